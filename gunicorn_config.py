@@ -1,0 +1,49 @@
+"""gunicorn's settings, each with its reason. Used by `gunicorn -c gunicorn_config.py` and by `python -m webapp`."""
+
+# First of all: preload imports the app in the master, and what it imports must see patched sockets and locks.
+from gevent import monkey
+
+monkey.patch_all()
+
+import os  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from webapp import settings as _settings  # noqa: E402
+from webapp.telemetry.log import log_config as _log_config  # noqa: E402
+
+_chosen = _settings.load_settings()
+
+wsgi_app = "webapp.wsgi:app"
+worker_class = "webapp.worker.Worker"  # the gevent worker, told when to start its engine and when to drain
+workers = _chosen.workers
+preload_app = True  # the artifact and the tokenizer are read once; workers share the pages
+
+bind = [f"unix:{_chosen.webapp_socket}"]
+umask = 0o077  # the socket is for this user alone
+backlog = 2048  # the kernel caps it at net.core.somaxconn
+
+# A full pool stops accepting without a word: admission must refuse first. Beside admitted requests there are idle
+# keep-alives of nginx, health checks, and requests that are being refused.
+worker_connections = _chosen.max_ongoing_requests + 256
+
+# nginx closes idle upstream connections after 15 s; we must be the later one, or a request meets a closed door.
+keepalive = 20
+
+# Heartbeat of the hub, not of a request: it beats once a second whatever the engine threads do.
+timeout = 60
+# The ladder: app deadline < nginx's proxy_read_timeout = this < nginx's shutdown < supervisor's stopwaitsecs.
+graceful_timeout = _chosen.request_timeout_s + _settings.PROXY_GRACE_S
+
+# Recycling by count would close the listener and cut long requests; memory is kept flat instead.
+max_requests = 0
+
+# The heartbeat file must not wait for a disk.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+
+# It would start a thread in the master, before the fork, and write into the home directory.
+control_socket_disable = True
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # engine threads are the parallelism
+logconfig_dict = _log_config(level=_chosen.log_level, log_format=_chosen.log_format, service="webapp")
+accesslog = None  # webapp.api.request_context writes one line a request
+proc_name = "reranking"

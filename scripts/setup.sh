@@ -1,0 +1,59 @@
+# Sourced by scripts/serve and scripts/test: a virtual environment, pinned dependencies, nginx. $1: extras to install.
+# Does nothing when nothing changed, so a second start needs no network.
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+VENV="$ROOT/.venv"
+
+fail() { echo "$(basename "$0"): $*" >&2; exit 1; }
+
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+setup_venv() {
+    local stamp python extras="$1"
+    stamp="$(cat "$ROOT/pyproject.toml" "$ROOT/constraints.txt" | sha256sum)"
+    [ "$(cat "$VENV/.stamp-$extras" 2>/dev/null)" = "$stamp" ] && return
+    python="$(find_python)" || fail "Python 3.11 or newer is needed; install it, or name it: PYTHON=/path/to/python $0"
+    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+        [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "Python lacks its venv module; run as root: apt-get install python3-venv"
+        echo "Installing python3-venv"
+        apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv >/dev/null \
+            || fail "python3-venv could not be installed; run as root: apt-get install python3-venv"
+    fi
+    echo "Installing Python packages into .venv (some minutes the first time)"
+    [ -x "$VENV/bin/python" ] || "$python" -m venv "$VENV" || fail "no virtual environment could be made in $VENV"
+    # torch by itself, first: found where pip is told to look before anything else asks for "any torch".
+    local pip=("$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -c "$ROOT/constraints.txt")
+    "${pip[@]}" torch && "${pip[@]}" -e "$ROOT[$extras]" \
+        || fail "the Python packages could not be installed; look above, mend it, and run this again"
+    echo "$stamp" > "$VENV/.stamp-$extras"
+    [ "$extras" = torch ] || cp "$VENV/.stamp-$extras" "$VENV/.stamp-torch"  # every set holds what serving needs
+}
+
+setup_nginx() {
+    PATH="$PATH:/usr/sbin" command -v nginx >/dev/null && return
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "nginx is not installed; run as root: apt-get install nginx"
+    echo "Installing nginx from the system's packages"
+    # Without starting the system's own nginx: ours runs under supervisor.
+    local policy=/usr/sbin/policy-rc.d
+    [ -e "$policy" ] && policy= || { printf '#!/bin/sh\nexit 101\n' > "$policy"; chmod +x "$policy"; }
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx >/dev/null
+    local outcome=$?
+    [ -z "$policy" ] || rm -f "$policy"
+    [ "$outcome" = 0 ] || fail "nginx could not be installed; run as root: apt-get install nginx"
+}
+
+mkdir -p "$VENV"
+exec 9>"$VENV/.lock"
+flock 9   # serve and test may start side by side
+setup_venv "$1"
+setup_nginx
+exec 9>&-

@@ -1,0 +1,166 @@
+"""Our own wire format, from the project's mission.
+
+POST /rerank {"query", "documents": [{"content", "metadata"} or str], "top_k", "raw_scores", "return_documents"}
+-> {"query", "results": [{"index", "score", "content", "metadata", "truncated"?}], "latency_ms", "model"}
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from webapp.api import json_body
+from webapp.errors import InvalidRequestError, RerankError
+from webapp.types import RerankRequest, RerankResult
+
+DEFAULT_TOP_K = 5
+
+
+class Document(msgspec.Struct, frozen=True, gc=False):
+    """A candidate text with whatever the caller wants back beside it."""
+
+    content: str
+    metadata: dict[str, Any] | None = None
+
+
+class RerankBody(msgspec.Struct, frozen=True):
+    """Body of POST /rerank. Unknown fields are ignored."""
+
+    query: Annotated[str, msgspec.Meta(description="The question; not blank.", examples=["how do bees find home"])]
+    documents: Annotated[
+        list[str | Document],
+        msgspec.Meta(
+            description="The candidates: texts, or objects with content and metadata. At least one.",
+            examples=[["Bees follow the sun.", {"content": "Milk keeps three days.", "metadata": {"id": 7}}]],
+        ),
+    ]
+    top_k: Annotated[int, msgspec.Meta(ge=0, description="How many results to return; 0 means all.")] | None = (
+        DEFAULT_TOP_K
+    )
+    raw_scores: Annotated[bool | None, msgspec.Meta(description="Return the model's logits, not scores in 0..1.")] = (
+        False
+    )
+    return_documents: Annotated[bool | None, msgspec.Meta(description="Return content and metadata.")] = True
+
+
+class Result(msgspec.Struct, omit_defaults=True):
+    """One ranked document."""
+
+    index: Annotated[int, msgspec.Meta(description="Its place in the request.")]
+    score: Annotated[float, msgspec.Meta(description="0..1, higher is more relevant; a logit with raw_scores.")]
+    content: str | msgspec.UnsetType = msgspec.UNSET
+    metadata: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    truncated: Annotated[
+        bool, msgspec.Meta(description="There, and true, when the text was longer than the model reads.")
+    ] = False
+
+
+class RerankReply(msgspec.Struct):
+    """Answer of POST /rerank."""
+
+    query: str
+    results: list[Result]
+    latency_ms: float
+    model: str
+
+
+class ErrorDetail(msgspec.Struct, omit_defaults=True):
+    """What went wrong."""
+
+    code: Annotated[str, msgspec.Meta(description="Stable across releases.")]
+    message: str
+    retryable: Annotated[bool, msgspec.Meta(description="Whether the same request may succeed later.")]
+    field: Annotated[str | None, msgspec.Meta(description="The place in the request that is wrong.")] = None
+
+
+class ErrorReply(msgspec.Struct):
+    """Body of every reply that is not a success."""
+
+    error: ErrorDetail
+    request_id: str
+
+
+class BatchError(msgspec.Struct):
+    """Stands in a batch's answer where an item failed."""
+
+    error: ErrorDetail
+
+
+def parse(body: bytes) -> RerankRequest:
+    """Read one request.
+
+    Raises:
+        InvalidRequestError: names the field and what was wrong.
+    """
+    return _to_request(json_body.decode(body, RerankBody))
+
+
+def parse_batch(body: bytes) -> list[RerankRequest | RerankError]:
+    """Read a list of requests; a bad one gives its own error in its place.
+
+    Raises:
+        InvalidRequestError: the body is not a list, or an empty one.
+    """
+    items = json_body.decode(body, list[Any])
+    if not items:
+        raise InvalidRequestError("the list is empty; send at least one request")
+    return [_parse_item(item) for item in items]
+
+
+def _parse_item(item: Any) -> RerankRequest | RerankError:
+    try:
+        return _to_request(json_body.convert(item, RerankBody))
+    except InvalidRequestError as error:
+        return error
+
+
+def _to_request(body: RerankBody) -> RerankRequest:
+    if not body.query.strip():
+        raise InvalidRequestError("must not be blank", field="query")
+    if not body.documents:
+        raise InvalidRequestError("must hold at least one document", field="documents")
+    return RerankRequest(
+        query=body.query,
+        documents=[entry if isinstance(entry, str) else entry.content for entry in body.documents],
+        originals=body.documents,
+        top_n=(DEFAULT_TOP_K if body.top_k is None else body.top_k) or None,
+        raw_scores=bool(body.raw_scores),
+        return_documents=body.return_documents is not False,
+    )
+
+
+def dump(result: RerankResult) -> bytes:
+    """The answer to one request, as JSON."""
+    return msgspec.json.encode(_to_reply(result))
+
+
+def dump_batch(outcomes: list[RerankResult | RerankError]) -> bytes:
+    """The answers to a list of requests, as JSON, in the same order."""
+    return msgspec.json.encode(
+        [BatchError(error_detail(entry)) if isinstance(entry, RerankError) else _to_reply(entry) for entry in outcomes]
+    )
+
+
+def dump_error(error: RerankError, request_id: str) -> bytes:
+    """An error, as JSON."""
+    return msgspec.json.encode(ErrorReply(error_detail(error), request_id))
+
+
+def error_detail(error: RerankError) -> ErrorDetail:
+    """The part of an error that a client may see."""
+    message = f"{error.field}: {error.message}" if error.field else error.message
+    return ErrorDetail(error.code, message, error.retryable, error.field)
+
+
+def _to_reply(result: RerankResult) -> RerankReply:
+    request = result.request
+    results = []
+    for index, score, truncated in zip(result.order, result.scores, result.truncated, strict=True):
+        entry = Result(index, score, truncated=truncated)
+        if request.return_documents:
+            original = request.originals[index]
+            entry.content = request.documents[index]
+            entry.metadata = (original.metadata or {}) if isinstance(original, Document) else {}
+        results.append(entry)
+    return RerankReply(request.query, results, round(result.latency_ms, 3), result.model)

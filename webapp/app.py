@@ -1,0 +1,32 @@
+"""The Flask application: routes on a service, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flask import Flask
+
+from webapp.api import docs, health, problems, request_context, rerank
+from webapp.service import RerankService
+
+
+def create_app(
+    service: RerankService, *, request_timeout_s: float, max_body_bytes: int, limits: Mapping[str, int]
+) -> Flask:
+    """Put the HTTP API before a service.
+
+    Args:
+        service: what the views call.
+        request_timeout_s: longest time one request may take.
+        max_body_bytes: larger bodies get 413.
+        limits: shown by `/info`.
+    """
+    app = Flask("webapp", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
+    app.url_map.strict_slashes = False
+    request_context.install(app, request_timeout_s=request_timeout_s)
+    problems.install(app)
+    app.register_blueprint(rerank.blueprint(service))
+    app.register_blueprint(health.blueprint(service, limits))
+    app.register_blueprint(docs.blueprint())
+    return app

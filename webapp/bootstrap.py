@@ -1,0 +1,112 @@
+"""The one composition root of the webapp: settings -> engine -> scheduler -> service -> app.
+
+`assemble` runs in the gunicorn master, before the fork: it reads files and builds objects, and starts nothing.
+`Webapp.start` runs in each worker, after the fork: engine threads, then a real score, then ready.
+Stop order is the reverse: no new requests (`drain`), the greenlets finish, then the engine threads (`stop`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from wsgiref.types import WSGIApplication
+
+from webapp import concurrency
+from webapp.app import create_app
+from webapp.engine.artifact import load_engine
+from webapp.engine.pool import EnginePool
+from webapp.scheduling.admission import Admission
+from webapp.scheduling.scheduler import Scheduler
+from webapp.service import RerankService
+from webapp.settings import Settings
+
+WARM_UP_TIMEOUT_S = 60.0
+
+WARM_UP_DOCUMENTS = (
+    "ready",
+    "A sentence of ordinary length, so that the first caller does not wait for it to compile.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Webapp:
+    """Everything that serves, wired up."""
+
+    app: WSGIApplication
+    service: RerankService
+    scheduler: Scheduler
+    pool: EnginePool
+
+    def start(self, on_started: Callable[[float | Exception], None]) -> None:
+        """Begin to serve; returns at once, the model compiles on a native thread.
+
+        Args:
+            on_started: told the seconds it took, or what went wrong; called on the thread that called `start`'s hub.
+        """
+        waiter = concurrency.GeventWaiter()
+        outcome: list[float | Exception] = []
+
+        def boot() -> None:
+            began = time.monotonic()
+            try:
+                self.pool.start()
+                self._warm_up()
+                outcome.append(time.monotonic() - began)
+            except Exception as error:  # noqa: BLE001 - handed to the hub, which can log
+                outcome.append(error)
+            waiter.wake()
+
+        def report() -> None:
+            waiter.wait(WARM_UP_TIMEOUT_S)
+            result = outcome[0] if outcome else TimeoutError(f"the model was not ready in {WARM_UP_TIMEOUT_S:g} s")
+            if not isinstance(result, Exception):
+                self.service.mark_ready()
+            on_started(result)
+
+        concurrency.start_native_thread(boot, ())
+        concurrency.spawn(report)
+
+    def _warm_up(self) -> None:
+        waiter = concurrency.NativeWaiter()
+        ticket = self.scheduler.submit("is it", WARM_UP_DOCUMENTS, waiter.wake)
+        if not waiter.wait(WARM_UP_TIMEOUT_S):
+            raise TimeoutError(f"the first score was not made in {WARM_UP_TIMEOUT_S:g} s")
+        if ticket.error is not None:
+            raise ticket.error
+
+    def stop(self) -> None:
+        """End the engine threads; what still waits fails."""
+        self.scheduler.close()
+
+
+def assemble(settings: Settings) -> Webapp:
+    """Wire the webapp up, ready to be forked.
+
+    Raises:
+        SetupError: the model is not prepared, or damaged.
+    """
+    engine = load_engine(settings)
+    scheduler = Scheduler(
+        lock=concurrency.allocate_lock(), budget_tokens=settings.batch_tokens, threads=settings.engine_threads
+    )
+    pool = EnginePool(engine, scheduler, threads=settings.engine_threads, start_thread=concurrency.start_native_thread)
+    service = RerankService(
+        model=engine.info,
+        scheduler=scheduler,
+        admission=Admission(max_ongoing_requests=settings.max_ongoing_requests),
+        make_waiter=concurrency.GeventWaiter,
+        max_documents=settings.max_documents,
+    )
+    app = create_app(
+        service,
+        request_timeout_s=settings.request_timeout_s,
+        max_body_bytes=settings.max_body_bytes,
+        limits={
+            "max_documents": settings.max_documents,
+            "max_body_bytes": settings.max_body_bytes,
+            "max_ongoing_requests": settings.max_ongoing_requests,
+            "request_timeout_s": settings.request_timeout_s,
+        },
+    )
+    return Webapp(app, service, scheduler, pool)

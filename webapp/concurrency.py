@@ -1,0 +1,84 @@
+"""The bridge between native engine threads and whoever waits for them; the only file that knows both sides.
+
+Engine threads are native: they touch no gevent API and no patched lock. gevent's monkey patch replaces `threading`
+and `_thread`, so what they need is fetched here unpatched. A waiter's `wake` may be called from any native thread.
+`queue.Queue` would lose wake-ups here once patched (native put, greenlet get); the C class `_queue.SimpleQueue`
+is never patched and serves native threads that wait for native threads or for the hub.
+"""
+
+from __future__ import annotations
+
+from _queue import SimpleQueue
+from collections.abc import Callable
+from typing import Protocol
+
+import gevent
+from gevent import monkey
+from gevent.event import Event
+
+allocate_lock = monkey.get_original("_thread", "allocate_lock")
+start_native_thread = monkey.get_original("_thread", "start_new_thread")
+get_native_ident = monkey.get_original("_thread", "get_ident")
+
+__all__ = [
+    "GeventWaiter",
+    "NativeWaiter",
+    "SimpleQueue",
+    "Waiter",
+    "allocate_lock",
+    "get_native_ident",
+    "spawn",
+    "start_native_thread",
+]
+
+
+class Waiter(Protocol):
+    """One caller that sleeps until an engine thread is done with its request."""
+
+    def wake(self) -> None:
+        """Let `wait` return True. Callable from any native thread, once or more."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until woken; False when `timeout_s` passed first."""
+
+
+class GeventWaiter:
+    """A greenlet waits; made and waited for on the hub's thread."""
+
+    __slots__ = ("_event", "_loop")
+
+    def __init__(self) -> None:
+        self._loop = gevent.get_hub().loop
+        self._event = Event()
+
+    def wake(self) -> None:
+        """Set the event on the hub's thread, the only one that may touch it."""
+        self._loop.run_callback_threadsafe(self._event.set)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until woken; False when `timeout_s` passed first."""
+        return bool(self._event.wait(timeout_s))
+
+
+class NativeWaiter:
+    """A native thread waits: command line, tests, an engine's own warm-up."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        self._lock.acquire()
+
+    def wake(self) -> None:
+        """Release the lock that `wait` is blocked on."""
+        if self._lock.locked():
+            self._lock.release()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until woken; False when `timeout_s` passed first."""
+        return bool(self._lock.acquire(timeout=timeout_s))
+
+
+def spawn(run: Callable[[], None]) -> None:
+    """Run beside the requests, as a greenlet of the calling thread's hub."""
+    gevent.spawn(run)

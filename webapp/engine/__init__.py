@@ -1,0 +1,1 @@
+"""Turns pairs into logits. Knows no Flask and no scheduling."""

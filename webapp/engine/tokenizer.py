@@ -1,0 +1,83 @@
+"""Texts to token ids, without transformers: the fast tokenizer's own file and a template taken from it in prepare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+CHARS_PER_TOKEN_BOUND = 16
+"""Documents are cut to this many characters a token before they are tokenised; see `encode`."""
+
+CUT_SLACK_TOKENS = 32
+
+
+class Template(msgspec.Struct, frozen=True):
+    """How a tokenizer frames its input: `prefix query middle document suffix`, or without query and middle.
+
+    Read off the tokenizer once (see `prepare.export`), so that query and documents can be encoded apart from each
+    other and the query only once a request.
+    """
+
+    prefix: list[int]
+    middle: list[int]
+    suffix: list[int]
+    document_type: int
+    """Token type of the document and the suffix; the query's is 0."""
+    pad_id: int
+    max_length_tokens: int
+
+    @property
+    def room_tokens(self) -> int:
+        """Tokens left for texts."""
+        return self.max_length_tokens - len(self.prefix) - len(self.middle) - len(self.suffix)
+
+
+def split_room(query: int, document: int, room: int) -> tuple[int, int]:
+    """Tokens of a pair that are kept, as `longest_first` truncation of Hugging Face's tokenizers has it.
+
+    The longer text is cut first, so a query keeps at least half of the room.
+
+    Args:
+        query: length in tokens.
+        document: length in tokens.
+        room: tokens that both may take together.
+    """
+    if query + document <= room:
+        return query, document
+    shorter, longer = sorted((query, document))
+    if shorter > room // 2:
+        shorter, longer = room // 2, room - room // 2
+    else:
+        longer = room - shorter
+    return (shorter, longer) if query <= document else (longer, shorter)
+
+
+class TextEncoder:
+    """Encodes texts without special tokens, cut at `room_tokens`. Safe to share between threads."""
+
+    def __init__(self, path: Path, room_tokens: int) -> None:
+        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(room_tokens + 1)  # one more tells a cut text from one that just fits
+        self._room_tokens = room_tokens
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """Token ids of each text, at most room + 1 of them.
+
+        A tokenizer reads a text to its end before it truncates, a second for some megabytes. So a long text is
+        first tried by its beginning, which is enough unless it holds unusually few tokens (a megabyte of spaces).
+        """
+        bound = (self._room_tokens + CUT_SLACK_TOKENS) * CHARS_PER_TOKEN_BOUND
+        cut = [text if len(text) <= bound else text[:bound] for text in texts]
+        encodings = self._tokenizer.encode_batch_fast(cut, add_special_tokens=False)
+        ids = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+        for index, text in enumerate(texts):
+            if len(text) > bound and len(ids[index]) <= self._room_tokens:
+                encoding = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0]
+                ids[index] = np.array(encoding.ids, dtype=np.int32)
+        return ids

@@ -1,0 +1,54 @@
+"""torch in-process: the reference engine, and the one for CUDA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from webapp.engine.source_model import FeatureModule, SourceModel
+
+
+class TorchRuntime:
+    """sentence-transformers' model itself. Loaded after the fork: CUDA and OpenMP survive none."""
+
+    def __init__(self, source: Path, precision: str) -> None:
+        self._source = source
+        self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+        self._device = device()
+        self._module: FeatureModule | None = None
+
+    def start(self, threads: int) -> None:
+        """Load the weights; each engine thread computes on one core of its own."""
+        del threads
+        torch.set_num_threads(1)
+        self._module = SourceModel(self._source, self._device).module().to(self._dtype).eval()
+
+    def open(self) -> TorchForward:
+        """A forward pass for the calling thread."""
+        if self._module is None:
+            raise RuntimeError("start() comes first")
+        return TorchForward(self._module, self._device)
+
+
+class TorchForward:
+    """The weights are shared between threads; a forward pass changes nothing in them."""
+
+    def __init__(self, module: FeatureModule, device: str) -> None:
+        self._module = module
+        self._device = device
+
+    def __call__(self, input_ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
+        """Run; see `webapp.engine.base.Forward`."""
+        with torch.inference_mode():
+            tensors = [torch.from_numpy(array).to(self._device) for array in (input_ids, mask, types)]
+            output: NDArray[Any] = self._module(*tensors).float().cpu().numpy()
+            return output
+
+
+def device() -> str:
+    """Where torch computes."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

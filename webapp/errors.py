@@ -1,0 +1,83 @@
+"""Every way a rerank can fail, each class a promise to the caller.
+
+The docstring is the promise, `code` is stable across releases, `retryable` says whether the same request may
+succeed later. HTTP numbers are not here: `webapp.api.problems` alone knows them.
+"""
+
+from __future__ import annotations
+
+
+class RerankError(Exception):
+    """Something the caller can be told about."""
+
+    code = "error"
+    retryable = False
+
+    def __init__(self, message: str, *, field: str | None = None, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.retry_after_s = retry_after_s
+
+
+class InvalidRequestError(RerankError):
+    """The request is malformed; `field` names the place, sending it again will not help."""
+
+    code = "invalid_request"
+
+
+class PayloadTooLargeError(RerankError):
+    """The request is larger than this service ever accepts."""
+
+    code = "payload_too_large"
+
+
+class NotFoundError(RerankError):
+    """There is nothing at this path."""
+
+    code = "not_found"
+
+
+class MethodNotAllowedError(RerankError):
+    """The path exists, the HTTP method does not apply to it."""
+
+    code = "method_not_allowed"
+
+
+class OverloadedError(RerankError):
+    """The service is full; nothing was done, and the same request may be sent again after `retry_after_s`."""
+
+    code = "overloaded"
+    retryable = True
+
+
+class UnavailableError(RerankError):
+    """The service is loading, draining or broken; nothing was done, another try may succeed."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class DeadlineExceededError(RerankError):
+    """The request's time was over before every pair was scored; its remaining work was given up."""
+
+    code = "deadline_exceeded"
+    retryable = True
+
+
+class EngineFailedError(RerankError):
+    """The engine could not score this request; no score was made up."""
+
+    code = "engine_failed"
+    retryable = True
+
+
+class InternalError(RerankError):
+    """A fault of ours; the log has the details under the request id."""
+
+    code = "internal"
+    retryable = True
+
+
+class SetupError(Exception):
+    """The service can't start as configured; the message is one line that ends with the remedy."""

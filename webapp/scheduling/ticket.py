@@ -1,0 +1,76 @@
+"""One admitted request on its way through the engine threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from webapp.errors import RerankError
+
+CHARS_PER_TOKEN = 4
+"""Rough size of a token, for work that is not tokenised yet."""
+
+
+class Ticket:
+    """A query, its documents, and how far they are.
+
+    The scheduler changes a ticket only under its lock, but for `logits`, `truncated` and `token_ids`: each place of
+    those is written by the one engine thread that holds the pair.
+    """
+
+    __slots__ = (
+        "documents",
+        "encoded_query",
+        "error",
+        "logits",
+        "number",
+        "on_done",
+        "query",
+        "ready",
+        "ready_tokens",
+        "scored",
+        "token_ids",
+        "tokens",
+        "truncated",
+        "unread",
+        "unread_chars",
+    )
+
+    def __init__(self, number: int, query: str, documents: Sequence[str], on_done: Callable[[], None]) -> None:
+        self.number = number
+        """Order of arrival."""
+        self.query = query
+        self.documents = documents
+        self.on_done = on_done
+        self.encoded_query: Any = None
+        self.token_ids: list[Any] = [None] * len(documents)
+        self.logits: NDArray[np.float32] = np.zeros(len(documents), np.float32)
+        self.truncated: NDArray[np.bool_] = np.zeros(len(documents), np.bool_)
+        self.ready: dict[int, list[int]] = {}
+        """Padded length in tokens -> the tokenised pairs of that length that wait for a batch."""
+        self.ready_tokens = 0
+        self.unread = 0
+        """The first document that nobody has begun to tokenise."""
+        self.unread_chars = sum(map(len, documents))
+        self.scored = 0
+        self.tokens = 0
+        self.error: RerankError | None = None
+
+    @property
+    def done(self) -> bool:
+        """Every pair scored, or given up."""
+        return self.error is not None or self.scored == len(self.documents)
+
+    @property
+    def remaining_tokens(self) -> int:
+        """Padded tokens that wait for an engine thread; an estimate while documents are unread."""
+        return self.ready_tokens + self.unread_chars // CHARS_PER_TOKEN
+
+    def __repr__(self) -> str:
+        return (
+            f"<Ticket {self.number} {self.scored}/{len(self.documents)} scored, {self.unread} read,"
+            f" {sum(map(len, self.ready.values()))} ready{', failed' if self.error else ''}>"
+        )

@@ -1,0 +1,223 @@
+"""The whole stack in the foreground: prepare the model, render the configuration, run supervisord until told to stop.
+
+Start order: model, supervisord -> webapp, nginx, then the line with the URL. Stop order is supervisor's: nginx
+finishes its requests, then the webapp drains, then supervisord ends, then we do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import IO, Any
+
+from webapp.engine.artifact import artifact_dir, read_manifest
+from webapp.errors import SetupError
+from webapp.rendering import ROOT, nginx_conf
+from webapp.settings import STOP_GRACE_S, Settings
+
+READY_TIMEOUT_S = 120.0
+POLL_S = 0.05
+
+_FIRST_REQUEST = json.dumps({"query": "is it ready", "documents": ["it is", "it is not"]}).encode()
+
+
+def serve(settings: Settings) -> None:
+    """Run the stack until INT or TERM.
+
+    Raises:
+        SetupError: it can't start, or a program gave up.
+    """
+    nginx = find_nginx()
+    for directory in (settings.run_dir, settings.run_dir / "nginx", settings.log_dir, settings.models_dir):
+        _make_private(directory)
+    lock = _lock(settings.run_dir / "serve.lock")
+    _check_port(settings)
+    _prepare(settings)
+    (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings))
+    # What a killed predecessor left; the lock says that nobody uses it.
+    for stale in settings.run_dir.glob("*.sock*"):
+        stale.unlink()
+    stop = _StopSignals()
+    supervisord = subprocess.Popen(
+        [sys.executable, "-m", "supervisor.supervisord", "-c", str(ROOT / "supervisor" / "supervisord.conf")],
+        env={
+            **os.environ,
+            "RERANK_STATE_DIR": str(settings.state_dir),
+            "RERANK_ROOT": str(ROOT),
+            "RERANK_PYTHON": sys.executable,
+            "RERANK_NGINX": nginx,
+            "RERANK_UID": str(os.getuid()),
+            "RERANK_STOP_WAIT_S": str(settings.request_timeout_s + STOP_GRACE_S),
+        },
+        stdout=subprocess.DEVNULL,  # its log file has the same lines
+        start_new_session=True,  # Ctrl-C comes to us alone, and we stop things in order
+    )
+    stop.forward_to(supervisord)
+    try:
+        if _wait_until_ready(settings, supervisord, stop):
+            _announce(settings)
+        code = supervisord.wait()
+    finally:
+        _end(supervisord)
+        lock.close()
+    if not stop.asked:
+        raise SetupError(f"supervisord ended by itself with {code}; see {settings.log_dir / 'supervisord.log'}")
+
+
+def find_nginx() -> str:
+    """Path of the nginx program.
+
+    Raises:
+        SetupError: there is none.
+    """
+    # Debian keeps it outside an ordinary user's PATH.
+    path = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    if path is None:
+        raise SetupError("nginx is not installed; run as root: apt-get install nginx")
+    return path
+
+
+class _StopSignals:
+    """INT and TERM ask supervisord to stop; a second one ends it at once. Handlers only pass the signal on."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._supervisord: subprocess.Popen[bytes] | None = None
+        signal.signal(signal.SIGINT, self._handle)
+        signal.signal(signal.SIGTERM, self._handle)
+
+    def forward_to(self, supervisord: subprocess.Popen[bytes]) -> None:
+        self._supervisord = supervisord
+        if self.asked:  # the signal came before there was anything to stop
+            supervisord.terminate()
+
+    def _handle(self, _number: int, _frame: Any) -> None:
+        self.asked += 1
+        if self._supervisord is not None and self._supervisord.poll() is None:
+            if self.asked == 1:
+                self._supervisord.terminate()
+            else:
+                _kill_children(self._supervisord.pid)
+
+
+def _make_private(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"RERANK_STATE_DIR: {directory} can't be made ({error.strerror}); choose another") from error
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise SetupError(f"RERANK_STATE_DIR: {directory} can't be written to; choose another")
+
+
+def _lock(path: Path) -> IO[str]:
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise SetupError(f"another service runs in {path.parent.parent}; stop it, or set RERANK_STATE_DIR") from error
+    return file
+
+
+def _check_port(settings: Settings) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[
+            0
+        ]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise SetupError(
+            f"can't listen on {settings.host}:{settings.port} ({error.strerror}); set RERANK_HOST or RERANK_PORT"
+        ) from error
+
+
+def _prepare(settings: Settings) -> None:
+    """Prepare in a process of its own, which takes torch and its memory with it when it ends."""
+    if settings.engine == "stub" or read_manifest(artifact_dir(settings)) is not None:
+        return
+    outcome = subprocess.run([sys.executable, "-m", "webapp", "prepare"], check=False)
+    if outcome.returncode:
+        raise SystemExit(outcome.returncode)  # it said why
+
+
+def _wait_until_ready(settings: Settings, supervisord: subprocess.Popen[bytes], stop: _StopSignals) -> bool:
+    """Wait for a first real score through nginx; False when asked to stop meanwhile."""
+    give_up = time.monotonic() + READY_TIMEOUT_S
+    while time.monotonic() < give_up:
+        if stop.asked or supervisord.poll() is not None:
+            return False
+        if _rerank_works(settings):
+            return True
+        if failed := _failed_program(settings):
+            raise SetupError(f"{failed} does not start; see {settings.log_dir / (failed + '.log')}")
+        time.sleep(POLL_S)
+    raise SetupError(f"the service was not ready within {READY_TIMEOUT_S:g} s; see {settings.log_dir}")
+
+
+def _rerank_works(settings: Settings) -> bool:
+    try:
+        with urllib.request.urlopen(f"{_url(settings)}/ready", timeout=5):
+            pass
+        with urllib.request.urlopen(f"{_url(settings)}/rerank", data=_FIRST_REQUEST, timeout=30):
+            return True
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def _failed_program(settings: Settings) -> str | None:
+    """The first program that supervisor has given up."""
+    from xmlrpc.client import Error, ServerProxy  # noqa: PLC0415 - our own supervisord answers, on our socket
+
+    from supervisor.xmlrpc import SupervisorTransport  # noqa: PLC0415 - untyped, and only needed here
+
+    transport = SupervisorTransport("", "", f"unix://{settings.run_dir / 'supervisor.sock'}")
+    try:
+        programs: Any = ServerProxy("http://localhost", transport=transport).supervisor.getAllProcessInfo()
+    except (OSError, Error):
+        return None  # it is still starting
+    return next((program["name"] for program in programs if program["statename"] == "FATAL"), None)
+
+
+def _announce(settings: Settings) -> None:
+    with urllib.request.urlopen(f"{_url(settings)}/info", timeout=5) as reply:
+        info = json.load(reply)
+    stands_in = f" in place of {info['substitute_for']}, which can't be fetched" if info["substitute_for"] else ""
+    print(
+        f"Ready: {_url(settings)} serves {info['model']} ({info['engine']} {info['precision']}){stands_in}", flush=True
+    )
+
+
+def _url(settings: Settings) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
+def _end(supervisord: subprocess.Popen[bytes]) -> None:
+    """Leave no process behind, whatever happened."""
+    if supervisord.poll() is None:
+        supervisord.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            supervisord.wait(STOP_GRACE_S)
+    if supervisord.poll() is None:
+        _kill_children(supervisord.pid)
+        supervisord.kill()
+        supervisord.wait()
+
+
+def _kill_children(pid: int) -> None:
+    """End supervisor's programs at once, with their process groups (each has its own)."""
+    with contextlib.suppress(OSError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            os.killpg(int(child), signal.SIGKILL)

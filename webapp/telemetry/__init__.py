@@ -1,0 +1,1 @@
+"""What the service tells of itself. Observers may fail; work may not."""

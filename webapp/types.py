@@ -1,0 +1,70 @@
+"""The values that travel between the floors: what is asked, and what is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+ScoreScale = Literal["sigmoid", "cosine"]
+
+
+@dataclass(frozen=True, slots=True)
+class RerankRequest:
+    """One question and its candidates, free of any wire format."""
+
+    query: str
+    documents: Sequence[str]
+    originals: Sequence[Any]
+    """The documents as the caller sent them, for a dialect that echoes more than the text."""
+    top_n: int | None = None
+    """How many results to return; None means all."""
+    raw_scores: bool = False
+    return_documents: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What scoring every pair of one request gave."""
+
+    logits: NDArray[np.float32]
+    """Shape [documents]."""
+    truncated: NDArray[np.bool_]
+    """Shape [documents]; True where the pair was longer than the model's limit."""
+    tokens: int
+    """Tokens scored, special tokens counted, padding not."""
+
+
+@dataclass(frozen=True, slots=True)
+class RerankResult:
+    """The documents of one request in order of relevance."""
+
+    request: RerankRequest
+    order: list[int]
+    """Indexes into the request's documents, best first."""
+    scores: list[float]
+    """One for each entry of `order`."""
+    truncated: list[bool]
+    """One for each entry of `order`."""
+    tokens: int
+    model: str
+    latency_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is serving, as `/info` tells it."""
+
+    model: str
+    revision: str
+    kind: Literal["cross-encoder", "embedding", "stub"]
+    engine: str
+    precision: str
+    max_length_tokens: int
+    score_scale: ScoreScale
+    substitute_for: str | None = None
+    """The model that was configured when this one stands in for it, else None."""
+    fidelity: dict[str, float] = field(default_factory=dict)

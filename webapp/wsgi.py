@@ -1,0 +1,7 @@
+"""WSGI entry: what gunicorn loads, once, in its master."""
+
+from webapp.bootstrap import assemble
+from webapp.settings import load_settings
+
+webapp = assemble(load_settings())
+app = webapp.app
