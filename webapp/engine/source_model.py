@@ -36,7 +36,7 @@ def kind_of(directory: Path) -> Literal["cross-encoder", "embedding"]:
     if (directory / "modules.json").is_file():
         return "embedding"
     raise SetupError(
-        f"{directory} is a {architecture or 'nameless model'}, not a CrossEncoder or SentenceTransformer; set RERANK_MODEL"
+        f"{directory} is {architecture or 'nameless'}, not a CrossEncoder or SentenceTransformer; see RERANK_MODEL"
     )
 
 

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import models
+import pytest
+from scheduling_kit import Rig
+
+from webapp.engine.prepare.pipeline import prepare
+from webapp.engine.stub_engine import StubEngine
+from webapp.settings import Settings
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch):
+    """A developer's own RERANK_* variables must not change what tests see."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("RERANK_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The shared test collection and the checkpoint trained on it; they are not part of the project."""
+    if not SHARED.is_dir():
+        pytest.skip("../shared/data is not here")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory):
+    """A small BERT cross-encoder."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return models.build_bert(tmp_path_factory.mktemp("models") / "bert")
+
+
+@pytest.fixture(scope="session")
+def xlm_roberta(tmp_path_factory):
+    """A small XLM-RoBERTa cross-encoder."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return models.build_xlm_roberta(tmp_path_factory.mktemp("models") / "xlmr")
+
+
+@pytest.fixture(scope="session")
+def bert_settings(bert, tmp_path_factory):
+    """Settings whose artifact, of the small BERT, is prepared."""
+    settings = Settings(model=str(bert), state_dir=tmp_path_factory.mktemp("state"), engine_threads=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        prepare(settings, lambda _: None)
+    return settings
+
+
+@pytest.fixture
+def stub_rig():
+    """A scheduler with two engine threads on the stub engine."""
+    with Rig(StubEngine()) as rig:
+        yield rig

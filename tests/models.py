@@ -1,0 +1,104 @@
+"""Small random models with their tokenizers, in the shapes that real rerankers have."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+WORDS = (
+    "bees find home by the sun milk stays fresh cold train leaves at midnight paper was paid late hive dance shows "
+    "flowers far near station corner post office walk five minutes über größe naïve café привет мир 駅 東京 نعم 🐝"
+).split()
+
+ODD_TEXTS = (
+    "",
+    " \t\n ",
+    "\x00null\x00inside",
+    "\u202eright to left\u202c שלום عربي",
+    "🐝" * 40,
+    "e\u0301\u0301\u0301 \u200b\ufeff combining",
+    "\ufffd replaced",
+    "A" * 2000,
+)
+
+
+def texts(count: int, seed: int = 0) -> list[str]:
+    """Distinct texts: mostly of ordinary length, some past any limit, some odd."""
+    rng = random.Random(seed)
+    made = [f"{number} " + " ".join(rng.choices(WORDS, k=rng.choice((1, 5, 20, 80, 600)))) for number in range(count)]
+    made[: len(ODD_TEXTS)] = ODD_TEXTS[:count]
+    return made
+
+
+def build_bert(directory: Path, *, max_length: int = 512) -> Path:
+    """A two-layer BERT cross-encoder."""
+    import torch
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    tokenizer = BertWordPieceTokenizer(lowercase=True)
+    tokenizer.train_from_iterator(texts(200), vocab_size=400, show_progress=False)
+    directory.mkdir(parents=True)
+    tokenizer.save(str(directory / "raw.json"))
+    fast = BertTokenizerFast(tokenizer_file=str(directory / "raw.json"), model_max_length=max_length)
+    (directory / "raw.json").unlink()
+    torch.manual_seed(1)
+    config = BertConfig(
+        vocab_size=400,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=max_length,
+        num_labels=1,
+        initializer_range=0.3,
+    )
+    BertForSequenceClassification(config).save_pretrained(directory)
+    fast.save_pretrained(directory)
+    return directory
+
+
+def build_xlm_roberta(directory: Path) -> Path:
+    """A two-layer XLM-RoBERTa cross-encoder: no token types, two separators, positions that start at 2."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForSequenceClassification
+
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    tokenizer.train_from_iterator(
+        texts(200),
+        trainers.UnigramTrainer(vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        cls_token="<s>",
+        sep_token="</s>",
+        model_max_length=512,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+    torch.manual_seed(2)
+    config = XLMRobertaConfig(
+        vocab_size=max(300, tokenizer.get_vocab_size()),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        pad_token_id=1,
+        num_labels=1,
+        initializer_range=0.3,
+    )
+    directory.mkdir(parents=True)
+    XLMRobertaForSequenceClassification(config).save_pretrained(directory)
+    fast.save_pretrained(directory)
+    return directory

@@ -1,0 +1,91 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from webapp.scheduling.batching import ROWS, SPILL, Batch, TokeniseChunk, padded, plan_batch
+from webapp.scheduling.ticket import Ticket
+
+
+def ticket(number, lengths, *, unread=0):
+    """A ticket with tokenised pairs of these lengths and some documents nobody has read."""
+    made = Ticket(number, "q", ["text"] * (len(lengths) + unread), lambda: None)
+    for index, length in enumerate(lengths):
+        made.ready.setdefault(padded(length), []).append(index)
+        made.ready_tokens += padded(length)
+    made.unread = len(lengths)
+    made.unread_chars = unread * 4
+    return made
+
+
+def plan(tickets, *, turn=1, budget_tokens=1024, threads=1):
+    return plan_batch(tickets, turn=turn, budget_tokens=budget_tokens, threads=threads)
+
+
+queues = st.lists(st.lists(st.integers(3, 600), min_size=1, max_size=40), min_size=1, max_size=8)
+
+
+@given(queues, st.integers(0, 7), st.integers(16, 4096), st.integers(1, 4))
+def test_a_batch_stays_in_budget_unless_it_is_a_single_pair(lengths, turn, budget_tokens, threads):
+    tickets = [ticket(number, each) for number, each in enumerate(lengths)]
+    batch = plan(tickets, turn=turn, budget_tokens=budget_tokens, threads=threads)
+    assert isinstance(batch, Batch)
+    rows = sum(pick.count for pick in batch.picks)
+    assert rows == 1 or rows * batch.length <= budget_tokens
+    assert rows in ROWS
+    for pick in batch.picks:
+        assert 0 < pick.count <= len(pick.ticket.ready[pick.length])
+        assert SPILL * batch.length - 16 < pick.length <= batch.length
+
+
+@given(queues)
+def test_planning_changes_nothing(lengths):
+    tickets = [ticket(number, each, unread=number % 2) for number, each in enumerate(lengths)]
+    before = [repr(each) for each in tickets]
+    assert plan(tickets) == plan(tickets)
+    assert [repr(each) for each in tickets] == before
+
+
+def test_a_small_request_passes_a_large_one():
+    large, small = ticket(0, [100] * 500), ticket(1, [100] * 2)
+    assert plan([large, small], turn=1).picks[0].ticket is small
+
+
+def test_every_fourth_batch_is_led_by_the_oldest():
+    large, small = ticket(0, [100] * 500), ticket(1, [100] * 2)
+    assert plan([large, small], turn=4).picks[0].ticket is large
+
+
+def test_a_batch_takes_pairs_of_many_requests():
+    batch = plan([ticket(number, [100]) for number in range(6)])
+    assert len({pick.ticket.number for pick in batch.picks}) == 6
+
+
+def test_pairs_of_very_different_length_do_not_share_a_batch():
+    batch = plan([ticket(0, [500]), ticket(1, [20])], turn=0)
+    assert [pick.ticket.number for pick in batch.picks] == [0]
+
+
+def test_a_pair_longer_than_the_budget_is_scored_alone():
+    batch = plan([ticket(0, [5000, 5000])], budget_tokens=64)
+    assert [pick.count for pick in batch.picks] == [1]
+
+
+def test_the_last_pairs_are_shared_between_threads():
+    batch = plan([ticket(0, [100] * 4)], threads=2)
+    assert sum(pick.count for pick in batch.picks) == 2
+
+
+def test_documents_are_tokenised_before_they_are_scored():
+    chunk = plan([ticket(0, [], unread=3)])
+    assert isinstance(chunk, TokeniseChunk)
+    assert (chunk.start, chunk.stop) == (0, 3)
+
+
+def test_a_huge_document_makes_a_chunk_of_its_own():
+    made = Ticket(0, "q", ["x" * 10**6, "short"], lambda: None)
+    chunk = plan([made])
+    assert (chunk.start, chunk.stop) == (0, 1)
+
+
+def test_there_is_no_plan_when_other_threads_hold_everything():
+    assert plan([ticket(0, [])]) is None
+    assert plan([]) is None
