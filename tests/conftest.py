@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -17,8 +18,6 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch):
     """A developer's own RERANK_* variables must not change what tests see."""
-    import os
-
     for name in list(os.environ):
         if name.startswith("RERANK_"):
             monkeypatch.delenv(name)

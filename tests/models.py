@@ -5,10 +5,49 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-WORDS = (
-    "bees find home by the sun milk stays fresh cold train leaves at midnight paper was paid late hive dance shows "
-    "flowers far near station corner post office walk five minutes über größe naïve café привет мир 駅 東京 نعم 🐝"
-).split()
+WORDS = [
+    "bees",
+    "find",
+    "home",
+    "by",
+    "the",
+    "sun",
+    "milk",
+    "stays",
+    "fresh",
+    "cold",
+    "train",
+    "leaves",
+    "at",
+    "midnight",
+    "paper",
+    "was",
+    "paid",
+    "late",
+    "hive",
+    "dance",
+    "shows",
+    "flowers",
+    "far",
+    "near",
+    "station",
+    "corner",
+    "post",
+    "office",
+    "walk",
+    "five",
+    "minutes",
+    "über",
+    "größe",
+    "naïve",
+    "café",
+    "привет",
+    "мир",
+    "駅",
+    "東京",
+    "نعم",
+    "🐝",
+]
 
 ODD_TEXTS = (
     "",
@@ -30,7 +69,7 @@ def texts(count: int, seed: int = 0) -> list[str]:
     return made
 
 
-def build_bert(directory: Path, *, max_length: int = 512) -> Path:
+def build_bert(directory: Path, *, max_length: int = 512, labels: int = 1) -> Path:
     """A two-layer BERT cross-encoder."""
     import torch
     from tokenizers import BertWordPieceTokenizer
@@ -50,7 +89,7 @@ def build_bert(directory: Path, *, max_length: int = 512) -> Path:
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=max_length,
-        num_labels=1,
+        num_labels=labels,
         initializer_range=0.3,
     )
     BertForSequenceClassification(config).save_pretrained(directory)

@@ -28,7 +28,11 @@ def error_of(body):
         ({**GOOD, "documents": ["a", 7]}, "documents[1]", "must be a string or an object, not an integer"),
         ({**GOOD, "documents": [{"text": "a"}]}, "documents[0].content", "is required"),
         ({**GOOD, "documents": [{"content": None}]}, "documents[0].content", "must be a string, not null"),
-        ({**GOOD, "documents": [{"content": "a", "metadata": 1}]}, "documents[0].metadata", "must be an object, not an integer"),
+        (
+            {**GOOD, "documents": [{"content": "a", "metadata": 1}]},
+            "documents[0].metadata",
+            "must be an object, not an integer",
+        ),
         ({**GOOD, "top_k": "5"}, "top_k", "must be an integer, not a string"),
         ({**GOOD, "top_k": -1}, "top_k", "expected int >= 0"),
         ({**GOOD, "raw_scores": "yes"}, "raw_scores", "must be a boolean, not a string"),
@@ -41,7 +45,9 @@ def test_an_error_names_the_field_and_what_was_wrong(body, field, problem):
     assert (error.field, error.message) == (field, problem)
 
 
-@pytest.mark.parametrize("body", [b"", b"  ", b"{", b"\xff\xfe", b'{"query": NaN}', b"[" * 100_000, b"query=a&documents=b"])
+@pytest.mark.parametrize(
+    "body", [b"", b"  ", b"{", b"\xff\xfe", b'{"query": NaN}', b"[" * 100_000, b"query=a&documents=b"]
+)
 def test_what_is_no_json_is_refused(body):
     assert isinstance(error_of(body), InvalidRequestError)
 
@@ -53,7 +59,9 @@ def test_a_batch_keeps_good_items_beside_bad_ones():
 
 
 def test_a_lone_surrogate_becomes_the_replacement_character():
-    parsed = native.parse(b'{"query": "a\\ud83d", "documents": ["\\udc00b", {"content": "c", "metadata": {"\\ud83d": "\\ud83d"}}]}')
+    parsed = native.parse(
+        b'{"query": "a\\ud83d", "documents": ["\\udc00b", {"content": "c", "metadata": {"\\ud83d": "\\ud83d"}}]}'
+    )
     assert parsed.query == "a\ufffd"
     assert parsed.documents == ["\ufffdb", "c"]
     assert parsed.originals[1].metadata == {"\ufffd": "\ufffd"}
@@ -68,7 +76,9 @@ def test_any_unicode_comes_through_unchanged(query, documents):
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["query", "documents", "content", "top_k", "x"]), inner),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.sampled_from(["query", "documents", "content", "top_k", "x"]), inner)
+    ),
     max_leaves=20,
 )
 

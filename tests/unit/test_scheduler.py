@@ -48,7 +48,7 @@ def test_every_pair_is_scored_once_in_its_own_request(requests, threads, budget_
     assert sum(scored) == sum(map(len, requests))
 
 
-def test_an_engine_that_raises_fails_the_requests_concerned_and_goes_on(stub_rig):
+def test_an_engine_that_raises_fails_the_requests_concerned_and_goes_on():
     def score(stub, pairs, length):
         if any(query == "bad" for query, _ in pairs):
             raise RuntimeError("boom")

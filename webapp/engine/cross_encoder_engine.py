@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,14 @@ from webapp.engine.base import Forward, Runtime
 from webapp.engine.tokenizer import Template, TextEncoder, split_room
 from webapp.types import ModelInfo
 
-Query = NDArray[np.int32]
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query, encoded once a request."""
+
+    text: str
+    ids: NDArray[np.int32]
+    """Its tokens, at most one more than a whole pair may hold."""
 
 
 class CrossEncoderEngine:
@@ -34,7 +42,7 @@ class CrossEncoderEngine:
 
 
 class CrossEncoderSession:
-    """See `webapp.engine.base.Session`; an encoded query is its token ids, whole."""
+    """See `webapp.engine.base.Session`."""
 
     def __init__(self, forward: Forward, encoder: TextEncoder, template: Template) -> None:
         self._forward = forward
@@ -43,8 +51,8 @@ class CrossEncoderSession:
         self._special_tokens = template.max_length_tokens - template.room_tokens
 
     def encode_query(self, query: str) -> Query:
-        """Token ids of the query, at most as many as fit with an empty document."""
-        return self._encoder.encode([query])[0]
+        """The query's tokens; how many of them are used depends on the document."""
+        return Query(query, self._encoder.encode([query])[0])
 
     def encode_documents(
         self, query: Query, documents: Sequence[str]
@@ -55,9 +63,13 @@ class CrossEncoderSession:
         lengths = np.empty(len(ids), np.int32)
         truncated = np.zeros(len(ids), np.bool_)
         for index, document in enumerate(ids):
-            kept_query, kept = split_room(len(query), len(document), room)
+            sizes = len(query.ids), len(document)
+            if min(sizes) > room:
+                # Both were cut short, but the longer of the two is due the odd token of the room.
+                sizes = self._encoder.count(query.text), self._encoder.count(documents[index])
+            kept_query, kept = split_room(*sizes, room)
             lengths[index] = self._special_tokens + kept_query + kept
-            if len(query) + len(document) > room:
+            if sum(sizes) > room:
                 truncated[index] = True
                 ids[index] = document[:kept].copy()  # a slice would keep the whole alive
         return ids, lengths, truncated
@@ -71,7 +83,7 @@ class CrossEncoderSession:
         types = np.zeros(shape, np.int64)
         for row, (query, document) in enumerate(pairs):
             # A document was cut to fit; a query that is still too long gives way to it.
-            kept_query = query[: template.room_tokens - len(document)]
+            kept_query = query.ids[: template.room_tokens - len(document)]
             parts = (template.prefix, kept_query, template.middle, document, template.suffix)
             at = 0
             for part in parts:

@@ -63,6 +63,8 @@ class TextEncoder:
     def __init__(self, path: Path, room_tokens: int) -> None:
         self._tokenizer = Tokenizer.from_file(str(path))
         self._tokenizer.no_padding()
+        self._whole = Tokenizer.from_str(self._tokenizer.to_str())
+        self._whole.no_truncation()
         self._tokenizer.enable_truncation(room_tokens + 1)  # one more tells a cut text from one that just fits
         self._room_tokens = room_tokens
 
@@ -81,3 +83,7 @@ class TextEncoder:
                 encoding = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0]
                 ids[index] = np.array(encoding.ids, dtype=np.int32)
         return ids
+
+    def count(self, text: str) -> int:
+        """Tokens of the whole text, however long."""
+        return len(self._whole.encode_batch_fast([text], add_special_tokens=False)[0])

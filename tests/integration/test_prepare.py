@@ -1,0 +1,173 @@
+"""Real conversion, real engines, compared with sentence-transformers itself."""
+
+import json
+import shutil
+from pathlib import Path
+
+import models
+import msgspec
+import numpy as np
+import pytest
+from models import texts
+from scheduling_kit import Rig
+
+from webapp.engine.artifact import MANIFEST, artifact_dir, load_engine, read_manifest
+from webapp.engine.openvino_engine import has_bf16
+from webapp.engine.prepare import fidelity, pipeline
+from webapp.engine.prepare.resolve import EMBEDDED_MODEL
+from webapp.engine.source_model import SourceModel
+from webapp.errors import SetupError
+from webapp.ranking import to_scores
+from webapp.settings import Settings
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def prepared(tmp_path, model, **options):
+    settings = Settings(model=str(model), state_dir=tmp_path, **options)
+    return settings, pipeline.prepare(settings, lambda _: None)
+
+
+def largest_score_error(settings, model):
+    """Between what a client gets from us, batched and mixed, and what sentence-transformers gives; 200 pairs."""
+    documents = texts(50)
+    queries = ["how do bees find home", "駅 🐝", "which words matter " * 200, " "]
+    engine = load_engine(settings)
+    scale = engine.info.score_scale
+    with Rig(engine, budget_tokens=512) as rig:
+        submitted = [rig.submit(query, documents) for query in queries]
+        for ticket, waiter in submitted:
+            assert waiter.wait(300), ticket
+    ours = np.concatenate([ticket.logits for ticket, _ in submitted])
+    theirs = SourceModel(Path(model)).reference([(query, document) for query in queries for document in documents])
+    assert len(ours) == 200
+    assert len(set(ours.tolist())) > 20, "a model that says the same of everything proves nothing"
+    return np.abs(to_scores(ours, scale, raw=False) - to_scores(theirs, scale, raw=False)).max()
+
+
+@pytest.mark.parametrize("engine", ["openvino", "torch"])
+@pytest.mark.parametrize("shape", ["bert", "xlm_roberta"])
+def test_fp32_scores_are_sentence_transformers_own(request, tmp_path, shape, engine):
+    model = request.getfixturevalue(shape)
+    settings, manifest = prepared(tmp_path, model, precision="fp32", engine=engine)
+    assert manifest.fidelity["max_score_error"] <= 1e-4
+    assert largest_score_error(settings, model) <= 1e-4
+
+
+@pytest.mark.parametrize("engine", ["openvino", "torch"])
+def test_bf16_scores_are_close(bert, tmp_path, engine):
+    if engine == "openvino" and not has_bf16():
+        pytest.skip("this processor has no bf16 instructions")
+    settings, _ = prepared(tmp_path, bert, precision="bf16", engine=engine)
+    assert largest_score_error(settings, bert) <= 2e-2
+
+
+@pytest.mark.slow
+def test_a_trained_cross_encoder_scores_as_the_original(shared_data, tmp_path):
+    model = shared_data / "cranfield-ce"
+    settings, _ = prepared(tmp_path, model, precision="fp32")
+    assert largest_score_error(settings, model) <= 1e-4
+
+
+@pytest.mark.slow
+def test_the_embedded_model_scores_as_the_original(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    settings = Settings(state_dir=tmp_path)
+    said = []
+    manifest = pipeline.prepare(settings, said.append)
+    assert (manifest.model, manifest.kind) == (EMBEDDED_MODEL, "embedding")
+    assert manifest.substitute_for == settings.model
+    assert any("in its place" in line for line in said)
+    assert largest_score_error(settings, manifest.source) <= 1e-4
+
+
+def test_bf16_is_refused_where_the_processor_lacks_it(bert, tmp_path, monkeypatch):
+    monkeypatch.setattr("webapp.engine.openvino_engine.has_bf16", lambda: False)
+    with pytest.raises(SetupError, match="no bf16 instructions"):
+        prepared(tmp_path, bert, precision="bf16")
+
+
+def test_a_second_prepare_finds_the_first_ones_artifact(bert_settings):
+    said = []
+    assert pipeline.prepare(bert_settings, said.append) is not None
+    assert said == []
+
+
+def test_scores_that_differ_are_refused_with_the_figures_and_nothing_is_left(bert, tmp_path, monkeypatch):
+    honest = SourceModel.reference
+    monkeypatch.setattr(SourceModel, "reference", lambda self, pairs: honest(self, pairs) + 3)
+    with pytest.raises(SetupError, match=r"differ from sentence-transformers' by up to 0\.\d+ \(limit 0\.0001\)"):
+        prepared(tmp_path, bert)
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [".lock"]
+
+
+def test_a_score_that_is_no_number_is_refused():
+    with pytest.raises(SetupError):
+        fidelity.accept({"max_score_error": float("nan")}, "fp32")
+
+
+def test_a_half_written_artifact_is_never_served(bert, tmp_path, monkeypatch):
+    def crash(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "_put_in_place", crash)
+    with pytest.raises(KeyboardInterrupt):
+        prepared(tmp_path, bert)
+    settings = Settings(model=str(bert), state_dir=tmp_path)
+    assert read_manifest(artifact_dir(settings)) is None
+    with pytest.raises(SetupError, match="not prepared"):
+        load_engine(settings)
+
+
+def test_what_a_killed_prepare_left_is_cleared_away(bert, tmp_path):
+    leftover = tmp_path / "models" / ".bert-0123456789ab.4711"
+    leftover.mkdir(parents=True)
+    prepared(tmp_path, bert)
+    assert not leftover.exists()
+
+
+def test_a_damaged_artifact_is_refused_with_the_remedy(bert_settings, tmp_path):
+    directory = artifact_dir(bert_settings)
+    copy = Settings(model=bert_settings.model, state_dir=tmp_path)
+    shutil.copytree(directory, artifact_dir(copy))
+    with (artifact_dir(copy) / "model.bin").open("r+b") as file:
+        file.write(b"damage")
+    with pytest.raises(SetupError, match="does not match its manifest; remove"):
+        load_engine(copy)
+    (artifact_dir(copy) / MANIFEST).write_text("{")
+    with pytest.raises(SetupError, match="damaged"):
+        load_engine(copy)
+
+
+def test_a_model_retrained_in_place_is_prepared_again(bert, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(bert, model)
+    settings = Settings(model=str(model), state_dir=tmp_path / "state")
+    before = artifact_dir(settings)
+    (model / "model.safetensors").write_bytes(b"retrained")
+    assert artifact_dir(settings) != before
+
+
+def test_a_model_with_several_labels_is_an_error_that_says_so(tmp_path):
+    model = models.build_bert(tmp_path / "model", labels=3)
+    with pytest.raises(SetupError, match="has 3 labels; a reranker has one"):
+        prepared(tmp_path / "state", model)
+
+
+def test_a_model_of_another_kind_is_an_error_that_says_so(bert, tmp_path):
+    change = {"architectures": ["BertForTokenClassification"]}
+    model = tmp_path / "model"
+    shutil.copytree(bert, model)
+    (model / "config.json").write_text(json.dumps(json.loads((model / "config.json").read_text()) | change))
+    with pytest.raises(SetupError, match="not a CrossEncoder"):
+        prepared(tmp_path / "state", model)
+
+
+def test_the_manifest_says_what_was_prepared(bert_settings):
+    manifest = json.loads((artifact_dir(bert_settings) / MANIFEST).read_bytes())
+    assert manifest["model"] == "bert"
+    assert manifest["score_scale"] == "sigmoid"
+    assert manifest["template"]["max_length_tokens"] == 512
+    assert set(manifest["files"]) == {"model.bin", "model.xml", "tokenizer.json"}
+    assert len(manifest["revision"]) == 64
+    msgspec.json.encode(manifest)

@@ -1,0 +1,154 @@
+"""The hub path, against a small server that speaks the hub's protocol."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from webapp.engine.prepare import resolve as resolving
+from webapp.errors import SetupError
+from webapp.settings import Settings
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+FILES = {
+    "config.json": b'{"architectures": ["BertForSequenceClassification"]}',
+    "model.safetensors": b"weights",
+    "pytorch_model.bin": b"old",
+}
+
+
+class Hub(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self._answer(with_body=True)
+
+    def do_HEAD(self):
+        self._answer(with_body=False)
+
+    def _answer(self, *, with_body):
+        status, body, headers = 404, b"{}", {"X-Error-Code": "RepoNotFound", "Content-Type": "application/json"}
+        if self.path.startswith("/api/models/team/reranker"):
+            siblings = [{"rfilename": name, "size": len(data)} for name, data in FILES.items()]
+            answer = {"id": "team/reranker", "sha": COMMIT, "siblings": siblings}
+            if "/tree/" in self.path:
+                answer = [
+                    {"type": "file", "path": name, "size": len(data), "oid": "0" * 40} for name, data in FILES.items()
+                ]
+            status, body, headers = 200, json.dumps(answer).encode(), {"Content-Type": "application/json"}
+        for name, data in FILES.items():
+            if self.path.split("?")[0] == f"/team/reranker/resolve/{COMMIT}/{name}":
+                status, body, headers = 200, data, {"ETag": f'"{name}"', "X-Repo-Commit": COMMIT}
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def hub():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+SCRIPT = """
+import sys
+from webapp.engine.prepare.resolve import resolve
+from webapp.errors import SetupError
+from webapp.settings import load_settings
+try:
+    source = resolve(load_settings(), print)
+except SetupError as error:
+    sys.exit(f"SetupError: {error}")
+print(source.model, source.revision, source.directory, source.substitute_for)
+"""
+
+
+def resolve_in_a_process(endpoint, tmp_path, **variables):
+    """huggingface_hub reads its environment at import, so each try is a process."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "RERANK_"))}
+    environment |= {
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(tmp_path / "hf"),
+        "RERANK_STATE_DIR": str(tmp_path),
+        **variables,
+    }
+    began = time.monotonic()
+    outcome = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    return outcome.stdout + outcome.stderr, time.monotonic() - began
+
+
+def test_a_hub_id_becomes_files_and_a_commit(hub, tmp_path):
+    said, _ = resolve_in_a_process(hub, tmp_path, RERANK_MODEL="team/reranker")
+    assert f"team/reranker {COMMIT}" in said
+    (directory,) = (tmp_path / "models" / "hub").iterdir()
+    assert (directory / "model.safetensors").read_bytes() == b"weights"
+    assert not (directory / "pytorch_model.bin").exists(), "the same weights in an older format"
+
+
+def test_a_model_that_the_hub_does_not_have_is_an_error(hub, tmp_path):
+    said, _ = resolve_in_a_process(hub, tmp_path, RERANK_MODEL="team/nothing")
+    assert "SetupError: RERANK_MODEL: the hub has no model team/nothing" in said
+
+
+def test_the_default_model_that_the_hub_does_not_have_is_an_error_too(hub, tmp_path):
+    said, _ = resolve_in_a_process(hub, tmp_path)
+    assert "SetupError: RERANK_MODEL: the hub has no model" in said
+
+
+@pytest.fixture(params=["refused", "silent", "no name"])
+def dead_endpoint(request):
+    """A hub that is not there: nobody listens, nobody answers, or its name leads nowhere."""
+    if request.param == "no name":
+        yield "http://hub.invalid"
+        return
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if request.param == "silent":
+            listener.listen()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_without_a_hub_the_default_gives_way_to_the_embedded_model_and_says_so(dead_endpoint, tmp_path):
+    said, took_s = resolve_in_a_process(dead_endpoint, tmp_path)
+    assert "serving the embedded sentence-transformers/all-MiniLM-L6-v2 in its place" in said
+    assert "cross-encoder/ms-marco-MiniLM-L6-v2" in said.splitlines()[-1]
+    assert took_s < 15, "3 s to decide, the rest is imports"
+
+
+def test_without_a_hub_a_named_model_is_an_error_and_never_replaced(dead_endpoint, tmp_path):
+    said, took_s = resolve_in_a_process(dead_endpoint, tmp_path, RERANK_MODEL="cross-encoder/ms-marco-MiniLM-L6-v2")
+    assert "SetupError: RERANK_MODEL: cross-encoder/ms-marco-MiniLM-L6-v2 can't be fetched" in said
+    assert "embedded" not in said
+    assert took_s < 15
+
+
+def test_a_missing_directory_is_an_error_with_its_name(tmp_path):
+    with pytest.raises(SetupError, match="no directory /nowhere/model"):
+        resolving.resolve(Settings(model="/nowhere/model", state_dir=tmp_path), print)
+
+
+def test_a_directory_without_weights_is_an_error(tmp_path):
+    with pytest.raises(SetupError, match="holds no weights"):
+        resolving.resolve(Settings(model=str(tmp_path), state_dir=tmp_path), print)
+
+
+def test_an_embedded_model_that_is_not_the_published_one_is_refused(monkeypatch):
+    monkeypatch.setattr(resolving, "EMBEDDED_SHA256", "0" * 64)
+    with pytest.raises(SetupError, match="is not the published model"):
+        resolving._embedded("x")

@@ -1,0 +1,69 @@
+import time
+
+import pytest
+from scheduling_kit import Rig
+
+from webapp.concurrency import GeventWaiter
+from webapp.engine.stub_engine import StubEngine
+from webapp.errors import DeadlineExceededError, InvalidRequestError, OverloadedError, UnavailableError
+from webapp.scheduling.admission import Admission
+from webapp.service import RerankService
+from webapp.types import RerankRequest
+
+
+def service_on(rig, **changes):
+    options = {"max_documents": 100, "admission": Admission(max_ongoing_requests=2), **changes}
+    return RerankService(model=StubEngine.info, scheduler=rig.scheduler, make_waiter=GeventWaiter, **options)
+
+
+def request(documents=("a", "b", "c")):
+    return RerankRequest(query="q", documents=documents, originals=documents)
+
+
+def soon():
+    return time.monotonic() + 30
+
+
+def test_results_are_the_documents_in_order_of_score(stub_rig):
+    result = service_on(stub_rig).rerank(request(), soon())
+    assert sorted(result.order) == [0, 1, 2]
+    assert result.scores == sorted(result.scores, reverse=True)
+    assert result.tokens > 0
+
+
+def test_a_request_whose_time_is_over_says_how_far_it_came_and_leaves_the_queue():
+    rig = Rig(StubEngine())  # its engine threads never start
+    with pytest.raises(DeadlineExceededError, match="0 of 3 documents"):
+        service_on(rig).rerank(request(), time.monotonic() + 0.01)
+    assert rig.scheduler.queued_pairs == 0
+
+
+def test_a_full_service_refuses_before_any_work_and_recovers(stub_rig):
+    admission = Admission(max_ongoing_requests=1)
+    service = service_on(stub_rig, admission=admission)
+    with admission.admit(), pytest.raises(OverloadedError) as caught:
+        service.rerank(request(), soon())
+    assert caught.value.retry_after_s >= 1
+    assert service.rerank(request(), soon()).order
+
+
+def test_a_failed_request_gives_its_place_back(stub_rig):
+    service = service_on(stub_rig)
+    for _ in range(5):
+        with pytest.raises(InvalidRequestError):
+            service.rerank(request(["x"] * 101), soon())
+    assert service.ongoing == 0
+
+
+def test_a_draining_service_admits_nothing(stub_rig):
+    service = service_on(stub_rig)
+    service.drain()
+    with pytest.raises(UnavailableError):
+        service.rerank(request(), soon())
+    service.mark_ready()
+    assert service.state == "draining"
+
+
+def test_many_requests_are_answered_in_order_each_with_its_own_error(stub_rig):
+    outcomes = service_on(stub_rig).rerank_many([request(), request(["x"] * 101), request(["z"])], soon())
+    assert [type(outcome).__name__ for outcome in outcomes] == ["RerankResult", "InvalidRequestError", "RerankResult"]

@@ -1,0 +1,30 @@
+import pytest
+
+from webapp.errors import SetupError
+from webapp.settings import load_settings
+
+
+def test_defaults_need_nothing_set():
+    settings = load_settings()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
+    assert settings.model_is_default
+
+
+def test_naming_the_default_model_counts_as_naming_it(monkeypatch):
+    monkeypatch.setenv("RERANK_MODEL", "cross-encoder/ms-marco-MiniLM-L6-v2")
+    assert not load_settings().model_is_default
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RERANK_PORT", "http"),
+        ("RERANK_PRECISION", "fp64"),
+        ("RERANK_WORKERS", "0"),
+        ("RERANK_STATE_DIR", "/" + "x" * 120),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_variable(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SetupError, match=name):
+        load_settings()
