@@ -67,7 +67,7 @@ def serve(settings: Settings) -> None:
     try:
         if _wait_until_ready(settings, supervisord, stop):
             _announce(settings)
-        code = supervisord.wait()
+        code = _wait_for_end(settings, supervisord, stop)
     finally:
         _end(supervisord)
         lock.close()
@@ -188,6 +188,17 @@ def _failed_program(settings: Settings) -> str | None:
     except (OSError, Error):
         return None  # it is still starting
     return next((program["name"] for program in programs if program["statename"] == "FATAL"), None)
+
+
+def _wait_for_end(settings: Settings, supervisord: subprocess.Popen[bytes], stop: _StopSignals) -> int:
+    while True:
+        try:
+            return supervisord.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            if stop.asked:
+                # A QUIT that comes while nginx starts is noted but acted on only at the next signal.
+                with contextlib.suppress(OSError, ValueError):
+                    os.kill(int((settings.run_dir / "nginx.pid").read_text()), signal.SIGQUIT)
 
 
 def _announce(settings: Settings) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import socket
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers.ggevent import GeventWorker
@@ -27,6 +29,7 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
 
     def init_process(self) -> None:
         """Runs in the child, after the fork and before it serves."""
+        self._idle: set[socket.socket] = set()
         # What the master made stays shared: the collector won't write into its pages.
         gc.freeze()
         super().init_process()
@@ -38,6 +41,35 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
             super().run()
         finally:
             self.webapp.stop()
+            # The interpreter must not be taken down under native threads that may still compute or compile.
+            os._exit(0)
+
+    def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
+        """One connection, from accept to close."""
+        self._idle.add(client)
+        try:
+            super().handle(listener, client, addr)
+        finally:
+            self._idle.discard(client)
+
+    def handle_request(self, listener_name: Any, req: Any, sock: socket.socket, addr: Any) -> None:
+        """One request of a connection."""
+        self._idle.discard(sock)
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+        finally:
+            self._idle.add(sock)
+
+    def notify(self) -> None:
+        """Heartbeat, once a second; while draining it also ends the connections that wait for another request.
+
+        nginx keeps connections open in advance; left alone, each would hold the drain until it times out.
+        """
+        super().notify()
+        if not self.alive:
+            for connection in self._idle:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """TERM: not ready from now on; admitted requests finish."""

@@ -11,12 +11,18 @@ from webapp.errors import DeadlineExceededError, EngineFailedError, UnavailableE
 
 
 class BrokenSession:
-    """A stub session that does as a test tells it."""
+    """A stub session that does as a test tells it, once its thread runs."""
 
     def __init__(self, stub, score):
         self.encode_query = stub.encode_query
         self.encode_documents = stub.encode_documents
-        self.score = lambda pairs, length: score(stub, pairs, length)
+        self._stub, self._score, self._started = stub, score, False
+
+    def score(self, pairs, length):
+        if self._started:
+            return self._score(self._stub, pairs, length)
+        self._started = True  # the pool's own first score
+        return self._stub.score(pairs, length)
 
 
 class BrokenEngine(StubEngine):
@@ -116,6 +122,21 @@ def test_closing_fails_what_waits_and_refuses_what_comes():
     assert isinstance(ticket.error, UnavailableError)
     with pytest.raises(UnavailableError):
         rig.submit("q", ["x"])
+
+
+def test_every_sessions_first_score_is_made_by_one_thread():
+    """OpenVINO's binding deadlocks when two threads use it for the first time at once."""
+    threads = []
+
+    class Watched(StubEngine):
+        def open_session(self):
+            session = super().open_session()
+            score = session.score
+            session.score = lambda *pairs: (threads.append(threading.get_native_id()), score(*pairs))[1]
+            return session
+
+    with Rig(Watched(), threads=3):
+        assert threads[:3] == [threading.get_native_id()] * 3
 
 
 def test_requests_wait_for_engine_threads_that_start_later():

@@ -22,8 +22,6 @@ def install(app: Flask, *, request_timeout_s: float) -> None:
     """Run around every request."""
 
     def begin() -> None:
-        # Greenlets of one keep-alive connection share their context: what the last request bound must go.
-        structlog.contextvars.clear_contextvars()
         given = request.headers.get("X-Request-Id", "")
         g.request_id = given if _USABLE_ID.fullmatch(given) else uuid.uuid4().hex
         g.began = time.monotonic()
@@ -45,7 +43,12 @@ def install(app: Flask, *, request_timeout_s: float) -> None:
         )
         return response
 
+    def forget(_error: BaseException | None) -> None:
+        # What gunicorn logs between two requests of a connection belongs to none of them.
+        structlog.contextvars.clear_contextvars()
+
     app.before_request(begin)
+    app.teardown_request(forget)
     app.after_request(end)
 
 

@@ -27,9 +27,20 @@ class EnginePool:
     def start(self) -> None:
         """Compile the model in the calling thread, then start the threads. After the fork, never before."""
         self._engine.start(self._threads)
-        for _ in range(self._threads):
-            self._start_thread(self._run, (self._engine.open_session(),))
+        sessions = [self._engine.open_session() for _ in range(self._threads)]
+        for session in sessions:
+            # One after the other: OpenVINO's binding sets up tables at first use, under a C++ guard inside which it
+            # waits for the interpreter lock. Two threads at that point at once wait for each other for ever.
+            _first_score(session)
+        for session in sessions:
+            self._start_thread(self._run, (session,))
 
     def _run(self, session: Session) -> None:
         while self._source.step(session):
             pass
+
+
+def _first_score(session: Session) -> None:
+    query = session.encode_query("query")
+    ids, lengths, _ = session.encode_documents(query, ["document"])
+    session.score([(query, ids[0])], int(lengths[0]))

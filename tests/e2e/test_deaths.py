@@ -1,0 +1,103 @@
+"""kill -9, under load."""
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import requests
+from running import wait_for
+
+
+class Load:
+    """Four clients that rerank without pause, and what they got."""
+
+    def __init__(self, stack):
+        self.outcomes = Counter()
+        self._stack = stack
+        self._stop = threading.Event()
+        self._clients = [threading.Thread(target=self._run) for _ in range(4)]
+
+    def _run(self):
+        documents = ["bees find home by the sun"] * 8
+        while not self._stop.is_set():
+            try:
+                reply = self._stack.rerank(documents)
+                good = reply.status_code == 200 and len(reply.json()["results"]) == 5
+                self.outcomes["good" if good else reply.status_code] += 1
+                if not good:
+                    assert reply.json()["error"]["code"], "an error of ours, in JSON"
+            except requests.ConnectionError:
+                self.outcomes["no connection"] += 1
+
+    def __enter__(self):
+        for client in self._clients:
+            client.start()
+        self.more()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for client in self._clients:
+            client.join()
+
+    def more(self, count=50):
+        """Wait for that many more good answers."""
+        target = self.outcomes["good"] + count
+        wait_for(lambda: self.outcomes["good"] >= target, f"good answers, have {self.outcomes}")
+
+
+@pytest.fixture
+def loaded(own_stack):
+    with own_stack, Load(own_stack) as load:
+        yield own_stack, load
+
+
+def kill(pid):
+    os.kill(pid, signal.SIGKILL)
+    return time.monotonic()
+
+
+def test_a_killed_worker_is_back_and_no_request_is_lost(loaded):
+    stack, load = loaded
+    for _ in range(3):
+        (worker,) = stack.workers()
+        kill(worker)
+        wait_for(lambda old=worker: stack.workers() not in ([], [old]), "a new worker", patience_s=5)
+        load.more()
+    assert set(load.outcomes) == {"good"}, load.outcomes
+
+
+def test_a_killed_master_is_back_with_new_workers(loaded):
+    stack, load = loaded
+    workers = stack.workers()
+    kill(stack.pid_of("webapp"))
+    wait_for(lambda: stack.pid_of("webapp") and stack.workers() not in ([], workers), "a new master")
+    load.more()
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "orphans are gone")
+
+
+def test_a_killed_nginx_is_back(loaded):
+    stack, load = loaded
+    before = stack.pid_of("nginx")
+    kill(before)
+    wait_for(lambda: stack.pid_of("nginx") not in (None, before), "a new nginx")
+    load.more()
+
+
+def test_while_the_webapp_is_down_nginx_says_so_in_json(own_stack):
+    with own_stack as stack:
+        stack.supervisorctl("stop", "webapp")
+        reply = stack.rerank()
+        assert reply.status_code == 503
+        assert reply.json()["error"] == {
+            "code": "unavailable",
+            "message": "the service is starting or restarting",
+            "retryable": True,
+        }
+        assert int(reply.headers["Retry-After"]) >= 1
+        stack.supervisorctl("start", "webapp")
+        wait_for(lambda: stack.rerank().status_code == 200, "reranks again")

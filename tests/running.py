@@ -1,0 +1,137 @@
+"""The whole stack as a user starts it, and ways to look into it and to harm it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Self
+
+import psutil
+import requests
+
+PATIENCE_S = 60.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(condition, what, patience_s=PATIENCE_S):
+    """Poll until `condition()` is truthy and return it."""
+    give_up = time.monotonic() + patience_s
+    while time.monotonic() < give_up:
+        if result := condition():
+            return result
+        time.sleep(0.02)
+    raise AssertionError(f"waited {patience_s:g} s in vain: {what}")
+
+
+class Stack:
+    """`reranking serve` in a process of its own."""
+
+    def __init__(self, state_dir: Path, *, artifacts_from: Path | None = None, **variables: str) -> None:
+        self.state_dir = state_dir
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        if artifacts_from is not None and not (state_dir / "models").exists():
+            shutil.copytree(artifacts_from / "models", state_dir / "models")
+        self._environment = {
+            **os.environ,
+            "RERANK_PORT": str(self.port),
+            "RERANK_STATE_DIR": str(state_dir),
+            "RERANK_LOG_LEVEL": "debug",
+            **{f"RERANK_{name.upper()}": value for name, value in variables.items()},
+        }
+        self.said = ""
+
+    def start(self) -> Self:
+        self.begin()
+        self.said = wait_for(self._first_words, "the stack says that it is ready, or why not")
+        assert "Ready: " in self.said, self.said
+        return self
+
+    def begin(self) -> None:
+        """Start without waiting."""
+        self.state_dir.mkdir(parents=True, exist_ok=True)
+        self._output = self.state_dir / "serve.out"
+        with self._output.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "webapp", "serve"],
+                env=self._environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def _first_words(self) -> str:
+        said = self._output.read_text()
+        return said if "Ready: " in said or self.process.poll() is not None else ""
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_) -> None:
+        self.stop()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Stop as Ctrl-C or a service manager does; returns the exit code."""
+        family = self.family()
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            code = self.process.wait(PATIENCE_S)
+        finally:
+            left = [process for process in family if process.is_running() and process.status() != "zombie"]
+            for process in left:
+                process.kill()
+        assert not left, f"left behind: {left}"
+        return code
+
+    def family(self) -> list[psutil.Process]:
+        try:
+            return psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def pid_of(self, program: str) -> int | None:
+        """Pid of a program by supervisor's word: the gunicorn master, or nginx' master."""
+        said = self.supervisorctl("pid", program).strip()
+        return int(said) if said.isdigit() and said != "0" else None
+
+    def workers(self) -> list[int]:
+        master = self.pid_of("webapp")
+        try:
+            return [child.pid for child in psutil.Process(master).children()] if master else []
+        except psutil.NoSuchProcess:
+            return []
+
+    def supervisorctl(self, *arguments: str) -> str:
+        command = [
+            sys.executable,
+            "-m",
+            "supervisor.supervisorctl",
+            "-s",
+            f"unix://{self.state_dir}/run/supervisor.sock",
+        ]
+        return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False).stdout
+
+    def rerank(self, documents=("bees find home", "milk"), **options) -> requests.Response:
+        body = {"query": "how do bees find home", "documents": list(documents), **options.pop("body", {})}
+        return requests.post(f"{self.url}/rerank", json=body, timeout=PATIENCE_S, **options)
+
+    def log_lines(self, program: str) -> list[dict]:
+        return [json.loads(line) for line in (self.state_dir / "log" / f"{program}.log").read_text().splitlines()]
+
+    def raw(self) -> socket.socket:
+        """A bare connection to nginx."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
+        connection.settimeout(PATIENCE_S)
+        return connection
