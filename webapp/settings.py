@@ -49,7 +49,7 @@ class Settings(BaseSettings):
         le=1024,
         description="Engine threads a worker; default: cores.",
     )
-    batch_tokens: int = Field(default=1024, ge=16, le=1_048_576, description="Padded tokens a batch may hold.")
+    batch_tokens: int = Field(default=256, ge=16, le=1_048_576, description="Padded tokens a batch may hold.")
 
     request_timeout_s: int = Field(default=300, ge=1, le=86_400, description="Longest time one request may take.")
     max_ongoing_requests: int = Field(

@@ -16,17 +16,17 @@ def ticket(number, lengths, *, unread=0):
     return made
 
 
-def plan(tickets, *, turn=1, budget_tokens=1024, threads=1):
-    return plan_batch(tickets, turn=turn, budget_tokens=budget_tokens, threads=threads)
+def plan(tickets, *, passed_over=0, budget_tokens=1024, threads=1):
+    return plan_batch(tickets, passed_over=passed_over, budget_tokens=budget_tokens, threads=threads)
 
 
 queues = st.lists(st.lists(st.integers(3, 600), min_size=1, max_size=40), min_size=1, max_size=8)
 
 
 @given(queues, st.integers(0, 7), st.integers(16, 4096), st.integers(1, 4))
-def test_a_batch_stays_in_budget_unless_it_is_a_single_pair(lengths, turn, budget_tokens, threads):
+def test_a_batch_stays_in_budget_unless_it_is_a_single_pair(lengths, passed_over, budget_tokens, threads):
     tickets = [ticket(number, each) for number, each in enumerate(lengths)]
-    batch = plan(tickets, turn=turn, budget_tokens=budget_tokens, threads=threads)
+    batch = plan(tickets, passed_over=passed_over, budget_tokens=budget_tokens, threads=threads)
     assert isinstance(batch, Batch)
     rows = sum(pick.count for pick in batch.picks)
     assert rows == 1 or rows * batch.length <= budget_tokens
@@ -46,12 +46,12 @@ def test_planning_changes_nothing(lengths):
 
 def test_a_small_request_passes_a_large_one():
     large, small = ticket(0, [100] * 500), ticket(1, [100] * 2)
-    assert plan([large, small], turn=1).picks[0].ticket is small
+    assert plan([large, small]).picks[0].ticket is small
 
 
-def test_every_fourth_batch_is_led_by_the_oldest():
+def test_the_oldest_leads_after_it_was_passed_over_three_times():
     large, small = ticket(0, [100] * 500), ticket(1, [100] * 2)
-    assert plan([large, small], turn=4).picks[0].ticket is large
+    assert plan([large, small], passed_over=3).picks[0].ticket is large
 
 
 def test_a_batch_takes_pairs_of_many_requests():
@@ -59,8 +59,18 @@ def test_a_batch_takes_pairs_of_many_requests():
     assert len({pick.ticket.number for pick in batch.picks}) == 6
 
 
+def test_a_large_request_fills_no_batch_of_a_small_one():
+    large, small = ticket(0, [100] * 500), ticket(1, [100])
+    assert [(pick.ticket.number, pick.count) for pick in plan([large, small]).picks] == [(1, 1)]
+
+
+def test_a_small_request_is_shared_between_threads_beside_a_large_one():
+    large, small = ticket(0, [100] * 500), ticket(1, [100] * 4)
+    assert [(pick.ticket.number, pick.count) for pick in plan([large, small], threads=2).picks] == [(1, 2)]
+
+
 def test_pairs_of_very_different_length_do_not_share_a_batch():
-    batch = plan([ticket(0, [500]), ticket(1, [20])], turn=0)
+    batch = plan([ticket(0, [500]), ticket(1, [20])], passed_over=3)
     assert [pick.ticket.number for pick in batch.picks] == [0]
 
 

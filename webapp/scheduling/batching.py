@@ -2,18 +2,19 @@
 
 Laws:
 1. Shortest remaining work leads, so that a small request passes a large one at the next batch.
-2. Every fourth plan is led by the oldest request, so that nobody starves.
+2. The oldest request leads at least every fourth plan, so that nobody starves.
 3. A batch costs what it is padded to: rows x longest. Pairs wait sorted by padded length (multiples of
    `LENGTH_STEP`), a batch takes from one length and spills only into nearby ones.
 4. Few shapes: the engine keeps compiled code for every (rows, length) it meets, so rows come from `ROWS`.
-5. A plan is never empty while there is work: a pair longer than the budget makes a batch of its own.
+5. A large request fills no batch of a small one: the small one would wait for pairs that are in no hurry.
+6. A plan is never empty while there is work: a pair longer than the budget makes a batch of its own.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from webapp.scheduling.ticket import Ticket
 
@@ -31,7 +32,8 @@ READ_AHEAD_TOKENS = 65_536
 SPILL = 0.8
 """A batch may hold pairs down to this share of its longest; more padding costs more than a smaller batch."""
 
-OLDEST_EVERY = 4
+PASSED_OVER_LIMIT = 3
+"""Plans in a row that younger requests may lead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class TokeniseChunk:
     ticket: Ticket
     start: int
     stop: int
+    led_by_oldest: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class Batch:
     picks: tuple[Pick, ...]
     length: int
     """Tokens each row is padded to."""
+    led_by_oldest: bool = True
 
 
 def padded(length_tokens: int) -> int:
@@ -67,15 +71,15 @@ def padded(length_tokens: int) -> int:
 
 
 def plan_batch(
-    tickets: Iterable[Ticket], *, turn: int, budget_tokens: int, threads: int
+    tickets: Iterable[Ticket], *, passed_over: int, budget_tokens: int, threads: int
 ) -> TokeniseChunk | Batch | None:
     """Decide what one engine thread does next.
 
     Args:
         tickets: every unfinished ticket, oldest first.
-        turn: how many plans were made before; chooses between law 1 and law 2.
+        passed_over: how many plans in a row were not led by the oldest.
         budget_tokens: cap on rows x longest of a batch.
-        threads: engine threads that share the queue; near the end each takes its part, not all that fits.
+        threads: engine threads that share the queue; of what is short each takes its part, not all that fits.
 
     Returns:
         A plan, or None when every ticket is in other threads' hands.
@@ -85,14 +89,19 @@ def plan_batch(
         return None
     oldest = waiting[0]
     waiting.sort(key=lambda ticket: ticket.remaining_tokens)  # stable: equals stay in order of arrival
-    if turn % OLDEST_EVERY == 0:
+    if passed_over >= PASSED_OVER_LIMIT:
         waiting.remove(oldest)
         waiting.insert(0, oldest)
     lead = waiting[0]
+    plan: TokeniseChunk | Batch
     if lead.unread < len(lead.documents) and (not lead.ready or lead.ready_tokens < READ_AHEAD_TOKENS):
-        return _next_chunk(lead)
-    share_tokens = sum(ticket.ready_tokens for ticket in waiting) // threads
-    return _fill(waiting, min(budget_tokens, max(share_tokens, 1)))
+        plan = _next_chunk(lead)
+    else:
+        small = [ticket for ticket in waiting[1:] if ticket.remaining_tokens <= budget_tokens * threads]
+        together = [lead, *small]
+        share_tokens = sum(ticket.ready_tokens for ticket in together) // threads
+        plan = _fill(together, min(budget_tokens, share_tokens))
+    return replace(plan, led_by_oldest=lead is oldest)
 
 
 def _next_chunk(ticket: Ticket) -> TokeniseChunk:
@@ -105,11 +114,11 @@ def _next_chunk(ticket: Ticket) -> TokeniseChunk:
     return TokeniseChunk(ticket, start, stop)
 
 
-def _fill(waiting: list[Ticket], room_tokens: int) -> Batch:
+def _fill(tickets: list[Ticket], room_tokens: int) -> Batch:
     """A batch led by the first ticket's longest pair."""
-    length = max(waiting[0].ready)
+    length = max(tickets[0].ready)
     room = max(1, room_tokens // length)
-    found = list(_candidates(waiting, length, room))
+    found = list(_candidates(tickets, length, room))
     rows = ROWS[bisect_right(ROWS, sum(pick.count for pick in found)) - 1]
     picks = []
     for pick in found:
@@ -121,10 +130,10 @@ def _fill(waiting: list[Ticket], room_tokens: int) -> Batch:
     return Batch(tuple(picks), length)
 
 
-def _candidates(waiting: list[Ticket], length: int, room: int) -> Iterator[Pick]:
+def _candidates(tickets: list[Ticket], length: int, room: int) -> Iterator[Pick]:
     """Pairs between `SPILL` x length and length, ticket by ticket, longest first, until `room` rows are found."""
     shortest = int(length * SPILL)
-    for ticket in waiting:
+    for ticket in tickets:
         for near in range(length, max(shortest, LENGTH_STEP) - 1, -LENGTH_STEP):
             if near in ticket.ready:
                 count = min(len(ticket.ready[near]), room)

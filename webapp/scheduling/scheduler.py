@@ -44,7 +44,7 @@ class Scheduler:
         self._threads = threads
         self._tickets: dict[int, Ticket] = {}
         self._submitted = 0
-        self._turn = 0
+        self._passed_over = 0
         self._idle = 0
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._closed = False
@@ -115,10 +115,13 @@ class Scheduler:
                 if self._closed:
                     return None
                 plan = plan_batch(
-                    self._tickets.values(), turn=self._turn, budget_tokens=self._budget_tokens, threads=self._threads
+                    self._tickets.values(),
+                    passed_over=self._passed_over,
+                    budget_tokens=self._budget_tokens,
+                    threads=self._threads,
                 )
                 if plan is not None:
-                    self._turn += 1
+                    self._passed_over = 0 if plan.led_by_oldest else self._passed_over + 1
                     return _take_chunk(plan) if isinstance(plan, TokeniseChunk) else _take_batch(plan)
                 self._idle += 1
             self._wake.get()
