@@ -18,59 +18,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 STATE_DIR = ROOT / "var" / "bench"
 
-WORDS = [
-    "the",
-    "of",
-    "a",
-    "in",
-    "to",
-    "and",
-    "flow",
-    "results",
-    "which",
-    "method",
-    "pressure",
-    "water",
-    "people",
-    "market",
-    "system",
-    "group",
-    "point",
-    "river",
-    "study",
-    "power",
-    "house",
-    "small",
-    "open",
-    "paper",
-    "light",
-    "early",
-    "change",
-    "found",
-    "given",
-    "under",
-    "large",
-    "week",
-    "service",
-    "number",
-    "world",
-    "place",
-    "line",
-    "right",
-    "heat",
-    "boundary",
-    "layer",
-    "temperature",
-    "velocity",
-    "committee",
-    "evening",
-    "garden",
-    "machine",
-    "history",
-    "language",
-    "money",
-    "question",
-]
+WORDS = (
+    "the of a in to and flow results which method pressure water people market system group point river study power"
+    " house small open paper light early change found given under large week service number world place line right"
+    " heat boundary layer temperature velocity committee evening garden machine history language money question"
+).split()
 
 
 def machine() -> str:

@@ -5,49 +5,10 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-WORDS = [
-    "bees",
-    "find",
-    "home",
-    "by",
-    "the",
-    "sun",
-    "milk",
-    "stays",
-    "fresh",
-    "cold",
-    "train",
-    "leaves",
-    "at",
-    "midnight",
-    "paper",
-    "was",
-    "paid",
-    "late",
-    "hive",
-    "dance",
-    "shows",
-    "flowers",
-    "far",
-    "near",
-    "station",
-    "corner",
-    "post",
-    "office",
-    "walk",
-    "five",
-    "minutes",
-    "über",
-    "größe",
-    "naïve",
-    "café",
-    "привет",
-    "мир",
-    "駅",
-    "東京",
-    "نعم",
-    "🐝",
-]
+WORDS = (
+    "bees find home by the sun milk stays fresh cold train leaves at midnight paper was paid late hive dance shows"
+    " flowers far near station corner post office walk five minutes über größe naïve café привет мир 駅 東京 نعم 🐝"
+).split()
 
 ODD_TEXTS = (
     "",

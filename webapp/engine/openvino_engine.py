@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openvino as ov
 from numpy.typing import NDArray
 
-# OpenVINO reports every import to its maker unless this package is missing. We call home for nobody.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-
-import openvino as ov  # noqa: E402 - after the line above
+from webapp.engine import memory
 
 
 class OpenVINORuntime:
@@ -24,11 +21,13 @@ class OpenVINORuntime:
     def __init__(self, path: Path, precision: str) -> None:
         self._core = ov.Core()
         self._model = self._core.read_model(path)
+        self._weights = path.resolve().with_suffix(".bin")
         self._precision = precision
         self._compiled: Any = None
 
     def start(self, threads: int) -> None:
         """Compile for `threads` engine threads."""
+        memory.give_back_freed_memory()
         self._compiled = self._core.compile_model(
             self._model,
             "CPU",
@@ -40,6 +39,7 @@ class OpenVINORuntime:
                 "ENABLE_CPU_PINNING": "NO",
             },
         )
+        memory.forget_pages(self._weights)
 
     def open(self) -> OpenVINOForward:
         """An inference request for the calling thread."""

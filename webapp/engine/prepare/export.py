@@ -51,10 +51,7 @@ def read_template(backend: Any, *, pair: bool, pad_id: int, max_length_tokens: i
 
 def export_openvino(source: SourceModel, directory: Path) -> None:
     """Convert with dynamic shapes and write the model as it is computed: float32, not halved."""
-    # Here for its import order: it keeps OpenVINO from calling home.
-    import webapp.engine.openvino_engine  # noqa: F401
-
-    import openvino as ov  # isort: skip
+    import openvino as ov
     import torch
 
     module = source.module()
