@@ -38,6 +38,15 @@ setup_venv() {
     [ "$extras" = torch ] || cp "$VENV/.stamp-$extras" "$VENV/.stamp-torch"  # every set holds what serving needs
 }
 
+# Only for tests, and only where it may: they skip what they lack.
+setup_chromium() {
+    command -v chromium >/dev/null && return
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
+    echo "Installing chromium from the system's packages"
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null \
+        || echo "chromium could not be installed: the browser tests are skipped"
+}
+
 setup_nginx() {
     PATH="$PATH:/usr/sbin" command -v nginx >/dev/null && return
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "nginx is not installed; run as root: apt-get install nginx"

@@ -49,6 +49,11 @@ def test_a_small_request_passes_a_large_one():
     assert plan([large, small]).picks[0].ticket is small
 
 
+def test_among_requests_of_a_size_the_older_leads():
+    older, younger = ticket(0, [100] * 4), ticket(1, [40])
+    assert plan([older, younger]).picks[0].ticket is older
+
+
 def test_the_oldest_leads_after_it_was_passed_over_three_times():
     large, small = ticket(0, [100] * 500), ticket(1, [100] * 2)
     assert plan([large, small], passed_over=3).picks[0].ticket is large

@@ -1,7 +1,8 @@
 """What an engine thread does next. PURE: takes the queue, returns a plan, changes nothing.
 
 Laws:
-1. Shortest remaining work leads, so that a small request passes a large one at the next batch.
+1. Less remaining work leads, by orders of two, so that a small request passes a large one at the next batch; among
+   equals the older leads, so that at full load a document a little longer than others does not wait for all of them.
 2. The oldest request leads at least every fourth plan, so that nobody starves.
 3. A batch costs what it is padded to: rows x longest. Pairs wait sorted by padded length (multiples of
    `LENGTH_STEP`), a batch takes from one length and spills only into nearby ones.
@@ -88,7 +89,9 @@ def plan_batch(
     if not waiting:
         return None
     oldest = waiting[0]
-    waiting.sort(key=lambda ticket: ticket.remaining_tokens)  # stable: equals stay in order of arrival
+    one_round_tokens = budget_tokens * threads
+    # Stable: equals stay in order of arrival.
+    waiting.sort(key=lambda ticket: (ticket.remaining_tokens // one_round_tokens).bit_length())
     if passed_over >= PASSED_OVER_LIMIT:
         waiting.remove(oldest)
         waiting.insert(0, oldest)
@@ -97,7 +100,7 @@ def plan_batch(
     if lead.unread < len(lead.documents) and (not lead.ready or lead.ready_tokens < READ_AHEAD_TOKENS):
         plan = _next_chunk(lead)
     else:
-        small = [ticket for ticket in waiting[1:] if ticket.remaining_tokens <= budget_tokens * threads]
+        small = [ticket for ticket in waiting[1:] if ticket.remaining_tokens < one_round_tokens]
         together = [lead, *small]
         share_tokens = sum(ticket.ready_tokens for ticket in together) // threads
         plan = _fill(together, min(budget_tokens, share_tokens))
