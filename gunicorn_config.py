@@ -16,7 +16,9 @@ _chosen = _settings.load_settings()
 wsgi_app = "webapp.wsgi:app"
 worker_class = "webapp.worker.Worker"  # the gevent worker, told when to start its engine and when to drain
 workers = _chosen.workers
-preload_app = True  # the artifact and the tokenizer are read once; workers share the pages
+# The artifact and the tokenizer are read once, and workers share the pages. What the master imported can't be reloaded,
+# so `reranking run --reload` does without.
+preload_app = "RERANK_RELOAD" not in os.environ
 
 bind = [f"unix:{_chosen.webapp_socket}"]
 umask = 0o077  # the socket is for this user alone

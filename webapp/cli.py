@@ -69,8 +69,7 @@ def _run(chosen: argparse.Namespace) -> None:
     settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     arguments = ["-c", str(ROOT / "gunicorn_config.py"), "-b", chosen.bind or f"{settings.host}:{settings.port}"]
     if chosen.reload:
-        # gunicorn can't reload what its master imported; workers then import it themselves.
-        arguments += ["--reload", "--no-preload"]
-    os.environ["GUNICORN_CMD_ARGS"] = ""
+        arguments.append("--reload")
+        os.environ["RERANK_RELOAD"] = "1"  # read by gunicorn_config.py
     sys.argv = ["reranking", *arguments]
     WSGIApplication("%(prog)s").run()

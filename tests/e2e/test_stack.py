@@ -1,5 +1,6 @@
 """Starting, stopping, and what is said when it can't be."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import pytest
 import requests
 from running import PATIENCE_S, Stack, free_port, wait_for
 
+import webapp
 from webapp.engine.artifact import MODEL
 from webapp.errors import SetupError
 from webapp.stack import find_nginx
@@ -118,16 +120,15 @@ def test_a_bad_python_is_one_line_with_the_remedy(tmp_path):
     assert "Python 3.11 or newer is needed" in outcome.stderr
 
 
-def test_the_api_runs_from_inside_the_program_without_a_gunicorn_command(bert_settings, tmp_path):
+@contextlib.contextmanager
+def running_alone(tmp_path, *arguments, **variables):
+    """`python -m webapp ...`, without nginx and supervisor."""
     port = free_port()
-    environment = {
-        **os.environ,
-        "RERANK_PORT": str(port),
-        "RERANK_STATE_DIR": str(bert_settings.state_dir),
-        "RERANK_MODEL": bert_settings.model,
-    }
+    environment = {**os.environ, "RERANK_PORT": str(port), **variables}
     with (tmp_path / "out").open("w") as output:
-        process = subprocess.Popen([sys.executable, "-m", "webapp"], env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "webapp", *arguments], env=environment, stdout=output, stderr=output
+        )
 
     def ready():
         try:
@@ -136,7 +137,21 @@ def test_the_api_runs_from_inside_the_program_without_a_gunicorn_command(bert_se
             return False
 
     try:
-        wait_for(ready, "python -m webapp is ready")
+        wait_for(ready, "it is ready")
+        yield ready
     finally:
         process.terminate()
         assert process.wait(PATIENCE_S) == 0
+
+
+def test_the_api_runs_from_inside_the_program_without_a_gunicorn_command(bert_settings, tmp_path):
+    with running_alone(tmp_path, RERANK_STATE_DIR=str(bert_settings.state_dir), RERANK_MODEL=bert_settings.model):
+        pass
+
+
+def test_development_mode_restarts_when_a_source_file_changes(tmp_path):
+    source = Path(webapp.__file__)
+    with running_alone(tmp_path, "run", "--reload", RERANK_ENGINE="stub", RERANK_STATE_DIR=str(tmp_path)) as ready:
+        source.touch()
+        wait_for(lambda: (tmp_path / "out").read_text().count("Booting worker") == 2, "a new worker")
+        wait_for(ready, "it is ready again")
