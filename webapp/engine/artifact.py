@@ -15,7 +15,7 @@ from webapp.errors import SetupError
 from webapp.settings import Settings
 from webapp.types import ModelInfo, ScoreScale
 
-FORMAT = 1
+FORMAT = 2
 """Raised when artifacts of older releases must be prepared again."""
 
 MANIFEST = "manifest.json"

@@ -54,7 +54,11 @@ def export_openvino(source: SourceModel, directory: Path) -> None:
     import openvino as ov
     import torch
 
+    from webapp.engine.prepare.first_token import without_unread_tokens
+
     module = source.module()
+    if source.kind == "cross-encoder":
+        module = without_unread_tokens(module)
     example = {name: torch.ones((2, 8), dtype=torch.int64) for name in module.input_names}
     with torch.inference_mode():
         model = ov.convert_model(module, example_input=example)

@@ -1,0 +1,33 @@
+import pytest
+import torch
+from models import texts
+from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+from webapp.engine.prepare.first_token import FirstTokenLayer, without_unread_tokens
+from webapp.engine.source_model import SourceModel
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.mark.parametrize("shape", ["bert", "xlm_roberta"])
+def test_leaving_out_what_nobody_reads_changes_no_score(request, shape):
+    source = SourceModel(request.getfixturevalue(shape))
+    before, after = source.module(), without_unread_tokens(source.module())
+    assert any(isinstance(part, FirstTokenLayer) for part in after.modules())
+    assert not any(isinstance(part, FirstTokenLayer) for part in before.modules()), "the reference stays as it is"
+    pairs = source.tokenizer(
+        ["how do bees find home"] * 40, texts(40), padding=True, truncation=True, return_tensors="pt"
+    )
+    with torch.inference_mode():
+        given = [pairs[name] for name in before.input_names]
+        assert torch.allclose(before(*given), after(*given), atol=1e-5)
+
+
+def test_an_architecture_that_is_not_known_is_left_alone(bert):
+    source = SourceModel(bert)
+    module = source.module()
+    other = DistilBertForSequenceClassification(
+        DistilBertConfig(dim=32, hidden_dim=64, n_layers=2, n_heads=2, num_labels=1)
+    )
+    module.model = other
+    assert without_unread_tokens(module) is module
