@@ -14,10 +14,12 @@ from wsgiref.types import WSGIApplication
 
 from webapp import concurrency
 from webapp.app import create_app
+from webapp.cache.memory import MemoryCache
 from webapp.engine.artifact import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.scheduler import Scheduler
+from webapp.scoring import Scoring
 from webapp.service import RerankService
 from webapp.settings import Settings
 
@@ -91,11 +93,16 @@ def assemble(settings: Settings) -> Webapp:
         lock=concurrency.allocate_lock(), budget_tokens=settings.batch_tokens, threads=settings.engine_threads
     )
     pool = EnginePool(engine, scheduler, threads=settings.engine_threads, start_thread=concurrency.start_native_thread)
+    scoring = Scoring(
+        scheduler=scheduler,
+        cache=MemoryCache(settings.cache_mb * 1024 * 1024) if settings.cache_mb else None,
+        artifact=engine.info.identity,
+        make_waiter=concurrency.GeventWaiter,
+    )
     service = RerankService(
         model=engine.info,
-        scheduler=scheduler,
+        scoring=scoring,
         admission=Admission(max_ongoing_requests=settings.max_ongoing_requests),
-        make_waiter=concurrency.GeventWaiter,
         max_documents=settings.max_documents,
     )
     app = create_app(

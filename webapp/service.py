@@ -6,34 +6,30 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from webapp.concurrency import Waiter
-from webapp.errors import DeadlineExceededError, InvalidRequestError, RerankError, UnavailableError
+from webapp.errors import InvalidRequestError, RerankError, UnavailableError
 from webapp.ranking import rank, to_scores
 from webapp.scheduling.admission import Admission
-from webapp.scheduling.scheduler import Scheduler
-from webapp.scheduling.ticket import Ticket
+from webapp.scoring import Pending, Scoring
 from webapp.types import ModelInfo, RerankRequest, RerankResult
 
 State = Literal["loading", "ready", "draining"]
 
 
 class RerankService:
-    """Reranks, for any caller that can wait: `make_waiter` says how one waits here."""
+    """Reranks, for any caller that can wait."""
 
     def __init__(
         self,
         *,
         model: ModelInfo,
-        scheduler: Scheduler,
+        scoring: Scoring,
         admission: Admission,
-        make_waiter: Callable[[], Waiter],
         max_documents: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.model = model
-        self._scheduler = scheduler
+        self.scoring = scoring
         self._admission = admission
-        self._make_waiter = make_waiter
         self._max_documents = max_documents
         self._clock = clock
         self.state: State = "loading"
@@ -64,41 +60,33 @@ class RerankService:
         with self._admission.admit():
             # While the model loads, requests wait in the queue: a restart costs its callers a second, not an error.
             began = self._clock()
-            submitted = [self._submit(request) for request in requests]
-            return [
-                entry if isinstance(entry, RerankError) else self._result(request, *entry, began, deadline)
-                for request, entry in zip(requests, submitted, strict=True)
-            ]
+            begun = [self._begin(request) for request in requests]
+            return [self._finish(request, each, began, deadline) for request, each in zip(requests, begun, strict=True)]
 
-    def _submit(self, request: RerankRequest) -> tuple[Ticket, Waiter] | RerankError:
+    def _begin(self, request: RerankRequest) -> Pending | RerankError:
         if len(request.documents) > self._max_documents:
             message = f"holds {len(request.documents)} documents, the limit is {self._max_documents}"
             return InvalidRequestError(message, field="documents")
-        waiter = self._make_waiter()
-        return self._scheduler.submit(request.query, request.documents, waiter.wake), waiter
-
-    def _result(
-        self, request: RerankRequest, ticket: Ticket, waiter: Waiter, began: float, deadline: float
-    ) -> RerankResult | RerankError:
         try:
-            in_time = waiter.wait(max(0.0, deadline - self._clock()))
-        except BaseException:
-            # The caller is gone (its greenlet was killed): leave the queue with it.
-            self._scheduler.cancel(ticket, UnavailableError("the caller is gone"))
-            raise
-        if not in_time:
-            scored = f"{ticket.scored} of {len(request.documents)} documents were scored in time"
-            self._scheduler.cancel(ticket, DeadlineExceededError(scored))
-        if ticket.error is not None:
-            return ticket.error
-        order = rank(ticket.logits, request.top_n)
-        scores = to_scores(ticket.logits[order], self.model.score_scale, raw=request.raw_scores)
+            return self.scoring.begin(request)
+        except RerankError as error:
+            return error
+
+    def _finish(
+        self, request: RerankRequest, begun: Pending | RerankError, began: float, deadline: float
+    ) -> RerankResult | RerankError:
+        scored = begun if isinstance(begun, RerankError) else self.scoring.finish(begun, deadline)
+        if isinstance(scored, RerankError):
+            return scored
+        order = rank(scored.logits, request.top_n)
+        scores = to_scores(scored.logits[order], self.model.score_scale, raw=request.raw_scores)
         return RerankResult(
             request=request,
             order=order.tolist(),
             scores=scores.tolist(),
-            truncated=ticket.truncated[order].tolist(),
-            tokens=ticket.tokens,
+            truncated=scored.truncated[order].tolist(),
+            tokens=scored.tokens,
+            cached=scored.cached,
             model=self.model.model,
             latency_ms=(self._clock() - began) * 1000,
         )

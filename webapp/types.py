@@ -35,7 +35,9 @@ class Scored:
     truncated: NDArray[np.bool_]
     """Shape [documents]; True where the pair was longer than the model's limit."""
     tokens: int
-    """Tokens scored, special tokens counted, padding not."""
+    """Tokens of all pairs, special tokens counted, padding not."""
+    cached: int
+    """Documents whose scores were known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class RerankResult:
     truncated: list[bool]
     """One for each entry of `order`."""
     tokens: int
+    cached: int
     model: str
     latency_ms: float
 
@@ -68,3 +71,10 @@ class ModelInfo:
     substitute_for: str | None = None
     """The model that was configured when this one stands in for it, else None."""
     fidelity: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> str:
+        """Everything a pair's score depends on beside its texts; part of every cache key."""
+        return "/".join(
+            (self.kind, self.model, self.revision, self.engine, self.precision, str(self.max_length_tokens))
+        )

@@ -6,6 +6,7 @@ from webapp.app import create_app
 from webapp.concurrency import GeventWaiter
 from webapp.engine.stub_engine import StubEngine
 from webapp.scheduling.admission import Admission
+from webapp.scoring import Scoring
 from webapp.service import RerankService
 
 
@@ -13,9 +14,8 @@ from webapp.service import RerankService
 def service(stub_rig):
     return RerankService(
         model=StubEngine.info,
-        scheduler=stub_rig.scheduler,
+        scoring=Scoring(scheduler=stub_rig.scheduler, cache=None, artifact="stub", make_waiter=GeventWaiter),
         admission=Admission(max_ongoing_requests=10),
-        make_waiter=GeventWaiter,
         max_documents=10_000,
     )
 

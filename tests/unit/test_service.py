@@ -7,13 +7,15 @@ from webapp.concurrency import GeventWaiter
 from webapp.engine.stub_engine import StubEngine
 from webapp.errors import DeadlineExceededError, InvalidRequestError, OverloadedError, UnavailableError
 from webapp.scheduling.admission import Admission
+from webapp.scoring import Scoring
 from webapp.service import RerankService
 from webapp.types import RerankRequest
 
 
 def service_on(rig, **changes):
     options = {"max_documents": 100, "admission": Admission(max_ongoing_requests=2), **changes}
-    return RerankService(model=StubEngine.info, scheduler=rig.scheduler, make_waiter=GeventWaiter, **options)
+    scoring = Scoring(scheduler=rig.scheduler, cache=None, artifact="stub", make_waiter=GeventWaiter)
+    return RerankService(model=StubEngine.info, scoring=scoring, **options)
 
 
 def request(documents=("a", "b", "c")):

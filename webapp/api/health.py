@@ -44,7 +44,7 @@ def blueprint(service: RerankService, limits: Mapping[str, int]) -> Blueprint:
 
     @views.get("/info")
     def info() -> Response:
-        model = service.model
+        model, cache = service.model, service.scoring.cache
         scale = {
             "sigmoid": "0..1, the sigmoid of the model's logit; raw_scores gives the logit",
             "cosine": "0..1, (1 + cosine) / 2; raw_scores gives the cosine",
@@ -55,6 +55,7 @@ def blueprint(service: RerankService, limits: Mapping[str, int]) -> Blueprint:
                 "score_scale": scale,
                 "state": service.state,
                 "ongoing_requests": service.ongoing,
+                "cache": {"hits": cache.hits, "misses": cache.misses, "bytes": cache.bytes} if cache else None,
                 "limits": dict(limits),
                 "version": __version__,
                 "versions": versions,

@@ -19,7 +19,7 @@ def blueprint(service: RerankService) -> Blueprint:
         parsed = native.parse(request.get_data(cache=False))
         request_context.note(documents=len(parsed.documents))
         result = service.rerank(parsed, request_context.deadline())
-        request_context.note(tokens=result.tokens)
+        request_context.note(tokens=result.tokens, cached=result.cached)
         return Response(native.dump(result), content_type="application/json")
 
     @views.post("/rerank/batch")

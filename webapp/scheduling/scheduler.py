@@ -139,12 +139,12 @@ class Scheduler:
             query = ticket.encoded_query = scorer.encode_query(ticket.query)
         token_ids, lengths, truncated = scorer.encode_documents(query, ticket.documents[chunk.start : chunk.stop])
         ticket.token_ids[chunk.start : chunk.stop] = token_ids
+        ticket.lengths[chunk.start : chunk.stop] = lengths
         ticket.truncated[chunk.start : chunk.stop] = truncated
         with self._lock:
             for index, length in enumerate(lengths.tolist(), chunk.start):
                 ticket.ready.setdefault(padded(length), []).append(index)
                 ticket.ready_tokens += padded(length)
-            ticket.tokens += int(lengths.sum())
             self._wake_idle()
 
     def _score(self, scorer: Scorer, work: _BatchWork) -> None:

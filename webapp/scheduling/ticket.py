@@ -17,14 +17,15 @@ CHARS_PER_TOKEN = 4
 class Ticket:
     """A query, its documents, and how far they are.
 
-    The scheduler changes a ticket only under its lock, but for `logits`, `truncated` and `token_ids`: each place of
-    those is written by the one engine thread that holds the pair.
+    The scheduler changes a ticket only under its lock, but for `logits`, `lengths`, `truncated` and `token_ids`: each
+    place of those is written by the one engine thread that holds the pair.
     """
 
     __slots__ = (
         "documents",
         "encoded_query",
         "error",
+        "lengths",
         "logits",
         "number",
         "on_done",
@@ -33,7 +34,6 @@ class Ticket:
         "ready_tokens",
         "scored",
         "token_ids",
-        "tokens",
         "truncated",
         "unread",
         "unread_chars",
@@ -48,6 +48,8 @@ class Ticket:
         self.encoded_query: Any = None
         self.token_ids: list[Any] = [None] * len(documents)
         self.logits: NDArray[np.float32] = np.zeros(len(documents), np.float32)
+        self.lengths: NDArray[np.int32] = np.zeros(len(documents), np.int32)
+        """Tokens of each pair, padding not counted."""
         self.truncated: NDArray[np.bool_] = np.zeros(len(documents), np.bool_)
         self.ready: dict[int, list[int]] = {}
         """Padded length in tokens -> the tokenised pairs of that length that wait for a batch."""
@@ -56,13 +58,12 @@ class Ticket:
         """The first document that nobody has begun to tokenise."""
         self.unread_chars = sum(map(len, documents))
         self.scored = 0
-        self.tokens = 0
         self.error: RerankError | None = None
 
     @property
-    def done(self) -> bool:
-        """Every pair scored, or given up."""
-        return self.error is not None or self.scored == len(self.documents)
+    def succeeded(self) -> bool:
+        """Every pair was scored."""
+        return self.error is None and self.scored == len(self.documents)
 
     @property
     def remaining_tokens(self) -> int:
