@@ -17,6 +17,43 @@ BOOT_FAILED = 3
 """gunicorn's WORKER_BOOT_ERROR: the master gives up, and supervisor says so, instead of forking in a loop."""
 
 
+class HeadWithBody:
+    """A connection that sends a reply's head together with the first part of its body.
+
+    gunicorn sends them apart. A worker killed in between leaves nginx with a head that it has passed on already, so it
+    can't ask another worker: the one request in thousands that a death would cost.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._head: bytes | None = None
+        self._sent = False
+
+    def sendall(self, data: bytes) -> None:
+        """Hold the first piece, send it with the second."""
+        if self._sent:
+            self._connection.sendall(data)
+        elif self._head is None:
+            self._head = data
+        else:
+            self._sent = True
+            self._connection.sendall(self._head + data)
+
+    def flush(self) -> None:
+        """Send a head that no body followed."""
+        if self._head is not None and not self._sent:
+            self._sent = True
+            self._connection.sendall(self._head)
+
+    def sendfile(self, *arguments: Any, **options: Any) -> Any:
+        """The kernel sends files; the head goes before."""
+        self.flush()
+        return self._connection.sendfile(*arguments, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
 class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
     """One process of the webapp."""
 
@@ -55,9 +92,12 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
     def handle_request(self, listener_name: Any, req: Any, sock: socket.socket, addr: Any) -> None:
         """One request of a connection."""
         self._idle.discard(sock)
+        whole = HeadWithBody(sock)
         try:
-            super().handle_request(listener_name, req, sock, addr)
+            super().handle_request(listener_name, req, whole, addr)
         finally:
+            with contextlib.suppress(OSError):  # the client is gone
+                whole.flush()
             self._idle.add(sock)
 
     def notify(self) -> None:
