@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from webapp import __version__
 from webapp.errors import SetupError
@@ -41,6 +42,12 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("prepare", help="fetch, convert and check the model")
     command.add_argument("--again", action="store_true", help="even if it is prepared, as after the hub came back")
+    command.add_argument(
+        "--calibration-data",
+        type=Path,
+        metavar="FILE.jsonl",
+        help='lines of {"query", "documents"}; prepares again',
+    )
     command.set_defaults(run=_prepare)
     return parser
 
@@ -54,7 +61,8 @@ def _serve(_chosen: argparse.Namespace) -> None:
 def _prepare(chosen: argparse.Namespace) -> None:
     from webapp.engine.prepare.pipeline import prepare  # noqa: PLC0415
 
-    manifest = prepare(load_settings(), lambda line: print(line, flush=True), again=chosen.again)
+    data = {"calibration_data": chosen.calibration_data} if chosen.calibration_data else {}
+    manifest = prepare(load_settings(), lambda line: print(line, flush=True), again=chosen.again or bool(data), **data)
     if manifest is not None:
         print(f"{manifest.model} is ready to serve in {manifest.precision}", flush=True)
 

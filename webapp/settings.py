@@ -37,10 +37,16 @@ class Settings(BaseSettings):
         description="Hub id or local directory of a CrossEncoder or SentenceTransformer.",
     )
     engine: Literal["openvino", "torch", "stub"] = Field(default="openvino", description="What computes the scores.")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="auto takes bf16 where the processor has it, else fp32."
+    precision: Literal["auto", "int8", "bf16", "fp32"] = Field(
+        default="auto",
+        description="auto: the first of int8, bf16, fp32 that is fast here and passes the gate.",
     )
     max_length_tokens: int = Field(default=0, ge=0, le=131_072, description="Longest pair; 0 is the model's own limit.")
+
+    gate_max_score_error: float = Field(default=0.25, ge=0, le=1, description="Largest score error of bf16 or int8.")
+    gate_mean_score_error: float = Field(default=0.05, ge=0, le=1, description="Mean score error of bf16 or int8.")
+    gate_min_tau: float = Field(default=0.9, ge=-1, le=1, description="Least mean Kendall tau of bf16 or int8 to fp32.")
+    gate_min_top10_overlap: float = Field(default=0.85, ge=0, le=1, description="Least mean overlap of the ten best.")
 
     workers: int = Field(default=1, ge=1, le=256, description="gunicorn workers; each adds its own compiled model.")
     engine_threads: int = Field(

@@ -14,6 +14,7 @@ from scheduling_kit import Rig
 from webapp.engine.artifact import MANIFEST, artifact_dir, load_engine, read_manifest
 from webapp.engine.openvino_engine import has_bf16
 from webapp.engine.prepare import fidelity, pipeline
+from webapp.engine.prepare.calibration import read_examples
 from webapp.engine.prepare.resolve import EMBEDDED_MODEL
 from webapp.engine.source_model import SourceModel
 from webapp.errors import SetupError
@@ -96,14 +97,94 @@ def test_a_second_prepare_finds_the_first_ones_artifact(bert_settings):
 def test_scores_that_differ_are_refused_with_the_figures_and_nothing_is_left(bert, tmp_path, monkeypatch):
     honest = SourceModel.reference
     monkeypatch.setattr(SourceModel, "reference", lambda self, pairs: honest(self, pairs) + 3)
-    with pytest.raises(SetupError, match=r"differ from sentence-transformers' by up to 0\.\d+ \(limit 0\.0001\)"):
+    with pytest.raises(SetupError, match=r"differs too much .*max_score_error 0\.\d+ \(at most 0\.0001\)"):
         prepared(tmp_path, bert)
     assert [path.name for path in (tmp_path / "models").iterdir()] == [".lock"]
 
 
-def test_a_score_that_is_no_number_is_refused():
-    with pytest.raises(SetupError):
-        fidelity.accept({"max_score_error": float("nan")}, "fp32")
+FIGURES = {"max_score_error": 0.0, "mean_score_error": 0.0, "kendall_tau": 1.0, "top10_overlap": 1.0}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize(("name", "value"), [("max_score_error", 0.9), ("max_score_error", float("nan"))])
+def test_the_gate_names_what_failed(precision, name, value):
+    with pytest.raises(SetupError, match=f"{precision} differs too much .*{name}"):
+        fidelity.accept({**FIGURES, name: value}, precision, Settings())
+
+
+@pytest.mark.parametrize("name", ["mean_score_error", "kendall_tau", "top10_overlap"])
+def test_the_gate_judges_rankings_of_reduced_precisions(name):
+    fidelity.accept(FIGURES, "int8", Settings())
+    with pytest.raises(SetupError, match=name):
+        fidelity.accept({**FIGURES, name: 0.5}, "int8", Settings())
+
+
+def test_the_gate_is_set_by_settings():
+    fidelity.accept({**FIGURES, "kendall_tau": 0.5}, "int8", Settings(gate_min_tau=0.4))
+
+
+OPEN_GATE = {"gate_max_score_error": 1, "gate_mean_score_error": 1, "gate_min_tau": -1, "gate_min_top10_overlap": 0}
+
+
+def test_int8_is_prepared_and_judged_on_pairs_it_was_not_calibrated_with(bert, tmp_path):
+    """A random model is no judge of int8's fidelity: the shared checkpoint is, below."""
+    settings, manifest = prepared(tmp_path, bert, precision="int8", **OPEN_GATE)
+    assert manifest.precision == "int8"
+    assert {"kendall_tau", "top10_overlap", "mean_score_error"} <= set(manifest.fidelity)
+    assert load_engine(settings).info.precision == "int8"
+    weights = (artifact_dir(settings) / "model.bin").stat().st_size
+    other, _ = prepared(tmp_path / "fp32", bert, precision="fp32")
+    assert weights < 0.6 * (artifact_dir(other) / "model.bin").stat().st_size
+
+
+@pytest.mark.slow
+def test_int8_of_a_trained_model_passes_the_gate(shared_data, tmp_path):
+    _, manifest = prepared(tmp_path, shared_data / "cranfield-ce", precision="int8")
+    assert manifest.fidelity["kendall_tau"] >= 0.95
+
+
+def plant_garbage(_engine, _pairs, directory):
+    """Turn every weight round."""
+    import openvino as ov
+
+    model = ov.Core().read_model(directory / "model.xml")
+    for node in model.get_ops():
+        if node.get_type_name() == "Constant" and node.get_element_type() == ov.Type.f32 and node.data.size > 1000:
+            node.output(0).replace(ov.opset13.constant(-node.data).output(0))
+    ov.save_model(model, directory / "turned.xml", compress_to_fp16=False)
+    del model
+    for suffix in (".xml", ".bin"):
+        (directory / "turned").with_suffix(suffix).replace((directory / "model").with_suffix(suffix))
+
+
+def test_a_broken_int8_model_is_refused_with_the_figures(bert, tmp_path, monkeypatch):
+    monkeypatch.setattr("webapp.engine.prepare.quantise.quantise", plant_garbage)
+    with pytest.raises(SetupError, match=r"int8 differs too much .*max_score_error \S+ \(at most 0.25\)"):
+        prepared(tmp_path, bert, precision="int8")
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [".lock"]
+
+
+def test_auto_goes_on_to_the_next_precision_and_says_why(bert, tmp_path, monkeypatch):
+    monkeypatch.setattr("webapp.engine.prepare.quantise.quantise", plant_garbage)
+    monkeypatch.setattr("webapp.engine.openvino_engine.has_fast_int8", lambda: True)
+    monkeypatch.setattr("webapp.engine.openvino_engine.has_bf16", lambda: False)
+    said = []
+    manifest = pipeline.prepare(Settings(model=str(bert), state_dir=tmp_path), said.append)
+    assert manifest.precision == "fp32"
+    assert any(line.startswith("int8 differs too much") for line in said)
+
+
+def test_calibration_data_of_ones_own_is_used_and_checked(tmp_path):
+    file = tmp_path / "own.jsonl"
+    file.write_text("".join(f'{{"query": "q{n}", "documents": ["d{n} a", "d{n} b"]}}\n' for n in range(6)))
+    examples = read_examples(file)
+    calibrated = {query for query, _ in examples.calibration}
+    judged = {query for query, _ in examples.judged}
+    assert calibrated | judged == {f"q{n}" for n in range(6)}
+    assert not calibrated & judged
+    file.write_text('{"query": 3}')
+    with pytest.raises(SetupError, match="--calibration-data"):
+        read_examples(file)
 
 
 def test_a_half_written_artifact_is_never_served(bert, tmp_path, monkeypatch):

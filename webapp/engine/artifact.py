@@ -10,17 +10,22 @@ from typing import Literal
 import msgspec
 
 from webapp.engine.base import Engine, Runtime
+from webapp.engine.cross_encoder_engine import CrossEncoderEngine
+from webapp.engine.embedding_engine import EmbeddingEngine
 from webapp.engine.tokenizer import Template
 from webapp.errors import SetupError
 from webapp.settings import Settings
 from webapp.types import ModelInfo, ScoreScale
 
-FORMAT = 2
+FORMAT = 3
 """Raised when artifacts of older releases must be prepared again."""
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 MODEL = "model.xml"
+
+
+Precision = Literal["fp32", "bf16", "int8"]
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +36,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     revision: str
     kind: Literal["cross-encoder", "embedding"]
     engine: Literal["openvino", "torch"]
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     score_scale: ScoreScale
     template: Template
     prompts: tuple[str, str]
@@ -112,7 +117,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def open_engine(directory: Path, manifest: Manifest) -> Engine:
+def open_engine(directory: Path, manifest: Manifest) -> CrossEncoderEngine | EmbeddingEngine:
     """The engine of an artifact, read into memory but not compiled: safe before a fork."""
     runtime: Runtime
     if manifest.engine == "torch":
@@ -124,11 +129,7 @@ def open_engine(directory: Path, manifest: Manifest) -> Engine:
 
         runtime = OpenVINORuntime(directory / MODEL, manifest.precision)
     if manifest.kind == "embedding":
-        from webapp.engine.embedding_engine import EmbeddingEngine  # noqa: PLC0415
-
         return EmbeddingEngine(manifest.info(), runtime, directory / TOKENIZER, manifest.template, manifest.prompts)
-    from webapp.engine.cross_encoder_engine import CrossEncoderEngine  # noqa: PLC0415
-
     return CrossEncoderEngine(manifest.info(), runtime, directory / TOKENIZER, manifest.template)
 
 

@@ -38,7 +38,11 @@ class CrossEncoderEngine:
 
     def open_session(self) -> CrossEncoderSession:
         """A session for the calling thread."""
-        return CrossEncoderSession(self._runtime.open(), self._encoder, self._template)
+        return self.open_session_on(self._runtime.open())
+
+    def open_session_on(self, forward: Forward) -> CrossEncoderSession:
+        """A session that computes with another forward pass, such as one that looks at its input."""
+        return CrossEncoderSession(forward, self._encoder, self._template)
 
 
 class CrossEncoderSession:

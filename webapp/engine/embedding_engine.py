@@ -34,7 +34,11 @@ class EmbeddingEngine:
 
     def open_session(self) -> EmbeddingSession:
         """A session for the calling thread."""
-        return EmbeddingSession(self._runtime.open(), self._encoder, self._template, self._prompts)
+        return self.open_session_on(self._runtime.open())
+
+    def open_session_on(self, forward: Forward) -> EmbeddingSession:
+        """A session that computes with another forward pass, such as one that looks at its input."""
+        return EmbeddingSession(forward, self._encoder, self._template, self._prompts)
 
 
 class EmbeddingSession:

@@ -6,13 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import kendalltau
 
 from webapp.engine.base import Engine
 from webapp.engine.source_model import SourceModel
 from webapp.errors import SetupError
 from webapp.ranking import to_scores
+from webapp.settings import Settings
 
-LARGEST_SCORE_ERROR = {"fp32": 1e-4, "bf16": 2e-2}
+LARGEST_FP32_SCORE_ERROR = 1e-4
+LARGEST_BF16_SCORE_ERROR = 2e-2
+
+
+class GateError(SetupError):
+    """An artifact may not serve."""
+
 
 _QUERIES = (
     "how do bees find their way back to the hive",
@@ -53,33 +61,62 @@ def engine_logits(engine: Engine, pairs: Sequence[tuple[str, str]]) -> NDArray[n
     return logits
 
 
-def measure(engine: Engine, source: SourceModel) -> dict[str, float]:
-    """Compare the scores that a client would see.
+def measure(engine: Engine, source: SourceModel, judged: Sequence[tuple[str, list[str]]]) -> dict[str, float]:
+    """Compare the scores and the rankings that a client would see.
+
+    Args:
+        engine: of the artifact, started.
+        source: the original.
+        judged: queries with the documents to rank, none of them seen in calibration.
 
     Returns:
-        `pairs`, `max_score_error` and `mean_score_error`, the errors between 0 and 1.
+        `pairs`; `max_score_error` and `mean_score_error`, between 0 and 1; `kendall_tau` (-1..1) and `top10_overlap`
+        (0..1), both averaged over the judged queries.
     """
-    pairs = check_pairs()
     scale = engine.info.score_scale
-    ours = to_scores(engine_logits(engine, pairs), scale, raw=False)
-    theirs = to_scores(source.reference(pairs), scale, raw=False)
-    errors = np.abs(ours - theirs)
+
+    def both(pairs: Sequence[tuple[str, str]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        ours = to_scores(engine_logits(engine, pairs), scale, raw=False)
+        return ours, to_scores(source.reference(pairs), scale, raw=False)
+
+    ours, theirs = both(check_pairs())
+    errors = [np.abs(ours - theirs)]
+    taus, overlaps = [], []
+    for query, documents in judged:
+        ours, theirs = both([(query, document) for document in documents])
+        errors.append(np.abs(ours - theirs))
+        taus.append(float(kendalltau(ours, theirs).statistic))
+        overlaps.append(len(set(np.argsort(-ours)[:10]) & set(np.argsort(-theirs)[:10])) / min(10, len(documents)))
+    every = np.concatenate(errors)
     return {
-        "pairs": float(len(pairs)),
-        "max_score_error": float(errors.max()),
-        "mean_score_error": float(errors.mean()),
+        "pairs": float(len(every)),
+        "max_score_error": float(every.max()),
+        "mean_score_error": float(every.mean()),
+        "kendall_tau": float(np.mean(taus)),
+        "top10_overlap": float(np.mean(overlaps)),
     }
 
 
-def accept(fidelity: dict[str, float], precision: str) -> None:
-    """Refuse an artifact whose scores differ too much.
+def accept(figures: dict[str, float], precision: str, settings: Settings) -> None:
+    """Refuse an artifact whose scores differ too much from the original's.
 
     Raises:
-        SetupError: with the figures. NaN fails too.
+        GateError: with the figures that failed. NaN fails too.
     """
-    limit = LARGEST_SCORE_ERROR[precision]
-    if not fidelity["max_score_error"] <= limit:
-        raise SetupError(
-            f"the {precision} model's scores differ from sentence-transformers' by up to"
-            f" {fidelity['max_score_error']:.2g} (limit {limit:g}); try another RERANK_PRECISION or RERANK_ENGINE=torch"
-        )
+    if precision == "fp32":
+        limits = [("max_score_error", LARGEST_FP32_SCORE_ERROR)]
+        floors: list[tuple[str, float]] = []
+    else:
+        limits = [
+            ("max_score_error", settings.gate_max_score_error),
+            ("mean_score_error", settings.gate_mean_score_error),
+        ]
+        floors = [("kendall_tau", settings.gate_min_tau), ("top10_overlap", settings.gate_min_top10_overlap)]
+        if precision == "bf16":
+            limits[0] = ("max_score_error", min(LARGEST_BF16_SCORE_ERROR, settings.gate_max_score_error))
+    failed = [f"{name} {figures[name]:.2g} (at most {limit:g})" for name, limit in limits if not figures[name] <= limit]
+    failed += [
+        f"{name} {figures[name]:.2g} (at least {floor:g})" for name, floor in floors if not figures[name] >= floor
+    ]
+    if failed:
+        raise GateError(f"{precision} differs too much from sentence-transformers' own scores: {', '.join(failed)}")
