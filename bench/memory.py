@@ -5,12 +5,11 @@ PSS counts a page shared by n processes as 1/n in each. Run: .venv/bin/python be
 
 from __future__ import annotations
 
-import http.client
 import random
-import threading
 from pathlib import Path
 
 import harness
+import load
 
 STEPS = (0, 500, 2000)
 CLIENTS = 4
@@ -31,25 +30,7 @@ def send(port: int, count: int, seed: int) -> None:
     rng = random.Random(seed)
     pool = harness.texts(400, mean_words=60, seed=seed)
     bodies = [harness.body(f"query {number}", rng.sample(pool, rng.choice(SIZES))) for number in range(count)]
-    lock = threading.Lock()
-
-    def client() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
-        while True:
-            with lock:
-                if not bodies:
-                    return
-                body = bodies.pop()
-            connection.request("POST", "/rerank", body)
-            reply = connection.getresponse()
-            reply.read()
-            assert reply.status == 200, reply.status
-
-    clients = [threading.Thread(target=client) for _ in range(CLIENTS)]
-    for each in clients:
-        each.start()
-    for each in clients:
-        each.join()
+    load.closed_loop(port, bodies, CLIENTS)
 
 
 def main() -> None:

@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     )
     batch_tokens: int = Field(default=256, ge=16, le=1_048_576, description="Padded tokens a batch may hold.")
 
-    cache_mb: int = Field(default=64, ge=0, le=65_536, description="MiB of pair scores a worker keeps; 0 keeps none.")
+    cache_mb: int = Field(default=32, ge=0, le=65_536, description="MiB of pair scores a worker keeps; 0 keeps none.")
 
     request_timeout_s: int = Field(default=300, ge=1, le=86_400, description="Longest time one request may take.")
     max_ongoing_requests: int = Field(

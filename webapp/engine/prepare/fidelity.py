@@ -85,7 +85,8 @@ def measure(engine: Engine, source: SourceModel, judged: Sequence[tuple[str, lis
     for query, documents in judged:
         ours, theirs = both([(query, document) for document in documents])
         errors.append(np.abs(ours - theirs))
-        taus.append(float(kendalltau(ours, theirs).statistic))
+        tau = float(kendalltau(ours, theirs).statistic)
+        taus.append(0.0 if np.isnan(tau) else tau)  # scores that are all the same rank nothing
         overlaps.append(len(set(np.argsort(-ours)[:10]) & set(np.argsort(-theirs)[:10])) / min(10, len(documents)))
     every = np.concatenate(errors)
     return {
