@@ -126,7 +126,7 @@ def _build(settings: Settings, source: Source, examples: Examples, aside: Path, 
             fidelity.accept(figures, precision, settings)
         except fidelity.GateError as error:
             if precision == candidates[-1]:
-                raise
+                raise SetupError(f"{error}; try another RERANK_PRECISION, or RERANK_ENGINE=torch") from error
             say(str(error))
             continue
         break
