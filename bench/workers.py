@@ -17,7 +17,7 @@ def main() -> None:
     print("|---|---|---|---|---|")
     model = harness.minilm_cross_encoder()
     for workers in (1, 2, 1, 2):
-        with harness.service(model, workers=workers, engine_threads=2) as service:
+        with harness.service(model, workers=workers, engine_threads=2, cache_mb=0) as service:
             for name, documents, concurrency, count in WORKLOADS:
                 bodies = [
                     harness.body(f"query {seed}", harness.texts(documents, mean_words=60, seed=seed))
