@@ -18,7 +18,6 @@ from gevent.event import Event
 
 allocate_lock = monkey.get_original("_thread", "allocate_lock")
 start_native_thread = monkey.get_original("_thread", "start_new_thread")
-get_native_ident = monkey.get_original("_thread", "get_ident")
 
 __all__ = [
     "GeventWaiter",
@@ -26,7 +25,6 @@ __all__ = [
     "SimpleQueue",
     "Waiter",
     "allocate_lock",
-    "get_native_ident",
     "spawn",
     "start_native_thread",
 ]
