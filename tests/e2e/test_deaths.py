@@ -66,7 +66,7 @@ def test_a_killed_worker_is_back_and_no_request_is_lost(loaded):
     for _ in range(3):
         (worker,) = stack.workers()
         kill(worker)
-        wait_for(lambda old=worker: stack.workers() not in ([], [old]), "a new worker", patience_s=5)
+        wait_for(lambda old=worker: stack.workers() not in ([], [old]), "a new worker", patience_s=2)
         load.more()
     assert set(load.outcomes) == {"good"}, load.outcomes
 
