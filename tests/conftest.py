@@ -50,7 +50,13 @@ def xlm_roberta(tmp_path_factory):
 @pytest.fixture(scope="session")
 def bert_settings(bert, tmp_path_factory):
     """Settings whose artifact, of the small BERT, is prepared."""
-    settings = Settings(model=str(bert), state_dir=tmp_path_factory.mktemp("state"), engine_threads=2)
+    settings = Settings(
+        model=str(bert),
+        state_dir=tmp_path_factory.mktemp("state"),
+        engine="openvino",
+        precision="fp32",
+        engine_threads=2,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         prepare(settings, lambda _: None)
