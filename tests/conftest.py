@@ -23,6 +23,14 @@ def _no_settings_from_outside(monkeypatch):
             monkeypatch.delenv(name)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _short_measurements():
+    """Most tests don't care how fast an engine is."""
+    from webapp.engine.prepare import autotune
+
+    autotune.MEASURED_S = 0.01
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """The shared test collection and the checkpoint trained on it; they are not part of the project."""

@@ -105,7 +105,7 @@ def test_mean_vectors_are_the_embedding_models_own(tmp_path):
     given = inputs([5, 60, 256, 33], 256, vocabulary=20_000)
     ours, theirs = NativeRuntime(path).open()(*given), torch_logits(source, *given)
     ours /= np.linalg.norm(ours, axis=1, keepdims=True)
-    assert (np.einsum("ij,ij->i", ours, theirs) > 0.999).all()
+    assert (np.einsum("ij,ij->i", ours, theirs) > 0.99).all()
 
 
 @needs_kernels

@@ -24,8 +24,8 @@ WORTH = 1.03
 LENGTH_STEP_TOKENS = 16
 """The scheduler pads to multiples of this."""
 
-MEASURED_S = 0.4
-ROUNDS = 4
+MEASURED_S = 0.3
+ROUNDS = 3
 """The first compiles for new shapes, and of the others the best counts: whatever else runs here only slows down."""
 
 PAIRS = 192
@@ -73,13 +73,13 @@ def thread_counts() -> list[int]:
     return sorted({len(allowed), len(siblings)}, reverse=True)
 
 
-def measure(sessions: Sequence[Session], batches: Sequence[Batch], seconds: float = MEASURED_S) -> float:
+def measure(sessions: Sequence[Session], batches: Sequence[Batch]) -> float:
     """Tokens a second (padding not counted) of all sessions at once, each on a thread of its own."""
     for session in sessions:
         session.score(*batches[0][:2])  # one after the other: see `pool.EnginePool.start`
     tokens: list[int] = []
     began = time.perf_counter()
-    ends = began + seconds
+    ends = began + MEASURED_S
     threads = [
         threading.Thread(target=_score_until, args=(ends, session, _mixed(batches, seed), tokens))
         for seed, session in enumerate(sessions)

@@ -155,7 +155,7 @@ def _parts(source: SourceModel) -> tuple[Any, Any, tuple[Any, Any] | None] | Non
                 head = model.classifier.dense, model.classifier.out_proj
         else:
             transformer, pooling, *rest = source.model
-            if pooling.get_pooling_mode_str() != "mean" or any(type(each).__name__ != "Normalize" for each in rest):
+            if pooling.pooling_mode != "mean" or any(type(each).__name__ != "Normalize" for each in rest):
                 return None
             encoder, config, head = transformer.auto_model, transformer.auto_model.config, None
     except (AttributeError, TypeError, ValueError):
