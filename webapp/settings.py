@@ -46,9 +46,7 @@ class Settings(BaseSettings):
 
     gate_max_score_error: float = Field(default=0.25, ge=0, le=1, description="Largest score error of bf16 or int8.")
     gate_mean_score_error: float = Field(default=0.05, ge=0, le=1, description="Mean score error of bf16 or int8.")
-    gate_min_tau: float = Field(
-        default=0.95, ge=-1, le=1, description="Least mean Kendall tau of bf16 or int8 to fp32."
-    )
+    gate_min_tau: float = Field(default=0.9, ge=-1, le=1, description="Least mean Kendall tau of bf16 or int8 to fp32.")
     gate_min_top10_overlap: float = Field(default=0.85, ge=0, le=1, description="Least mean overlap of the ten best.")
 
     workers: int = Field(default=1, ge=1, le=256, description="gunicorn workers; each adds its own compiled model.")
