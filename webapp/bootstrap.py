@@ -115,5 +115,6 @@ def assemble(settings: Settings) -> Webapp:
             "max_ongoing_requests": settings.max_ongoing_requests,
             "request_timeout_s": settings.request_timeout_s,
         },
+        api_keys=settings.api_key_list,
     )
     return Webapp(app, service, scheduler, pool)

@@ -32,6 +32,12 @@ class PayloadTooLargeError(RerankError):
     code = "payload_too_large"
 
 
+class UnauthorizedError(RerankError):
+    """The request carries no key that opens this service."""
+
+    code = "unauthorized"
+
+
 class NotFoundError(RerankError):
     """There is nothing at this path."""
 

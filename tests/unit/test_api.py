@@ -3,27 +3,6 @@ import json
 import pytest
 
 from webapp.app import create_app
-from webapp.concurrency import GeventWaiter
-from webapp.engine.stub_engine import StubEngine
-from webapp.scheduling.admission import Admission
-from webapp.scoring import Scoring
-from webapp.service import RerankService
-
-
-@pytest.fixture
-def service(stub_rig):
-    return RerankService(
-        model=StubEngine.info,
-        scoring=Scoring(scheduler=stub_rig.scheduler, cache=None, artifact="stub", make_waiter=GeventWaiter),
-        admission=Admission(max_ongoing_requests=10),
-        max_documents=10_000,
-    )
-
-
-@pytest.fixture
-def client(service):
-    return create_app(service, request_timeout_s=30, max_body_bytes=100_000, limits={}).test_client()
-
 
 BODY = {"query": "q", "documents": [{"content": "a", "metadata": {"id": 7}}, "b", "c"]}
 

@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 STATUS: dict[type[errors.RerankError], int] = {
     errors.InvalidRequestError: 400,
+    errors.UnauthorizedError: 401,
     errors.NotFoundError: 404,
     errors.MethodNotAllowedError: 405,
     errors.PayloadTooLargeError: 413,
@@ -33,6 +34,8 @@ def respond(error: errors.RerankError) -> Response:
     response = Response(
         native.dump_error(error, request_context.request_id()), STATUS[type(error)], content_type="application/json"
     )
+    if isinstance(error, errors.UnauthorizedError):
+        response.headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)
     return response
