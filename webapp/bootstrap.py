@@ -104,6 +104,9 @@ def assemble(settings: Settings) -> Webapp:
         scoring=scoring,
         admission=Admission(max_ongoing_requests=settings.max_ongoing_requests),
         max_documents=settings.max_documents,
+        texts=engine.texts,
+        elsewhere=concurrency.Offload(),
+        strict_model=settings.strict_model,
     )
     app = create_app(
         service,

@@ -26,6 +26,10 @@ class InvalidRequestError(RerankError):
     code = "invalid_request"
 
 
+class EmptyRequestError(InvalidRequestError):
+    """The request holds nothing to rank."""
+
+
 class PayloadTooLargeError(RerankError):
     """The request is larger than this service ever accepts."""
 
@@ -42,6 +46,12 @@ class NotFoundError(RerankError):
     """There is nothing at this path."""
 
     code = "not_found"
+
+
+class ModelNotFoundError(NotFoundError):
+    """The request names a model that is not served here, and the service was told to mind."""
+
+    code = "model_not_found"
 
 
 class MethodNotAllowedError(RerankError):

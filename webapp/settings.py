@@ -64,6 +64,9 @@ class Settings(BaseSettings):
         default=512, ge=1, le=65_536, description="Requests at work in a worker; more are refused with 503."
     )
     max_documents: int = Field(default=10_000, ge=1, le=1_000_000, description="Documents a request may hold.")
+    strict_model: bool = Field(
+        default=False, description="Refuse requests that name another model than the one served."
+    )
     max_body_mb: int = Field(
         default=32, ge=1, le=1024, description="MiB a request body may hold, in nginx and in the app."
     )

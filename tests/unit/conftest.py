@@ -16,6 +16,7 @@ def service(stub_rig):
         scoring=Scoring(scheduler=stub_rig.scheduler, cache=None, artifact="stub", make_waiter=GeventWaiter),
         admission=Admission(max_ongoing_requests=10),
         max_documents=10_000,
+        texts=StubEngine().texts,
     )
 
 

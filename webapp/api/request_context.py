@@ -10,11 +10,14 @@ import uuid
 import structlog
 from flask import Flask, Response, g, request
 
+from webapp.api.dialects.base import Call, Dialect
+from webapp.api.dialects.registry import dialect_of
+
 log = logging.getLogger("webapp.access")
 
 _USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
-QUIET_PATHS = frozenset({"/health", "/ready"})
+QUIET_PATHS = frozenset({"/health", "/ready", "/live", "/ping"})
 """Probes come every second; their access lines are debug."""
 
 
@@ -62,6 +65,17 @@ def deadline() -> float:
     """Monotonic time at which the current request is given up."""
     value: float = g.deadline
     return value
+
+
+def speak(dialect: Dialect) -> None:
+    """Answer in this dialect from here on, errors too."""
+    g.dialect = dialect
+
+
+def dialect() -> Dialect:
+    """The dialect of the current request; before its body is read, as its path and headers tell."""
+    known: Dialect | None = g.get("dialect")
+    return known or dialect_of(Call(path=request.path.rstrip("/") or "/", headers=request.headers, body=b""))
 
 
 def note(**fields: object) -> None:
