@@ -25,7 +25,7 @@ from webapp.errors import (
 )
 from webapp.types import RerankRequest, RerankResult
 
-PATHS = ("/", "/invocations", "/predict")
+PATHS = ("/", "/invocations", "/predict", "/tokenize")
 """TEI's alone."""
 
 
