@@ -1,0 +1,127 @@
+"""Clients of hosted APIs and the frameworks built on them. Runs in an environment of its own."""
+
+from __future__ import annotations
+
+import asyncio
+
+import voyageai
+from situations import client, main
+
+
+@client("voyageai")
+def voyage(url, key, query, documents, echo):
+    reply = voyageai.Client(key, base_url=f"{url}/v1").rerank(query, documents, model="m")
+    assert reply.total_tokens > 0
+    return [(item.index, item.relevance_score, item.document if echo else None) for item in reply.results]
+
+
+@client("voyageai, async")
+def voyage_async(url, key, query, documents, echo):
+    reply = asyncio.run(voyageai.AsyncClient(key, base_url=f"{url}/v1").rerank(query, documents, model="m", top_k=99))
+    return [(item.index, item.relevance_score, item.document if echo else None) for item in reply.results]
+
+
+@client("mixedbread")
+def mixedbread(url, key, query, documents, echo):
+    from mixedbread import Mixedbread
+
+    reply = Mixedbread(api_key=key, base_url=url, max_retries=0).rerank(
+        model="m", query=query, input=documents, return_input=echo
+    )
+    return [(item.index, item.score, item.input if echo else None) for item in reply.data]
+
+
+@client("pinecone")
+def pinecone(url, key, query, documents, echo):
+    from pinecone import Pinecone
+
+    reply = Pinecone(api_key=key, host=url).inference.rerank(
+        model="m", query=query, documents=documents, return_documents=echo
+    )
+    assert reply.usage.rerank_units == 1
+    return [(item.index, item.score, item.document["text"] if echo else None) for item in reply.data]
+
+
+@client("langchain-community JinaRerank")
+def langchain_jina(url, key, query, documents, echo):  # noqa: ARG001 - it asks for none
+    from langchain_community.document_compressors import JinaRerank, jina_rerank
+
+    jina_rerank.JINA_API_URL = f"{url}/v1/rerank"
+    ranker = JinaRerank(jina_api_key=key, model="m", top_n=len(documents))
+    return [(item["index"], item["relevance_score"], None) for item in ranker.rerank(documents, query)]
+
+
+@client("langchain-community InfinityRerank")
+def langchain_infinity(url, key, query, documents, echo):  # noqa: ARG001
+    from infinity_client import AuthenticatedClient
+    from langchain_community.document_compressors import InfinityRerank
+
+    ranker = InfinityRerank(client=AuthenticatedClient(base_url=url, token=key), model="m", top_n=len(documents))
+    return [(item["index"], item["relevance_score"], None) for item in ranker.rerank(documents, query)]
+
+
+@client("infinity-client")
+def infinity(url, key, query, documents, echo):
+    from infinity_client import AuthenticatedClient
+    from infinity_client.api.default import rerank
+    from infinity_client.models import RerankInput
+
+    body = RerankInput(query=query, documents=documents, return_documents=echo, model="m")
+    reply = rerank.sync(client=AuthenticatedClient(base_url=url, token=key), body=body)
+    return [(item.index, item.relevance_score, item.document if echo else None) for item in reply.results]
+
+
+@client("langchain-voyageai")
+def langchain_voyage(url, key, query, documents, echo):
+    from langchain_core.documents import Document
+    from langchain_voyageai import VoyageAIRerank
+
+    ranker = VoyageAIRerank(model="m", voyage_api_key=key, base_url=f"{url}/v1", top_k=len(documents))
+    found = ranker.compress_documents([Document(text) for text in documents], query)
+    return [
+        (documents.index(each.page_content), each.metadata["relevance_score"], each.page_content if echo else None)
+        for each in found
+    ]
+
+
+@client("haystack, jina")
+def haystack_jina(url, key, query, documents, echo):
+    from haystack import Document
+    from haystack.utils import Secret
+    from haystack_integrations.components.rankers.jina import JinaRanker
+
+    ranker = JinaRanker(model="m", api_key=Secret.from_token(key), base_url=f"{url}/v1/rerank")
+    found = ranker.run(query=query, documents=[Document(content=text) for text in documents])["documents"]
+    return [(documents.index(each.content), each.score, each.content if echo else None) for each in found]
+
+
+@client("langchain-cohere")
+def langchain_cohere(url, key, query, documents, echo):
+    from langchain_cohere import CohereRerank
+    from langchain_core.documents import Document
+
+    ranker = CohereRerank(cohere_api_key=key, base_url=url, model="m", top_n=len(documents))
+    if echo:
+        found = ranker.compress_documents([Document(text) for text in documents], query)
+        return [
+            (documents.index(each.page_content), each.metadata["relevance_score"], each.page_content) for each in found
+        ]
+    return [(item["index"], item["relevance_score"], None) for item in ranker.rerank(documents, query)]
+
+
+@client("haystack, cohere")
+def haystack_cohere(url, key, query, documents, echo):
+    from haystack import Document
+    from haystack.utils import Secret
+    from haystack_integrations.components.rankers.cohere import CohereRanker
+
+    ranker = CohereRanker(model="m", api_key=Secret.from_token(key), api_base_url=url, top_k=len(documents))
+    found = ranker.run(query=query, documents=[Document(content=text) for text in documents])["documents"]
+    return [(documents.index(each.content), each.score, each.content if echo else None) for each in found]
+
+
+if __name__ == "__main__":
+    import coheres  # noqa: F401 - registers more
+    import others  # noqa: F401
+
+    main()
