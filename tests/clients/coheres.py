@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import cohere
-from situations import client, main
+from situations import client
 
 VERSION = cohere.__version__.partition(".")[0]
 
@@ -27,7 +27,3 @@ def cohere_v2(url, key, query, documents, echo):  # noqa: ARG001 - v2 has no doc
 def cohere_v2_async(url, key, query, documents, echo):  # noqa: ARG001
     reply = asyncio.run(cohere.AsyncClientV2(key, base_url=url).rerank(model="m", query=query, documents=documents))
     return [(item.index, item.relevance_score, None) for item in reply.results]
-
-
-if __name__ == "__main__":
-    main()

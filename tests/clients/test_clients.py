@@ -81,7 +81,7 @@ def said(guarded, full):
         }
     )
     here = Path(__file__).parent
-    output = environment.run("-cohere7", here / "coheres.py", argument) + environment.run(
+    output = environment.run("-vendors", here / "vendors.py", argument) + environment.run(
         "", here / "hosted.py", argument
     )
     lines = [json.loads(line[1:]) for line in output.splitlines() if line.startswith("@")]
