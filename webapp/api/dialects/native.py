@@ -115,11 +115,23 @@ def claims(call: Call) -> bool:
         return True
     if b'"content"' not in call.body or call.headers.get("X-Pinecone-Api-Version"):
         return False
-    if b'"text"' not in call.body and b'"rank_fields"' not in call.body:
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            call.decoded = msgspec.json.decode(call.body, type=RerankBody)
-            return any(isinstance(document, Document) for document in call.decoded.documents)
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        body = msgspec.json.decode(call.body, type=_Recognised)
+        objects = [document for document in body.documents if isinstance(document, _RecognisedDocument)]
+        call.decoded = body
+        return bool(objects) and body.rank_fields is None and all(document.text is None for document in objects)
     return not call.has("rank_fields") and _looks_native(call.fields.get("documents", b""))
+
+
+class _RecognisedDocument(Document, frozen=True, gc=False):
+    text: Any = None
+
+
+class _Recognised(RerankBody, kw_only=True, frozen=True):
+    """With what would make it another format; nobody needs to know of these fields."""
+
+    documents: list[str | _RecognisedDocument]  # type: ignore[assignment] # narrower, and read only
+    rank_fields: Any = None
 
 
 class _Probe(msgspec.Struct, frozen=True, gc=False):

@@ -97,7 +97,21 @@ def to_request(
     )
 
 
+_FITTING = (
+    "max_tokens_per_doc",
+    "max_tokens_per_query",
+    "max_chunks_per_doc",
+    "truncate",
+    "truncation",
+    "truncate_prompt_tokens",
+    "truncation_side",
+    "truncation_direction",
+)
+
+
 def _fitting(options: Options, truncate: Truncate) -> Fitting | None:
+    if truncate is None and all(getattr(options, name) is None for name in _FITTING):
+        return None
     keep, strict = _cut("truncate", truncate if options.truncate is None else options.truncate)
     if options.truncation is not None:
         keep, strict = _cut("truncation", options.truncation)
