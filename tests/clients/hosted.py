@@ -55,17 +55,6 @@ def infinity(url, key, query, documents, echo):
     return [(item.index, item.relevance_score, item.document if echo else None) for item in reply.results]
 
 
-@client("haystack, jina")
-def haystack_jina(url, key, query, documents, echo):
-    from haystack import Document
-    from haystack.utils import Secret
-    from haystack_integrations.components.rankers.jina import JinaRanker
-
-    ranker = JinaRanker(model="m", api_key=Secret.from_token(key), base_url=f"{url}/v1/rerank")
-    found = ranker.run(query=query, documents=[Document(content=text) for text in documents])["documents"]
-    return [(documents.index(each.content), each.score, each.content if echo else None) for each in found]
-
-
 @client("langchain-cohere")
 def langchain_cohere(url, key, query, documents, echo):
     from langchain_cohere import CohereRerank
@@ -78,17 +67,6 @@ def langchain_cohere(url, key, query, documents, echo):
             (documents.index(each.page_content), each.metadata["relevance_score"], each.page_content) for each in found
         ]
     return [(item["index"], item["relevance_score"], None) for item in ranker.rerank(documents, query)]
-
-
-@client("haystack, cohere")
-def haystack_cohere(url, key, query, documents, echo):
-    from haystack import Document
-    from haystack.utils import Secret
-    from haystack_integrations.components.rankers.cohere import CohereRanker
-
-    ranker = CohereRanker(model="m", api_key=Secret.from_token(key), api_base_url=url, top_k=len(documents))
-    found = ranker.run(query=query, documents=[Document(content=text) for text in documents])["documents"]
-    return [(documents.index(each.content), each.score, each.content if echo else None) for each in found]
 
 
 if __name__ == "__main__":

@@ -59,29 +59,6 @@ def llama_nvidia(url, key, query, documents, echo):
     return ranked_by(NVIDIARerank(model=name, base_url=f"{url}/v1", api_key=key, top_n=99), query, documents, echo)
 
 
-@client("haystack, TEI")
-def haystack_tei(url, key, query, documents, echo):
-    from haystack import Document
-    from haystack.utils import Secret
-    from haystack_integrations.components.rankers.huggingface_api import HuggingFaceTEIRanker
-
-    ranker = HuggingFaceTEIRanker(url=url, token=Secret.from_token(key), max_retries=0)
-    found = ranker.run(query=query, documents=[Document(content=text) for text in documents])["documents"]
-    return [(documents.index(each.content), each.score, each.content if echo else None) for each in found]
-
-
-@client("haystack, nvidia")
-def haystack_nvidia(url, key, query, documents, echo):
-    from haystack import Document
-    from haystack.utils import Secret
-    from haystack_integrations.components.rankers.nvidia import NvidiaRanker
-
-    ranker = NvidiaRanker(model="m", api_url=f"{url}/v1", api_key=Secret.from_token(key), top_k=len(documents))
-    ranker.warm_up()
-    found = ranker.run(query=query, documents=[Document(content=text) for text in documents])["documents"]
-    return [(documents.index(each.content), each.score, each.content if echo else None) for each in found]
-
-
 @client("xinference-client")
 def xinference(url, key, query, documents, echo):
     from xinference_client import RESTfulClient

@@ -81,9 +81,8 @@ def said(guarded, full):
         }
     )
     here = Path(__file__).parent
-    output = environment.run("-vendors", here / "vendors.py", argument) + environment.run(
-        "", here / "hosted.py", argument
-    )
+    scripts = {"-vendors": "vendors.py", "-haystack": "haystacks.py", "": "hosted.py"}
+    output = "".join(environment.run(name, here / script, argument) for name, script in scripts.items())
     lines = [json.loads(line[1:]) for line in output.splitlines() if line.startswith("@")]
     return {(line["client"], line["situation"]): line for line in lines}
 
