@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from situations import client
+import coheres  # noqa: F401 - registers more
+from situations import client, main
 
 
 def nodes_of(documents):
@@ -71,6 +72,20 @@ def xinference(url, key, query, documents, echo):
     ]
 
 
+@client("langchain-cohere")
+def langchain_cohere(url, key, query, documents, echo):
+    from langchain_cohere import CohereRerank
+    from langchain_core.documents import Document
+
+    ranker = CohereRerank(cohere_api_key=key, base_url=url, model="m", top_n=len(documents))
+    if echo:
+        found = ranker.compress_documents([Document(text) for text in documents], query)
+        return [
+            (documents.index(each.page_content), each.metadata["relevance_score"], each.page_content) for each in found
+        ]
+    return [(item["index"], item["relevance_score"], None) for item in ranker.rerank(documents, query)]
+
+
 def through_rerankers(provider, path):
     @client(f"rerankers, {provider}")
     def call(url, key, query, documents, echo):
@@ -129,3 +144,7 @@ for _provider, _base in (
     ("litellm_proxy", ""),
 ):
     through_litellm(_provider, _base)
+
+
+if __name__ == "__main__":
+    main()

@@ -81,7 +81,7 @@ def said(guarded, full):
         }
     )
     here = Path(__file__).parent
-    scripts = {"-vendors": "vendors.py", "-haystack": "haystacks.py", "": "hosted.py"}
+    scripts = {"-vendors": "vendors.py", "-haystack": "haystacks.py", "-infinity": "infinities.py", "": "others.py"}
     output = "".join(environment.run(name, here / script, argument) for name, script in scripts.items())
     lines = [json.loads(line[1:]) for line in output.splitlines() if line.startswith("@")]
     return {(line["client"], line["situation"]): line for line in lines}

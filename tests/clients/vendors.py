@@ -34,6 +34,27 @@ def langchain_voyage(url, key, query, documents, echo):
     ]
 
 
+@client("mixedbread")
+def mixedbread(url, key, query, documents, echo):
+    from mixedbread import Mixedbread
+
+    reply = Mixedbread(api_key=key, base_url=url, max_retries=0).rerank(
+        model="m", query=query, input=documents, return_input=echo
+    )
+    return [(item.index, item.score, item.input if echo else None) for item in reply.data]
+
+
+@client("pinecone")
+def pinecone(url, key, query, documents, echo):
+    from pinecone import Pinecone
+
+    reply = Pinecone(api_key=key, host=url).inference.rerank(
+        model="m", query=query, documents=documents, return_documents=echo
+    )
+    assert reply.usage.rerank_units == 1
+    return [(item.index, item.score, item.document["text"] if echo else None) for item in reply.data]
+
+
 if __name__ == "__main__":
     import coheres  # noqa: F401 - registers more
 

@@ -1,29 +1,8 @@
-"""Clients of hosted APIs and the frameworks built on them."""
+"""LangChain's compressors, and the client of Infinity."""
 
 from __future__ import annotations
 
 from situations import client, main
-
-
-@client("mixedbread")
-def mixedbread(url, key, query, documents, echo):
-    from mixedbread import Mixedbread
-
-    reply = Mixedbread(api_key=key, base_url=url, max_retries=0).rerank(
-        model="m", query=query, input=documents, return_input=echo
-    )
-    return [(item.index, item.score, item.input if echo else None) for item in reply.data]
-
-
-@client("pinecone")
-def pinecone(url, key, query, documents, echo):
-    from pinecone import Pinecone
-
-    reply = Pinecone(api_key=key, host=url).inference.rerank(
-        model="m", query=query, documents=documents, return_documents=echo
-    )
-    assert reply.usage.rerank_units == 1
-    return [(item.index, item.score, item.document["text"] if echo else None) for item in reply.data]
 
 
 @client("langchain-community JinaRerank")
@@ -55,22 +34,5 @@ def infinity(url, key, query, documents, echo):
     return [(item.index, item.relevance_score, item.document if echo else None) for item in reply.results]
 
 
-@client("langchain-cohere")
-def langchain_cohere(url, key, query, documents, echo):
-    from langchain_cohere import CohereRerank
-    from langchain_core.documents import Document
-
-    ranker = CohereRerank(cohere_api_key=key, base_url=url, model="m", top_n=len(documents))
-    if echo:
-        found = ranker.compress_documents([Document(text) for text in documents], query)
-        return [
-            (documents.index(each.page_content), each.metadata["relevance_score"], each.page_content) for each in found
-        ]
-    return [(item["index"], item["relevance_score"], None) for item in ranker.rerank(documents, query)]
-
-
 if __name__ == "__main__":
-    import coheres  # noqa: F401 - registers more
-    import others  # noqa: F401
-
     main()
