@@ -37,7 +37,7 @@ def run(argv: list[str]) -> None:
         ask = partial(CLIENTS[name], given["url"], documents=documents)
         report(name, "plain", partial(ask, key, query, echo=False))
         report(name, "echo", partial(ask, key, query, echo=True))
-        report(name, "bad", partial(ask, key, "  ", echo=False))
+        report(name, "bad", partial(CLIENTS[name], given["url"], key, "", ["", "x"], echo=False))
         report(name, "unauthorized", partial(ask, "wrong", query, echo=False))
         full = partial(CLIENTS[name], given["full_url"], key, query, documents, echo=False)
         for _ in range(SLIPPED_IN):

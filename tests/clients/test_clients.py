@@ -129,7 +129,11 @@ SWALLOWED = {
 
 @pytest.mark.parametrize(
     ("situation", "message"),
-    [("bad", "must not be blank"), ("unauthorized", "no valid API key"), ("full", "the limit is 1")],
+    [
+        ("bad", "query: "),  # must not be blank; TEI: query and text can't both be empty
+        ("unauthorized", "no valid API key"),
+        ("full", "the limit is 1"),
+    ],
 )
 def test_an_error_arrives_in_the_clients_own_exception_with_our_message(said, situation, message):
     for name in {name for name, _ in said}:

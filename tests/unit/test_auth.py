@@ -50,6 +50,17 @@ def test_any_other_is_refused_in_json(guarded, headers):
     assert "API key" in reply.json["error"]["message"]
 
 
+def test_a_refusal_comes_in_the_callers_dialect(guarded):
+    tei = guarded.post("/rerank", json={"query": "q", "texts": ["a"]})
+    assert isinstance(tei.json["error"], str)
+    native = guarded.post("/rerank", json={"query": "q", "documents": [{"content": "a"}]})
+    assert native.json["error"]["code"] == "unauthorized"
+    voyage = guarded.post("/v1/rerank", json={"query": "q", "documents": ["a"], "truncation": True})
+    assert (voyage.status_code, "error" in voyage.json) == (401, False)
+    large = guarded.post("/rerank", data=b"x" * 100_001)
+    assert large.status_code == 401
+
+
 def test_probes_and_pages_are_open_and_all_else_is_guarded(guarded):
     for path in ("/", "/health", "/ready", "/docs", "/openapi.json", "/docs/start.js"):
         assert guarded.get(path).status_code != 401, path

@@ -23,7 +23,6 @@ options = st.fixed_dictionaries(
         "max_chunks_per_doc": st.none() | st.integers(0, 10**6),
         "overlap_tokens": st.none() | st.integers(0, 100),
         "truncate": st.none() | st.booleans() | st.sampled_from(["NONE", "END", "START", "true"]),
-        "truncation": st.none() | st.booleans(),
         "truncate_prompt_tokens": st.none() | st.integers(-1, 10**6),
         "truncation_side": st.none() | st.sampled_from(["left", "right", "Left"]),
         "raw_scores": st.none() | st.booleans() | st.sampled_from(["true", "false"]),
@@ -62,6 +61,9 @@ SPECIFIED = {
         query=queries, documents=documents, return_documents=flags, rank_fields=st.none() | st.just(["title"])
     ),
     "cohere_v2": fields(query=words, documents=documents),
+    "voyage": fields(
+        query=words, documents=st.lists(texts, min_size=1), truncation=st.booleans(), return_documents=flags
+    ),
     "infinity": fields(query=words, documents=st.lists(texts, min_size=1), return_documents=flags),
     "tei": fields(query=texts, texts=st.lists(words, min_size=1), return_text=flags),
     "tei_predict": st.fixed_dictionaries(
@@ -85,6 +87,7 @@ PATHS = {
     "cohere_v2": "/v2/rerank",
     "infinity": "/infinity/rerank",
     "documents": "/v1/rerank",
+    "voyage": "/v1/rerank",
     "tei_predict": "/predict",
 }
 

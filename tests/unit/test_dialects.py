@@ -314,6 +314,14 @@ def test_an_error_comes_in_the_callers_dialect(client, path, body, status, style
         assert error["error"]["code"] == "invalid_request"
 
 
+def test_voyages_error_has_no_object_that_its_older_clients_would_fail_over(client):
+    reply = post(client, "/v1/rerank", {"query": "", "documents": ["a"], "truncation": True, "top_k": None})
+    assert reply.status_code == 400
+    assert reply.json["detail"] == "query: must not be blank"
+    assert "error" not in reply.json
+    assert ask(client, truncation=True, top_k=None)["data"]
+
+
 def test_pinecones_error_has_its_own_code(client):
     reply = post(client, "/rerank", {"query": "q"}, headers={"X-Pinecone-Api-Version": "2025-10"})
     assert (reply.status_code, reply.json["status"], reply.json["error"]["code"]) == (400, 400, "INVALID_ARGUMENT")

@@ -9,6 +9,7 @@ import uuid
 
 import structlog
 from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException
 
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.registry import dialect_of
@@ -73,9 +74,15 @@ def speak(dialect: Dialect) -> None:
 
 
 def dialect() -> Dialect:
-    """The dialect of the current request; before its body is read, as its path and headers tell."""
+    """The dialect of the current request; where no view has read it, as its path, headers and body tell."""
     known: Dialect | None = g.get("dialect")
-    return known or dialect_of(Call(path=request.path.rstrip("/") or "/", headers=request.headers, body=b""))
+    if known is None:
+        try:
+            body = request.get_data() if request.method == "POST" else b""
+        except HTTPException:  # too large, or cut short: that may be the very error that is being told
+            body = b""
+        known = g.dialect = dialect_of(Call(path=request.path.rstrip("/") or "/", headers=request.headers, body=body))
+    return known
 
 
 def note(**fields: object) -> None:

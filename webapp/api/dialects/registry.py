@@ -14,6 +14,7 @@ from webapp.api.dialects import (
     tei_predict,
     union,
     vllm_score,
+    voyage,
     weaviate,
 )
 from webapp.api.dialects.base import Call, Dialect
@@ -30,6 +31,7 @@ DIALECTS: tuple[Dialect, ...] = (
     cohere_v2.DIALECT,
     weaviate.DIALECT,
     infinity.DIALECT,
+    voyage.DIALECT,
     union.DIALECT,  # takes every call
 )
 
