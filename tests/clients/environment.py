@@ -26,10 +26,10 @@ def python_of(name: str) -> Path:
     return home / "bin" / "python"
 
 
-def run(name: str, script: Path, argument: str) -> str:
+def run(name: str, script: Path, *arguments: str) -> str:
     """Standard output of a script in such an environment; what it says otherwise goes where ours goes."""
     quiet = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "HAYSTACK_TELEMETRY_ENABLED": "False", "DO_NOT_TRACK": "1"}
-    command = [str(python_of(name)), "-W", "ignore", str(script), argument]
+    command = [str(python_of(name)), "-W", "ignore", str(script), *arguments]
     outcome = subprocess.run(
         command, env={**os.environ, **quiet}, stdout=subprocess.PIPE, stderr=sys.stderr.fileno(), text=True, check=False
     )
