@@ -24,7 +24,7 @@ def test_an_example_runs(stack, tmp_path, language, code):
     code = code.replace("URL", stack.url).replace("KEY", "any-key")
     if language == "bash":
         code = code.replace("curl -s", "curl -s --fail-with-body")
-        outcome = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=False)
+        outcome = subprocess.run(["/bin/bash", "-c", code], capture_output=True, text=True, check=False)
         assert outcome.returncode == 0, outcome.stdout
         said = outcome.stdout
     else:
