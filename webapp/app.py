@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from flask import Flask
 
-from webapp.api import docs, health, problems, request_context, rerank
+from webapp.api import auth, docs, health, models, problems, request_context, rerank
+from webapp.api.slashes import single_slashes
 from webapp.service import RerankService
 
 
 def create_app(
-    service: RerankService, *, request_timeout_s: float, max_body_bytes: int, limits: Mapping[str, int]
+    service: RerankService,
+    *,
+    request_timeout_s: float,
+    max_body_bytes: int,
+    limits: Mapping[str, int],
+    api_keys: Sequence[str] = (),
 ) -> Flask:
     """Put the HTTP API before a service.
 
@@ -20,13 +26,18 @@ def create_app(
         request_timeout_s: longest time one request may take.
         max_body_bytes: larger bodies get 413.
         limits: shown by `/info`.
+        api_keys: one of them must come with every call but probes; none means open to all.
     """
     app = Flask("webapp", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
     app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False  # that would be a redirect, which not every client follows with its body
+    app.wsgi_app = single_slashes(app.wsgi_app)  # type: ignore[method-assign, assignment] # as Flask's manual has it
     request_context.install(app, request_timeout_s=request_timeout_s)
     problems.install(app)
+    auth.install(app, auth.Keys(api_keys))
     app.register_blueprint(rerank.blueprint(service))
-    app.register_blueprint(health.blueprint(service, limits))
+    app.register_blueprint(health.blueprint(service))
+    app.register_blueprint(models.blueprint(service, limits))
     app.register_blueprint(docs.blueprint())
     return app

@@ -110,6 +110,9 @@ def assemble(settings: Settings) -> Webapp:
         scoring=scoring,
         admission=Admission(max_ongoing_requests=settings.max_ongoing_requests),
         max_documents=settings.max_documents,
+        texts=engine.texts,
+        elsewhere=concurrency.Offload(),
+        strict_model=settings.strict_model,
     )
     app = create_app(
         service,
@@ -121,5 +124,6 @@ def assemble(settings: Settings) -> Webapp:
             "max_ongoing_requests": settings.max_ongoing_requests,
             "request_timeout_s": settings.request_timeout_s,
         },
+        api_keys=settings.api_key_list,
     )
     return Webapp(app, service, scheduler, pool)

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from _queue import SimpleQueue
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import gevent
 from gevent import monkey
 from gevent.event import Event
+from gevent.threadpool import ThreadPool
+
+T = TypeVar("T")
 
 allocate_lock = monkey.get_original("_thread", "allocate_lock")
 start_native_thread = monkey.get_original("_thread", "start_new_thread")
@@ -22,6 +25,7 @@ start_native_thread = monkey.get_original("_thread", "start_new_thread")
 __all__ = [
     "GeventWaiter",
     "NativeWaiter",
+    "Offload",
     "SimpleQueue",
     "Waiter",
     "allocate_lock",
@@ -75,6 +79,20 @@ class NativeWaiter:
     def wait(self, timeout_s: float) -> bool:
         """Sleep until woken; False when `timeout_s` passed first."""
         return bool(self._lock.acquire(timeout=timeout_s))
+
+
+class Offload:
+    """One native thread for work that would hold the hub; its callers, greenlets, wait meanwhile."""
+
+    def __init__(self) -> None:
+        self._pool: ThreadPool | None = None
+
+    def __call__(self, run: Callable[[], T]) -> T:
+        """Run elsewhere and return the result, or raise what it raised. In a worker only: threads survive no fork."""
+        if self._pool is None:
+            self._pool = ThreadPool(1)
+        result: T = self._pool.apply(run)
+        return result
 
 
 def spawn(run: Callable[[], None]) -> None:

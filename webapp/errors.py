@@ -26,16 +26,32 @@ class InvalidRequestError(RerankError):
     code = "invalid_request"
 
 
+class EmptyRequestError(InvalidRequestError):
+    """The request holds nothing to rank."""
+
+
 class PayloadTooLargeError(RerankError):
     """The request is larger than this service ever accepts."""
 
     code = "payload_too_large"
 
 
+class UnauthorizedError(RerankError):
+    """The request carries no key that opens this service."""
+
+    code = "unauthorized"
+
+
 class NotFoundError(RerankError):
     """There is nothing at this path."""
 
     code = "not_found"
+
+
+class ModelNotFoundError(NotFoundError):
+    """The request names a model that is not served here, and the service was told to mind."""
+
+    code = "model_not_found"
 
 
 class MethodNotAllowedError(RerankError):

@@ -3,26 +3,53 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from webapp.errors import (
+    DeadlineExceededError,
+    InternalError,
+    InvalidRequestError,
+    PayloadTooLargeError,
+    RerankError,
+    UnavailableError,
+)
 from webapp.settings import PROXY_GRACE_S, SHUTDOWN_GRACE_S, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 """The project's top folder: nginx/, supervisor/ and gunicorn_config.py lie there."""
 
-# name, status, code, message, retryable: nginx's own refusals in the shape of `webapp.api.problems`.
-REFUSALS = (
-    ("bad_request", 400, "invalid_request", "the request is not valid HTTP", "false"),
-    ("slow_request", 408, "invalid_request", "the request did not arrive in time", "true"),
-    ("too_large", 413, "payload_too_large", "the body is larger than this service accepts", "false"),
-    ("long_uri", 414, "invalid_request", "the request line is too long", "false"),
-    ("internal", 500, "internal", "an internal error", "true"),
-    ("unavailable", 503, "unavailable", "the service is starting or restarting", "true"),
-    ("deadline", 504, "deadline_exceeded", "no answer came in time", "true"),
+REFUSALS: tuple[tuple[str, int, type[RerankError], str], ...] = (
+    ("bad_request", 400, InvalidRequestError, "the request is not valid HTTP"),
+    ("slow_request", 408, UnavailableError, "the request did not arrive in time"),
+    ("too_large", 413, PayloadTooLargeError, "the body is larger than this service accepts"),
+    ("long_uri", 414, InvalidRequestError, "the request line is too long"),
+    ("internal", 500, InternalError, "an internal error"),
+    ("unavailable", 503, UnavailableError, "the service is starting or restarting"),
+    ("deadline", 504, DeadlineExceededError, "no answer came in time"),
 )
+"""What nginx refuses by itself. It knows no dialect: these are errors of the documents family, see `webapp.api`."""
+
+
+def _body(status: int, error: type[RerankError], message: str) -> str:
+    """As `webapp.api.dialects.union` has it; nginx fills in the request's id."""
+    kind = {408: "RequestTimeoutError", 413: "RequestEntityTooLargeError", 500: "InternalServerError"}.get(status)
+    kind = kind or ("ServiceUnavailableError" if status > 500 else "BadRequestError")  # noqa: PLR2004 - HTTP's own
+    request_id = "$rerank_request_id"
+    body = {
+        "id": request_id,
+        "message": message,
+        "detail": message,
+        "error": {"message": message, "type": kind, "param": None, "code": status},
+        "status": status,
+        "code": error.code,
+        "retryable": error.retryable,
+        "request_id": request_id,
+    }
+    return json.dumps(body, separators=(",", ":"))
 
 
 def nginx_conf(settings: Settings) -> str:
@@ -44,5 +71,5 @@ def nginx_conf(settings: Settings) -> str:
         max_body_mb=settings.max_body_mb,
         read_s=settings.request_timeout_s + PROXY_GRACE_S,
         shutdown_s=settings.request_timeout_s + SHUTDOWN_GRACE_S,
-        refusals=REFUSALS,
+        refusals=[(name, status, _body(status, error, message)) for name, status, error, message in REFUSALS],
     )

@@ -129,7 +129,9 @@ class Scoring:
         pending.own = None
         if alone:
             waiter = self._make_waiter()
-            ticket = self._scheduler.submit(pending.request.query, [missing[key] for key in alone], waiter.wake)
+            ticket = self._scheduler.submit(
+                pending.request.query, [missing[key] for key in alone], waiter.wake, priority=pending.request.priority
+            )
             pending.own = _Flight(ticket, waiter, {key: place for place, key in enumerate(alone)})
             self._flights |= dict.fromkeys(alone, pending.own)
 

@@ -1,18 +1,40 @@
-"""The use case: admit -> score -> rank -> result. Knows no HTTP."""
+"""The use case: admit -> fit -> score -> rank -> result. Knows no HTTP."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
-from webapp.errors import InvalidRequestError, RerankError, UnavailableError
+from webapp.engine.base import Texts
+from webapp.errors import EngineFailedError, InvalidRequestError, ModelNotFoundError, RerankError, UnavailableError
+from webapp.fitting import Fitted, collapse, fit
 from webapp.ranking import rank, to_scores
 from webapp.scheduling.admission import Admission
 from webapp.scoring import Pending, Scoring
-from webapp.types import ModelInfo, RerankRequest, RerankResult
+from webapp.types import ModelInfo, RerankRequest, RerankResult, Scored
 
 State = Literal["loading", "ready", "draining"]
+
+
+class Elsewhere(Protocol):
+    """Runs what would hold the hub on another thread."""
+
+    def __call__(self, run: Callable[[], Any]) -> Any:
+        """Wait for the result, let others work meanwhile."""
+
+
+def _here(run: Callable[[], Any]) -> Any:
+    return run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A request whose scores are under way."""
+
+    pending: Pending
+    fitted: Fitted | None
 
 
 class RerankService:
@@ -25,29 +47,55 @@ class RerankService:
         scoring: Scoring,
         admission: Admission,
         max_documents: int,
+        texts: Texts,
+        elsewhere: Elsewhere = _here,
+        strict_model: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Wire up.
+
+        Args:
+            model: what is served.
+            scoring: where scores come from.
+            admission: who may come in.
+            max_documents: most documents of one request.
+            texts: the engine's tokenizer.
+            elsewhere: where long texts are tokenised when a request wants them cut or divided.
+            strict_model: whether a request that names another model is refused.
+            clock: monotonic seconds.
+        """
         self.model = model
         self.scoring = scoring
+        self.texts = texts
+        self.elsewhere = elsewhere
+        self.max_documents = max_documents
+        self.max_ongoing_requests = admission.max_ongoing_requests
         self._admission = admission
-        self._max_documents = max_documents
+        self._strict_model = strict_model
         self._clock = clock
         self.state: State = "loading"
 
     def rerank(self, request: RerankRequest, deadline: float) -> RerankResult:
-        """Score and order one request.
+        """Score and order one request; see `rerank_all`."""
+        return self.rerank_all([request], deadline)[0]
+
+    def rerank_all(self, requests: Sequence[RerankRequest], deadline: float) -> list[RerankResult]:
+        """Score and order the parts of what the caller sees as one request.
 
         Args:
-            request: what to rank.
+            requests: what to rank.
             deadline: monotonic time at which the caller stops waiting.
 
         Raises:
             RerankError: see `webapp.errors`; nothing is left behind in the queue.
         """
-        outcome = self.rerank_many([request], deadline)[0]
-        if isinstance(outcome, RerankError):
-            raise outcome
-        return outcome
+        self._check_size(sum(len(request.documents) for request in requests))
+        results = []
+        for outcome in self.rerank_many(requests, deadline):
+            if isinstance(outcome, RerankError):
+                raise outcome
+            results.append(outcome)
+        return results
 
     def rerank_many(self, requests: Sequence[RerankRequest], deadline: float) -> list[RerankResult | RerankError]:
         """Score several requests together; each gets its own result or its own error, in the order given.
@@ -63,32 +111,76 @@ class RerankService:
             begun = [self._begin(request) for request in requests]
             return [self._finish(request, each, began, deadline) for request, each in zip(requests, begun, strict=True)]
 
-    def _begin(self, request: RerankRequest) -> Pending | RerankError:
-        if len(request.documents) > self._max_documents:
-            message = f"holds {len(request.documents)} documents, the limit is {self._max_documents}"
-            return InvalidRequestError(message, field="documents")
+    def check_model(self, name: str | None) -> None:
+        """Mind the model's name, when told to.
+
+        Raises:
+            ModelNotFoundError: it is not the one that is served.
+        """
+        served = self.model.model
+        if self._strict_model and name and name not in {served, served.rpartition("/")[2]}:
+            raise ModelNotFoundError(f"the model {name[:200]!r} is not served here; this is {served}", field="model")
+
+    def _check_size(self, documents: int) -> None:
+        if documents > self.max_documents:
+            message = f"holds {documents} documents, the limit is {self.max_documents}"
+            raise InvalidRequestError(message, field="documents")
+
+    def _begin(self, request: RerankRequest) -> _Begun | RerankError:
         try:
-            return self.scoring.begin(request)
+            self._check_size(len(request.documents))
+            self.check_model(request.model)
+            fitted = self.elsewhere(lambda: self._fit(request)) if request.fitting else None
+            return _Begun(self.scoring.begin(fitted.request if fitted else request), fitted)
         except RerankError as error:
             return error
 
+    def _fit(self, request: RerankRequest) -> Fitted | None:
+        limit = self.model.max_length_tokens
+        try:
+            return fit(request, self.texts, max_length_tokens=limit, max_windows=self.max_documents)
+        except RerankError:
+            raise
+        except Exception as cause:  # the border: whatever a tokenizer raises ends here
+            raise EngineFailedError("the request could not be tokenised") from cause
+
     def _finish(
-        self, request: RerankRequest, begun: Pending | RerankError, began: float, deadline: float
+        self, request: RerankRequest, begun: _Begun | RerankError, began: float, deadline: float
     ) -> RerankResult | RerankError:
-        scored = begun if isinstance(begun, RerankError) else self.scoring.finish(begun, deadline)
+        if isinstance(begun, RerankError):
+            return begun
+        scored = self.scoring.finish(begun.pending, deadline)
         if isinstance(scored, RerankError):
             return scored
+        spans: list[tuple[int, int] | None] = []
+        if begun.fitted:
+            scored, spans = collapse(scored, begun.fitted)
+        elif request.fitting and request.fitting.strict and scored.truncated.any():
+            return self._too_long(request, scored)
         order = rank(scored.logits, request.top_n)
         scores = to_scores(scored.logits[order], self.model.score_scale, raw=request.raw_scores)
+        places = order.tolist()
         return RerankResult(
             request=request,
-            order=order.tolist(),
+            order=places,
             scores=scores.tolist(),
             truncated=scored.truncated[order].tolist(),
             tokens=scored.tokens,
             cached=scored.cached,
             model=self.model.model,
             latency_ms=(self._clock() - began) * 1000,
+            spans=[spans[index] for index in places] if any(spans) else (),
+        )
+
+    def _too_long(self, request: RerankRequest, scored: Scored) -> InvalidRequestError:
+        """Names the first document that the model could not read whole, and its length."""
+        index = int(scored.truncated.argmax())
+        together = [request.documents[index], *([request.query] if self.texts.query_takes_room else [])]
+        tokens = self.elsewhere(lambda: sum(len(self.texts.offsets(text)) for text in together))
+        return InvalidRequestError(
+            f"must have at most {self.model.max_length_tokens} tokens with its query, it has"
+            f" {tokens + self.texts.special_tokens}; the request forbids to cut it",
+            field=f"documents[{index}]",
         )
 
     def mark_ready(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from webapp.errors import SetupError
@@ -64,8 +64,16 @@ class Settings(BaseSettings):
         default=512, ge=1, le=65_536, description="Requests at work in a worker; more are refused with 503."
     )
     max_documents: int = Field(default=10_000, ge=1, le=1_000_000, description="Documents a request may hold.")
+    strict_model: bool = Field(
+        default=False, description="Refuse requests that name another model than the one served."
+    )
     max_body_mb: int = Field(
         default=32, ge=1, le=1024, description="MiB a request body may hold, in nginx and in the app."
+    )
+
+    api_keys: SecretStr = Field(
+        default=SecretStr(""),
+        description="Comma-separated; each call must carry one of them. Empty: open to all.",
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -94,6 +102,11 @@ class Settings(BaseSettings):
     def max_body_bytes(self) -> int:
         """The body limit in bytes."""
         return self.max_body_mb * 1024 * 1024
+
+    @property
+    def api_key_list(self) -> list[str]:
+        """The keys, one by one."""
+        return [key.strip() for key in self.api_keys.get_secret_value().split(",") if key.strip()]
 
     @property
     def run_dir(self) -> Path:

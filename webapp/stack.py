@@ -168,9 +168,9 @@ def _wait_until_ready(settings: Settings, supervisord: subprocess.Popen[bytes], 
 
 def _rerank_works(settings: Settings) -> bool:
     try:
-        with urllib.request.urlopen(f"{_url(settings)}/ready", timeout=5):
+        with _ask(settings, "/ready", timeout_s=5):
             pass
-        with urllib.request.urlopen(f"{_url(settings)}/rerank", data=_FIRST_REQUEST, timeout=30):
+        with _ask(settings, "/rerank", _FIRST_REQUEST, timeout_s=30):
             return True
     except (OSError, urllib.error.URLError):
         return False
@@ -202,11 +202,21 @@ def _wait_for_end(settings: Settings, supervisord: subprocess.Popen[bytes], stop
 
 
 def _announce(settings: Settings) -> None:
-    with urllib.request.urlopen(f"{_url(settings)}/info", timeout=5) as reply:
+    with _ask(settings, "/info", timeout_s=5) as reply:
         info = json.load(reply)
     stands_in = f" in place of {info['substitute_for']}, which can't be fetched" if info["substitute_for"] else ""
     print(
         f"Ready: {_url(settings)} serves {info['model']} ({info['engine']} {info['precision']}){stands_in}", flush=True
+    )
+
+
+def _ask(settings: Settings, path: str, body: bytes | None = None, *, timeout_s: float) -> Any:
+    """Call our own API, with one of our own keys where it wants one."""
+    keys = settings.api_key_list
+    headers = {"X-Api-Key": keys[0]} if keys else {}
+    return urllib.request.urlopen(
+        urllib.request.Request(f"{_url(settings)}{path}", body, headers),
+        timeout=timeout_s,
     )
 
 

@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 ScoreScale = Literal["sigmoid", "cosine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """How a request wants texts that are longer than the model reads, or than it allows, to be treated."""
+
+    max_query_tokens: int | None = None
+    max_document_tokens: int | None = None
+    max_pair_tokens: int | None = None
+    """Query, document and special tokens together."""
+    windows: int = 1
+    """Most parts a long document is scored in; the best one counts."""
+    overlap_tokens: int | None = None
+    """Tokens that neighbouring windows share; None lets us choose."""
+    keep: Literal["start", "end"] = "start"
+    """Which part of a text is kept when it is cut."""
+    strict: bool = False
+    """Refuse what the model can't read whole, rather than cut it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +42,25 @@ class RerankRequest:
     """How many results to return; None means all."""
     raw_scores: bool = False
     return_documents: bool = True
+    model: str | None = None
+    """The model the caller named; not necessarily the one that is served."""
+    fitting: Fitting | None = None
+    """None: each pair is cut at the model's limit."""
+    priority: int = 0
+    """Lower goes first; see `scheduling.batching`."""
+    warnings: tuple[str, ...] = ()
+    """What of the request has no effect, in words for the caller."""
+
+
+class Token(NamedTuple):
+    """A token of a text."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    """First character in the text; None for a special token."""
+    stop: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +92,8 @@ class RerankResult:
     cached: int
     model: str
     latency_ms: float
+    spans: Sequence[tuple[int, int] | None] = ()
+    """Empty, or one for each entry of `order`: the characters of the window that counted, None for an undivided one."""
 
 
 @dataclass(frozen=True, slots=True)

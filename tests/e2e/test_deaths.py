@@ -93,10 +93,16 @@ def test_while_the_webapp_is_down_nginx_says_so_in_json(own_stack):
         stack.supervisorctl("stop", "webapp")
         reply = stack.rerank()
         assert reply.status_code == 503
-        assert reply.json()["error"] == {
+        message = "the service is starting or restarting"
+        assert reply.json() == {
+            "id": reply.headers["X-Request-Id"],
+            "message": message,
+            "detail": message,
+            "error": {"message": message, "type": "ServiceUnavailableError", "param": None, "code": 503},
+            "status": 503,
             "code": "unavailable",
-            "message": "the service is starting or restarting",
             "retryable": True,
+            "request_id": reply.headers["X-Request-Id"],
         }
         assert int(reply.headers["Retry-After"]) >= 1
         stack.supervisorctl("start", "webapp")

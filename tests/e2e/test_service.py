@@ -12,7 +12,7 @@ import models
 import psutil
 import pytest
 import requests
-from running import PATIENCE_S, wait_for
+from running import PATIENCE_S, Stack, wait_for
 
 from webapp.engine.source_model import SourceModel
 
@@ -21,7 +21,7 @@ def test_ranks_as_the_model_itself_does(stack, bert):
     documents = models.texts(40)
     reply = stack.rerank(documents, body={"top_k": 0, "raw_scores": True})
     assert reply.status_code == 200
-    ours = {result["index"]: result["score"] for result in reply.json()["results"]}
+    ours = {result["index"]: result["relevance_score"] for result in reply.json()["results"]}
     theirs = SourceModel(bert).reference([("how do bees find home", document) for document in documents])
     assert [ours[index] for index in range(40)] == pytest.approx(theirs.tolist(), abs=1e-3)
 
@@ -87,7 +87,7 @@ def test_small_requests_and_probes_pass_while_a_large_one_is_scored(stack):
 
 def test_nginx_refuses_a_body_over_the_limit_in_json(stack):
     reply = requests.post(f"{stack.url}/rerank", data=b" " * (33 * 1024 * 1024), timeout=PATIENCE_S)
-    assert (reply.status_code, reply.json()["error"]["code"]) == (413, "payload_too_large")
+    assert (reply.status_code, reply.json()["code"]) == (413, "payload_too_large")
     assert reply.json()["request_id"] == reply.headers["X-Request-Id"]
 
 
@@ -96,7 +96,7 @@ def test_what_is_no_http_is_refused_in_json(stack):
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nBad Header\x01: y\r\n\r\n")
         answer = connection.makefile("rb").read()
     assert b" 400 " in answer.splitlines()[0]
-    assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]["code"] == "invalid_request"
+    assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["code"] == "invalid_request"
 
 
 def big_body():
@@ -162,3 +162,10 @@ def test_supervisorctl_shows_and_restarts_programs(stack):
 def test_the_state_directory_is_private(stack):
     assert (stack.state_dir / "run").stat().st_mode & 0o077 == 0
     assert (stack.state_dir / "log").stat().st_mode & 0o077 == 0
+
+
+def test_with_keys_set_the_stack_starts_and_asks_callers_for_one(bert_settings, tmp_path):
+    with Stack(tmp_path, artifacts_from=bert_settings.state_dir, model=bert_settings.model, api_keys="k,l") as guarded:
+        assert guarded.rerank().status_code == 401
+        assert guarded.rerank(headers={"Authorization": "Bearer l"}).status_code == 200
+        assert requests.get(f"{guarded.url}/health", timeout=PATIENCE_S).status_code == 200

@@ -104,3 +104,22 @@ def test_a_huge_document_makes_a_chunk_of_its_own():
 def test_there_is_no_plan_when_other_threads_hold_everything():
     assert plan([ticket(0, [])]) is None
     assert plan([]) is None
+
+
+def leads(tickets, **options):
+    return plan(tickets, **options).picks[0].ticket.number
+
+
+def test_the_lower_priority_number_goes_first_whatever_its_size_and_age():
+    usual, urgent, patient = ticket(0, [20]), ticket(1, [400] * 30), ticket(2, [20])
+    urgent.priority, patient.priority = -1, 5
+    assert leads([usual, urgent, patient]) == 1
+    assert leads([usual, patient]) == 0
+
+
+def test_the_oldest_leads_in_the_end_however_many_are_more_urgent():
+    patient = ticket(0, [20])
+    patient.priority = 1000
+    urgent = [ticket(number, [20]) for number in range(1, 9)]
+    assert leads([patient, *urgent]) != 0
+    assert leads([patient, *urgent], passed_over=3) == 0

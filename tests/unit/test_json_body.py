@@ -90,7 +90,7 @@ def test_no_json_body_makes_the_parser_fail_otherwise(value):
         try:
             parse(body)
         except InvalidRequestError as error:
-            native.dump_error(error, "id")
+            native.dump_error(error, 400, "id")
 
 
 @given(st.binary(max_size=200))
@@ -98,7 +98,7 @@ def test_no_bytes_make_the_parser_fail_otherwise(body):
     try:
         native.parse(body)
     except InvalidRequestError as error:
-        native.dump_error(error, "id")
+        native.dump_error(error, 400, "id")
 
 
 def test_defaults_are_the_missions():

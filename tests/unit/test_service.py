@@ -13,7 +13,12 @@ from webapp.types import RerankRequest
 
 
 def service_on(rig, **changes):
-    options = {"max_documents": 100, "admission": Admission(max_ongoing_requests=2), **changes}
+    options = {
+        "max_documents": 100,
+        "texts": StubEngine().texts,
+        "admission": Admission(max_ongoing_requests=2),
+        **changes,
+    }
     scoring = Scoring(scheduler=rig.scheduler, cache=None, artifact="stub", make_waiter=GeventWaiter)
     return RerankService(model=StubEngine.info, scoring=scoring, **options)
 

@@ -1,67 +1,74 @@
-"""What operators and load balancers ask: alive, ready, what is this."""
+"""What operators and load balancers ask: alive, ready, what is this. Under every name that clients' servers use."""
 
 from __future__ import annotations
 
-import importlib.metadata
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 from flask import Blueprint, Response
 
 from webapp import __version__
+from webapp.api.dialects.registry import DIALECTS
 from webapp.service import RerankService
 
+LIVE = {
+    "/health": "200 while the process answers",
+    "/live": "as /health",
+    "/ping": "as /health, for SageMaker and vLLM",
+    "/v1/health": "as /health, for llama.cpp",
+    "/v1/health/live": "as /health, for NIM",
+    "/.well-known/live": "as /health, for Weaviate",
+    "/infinity/health": "as /health, for Infinity's prefix",
+}
+
+READY = {
+    "/ready": "200 once a real score was made, 503 while loading or draining",
+    "/v1/health/ready": "as /ready, for NIM",
+    "/.well-known/ready": "as /ready, for Weaviate",
+}
+
 ENDPOINTS = {
+    **{f"POST {path}": f"rank: {dialect.title}" for dialect in reversed(DIALECTS) for path in dialect.paths},
     "POST /rerank": "rank documents for one query",
     "POST /rerank/batch": "rank several requests together",
-    "GET /health": "200 while the process answers",
-    "GET /ready": "200 once a real score was made, 503 while loading or draining",
+    "POST /tokenize": "tokens of texts, as TEI, vLLM and llama.cpp have them",
+    **{f"GET {path}": summary for path, summary in {**LIVE, **READY}.items()},
     "GET /info": "model, precision, score scale, limits, versions",
+    "GET /models": "the model that is served",
+    "GET /v1/models": "as /models",
+    "GET /v1/models/{model}": "one model; any name is taken unless RERANK_STRICT_MODEL is set",
+    "GET /infinity/models": "as /models",
+    "GET /meta": "for Weaviate",
+    "GET /version": "of this service",
+    "GET /load": "requests at work",
+    "GET /v1/cluster/auth": "for Xinference's client: there is no login",
     "GET /docs": "try the API in a browser",
     "GET /openapi.json": "the API as OpenAPI 3.1",
 }
 
-VERSIONS_OF = ("flask", "gunicorn", "gevent", "openvino", "tokenizers", "numpy")
 
-
-def blueprint(service: RerankService, limits: Mapping[str, int]) -> Blueprint:
-    """Probes and descriptions; none of them needs the engine."""
+def blueprint(service: RerankService) -> Blueprint:
+    """Probes; none of them needs the engine."""
     views = Blueprint("health", __name__)
-    versions = {name: importlib.metadata.version(name) for name in VERSIONS_OF}
 
-    @views.get("/")
-    def index() -> Response:
-        return _json({"service": "reranking", "version": __version__, "endpoints": ENDPOINTS})
+    def live() -> Response:
+        return _json({"status": "ok", "unix": time.time()})
 
-    @views.get("/health")
-    def health() -> Response:
-        return _json({"status": "ok"})
-
-    @views.get("/ready")
     def ready() -> Response:
         return _json({"status": service.state}, 200 if service.state == "ready" else 503)
 
-    @views.get("/info")
-    def info() -> Response:
-        model, cache = service.model, service.scoring.cache
-        scale = {
-            "sigmoid": "0..1, the sigmoid of the model's logit; raw_scores gives the logit",
-            "cosine": "0..1, (1 + cosine) / 2; raw_scores gives the cosine",
-        }[model.score_scale]
-        return _json(
-            {
-                **msgspec.to_builtins(model),
-                "score_scale": scale,
-                "state": service.state,
-                "ongoing_requests": service.ongoing,
-                "cache": {"hits": cache.hits, "misses": cache.misses, "bytes": cache.bytes} if cache else None,
-                "limits": dict(limits),
-                "version": __version__,
-                "versions": versions,
-            }
-        )
-
+    answers: dict[str, Callable[[], Response]] = {
+        **dict.fromkeys(LIVE, live),
+        **dict.fromkeys(READY, ready),
+        "/": lambda: _json({"service": "reranking", "version": __version__, "endpoints": ENDPOINTS}),
+        "/version": lambda: _json({"version": __version__}),
+        "/load": lambda: _json({"server_load": service.ongoing}),
+        "/v1/cluster/auth": lambda: _json({"auth": False}),
+    }
+    for path, answer in answers.items():
+        views.add_url_rule(path, endpoint=path.replace(".", "-"), view_func=answer)
     return views
 
 

@@ -25,24 +25,31 @@ _TYPE_NAMES = {
 }
 
 
-def decode(body: bytes, shape: type[T]) -> T:
+def decode(body: bytes, shape: type[T], *, strict: bool = True) -> T:
     """Parse and check a JSON body in one pass, whatever its Content-Type.
+
+    Args:
+        body: as received.
+        shape: what it must be.
+        strict: False takes "true", "3" and "null" where a boolean, a number or null is due, as ragflow sends them.
 
     Raises:
         InvalidRequestError: the body is no JSON, or not of this shape; names the field and what was wrong.
     """
     try:
-        return msgspec.json.decode(body, type=shape)
+        return msgspec.json.decode(body, type=shape, strict=strict)
     except msgspec.ValidationError as error:
         raise _invalid(error) from error
+    except RecursionError as error:
+        raise InvalidRequestError("the body is nested too deeply") from error
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return convert(_decode_leniently(body), shape)
+        return convert(_decode_leniently(body), shape, strict=strict)
 
 
-def convert(value: Any, shape: type[T]) -> T:
+def convert(value: Any, shape: type[T], *, strict: bool = True) -> T:
     """Check an already parsed value; raises as `decode` does."""
     try:
-        return msgspec.convert(value, shape)
+        return msgspec.convert(value, shape, strict=strict)
     except msgspec.ValidationError as error:
         raise _invalid(error) from error
 

@@ -9,32 +9,45 @@ from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllo
 
 from webapp import errors
 from webapp.api import request_context
-from webapp.api.dialects import native
+from webapp.api.dialects.base import Manners
 
 log = logging.getLogger(__name__)
 
-STATUS: dict[type[errors.RerankError], int] = {
-    errors.InvalidRequestError: 400,
-    errors.NotFoundError: 404,
-    errors.MethodNotAllowedError: 405,
-    errors.PayloadTooLargeError: 413,
-    errors.InternalError: 500,
-    errors.EngineFailedError: 500,
-    errors.OverloadedError: 503,
-    errors.UnavailableError: 503,
-    errors.DeadlineExceededError: 504,
+STATUS: dict[type[errors.RerankError], tuple[int, int, int]] = {
+    #                            native, documents family, TEI
+    errors.InvalidRequestError: (400, 400, 422),  # the infinity client fails on a 422 that is not FastAPI's
+    errors.EmptyRequestError: (400, 400, 400),
+    errors.UnauthorizedError: (401, 401, 401),
+    errors.NotFoundError: (404, 404, 404),
+    errors.ModelNotFoundError: (404, 404, 404),
+    errors.MethodNotAllowedError: (405, 405, 405),
+    errors.PayloadTooLargeError: (413, 413, 413),
+    errors.InternalError: (500, 500, 500),
+    errors.EngineFailedError: (500, 500, 424),
+    # 429 is what the others' clients know how to repeat; some repeat a 503 or a 504 thirty times.
+    errors.OverloadedError: (503, 429, 429),
+    errors.UnavailableError: (503, 503, 503),
+    errors.DeadlineExceededError: (504, 429, 429),
 }
+
+COLUMN: dict[Manners, int] = {"native": 0, "documents": 1, "tei": 2}
+
+LATER = (errors.OverloadedError, errors.UnavailableError, errors.DeadlineExceededError)
+"""These carry Retry-After, never 0: cohere's client takes that for absent."""
 
 
 def respond(error: errors.RerankError) -> Response:
-    """The reply to a request that failed."""
+    """The reply to a request that failed, in its caller's dialect."""
     if error.__cause__ is not None and not isinstance(error, errors.InvalidRequestError):
         log.error("request failed", extra={"code": error.code}, exc_info=error.__cause__)
-    response = Response(
-        native.dump_error(error, request_context.request_id()), STATUS[type(error)], content_type="application/json"
-    )
-    if error.retry_after_s is not None:
-        response.headers["Retry-After"] = str(error.retry_after_s)
+    dialect = request_context.dialect()
+    status = STATUS[type(error)][COLUMN[dialect.manners]]
+    body = dialect.dump_error(error, status, request_context.request_id())
+    response = Response(body, status, content_type="application/json")
+    if isinstance(error, errors.UnauthorizedError):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, LATER):
+        response.headers["Retry-After"] = str(max(1, error.retry_after_s or 1))
     return response
 
 
@@ -42,6 +55,7 @@ def install(app: Flask) -> None:
     """Turn everything a view may raise into JSON."""
     app.register_error_handler(errors.RerankError, respond)
     app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(RecursionError, _too_deep)
     app.register_error_handler(Exception, _unknown)
 
 
@@ -67,3 +81,8 @@ def _unknown(error: Exception) -> Response:
     """Says nothing to the client and everything to the log, the request id in both."""
     log.error("unexpected error", exc_info=error)
     return respond(errors.InternalError("an internal error; the log has the details under this request id"))
+
+
+def _too_deep(_: RecursionError) -> Response:
+    """A document was just shallow enough to be read, and too deep to be written."""
+    return respond(errors.InvalidRequestError("the body is nested too deeply"))

@@ -9,12 +9,16 @@ import uuid
 
 import structlog
 from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException
+
+from webapp.api.dialects.base import Call, Dialect
+from webapp.api.dialects.registry import dialect_of
 
 log = logging.getLogger("webapp.access")
 
 _USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
-QUIET_PATHS = frozenset({"/health", "/ready"})
+QUIET_PATHS = frozenset({"/health", "/ready", "/live", "/ping"})
 """Probes come every second; their access lines are debug."""
 
 
@@ -62,6 +66,23 @@ def deadline() -> float:
     """Monotonic time at which the current request is given up."""
     value: float = g.deadline
     return value
+
+
+def speak(dialect: Dialect) -> None:
+    """Answer in this dialect from here on, errors too."""
+    g.dialect = dialect
+
+
+def dialect() -> Dialect:
+    """The dialect of the current request; where no view has read it, as its path, headers and body tell."""
+    known: Dialect | None = g.get("dialect")
+    if known is None:
+        try:
+            body = request.get_data() if request.method == "POST" else b""
+        except HTTPException:  # too large, or cut short: that may be the very error that is being told
+            body = b""
+        known = g.dialect = dialect_of(Call(path=request.path.rstrip("/") or "/", headers=request.headers, body=body))
+    return known
 
 
 def note(**fields: object) -> None:

@@ -1,26 +1,46 @@
-"""POST /rerank and POST /rerank/batch."""
+"""Every route that scores, in every dialect, and POST /rerank/batch."""
 
 from __future__ import annotations
+
+import time
 
 from flask import Blueprint, Response, request
 
 from webapp.api import request_context
 from webapp.api.dialects import native
+from webapp.api.dialects.base import Call
+from webapp.api.dialects.registry import DIALECTS, dialect_of
 from webapp.errors import RerankError
 from webapp.service import RerankService
+
+PATHS = sorted({path for dialect in DIALECTS for path in dialect.paths})
 
 
 def blueprint(service: RerankService) -> Blueprint:
     """The reranking routes."""
     views = Blueprint("rerank", __name__)
 
-    @views.post("/rerank")
-    def rerank() -> Response:
-        parsed = native.parse(request.get_data(cache=False))
-        request_context.note(documents=len(parsed.documents))
-        result = service.rerank(parsed, request_context.deadline())
-        request_context.note(tokens=result.tokens, cached=result.cached)
-        return Response(native.dump(result), content_type="application/json")
+    def rerank(model: str | None = None) -> Response:
+        call = Call(
+            path=request.path.rstrip("/") or "/",
+            headers=request.headers,
+            body=request.get_data(cache=False),
+            request_id=request_context.request_id(),
+            created_s=int(time.time()),
+            model_url=model,
+        )
+        dialect = dialect_of(call)
+        request_context.speak(dialect)
+        requests = dialect.parse(call)
+        request_context.note(dialect=dialect.name, documents=sum(len(each.documents) for each in requests))
+        results = service.rerank_all(requests, request_context.deadline())
+        request_context.note(
+            tokens=sum(result.tokens for result in results), cached=sum(result.cached for result in results)
+        )
+        return Response(dialect.dump(results, call), content_type="application/json")
+
+    for path in PATHS:
+        views.add_url_rule(path.replace("{model}", "<path:model>"), view_func=rerank, methods=["POST"])
 
     @views.post("/rerank/batch")
     def rerank_batch() -> Response:

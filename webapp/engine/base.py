@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.types import ModelInfo
+from webapp.types import ModelInfo, Token
 
 
 class Forward(Protocol):
@@ -60,8 +60,27 @@ class Session(Protocol):
         """
 
 
+class Texts(Protocol):
+    """An engine's tokenizer as seen from outside: for cutting texts before they are scored, and for `/tokenize`."""
+
+    special_tokens: int
+    """Of a pair."""
+    query_takes_room: bool
+    """Whether query and document share the model's length."""
+
+    def offsets(self, text: str) -> NDArray[np.int32]:
+        """Where each token lies in the text: characters [start, stop), shape [tokens, 2]."""
+
+    def tokenize(self, text: str, *, special: bool) -> list[Token]:
+        """Every token of one text; with `special`, framed as the model reads a single text."""
+
+
 class Engine(Protocol):
     """A model ready to be scored with."""
+
+    @property
+    def texts(self) -> Texts:
+        """Its tokenizer."""
 
     @property
     def info(self) -> ModelInfo:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from webapp.engine.base import Forward, Runtime
+from webapp.engine.text_tools import TextTools
 from webapp.engine.tokenizer import Template, TextEncoder, split_room
 from webapp.types import ModelInfo
 
@@ -31,6 +32,11 @@ class CrossEncoderEngine:
         self._runtime = runtime
         self._template = template
         self._encoder = TextEncoder(tokenizer_path, template.room_tokens)
+        self.texts = TextTools(
+            self._encoder.whole,
+            special_tokens=template.max_length_tokens - template.room_tokens,
+            query_takes_room=True,
+        )
 
     def start(self, threads: int) -> None:
         """Compile the model for this process."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from webapp.engine.base import Forward, Runtime
+from webapp.engine.text_tools import TextTools
 from webapp.engine.tokenizer import Template, TextEncoder
 from webapp.types import ModelInfo
 
@@ -26,6 +27,11 @@ class EmbeddingEngine:
         self._runtime = runtime
         self._template = template
         self._encoder = TextEncoder(tokenizer_path, template.room_tokens)
+        self.texts = TextTools(
+            self._encoder.whole,
+            special_tokens=template.max_length_tokens - template.room_tokens,
+            query_takes_room=False,
+        )
         self._prompts = prompts
 
     def start(self, threads: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.types import ModelInfo
+from webapp.types import ModelInfo, Token
 
 
 class StubEngine:
@@ -24,12 +24,34 @@ class StubEngine:
         score_scale="sigmoid",
     )
 
+    @property
+    def texts(self) -> StubTexts:
+        """Its tokenizer."""
+        return StubTexts()
+
     def start(self, threads: int) -> None:
         """Nothing to compile."""
 
     def open_session(self) -> StubSession:
         """A session for the calling thread."""
         return StubSession()
+
+
+class StubTexts:
+    """See `webapp.engine.base.Texts`; a token is four characters."""
+
+    special_tokens = 1
+    query_takes_room = False
+
+    def offsets(self, text: str) -> NDArray[np.int32]:
+        """Characters [start, stop) of each token, shape [tokens, 2]."""
+        starts = np.arange(0, len(text), 4)
+        return np.stack([starts, np.minimum(starts + 4, len(text))], axis=1).astype(np.int32)
+
+    def tokenize(self, text: str, *, special: bool) -> list[Token]:
+        """Four characters each, framed by one special token."""
+        tokens = [Token(1, text[start:stop], False, start, stop) for start, stop in self.offsets(text).tolist()]
+        return [Token(0, "[STUB]", True, None, None), *tokens] if special else tokens
 
 
 class StubSession:

@@ -63,8 +63,8 @@ class TextEncoder:
     def __init__(self, path: Path, room_tokens: int) -> None:
         self._tokenizer = Tokenizer.from_file(str(path))
         self._tokenizer.no_padding()
-        self._whole = Tokenizer.from_str(self._tokenizer.to_str())
-        self._whole.no_truncation()
+        self.whole = Tokenizer.from_str(self._tokenizer.to_str())
+        self.whole.no_truncation()
         self._tokenizer.enable_truncation(room_tokens + 1)  # one more tells a cut text from one that just fits
         self._room_tokens = room_tokens
 
@@ -86,4 +86,4 @@ class TextEncoder:
 
     def count(self, text: str) -> int:
         """Tokens of the whole text, however long."""
-        return len(self._whole.encode_batch_fast([text], add_special_tokens=False)[0])
+        return len(self.whole.encode_batch_fast([text], add_special_tokens=False)[0])

@@ -16,7 +16,7 @@ class Admission:
     """
 
     def __init__(self, *, max_ongoing_requests: int) -> None:
-        self._max_ongoing_requests = max_ongoing_requests
+        self.max_ongoing_requests = max_ongoing_requests
         self.ongoing = 0
 
     @contextmanager
@@ -26,9 +26,9 @@ class Admission:
         Raises:
             OverloadedError: every place is taken.
         """
-        if self.ongoing >= self._max_ongoing_requests:
+        if self.ongoing >= self.max_ongoing_requests:
             raise OverloadedError(
-                f"{self.ongoing} requests are at work, the limit is {self._max_ongoing_requests}", retry_after_s=1
+                f"{self.ongoing} requests are at work, the limit is {self.max_ongoing_requests}", retry_after_s=1
             )
         self.ongoing += 1
         try:

@@ -1,9 +1,10 @@
 """What an engine thread does next. PURE: takes the queue, returns a plan, changes nothing.
 
 Laws:
-1. Less remaining work leads, by orders of two, so that a small request passes a large one at the next batch; among
-   equals the older leads, so that at full load a document a little longer than others does not wait for all of them.
-2. The oldest request leads at least every fourth plan, so that nobody starves.
+1. The lowest priority number leads; among equals less remaining work does, by orders of two, so that a small request
+   passes a large one at the next batch; among equals in that too the older leads, so that at full load a document a
+   little longer than others does not wait for all of them.
+2. The oldest request leads at least every fourth plan, so that nobody starves, whatever their priority.
 3. A batch costs what it is padded to: rows x longest. Pairs wait sorted by padded length (multiples of
    `LENGTH_STEP`), a batch takes from one length and spills only into nearby ones.
 4. Few shapes: the engine keeps compiled code for every (rows, length) it meets, so rows come from `ROWS`.
@@ -91,7 +92,7 @@ def plan_batch(
     oldest = waiting[0]
     one_round_tokens = budget_tokens * threads
     # Stable: equals stay in order of arrival.
-    waiting.sort(key=lambda ticket: (ticket.remaining_tokens // one_round_tokens).bit_length())
+    waiting.sort(key=lambda ticket: (ticket.priority, (ticket.remaining_tokens // one_round_tokens).bit_length()))
     if passed_over >= PASSED_OVER_LIMIT:
         waiting.remove(oldest)
         waiting.insert(0, oldest)

@@ -49,18 +49,19 @@ class Scheduler:
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._closed = False
 
-    def submit(self, query: str, documents: Sequence[str], on_done: Callable[[], None]) -> Ticket:
+    def submit(self, query: str, documents: Sequence[str], on_done: Callable[[], None], *, priority: int = 0) -> Ticket:
         """Queue a request.
 
         Args:
             query: the question.
             documents: at least one.
             on_done: called once, from an engine thread or from `cancel`, when the ticket is done.
+            priority: lower goes first.
 
         Raises:
             UnavailableError: the scheduler was closed.
         """
-        ticket = Ticket(self._submitted, query, documents, on_done)
+        ticket = Ticket(self._submitted, query, documents, on_done, priority)
         with self._lock:
             if self._closed:
                 raise UnavailableError("the service is stopping")

@@ -29,6 +29,7 @@ class Ticket:
         "logits",
         "number",
         "on_done",
+        "priority",
         "query",
         "ready",
         "ready_tokens",
@@ -39,9 +40,13 @@ class Ticket:
         "unread_chars",
     )
 
-    def __init__(self, number: int, query: str, documents: Sequence[str], on_done: Callable[[], None]) -> None:
+    def __init__(
+        self, number: int, query: str, documents: Sequence[str], on_done: Callable[[], None], priority: int = 0
+    ) -> None:
         self.number = number
         """Order of arrival."""
+        self.priority = priority
+        """Lower goes first."""
         self.query = query
         self.documents = documents
         self.on_done = on_done

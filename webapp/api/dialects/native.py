@@ -1,17 +1,22 @@
 """Our own wire format, from the project's mission.
 
 POST /rerank {"query", "documents": [{"content", "metadata"} or str], "top_k", "raw_scores", "return_documents"}
--> {"query", "results": [{"index", "score", "content", "metadata", "truncated"?}], "latency_ms", "model"}
+-> {"query", "results": [{"index", "score", "content", "metadata", "truncated"?, "span"?}], "latency_ms", "model"}
+
+Known by an object with `content`; a list of bare texts gets the documents family's reply, but in a batch.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any
 
 import msgspec
 
 from webapp.api import json_body
-from webapp.errors import InvalidRequestError, RerankError
+from webapp.api.dialects.base import Call, Dialect
+from webapp.api.dialects.options import Options, to_request
+from webapp.errors import EmptyRequestError, InvalidRequestError, RerankError
 from webapp.types import RerankRequest, RerankResult
 
 DEFAULT_TOP_K = 5
@@ -24,8 +29,8 @@ class Document(msgspec.Struct, frozen=True, gc=False):
     metadata: dict[str, Any] | None = None
 
 
-class RerankBody(msgspec.Struct, frozen=True):
-    """Body of POST /rerank. Unknown fields are ignored."""
+class RerankBody(Options, kw_only=True, frozen=True):
+    """Our own request. Unknown fields are ignored."""
 
     query: Annotated[str, msgspec.Meta(description="The question; not blank.", examples=["how do bees find home"])]
     documents: Annotated[
@@ -37,9 +42,6 @@ class RerankBody(msgspec.Struct, frozen=True):
     ]
     top_k: Annotated[int, msgspec.Meta(ge=0, description="How many results to return; 0 means all.")] | None = (
         DEFAULT_TOP_K
-    )
-    raw_scores: Annotated[bool | None, msgspec.Meta(description="Return the model's logits, not scores in 0..1.")] = (
-        False
     )
     return_documents: Annotated[bool | None, msgspec.Meta(description="Return content and metadata.")] = True
 
@@ -54,15 +56,19 @@ class Result(msgspec.Struct, omit_defaults=True):
     truncated: Annotated[
         bool, msgspec.Meta(description="There, and true, when the text was longer than the model reads.")
     ] = False
+    span: Annotated[
+        tuple[int, int] | None, msgspec.Meta(description="Characters of the window that counted, of a divided text.")
+    ] = None
 
 
-class RerankReply(msgspec.Struct):
-    """Answer of POST /rerank."""
+class RerankReply(msgspec.Struct, omit_defaults=True):
+    """Our own answer."""
 
     query: str
     results: list[Result]
     latency_ms: float
     model: str
+    warnings: Annotated[tuple[str, ...], msgspec.Meta(description="What of the request had no effect.")] = ()
 
 
 class ErrorDetail(msgspec.Struct, omit_defaults=True):
@@ -96,6 +102,52 @@ def parse(body: bytes) -> RerankRequest:
     return _to_request(json_body.decode(body, RerankBody))
 
 
+def _parse(call: Call) -> list[RerankRequest]:
+    return [_to_request(json_body.decode(call.body, RerankBody) if call.decoded is None else call.decoded)]
+
+
+def claims(call: Call) -> bool:
+    """Whether `documents` hold an object with a string `content`, and none with `text` beside or instead.
+
+    The usual body is decoded here, once; see `Call.decoded`.
+    """
+    if call.path == "/rerank/batch":
+        return True
+    if b'"content"' not in call.body or call.headers.get("X-Pinecone-Api-Version"):
+        return False
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        body = msgspec.json.decode(call.body, type=_Recognised)
+        objects = [document for document in body.documents if isinstance(document, _RecognisedDocument)]
+        call.decoded = body
+        return bool(objects) and body.rank_fields is None and all(document.text is None for document in objects)
+    return not call.has("rank_fields") and _looks_native(call.fields.get("documents", b""))
+
+
+class _RecognisedDocument(Document, frozen=True, gc=False):
+    text: Any = None
+
+
+class _Recognised(RerankBody, kw_only=True, frozen=True):
+    """With what would make it another format; nobody needs to know of these fields."""
+
+    documents: list[str | _RecognisedDocument]  # type: ignore[assignment] # narrower, and read only
+    rank_fields: Any = None
+
+
+class _Probe(msgspec.Struct, frozen=True, gc=False):
+    content: Any = None
+    text: Any = None
+
+
+def _looks_native(documents: bytes) -> bool:
+    try:
+        probes = msgspec.json.decode(documents, type=list[str | _Probe])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    objects = [probe for probe in probes if isinstance(probe, _Probe)]
+    return any(isinstance(probe.content, str) for probe in objects) and all(probe.text is None for probe in objects)
+
+
 def parse_batch(body: bytes) -> list[RerankRequest | RerankError]:
     """Read a list of requests; a bad one gives its own error in its place.
 
@@ -117,15 +169,14 @@ def _parse_item(item: Any) -> RerankRequest | RerankError:
 
 def _to_request(body: RerankBody) -> RerankRequest:
     if not body.query.strip():
-        raise InvalidRequestError("must not be blank", field="query")
-    if not body.documents:
-        raise InvalidRequestError("must hold at least one document", field="documents")
-    return RerankRequest(
-        query=body.query,
-        documents=[entry if isinstance(entry, str) else entry.content for entry in body.documents],
+        raise EmptyRequestError("must not be blank", field="query")
+    documents = [entry if isinstance(entry, str) else entry.content for entry in body.documents]
+    return to_request(
+        body,
+        body.query,
+        documents,
         originals=body.documents,
-        top_n=(DEFAULT_TOP_K if body.top_k is None else body.top_k) or None,
-        raw_scores=bool(body.raw_scores),
+        top_n=DEFAULT_TOP_K if body.top_k is None else body.top_k,
         return_documents=body.return_documents is not False,
     )
 
@@ -142,7 +193,7 @@ def dump_batch(outcomes: list[RerankResult | RerankError]) -> bytes:
     )
 
 
-def dump_error(error: RerankError, request_id: str) -> bytes:
+def dump_error(error: RerankError, _status: int, request_id: str) -> bytes:
     """An error, as JSON."""
     return msgspec.json.encode(ErrorReply(error_detail(error), request_id))
 
@@ -155,7 +206,7 @@ def error_detail(error: RerankError) -> ErrorDetail:
 
 def _to_reply(result: RerankResult) -> RerankReply:
     request = result.request
-    results = []
+    results: list[Result] = []
     for index, score, truncated in zip(result.order, result.scores, result.truncated, strict=True):
         entry = Result(index, score, truncated=truncated)
         if request.return_documents:
@@ -163,4 +214,28 @@ def _to_reply(result: RerankResult) -> RerankReply:
             entry.content = request.documents[index]
             entry.metadata = (original.metadata or {}) if isinstance(original, Document) else {}
         results.append(entry)
-    return RerankReply(request.query, results, round(result.latency_ms, 3), result.model)
+    for entry, span in zip(results, result.spans, strict=bool(result.spans)):
+        entry.span = span
+    return RerankReply(request.query, results, round(result.latency_ms, 3), result.model, request.warnings)
+
+
+DIALECT = Dialect(
+    name="native",
+    title="Ours: documents with `content`",
+    claims=claims,
+    parse=_parse,
+    dump=lambda results, _: dump(results[0]),
+    dump_error=dump_error,
+    manners="native",
+    body=RerankBody,
+    reply=RerankReply,
+    error=ErrorReply,
+    example={
+        "query": "how do bees find home",
+        "documents": [
+            {"content": "Milk keeps three days.", "metadata": {"id": 1}},
+            {"content": "Bees follow the sun.", "metadata": {"id": 2}},
+        ],
+        "top_k": 2,
+    },
+)

@@ -1,0 +1,143 @@
+"""Clients from PyPI, in environments of their own, against the real service through nginx."""
+
+import json
+import threading
+from pathlib import Path
+
+import environment
+import pytest
+import requests
+from running import PATIENCE_S, Stack
+
+pytestmark = pytest.mark.slow
+
+QUERY = "how do bees find home"
+DOCUMENTS = ["milk stays fresh cold", "bees find home by the sun", "train leaves at midnight", "naïve café привет 🐝"]
+KEY = "a-key"
+
+NO_DOCUMENTS = {
+    "cohere 5, v2",
+    "cohere 5, v2, async",
+    "cohere 7, v2",
+    "cohere 7, v2, async",
+    "langchain-community JinaRerank",
+    "langchain-community InfinityRerank",
+    "voyageai",
+    "voyageai, async",
+}
+"""Their format or their interface has no documents in a reply; voyageai puts its own copies there."""
+
+LOGITS = {"llama-index nvidia", "haystack, nvidia", "litellm, nvidia_nim"}
+"""NIM's scores are the model's own numbers."""
+
+
+@pytest.fixture(scope="module")
+def guarded(bert_settings, tmp_path_factory):
+    """A stack with a key."""
+    state = tmp_path_factory.mktemp("guarded")
+    with Stack(state, artifacts_from=bert_settings.state_dir, model=bert_settings.model, api_keys=KEY) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def full(bert_settings, tmp_path_factory):
+    """A stack that takes one request at a time, and is always at one."""
+    state = tmp_path_factory.mktemp("full")
+    options = {"api_keys": KEY, "max_ongoing_requests": "1", "cache_mb": "0"}
+    with Stack(state, artifacts_from=bert_settings.state_dir, model=bert_settings.model, **options) as running:
+        stop = threading.Event()
+        body = json.dumps({"query": QUERY, "documents": [f"{n} " + "bees find home " * 150 for n in range(6000)]})
+
+        def hold():
+            while not stop.is_set():
+                try:
+                    requests.post(
+                        f"{running.url}/v1/rerank",
+                        data=body,
+                        headers={"Authorization": f"Bearer {KEY}"},
+                        timeout=PATIENCE_S * 5,
+                    )
+                except requests.ConnectionError:
+                    return
+
+        holders = [threading.Thread(target=hold, daemon=True) for _ in range(2)]
+        for holder in holders:
+            holder.start()
+        yield running
+        stop.set()
+
+
+@pytest.fixture(scope="module")
+def said(guarded, full):
+    """(client, situation) -> what happened."""
+    argument = json.dumps(
+        {
+            "url": guarded.url,
+            "full_url": full.url,
+            "key": KEY,
+            "query": QUERY,
+            "documents": DOCUMENTS,
+            "names": [],
+        }
+    )
+    here = Path(__file__).parent
+    scripts = {"-vendors": "vendors.py", "-haystack": "haystacks.py", "-infinity": "infinities.py", "": "others.py"}
+    output = "".join(environment.run(name, here / script, argument) for name, script in scripts.items())
+    lines = [json.loads(line[1:]) for line in output.splitlines() if line.startswith("@")]
+    return {(line["client"], line["situation"]): line for line in lines}
+
+
+@pytest.fixture(scope="module")
+def expected(guarded):
+    """Scores by our own dialect: {index: (score, logit)}."""
+    scores = []
+    for raw in (False, True):
+        body = {"query": QUERY, "documents": [{"content": text} for text in DOCUMENTS], "top_k": 0, "raw_scores": raw}
+        reply = requests.post(f"{guarded.url}/rerank", json=body, headers={"X-Api-Key": KEY}, timeout=PATIENCE_S)
+        scores.append({result["index"]: result["score"] for result in reply.json()["results"]})
+    return {index: (scores[0][index], scores[1][index]) for index in scores[0]}
+
+
+def test_every_client_ranks_as_we_do(said, expected):
+    best_first = sorted(expected, key=lambda index: -expected[index][0])
+    clients = {name for name, _ in said}
+    assert len(clients) >= 38
+    for name in clients:
+        for situation in ("plain", "echo"):
+            line = said[name, situation]
+            assert "error" not in line, line
+            assert [index for index, *_ in line["results"]] == best_first, line
+            for index, score, document in line["results"]:
+                assert score == pytest.approx(expected[index][name in LOGITS], abs=1e-5), line
+                if situation == "echo" and name not in NO_DOCUMENTS:
+                    assert document == DOCUMENTS[index], line
+
+
+SWALLOWED = {
+    "llama-index tei": "asserts on the number of entries before it looks at an error",
+    "langchain-community InfinityRerank": "the client returns None for any status but 200 and 422",
+    "infinity-client": "the client returns None for any status but 200 and 422",
+    "rerankers, cohere": "looks for results and fails on the key",
+    "rerankers, jina": "looks for results and fails on the key",
+    "rerankers, voyage": "looks for data and fails on the key",
+    "rerankers, mixedbread.ai": "looks for data and fails on the key",
+    "rerankers, pinecone": "looks for data and fails on the key",
+    "rerankers, text-embeddings-inference": "iterates over the error",
+}
+"""Clients that show no server's message; they still fail, which is all they can."""
+
+
+@pytest.mark.parametrize(
+    ("situation", "message"),
+    [
+        ("bad", "query: "),  # must not be blank; TEI: query and text can't both be empty
+        ("unauthorized", "no valid API key"),
+        ("full", "the limit is 1"),
+    ],
+)
+def test_an_error_arrives_in_the_clients_own_exception_with_our_message(said, situation, message):
+    for name in {name for name, _ in said}:
+        line = said[name, situation]
+        assert "error" in line, line
+        if name not in SWALLOWED:
+            assert message in line["message"], line

@@ -1,0 +1,26 @@
+import pytest
+
+from webapp.app import create_app
+from webapp.concurrency import GeventWaiter
+from webapp.engine.stub_engine import StubEngine
+from webapp.scheduling.admission import Admission
+from webapp.scoring import Scoring
+from webapp.service import RerankService
+
+
+@pytest.fixture
+def service(stub_rig):
+    """A service on the stub engine."""
+    return RerankService(
+        model=StubEngine.info,
+        scoring=Scoring(scheduler=stub_rig.scheduler, cache=None, artifact="stub", make_waiter=GeventWaiter),
+        admission=Admission(max_ongoing_requests=10),
+        max_documents=10_000,
+        texts=StubEngine().texts,
+    )
+
+
+@pytest.fixture
+def client(service):
+    """The API on it."""
+    return create_app(service, request_timeout_s=30, max_body_bytes=100_000, limits={}).test_client()

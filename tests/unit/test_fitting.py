@@ -1,0 +1,146 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from webapp.engine.stub_engine import StubTexts
+from webapp.errors import InvalidRequestError
+from webapp.fitting import collapse, fit
+from webapp.types import Fitting, RerankRequest, Scored
+
+LIMIT = 21
+"""Tokens of a pair; the stub's has one special token, and four characters are a token."""
+
+
+class BothInOne(StubTexts):
+    """Query and document share the length, as in a cross-encoder."""
+
+    query_takes_room = True
+
+
+def fitted(documents, query="quer", texts=None, max_windows=1000, **wish):
+    request = RerankRequest(query=query, documents=documents, originals=documents, fitting=Fitting(**wish))
+    return fit(request, texts or StubTexts(), max_length_tokens=LIMIT, max_windows=max_windows)
+
+
+def words(count, start=0):
+    """`count` tokens of four characters, all different."""
+    return "".join(f"{number:04d}" for number in range(start, start + count))
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [{}, {"max_document_tokens": 4096}, {"max_pair_tokens": LIMIT}, {"strict": True}, {"overlap_tokens": 3}],
+)
+def test_what_the_engine_does_by_itself_is_left_to_it(wish):
+    assert fitted([words(100)], **wish) is None
+
+
+def test_a_document_is_cut_at_its_own_limit_and_the_query_left_alone():
+    result = fitted([words(10), words(3)], max_document_tokens=4)
+    assert list(result.request.documents) == [words(4), words(3)]
+    assert result.request.query == "quer"
+    assert result.cut.tolist() == [True, False]
+
+
+def test_left_truncation_keeps_the_end():
+    assert list(fitted([words(10)], max_document_tokens=4, keep="end").request.documents) == [words(4, 6)]
+    assert list(fitted([words(30)], keep="end").request.documents) == [words(20, 10)]
+
+
+def test_a_pair_limit_leaves_the_document_what_the_query_does_not_take():
+    result = fitted([words(30)], query=words(3), texts=BothInOne(), max_pair_tokens=11)
+    assert list(result.request.documents) == [words(7)]
+    assert result.request.query == words(3)
+
+
+def test_a_long_query_gives_way_down_to_half():
+    result = fitted([words(30)], query=words(40), texts=BothInOne(), max_pair_tokens=11)
+    assert (result.request.query, list(result.request.documents)) == (words(5), [words(5)])
+    short = fitted([words(2)], query=words(40), texts=BothInOne(), max_pair_tokens=11)
+    assert (short.request.query, list(short.request.documents)) == (words(8), [words(2)])
+
+
+def test_a_query_has_a_limit_of_its_own():
+    assert fitted(["x"], query=words(9), max_query_tokens=2).request.query == words(2)
+
+
+def test_windows_overlap_and_cover_a_long_document():
+    result = fitted([words(5), words(50), words(5)], windows=10)
+    assert result.starts.tolist() == [0, 1, 4]
+    assert list(result.request.documents)[1:4] == [words(20), words(20, 18), words(20, 30)]
+    assert not result.cut.any()
+
+
+def test_overlap_is_the_callers_choice():
+    windows = fitted([words(50)], windows=10, overlap_tokens=5).request.documents
+    assert list(windows) == [words(20), words(20, 15), words(20, 30)]
+
+
+def test_more_text_than_windows_is_cut_and_said():
+    result = fitted([words(50)], windows=2)
+    assert len(result.request.documents) == 2
+    assert result.cut.tolist() == [True]
+
+
+def test_too_many_windows_are_refused():
+    with pytest.raises(InvalidRequestError, match="more than 5 windows") as caught:
+        fitted([words(50)] * 3, windows=10, max_windows=5)
+    assert caught.value.field == "max_chunks_per_doc"
+
+
+def test_the_best_window_counts_and_is_told():
+    result = fitted([words(5), words(50)], windows=10)
+    scored = Scored(
+        logits=np.array([1, 0, 3, 2], np.float32), truncated=np.array([False, False, True, False]), tokens=9, cached=0
+    )
+    collapsed, spans = collapse(scored, result)
+    assert collapsed.logits.tolist() == [1, 3]
+    assert spans == [None, (4 * 18, 4 * 38)]
+    assert collapsed.truncated.tolist() == [False, False]
+    assert collapsed.tokens == 9
+
+
+def test_a_huge_text_is_tokenised_only_as_far_as_it_may_count():
+    class Counting(StubTexts):
+        longest = 0
+
+        def offsets(self, text):
+            self.longest = max(self.longest, len(text))
+            return super().offsets(text)
+
+    texts = Counting()
+    huge = words(9999) * 100
+    for keep, kept in (("start", huge[:16]), ("end", huge[-16:])):
+        assert list(fitted([huge], texts=texts, max_document_tokens=4, keep=keep).request.documents) == [kept]
+    assert texts.longest < 1000
+
+
+@given(
+    st.lists(st.text(max_size=300), min_size=1, max_size=5),
+    st.text(max_size=120),
+    st.builds(
+        Fitting,
+        max_query_tokens=st.none() | st.integers(1, 40),
+        max_document_tokens=st.none() | st.integers(1, 40),
+        max_pair_tokens=st.none() | st.integers(1, 40),
+        windows=st.integers(1, 4),
+        overlap_tokens=st.none() | st.integers(0, 50),
+        keep=st.sampled_from(["start", "end"]),
+    ),
+    st.sampled_from([StubTexts(), BothInOne()]),
+)
+def test_every_window_is_a_part_of_its_document_and_fits(documents, query, wish, texts):
+    result = fitted(documents, query, texts, **dataclasses.asdict(wish))
+    if result is None:
+        return
+    room = min(LIMIT, wish.max_pair_tokens or LIMIT) - texts.special_tokens
+    used = len(texts.offsets(result.request.query)) if texts.query_takes_room else 0
+    stops = [*result.starts[1:].tolist(), len(result.spans)]
+    for document, start, stop in zip(documents, result.starts.tolist(), stops, strict=True):
+        assert 1 <= stop - start <= wish.windows
+        for window, span in zip(result.request.documents[start:stop], result.spans[start:stop], strict=True):
+            assert window == document[slice(*span)]
+            assert len(texts.offsets(window)) <= max(1, room - used)

@@ -1,0 +1,101 @@
+"""What a dialect is. Adding one is adding a module that defines a `Dialect`, and naming it in `registry`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from webapp.api import json_body
+from webapp.errors import InvalidRequestError, RerankError
+from webapp.types import RerankRequest, RerankResult
+
+RERANK_PATHS = (
+    "/rerank",
+    "/v1/rerank",
+    "/v2/rerank",
+    "/reranking",
+    "/v1/reranking",
+    "/api/rerank",
+    "/infinity/rerank",
+    "/",
+    "/invocations",
+)
+"""Where documents are ranked, whatever the dialect."""
+
+
+class Headers(Protocol):
+    """Headers of a request, looked up whatever the case of their names."""
+
+    def get(self, name: str, /) -> str | None:
+        """One of them."""
+
+
+@dataclass(eq=False)
+class Call:
+    """An HTTP request as dialects see it."""
+
+    path: str
+    headers: Headers
+    body: bytes
+    request_id: str = ""
+    created_s: int = 0
+    """Unix time."""
+    model_url: str | None = None
+    """The model that the path names, where it does."""
+    decoded: Any = None
+    """What a dialect decoded to recognise the call, so that it needn't again."""
+
+    @cached_property
+    def fields(self) -> Mapping[str, bytes]:
+        """The body's fields that are not null, unparsed; none when it is no JSON object."""
+        try:
+            raw = msgspec.json.decode(self.body, type=dict[str, msgspec.Raw])
+        except (msgspec.ValidationError, RecursionError):
+            return {}
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return self._lenient_fields()
+        return {name: bytes(value) for name, value in raw.items() if bytes(value) != b"null"}
+
+    def _lenient_fields(self) -> Mapping[str, bytes]:
+        try:
+            value = json_body.decode(self.body, dict[str, Any])
+        except InvalidRequestError:
+            return {}
+        return {name: msgspec.json.encode(entry) for name, entry in value.items() if entry is not None}
+
+    def has(self, *names: str) -> bool:
+        """Whether any of these fields is there."""
+        return any(name in self.fields for name in names)
+
+
+Manners = Literal["native", "documents", "tei"]
+"""Whose statuses an error gets; `webapp.api.problems` has the numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """A wire format, as pure functions."""
+
+    name: str
+    title: str
+    """For the API's description."""
+    claims: Callable[[Call], bool]
+    """Whether a call speaks it; asked in the order of the registry."""
+    parse: Callable[[Call], list[RerankRequest]]
+    """What is asked, usually one request. Raises InvalidRequestError, which names the field and what was wrong."""
+    dump: Callable[[list[RerankResult], Call], bytes]
+    """The answer, JSON."""
+    dump_error: Callable[[RerankError, int, str], bytes]
+    """An error with its status and the request's id, JSON."""
+    manners: Manners
+    body: Any
+    """Type of a request, for the API's description."""
+    reply: Any
+    """Type of an answer, or a tuple of types."""
+    error: Any
+    paths: tuple[str, ...] = RERANK_PATHS
+    example: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,95 @@
+"""Tokens of texts, as TEI, vLLM and llama.cpp ask for them.
+
+Source: TEI 1.9.3 router/src/http/types.rs (`inputs` -> [[{id, text, special, start, stop}]]); vLLM 0.33.0
+entrypoints/serve/tokenize (`prompt` -> {count, max_model_len, tokens}); llama.cpp server README (`content` ->
+{tokens}). Not a rerank, so not in the registry.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from webapp.api import json_body
+from webapp.errors import EmptyRequestError, InvalidRequestError
+from webapp.types import Token
+
+
+class TokenizeBody(msgspec.Struct, kw_only=True, frozen=True):
+    """Body of POST /tokenize: one of `inputs`, `prompt` and `content`."""
+
+    inputs: Annotated[str | list[str] | None, Meta(description="As TEI has it.")] = None
+    prompt: Annotated[str | None, Meta(description="As vLLM has it.")] = None
+    content: Annotated[str | None, Meta(description="As llama.cpp has it.")] = None
+    add_special_tokens: Annotated[bool | None, Meta(description="Default true.")] = None
+    add_special: Annotated[bool | None, Meta(description="llama.cpp's name for it; default false.")] = None
+    return_token_strs: bool | None = None
+    model: str | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        """What to tokenise."""
+        given = next(value for value in (self.inputs, self.prompt, self.content) if value is not None)
+        return [given] if isinstance(given, str) else given
+
+    @property
+    def special(self) -> bool:
+        """Whether special tokens frame each text."""
+        if self.inputs is None and self.prompt is None:
+            return bool(self.add_special)
+        return self.add_special_tokens is not False
+
+
+class TokenReply(msgspec.Struct, gc=False):
+    """One token; a special one has no place in the text."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
+class PromptTokens(msgspec.Struct):
+    """vLLM's reply."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | UnsetType = UNSET
+
+
+class ContentTokens(msgspec.Struct):
+    """llama.cpp's reply."""
+
+    tokens: list[int]
+
+
+EXAMPLE: dict[str, Any] = {"inputs": "how do bees find home"}
+
+
+def parse(body: bytes) -> TokenizeBody:
+    """Read one request.
+
+    Raises:
+        InvalidRequestError: names the field and what was wrong.
+    """
+    asked = json_body.decode(body, TokenizeBody, strict=False)
+    if asked.inputs is None and asked.prompt is None and asked.content is None:
+        raise InvalidRequestError("is required", field="inputs")
+    if not asked.texts:
+        raise EmptyRequestError("must not be empty", field="inputs")
+    return asked
+
+
+def dump(asked: TokenizeBody, tokens: list[list[Token]], max_length_tokens: int) -> bytes:
+    """Tokens of each text, in the form of the question."""
+    if asked.inputs is not None:
+        return msgspec.json.encode([[TokenReply(*token) for token in text] for text in tokens])
+    ids = [token.id for token in tokens[0]]
+    if asked.prompt is None:
+        return msgspec.json.encode(ContentTokens(ids))
+    strings = [token.text for token in tokens[0]] if asked.return_token_strs else UNSET
+    return msgspec.json.encode(PromptTokens(len(ids), max_length_tokens, ids, strings))

@@ -1,0 +1,115 @@
+"""vLLM's score API: pairs, scored in the order of the request.
+
+Source: vLLM 0.33.0 `entrypoints/pooling/scoring/{protocol,serving}.py`: `queries` with `documents` or `items`, `data_1`
+with `data_2`, `text_1` with `text_2`; one to one, one to many, or as many to as many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from webapp.api import json_body
+from webapp.api.dialects import figures, union
+from webapp.api.dialects.base import RERANK_PATHS, Call, Dialect
+from webapp.api.dialects.documents import Text, as_list, query_of, texts_of
+from webapp.api.dialects.options import Options, to_request
+from webapp.errors import EmptyRequestError, InvalidRequestError
+from webapp.types import RerankRequest, RerankResult
+
+PATHS = ("/score", "/v1/score")
+
+Texts = Text | list[Text]
+
+
+class ScoreBody(Options, kw_only=True, frozen=True):
+    """Two sides, under one pair of names."""
+
+    queries: Texts | None = None
+    documents: Texts | None = None
+    items: Texts | None = None
+    data_1: Texts | None = None
+    data_2: Texts | None = None
+    text_1: Texts | None = None
+    text_2: Texts | None = None
+
+
+class Score(msgspec.Struct, gc=False):
+    """One pair."""
+
+    index: int
+    score: float
+    object: str = "score"
+
+
+class ScoreReply(msgspec.Struct):
+    """Scores in the order of the request."""
+
+    id: str
+    created: int
+    model: str
+    data: list[Score]
+    usage: figures.Usage
+    object: str = "list"
+
+
+def parse(call: Call) -> list[RerankRequest]:
+    """One request for each query; pairs that share theirs are one request."""
+    body = json_body.decode(call.body, ScoreBody, strict=False)
+    first = _side(body, "queries", "data_1", "text_1")
+    second = _side(body, "documents", "items", "data_2", "text_2")
+    queries = [query_of(text, blank=True) for text in first]
+    if len(queries) == 1:
+        return [to_request(body, queries[0], texts_of(second), originals=second)]
+    if len(queries) != len(second):
+        raise InvalidRequestError(
+            f"there are {len(queries)} queries and {len(second)} documents; send one query, or as many as documents"
+        )
+    texts = texts_of(second)
+    return [to_request(body, query, [text], originals=[text]) for query, text in zip(queries, texts, strict=True)]
+
+
+def _side(body: ScoreBody, *names: str) -> list[Text]:
+    for name in names:
+        value = getattr(body, name)
+        if value is not None:
+            texts = as_list(value)
+            if not texts:
+                raise EmptyRequestError("must not be empty", field=name)
+            return texts
+    raise InvalidRequestError("is required", field=names[0])
+
+
+def in_order(results: list[RerankResult]) -> Iterator[float]:
+    """Scores as the pairs were given."""
+    for result in results:
+        for _, score in sorted(zip(result.order, result.scores, strict=True)):
+            yield score
+
+
+def dump(results: list[RerankResult], call: Call) -> bytes:
+    """In the order of the request."""
+    data = [Score(index, score) for index, score in enumerate(in_order(results))]
+    model = figures.model(results[0])
+    return msgspec.json.encode(ScoreReply(call.request_id, call.created_s, model, data, figures.usage(results)))
+
+
+def _claims(call: Call) -> bool:
+    return call.path in PATHS or call.has("text_1", "data_1", "queries")
+
+
+DIALECT = Dialect(
+    name="vllm_score",
+    title="vLLM score",
+    claims=_claims,
+    parse=parse,
+    dump=dump,
+    dump_error=union.dump_error,
+    manners="documents",
+    body=ScoreBody,
+    reply=ScoreReply,
+    error=union.DocumentsError,
+    paths=(*PATHS, *RERANK_PATHS),
+    example={"model": "any", "text_1": "how do bees find home", "text_2": ["Milk keeps.", "Bees follow the sun."]},
+)

@@ -1,0 +1,125 @@
+"""What is served, for clients that ask before they call: /info, /models, /v1/models, /tokenize."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from flask import Blueprint, Response, request
+
+from webapp import __version__
+from webapp.api import request_context
+from webapp.api.dialects import tei_predict, tokenize
+from webapp.service import RerankService
+
+VERSIONS_OF = ("flask", "gunicorn", "gevent", "openvino", "tokenizers", "numpy")
+
+SCALES = {
+    "sigmoid": "0..1, the sigmoid of the model's logit; raw_scores gives the logit",
+    "cosine": "0..1, (1 + cosine) / 2; raw_scores gives the cosine",
+}
+
+
+def blueprint(service: RerankService, limits: Mapping[str, int]) -> Blueprint:
+    """Descriptions; none of them needs the engine but its tokenizer."""
+    views = Blueprint("models", __name__)
+    versions = {name: importlib.metadata.version(name) for name in VERSIONS_OF}
+    created_s = int(time.time())
+
+    def models() -> Response:
+        return _json({"object": "list", "data": [describe(service, service.model.model, created_s)]})
+
+    for path in ("/models", "/v1/models", "/infinity/models"):
+        views.add_url_rule(path, view_func=models)
+
+    @views.get("/v1/models/<path:model>")
+    def model(model: str) -> Response:
+        service.check_model(model)
+        return _json(describe(service, model, created_s))
+
+    @views.get("/info")
+    def info() -> Response:
+        cache = service.scoring.cache
+        return _json(
+            {
+                **msgspec.to_builtins(service.model),
+                **_as_tei(service),
+                "score_scale": SCALES[service.model.score_scale],
+                "state": service.state,
+                "ongoing_requests": service.ongoing,
+                "cache": {"hits": cache.hits, "misses": cache.misses, "bytes": cache.bytes} if cache else None,
+                "limits": dict(limits),
+                "version": __version__,
+                "versions": versions,
+            }
+        )
+
+    @views.get("/meta")
+    def meta() -> Response:
+        return _json({"model": service.model.model, "version": __version__})
+
+    @views.post("/tokenize")
+    def tokens() -> Response:
+        asked = tokenize.parse(request.get_data(cache=False))
+        service.check_model(asked.model)
+        found = service.elsewhere(lambda: [service.texts.tokenize(text, special=asked.special) for text in asked.texts])
+        request_context.note(tokens=sum(map(len, found)))
+        body = tokenize.dump(asked, found, service.model.max_length_tokens)
+        return Response(body, content_type="application/json")
+
+    return views
+
+
+def describe(service: RerankService, name: str, created_s: int) -> dict[str, Any]:
+    """One model, with what OpenAI's, vLLM's, Infinity's, NIM's and Xinference's clients look for."""
+    queue = service.ongoing
+    return {
+        "id": name,
+        "object": "model",
+        "created": created_s,
+        "owned_by": "reranking",
+        "root": service.model.model,
+        "parent": None,
+        "permission": [],
+        "max_model_len": service.model.max_length_tokens,
+        "model_name": service.model.model,
+        "model_type": "rerank",
+        "type": "rerank",
+        "backend": service.model.engine,
+        "capabilities": ["rerank"],
+        "stats": {
+            "queue_fraction": queue / service.max_ongoing_requests,
+            "queue_absolute": queue,
+            "results_pending": queue,
+            "batch_size": service.max_documents,
+        },
+    }
+
+
+def _as_tei(service: RerankService) -> dict[str, Any]:
+    """The fields of TEI's /info; Dify and Continue look for a `model_type` of "reranker"."""
+    model = service.model
+    label = tei_predict.LABEL
+    return {
+        "model_id": model.model,
+        "model_sha": model.revision,
+        "model_dtype": model.precision,
+        "served_model_name": model.model,
+        "model_type": {"reranker": {"id2label": {"0": label}, "label2id": {label: 0}}},
+        "max_concurrent_requests": service.max_ongoing_requests,
+        "max_input_length": model.max_length_tokens,
+        "max_batch_tokens": model.max_length_tokens * service.max_documents,
+        "max_batch_requests": None,
+        "max_client_batch_size": service.max_documents,
+        "auto_truncate": True,
+        "tokenization_workers": 1,
+        "sha": None,
+        "docker_label": None,
+    }
+
+
+def _json(body: Mapping[str, Any]) -> Response:
+    return Response(msgspec.json.encode(body), content_type="application/json")

@@ -1,0 +1,152 @@
+"""The API as an OpenAPI 3.1 document, from the very types that check requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from webapp import __version__
+from webapp.api.auth import is_open
+from webapp.api.dialects import native, tei, tokenize
+from webapp.api.dialects.base import Dialect
+from webapp.api.dialects.registry import DIALECTS
+from webapp.api.health import ENDPOINTS, READY
+
+_FAILURES = {
+    400: "The request is malformed; the error names the field.",
+    401: "No valid API key, where RERANK_API_KEYS is set.",
+    404: "Another model is served, and RERANK_STRICT_MODEL is set.",
+    413: "The body is over the limit.",
+    422: "The request is malformed (TEI).",
+    424: "The model could not score the request (TEI).",
+    429: "Full, or the time was over: try again after Retry-After seconds.",
+    500: "The model could not score the request, or a fault of ours.",
+    503: "Loading or draining, for native callers also full: try again after Retry-After seconds.",
+    504: "The time was over before every document was scored (native).",
+}
+
+_KEYS = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
+    "api-key": {"type": "apiKey", "in": "header", "name": "Api-Key"},
+}
+
+_BATCH_EXAMPLE = [native.DIALECT.example]
+
+
+class _Schemas:
+    """JSON schemas of our types, each described once under components."""
+
+    def __init__(self) -> None:
+        self._types: list[Any] = [
+            list[native.RerankBody],
+            native.BatchError,
+            tokenize.TokenizeBody,
+            list[list[tokenize.TokenReply]],
+            tokenize.PromptTokens,
+            tokenize.ContentTokens,
+        ]
+        for dialect in DIALECTS:
+            self._types += [dialect.body, *_replies(dialect), dialect.error]
+        schemas, self.components = msgspec.json.schema_components(
+            self._types, ref_template="#/components/schemas/{name}"
+        )
+        self._schemas = list(schemas)
+
+    def of(self, *types: Any) -> dict[str, Any]:
+        """One schema, or a choice between several."""
+        found: list[dict[str, Any]] = []
+        for each in types:
+            schema = self._schemas[self._types.index(each)]
+            if schema not in found:
+                found.append(schema)
+        return found[0] if len(found) == 1 else {"anyOf": found}
+
+
+def _replies(dialect: Dialect) -> tuple[Any, ...]:
+    return dialect.reply if isinstance(dialect.reply, tuple) else (dialect.reply,)
+
+
+def openapi() -> dict[str, Any]:
+    """Every route, with an example in every dialect that it speaks."""
+    schemas = _Schemas()
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint, summary in ENDPOINTS.items():
+        method, path = endpoint.split()
+        spoken = [dialect for dialect in DIALECTS if path in dialect.paths]
+        if method == "GET":
+            operation = _get(path)
+        elif path == "/rerank/batch":
+            reply = {"type": "array", "items": schemas.of(native.RerankReply, native.BatchError)}
+            body = {**schemas.of(list[native.RerankBody]), "minItems": 1}
+            errors = schemas.of(native.ErrorReply)
+            operation = _post(body, {"batch": {"value": _BATCH_EXAMPLE}}, reply, errors)
+        elif path == "/tokenize":
+            reply = schemas.of(list[list[tokenize.TokenReply]], tokenize.PromptTokens, tokenize.ContentTokens)
+            errors = schemas.of(tei.TeiError)
+            operation = _post(schemas.of(tokenize.TokenizeBody), {"tei": {"value": tokenize.EXAMPLE}}, reply, errors)
+        else:
+            operation = _rank(spoken, schemas)
+        named = [part.strip("{}") for part in path.split("/") if part.startswith("{")]
+        if named:
+            operation["parameters"] = [
+                {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+                for name in named
+            ]
+        if not is_open(method, path):
+            operation["security"] = [{}, *({name: []} for name in _KEYS)]
+        name = path.translate(str.maketrans("/.", "__", "{}")).strip("_") or "index"
+        operation |= {"operationId": f"{method.lower()}_{name}", "summary": summary}
+        paths.setdefault(path, {})[method.lower()] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Reranking API", "version": __version__},
+        "paths": paths,
+        "components": {"schemas": schemas.components, "securitySchemes": _KEYS},
+    }
+
+
+def _rank(spoken: list[Dialect], schemas: _Schemas) -> dict[str, Any]:
+    examples = {
+        dialect.name: {"summary": dialect.title, "value": dialect.example}
+        for dialect in sorted(spoken, key=lambda dialect: dialect.name not in {"native", "documents"})
+    }
+    return _post(
+        schemas.of(*(dialect.body for dialect in spoken)),
+        examples,
+        schemas.of(*(reply for dialect in spoken for reply in _replies(dialect))),
+        schemas.of(*(dialect.error for dialect in DIALECTS)),
+    )
+
+
+def _post(
+    body: dict[str, Any], examples: Mapping[str, Any], reply: dict[str, Any], error: dict[str, Any]
+) -> dict[str, Any]:
+    failures = {
+        str(status): {"description": text, "content": {"application/json": {"schema": error}}}
+        for status, text in _FAILURES.items()
+    }
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": body, "examples": dict(examples)}},
+        },
+        "responses": {
+            "200": {"description": "Scored.", "content": {"application/json": {"schema": reply}}},
+            **failures,
+        },
+    }
+
+
+def _get(path: str) -> dict[str, Any]:
+    kind = "text/html" if path == "/docs" else "application/json"
+    answers: dict[str, Any] = {"200": {"description": "Here it is.", "content": {kind: {}}}}
+    if path in READY:
+        answers["503"] = {"description": "loading or draining", "content": {kind: {}}}
+    if "{" in path:
+        answers["404"] = {"description": _FAILURES[404], "content": {kind: {}}}
+    if not is_open("GET", path):
+        answers["401"] = {"description": _FAILURES[401], "content": {kind: {}}}
+    return {"responses": answers}

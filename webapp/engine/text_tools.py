@@ -1,0 +1,33 @@
+"""A fast tokenizer's view of whole texts; see `webapp.engine.base.Texts`."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from webapp.types import Token
+
+
+class TextTools:
+    """Tokens with their places. Safe to share between threads."""
+
+    def __init__(self, tokenizer: Tokenizer, *, special_tokens: int, query_takes_room: bool) -> None:
+        """The tokenizer neither pads nor truncates."""
+        self._tokenizer = tokenizer
+        self.special_tokens = special_tokens
+        self.query_takes_room = query_takes_room
+
+    def offsets(self, text: str) -> NDArray[np.int32]:
+        """Characters [start, stop) of each token, shape [tokens, 2]."""
+        encoding = self._tokenizer.encode_batch([text], add_special_tokens=False)[0]
+        return np.array(encoding.offsets, np.int32).reshape(-1, 2)
+
+    def tokenize(self, text: str, *, special: bool) -> list[Token]:
+        """Every token; a special one has no place, and its text is its name."""
+        encoding = self._tokenizer.encode_batch([text], add_special_tokens=special)[0]
+        columns = zip(encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True)
+        return [
+            Token(number, name, True, None, None) if added else Token(number, text[start:stop], False, start, stop)
+            for number, name, added, (start, stop) in columns
+        ]

@@ -1,0 +1,168 @@
+"""Long texts cut, or divided into windows, as a request asks; and windows' scores put together again. PURE.
+
+Works on texts, not on tokens: what is cut here is tokenised once more by the engine, so that caching and
+scheduling know nothing of it. The seams may differ by a token from those of a tokenizer's own truncation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from webapp.engine.base import Texts
+from webapp.errors import InvalidRequestError
+from webapp.types import Fitting, RerankRequest, Scored
+
+OVERLAP_SHARE = 8
+"""Neighbouring windows share an eighth of their length, so that a sentence on a seam is whole in one of them."""
+
+CHARS_PER_TOKEN_BOUND = 16
+"""Of a text longer than this for each token that may be kept, only that much is tokenised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What is scored in place of a request's own texts."""
+
+    request: RerankRequest
+    """Its documents are the windows."""
+    starts: NDArray[np.intp]
+    """The first window of each document, shape [documents]."""
+    spans: Sequence[tuple[int, int]]
+    """Characters of its document that each window holds."""
+    cut: NDArray[np.bool_]
+    """Whether a part of the document lies in no window, shape [documents]."""
+
+
+def fit(request: RerankRequest, texts: Texts, *, max_length_tokens: int, max_windows: int) -> Fitted | None:
+    """Cut and divide.
+
+    Args:
+        request: its `fitting` says how.
+        texts: the engine's tokenizer.
+        max_length_tokens: the model's limit for a pair.
+        max_windows: most windows that all documents together may make.
+
+    Returns:
+        None when the engine's own truncation does all that is asked.
+
+    Raises:
+        InvalidRequestError: there would be too many windows.
+    """
+    wish = request.fitting
+    if wish is None or not _asks_for_more(wish, max_length_tokens):
+        return None
+    room = min(max_length_tokens, wish.max_pair_tokens or max_length_tokens) - texts.special_tokens
+    room = max(1, room)
+    most = min(wish.max_document_tokens or max_length_tokens * wish.windows, max_length_tokens * wish.windows)
+    places = [_Places.of(document, texts, most, wish.keep) for document in request.documents]
+    query = _Places.of(request.query, texts, wish.max_query_tokens or max_length_tokens, wish.keep)
+    if texts.query_takes_room:
+        longest = max((place.count for place in places), default=0)
+        query_room = min(query.count, max(room // 2, room - longest))
+        room -= query_room
+    else:
+        query_room = min(query.count, room)
+    windows: list[str] = []
+    spans: list[tuple[int, int]] = []
+    starts, cut = [], []
+    for document, place in zip(request.documents, places, strict=True):
+        ranges = _ranges(place.count, room, wish)
+        starts.append(len(windows))
+        cut.append(place.cut or ranges[-1][1] < place.count)
+        for first, stop in ranges:
+            span = place.span(first, stop)
+            spans.append(span)
+            windows.append(document[slice(*span)])
+        if len(windows) > max_windows:
+            raise InvalidRequestError(
+                f"the documents make more than {max_windows} windows; lower it", field="max_chunks_per_doc"
+            )
+    kept_query = request.query[slice(*query.span(0, query_room))]
+    return Fitted(
+        replace(request, query=kept_query, documents=windows, fitting=None),
+        np.array(starts, np.intp),
+        spans,
+        np.array(cut, np.bool_),
+    )
+
+
+def collapse(scored: Scored, fitted: Fitted) -> tuple[Scored, list[tuple[int, int] | None]]:
+    """A document's score is that of its best window.
+
+    Returns:
+        Scores of the documents; of each divided document the characters of the window that counted.
+    """
+    stops = np.append(fitted.starts[1:], len(scored.logits))
+    best = np.array(
+        [start + int(np.argmax(scored.logits[start:stop])) for start, stop in zip(fitted.starts, stops, strict=True)],
+        np.intp,
+    )
+    single = stops - fitted.starts == 1
+    spans = [None if alone else fitted.spans[index] for index, alone in zip(best, single, strict=True)]
+    truncated = fitted.cut | (scored.truncated[best] & single)  # a window may lose a token at its seam: no matter
+    return replace(scored, logits=scored.logits[best], truncated=truncated), spans
+
+
+def _asks_for_more(wish: Fitting, max_length_tokens: int) -> bool:
+    """Whether the engine, which cuts ends off at the model's limit, would not do by itself."""
+    limits = (wish.max_query_tokens, wish.max_document_tokens, wish.max_pair_tokens)
+    narrower = any(limit is not None and limit < max_length_tokens for limit in limits)
+    return narrower or wish.windows > 1 or wish.keep == "end"
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where the tokens of a text that may be kept lie in it."""
+
+    offsets: NDArray[np.int32]
+    length_chars: int
+    base: int
+    """Characters left out before the part that was tokenised."""
+    cut: bool
+
+    @classmethod
+    def of(cls, text: str, texts: Texts, most: int, keep: str) -> _Places:
+        """At most `most` tokens, from the start or the end."""
+        bound = (most + CHARS_PER_TOKEN_BOUND) * CHARS_PER_TOKEN_BOUND
+        base = 0
+        part = text
+        if len(text) > bound:
+            base = len(text) - bound if keep == "end" else 0
+            part = text[base : base + bound]
+        offsets = texts.offsets(part)
+        if len(offsets) < most and len(part) < len(text):  # unusually few tokens, such as a megabyte of spaces
+            base = 0
+            offsets = texts.offsets(text)
+        cut = len(offsets) > most
+        if cut:
+            offsets = offsets[-most:] if keep == "end" else offsets[:most]
+        return cls(offsets, len(text), base, cut)
+
+    @property
+    def count(self) -> int:
+        return len(self.offsets)
+
+    def span(self, first: int, stop: int) -> tuple[int, int]:
+        """Characters of the tokens [first, stop); all of them when nothing was cut."""
+        if not self.cut and first == 0 and stop >= self.count:
+            return 0, self.length_chars
+        if first >= stop:
+            return 0, 0
+        return self.base + int(self.offsets[first, 0]), self.base + int(self.offsets[stop - 1, 1])
+
+
+def _ranges(count: int, room: int, wish: Fitting) -> list[tuple[int, int]]:
+    """Tokens [first, stop) of each window of a document."""
+    if count <= room:
+        return [(0, count)]
+    if wish.windows == 1:
+        return [(count - room, count) if wish.keep == "end" else (0, room)]
+    overlap = room // OVERLAP_SHARE if wish.overlap_tokens is None else wish.overlap_tokens
+    step = max(1, room - overlap)
+    firsts = list(range(0, count - room + step, step))[: wish.windows]
+    # The last window is moved back rather than left short: more context, same price.
+    return [(min(first, count - room), min(first, count - room) + room) for first in firsts]
