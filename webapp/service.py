@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from webapp.errors import InvalidRequestError, RerankError, UnavailableError
+from webapp.errors import InternalError, InvalidRequestError, RerankError, UnavailableError
 from webapp.ranking import rank, to_scores
 from webapp.scheduling.admission import Admission
 from webapp.scoring import Pending, Scoring
+from webapp.telemetry.observer import Caller, Observer, Silent
 from webapp.types import ModelInfo, RerankRequest, RerankResult
 
 State = Literal["loading", "ready", "draining"]
+
+NOBODY = Caller(request_id="", dialect="")
 
 
 class RerankService:
@@ -25,43 +29,61 @@ class RerankService:
         scoring: Scoring,
         admission: Admission,
         max_documents: int,
+        observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.model = model
         self.scoring = scoring
         self._admission = admission
         self._max_documents = max_documents
+        self._observer = observer or Silent()
         self._clock = clock
         self.state: State = "loading"
 
-    def rerank(self, request: RerankRequest, deadline: float) -> RerankResult:
+    def rerank(self, request: RerankRequest, deadline: float, caller: Caller = NOBODY) -> RerankResult:
         """Score and order one request.
 
         Args:
             request: what to rank.
             deadline: monotonic time at which the caller stops waiting.
+            caller: whose request it is, for those who watch.
 
         Raises:
             RerankError: see `webapp.errors`; nothing is left behind in the queue.
         """
-        outcome = self.rerank_many([request], deadline)[0]
+        outcome = self.rerank_many([request], deadline, caller)[0]
         if isinstance(outcome, RerankError):
             raise outcome
         return outcome
 
-    def rerank_many(self, requests: Sequence[RerankRequest], deadline: float) -> list[RerankResult | RerankError]:
+    def rerank_many(
+        self, requests: Sequence[RerankRequest], deadline: float, caller: Caller = NOBODY
+    ) -> list[RerankResult | RerankError]:
         """Score several requests together; each gets its own result or its own error, in the order given.
 
         Raises:
             OverloadedError, UnavailableError: none of them was begun.
         """
-        if self.state == "draining":
-            raise UnavailableError("the service is draining", retry_after_s=1)
-        with self._admission.admit():
+        with contextlib.ExitStack() as place:
+            try:
+                if self.state == "draining":
+                    raise UnavailableError("the service is draining", retry_after_s=1)
+                place.enter_context(self._admission.admit())
+            except RerankError as error:
+                self._observer.refused(caller, requests, error)
+                raise
             # While the model loads, requests wait in the queue: a restart costs its callers a second, not an error.
             began = self._clock()
             begun = [self._begin(request) for request in requests]
-            return [self._finish(request, each, began, deadline) for request, each in zip(requests, begun, strict=True)]
+            watched = self._observer.accepted(caller, requests, lambda: _scored(begun))
+            outcomes: list[RerankResult | RerankError] = []
+            try:
+                for request, each in zip(requests, begun, strict=True):
+                    outcomes.append(self._finish(request, each, began, deadline))
+            finally:
+                missing = len(requests) - len(outcomes)
+                self._observer.ended(watched, [*outcomes, *[InternalError("not finished")] * missing])
+            return outcomes
 
     def _begin(self, request: RerankRequest) -> Pending | RerankError:
         if len(request.documents) > self._max_documents:
@@ -104,3 +126,7 @@ class RerankService:
     def ongoing(self) -> int:
         """Requests at work."""
         return self._admission.ongoing
+
+
+def _scored(begun: Sequence[Pending | RerankError]) -> int:
+    return sum(each.scored for each in begun if isinstance(each, Pending))

@@ -177,7 +177,7 @@ def _rerank_works(settings: Settings) -> bool:
 
 
 def _failed_program(settings: Settings) -> str | None:
-    """The first program that supervisor has given up."""
+    """The first program that supervisor has given up, of those without which nothing is served."""
     from xmlrpc.client import Error, ServerProxy  # noqa: PLC0415 - our own supervisord answers, on our socket
 
     from supervisor.xmlrpc import SupervisorTransport  # noqa: PLC0415 - untyped, and only needed here
@@ -187,7 +187,8 @@ def _failed_program(settings: Settings) -> str | None:
         programs: Any = ServerProxy("http://localhost", transport=transport).supervisor.getAllProcessInfo()
     except (OSError, Error):
         return None  # it is still starting
-    return next((program["name"] for program in programs if program["statename"] == "FATAL"), None)
+    needed = [program for program in programs if program["name"] in {"webapp", "nginx"}]
+    return next((program["name"] for program in needed if program["statename"] == "FATAL"), None)
 
 
 def _wait_for_end(settings: Settings, supervisord: subprocess.Popen[bytes], stop: _StopSignals) -> int:

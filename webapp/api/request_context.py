@@ -10,6 +10,9 @@ import uuid
 import structlog
 from flask import Flask, Response, g, request
 
+from pusher.events import owner_of
+from webapp.telemetry.observer import Caller
+
 log = logging.getLogger("webapp.access")
 
 _USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -62,6 +65,13 @@ def deadline() -> float:
     """Monotonic time at which the current request is given up."""
     value: float = g.deadline
     return value
+
+
+def caller(dialect: str) -> Caller:
+    """Whose request the current one is, for those who watch it."""
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    key = given.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "")
+    return Caller(request_id(), dialect, owner_of(key) if key else "")
 
 
 def note(**fields: object) -> None:

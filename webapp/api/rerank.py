@@ -18,7 +18,7 @@ def blueprint(service: RerankService) -> Blueprint:
     def rerank() -> Response:
         parsed = native.parse(request.get_data(cache=False))
         request_context.note(documents=len(parsed.documents))
-        result = service.rerank(parsed, request_context.deadline())
+        result = service.rerank(parsed, request_context.deadline(), request_context.caller("native"))
         request_context.note(tokens=result.tokens, cached=result.cached)
         return Response(native.dump(result), content_type="application/json")
 
@@ -27,7 +27,7 @@ def blueprint(service: RerankService) -> Blueprint:
         items = native.parse_batch(request.get_data(cache=False))
         good = [item for item in items if not isinstance(item, RerankError)]
         request_context.note(requests=len(items), documents=sum(len(item.documents) for item in good))
-        outcomes = iter(service.rerank_many(good, request_context.deadline()))
+        outcomes = iter(service.rerank_many(good, request_context.deadline(), request_context.caller("native")))
         merged = [item if isinstance(item, RerankError) else next(outcomes) for item in items]
         return Response(native.dump_batch(merged), content_type="application/json")
 

@@ -20,6 +20,16 @@ from webapp.scheduling.batching import Batch, TokeniseChunk, padded, plan_batch
 from webapp.scheduling.ticket import Ticket
 
 
+@dataclass(slots=True)
+class Totals:
+    """What was scored since the start."""
+
+    pairs: int = 0
+    batches: int = 0
+    batch_tokens: int = 0
+    """Padded."""
+
+
 class Scorer(Protocol):
     """What the scheduler needs of an engine; one for each engine thread."""
 
@@ -48,6 +58,7 @@ class Scheduler:
         self._idle = 0
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._closed = False
+        self.totals = Totals()
 
     def submit(self, query: str, documents: Sequence[str], on_done: Callable[[], None]) -> Ticket:
         """Queue a request.
@@ -88,6 +99,12 @@ class Scheduler:
         """Pairs admitted and not yet scored."""
         with self._lock:
             return sum(len(ticket.documents) - ticket.scored for ticket in self._tickets.values())
+
+    @property
+    def queued_tokens(self) -> int:
+        """Padded tokens that wait for an engine thread; an estimate where documents are unread."""
+        with self._lock:
+            return sum(ticket.remaining_tokens for ticket in self._tickets.values())
 
     def step(self, scorer: Scorer) -> bool:
         """Wait for one piece of work and do it; False when the scheduler was closed.
@@ -154,6 +171,9 @@ class Scheduler:
             raise ValueError(f"the engine returned {logits.shape} for {len(pairs)} pairs")
         start = 0
         with self._lock:
+            self.totals.pairs += len(pairs)
+            self.totals.batches += 1
+            self.totals.batch_tokens += len(pairs) * work.length
             for ticket, indexes in work.rows:
                 part = logits[start : start + len(indexes)]
                 start += len(indexes)
