@@ -44,8 +44,8 @@ class _News:
     """What happened since the last tick."""
 
     ended: list[Update] = field(default_factory=list)
-    ended_shown: list[str] = field(default_factory=list)
-    """Keys of those that dashboards list as running."""
+    ended_shown: dict[str, str] = field(default_factory=dict)
+    """Those that dashboards list as running: key -> status."""
     gone_workers: list[str] = field(default_factory=list)
 
 
@@ -175,7 +175,7 @@ class Relay:
         self.figures.count(state, now)
         self._news.ended.append(Update(state["id"], owner, state))
         if run is not None and run.announced:
-            self._news.ended_shown.append(run.key)
+            self._news.ended_shown[run.key] = state["status"]
 
 
 def _most_telling(states: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:

@@ -54,7 +54,9 @@ class WebSocketMends:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """WSGI."""
         if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
-            environ["wsgi.input"] = _Input(environ["wsgi.input"].rfile.raw._sock)  # noqa: SLF001
+            given = environ["wsgi.input"]
+            reader = given if hasattr(given, "raw") else given.rfile
+            environ["wsgi.input"] = _Input(reader.raw._sock)  # noqa: SLF001
             # Compression is by connection: the same delta would be deflated five hundred times, each with its window.
             environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
         answer: Iterable[bytes] = self._application(environ, start_response)

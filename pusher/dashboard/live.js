@@ -5,6 +5,7 @@ import * as format from "./format.js";
 import { STATUS, etaSeconds, failed, lamps } from "./store.js";
 
 const SHOWN_RECENT = 40;
+const MOST_RUNNING = 60;
 
 // `now` is the server's clock, in unix seconds.
 export function show(state, now) {
@@ -39,7 +40,7 @@ function showFigures(state) {
 }
 
 function showRunning(state, now) {
-  const runs = [...state.running.values()].sort((a, b) => a.began - b.began);
+  const runs = [...state.running.values()].sort((a, b) => a.began - b.began).slice(0, MOST_RUNNING);
   const total = state.counts.running ?? runs.length;
   setText($("running-count"), total ? format.count(total) : "");
   $("running-empty").hidden = runs.length > 0;
@@ -65,9 +66,10 @@ function updateRun(row, run, now) {
   bar.value = run.scored;
   row.dataset.scored = run.scored;
   setText(done, `${format.count(run.scored)} / ${format.count(run.pairs)}`);
-  setText(elapsed, format.seconds(now - run.began));
+  setText(elapsed, format.seconds((run.done ?? now) - run.began));
   const left = etaSeconds(run, now);
-  setText(eta, left === null ? "waiting" : `${format.seconds(left)} left`);
+  if (run.done) setText(eta, "done");
+  else setText(eta, left === null ? (run.scored ? "" : "waiting") : `${format.seconds(left)} left`);
 }
 
 function showWorkers(workers) {

@@ -2,6 +2,7 @@
 
 export const MOST_POINTS = 300;
 export const MOST_RECENT = 80;
+export const DONE_STAYS_S = 1.2; // a full bar is seen before it goes
 
 // Status of a request -> how it is told. What is not here is an error code of the API.
 export const STATUS = {
@@ -38,7 +39,12 @@ export function withDelta(state, delta) {
   if (delta.seq <= state.seq) return state; // the snapshot has it already
   const running = new Map(state.running);
   for (const run of delta.running ?? []) running.set(run.key, run);
-  for (const key of delta.ended ?? []) running.delete(key);
+  for (const [key, run] of running) if (run.done && delta.at - run.done > DONE_STAYS_S) running.delete(key);
+  for (const [key, status] of Object.entries(delta.ended ?? {})) {
+    const run = running.get(key);
+    if (run && status === "ok") running.set(key, { ...run, scored: run.pairs, done: delta.at });
+    else running.delete(key);
+  }
   const workers = new Map(state.workers);
   for (const worker of delta.workers ?? []) workers.set(worker.id, worker);
   for (const id of delta.gone ?? []) workers.delete(id);
@@ -71,10 +77,12 @@ function byId(list, name) {
   return new Map(list.map((each) => [each[name], each]));
 }
 
-// Seconds until a request is done, by its pace so far; null while that says nothing.
+// Seconds until a request is done, by its pace so far; null while that says nothing: others may have gone before it.
+const LEAST_SHARE = 0.03;
+
 export function etaSeconds(run, now) {
   const elapsed = now - run.began;
-  if (run.scored <= 0 || elapsed < 0.3) return null;
+  if (run.scored <= 0 || elapsed < 0.3 || run.scored < run.pairs * LEAST_SHARE) return null;
   return ((run.pairs - run.scored) * elapsed) / run.scored;
 }
 
