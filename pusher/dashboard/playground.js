@@ -113,6 +113,7 @@ export function startPlayground({ keyOf, askKey }) {
   });
   $("cancel").addEventListener("click", () => running?.abort());
   $("documents").addEventListener("input", recount);
+  $("documents").addEventListener("paste", (event) => pasteMuch(event, recount));
   $("open").addEventListener("change", (event) => load(event.target.files[0]).finally(() => (event.target.value = "")));
   $("file-remove").addEventListener("click", () => useFile(false));
   $("example").addEventListener("click", () => {
@@ -123,6 +124,18 @@ export function startPlayground({ keyOf, askKey }) {
   acceptDrops($("drop"), load);
   for (const button of document.querySelectorAll("[data-copy]")) button.addEventListener("click", () => copy(button));
   recount();
+}
+
+// Browsers type a pasted text in, line by line, which takes half a minute for thousands of lines; this puts it there.
+const MUCH_CHARS = 5000;
+
+function pasteMuch(event, then) {
+  const text = event.clipboardData?.getData("text") ?? "";
+  if (text.length < MUCH_CHARS) return;
+  event.preventDefault();
+  const { selectionStart, selectionEnd } = event.target;
+  event.target.setRangeText(text, selectionStart, selectionEnd, "end");
+  then();
 }
 
 function acceptDrops(area, load) {

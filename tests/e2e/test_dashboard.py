@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 from browsing import NO_SCROLL, browser, needs_chromium, page
-from running import Stack
+from running import Stack, wait_for
 
 pytestmark = needs_chromium
 
@@ -21,7 +22,15 @@ SEE_BAR = """() => {
   new MutationObserver(() => {
     const bar = document.querySelector('#running li progress[aria-label="Request big"]');
     if (bar && window.seen.at(-1) !== bar.value / bar.max) window.seen.push(bar.value / bar.max);
-  }).observe(document.querySelector("#running"), {subtree: true, childList: true, attributes: true, characterData: true});
+  }).observe(document.querySelector("#running"), {subtree: true, childList: true, attributes: true});
+}"""
+
+
+PASTE = """(text) => {
+  const clipboardData = new DataTransfer();
+  clipboardData.setData("text", text);
+  const paste = new ClipboardEvent("paste", {clipboardData, bubbles: true, cancelable: true});
+  document.querySelector("#documents").dispatchEvent(paste);
 }"""
 
 
@@ -39,13 +48,18 @@ def documents(count, words=60):
     ]
 
 
-def in_background(stack, name, count, **body):
+def in_background(stack, name, count, words=60, **body):
     def rerank():
-        stack.rerank(documents(count), headers={"X-Request-Id": name}, body=body)
+        stack.rerank(documents(count, words), headers={"X-Request-Id": name}, body=body)
 
     thread = threading.Thread(target=rerank)
     thread.start()
     return thread
+
+
+def hears_workers(stack):
+    reply = requests.get(f"{stack.url}/progress", timeout=10)
+    return reply.status_code == 200 and reply.json()["frames"]
 
 
 def live(opened, stack):
@@ -59,7 +73,7 @@ def test_the_bar_of_a_long_rerank_moves_and_ends_full(stack, chromium):
     with page(chromium) as opened:
         live(opened, stack)
         opened.evaluate(SEE_BAR)
-        running = in_background(stack, "big", 2000)
+        running = in_background(stack, "big", 2000, words=300)
         opened.wait_for_selector("#recent li:has-text('big')")
         running.join()
         seen = opened.evaluate("window.seen")
@@ -118,7 +132,8 @@ def test_rubbish_in_the_playground_gets_a_sentence(stack, chromium):
         opened.click("#rank")
         opened.wait_for_selector("#ranked li")
         assert opened.locator("#ranked img").count() == 0
-        opened.fill("#documents", "\n".join(["x"] * 10_001))
+        opened.fill("#documents", "")
+        opened.evaluate(PASTE, "x\n" * 10_001)
         opened.click("#rank")
         opened.wait_for_selector("#problem:has-text('10001 documents')")
 
@@ -134,6 +149,7 @@ def test_a_killed_pusher_is_back_and_the_page_whole_within_seconds(own_stack, ch
         killed = time.monotonic()
         assert stack.rerank().status_code == 200
         opened.wait_for_selector('#connection[data-level="good"]')
+        wait_for(lambda: hears_workers(stack), "workers connected again")
         opened.wait_for_selector('#workers li[data-level="good"]')
         opened.wait_for_selector("#recent li:has-text('before')")
         assert time.monotonic() - killed < 5
@@ -218,6 +234,7 @@ def test_controls_have_names_for_screen_readers(stack, chromium):
         unnamed = opened.evaluate(
             """() => [...document.querySelectorAll("input, textarea, button, progress, dialog")].filter((each) =>
               each.getAttribute("autocomplete") !== "username" && !each.labels?.length && !each.textContent.trim()
-              && !each.getAttribute("aria-label") && !each.getAttribute("aria-labelledby")).map((each) => each.outerHTML)"""
+              && !each.getAttribute("aria-label") && !each.getAttribute("aria-labelledby"))
+              .map((each) => each.outerHTML)"""
         )
         assert unnamed == [], json.dumps(unnamed)

@@ -35,7 +35,9 @@ def streams(stack):
 def test_curl_follows_to_the_end(stack, tmp_path):
     environment = {**os.environ, "RERANK_URL": stack.url, "REQUEST_ID": "by-curl", "RERANK_KEY": ""}
     with (tmp_path / "said").open("w") as said:
-        curl = subprocess.Popen(["sh", "-c", example("sh")], env=environment, stdout=said, stderr=subprocess.DEVNULL)
+        curl = subprocess.Popen(
+            ["/bin/sh", "-c", example("sh")], env=environment, stdout=said, stderr=subprocess.DEVNULL
+        )
     wait_for(lambda: streams(stack), "the stream is open")
     rerank_as(stack, "by-curl")
     assert curl.wait(PATIENCE_S) == 0
@@ -62,7 +64,7 @@ def test_python_follows_to_the_end(stack, tmp_path):
 @needs_chromium
 def test_a_browser_follows_to_the_end(stack):
     with browser() as chromium, page(chromium) as opened:
-        opened.goto(f"{stack.url}/dashboard/icon.svg")
+        opened.goto(f"{stack.url}/dashboard")
         opened.evaluate(
             f"""async () => {{
               {example("js")}
@@ -71,7 +73,7 @@ def test_a_browser_follows_to_the_end(stack):
             }}"""
         )
         rerank_as(stack, "by-browser")
-        opened.wait_for_function("window.states.at(-1)?.status === 'ok'")
+        wait_for(lambda: opened.evaluate("window.states.at(-1)?.status === 'ok'"), "the end")
         assert opened.evaluate("window.states.every((state) => state.id === 'by-browser')")
 
 
@@ -94,7 +96,7 @@ class Follower:
 
 
 @pytest.fixture(scope="module")
-def guarded_stack(bert_settings, tmp_path_factory):
+def guarded_stack(tmp_path_factory):
     with Stack(
         tmp_path_factory.mktemp("guarded"), engine="stub", api_keys="first,second", operator_keys="boss"
     ) as running:
