@@ -1,5 +1,6 @@
 """The dashboard and the playground in a real browser."""
 
+import itertools
 import json
 import os
 import random
@@ -40,12 +41,14 @@ def chromium():
         yield running
 
 
+_numbers = itertools.count()
+
+
 def documents(count, words=60):
-    rng = random.Random(count)
-    return [
-        " ".join(rng.choices("bees find home by the sun and milk keeps".split(), k=words)) + f" {n}"
-        for n in range(count)
-    ]
+    """Texts that no cache knows."""
+    pool = "bees find home by the sun and milk keeps".split()
+    rng = random.Random(next(_numbers))
+    return [" ".join(rng.choices(pool, k=words)) + f" {next(_numbers)}" for _ in range(count)]
 
 
 def in_background(stack, name, count, words=60, **body):
