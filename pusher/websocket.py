@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Iterable
 from typing import Any
 
+import gevent
 from gevent.lock import RLock
 
 SILENCE_S = 25.0
 """A connection that neither reads nor answers a ping for this long is dead (ping interval and timeout, and a bit)."""
+
+
+SEND_S = 10.0
+"""One message may take this long; a browser whose window stays full doesn't read."""
 
 
 class WholeSends:
@@ -24,9 +31,14 @@ class WholeSends:
         self._lock = RLock()  # the writer's frames and the reader's pongs must not mix
 
     def send(self, data: bytes) -> int:
-        """All of it, or an OSError after `SILENCE_S`."""
-        with self._lock:
-            self._connection.sendall(data)
+        """All of it; or, after `SEND_S`, hang up and raise an OSError."""
+        try:
+            with self._lock, gevent.Timeout(SEND_S, TimeoutError("the browser does not read")):
+                self._connection.sendall(data)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._connection.shutdown(socket.SHUT_RDWR)  # wakes the reader too, which closes
+            raise
         return len(data)
 
     def dup(self) -> Any:

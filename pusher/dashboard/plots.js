@@ -39,7 +39,7 @@ class Plot {
         height: HEIGHT,
         legend: { show: false },
         cursor: { show: false },
-        padding: [8, 4, 0, 0],
+        padding: [8, 18, 0, 0],
         scales: {
           x: { time: true, range: (_plot, _low, high) => [high - SPAN_S, high] },
           y: { range: (_plot, _low, high) => [0, Math.max(1, high * 1.15)] },

@@ -158,3 +158,17 @@ def test_settings_follow_the_webapp_s(monkeypatch, tmp_path):
 
 def test_lists_are_comma_separated():
     assert listed(" a, b ,,c") == ["a", "b", "c"]
+
+
+def test_a_browser_that_does_not_read_is_hung_up_on(monkeypatch):
+    from gevent import socket as cooperative
+
+    monkeypatch.setattr("pusher.websocket.SEND_S", 0.2)
+    ours, theirs = cooperative.socketpair()
+    with pytest.raises(TimeoutError):
+        WholeSends(ours).send(b"x" * 10_000_000)
+    theirs.settimeout(5)
+    while theirs.recv(1_000_000):  # what was on the way, then the end
+        pass
+    ours.close()
+    theirs.close()
