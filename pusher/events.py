@@ -11,7 +11,7 @@ was restarted, or lost frames, is right again after that.
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -187,6 +187,22 @@ def _is_newer(message: bytes) -> bool:
         return _head_decoder.decode(message).v > VERSION
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False
+
+
+class Headers(Protocol):
+    """Of a request, by any framework that ignores their case."""
+
+    def get(self, name: str, default: str, /) -> str:
+        """A header's value."""
+
+
+def key_in(headers: Headers) -> str:
+    """The key that a request was made with, by the first header that carries one; empty without."""
+    authorization = headers.get("Authorization", "").strip()
+    scheme, _, token = authorization.partition(" ")
+    if authorization:
+        return token.strip() if scheme.lower() == "bearer" and token else authorization
+    return headers.get("X-Api-Key", "").strip() or headers.get("Api-Key", "").strip()
 
 
 def owner_of(key: str) -> str:

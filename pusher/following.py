@@ -7,6 +7,7 @@ import json
 from flask import Blueprint, Response, request
 
 from pusher.access import Access, Viewer
+from pusher.events import key_in
 from pusher.relay import Relay
 from pusher.streams import Streams, TooManyStreamsError
 
@@ -16,8 +17,7 @@ def blueprint(relay: Relay, access: Access, streams: Streams) -> Blueprint:
     views = Blueprint("following", __name__)
 
     def viewer() -> Viewer | None:
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        return access.viewer(given.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key", ""))
+        return access.viewer(key_in(request.headers))
 
     @views.get("/progress/<request_id>")
     def follow(request_id: str) -> Response:

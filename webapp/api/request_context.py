@@ -10,7 +10,7 @@ import uuid
 import structlog
 from flask import Flask, Response, g, request
 
-from pusher.events import owner_of
+from pusher.events import key_in, owner_of
 from webapp.telemetry.observer import Caller
 
 log = logging.getLogger("webapp.access")
@@ -69,8 +69,7 @@ def deadline() -> float:
 
 def caller(dialect: str) -> Caller:
     """Whose request the current one is, for those who watch it."""
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    key = given.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "")
+    key = key_in(request.headers)
     return Caller(request_id(), dialect, owner_of(key) if key else "")
 
 

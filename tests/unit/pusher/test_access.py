@@ -1,7 +1,7 @@
 import pytest
 
 from pusher.access import Access
-from pusher.events import owner_of
+from pusher.events import key_in, owner_of
 from pusher.rooms import room_for, rooms_of
 
 
@@ -47,3 +47,19 @@ def test_news_reaches_the_rooms_of_its_owner_and_of_operators_only():
     assert room_for("r", guarded.viewer("op")) in rooms
     assert room_for("r", guarded.viewer("k2")) not in rooms
     assert room_for("other", guarded.viewer("k1")) not in rooms
+
+
+@pytest.mark.parametrize(
+    ("headers", "key"),
+    [
+        ({}, ""),
+        ({"Authorization": "Bearer k"}, "k"),
+        ({"Authorization": "bearer  k "}, "k"),
+        ({"Authorization": "k"}, "k"),
+        ({"X-Api-Key": "k"}, "k"),
+        ({"Api-Key": "k"}, "k"),
+        ({"Authorization": "", "Api-Key": "k"}, "k"),
+    ],
+)
+def test_a_key_is_found_in_every_header_that_clients_use(headers, key):
+    assert key_in(headers) == key
