@@ -29,6 +29,9 @@ from webapp.settings import STOP_GRACE_S, Settings
 READY_TIMEOUT_S = 120.0
 POLL_S = 0.05
 
+PUSHER_PATIENCE_S = 5.0
+"""Nothing needs the pusher; but who reads that we are ready may open the dashboard."""
+
 _FIRST_REQUEST = json.dumps({"query": "is it ready", "documents": ["it is", "it is not"]}).encode()
 
 
@@ -66,6 +69,7 @@ def serve(settings: Settings) -> None:
     stop.forward_to(supervisord)
     try:
         if _wait_until_ready(settings, supervisord, stop):
+            _wait_for_pusher(settings, stop)
             _announce(settings)
         code = _wait_for_end(settings, supervisord, stop)
     finally:
@@ -164,6 +168,12 @@ def _wait_until_ready(settings: Settings, supervisord: subprocess.Popen[bytes], 
             raise SetupError(f"{failed} does not start; see {settings.log_dir / (failed + '.log')}")
         time.sleep(POLL_S)
     raise SetupError(f"the service was not ready within {READY_TIMEOUT_S:g} s; see {settings.log_dir}")
+
+
+def _wait_for_pusher(settings: Settings, stop: _StopSignals) -> None:
+    give_up = time.monotonic() + PUSHER_PATIENCE_S
+    while not settings.pusher_socket.exists() and time.monotonic() < give_up and not stop.asked:
+        time.sleep(POLL_S)
 
 
 def _rerank_works(settings: Settings) -> bool:
