@@ -2,6 +2,8 @@
 
 import uPlot from "uplot";
 
+import { withHoles } from "./store.js";
+
 const HEIGHT = 120;
 const SPAN_S = 300;
 
@@ -70,7 +72,8 @@ class Plot {
   }
 
   data() {
-    return [this.points.map((point) => point.t), ...this.series.map(([name]) => this.points.map((point) => point[name]))];
+    const points = withHoles(this.points);
+    return [points.map((point) => point.t), ...this.series.map(([name]) => points.map((point) => point[name] ?? null))];
   }
 
   fit() {

@@ -2,7 +2,8 @@
 
 export const MOST_POINTS = 300;
 export const MOST_RECENT = 80;
-export const DONE_STAYS_S = 1.2; // a full bar is seen before it goes
+export const DONE_STAYS_S = 1.2; // a full bar is seen before it goes,
+const SHORT_S = 1; // unless it was there for a moment only
 
 // Status of a request -> how it is told. What is not here is an error code of the API.
 export const STATUS = {
@@ -42,7 +43,7 @@ export function withDelta(state, delta) {
   for (const [key, run] of running) if (run.done && delta.at - run.done > DONE_STAYS_S) running.delete(key);
   for (const [key, status] of Object.entries(delta.ended ?? {})) {
     const run = running.get(key);
-    if (run && status === "ok") running.set(key, { ...run, scored: run.pairs, done: delta.at });
+    if (run && status === "ok" && delta.at - run.began > SHORT_S) running.set(key, { ...run, scored: run.pairs, done: delta.at });
     else running.delete(key);
   }
   const workers = new Map(state.workers);
@@ -57,6 +58,13 @@ export function withDelta(state, delta) {
     points: delta.point ? [...state.points, delta.point].slice(-MOST_POINTS) : state.points,
     counts: delta.counts,
   };
+}
+
+// Points with an empty one in every hole, so that no line is drawn over a time of which nothing is known.
+const HOLE_S = 3;
+
+export function withHoles(points) {
+  return points.flatMap((point, i) => (i && point.t - points[i - 1].t > HOLE_S ? [{ t: points[i - 1].t + 1 }, point] : [point]));
 }
 
 export function failed(request) {

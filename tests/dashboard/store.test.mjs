@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { empty, etaSeconds, fromSnapshot, lamps, withDelta } from "../../pusher/dashboard/store.js";
+import { empty, etaSeconds, fromSnapshot, lamps, withDelta, withHoles } from "../../pusher/dashboard/store.js";
 
 const snapshot = () => ({
   seq: 7, at: 100, counts: { running: 1 }, points: [], workers: [{ id: "w", state: "ready" }],
@@ -31,6 +31,15 @@ test("what ended leaves the running requests and leads the recent ones", () => {
   state = withDelta(state, { seq: 9, at: 103, counts: {} });
   assert.equal(state.running.size, 0);
   assert.equal(state.recent[0].key, "w/a");
+});
+
+test("what was running for a moment only leaves at once", () => {
+  const state = withDelta(fromSnapshot(snapshot()), { seq: 8, at: 99.5, counts: {}, ended: { "w/a": "ok" } });
+  assert.equal(state.running.size, 0);
+});
+
+test("a time of which nothing is known is a hole in the plots", () => {
+  assert.deepEqual(withHoles([{ t: 1 }, { t: 2 }, { t: 50, p50: 1 }]), [{ t: 1 }, { t: 2 }, { t: 3 }, { t: 50, p50: 1 }]);
 });
 
 test("what failed leaves the running requests at once", () => {

@@ -57,6 +57,7 @@ def test_a_slow_stream_misses_what_is_overtaken_and_gets_the_end():
         streams.push(Update("r", "me", running(scored)))
     assert '"scored":49' in next(events)
     streams.push(Update("r", "somebody else", running(99)))
+    assert streams._slots["r"][0].state == running(49)
     streams.push(Update("r", "me", {"id": "r", "status": "ok"}))
     assert list(events) == ['event: finished\ndata: {"id":"r","status":"ok"}\n\n']
     assert streams.count == 0

@@ -68,7 +68,10 @@ def test_deltas_are_numbered_without_gaps_and_a_snapshot_carries_the_last_number
 
 
 def test_nothing_new_is_no_delta():
-    relay, _ = relay_and_workers()
+    relay, workers = relay_and_workers()
+    workers.say(accepted(), progress(scored=7))
+    relay.tick(NOW)
+    workers.say(progress(scored=7))  # told again, but no further
     assert relay.tick(NOW + TICK_S) == ([], None)
 
 
