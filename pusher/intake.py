@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import gevent
 import zmq.green as zmq
@@ -52,6 +53,8 @@ class Intake:
         finally:
             socket.close()
             context.term()
+            if self._address.startswith("ipc://"):  # ZeroMQ leaves the file
+                Path(self._address.removeprefix("ipc://")).unlink(missing_ok=True)
 
     def take(self, message: bytes) -> None:
         """One message, whatever it holds."""

@@ -157,6 +157,7 @@ def test_rubbish_in_the_playground_gets_a_sentence(stack, chromium):
         opened.wait_for_selector("#problem:has-text('10001 documents')")
 
 
+@pytest.mark.slow
 def test_a_killed_pusher_is_back_and_the_page_whole_within_seconds(own_stack, chromium):
     with own_stack as stack, page(chromium) as opened:
         live(opened, stack)
@@ -178,6 +179,7 @@ def test_a_killed_pusher_is_back_and_the_page_whole_within_seconds(own_stack, ch
         running.join()
 
 
+@pytest.mark.slow
 def test_a_silent_pusher_is_told_to_the_user(own_stack, chromium):
     with own_stack as stack, page(chromium) as opened:
         live(opened, stack)
@@ -201,6 +203,7 @@ def test_without_its_packages_the_page_says_what_is_missing_and_the_playground_w
         opened.wait_for_selector("#ranked li")
 
 
+@pytest.mark.slow
 def test_with_keys_the_page_asks_for_one_and_shows_operators_everything(bert_settings, tmp_path, chromium):
     keys = {"api_keys": "first,second", "operator_keys": "boss"}
     with (

@@ -49,6 +49,7 @@ def test_kill_9_of_the_pusher_costs_200_reranks_nothing_and_it_comes_back(own_st
         assert max(with_death) < max(before) * 2 + 100
 
 
+@pytest.mark.slow
 def test_a_pusher_that_can_t_start_harms_nobody(tmp_path):
     """It is to listen where it can't."""
     stack = Stack(tmp_path / "s", engine="stub")
@@ -84,6 +85,7 @@ def follow(stack, request_id):
             timer.cancel()
 
 
+@pytest.mark.slow
 def test_draining_and_death_of_workers_are_told(tmp_path):
     import socketio
 
@@ -101,6 +103,7 @@ def test_draining_and_death_of_workers_are_told(tmp_path):
         client.disconnect()
 
 
+@pytest.mark.slow
 def test_events_can_be_turned_off(tmp_path):
     with Stack(tmp_path / "s", engine="stub", events="false") as stack:
         assert stack.rerank().status_code == 200
