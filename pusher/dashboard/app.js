@@ -62,7 +62,8 @@ function showConnection() {
   const [level, said] = stale ? ["warn", "No news"] : SAID[status];
   $("connection").dataset.level = level;
   setText($("connection").lastChild, said);
-  const text = stale ? `No news for ${Math.round(silence)} s: these figures are old.` : (BANNERS[status] ?? "");
+  const since = new Date(Date.now() - silence * 1000).toLocaleTimeString("en-GB");
+  const text = stale ? `No news since ${since}: these figures are old.` : (BANNERS[status] ?? "");
   setText($("banner"), text);
   $("banner").hidden = !text;
   $("banner").dataset.level = level;

@@ -14,6 +14,21 @@ export function show(state, now) {
   showRunning(state, now);
   showWorkers([...state.workers.values()]);
   showRecent(state, now);
+  showLost(state.counts);
+}
+
+const LOSSES = [
+  ["dropped_events", "event dropped by workers", "events dropped by workers"],
+  ["lost_frames", "frame lost", "frames lost"],
+  ["malformed", "malformed frame skipped", "malformed frames skipped"],
+  ["newer", "frame of a newer release skipped", "frames of a newer release skipped"],
+  ["ignored", "event over the limit ignored", "events over the limit ignored"],
+];
+
+function showLost(counts) {
+  const told = LOSSES.filter(([name]) => counts[name]).map(([name, one, many]) => `${format.count(counts[name])} ${counts[name] === 1 ? one : many}`);
+  $("lost").hidden = !told.length;
+  setText($("lost"), told.length ? `Not shown here: ${told.join(", ")}.` : "");
 }
 
 function showLamps(list) {

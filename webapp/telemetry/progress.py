@@ -50,11 +50,11 @@ class ProgressEvents:
         now = self._clock()
         pairs = _pairs(requests)
         running = _Running(caller, pairs, scored, now, now)
-        self._running[id(running)] = running
         query = " | ".join(request.query for request in requests)[:MOST_QUERY_CHARS] if self._with_text else ""
         self._publish(
             Accepted(id=caller.request_id, dialect=caller.dialect, owner=caller.owner, pairs=pairs, query=query)
         )
+        self._running[id(running)] = running
         return running
 
     def ended(self, token: object, outcomes: Sequence[RerankResult | RerankError]) -> None:
