@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import urllib.request
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import harness
@@ -20,11 +21,11 @@ import harness
 sys.path.insert(0, str(harness.ROOT))  # before this folder: the package `pusher` has this file's name
 
 import load
-from pusher_kit import cpu_s, flood, pusher_alone, rss_mb
+from pusher_kit import children, cpu_s, flood, pusher_alone, rss_mb
 
 RATE = 10_000
 FLOOD_S = 15
-PAIRS_OF_RUNS = 8
+PAIRS_OF_RUNS = 40
 
 
 def measure_flood() -> None:
@@ -123,42 +124,51 @@ def measure_clients() -> None:
             print(f"| {count} | {said[-2]} | {float(said[-1]):.2f} s |")
 
 
+def cpu_of(service: harness.Service) -> float:
+    """CPU seconds so far of a stack's workers and pusher."""
+    _, workers = service.pids()
+    (supervisord,) = children(service.process.pid)
+    pushers = [pid for pid in children(supervisord) if b"pusher" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return sum(cpu_s(pid) for pid in workers + pushers)
+
+
 def measure_cost(engine: str, bodies: list[bytes], concurrency: int, what: str) -> None:
     """Throughput with events on and off, run by run in turn: the machine's moods hit both."""
-    shares = []
     model = None if engine == "stub" else harness.minilm_cross_encoder()
     options = {"engine": engine} if engine == "stub" else {"precision": "fp32"}
     rates: dict[str, list[float]] = {"off": [], "on": []}
+    cpu = {"off": 0.0, "on": 0.0}
+    state_on = str(harness.STATE_DIR / "state-on")
     with (
         harness.service(model, **options, cache_mb=0, events="false") as off,
-        harness.service(
-            model, **options, cache_mb=0, events="true", state_dir=str(harness.STATE_DIR / "state-on")
-        ) as on,
+        harness.service(model, **options, cache_mb=0, events="true", state_dir=state_on) as on,
     ):
         for service in (off, on):
-            load.closed_loop(service.port, bodies[: len(bodies) // 4], concurrency)  # warm
+            load.closed_loop(service.port, bodies, concurrency)  # warm
         for turn in range(PAIRS_OF_RUNS):
-            both = {}
             for name, service in (("off", off), ("on", on))[:: 1 if turn % 2 else -1]:
-                both[name] = load.closed_loop(service.port, bodies, concurrency).rate
-                rates[name].append(both[name])
-            shares.append(both["on"] / both["off"] - 1)
-    error = statistics.stdev(shares) / len(shares) ** 0.5
+                before = cpu_of(service)
+                rates[name].append(load.closed_loop(service.port, bodies, concurrency).rate)
+                cpu[name] += cpu_of(service) - before
+    shares = [with_events / without - 1 for with_events, without in zip(rates["on"], rates["off"], strict=True)]
+    quartiles = statistics.quantiles(shares, n=4)
+    each_ms = {name: seconds / len(bodies) / PAIRS_OF_RUNS * 1000 for name, seconds in cpu.items()}
     print(
         f"| {what} | {statistics.median(rates['off']):,.1f} | {statistics.median(rates['on']):,.1f}"
-        f" | {statistics.median(shares):+.1%} | {statistics.mean(shares):+.1%} ± {error:.1%} |",
+        f" | {quartiles[1]:+.1%} ({quartiles[0]:+.1%} to {quartiles[2]:+.1%})"
+        f" | {each_ms['off']:.3f} | {each_ms['on']:.3f} |",
         flush=True,
     )
 
 
 def measure_costs() -> None:
-    print(f"\nRequests/s without and with events, {PAIRS_OF_RUNS} paired runs each\n")
-    print("| workload | off | on | median of the pairs | mean |")
-    print("|---|---|---|---|---|")
+    print(f"\nRequests/s without and with events, {PAIRS_OF_RUNS} paired runs each; CPU of workers and pusher\n")
+    print("| workload | off | on | median of the pairs (quartiles) | CPU ms a request, off | on |")
+    print("|---|---|---|---|---|---|")
     texts = harness.texts(20, mean_words=40, seed=3)
-    measure_cost("openvino", [harness.body(f"q{n}", texts) for n in range(24)], 4, "20 documents, concurrency 4")
+    measure_cost("openvino", [harness.body(f"q{n}", texts) for n in range(8)], 4, "20 documents, concurrency 4")
     texts = harness.texts(5, mean_words=20, seed=4)
-    bodies = [harness.body(f"q{n}", texts) for n in range(1500)]
+    bodies = [harness.body(f"q{n}", texts) for n in range(500)]
     measure_cost("stub", bodies, 8, "5 documents, no model, concurrency 8")
 
 
