@@ -39,7 +39,7 @@ class _OfRequest(_Event, frozen=True, kw_only=True):
 
 
 class Accepted(_OfRequest, frozen=True, kw_only=True, tag="accepted"):
-    """A request was admitted."""
+    """A request was admitted; not told of one that ended before the next frame."""
 
     query: str = ""
     """Empty unless RERANK_EVENTS_TEXT=1."""

@@ -230,7 +230,7 @@ def test_every_view_fits_a_phone_and_is_pictured(stack, chromium, scheme):
         live(opened, stack)
         stack.rerank(["x"] * 10_001)
         stack.rerank(documents(12), body={"top_k": 3})
-        running = [in_background(stack, f"nightly-{n}", 700) for n in range(2)]
+        running = [in_background(stack, f"nightly-{n}", 1200, words=300) for n in range(2)]
         opened.wait_for_selector("#running li >> nth=1")
         for width in (1240, 360):
             opened.set_viewport_size({"width": width, "height": 900 if width > 400 else 740})

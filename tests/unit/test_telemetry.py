@@ -35,11 +35,22 @@ def soon():
     return time.monotonic() + 30
 
 
-def test_a_request_is_accepted_and_finished_without_any_text(stub_rig):
+def test_a_request_that_runs_on_is_accepted_once():
+    said = []
+    events = ProgressEvents(said.append)
+    token = events.accepted(CALLER, [request()], lambda: 0)
+    events.tell_new()
+    events.tell_new()
+    assert said == [Accepted(id="req-1", dialect="native", owner="owner", pairs=3)]
+    events.ended(token, [])
+    events.tell_new()
+    assert [type(event) for event in said] == [Accepted, Finished]
+
+
+def test_a_short_request_is_told_by_its_end_without_any_text(stub_rig):
     said = []
     service_on(stub_rig, ProgressEvents(said.append)).rerank(request(), soon(), CALLER)
-    accepted, finished = said
-    assert accepted == Accepted(id="req-1", dialect="native", owner="owner", pairs=3)
+    (finished,) = said
     assert isinstance(finished, Finished)
     assert (finished.status, finished.pairs, finished.cached, finished.truncated) == ("ok", 3, 0, 0)
     assert finished.latency_ms > 0
@@ -105,7 +116,7 @@ def test_progress_counts_cached_pairs_and_never_goes_back():
         scored[0] = value
         now[0] += 2
         events.tick()
-    assert [event.scored for event in said[1:]] == [2, 2, 3]
+    assert [event.scored for event in said] == [2, 2, 3]
 
 
 def test_an_observer_that_fails_reaches_no_request(stub_rig, caplog):

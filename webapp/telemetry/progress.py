@@ -1,4 +1,7 @@
-"""Running requests -> events. Reads how far they are four times a second, so engine threads pay nothing for it."""
+"""Running requests -> events. Reads how far they are four times a second, so engine threads pay nothing for it.
+
+A request that ends before the next frame is told once, by its end: most are short, and this halves what they cost.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,7 @@ class _Running:
     began: float
     told: float
     told_scored: int = 0
+    query: str = ""
 
 
 class ProgressEvents:
@@ -44,17 +48,17 @@ class ProgressEvents:
         self._with_text = with_text
         self._clock = clock
         self._running: dict[int, _Running] = {}
+        self._new: dict[int, _Running] = {}
+        """Those whose admission is not told yet."""
 
     def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> _Running | None:
         """Requests were admitted together."""
         now = self._clock()
         pairs = _pairs(requests)
         running = _Running(caller, pairs, scored, now, now)
-        query = " | ".join(request.query for request in requests)[:MOST_QUERY_CHARS] if self._with_text else ""
-        self._publish(
-            Accepted(id=caller.request_id, dialect=caller.dialect, owner=caller.owner, pairs=pairs, query=query)
-        )
-        self._running[id(running)] = running
+        if self._with_text:
+            running.query = " | ".join(request.query for request in requests)[:MOST_QUERY_CHARS]
+        self._running[id(running)] = self._new[id(running)] = running
         return running
 
     def ended(self, token: object, outcomes: Sequence[RerankResult | RerankError]) -> None:
@@ -62,6 +66,8 @@ class ProgressEvents:
         if not isinstance(token, _Running):
             return
         self._running.pop(id(token), None)
+        if self._new.pop(id(token), None) and token.query:
+            self._tell_accepted(token)  # its end has no room for the query
         self._publish(_end_of(token, outcomes, (self._clock() - token.began) * 1000))
 
     def refused(self, caller: Caller, requests: Sequence[RerankRequest], error: RerankError) -> None:
@@ -74,6 +80,25 @@ class ProgressEvents:
                 owner=caller.owner,
                 pairs=_pairs(requests),
                 reason=reason,
+            )
+        )
+
+    def tell_new(self) -> None:
+        """Publish which requests were admitted since the last call, and still run."""
+        if self._new:
+            new, self._new = self._new, {}
+            for running in new.values():
+                self._tell_accepted(running)
+
+    def _tell_accepted(self, running: _Running) -> None:
+        caller = running.caller
+        self._publish(
+            Accepted(
+                id=caller.request_id,
+                dialect=caller.dialect,
+                owner=caller.owner,
+                pairs=running.pairs,
+                query=running.query,
             )
         )
 

@@ -57,6 +57,7 @@ class Reporter:
         self._hub_lag_s = max(self._hub_lag_s, now - self._expected)
         self._expected = now + FLUSH_S
         try:
+            self._progress.tell_new()
             if now >= self._next_progress:
                 self._next_progress = now + PROGRESS_S
                 self._progress.tick()
