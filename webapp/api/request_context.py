@@ -14,6 +14,9 @@ from werkzeug.exceptions import HTTPException
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.registry import dialect_of
 
+from pusher.events import owner_of
+from webapp.telemetry.observer import Caller
+
 log = logging.getLogger("webapp.access")
 
 _USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -83,6 +86,12 @@ def dialect() -> Dialect:
             body = b""
         known = g.dialect = dialect_of(Call(path=request.path.rstrip("/") or "/", headers=request.headers, body=body))
     return known
+
+
+def caller() -> Caller:
+    """Whose request the current one is, for those who watch it."""
+    key: str = g.get("api_key", "")
+    return Caller(request_id(), dialect().name, owner_of(key) if key else "")
 
 
 def note(**fields: object) -> None:
