@@ -11,10 +11,9 @@ import structlog
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
+from pusher.events import owner_of
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.registry import dialect_of
-
-from pusher.events import owner_of
 from webapp.telemetry.observer import Caller
 
 log = logging.getLogger("webapp.access")

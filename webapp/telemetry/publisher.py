@@ -1,6 +1,6 @@
 """Events -> the pusher, over ZeroMQ. Publishing appends to a bounded buffer; a greenlet sends it on, never blocking.
 
-PUSH and not PUB: it says when it is full or alone, so what is lost is counted (docs/adr/0010-progress-channel.md).
+PUSH and not PUB: it says when it is full or alone, so what is lost is counted (docs/adr/0009-progress-channel.md).
 """
 
 from __future__ import annotations
