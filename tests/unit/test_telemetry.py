@@ -28,7 +28,7 @@ def request(documents=("a", "b", "c"), query="topsecret"):
 def service_on(rig, observer, **changes):
     options = {"max_documents": 100, "admission": Admission(max_ongoing_requests=2), **changes}
     scoring = Scoring(scheduler=rig.scheduler, cache=None, artifact="stub", make_waiter=GeventWaiter)
-    return RerankService(model=StubEngine.info, scoring=scoring, observer=observer, **options)
+    return RerankService(model=StubEngine.info, scoring=scoring, texts=StubEngine().texts, observer=observer, **options)
 
 
 def soon():
