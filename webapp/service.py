@@ -106,7 +106,8 @@ class RerankService:
         Raises:
             RerankError: see `webapp.errors`; nothing is left behind in the queue.
         """
-        self._check_size(sum(len(request.documents) for request in requests))
+        if len(requests) > 1:  # each is checked by itself, too
+            self._check_size(sum(len(request.documents) for request in requests))
         results = []
         for outcome in self.rerank_many(requests, deadline, caller):
             if isinstance(outcome, RerankError):
