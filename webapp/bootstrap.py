@@ -114,6 +114,8 @@ def assemble(settings: Settings) -> Webapp:
         lock=concurrency.allocate_lock(),
         budget_tokens=settings.batch_tokens or engine.info.tuning.batch_tokens,
         threads=threads,
+        longest_pair_tokens=engine.info.max_length_tokens,
+        first_tokens_per_s=engine.info.tuning.tokens_per_s,
     )
     pool = EnginePool(engine, scheduler, threads=threads, start_thread=concurrency.start_native_thread)
     scoring = Scoring(
@@ -127,7 +129,12 @@ def assemble(settings: Settings) -> Webapp:
     service = RerankService(
         model=engine.info,
         scoring=scoring,
-        admission=Admission(max_ongoing_requests=settings.max_ongoing_requests),
+        admission=Admission(
+            max_ongoing_requests=settings.max_ongoing_requests,
+            max_queued_pairs=settings.max_queued_pairs,
+            max_queued_tokens=settings.max_queued_tokens,
+            queue=scheduler,
+        ),
         max_documents=settings.max_documents,
         texts=engine.texts,
         elsewhere=concurrency.Offload(),
@@ -144,6 +151,8 @@ def assemble(settings: Settings) -> Webapp:
             "max_documents": settings.max_documents,
             "max_body_bytes": settings.max_body_bytes,
             "max_ongoing_requests": settings.max_ongoing_requests,
+            "max_queued_pairs": settings.max_queued_pairs,
+            "max_queued_tokens": settings.max_queued_tokens,
             "request_timeout_s": settings.request_timeout_s,
         },
         api_keys=settings.api_key_list,

@@ -8,9 +8,10 @@ is never patched and serves native threads that wait for native threads or for t
 
 from __future__ import annotations
 
+import socket
 from _queue import SimpleQueue
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import gevent
 from gevent import monkey
@@ -29,6 +30,7 @@ __all__ = [
     "SimpleQueue",
     "Waiter",
     "allocate_lock",
+    "hung_up",
     "repeat",
     "spawn",
     "start_native_thread",
@@ -94,6 +96,21 @@ class Offload:
             self._pool = ThreadPool(1)
         result: T = self._pool.apply(run)
         return result
+
+
+def hung_up(connection: Any) -> bool:
+    """Whether the other side of a connection closed it, or its sending half; looks without waiting or reading.
+
+    Data that waits is a pipelined request: its sender is still there.
+    """
+    # gevent's own recv would wait for data, whatever the flags say; the kernel's socket below it doesn't.
+    kernel = getattr(connection, "_sock", connection)
+    try:
+        return bool(kernel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"")
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def spawn(run: Callable[[], None]) -> None:

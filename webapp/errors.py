@@ -6,6 +6,8 @@ succeed later. HTTP numbers are not here: `webapp.api.problems` alone knows them
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class RerankError(Exception):
     """Something the caller can be told about."""
@@ -13,11 +15,20 @@ class RerankError(Exception):
     code = "error"
     retryable = False
 
-    def __init__(self, message: str, *, field: str | None = None, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        retry_after_s: int | None = None,
+        figures: Mapping[str, float] | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.field = field
         self.retry_after_s = retry_after_s
+        self.figures = figures or {}
+        """What a program may want to know: `queued`, `limit`, `eta_s`, `scored`, `total`."""
 
 
 class InvalidRequestError(RerankError):
@@ -78,6 +89,13 @@ class DeadlineExceededError(RerankError):
     """The request's time was over before every pair was scored; its remaining work was given up."""
 
     code = "deadline_exceeded"
+    retryable = True
+
+
+class CancelledError(RerankError):
+    """The caller hung up; what was left of its work was given up. Nobody reads this but the log."""
+
+    code = "cancelled"
     retryable = True
 
 

@@ -1,12 +1,14 @@
 """Scores for one request's pairs: from the cache, from another request that is scoring them now, or from the engine.
 
 Laws: a pair is scored once, however often it is asked for; a request waits for pairs of another one but does not depend
-on it: if that one gives up, the rest is submitted anew. Runs on the hub's thread only, so it needs no lock.
+on it: pairs stay in the queue as long as one request wants them, and if they fail for one they are submitted anew for
+the others. Runs on the hub's thread only, so it needs no lock.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -16,13 +18,23 @@ import numpy as np
 from webapp.cache.keys import pair_keys
 from webapp.cache.memory import MemoryCache, PairScore
 from webapp.concurrency import Waiter
-from webapp.errors import DeadlineExceededError, RerankError, UnavailableError
+from webapp.errors import CancelledError, DeadlineExceededError, RerankError, UnavailableError
 from webapp.scheduling.scheduler import Scheduler
 from webapp.scheduling.ticket import Ticket
 from webapp.types import RerankRequest, Scored
 
+LOOK_S = 0.05
+"""How often a waiting request looks whether its caller is still there."""
 
-@dataclass(frozen=True, slots=True, eq=False)
+Gone = Callable[[], bool]
+"""Whether the caller hung up."""
+
+
+def _stays() -> bool:
+    return False
+
+
+@dataclass(slots=True, eq=False)
 class _Flight:
     """Pairs on their way through the scheduler; whoever wants one of them waits here."""
 
@@ -30,6 +42,13 @@ class _Flight:
     waiter: Waiter
     places: dict[Hashable, int]
     """Key -> index in the ticket."""
+    wanted_by: int = 1
+    """Requests that wait for it."""
+    landed: bool = False
+
+    @property
+    def ended(self) -> bool:
+        return self.ticket.error is not None or self.ticket.succeeded
 
     def scores(self) -> dict[Hashable, PairScore]:
         ticket = self.ticket
@@ -46,18 +65,25 @@ class Pending:
     """One a document; equal documents have equal keys."""
     found: dict[Hashable, PairScore]
     cached: int
+    deadline: float = math.inf
     own: _Flight | None = None
     borrowed: list[_Flight] = field(default_factory=list)
+    waits: bool = False
+    """Its flights count it among those who want them."""
+
+    @property
+    def flights(self) -> list[_Flight]:
+        """All that carry a pair of it."""
+        return [self.own, *self.borrowed] if self.own else self.borrowed
 
     @property
     def scored(self) -> int:
         """Documents whose scores are known by now; an estimate where flights carry more than this request asked for."""
-        flights = [self.own.ticket] if self.own else []
-        flights += [flight.ticket for flight in self.borrowed]
-        carried = sum(len(ticket.documents) for ticket in flights)
+        tickets = [flight.ticket for flight in self.flights]
+        carried = sum(len(ticket.documents) for ticket in tickets)
         if not carried:
             return len(self.keys)
-        done = sum(ticket.scored for ticket in flights)
+        done = sum(ticket.scored for ticket in tickets)
         return self.cached + (len(self.keys) - self.cached) * done // carried
 
 
@@ -81,44 +107,50 @@ class Scoring:
         self._flights: dict[Hashable, _Flight] = {}
         self._unique = itertools.count()
 
-    def begin(self, request: RerankRequest) -> Pending:
+    def begin(self, request: RerankRequest, deadline: float = math.inf) -> Pending:
         """Submit what neither the cache nor another request has.
+
+        Args:
+            request: what to score.
+            deadline: monotonic time after which nothing of it is scored.
 
         Raises:
             UnavailableError: the scheduler was closed.
         """
         if self.cache is None:
             keys: list[Hashable] = list(itertools.islice(self._unique, len(request.documents)))
-            pending = Pending(request, keys, {}, 0)
+            pending = Pending(request, keys, {}, 0, deadline)
         else:
             digests = pair_keys(self._artifact, request.query, request.documents)
             found = self.cache.get_many(digests)
-            pending = Pending(request, list(digests), found, sum(digest in found for digest in digests))
+            cached = sum(digest in found for digest in digests)
+            pending = Pending(request, list(digests), found, cached, deadline)
         self._launch(pending)
         return pending
 
-    def finish(self, pending: Pending, deadline: float) -> Scored | RerankError:
-        """Wait for every score of a request; leaves nothing of it in the queue, whatever happens."""
-        while pending.own or pending.borrowed:
-            own, borrowed = pending.own, pending.borrowed
+    def finish(self, pending: Pending, deadline: float, gone: Gone = _stays) -> Scored | RerankError:
+        """Wait for every score of a request; leaves nothing of it in the queue, whatever happens.
+
+        Args:
+            pending: from `begin`.
+            deadline: monotonic time at which the caller stops waiting.
+            gone: whether the caller hung up; asked while it waits.
+        """
+        while pending.flights:
+            own = pending.own
             try:
-                in_time = all(
-                    flight.waiter.wait(max(0.0, deadline - self._clock()))
-                    for flight in ([own] if own else []) + borrowed
-                )
+                stopped = self._wait(pending, deadline, gone)
             finally:
-                if own:
-                    self._land(own)
-            for flight in ([own] if own else []) + borrowed:
+                self.leave(pending)
+            for flight in pending.flights:
                 if flight.ticket.succeeded:
                     pending.found |= flight.scores()
-            if own and not own.ticket.succeeded and in_time:
-                return own.ticket.error or UnavailableError("the request was given up")
-            if not in_time:
-                scored = sum(key in pending.found for key in pending.keys) + (own.ticket.scored if own else 0)
-                return DeadlineExceededError(
-                    f"{min(scored, len(pending.keys))} of {len(pending.keys)} documents were scored in time"
-                )
+            if own and not stopped and not own.ticket.succeeded:
+                stopped = own.ticket.error or UnavailableError("the request was given up")
+            if isinstance(stopped, DeadlineExceededError):
+                return _too_late(pending)
+            if stopped:
+                return stopped
             self._launch(pending)  # what a borrowed flight failed to bring
         scores = [pending.found[key] for key in pending.keys]
         return Scored(
@@ -127,6 +159,26 @@ class Scoring:
             tokens=sum(score.tokens for score in scores),
             cached=pending.cached,
         )
+
+    def leave(self, pending: Pending) -> None:
+        """A request waits no longer; its pairs leave the queue unless another one wants them. Once or more."""
+        if not pending.waits:
+            return
+        pending.waits = False
+        for flight in pending.flights:
+            flight.wanted_by -= 1
+            if flight.ended or not flight.wanted_by:
+                self._land(flight)
+
+    def _wait(self, pending: Pending, deadline: float, gone: Gone) -> RerankError | None:
+        """Until all flights ended; else why not."""
+        for flight in pending.flights:
+            while not flight.waiter.wait(max(0.0, min(deadline - self._clock(), LOOK_S))):
+                if self._clock() >= deadline:
+                    return DeadlineExceededError("the time was over")
+                if gone():
+                    return CancelledError("the caller hung up")
+        return None
 
     def _launch(self, pending: Pending) -> None:
         """Submit the missing pairs that nobody is scoring, note the flights that carry the others."""
@@ -141,15 +193,38 @@ class Scoring:
         if alone:
             waiter = self._make_waiter()
             ticket = self._scheduler.submit(
-                pending.request.query, [missing[key] for key in alone], waiter.wake, priority=pending.request.priority
+                pending.request.query,
+                [missing[key] for key in alone],
+                waiter.wake,
+                priority=pending.request.priority,
+                deadline=pending.deadline,
             )
             pending.own = _Flight(ticket, waiter, {key: place for place, key in enumerate(alone)})
             self._flights |= dict.fromkeys(alone, pending.own)
+        for flight in pending.borrowed:
+            flight.wanted_by += 1
+            flight.ticket.deadline = max(flight.ticket.deadline, pending.deadline)
+        pending.waits = True
 
     def _land(self, flight: _Flight) -> None:
-        """The end of a flight: its scores are kept, or its pairs leave the queue."""
+        """The end of a flight: its scores are kept, or its pairs leave the queue. Once or more."""
+        if flight.landed:
+            return
+        flight.landed = True
         self._scheduler.cancel(flight.ticket, UnavailableError("the request was given up"))  # no effect when done
         for key in flight.places:
             del self._flights[key]
         if self.cache is not None and flight.ticket.succeeded:
             self.cache.put_many(flight.scores())
+
+
+def _too_late(pending: Pending) -> DeadlineExceededError:
+    """With what was done of the request."""
+    total = len(pending.keys)
+    scored = sum(key in pending.found for key in pending.keys)
+    if pending.own and not pending.own.ticket.succeeded:
+        scored += pending.own.ticket.scored
+    scored = min(scored, total)
+    return DeadlineExceededError(
+        f"{scored} of {total} documents were scored in time", figures={"scored": scored, "total": total}
+    )

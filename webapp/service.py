@@ -10,6 +10,8 @@ from typing import Any, Literal, Protocol
 
 from webapp.engine.base import Texts
 from webapp.errors import (
+    CancelledError,
+    DeadlineExceededError,
     EngineFailedError,
     InternalError,
     InvalidRequestError,
@@ -20,7 +22,7 @@ from webapp.errors import (
 from webapp.fitting import Fitted, collapse, fit
 from webapp.ranking import rank, to_scores
 from webapp.scheduling.admission import Admission
-from webapp.scoring import Pending, Scoring
+from webapp.scoring import Gone, Pending, Scoring
 from webapp.telemetry.observer import Caller, Observer, Silent
 from webapp.types import ModelInfo, RerankRequest, RerankResult, Scored
 
@@ -34,6 +36,10 @@ class Elsewhere(Protocol):
 
     def __call__(self, run: Callable[[], Any]) -> Any:
         """Wait for the result, let others work meanwhile."""
+
+
+def _stays() -> bool:
+    return False
 
 
 def _here(run: Callable[[], Any]) -> Any:
@@ -88,13 +94,32 @@ class RerankService:
         self._observer = observer or Silent()
         self._clock = clock
         self.state: State = "loading"
+        self._leaving = False
+
+    def check_room(self) -> None:
+        """Refuse what can't come in whatever it holds, before anything is read of it.
+
+        Raises:
+            OverloadedError, UnavailableError: nothing comes in now.
+        """
+        if self.state == "draining" and not self._leaving:
+            raise UnavailableError("the service is draining", retry_after_s=1)
+        self._admission.check()
+
+    def tell_refused(self, caller: Caller, error: RerankError) -> None:
+        """Somebody was refused before the request was read."""
+        self._observer.refused(caller, (), error)
 
     def rerank(self, request: RerankRequest, deadline: float, caller: Caller = NOBODY) -> RerankResult:
         """Score and order one request; see `rerank_all`."""
         return self.rerank_all([request], deadline, caller)[0]
 
     def rerank_all(
-        self, requests: Sequence[RerankRequest], deadline: float, caller: Caller = NOBODY
+        self,
+        requests: Sequence[RerankRequest],
+        deadline: float,
+        caller: Caller = NOBODY,
+        gone: Gone = _stays,
     ) -> list[RerankResult]:
         """Score and order the parts of what the caller sees as one request.
 
@@ -102,6 +127,7 @@ class RerankService:
             requests: what to rank.
             deadline: monotonic time at which the caller stops waiting.
             caller: whose request it is, for those who watch.
+            gone: whether the caller hung up.
 
         Raises:
             RerankError: see `webapp.errors`; nothing is left behind in the queue.
@@ -109,37 +135,46 @@ class RerankService:
         if len(requests) > 1:  # each is checked by itself, too
             self._check_size(sum(len(request.documents) for request in requests))
         results = []
-        for outcome in self.rerank_many(requests, deadline, caller):
+        for outcome in self.rerank_many(requests, deadline, caller, gone):
             if isinstance(outcome, RerankError):
                 raise outcome
             results.append(outcome)
         return results
 
     def rerank_many(
-        self, requests: Sequence[RerankRequest], deadline: float, caller: Caller = NOBODY
+        self,
+        requests: Sequence[RerankRequest],
+        deadline: float,
+        caller: Caller = NOBODY,
+        gone: Gone = _stays,
     ) -> list[RerankResult | RerankError]:
         """Score several requests together; each gets its own result or its own error, in the order given.
 
         Raises:
-            OverloadedError, UnavailableError: none of them was begun.
+            OverloadedError, UnavailableError, PayloadTooLargeError: none of them was begun.
         """
-        with contextlib.ExitStack() as place:
+        with contextlib.ExitStack() as held:
             try:
-                if self.state == "draining":
-                    raise UnavailableError("the service is draining", retry_after_s=1)
-                place.enter_context(self._admission.admit())
+                self.check_room()
+                place = held.enter_context(self._admission.admit(requests, deadline))
             except RerankError as error:
                 self._observer.refused(caller, requests, error)
                 raise
             # While the model loads, requests wait in the queue: a restart costs its callers a second, not an error.
             began = self._clock()
-            begun = [self._begin(request) for request in requests]
+            begun = [self._begin(request, deadline) for request in requests]
+            self._admission.queued(place)
             watched = self._observer.accepted(caller, requests, lambda: _scored(begun))
             outcomes: list[RerankResult | RerankError] = []
             try:
                 for request, each in zip(requests, begun, strict=True):
-                    outcomes.append(self._finish(request, each, began, deadline))
+                    outcomes.append(self._finish(request, each, began, deadline, gone))
+                    if isinstance(outcomes[-1], CancelledError):
+                        raise outcomes[-1]
             finally:
+                for each in begun:
+                    if isinstance(each, _Begun):
+                        self.scoring.leave(each.pending)
                 missing = len(requests) - len(outcomes)
                 self._observer.ended(watched, [*outcomes, *[InternalError("not finished")] * missing])
             return outcomes
@@ -159,12 +194,12 @@ class RerankService:
             message = f"holds {documents} documents, the limit is {self.max_documents}"
             raise InvalidRequestError(message, field="documents")
 
-    def _begin(self, request: RerankRequest) -> _Begun | RerankError:
+    def _begin(self, request: RerankRequest, deadline: float) -> _Begun | RerankError:
         try:
             self._check_size(len(request.documents))
             self.check_model(request.model)
             fitted = self.elsewhere(lambda: self._fit(request)) if request.fitting else None
-            return _Begun(self.scoring.begin(fitted.request if fitted else request), fitted)
+            return _Begun(self.scoring.begin(fitted.request if fitted else request, deadline), fitted)
         except RerankError as error:
             return error
 
@@ -178,13 +213,17 @@ class RerankService:
             raise EngineFailedError("the request could not be tokenised") from cause
 
     def _finish(
-        self, request: RerankRequest, begun: _Begun | RerankError, began: float, deadline: float
+        self, request: RerankRequest, begun: _Begun | RerankError, began: float, deadline: float, gone: Gone
     ) -> RerankResult | RerankError:
         if isinstance(begun, RerankError):
             return begun
-        scored = self.scoring.finish(begun.pending, deadline)
+        scored = self.scoring.finish(begun.pending, deadline, gone)
         if isinstance(scored, RerankError):
             return scored
+        if self._clock() >= deadline:  # the scores are in the cache for another try
+            total = len(scored.logits)
+            figures = {"scored": total, "total": total}
+            return DeadlineExceededError(f"all {total} documents were scored, too late", figures=figures)
         spans: list[tuple[int, int] | None] = []
         if begun.fitted:
             scored, spans = collapse(scored, begun.fitted)
@@ -223,6 +262,15 @@ class RerankService:
 
     def drain(self) -> None:
         """Admit nothing new; what is admitted finishes. Only sets a flag, so a signal handler may call it."""
+        self.state = "draining"
+
+    def leave(self) -> None:
+        """Another worker takes over: not ready from now on, but what still reaches us is answered.
+
+        The doors are closed by the server, connection by connection; a request that came through one before was
+        accepted, and refusing it would lose it. Only sets flags.
+        """
+        self._leaving = self.state != "draining"
         self.state = "draining"
 
     @property

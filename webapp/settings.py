@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from webapp.errors import SetupError
@@ -63,6 +63,12 @@ class Settings(BaseSettings):
     max_ongoing_requests: int = Field(
         default=512, ge=1, le=65_536, description="Requests at work in a worker; more are refused with 503."
     )
+    max_queued_pairs: int = Field(
+        default=50_000, ge=1, description="Documents that wait in a worker; requests beyond are refused with 503."
+    )
+    max_queued_tokens: int = Field(
+        default=16_000_000, ge=1, description="Tokens that wait in a worker, as far as is known; as above."
+    )
     max_documents: int = Field(default=10_000, ge=1, le=1_000_000, description="Documents a request may hold.")
     strict_model: bool = Field(
         default=False, description="Refuse requests that name another model than the one served."
@@ -90,6 +96,15 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "human"] = Field(
         default="auto", description="auto is human on a terminal, else json."
     )
+
+    @model_validator(mode="after")
+    def _largest_request_fits(self) -> Settings:
+        if self.max_queued_pairs < self.max_documents:
+            raise ValueError(
+                f"RERANK_MAX_QUEUED_PAIRS ({self.max_queued_pairs}) is below RERANK_MAX_DOCUMENTS"
+                f" ({self.max_documents}), so that the largest requests would never come in; raise it"
+            )
+        return self
 
     @field_validator("state_dir")
     @classmethod
@@ -158,6 +173,9 @@ def load_settings() -> Settings:
     except ValidationError as error:
         problems = []
         for problem in error.errors(include_url=False):
+            if not problem["loc"]:  # of several settings; the message names them
+                problems.append(problem["msg"].removeprefix("Value error, "))
+                continue
             name = "RERANK_" + "_".join(map(str, problem["loc"])).upper()
             problems.append(f"{name}: {problem['msg'].removeprefix('Value error, ')} (it is {problem['input']!r})")
         raise SetupError("; ".join(problems)) from error

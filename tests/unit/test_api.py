@@ -164,3 +164,20 @@ def test_openapi_describes_every_route_and_swagger_ui_needs_no_network(client):
         assert asset.removeprefix("/") in page
         with client.get(asset) as reply:
             assert reply.status_code == 200
+
+
+def test_a_refusal_says_how_full_the_service_is_and_reads_no_body(client, service):
+    service._admission.max_queued_pairs = 0
+    reply = client.post("/rerank", data=b'{"documents": [{"content": "broken"')
+    assert reply.status_code in {429, 503}
+    assert {"queued": 0, "limit": 0, "eta_s": 1.0}.items() <= reply.json.items()
+    assert 1 <= int(reply.headers["Retry-After"]) <= 30
+    native = client.post("/rerank", json=BODY)
+    assert native.status_code == 503
+    assert {"queued": 0, "limit": 0, "eta_s": 1.0}.items() <= native.json["error"].items()
+
+
+def test_a_request_that_could_never_fit_is_413_with_the_limit(client, service):
+    service._admission.max_queued_pairs = 2
+    reply = client.post("/rerank", json=BODY)
+    assert (reply.status_code, reply.json["error"]["limit"]) == (413, 2)

@@ -28,6 +28,7 @@ STATUS: dict[type[errors.RerankError], tuple[int, int, int]] = {
     errors.OverloadedError: (503, 429, 429),
     errors.UnavailableError: (503, 503, 503),
     errors.DeadlineExceededError: (504, 429, 429),
+    errors.CancelledError: (499, 499, 499),  # for our log, as nginx has it: nobody is there to read it
 }
 
 COLUMN: dict[Manners, int] = {"native": 0, "documents": 1, "tei": 2}

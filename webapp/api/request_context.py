@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
 import uuid
+from collections.abc import Callable
 
 import structlog
 from flask import Flask, Response, g, request
@@ -14,6 +16,8 @@ from werkzeug.exceptions import HTTPException
 from pusher.events import owner_of
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.registry import dialect_of
+from webapp.concurrency import hung_up
+from webapp.errors import InvalidRequestError
 from webapp.telemetry.observer import Caller
 
 log = logging.getLogger("webapp.access")
@@ -22,6 +26,10 @@ _USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 QUIET_PATHS = frozenset({"/health", "/ready", "/live", "/ping"})
 """Probes come every second; their access lines are debug."""
+
+
+TIMEOUT_HEADER = "X-Request-Timeout"
+"""Seconds after which the caller no longer wants an answer; the service's own limit is the most it gets."""
 
 
 def install(app: Flask, *, request_timeout_s: float) -> None:
@@ -33,6 +41,9 @@ def install(app: Flask, *, request_timeout_s: float) -> None:
         g.began = time.monotonic()
         g.deadline = g.began + request_timeout_s
         structlog.contextvars.bind_contextvars(request_id=g.request_id)
+        wanted = request.headers.get(TIMEOUT_HEADER)
+        if wanted is not None:
+            g.deadline = g.began + min(_seconds(wanted), request_timeout_s)
 
     def end(response: Response) -> Response:
         response.headers["X-Request-Id"] = request_id()
@@ -64,10 +75,10 @@ def request_id() -> str:
     return value
 
 
-def deadline() -> float:
-    """Monotonic time at which the current request is given up."""
-    value: float = g.deadline
-    return value
+def terms() -> tuple[float, Caller, Callable[[], bool]]:
+    """On what terms the current request is served: its deadline, its caller, and whether that hung up."""
+    connection = request.environ.get("gunicorn.socket")
+    return g.deadline, caller(), lambda: connection is not None and hung_up(connection)
 
 
 def speak(dialect: Dialect) -> None:
@@ -85,6 +96,16 @@ def dialect() -> Dialect:
             body = b""
         known = g.dialect = dialect_of(Call(path=request.path.rstrip("/") or "/", headers=request.headers, body=body))
     return known
+
+
+def _seconds(wanted: str) -> float:
+    try:
+        seconds = float(wanted)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise InvalidRequestError("must be a positive number of seconds", field=TIMEOUT_HEADER)
+    return seconds
 
 
 def caller() -> Caller:

@@ -21,6 +21,7 @@ def blueprint(service: RerankService) -> Blueprint:
     views = Blueprint("rerank", __name__)
 
     def rerank(model: str | None = None) -> Response:
+        _check_room(service)
         call = Call(
             path=request.path.rstrip("/") or "/",
             headers=request.headers,
@@ -33,7 +34,7 @@ def blueprint(service: RerankService) -> Blueprint:
         request_context.speak(dialect)
         requests = dialect.parse(call)
         request_context.note(dialect=dialect.name, documents=sum(len(each.documents) for each in requests))
-        results = service.rerank_all(requests, request_context.deadline(), request_context.caller())
+        results = service.rerank_all(requests, *request_context.terms())
         request_context.note(
             tokens=sum(result.tokens for result in results), cached=sum(result.cached for result in results)
         )
@@ -44,11 +45,21 @@ def blueprint(service: RerankService) -> Blueprint:
 
     @views.post("/rerank/batch")
     def rerank_batch() -> Response:
+        _check_room(service)
         items = native.parse_batch(request.get_data(cache=False))
         good = [item for item in items if not isinstance(item, RerankError)]
         request_context.note(requests=len(items), documents=sum(len(item.documents) for item in good))
-        outcomes = iter(service.rerank_many(good, request_context.deadline(), request_context.caller()))
+        outcomes = iter(service.rerank_many(good, *request_context.terms()))
         merged = [item if isinstance(item, RerankError) else next(outcomes) for item in items]
         return Response(native.dump_batch(merged), content_type="application/json")
 
     return views
+
+
+def _check_room(service: RerankService) -> None:
+    """A full service reads no further."""
+    try:
+        service.check_room()
+    except RerankError as error:
+        service.tell_refused(request_context.caller(), error)
+        raise

@@ -1,37 +1,201 @@
-"""Who may come in. Decided before any work is done, for a request as a whole."""
+"""Who may come in. Decided before any work is done, for a request as a whole.
+
+Laws:
+1. One step: what is asked for is checked and reserved together, so that no two requests take the same place.
+2. A request comes in whole or not at all; what is larger than a limit would never come in, and is told so.
+3. What of a request waits is counted once: by its reservation until it is in the scheduler's queue, by the queue then.
+   The queue knows better: it doesn't hold what the cache had, and counts tokens instead of characters.
+4. Who would be late is refused at once: waiting would cost both sides, and help neither.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
 
-from webapp.errors import OverloadedError
+from webapp.errors import OverloadedError, PayloadTooLargeError
+from webapp.scheduling.ticket import CHARS_PER_TOKEN, weigh
+from webapp.types import RerankRequest
+
+RETRY_AFTER_S = (1, 30)
+
+PASSED_BY_OLDEST = 4 / 3
+"""The oldest request leads every fourth plan, so what goes before a request takes that much longer."""
+
+
+class Queue(Protocol):
+    """What admission must know of the scheduler's queue."""
+
+    longest_chars: int
+
+    @property
+    def queued_pairs(self) -> int:
+        """Pairs admitted and not yet scored."""
+
+    @property
+    def queued_tokens(self) -> int:
+        """Padded tokens of those."""
+
+    @property
+    def tokens_per_s(self) -> float:
+        """How fast they are scored; 0 while nothing is known."""
+
+    def queued_tokens_before(self, tokens: int, priority: int) -> int:
+        """Tokens that go before a request of this size."""
+
+
+class EmptyQueue:
+    """Nothing waits, ever."""
+
+    longest_chars = sys.maxsize
+    queued_pairs = 0
+    queued_tokens = 0
+    tokens_per_s = 0.0
+
+    def queued_tokens_before(self, tokens: int, priority: int) -> int:
+        """None."""
+        del tokens, priority
+        return 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """What an admitted request has reserved."""
+
+    pairs: int
+    tokens: int
+    """An estimate."""
+    priority: int
 
 
 class Admission:
     """Counts requests at work in this process; called on the hub's thread only.
 
-    The limit lies below gunicorn's `worker_connections`: a full connection pool would hang new clients silently,
-    health checks among them, where this answers at once.
+    `max_ongoing_requests` lies below gunicorn's `worker_connections`: a full connection pool would hang new clients
+    silently, health checks among them, where this answers at once.
     """
 
-    def __init__(self, *, max_ongoing_requests: int) -> None:
+    def __init__(
+        self,
+        *,
+        max_ongoing_requests: int,
+        max_queued_pairs: int = sys.maxsize,
+        max_queued_tokens: int = sys.maxsize,
+        queue: Queue | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
         self.max_ongoing_requests = max_ongoing_requests
+        self.max_queued_pairs = max_queued_pairs
+        self.max_queued_tokens = max_queued_tokens
+        self._queue = queue or EmptyQueue()
+        self._clock = clock
+        self._uniform = uniform
+        self._arriving: set[Place] = set()
+        """Admitted, and not in the queue yet."""
         self.ongoing = 0
+        """Requests at work."""
 
-    @contextmanager
-    def admit(self) -> Iterator[None]:
-        """Hold a place for the length of a request.
+    def check(self) -> None:
+        """Refuse what can't come in whatever it holds; costs nothing, so it may go before parsing.
 
         Raises:
-            OverloadedError: every place is taken.
+            OverloadedError: there is no place for any request.
         """
         if self.ongoing >= self.max_ongoing_requests:
-            raise OverloadedError(
-                f"{self.ongoing} requests are at work, the limit is {self.max_ongoing_requests}", retry_after_s=1
-            )
+            raise self._full("requests are at work", self.ongoing, self.max_ongoing_requests)
+        if (pairs := self._waiting_pairs()) >= self.max_queued_pairs:
+            raise self._full("documents wait", pairs, self.max_queued_pairs)
+        if (tokens := self._waiting_tokens()) >= self.max_queued_tokens:
+            raise self._full("tokens wait", tokens, self.max_queued_tokens)
+
+    @contextmanager
+    def admit(self, requests: Sequence[RerankRequest] = (), deadline: float = math.inf) -> Iterator[Place]:
+        """Hold a place for the length of what the caller sees as one request.
+
+        Raises:
+            OverloadedError: there is no room for it now, or it would wait beyond its deadline.
+            PayloadTooLargeError: there will never be.
+        """
+        place = self._weigh(requests)
+        self._check_size(place)
+        self.check()
+        self._check_room(place)
+        self._check_time(place, deadline)
         self.ongoing += 1
+        self._arriving.add(place)
         try:
-            yield
+            yield place
         finally:
             self.ongoing -= 1
+            self._arriving.discard(place)
+
+    def queued(self, place: Place) -> None:
+        """Its pairs are in the queue, which counts them from now on."""
+        self._arriving.discard(place)
+
+    def _weigh(self, requests: Sequence[RerankRequest]) -> Place:
+        chars = sum(weigh(request.documents, self._queue.longest_chars) for request in requests)
+        return Place(
+            pairs=sum(len(request.documents) for request in requests),
+            tokens=chars // CHARS_PER_TOKEN,
+            priority=max((request.priority for request in requests), default=0),
+        )
+
+    def _waiting_pairs(self) -> int:
+        return self._queue.queued_pairs + sum(place.pairs for place in self._arriving)
+
+    def _waiting_tokens(self) -> int:
+        return self._queue.queued_tokens + sum(place.tokens for place in self._arriving)
+
+    def _check_size(self, place: Place) -> None:
+        for what, size, limit in (
+            ("documents", place.pairs, self.max_queued_pairs),
+            ("tokens", place.tokens, self.max_queued_tokens),
+        ):
+            if size > limit:
+                raise PayloadTooLargeError(
+                    f"the request holds {size} {what}, this service takes {limit} at a time; divide it",
+                    figures={"limit": limit},
+                )
+
+    def _check_room(self, place: Place) -> None:
+        if (pairs := self._waiting_pairs()) + place.pairs > self.max_queued_pairs:
+            raise self._full("documents wait", pairs, self.max_queued_pairs)
+        if (tokens := self._waiting_tokens()) + place.tokens > self.max_queued_tokens:
+            raise self._full("tokens wait", tokens, self.max_queued_tokens)
+
+    def _check_time(self, place: Place, deadline: float) -> None:
+        """Whether the queue can meet the deadline; what it has before this request, not what it has behind it."""
+        rate = self._queue.tokens_per_s
+        left_s = deadline - self._clock()
+        if not rate or self._waiting_tokens() / rate <= left_s:
+            return
+        before = self._queue.queued_tokens_before(place.tokens, place.priority) * PASSED_BY_OLDEST
+        if before / rate > left_s > 0:  # without time left it gets the answer that says so
+            raise self._refusal(
+                f"the queue takes {before / rate:.1f} s, the request has {left_s:.1f} s left",
+                queued=self._waiting_pairs(),
+                limit=self.max_queued_pairs,
+            )
+
+    def _full(self, what: str, queued: int, limit: int) -> OverloadedError:
+        return self._refusal(f"{queued} {what}, the limit is {limit}", queued=queued, limit=limit)
+
+    def _refusal(self, message: str, *, queued: int, limit: int) -> OverloadedError:
+        rate = self._queue.tokens_per_s
+        eta_s = self._waiting_tokens() / rate if rate else 1.0
+        least, most = RETRY_AFTER_S
+        # Jitter: who was refused together must not come back together.
+        wanted = math.ceil(eta_s * self._uniform(0.8, 1.2) + self._uniform(0, 1))
+        return OverloadedError(
+            message,
+            retry_after_s=min(max(wanted, least), most),
+            figures={"queued": queued, "limit": min(limit, 2**53), "eta_s": round(eta_s, 3)},
+        )

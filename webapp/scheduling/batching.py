@@ -72,6 +72,11 @@ def padded(length_tokens: int) -> int:
     return -(-length_tokens // LENGTH_STEP) * LENGTH_STEP
 
 
+def size_class(remaining_tokens: int, one_round_tokens: int) -> int:
+    """Requests of a smaller class go first: 0 for what one batch in every engine thread holds, then orders of two."""
+    return (remaining_tokens // one_round_tokens).bit_length()
+
+
 def plan_batch(
     tickets: Iterable[Ticket], *, passed_over: int, budget_tokens: int, threads: int
 ) -> TokeniseChunk | Batch | None:
@@ -92,7 +97,7 @@ def plan_batch(
     oldest = waiting[0]
     one_round_tokens = budget_tokens * threads
     # Stable: equals stay in order of arrival.
-    waiting.sort(key=lambda ticket: (ticket.priority, (ticket.remaining_tokens // one_round_tokens).bit_length()))
+    waiting.sort(key=lambda ticket: (ticket.priority, size_class(ticket.remaining_tokens, one_round_tokens)))
     if passed_over >= PASSED_OVER_LIMIT:
         waiting.remove(oldest)
         waiting.insert(0, oldest)

@@ -6,6 +6,9 @@ gevent or asyncio, so the same scheduler serves gunicorn, the command line and t
 
 from __future__ import annotations
 
+import math
+import sys
+import time
 from _queue import SimpleQueue
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -15,9 +18,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.errors import EngineFailedError, RerankError, UnavailableError
-from webapp.scheduling.batching import Batch, TokeniseChunk, padded, plan_batch
-from webapp.scheduling.ticket import Ticket
+from webapp.errors import DeadlineExceededError, EngineFailedError, RerankError, UnavailableError
+from webapp.scheduling.backlog import Backlog, BatchWork
+from webapp.scheduling.batching import TokeniseChunk, padded, plan_batch, size_class
+from webapp.scheduling.rate import Rate
+from webapp.scheduling.ticket import CHARS_PER_TOKEN, Ticket
 
 
 @dataclass(slots=True)
@@ -28,6 +33,8 @@ class Totals:
     batches: int = 0
     batch_tokens: int = 0
     """Padded."""
+    expired_pairs: int = 0
+    """Left the queue because their deadline passed."""
 
 
 class Scorer(Protocol):
@@ -48,8 +55,33 @@ class Scorer(Protocol):
 class Scheduler:
     """Queue of tickets. `submit` and `cancel` from anywhere, `step` from engine threads."""
 
-    def __init__(self, *, lock: AbstractContextManager[Any], budget_tokens: int, threads: int) -> None:
+    def __init__(
+        self,
+        *,
+        lock: AbstractContextManager[Any],
+        budget_tokens: int,
+        threads: int,
+        longest_pair_tokens: int = 0,
+        first_tokens_per_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start empty.
+
+        Args:
+            lock: native, never patched.
+            budget_tokens: cap on rows x longest of a batch.
+            threads: engine threads that will call `step`.
+            longest_pair_tokens: what is longer is cut, and costs no more; 0: unknown.
+            first_tokens_per_s: what is known of the speed before it is measured.
+            clock: monotonic seconds.
+        """
         self._lock = lock
+        self._clock = clock
+        self.longest_chars = longest_pair_tokens * CHARS_PER_TOKEN or sys.maxsize
+        self._rate = Rate(first_tokens_per_s)
+        self._backlog = Backlog()
+        self._next_deadline = math.inf
+        """None of the tickets expires before."""
         self.budget_tokens = budget_tokens
         self._threads = threads
         self._tickets: dict[int, Ticket] = {}
@@ -60,7 +92,15 @@ class Scheduler:
         self._closed = False
         self.totals = Totals()
 
-    def submit(self, query: str, documents: Sequence[str], on_done: Callable[[], None], *, priority: int = 0) -> Ticket:
+    def submit(
+        self,
+        query: str,
+        documents: Sequence[str],
+        on_done: Callable[[], None],
+        *,
+        priority: int = 0,
+        deadline: float = math.inf,
+    ) -> Ticket:
         """Queue a request.
 
         Args:
@@ -68,17 +108,24 @@ class Scheduler:
             documents: at least one.
             on_done: called once, from an engine thread or from `cancel`, when the ticket is done.
             priority: lower goes first.
+            deadline: what was not scored by then is not scored at all.
 
         Raises:
             UnavailableError: the scheduler was closed.
         """
-        ticket = Ticket(self._submitted, query, documents, on_done, priority)
+        ticket = Ticket(
+            self._submitted, query, documents, on_done, priority, deadline=deadline, longest_chars=self.longest_chars
+        )
         with self._lock:
             if self._closed:
                 raise UnavailableError("the service is stopping")
             ticket.number = self._submitted
             self._submitted += 1
+            if not self._tickets:
+                self._rate.resume(self._clock())
             self._tickets[ticket.number] = ticket
+            self._backlog.add(ticket)
+            self._next_deadline = min(self._next_deadline, deadline)
             self._wake_idle()
         return ticket
 
@@ -98,14 +145,30 @@ class Scheduler:
     @property
     def queued_pairs(self) -> int:
         """Pairs admitted and not yet scored."""
-        with self._lock:
-            return sum(len(ticket.documents) - ticket.scored for ticket in self._tickets.values())
+        return self._backlog.pairs
 
     @property
     def queued_tokens(self) -> int:
         """Padded tokens that wait for an engine thread; an estimate where documents are unread."""
+        return self._backlog.tokens
+
+    def queued_tokens_before(self, tokens: int, priority: int) -> int:
+        """Of those, what goes before a request of this size that comes now; see the laws of `batching`."""
+        own = self._size_class(tokens)
         with self._lock:
-            return sum(ticket.remaining_tokens for ticket in self._tickets.values())
+            return sum(
+                ticket.remaining_tokens
+                for ticket in self._tickets.values()
+                if (ticket.priority, self._size_class(ticket.remaining_tokens)) <= (priority, own)
+            )
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Measured while there is work; 0 while nothing is known."""
+        return self._rate.tokens_per_s
+
+    def _size_class(self, tokens: int) -> int:
+        return size_class(tokens, self.budget_tokens * self._threads)
 
     def step(self, scorer: Scorer) -> bool:
         """Wait for one piece of work and do it; False when the scheduler was closed.
@@ -127,11 +190,12 @@ class Scheduler:
                     self._finish(ticket, _engine_failed(cause))
         return True
 
-    def _next_work(self) -> TokeniseChunk | _BatchWork | None:
+    def _next_work(self) -> TokeniseChunk | BatchWork | None:
         while True:
             with self._lock:
                 if self._closed:
                     return None
+                self._expire()
                 plan = plan_batch(
                     self._tickets.values(),
                     passed_over=self._passed_over,
@@ -140,9 +204,19 @@ class Scheduler:
                 )
                 if plan is not None:
                     self._passed_over = 0 if plan.led_by_oldest else self._passed_over + 1
-                    return _take_chunk(plan) if isinstance(plan, TokeniseChunk) else _take_batch(plan)
+                    return self._backlog.take(plan)
                 self._idle += 1
             self._wake.get()
+
+    def _expire(self) -> None:
+        """Between batches: what is late leaves the queue."""
+        now = self._clock()
+        if now < self._next_deadline:
+            return
+        for ticket in [each for each in self._tickets.values() if each.deadline <= now]:
+            self.totals.expired_pairs += len(ticket.documents) - ticket.scored
+            self._finish(ticket, DeadlineExceededError("the time was over"))
+        self._next_deadline = min((ticket.deadline for ticket in self._tickets.values()), default=math.inf)
 
     def _wake_idle(self) -> None:
         while self._idle:
@@ -160,12 +234,15 @@ class Scheduler:
         ticket.lengths[chunk.start : chunk.stop] = lengths
         ticket.truncated[chunk.start : chunk.stop] = truncated
         with self._lock:
+            if ticket.number not in self._tickets:
+                return  # given up meanwhile
             for index, length in enumerate(lengths.tolist(), chunk.start):
                 ticket.ready.setdefault(padded(length), []).append(index)
                 ticket.ready_tokens += padded(length)
+                self._backlog.ready_tokens += padded(length)
             self._wake_idle()
 
-    def _score(self, scorer: Scorer, work: _BatchWork) -> None:
+    def _score(self, scorer: Scorer, work: BatchWork) -> None:
         pairs = [(ticket.encoded_query, ticket.token_ids[index]) for ticket, indexes in work.rows for index in indexes]
         logits = scorer.score(pairs, work.length)
         if logits.shape != (len(pairs),):
@@ -175,6 +252,7 @@ class Scheduler:
             self.totals.pairs += len(pairs)
             self.totals.batches += 1
             self.totals.batch_tokens += len(pairs) * work.length
+            self._rate.add(len(pairs) * work.length, self._clock())
             for ticket, indexes in work.rows:
                 part = logits[start : start + len(indexes)]
                 start += len(indexes)
@@ -183,6 +261,8 @@ class Scheduler:
                     continue
                 ticket.logits[indexes] = part
                 ticket.scored += len(indexes)
+                if ticket.number in self._tickets:
+                    self._backlog.pairs -= len(indexes)
                 for index in indexes:
                     ticket.token_ids[index] = None  # a large request gives its memory back as it goes
                 if ticket.scored == len(ticket.documents):
@@ -192,34 +272,8 @@ class Scheduler:
         """Take a ticket out of the queue and wake its waiter; once, under the lock."""
         if self._tickets.pop(ticket.number, None) is not None:
             ticket.error = error
+            self._backlog.remove(ticket)
             ticket.on_done()
-
-
-@dataclass(frozen=True, slots=True)
-class _BatchWork:
-    """A batch whose pairs are taken: which documents of which tickets, in the order of the rows."""
-
-    rows: tuple[tuple[Ticket, list[int]], ...]
-    length: int
-
-
-def _take_chunk(chunk: TokeniseChunk) -> TokeniseChunk:
-    ticket = chunk.ticket
-    ticket.unread = chunk.stop
-    ticket.unread_chars -= sum(len(text) for text in ticket.documents[chunk.start : chunk.stop])
-    return chunk
-
-
-def _take_batch(batch: Batch) -> _BatchWork:
-    rows = []
-    for pick in batch.picks:
-        waiting = pick.ticket.ready[pick.length]
-        rows.append((pick.ticket, waiting[-pick.count :]))
-        del waiting[-pick.count :]
-        if not waiting:
-            del pick.ticket.ready[pick.length]
-        pick.ticket.ready_tokens -= pick.count * pick.length
-    return _BatchWork(tuple(rows), batch.length)
 
 
 def _engine_failed(cause: Exception) -> EngineFailedError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,14 @@ from webapp.errors import RerankError
 CHARS_PER_TOKEN = 4
 """Rough size of a token, for work that is not tokenised yet."""
 
+PAIR_CHARS = 32
+"""What a pair takes beside its document: a query, special tokens, padding."""
+
+
+def weigh(documents: Iterable[str], longest_chars: int) -> int:
+    """Characters to be read of these documents, with what a pair takes beside."""
+    return sum([min(len(text), longest_chars) + PAIR_CHARS for text in documents])
+
 
 class Ticket:
     """A query, its documents, and how far they are.
@@ -22,11 +32,13 @@ class Ticket:
     """
 
     __slots__ = (
+        "deadline",
         "documents",
         "encoded_query",
         "error",
         "lengths",
         "logits",
+        "longest_chars",
         "number",
         "on_done",
         "priority",
@@ -41,12 +53,24 @@ class Ticket:
     )
 
     def __init__(
-        self, number: int, query: str, documents: Sequence[str], on_done: Callable[[], None], priority: int = 0
+        self,
+        number: int,
+        query: str,
+        documents: Sequence[str],
+        on_done: Callable[[], None],
+        priority: int = 0,
+        *,
+        deadline: float = math.inf,
+        longest_chars: int = sys.maxsize,
     ) -> None:
         self.number = number
         """Order of arrival."""
         self.priority = priority
         """Lower goes first."""
+        self.deadline = deadline
+        """Monotonic time after which none of its pairs is scored; may be put off by whoever else wants them."""
+        self.longest_chars = longest_chars
+        """What is read of a document, roughly; the rest is cut."""
         self.query = query
         self.documents = documents
         self.on_done = on_done
@@ -61,7 +85,7 @@ class Ticket:
         self.ready_tokens = 0
         self.unread = 0
         """The first document that nobody has begun to tokenise."""
-        self.unread_chars = sum(map(len, documents))
+        self.unread_chars = weigh(documents, longest_chars)
         self.scored = 0
         self.error: RerankError | None = None
 

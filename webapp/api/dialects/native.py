@@ -78,6 +78,11 @@ class ErrorDetail(msgspec.Struct, omit_defaults=True):
     message: str
     retryable: Annotated[bool, msgspec.Meta(description="Whether the same request may succeed later.")]
     field: Annotated[str | None, msgspec.Meta(description="The place in the request that is wrong.")] = None
+    queued: Annotated[int | None, msgspec.Meta(description="Of a refusal: what waits already.")] = None
+    limit: Annotated[int | None, msgspec.Meta(description="Of a refusal: how much may.")] = None
+    eta_s: Annotated[float | None, msgspec.Meta(description="Of a refusal: when the queue will be empty.")] = None
+    scored: Annotated[int | None, msgspec.Meta(description="Documents scored before the time was over.")] = None
+    total: Annotated[int | None, msgspec.Meta(description="Documents that were to be scored.")] = None
 
 
 class ErrorReply(msgspec.Struct):
@@ -201,7 +206,7 @@ def dump_error(error: RerankError, _status: int, request_id: str) -> bytes:
 def error_detail(error: RerankError) -> ErrorDetail:
     """The part of an error that a client may see."""
     message = f"{error.field}: {error.message}" if error.field else error.message
-    return ErrorDetail(error.code, message, error.retryable, error.field)
+    return ErrorDetail(error.code, message, error.retryable, error.field, **error.figures)  # type: ignore[arg-type]
 
 
 def _to_reply(result: RerankResult) -> RerankReply:

@@ -86,7 +86,7 @@ class DocumentsErrorDetail(msgspec.Struct):
     code: int | str
 
 
-class DocumentsError(msgspec.Struct):
+class DocumentsError(msgspec.Struct, omit_defaults=True):
     """An error in every place where a client of this family looks for it."""
 
     id: str
@@ -97,6 +97,11 @@ class DocumentsError(msgspec.Struct):
     code: Annotated[str, Meta(description="Stable across releases.")]
     retryable: bool
     request_id: str
+    queued: Annotated[int | None, Meta(description="Of a refusal: what waits already.")] = None
+    limit: Annotated[int | None, Meta(description="Of a refusal: how much may.")] = None
+    eta_s: Annotated[float | None, Meta(description="Of a refusal: when the queue will be empty.")] = None
+    scored: Annotated[int | None, Meta(description="Documents scored before the time was over.")] = None
+    total: Annotated[int | None, Meta(description="Documents that were to be scored.")] = None
 
 
 ERROR_TYPES = {
@@ -186,7 +191,17 @@ def dump_error(error: RerankError, status: int, request_id: str, *, code: int | 
     kind = ERROR_TYPES.get(status, "InternalServerError")
     detail = DocumentsErrorDetail(message, kind, error.field, status if code is None else code)
     return msgspec.json.encode(
-        DocumentsError(request_id, message, message, detail, status, error.code, error.retryable, request_id)
+        DocumentsError(
+            request_id,
+            message,
+            message,
+            detail,
+            status,
+            error.code,
+            error.retryable,
+            request_id,
+            **error.figures,  # type: ignore[arg-type]
+        )
     )
 
 
