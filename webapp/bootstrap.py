@@ -17,9 +17,12 @@ from webapp import concurrency
 from webapp.app import create_app
 from webapp.cache.memory import MemoryCache
 from webapp.engine.artifact import load_engine
+from webapp.engine.lexical_engine import lexical_scores
 from webapp.engine.pool import EnginePool
+from webapp.guard import EngineGuard
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.scheduler import Scheduler
+from webapp.scheduling.watchdog import Watchdog
 from webapp.scoring import Scoring
 from webapp.service import RerankService
 from webapp.settings import Settings
@@ -29,6 +32,9 @@ from webapp.telemetry.pulse import PulseMaker, Vitals
 from webapp.telemetry.reporter import Reporter
 
 WARM_UP_TIMEOUT_S = 60.0
+
+WATCH_S = 1.0
+"""How often the engine threads are looked after."""
 
 WARM_UP_DOCUMENTS = (
     "ready",
@@ -44,13 +50,17 @@ class Webapp:
     service: RerankService
     scheduler: Scheduler
     pool: EnginePool
+    watchdog: Watchdog
     reporter: Reporter | None = None
 
-    def start(self, on_started: Callable[[float | Exception], None]) -> None:
+    def start(
+        self, on_started: Callable[[float | Exception], None], on_fault: Callable[[str], None] = lambda _: None
+    ) -> None:
         """Begin to serve; returns at once, the model compiles on a native thread.
 
         Args:
             on_started: told the seconds it took, or what went wrong; called on the thread that called `start`'s hub.
+            on_fault: told in words that this process can't go on; `/ready` says 503 by then.
         """
         if self.reporter is not None:
             self.reporter.start(concurrency.repeat)
@@ -74,7 +84,13 @@ class Webapp:
                 self.service.mark_ready()
                 if self.reporter is not None:
                     self.reporter.tell("ready")
+                concurrency.repeat(WATCH_S, watch)
             on_started(result)
+
+        def watch() -> None:
+            if fault := self.watchdog.fault():
+                self.drain()
+                on_fault(fault)
 
         concurrency.start_native_thread(boot, ())
         concurrency.spawn(report)
@@ -90,6 +106,12 @@ class Webapp:
     def drain(self) -> None:
         """Admit nothing new. Only sets flags, so a signal handler may call it."""
         self.service.drain()
+        if self.reporter is not None:
+            self.reporter.tell("draining")
+
+    def leave(self) -> None:
+        """Another worker takes over: not ready, but what still reaches us is answered. As above."""
+        self.service.leave()
         if self.reporter is not None:
             self.reporter.tell("draining")
 
@@ -139,6 +161,7 @@ def assemble(settings: Settings) -> Webapp:
         texts=engine.texts,
         elsewhere=concurrency.Offload(),
         strict_model=settings.strict_model,
+        guard=EngineGuard(degraded=settings.degraded, lexical=lexical_scores),
         observer=Guarded(progress) if settings.events else None,
     )
     pulse = PulseMaker(lambda: _vitals(service, scheduler))
@@ -157,7 +180,8 @@ def assemble(settings: Settings) -> Webapp:
         },
         api_keys=settings.api_key_list,
     )
-    return Webapp(app, service, scheduler, pool, reporter)
+    watchdog = Watchdog(scheduler, pool, stall_s=settings.engine_stall_s)
+    return Webapp(app, service, scheduler, pool, watchdog, reporter)
 
 
 def _vitals(service: RerankService, scheduler: Scheduler) -> Vitals:
@@ -173,4 +197,6 @@ def _vitals(service: RerankService, scheduler: Scheduler) -> Vitals:
         budget_tokens=scheduler.budget_tokens,
         cache_hits=cache.hits if cache else 0,
         cache_misses=cache.misses if cache else 0,
+        breaker=service.breaker,
+        degraded=service.breaker != "closed",
     )

@@ -40,6 +40,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_run)
 
+    command = commands.add_parser("drain", help="take a running stack out of service; nothing admitted is lost")
+    command.add_argument(
+        "--notice-s", type=float, default=5.0, metavar="S", help="how long /ready says 503 first (default 5)"
+    )
+    command.set_defaults(run=_drain)
+
     command = commands.add_parser("prepare", help="fetch, convert and check the model")
     command.add_argument("--again", action="store_true", help="even if it is prepared, as after the hub came back")
     command.add_argument(
@@ -56,6 +62,12 @@ def _serve(_chosen: argparse.Namespace) -> None:
     from webapp.stack import serve  # noqa: PLC0415 - each command loads what it needs
 
     serve(load_settings())
+
+
+def _drain(chosen: argparse.Namespace) -> None:
+    from webapp.draining import drain  # noqa: PLC0415
+
+    drain(load_settings(), notice_s=chosen.notice_s, say=lambda line: print(line, flush=True))
 
 
 def _prepare(chosen: argparse.Namespace) -> None:

@@ -107,6 +107,17 @@ def collapse(scored: Scored, fitted: Fitted) -> tuple[Scored, list[tuple[int, in
     return replace(scored, logits=scored.logits[best], truncated=truncated), spans
 
 
+def too_long(request: RerankRequest, scored: Scored, texts: Texts, *, max_length_tokens: int) -> InvalidRequestError:
+    """Names the first document that the model could not read whole, and its length."""
+    index = int(scored.truncated.argmax())
+    together = [request.documents[index], *([request.query] if texts.query_takes_room else [])]
+    tokens = sum(len(texts.offsets(text)) for text in together) + texts.special_tokens
+    return InvalidRequestError(
+        f"must have at most {max_length_tokens} tokens with its query, it has {tokens}; the request forbids to cut it",
+        field=f"documents[{index}]",
+    )
+
+
 def _asks_for_more(wish: Fitting, max_length_tokens: int) -> bool:
     """Whether the engine, which cuts ends off at the model's limit, would not do by itself."""
     limits = (wish.max_query_tokens, wish.max_document_tokens, wish.max_pair_tokens)

@@ -30,7 +30,8 @@ Gone = Callable[[], bool]
 """Whether the caller hung up."""
 
 
-def _stays() -> bool:
+def stays() -> bool:
+    """Nobody ever hangs up."""
     return False
 
 
@@ -128,7 +129,7 @@ class Scoring:
         self._launch(pending)
         return pending
 
-    def finish(self, pending: Pending, deadline: float, gone: Gone = _stays) -> Scored | RerankError:
+    def finish(self, pending: Pending, deadline: float, gone: Gone = stays) -> Scored | RerankError:
         """Wait for every score of a request; leaves nothing of it in the queue, whatever happens.
 
         Args:

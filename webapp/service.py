@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from webapp.engine.base import Texts
 from webapp.errors import (
     CancelledError,
@@ -19,12 +22,14 @@ from webapp.errors import (
     RerankError,
     UnavailableError,
 )
-from webapp.fitting import Fitted, collapse, fit
+from webapp.fitting import Fitted, collapse, fit, too_long
+from webapp.guard import EngineGuard, lexical_result
 from webapp.ranking import rank, to_scores
 from webapp.scheduling.admission import Admission
-from webapp.scoring import Gone, Pending, Scoring
+from webapp.scheduling.breaker import State as BreakerState
+from webapp.scoring import Gone, Pending, Scoring, stays
 from webapp.telemetry.observer import Caller, Observer, Silent
-from webapp.types import ModelInfo, RerankRequest, RerankResult, Scored
+from webapp.types import ModelInfo, RerankRequest, RerankResult
 
 State = Literal["loading", "ready", "draining"]
 
@@ -38,10 +43,6 @@ class Elsewhere(Protocol):
         """Wait for the result, let others work meanwhile."""
 
 
-def _stays() -> bool:
-    return False
-
-
 def _here(run: Callable[[], Any]) -> Any:
     return run()
 
@@ -52,6 +53,13 @@ class _Begun:
 
     pending: Pending
     fitted: Fitted | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Lexical:
+    """A request whose scores are those of the lexical engine."""
+
+    scores: NDArray[np.float32]
 
 
 class RerankService:
@@ -67,6 +75,7 @@ class RerankService:
         texts: Texts,
         elsewhere: Elsewhere = _here,
         strict_model: bool = False,
+        guard: EngineGuard | None = None,
         observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -80,6 +89,7 @@ class RerankService:
             texts: the engine's tokenizer.
             elsewhere: where long texts are tokenised when a request wants them cut or divided.
             strict_model: whether a request that names another model is refused.
+            guard: stands before the engine.
             observer: told what happens.
             clock: monotonic seconds.
         """
@@ -91,6 +101,7 @@ class RerankService:
         self.max_ongoing_requests = admission.max_ongoing_requests
         self._admission = admission
         self._strict_model = strict_model
+        self._guard = guard or EngineGuard()
         self._observer = observer or Silent()
         self._clock = clock
         self.state: State = "loading"
@@ -119,7 +130,7 @@ class RerankService:
         requests: Sequence[RerankRequest],
         deadline: float,
         caller: Caller = NOBODY,
-        gone: Gone = _stays,
+        gone: Gone = stays,
     ) -> list[RerankResult]:
         """Score and order the parts of what the caller sees as one request.
 
@@ -146,7 +157,7 @@ class RerankService:
         requests: Sequence[RerankRequest],
         deadline: float,
         caller: Caller = NOBODY,
-        gone: Gone = _stays,
+        gone: Gone = stays,
     ) -> list[RerankResult | RerankError]:
         """Score several requests together; each gets its own result or its own error, in the order given.
 
@@ -162,11 +173,12 @@ class RerankService:
                 raise
             # While the model loads, requests wait in the queue: a restart costs its callers a second, not an error.
             began = self._clock()
-            begun = [self._begin(request, deadline) for request in requests]
-            self._admission.queued(place)
+            begun: list[_Begun | _Lexical | RerankError] = []
             watched = self._observer.accepted(caller, requests, lambda: _scored(begun))
             outcomes: list[RerankResult | RerankError] = []
             try:
+                begun.extend(self._begin(request, deadline) for request in requests)  # one by one, should one raise
+                self._admission.queued(place)
                 for request, each in zip(requests, begun, strict=True):
                     outcomes.append(self._finish(request, each, began, deadline, gone))
                     if isinstance(outcomes[-1], CancelledError):
@@ -194,10 +206,12 @@ class RerankService:
             message = f"holds {documents} documents, the limit is {self.max_documents}"
             raise InvalidRequestError(message, field="documents")
 
-    def _begin(self, request: RerankRequest, deadline: float) -> _Begun | RerankError:
+    def _begin(self, request: RerankRequest, deadline: float) -> _Begun | _Lexical | RerankError:
         try:
             self._check_size(len(request.documents))
             self.check_model(request.model)
+            if instead := self._guard.instead(request):
+                return _Lexical(self.elsewhere(instead))
             fitted = self.elsewhere(lambda: self._fit(request)) if request.fitting else None
             return _Begun(self.scoring.begin(fitted.request if fitted else request, deadline), fitted)
         except RerankError as error:
@@ -213,11 +227,14 @@ class RerankService:
             raise EngineFailedError("the request could not be tokenised") from cause
 
     def _finish(
-        self, request: RerankRequest, begun: _Begun | RerankError, began: float, deadline: float, gone: Gone
+        self, request: RerankRequest, begun: _Begun | _Lexical | RerankError, began: float, deadline: float, gone: Gone
     ) -> RerankResult | RerankError:
         if isinstance(begun, RerankError):
             return begun
+        if isinstance(begun, _Lexical):
+            return lexical_result(request, begun.scores, (self._clock() - began) * 1000)
         scored = self.scoring.finish(begun.pending, deadline, gone)
+        self._guard.note(scored)
         if isinstance(scored, RerankError):
             return scored
         if self._clock() >= deadline:  # the scores are in the cache for another try
@@ -228,7 +245,10 @@ class RerankService:
         if begun.fitted:
             scored, spans = collapse(scored, begun.fitted)
         elif request.fitting and request.fitting.strict and scored.truncated.any():
-            return self._too_long(request, scored)
+            error: InvalidRequestError = self.elsewhere(
+                lambda: too_long(request, scored, self.texts, max_length_tokens=self.model.max_length_tokens)
+            )
+            return error
         order = rank(scored.logits, request.top_n)
         scores = to_scores(scored.logits[order], self.model.score_scale, raw=request.raw_scores)
         places = order.tolist()
@@ -242,17 +262,6 @@ class RerankService:
             model=self.model.model,
             latency_ms=(self._clock() - began) * 1000,
             spans=[spans[index] for index in places] if any(spans) else (),
-        )
-
-    def _too_long(self, request: RerankRequest, scored: Scored) -> InvalidRequestError:
-        """Names the first document that the model could not read whole, and its length."""
-        index = int(scored.truncated.argmax())
-        together = [request.documents[index], *([request.query] if self.texts.query_takes_room else [])]
-        tokens = self.elsewhere(lambda: sum(len(self.texts.offsets(text)) for text in together))
-        return InvalidRequestError(
-            f"must have at most {self.model.max_length_tokens} tokens with its query, it has"
-            f" {tokens + self.texts.special_tokens}; the request forbids to cut it",
-            field=f"documents[{index}]",
         )
 
     def mark_ready(self) -> None:
@@ -274,10 +283,15 @@ class RerankService:
         self.state = "draining"
 
     @property
+    def breaker(self) -> BreakerState:
+        """closed, open or half_open."""
+        return self._guard.breaker.state
+
+    @property
     def ongoing(self) -> int:
         """Requests at work."""
         return self._admission.ongoing
 
 
-def _scored(begun: Sequence[_Begun | RerankError]) -> int:
+def _scored(begun: Sequence[_Begun | _Lexical | RerankError]) -> int:
     return sum(each.pending.scored for each in begun if isinstance(each, _Begun))

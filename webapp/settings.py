@@ -69,6 +69,13 @@ class Settings(BaseSettings):
     max_queued_tokens: int = Field(
         default=16_000_000, ge=1, description="Tokens that wait in a worker, as far as is known; as above."
     )
+    degraded: Literal["refuse", "lexical"] = Field(
+        default="refuse",
+        description="While the model fails: refuse with 503, or rank by BM25 and say so in the reply.",
+    )
+    engine_stall_s: float = Field(
+        default=60, ge=1, le=3600, description="An engine thread at one batch for longer hangs: the worker is replaced."
+    )
     max_documents: int = Field(default=10_000, ge=1, le=1_000_000, description="Documents a request may hold.")
     strict_model: bool = Field(
         default=False, description="Refuse requests that name another model than the one served."

@@ -125,11 +125,14 @@ def _make_private(directory: Path) -> None:
 
 
 def _lock(path: Path) -> IO[str]:
-    file = path.open("w")
+    file = path.open("a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise SetupError(f"another service runs in {path.parent.parent}; stop it, or set RERANK_STATE_DIR") from error
+    file.truncate(0)
+    file.write(str(os.getpid()))  # for `reranking drain`
+    file.flush()
     return file
 
 

@@ -94,6 +94,8 @@ class RerankResult:
     latency_ms: float
     spans: Sequence[tuple[int, int] | None] = ()
     """Empty, or one for each entry of `order`: the characters of the window that counted, None for an undivided one."""
+    degraded: bool = False
+    """The scores come from the lexical engine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 BOOT_FAILED = 3
 """gunicorn's WORKER_BOOT_ERROR: the master gives up, and supervisor says so, instead of forking in a loop."""
+
+
+ENGINE_LOST = 1
+"""Any code but gunicorn's own two: the master forks another worker."""
 
 
 class HeadWithBody:
@@ -73,7 +78,7 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
 
     def run(self) -> None:
         """Start the engine beside the server, and end it after."""
-        self.webapp.start(self._started)
+        self.webapp.start(self._started, self._broken)
         try:
             super().run()
         finally:
@@ -112,12 +117,25 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
                     connection.shutdown(socket.SHUT_RDWR)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """TERM: not ready from now on; admitted requests finish."""
-        self.webapp.drain()
+        """TERM: not ready from now on; whatever still comes through our connections is answered, and closes them.
+
+        gunicorn closes the door up to a second later. Who came in until then was accepted, as far as nginx knows.
+        """
+        self.webapp.leave()
         super().handle_exit(sig, frame)
+
+    def init_signals(self) -> None:
+        """USR2, from `reranking drain`: refuse what comes from now on. TERM follows once balancers have noticed."""
+        super().init_signals()
+        signal.signal(signal.SIGUSR2, lambda *_: self.webapp.drain())
 
     def _started(self, result: float | Exception) -> None:
         if isinstance(result, Exception):
             self.log.critical("the engine did not start", exc_info=result)
             os._exit(BOOT_FAILED)  # from a greenlet, sys.exit would end only that
         self.log.info("ready after %.2f s", result)
+
+    def _broken(self, fault: str) -> None:
+        """The engine can't go on here. nginx gives what is unanswered to the worker that the master forks next."""
+        self.log.critical("%s; this worker ends", fault)
+        os._exit(ENGINE_LOST)

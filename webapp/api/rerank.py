@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from flask import Blueprint, Response, request
 
@@ -12,6 +13,7 @@ from webapp.api.dialects.base import Call
 from webapp.api.dialects.registry import DIALECTS, dialect_of
 from webapp.errors import RerankError
 from webapp.service import RerankService
+from webapp.types import RerankResult
 
 PATHS = sorted({path for dialect in DIALECTS for path in dialect.paths})
 
@@ -38,7 +40,7 @@ def blueprint(service: RerankService) -> Blueprint:
         request_context.note(
             tokens=sum(result.tokens for result in results), cached=sum(result.cached for result in results)
         )
-        return Response(dialect.dump(results, call), content_type="application/json")
+        return _reply(dialect.dump(results, call), results)
 
     for path in PATHS:
         views.add_url_rule(path.replace("{model}", "<path:model>"), view_func=rerank, methods=["POST"])
@@ -51,9 +53,16 @@ def blueprint(service: RerankService) -> Blueprint:
         request_context.note(requests=len(items), documents=sum(len(item.documents) for item in good))
         outcomes = iter(service.rerank_many(good, *request_context.terms()))
         merged = [item if isinstance(item, RerankError) else next(outcomes) for item in items]
-        return Response(native.dump_batch(merged), content_type="application/json")
+        return _reply(native.dump_batch(merged), [each for each in merged if isinstance(each, RerankResult)])
 
     return views
+
+
+def _reply(body: bytes, results: Sequence[RerankResult]) -> Response:
+    response = Response(body, content_type="application/json")
+    if any(result.degraded for result in results):
+        response.headers["X-Rerank-Degraded"] = "lexical"
+    return response
 
 
 def _check_room(service: RerankService) -> None:

@@ -23,6 +23,8 @@ class EnginePool:
         self._source = source
         self._threads = threads
         self._start_thread = start_thread
+        self.died = 0
+        """Threads that ended though there was work to come."""
 
     def start(self) -> None:
         """Compile the model in the calling thread, then start the threads. After the fork, never before."""
@@ -36,8 +38,12 @@ class EnginePool:
             self._start_thread(self._run, (session,))
 
     def _run(self, session: Session) -> None:
-        while self._source.step(session):
-            pass
+        goes_on = True
+        try:
+            while goes_on:
+                goes_on = self._source.step(session)
+        finally:
+            self.died += goes_on
 
 
 def _first_score(session: Session) -> None:

@@ -10,6 +10,7 @@ import math
 import sys
 import time
 from _queue import SimpleQueue
+from _thread import get_ident
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -85,6 +86,8 @@ class Scheduler:
         self.budget_tokens = budget_tokens
         self._threads = threads
         self._tickets: dict[int, Ticket] = {}
+        self._at_work: dict[int, float] = {}
+        """Engine thread -> when it began what it has in hand. Each writes its own place."""
         self._submitted = 0
         self._passed_over = 0
         self._idle = 0
@@ -178,6 +181,8 @@ class Scheduler:
         work = self._next_work()
         if work is None:
             return False
+        thread = get_ident()
+        self._at_work[thread] = self._clock()
         try:
             if isinstance(work, TokeniseChunk):
                 self._tokenise(scorer, work)
@@ -188,7 +193,12 @@ class Scheduler:
             with self._lock:
                 for ticket in tickets:
                     self._finish(ticket, _engine_failed(cause))
+        del self._at_work[thread]
         return True
+
+    def longest_step_s(self) -> float:
+        """For how long an engine thread has been at the piece of work it has in hand; 0 when none has any."""
+        return max((self._clock() - began for began in list(self._at_work.values())), default=0.0)
 
     def _next_work(self) -> TokeniseChunk | BatchWork | None:
         while True:

@@ -148,7 +148,7 @@ def _end_of(running: _Running, outcomes: Sequence[RerankResult | RerankError], l
         latency_ms=latency_ms,
         truncated=sum(sum(result.truncated) for result in results),
         cached=sum(result.cached for result in results),
-        degraded=any(getattr(result, "degraded", False) for result in results),
+        degraded=any(result.degraded for result in results),
     )
 
 

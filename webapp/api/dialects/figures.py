@@ -39,7 +39,7 @@ def units(result: RerankResult) -> int:
 
 def model(result: RerankResult) -> str:
     """The model that the caller named, else the one that is served."""
-    return result.request.model or result.model
+    return result.model if result.degraded else result.request.model or result.model
 
 
 def meta(result: RerankResult, version: str) -> dict[str, Any]:
@@ -49,6 +49,8 @@ def meta(result: RerankResult, version: str) -> dict[str, Any]:
         "billed_units": {"search_units": units(result)},
         "tokens": {"input_tokens": result.tokens, "output_tokens": 0},
     }
+    if result.degraded:
+        said["degraded"] = True
     warnings = list(result.request.warnings)
     if cut := sum(result.truncated):
         warnings.append(f"{cut} of the documents returned were longer than what is read of them and were cut")

@@ -69,6 +69,9 @@ class RerankReply(msgspec.Struct, omit_defaults=True):
     latency_ms: float
     model: str
     warnings: Annotated[tuple[str, ...], msgspec.Meta(description="What of the request had no effect.")] = ()
+    degraded: Annotated[
+        bool, msgspec.Meta(description="There, and true, when the model failed and words were compared instead.")
+    ] = False
 
 
 class ErrorDetail(msgspec.Struct, omit_defaults=True):
@@ -221,7 +224,9 @@ def _to_reply(result: RerankResult) -> RerankReply:
         results.append(entry)
     for entry, span in zip(results, result.spans, strict=bool(result.spans)):
         entry.span = span
-    return RerankReply(request.query, results, round(result.latency_ms, 3), result.model, request.warnings)
+    return RerankReply(
+        request.query, results, round(result.latency_ms, 3), result.model, request.warnings, result.degraded
+    )
 
 
 DIALECT = Dialect(

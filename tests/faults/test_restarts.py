@@ -1,0 +1,112 @@
+"""HUP, a worker's TERM and drain, with 200 requests in flight and idle connections open."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+
+import pytest
+import requests
+from running import wait_for
+
+pytestmark = pytest.mark.slow
+
+IN_FLIGHT = 200
+
+
+class Crowd:
+    """200 requests in flight at any time, each by a client of its own."""
+
+    def __init__(self, stack):
+        self.outcomes = Counter()
+        self.last_good = 0.0
+        self._stack = stack
+        self._stop = threading.Event()
+        self._clients = [threading.Thread(target=self._run, args=(number,)) for number in range(IN_FLIGHT)]
+
+    def _run(self, number):
+        count = 0
+        while not self._stop.is_set():
+            count += 1
+            try:
+                reply = self._stack.rerank([f"client {number} asks for the {count}th time {n}" for n in range(4)])
+                self.outcomes[reply.status_code] += 1
+            except requests.ConnectionError:
+                self.outcomes["no connection"] += 1
+
+    def __enter__(self):
+        for client in self._clients:
+            client.start()
+        self.more()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for client in self._clients:
+            client.join()
+
+    def more(self, count=2 * IN_FLIGHT):
+        target = self.outcomes[200] + count
+        wait_for(lambda: self.outcomes[200] >= target, f"good answers, have {self.outcomes}")
+
+
+def idle(stack):
+    """A connection that asked once and stays open."""
+    session = requests.Session()
+    assert session.get(f"{stack.url}/health", timeout=10).ok
+    return session
+
+
+@pytest.mark.parametrize("how", ["HUP to the master", "TERM to the worker"])
+def test_a_worker_is_replaced_and_no_request_is_lost(stack_with, how):
+    with stack_with(request_timeout_s="30") as stack, idle(stack):
+        with Crowd(stack) as crowd:
+            for _ in range(2):
+                (worker,) = stack.workers()
+                if how.startswith("HUP"):
+                    os.kill(stack.pid_of("webapp"), signal.SIGHUP)
+                else:
+                    os.kill(worker, signal.SIGTERM)
+                wait_for(lambda old=worker: old not in stack.workers() and stack.workers(), "a new worker alone")
+                crowd.more()
+        assert set(crowd.outcomes) == {200}, crowd.outcomes
+
+
+def test_a_drain_finishes_what_was_admitted_and_says_503_first(stack_with):
+    stack = stack_with(request_timeout_s="60", engine_threads="1").start()
+    long = [f"{number} bees find home by the sun " * 10 for number in range(4000)]
+    replies = []
+    asking = threading.Thread(target=lambda: replies.append(stack.rerank(long)))
+    asking.start()
+    wait_for(lambda: requests.get(f"{stack.url}/load", timeout=10).json()["server_load"], "it is at work")
+    with idle(stack) as session:
+        began = time.monotonic()
+        drain = subprocess.Popen(
+            [sys.executable, "-m", "webapp", "drain", "--notice-s", "1"], env=stack._environment, stdout=subprocess.PIPE
+        )
+        wait_for(lambda: session.get(f"{stack.url}/ready", timeout=10).status_code == 503, "not ready")
+        refused = stack.rerank()
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        assert drain.wait(60) == 0
+        assert b"has ended" in drain.stdout.read()
+        drain.stdout.close()
+        took_s = time.monotonic() - began
+    asking.join()
+    assert [reply.status_code for reply in replies] == [200], "what was admitted is finished"
+    assert stack.process.wait(10) == 0
+    assert took_s < 30, "idle connections do not hold it"
+
+
+def test_a_drain_where_nothing_runs_says_so(tmp_path):
+    outcome = subprocess.run(
+        [sys.executable, "-m", "webapp", "drain"],
+        env={**os.environ, "RERANK_STATE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert outcome.returncode == 1
+    assert "no stack runs" in outcome.stderr

@@ -1,0 +1,27 @@
+"""Put this folder on PYTHONPATH and the stub engine does what a request's query says: raise, hang, nan, length."""
+
+import time
+
+import numpy as np
+
+from webapp.engine.stub_engine import StubSession
+
+_score = StubSession.score
+
+
+def _faulty(self, pairs, length):
+    match pairs[0][0]:
+        case "raise":
+            raise RuntimeError("boom")
+        case "hang":
+            time.sleep(3600)
+        case "nan":
+            return np.full(len(pairs), np.nan, np.float32)
+        case "length":
+            return np.zeros(len(pairs) + 1, np.float32)
+        case "slow":
+            time.sleep(0.2)
+    return _score(self, pairs, length)
+
+
+StubSession.score = _faulty

@@ -1,0 +1,189 @@
+"""An engine that fails: the right error, then what the operator chose, then recovery by itself."""
+
+import threading
+
+import pytest
+from running import wait_for
+from scheduling_kit import PATIENCE_S, Rig
+
+from webapp.app import create_app
+from webapp.cache.memory import MemoryCache
+from webapp.concurrency import GeventWaiter
+from webapp.engine.lexical_engine import lexical_scores
+from webapp.engine.stub_engine import StubEngine, StubSession
+from webapp.guard import EngineGuard
+from webapp.scheduling.admission import Admission
+from webapp.scheduling.breaker import FAILURES
+from webapp.scheduling.watchdog import Watchdog
+from webapp.scoring import Scoring
+from webapp.service import RerankService
+
+NATIVE = {"query": "bees", "documents": [{"content": "milk"}, {"content": "bees"}, {"content": "bees and milk"}]}
+COHERE = {"query": "bees", "documents": ["milk", "bees", "bees and milk"]}
+TEI = {"query": "bees", "texts": ["milk", "bees", "bees and milk"]}
+
+
+class Failing(StubEngine):
+    def __init__(self):
+        self.fails = False
+
+    def open_session(self):
+        engine = self
+
+        class Session(StubSession):
+            def score(self, pairs, length):
+                if engine.fails:
+                    raise RuntimeError("boom")
+                return super().score(pairs, length)
+
+        return Session()
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def engine():
+    return Failing()
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def api(engine, clock, request):
+    """A client of a service on a failing engine; parameter: RERANK_DEGRADED."""
+    with Rig(engine) as rig:
+        cache = MemoryCache(10**6)
+        service = RerankService(
+            model=StubEngine.info,
+            scoring=Scoring(scheduler=rig.scheduler, cache=cache, artifact="a", make_waiter=GeventWaiter),
+            admission=Admission(max_ongoing_requests=10),
+            max_documents=100,
+            texts=StubEngine().texts,
+            guard=EngineGuard(degraded=request.param, lexical=lexical_scores, clock=clock),
+        )
+        client = create_app(service, request_timeout_s=30, max_body_bytes=100_000, limits={}).test_client()
+        client.service = service
+        yield client
+
+
+def break_it(api, engine):
+    engine.fails = True
+    for _ in range(FAILURES):
+        assert api.post("/rerank", json=NATIVE).status_code == 500
+    assert api.service.breaker == "open"
+
+
+@pytest.mark.parametrize("api", ["refuse"], indirect=True)
+def test_failures_are_told_in_the_callers_dialect_and_open_the_breaker(api, engine):
+    engine.fails = True
+    assert [api.post("/rerank", json=body).status_code for body in (NATIVE, COHERE, TEI)] == [500, 500, 424]
+    for _ in range(FAILURES - 3):
+        api.post("/rerank", json=NATIVE)
+    reply = api.post("/rerank", json=NATIVE)
+    assert (reply.status_code, reply.headers["Retry-After"]) == (503, "1")
+    assert "X-Rerank-Degraded" not in reply.headers
+
+
+@pytest.mark.parametrize("api", ["refuse", "lexical"], indirect=True)
+def test_after_the_pause_a_real_request_probes_and_the_service_is_back(api, engine, clock):
+    break_it(api, engine)
+    clock.now = 1.0
+    assert api.post("/rerank", json=NATIVE).status_code == 500, "the probe"
+    engine.fails = False
+    clock.now = 3.0
+    reply = api.post("/rerank", json=NATIVE)
+    assert (reply.status_code, reply.json.get("degraded"), reply.json["model"]) == (200, None, "stub")
+    assert api.service.breaker == "closed"
+
+
+@pytest.mark.parametrize("api", ["lexical"], indirect=True)
+def test_degraded_answers_are_marked_and_ranked_by_words(api, engine):
+    break_it(api, engine)
+    native = api.post("/rerank", json=NATIVE)
+    assert (native.status_code, native.json["degraded"], native.json["model"]) == (200, True, "bm25")
+    assert native.headers["X-Rerank-Degraded"] == "lexical"
+    assert [result["index"] for result in native.json["results"]] == [1, 2, 0]
+    assert native.json["results"][0]["score"] == 1.0
+    cohere = api.post("/rerank", json=COHERE)
+    assert cohere.json["meta"]["degraded"] is True
+    assert cohere.headers["X-Rerank-Degraded"] == "lexical"
+    tei = api.post("/rerank", json=TEI)
+    assert tei.headers["X-Rerank-Degraded"] == "lexical"
+
+
+@pytest.mark.parametrize("api", ["lexical"], indirect=True)
+def test_degraded_scores_are_never_kept(api, engine, clock):
+    break_it(api, engine)
+    assert api.post("/rerank", json=NATIVE).json["degraded"]
+    assert api.service.scoring.cache.bytes == 0
+    engine.fails = False
+    clock.now = 3.0
+    before = api.post("/rerank", json=NATIVE).json["results"]
+    assert before == api.post("/rerank", json=NATIVE).json["results"]
+    assert api.post("/rerank", json=NATIVE).json.get("degraded") is None
+
+
+@pytest.mark.parametrize(
+    ("query", "documents"), [("", ["a"]), ("zzz", ["abc def"]), ("?", ["", "!"]), ("x", ["y"] * 3), ("日本", ["日本"])]
+)
+def test_words_that_nobody_shares_give_zeros_never_an_error(query, documents):
+    scores = lexical_scores(query, documents)
+    assert scores.shape == (len(documents),)
+    assert ((scores >= 0) & (scores <= 1)).all()
+
+
+def test_an_engine_thread_that_hangs_is_noticed():
+    hang, clock = threading.Event(), Clock()
+
+    class Hanging(StubEngine):
+        def open_session(self):
+            class Session(StubSession):
+                def score(self, pairs, length):
+                    if pairs[0][0] == "hang":
+                        assert hang.wait(PATIENCE_S)
+                    return super().score(pairs, length)
+
+            return Session()
+
+    with Rig(Hanging(), threads=2) as rig:
+        rig.scheduler._clock = clock
+        watchdog = Watchdog(rig.scheduler, rig.pool, stall_s=30)
+        assert watchdog.fault() == ""
+        _, waiter = rig.submit("hang", ["x"])
+        wait_for(
+            lambda: rig.scheduler._at_work and not rig.scheduler.queued_tokens, "it is in an engine thread's hands"
+        )
+        clock.now = 29.0
+        assert rig.score("others go on", ["x"]).succeeded
+        assert watchdog.fault() == ""
+        clock.now = 31.0
+        assert "31 s" in watchdog.fault()
+        hang.set()
+        assert waiter.wait(PATIENCE_S)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_engine_thread_that_dies_is_noticed():
+    class Fatal(StubEngine):
+        def open_session(self):
+            class Session(StubSession):
+                def score(self, pairs, length):
+                    if pairs[0][0] == "die":
+                        raise SystemExit
+                    return super().score(pairs, length)
+
+            return Session()
+
+    with Rig(Fatal(), threads=1) as rig:
+        watchdog = Watchdog(rig.scheduler, rig.pool, stall_s=30)
+        rig.submit("die", ["x"])
+        wait_for(watchdog.fault, "it is noticed")
+        assert watchdog.fault() == "1 engine threads died"

@@ -1,0 +1,89 @@
+"""Between the service and the engine: asks it, leaves it alone for a while, or stands in for it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from webapp.errors import EngineFailedError, RerankError, UnavailableError
+from webapp.ranking import rank
+from webapp.scheduling.breaker import Breaker, State
+from webapp.types import RerankRequest, RerankResult, Scored
+
+log = logging.getLogger(__name__)
+
+LEXICAL_MODEL = "bm25"
+
+Lexical = Callable[[str, Sequence[str]], NDArray[np.float32]]
+"""(query, documents) -> scores 0..1."""
+
+
+class EngineGuard:
+    """Minds the breaker. On the hub's thread."""
+
+    def __init__(
+        self,
+        *,
+        degraded: Literal["refuse", "lexical"] = "refuse",
+        lexical: Lexical | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Closed: the engine is asked.
+
+        Args:
+            degraded: what a request gets while it is not.
+            lexical: what "lexical" is.
+            clock: monotonic seconds.
+        """
+        self.breaker = Breaker(_tell)
+        self._lexical = lexical if degraded == "lexical" else None
+        self._clock = clock
+
+    def instead(self, request: RerankRequest) -> Callable[[], NDArray[np.float32]] | None:
+        """None: ask the engine. Else what makes other scores; it takes a while.
+
+        Raises:
+            UnavailableError: the engine is left alone, and nothing stands in for it.
+        """
+        now = self._clock()
+        if self.breaker.allows(now):
+            return None
+        lexical = self._lexical
+        if lexical is None:
+            raise UnavailableError("the model fails at the moment", retry_after_s=self.breaker.retry_after_s(now))
+        return lambda: lexical(request.query, request.documents)
+
+    def note(self, outcome: Scored | RerankError) -> None:
+        """How a request fared that was allowed."""
+        if isinstance(outcome, Scored) and outcome.cached < len(outcome.logits):
+            self.breaker.succeeded()
+        elif isinstance(outcome, EngineFailedError):
+            self.breaker.failed(self._clock())
+        else:
+            self.breaker.told_nothing(self._clock())
+
+
+def lexical_result(request: RerankRequest, scores: NDArray[np.float32], latency_ms: float) -> RerankResult:
+    """By words alone, and marked so; never kept in the cache."""
+    order = rank(scores, request.top_n)
+    return RerankResult(
+        request=request,
+        order=order.tolist(),
+        scores=scores[order].tolist(),
+        truncated=[False] * len(order),
+        tokens=0,
+        cached=0,
+        model=LEXICAL_MODEL,
+        latency_ms=latency_ms,
+        degraded=True,
+    )
+
+
+def _tell(old: State, new: State) -> None:
+    write = log.error if new == "open" else log.warning
+    write("breaker", extra={"was": old, "state": new})

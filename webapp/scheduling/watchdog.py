@@ -1,0 +1,35 @@
+"""Are the engine threads alive, and do they move?"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Steps(Protocol):
+    """The scheduler, as far as the watchdog looks."""
+
+    def longest_step_s(self) -> float:
+        """For how long an engine thread has been at what it has in hand."""
+
+
+class Threads(Protocol):
+    """The engine pool."""
+
+    died: int
+
+
+class Watchdog:
+    """Finds what can't be mended inside a process: a native thread can be neither interrupted nor ended."""
+
+    def __init__(self, steps: Steps, threads: Threads, *, stall_s: float) -> None:
+        self._steps = steps
+        self._threads = threads
+        self._stall_s = stall_s
+
+    def fault(self) -> str:
+        """What is wrong, in words; empty when nothing is."""
+        if self._threads.died:
+            return f"{self._threads.died} engine threads died"
+        if (seconds := self._steps.longest_step_s()) > self._stall_s:
+            return f"an engine thread has been at one batch for {seconds:.0f} s, the limit is {self._stall_s:g} s"
+        return ""
