@@ -52,6 +52,7 @@ class Webapp:
     pool: EnginePool
     watchdog: Watchdog
     reporter: Reporter | None = None
+    max_rss_bytes: int = 0
 
     def start(
         self, on_started: Callable[[float | Exception], None], on_fault: Callable[[str], None] = lambda _: None
@@ -181,7 +182,7 @@ def assemble(settings: Settings) -> Webapp:
         api_keys=settings.api_key_list,
     )
     watchdog = Watchdog(scheduler, pool, stall_s=settings.engine_stall_s)
-    return Webapp(app, service, scheduler, pool, watchdog, reporter)
+    return Webapp(app, service, scheduler, pool, watchdog, reporter, settings.max_rss_mb * 1024 * 1024)
 
 
 def _vitals(service: RerankService, scheduler: Scheduler) -> Vitals:

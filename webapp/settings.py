@@ -76,6 +76,9 @@ class Settings(BaseSettings):
     engine_stall_s: float = Field(
         default=60, ge=1, le=3600, description="An engine thread at one batch for longer hangs: the worker is replaced."
     )
+    max_rss_mb: int = Field(
+        default=0, ge=0, le=1_048_576, description="MiB a worker may take before it is replaced; 0: any."
+    )
     max_documents: int = Field(default=10_000, ge=1, le=1_000_000, description="Documents a request may hold.")
     strict_model: bool = Field(
         default=False, description="Refuse requests that name another model than the one served."

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers.ggevent import GeventWorker
 
+from webapp.recycling import Recycling
+from webapp.telemetry.pulse import rss_bytes
+
 if TYPE_CHECKING:
     from webapp.bootstrap import Webapp
 
@@ -78,6 +81,7 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
 
     def run(self) -> None:
         """Start the engine beside the server, and end it after."""
+        self._recycling = Recycling(self.webapp.max_rss_bytes, rss_bytes)
         self.webapp.start(self._started, self._broken)
         try:
             super().run()
@@ -111,6 +115,10 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         nginx keeps connections open in advance; left alone, each would hold the drain until it times out.
         """
         super().notify()
+        if size := self._recycling.due():
+            # HUP forks the new workers first, and drains the old ones then: nobody finds the door closed.
+            self.log.warning("this worker takes %d MB; workers are replaced", size // 1024**2)
+            os.kill(self.ppid, signal.SIGHUP)
         if not self.alive:
             for connection in self._idle:
                 with contextlib.suppress(OSError):

@@ -110,3 +110,11 @@ def test_a_drain_where_nothing_runs_says_so(tmp_path):
     )
     assert outcome.returncode == 1
     assert "no stack runs" in outcome.stderr
+
+
+def test_a_worker_that_grew_too_large_is_replaced(stack_with):
+    with stack_with(request_timeout_s="30", max_rss_mb="10") as stack:
+        (before,) = stack.workers()
+        wait_for(lambda: before not in stack.workers() and stack.workers(), "a new worker alone", patience_s=50)
+        assert stack.rerank().status_code == 200
+        assert any("workers are replaced" in line["message"] for line in stack.log_lines("webapp"))

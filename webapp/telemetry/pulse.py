@@ -63,10 +63,11 @@ class PulseMaker:
             breaker=vitals.breaker,
             degraded=vitals.degraded,
             hub_lag_ms=round(hub_lag_ms, 1),
-            rss_bytes=_rss_bytes(),
+            rss_bytes=rss_bytes(),
             dropped_events=dropped_events,
         )
 
 
-def _rss_bytes() -> int:
+def rss_bytes() -> int:
+    """Resident memory of this process, shared pages counted."""
     return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
