@@ -213,6 +213,9 @@ def _wait_for_end(settings: Settings, supervisord: subprocess.Popen[bytes], stop
                 # A QUIT that comes while nginx starts is noted but acted on only at the next signal.
                 with contextlib.suppress(OSError, ValueError):
                     os.kill(int((settings.run_dir / "nginx.pid").read_text()), signal.SIGQUIT)
+            elif failed := _failed_program(settings):
+                # Without it nothing is served; our own exit tells whoever runs us, a container's runtime for one.
+                raise SetupError(f"{failed} was given up; see {settings.log_dir / (failed + '.log')}") from None
 
 
 def _announce(settings: Settings) -> None:

@@ -1,6 +1,7 @@
 """HUP, a worker's TERM and drain, with 200 requests in flight and idle connections open."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,3 +119,12 @@ def test_a_worker_that_grew_too_large_is_replaced(stack_with):
         wait_for(lambda: before not in stack.workers() and stack.workers(), "a new worker alone", patience_s=50)
         assert stack.rerank().status_code == 200
         assert any("workers are replaced" in line["message"] for line in stack.log_lines("webapp"))
+
+
+def test_a_program_that_supervisor_gives_up_ends_the_stack_with_a_failure(stack_with):
+    stack = stack_with().start()
+    shutil.rmtree(stack.state_dir / "models")
+    os.kill(stack.pid_of("webapp"), signal.SIGKILL)
+    assert stack.process.wait(60) == 1
+    assert "webapp was given up" in (stack.state_dir / "serve.out").read_text()
+    assert stack.stop() == 1

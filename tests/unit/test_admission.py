@@ -161,3 +161,14 @@ def test_what_was_known_before_counts_less_and_less():
     assert rate.tokens_per_s == 1000
     rate.add(int(100 * MEMORY_S), MEMORY_S)
     assert 100 < rate.tokens_per_s < 1000 / math.e + 100
+
+
+def test_a_request_counts_itself_but_only_behind_others():
+    busy = admission(FakeQueue(queued_tokens=75, tokens_per_s=1.0), max_queued_pairs=1000)
+    with pytest.raises(OverloadedError), busy.admit([request(100)], NOW + 110):
+        pass
+    with busy.admit([request(1)], NOW + 110):
+        pass
+    idle = admission(FakeQueue(tokens_per_s=1.0), max_queued_pairs=1000)
+    with idle.admit([request(100)], NOW + 110):
+        pass

@@ -172,15 +172,19 @@ class Admission:
             raise self._full("tokens wait", tokens, self.max_queued_tokens)
 
     def _check_time(self, place: Place, deadline: float) -> None:
-        """Whether the queue can meet the deadline; what it has before this request, not what it has behind it."""
+        """Whether the queue can meet the deadline: what it has before this request counts, not what it has behind it.
+
+        Who finds nothing before itself is let in: whether it makes it is its own affair, and the rate may be old.
+        """
         rate = self._queue.tokens_per_s
         left_s = deadline - self._clock()
-        if not rate or self._waiting_tokens() / rate <= left_s:
+        if not rate or (self._waiting_tokens() * PASSED_BY_OLDEST + place.tokens) / rate <= left_s:
             return
         before = self._queue.queued_tokens_before(place.tokens, place.priority) * PASSED_BY_OLDEST
-        if before / rate > left_s > 0:  # without time left it gets the answer that says so
+        takes_s = (before + place.tokens) / rate
+        if before and takes_s > left_s > 0:  # without time left it gets the answer that says so
             raise self._refusal(
-                f"the queue takes {before / rate:.1f} s, the request has {left_s:.1f} s left",
+                f"with the queue it takes {takes_s:.1f} s, the request has {left_s:.1f} s left",
                 queued=self._waiting_pairs(),
                 limit=self.max_queued_pairs,
             )
