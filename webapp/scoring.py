@@ -67,6 +67,7 @@ class Pending:
     found: dict[Hashable, PairScore]
     cached: int
     deadline: float = math.inf
+    client: str = ""
     own: _Flight | None = None
     borrowed: list[_Flight] = field(default_factory=list)
     waits: bool = False
@@ -108,24 +109,25 @@ class Scoring:
         self._flights: dict[Hashable, _Flight] = {}
         self._unique = itertools.count()
 
-    def begin(self, request: RerankRequest, deadline: float = math.inf) -> Pending:
+    def begin(self, request: RerankRequest, deadline: float = math.inf, client: str = "") -> Pending:
         """Submit what neither the cache nor another request has.
 
         Args:
             request: what to score.
             deadline: monotonic time after which nothing of it is scored.
+            client: who asks.
 
         Raises:
             UnavailableError: the scheduler was closed.
         """
         if self.cache is None:
             keys: list[Hashable] = list(itertools.islice(self._unique, len(request.documents)))
-            pending = Pending(request, keys, {}, 0, deadline)
+            pending = Pending(request, keys, {}, 0, deadline, client)
         else:
             digests = pair_keys(self._artifact, request.query, request.documents)
             found = self.cache.get_many(digests)
             cached = sum(digest in found for digest in digests)
-            pending = Pending(request, list(digests), found, cached, deadline)
+            pending = Pending(request, list(digests), found, cached, deadline, client)
         self._launch(pending)
         return pending
 
@@ -199,6 +201,7 @@ class Scoring:
                 waiter.wake,
                 priority=pending.request.priority,
                 deadline=pending.deadline,
+                client=pending.client,
             )
             pending.own = _Flight(ticket, waiter, {key: place for place, key in enumerate(alone)})
             self._flights |= dict.fromkeys(alone, pending.own)

@@ -177,7 +177,9 @@ class RerankService:
             watched = self._observer.accepted(caller, requests, lambda: _scored(begun))
             outcomes: list[RerankResult | RerankError] = []
             try:
-                begun.extend(self._begin(request, deadline) for request in requests)  # one by one, should one raise
+                begun.extend(
+                    self._begin(request, deadline, caller.client) for request in requests
+                )  # one by one, should one raise
                 self._admission.queued(place)
                 for request, each in zip(requests, begun, strict=True):
                     outcomes.append(self._finish(request, each, began, deadline, gone))
@@ -206,14 +208,14 @@ class RerankService:
             message = f"holds {documents} documents, the limit is {self.max_documents}"
             raise InvalidRequestError(message, field="documents")
 
-    def _begin(self, request: RerankRequest, deadline: float) -> _Begun | _Lexical | RerankError:
+    def _begin(self, request: RerankRequest, deadline: float, client: str) -> _Begun | _Lexical | RerankError:
         try:
             self._check_size(len(request.documents))
             self.check_model(request.model)
             if instead := self._guard.instead(request):
                 return _Lexical(self.elsewhere(instead))
             fitted = self.elsewhere(lambda: self._fit(request)) if request.fitting else None
-            return _Begun(self.scoring.begin(fitted.request if fitted else request, deadline), fitted)
+            return _Begun(self.scoring.begin(fitted.request if fitted else request, deadline, client), fitted)
         except RerankError as error:
             return error
 

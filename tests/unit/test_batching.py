@@ -123,3 +123,11 @@ def test_the_oldest_leads_in_the_end_however_many_are_more_urgent():
     urgent = [ticket(number, [20]) for number in range(1, 9)]
     assert leads([patient, *urgent]) != 0
     assert leads([patient, *urgent], passed_over=3) == 0
+
+
+def test_among_requests_of_a_size_the_client_that_was_served_less_leads():
+    greedy, modest = ticket(0, [100] * 4), ticket(1, [100] * 4)
+    greedy.client, modest.client = "greedy", "modest"
+    served = {"greedy": 5000, "modest": 100}
+    made = plan_batch([greedy, modest], passed_over=0, budget_tokens=1024, threads=1, served=served)
+    assert made.picks[0].ticket is modest

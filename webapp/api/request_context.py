@@ -111,7 +111,10 @@ def _seconds(wanted: str) -> float:
 def caller() -> Caller:
     """Whose request the current one is, for those who watch it."""
     key: str = g.get("api_key", "")
-    return Caller(request_id(), dialect().name, owner_of(key) if key else "")
+    owner = owner_of(key) if key else ""
+    # The last entry is nginx' own; what a client wrote before it is only its word.
+    address = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip() or request.remote_addr or ""
+    return Caller(request_id(), dialect().name, owner, owner or address)
 
 
 def note(**fields: object) -> None:

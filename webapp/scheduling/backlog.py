@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 from webapp.scheduling.batching import Batch, TokeniseChunk
 from webapp.scheduling.ticket import CHARS_PER_TOKEN, Ticket, weigh
@@ -24,6 +25,10 @@ class Backlog:
     """Admitted and not yet scored."""
     unread_chars: int = 0
     ready_tokens: int = 0
+    served: dict[str, int] = field(default_factory=dict)
+    """Client with waiting tickets -> padded tokens it was served; who comes anew begins level with the least served."""
+    _tickets: Counter[str] = field(default_factory=Counter)
+    """Client -> waiting tickets."""
 
     @property
     def tokens(self) -> int:
@@ -34,12 +39,19 @@ class Backlog:
         """A ticket comes in, whole."""
         self.pairs += len(ticket.documents)
         self.unread_chars += ticket.unread_chars
+        if ticket.client not in self.served:
+            self.served[ticket.client] = min(self.served.values(), default=0)
+        self._tickets[ticket.client] += 1
 
     def remove(self, ticket: Ticket) -> None:
         """A ticket leaves, with what of it still waits."""
         self.pairs -= len(ticket.documents) - ticket.scored
         self.unread_chars -= ticket.unread_chars
         self.ready_tokens -= ticket.ready_tokens
+        self._tickets[ticket.client] -= 1
+        if not self._tickets[ticket.client]:
+            del self._tickets[ticket.client]
+            del self.served[ticket.client]
 
     def take(self, plan: TokeniseChunk | Batch) -> TokeniseChunk | BatchWork:
         """An engine thread has this in hand from now on."""
@@ -63,4 +75,5 @@ class Backlog:
                 del pick.ticket.ready[pick.length]
             pick.ticket.ready_tokens -= pick.count * pick.length
             self.ready_tokens -= pick.count * pick.length
+            self.served[pick.ticket.client] += pick.count * pick.length
         return BatchWork(tuple(rows), batch.length)

@@ -2,8 +2,9 @@
 
 Laws:
 1. The lowest priority number leads; among equals less remaining work does, by orders of two, so that a small request
-   passes a large one at the next batch; among equals in that too the older leads, so that at full load a document a
-   little longer than others does not wait for all of them.
+   passes a large one at the next batch; among equals in that too the client that was served less does, by rounds, so
+   that many requests of one client don't hold up the few of another; then the older, so that at full load a document
+   a little longer than others does not wait for all of them.
 2. The oldest request leads at least every fourth plan, so that nobody starves, whatever their priority.
 3. A batch costs what it is padded to: rows x longest. Pairs wait sorted by padded length (multiples of
    `LENGTH_STEP`), a batch takes from one length and spills only into nearby ones.
@@ -15,8 +16,9 @@ Laws:
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from webapp.scheduling.ticket import Ticket
 
@@ -78,7 +80,12 @@ def size_class(remaining_tokens: int, one_round_tokens: int) -> int:
 
 
 def plan_batch(
-    tickets: Iterable[Ticket], *, passed_over: int, budget_tokens: int, threads: int
+    tickets: Iterable[Ticket],
+    *,
+    passed_over: int,
+    budget_tokens: int,
+    threads: int,
+    served: Mapping[str, int] = MappingProxyType({}),
 ) -> TokeniseChunk | Batch | None:
     """Decide what one engine thread does next.
 
@@ -87,6 +94,7 @@ def plan_batch(
         passed_over: how many plans in a row were not led by the oldest.
         budget_tokens: cap on rows x longest of a batch.
         threads: engine threads that share the queue; of what is short each takes its part, not all that fits.
+        served: tokens that each client was served; what is missing counts as 0.
 
     Returns:
         A plan, or None when every ticket is in other threads' hands.
@@ -97,7 +105,13 @@ def plan_batch(
     oldest = waiting[0]
     one_round_tokens = budget_tokens * threads
     # Stable: equals stay in order of arrival.
-    waiting.sort(key=lambda ticket: (ticket.priority, size_class(ticket.remaining_tokens, one_round_tokens)))
+    waiting.sort(
+        key=lambda ticket: (
+            ticket.priority,
+            size_class(ticket.remaining_tokens, one_round_tokens),
+            served.get(ticket.client, 0) // one_round_tokens,
+        )
+    )
     if passed_over >= PASSED_OVER_LIMIT:
         waiting.remove(oldest)
         waiting.insert(0, oldest)

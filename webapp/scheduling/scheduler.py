@@ -103,6 +103,7 @@ class Scheduler:
         *,
         priority: int = 0,
         deadline: float = math.inf,
+        client: str = "",
     ) -> Ticket:
         """Queue a request.
 
@@ -112,12 +113,20 @@ class Scheduler:
             on_done: called once, from an engine thread or from `cancel`, when the ticket is done.
             priority: lower goes first.
             deadline: what was not scored by then is not scored at all.
+            client: who asks; clients share the engine.
 
         Raises:
             UnavailableError: the scheduler was closed.
         """
         ticket = Ticket(
-            self._submitted, query, documents, on_done, priority, deadline=deadline, longest_chars=self.longest_chars
+            self._submitted,
+            query,
+            documents,
+            on_done,
+            priority,
+            deadline=deadline,
+            longest_chars=self.longest_chars,
+            client=client,
         )
         with self._lock:
             if self._closed:
@@ -157,21 +166,19 @@ class Scheduler:
 
     def queued_tokens_before(self, tokens: int, priority: int) -> int:
         """Of those, what goes before a request of this size that comes now; see the laws of `batching`."""
-        own = self._size_class(tokens)
+        one_round = self.budget_tokens * self._threads
+        own = size_class(tokens, one_round)
         with self._lock:
             return sum(
                 ticket.remaining_tokens
                 for ticket in self._tickets.values()
-                if (ticket.priority, self._size_class(ticket.remaining_tokens)) <= (priority, own)
+                if (ticket.priority, size_class(ticket.remaining_tokens, one_round)) <= (priority, own)
             )
 
     @property
     def tokens_per_s(self) -> float:
         """Measured while there is work; 0 while nothing is known."""
         return self._rate.tokens_per_s
-
-    def _size_class(self, tokens: int) -> int:
-        return size_class(tokens, self.budget_tokens * self._threads)
 
     def step(self, scorer: Scorer) -> bool:
         """Wait for one piece of work and do it; False when the scheduler was closed.
@@ -211,6 +218,7 @@ class Scheduler:
                     passed_over=self._passed_over,
                     budget_tokens=self.budget_tokens,
                     threads=self._threads,
+                    served=self._backlog.served,
                 )
                 if plan is not None:
                     self._passed_over = 0 if plan.led_by_oldest else self._passed_over + 1

@@ -32,6 +32,7 @@ class Ticket:
     """
 
     __slots__ = (
+        "client",
         "deadline",
         "documents",
         "encoded_query",
@@ -62,6 +63,7 @@ class Ticket:
         *,
         deadline: float = math.inf,
         longest_chars: int = sys.maxsize,
+        client: str = "",
     ) -> None:
         self.number = number
         """Order of arrival."""
@@ -69,6 +71,8 @@ class Ticket:
         """Lower goes first."""
         self.deadline = deadline
         """Monotonic time after which none of its pairs is scored; may be put off by whoever else wants them."""
+        self.client = client
+        """Whose request it is; clients share the engine equally."""
         self.longest_chars = longest_chars
         """What is read of a document, roughly; the rest is cut."""
         self.query = query

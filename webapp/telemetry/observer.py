@@ -18,6 +18,8 @@ class Caller:
     dialect: str
     owner: str = ""
     """`pusher.events.owner_of` the caller's key; empty where no keys are asked for."""
+    client: str = ""
+    """Who shares the engine with others: the owner, or the address where there is none."""
 
 
 class Observer(Protocol):
