@@ -25,6 +25,11 @@ WORDS = (
 ).split()
 
 
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def machine() -> str:
     """One line on where the figures come from."""
     model = next(
@@ -33,7 +38,7 @@ def machine() -> str:
     )
     flags = Path("/proc/cpuinfo").read_text()
     features = [name for name in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if name in flags]
-    return f"{os.cpu_count()} cores, {model}, {' '.join(features)}"
+    return f"{cores()} cores, {model}, {' '.join(features)}"
 
 
 def minilm_cross_encoder() -> Path:

@@ -1,193 +1,186 @@
-"""Speed through HTTP against what the same CPU can do in-process and against the tutorials' server, in one run.
+"""Speed through HTTP against what the same CPU does in-process and against other servers, in one run.
 
-Run: ./scripts/bench (it installs what the reference server needs)
+Run: ./scripts/bench (--peers measures infinity too). It writes var/bench/speed.png.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import subprocess
-import sys
+import threading
 import time
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import harness
 import load
+import plot
+import servers
+from ceiling import Ceiling, predict
 
-from webapp.concurrency import NativeWaiter, allocate_lock, start_native_thread
-from webapp.engine.artifact import load_engine
-from webapp.engine.base import Session
-from webapp.engine.pool import EnginePool
 from webapp.engine.prepare.pipeline import prepare
-from webapp.scheduling.batching import padded
 from webapp.settings import Settings
 
-WORDS_A_DOCUMENT = 150
-"""About 190 tokens."""
+WORDS = 150
+"""A document of about 190 tokens."""
+
+SHORT_WORDS = 14
+"""A document of about 20 tokens."""
+
+CONCURRENCY = (1, 4, 16)
 
 
-def documents(count: int, seed: int) -> list[str]:
-    return harness.texts(count, mean_words=WORDS_A_DOCUMENT, seed=seed)
-
-
-class _Batches:
-    """A WorkSource of batches cut beforehand: what the engine can do with no scheduler and no HTTP."""
-
-    def __init__(self, session: Session, query: str, texts: Sequence[str], budget_tokens: int) -> None:
-        self._lock = allocate_lock()
-        encoded = session.encode_query(query)
-        ids, lengths, _ = session.encode_documents(encoded, texts)
-        order = sorted(range(len(texts)), key=lambda index: -int(lengths[index]))
-        self._batches = []
-        while order:
-            length = padded(int(lengths[order[0]]))
-            rows = max(1, budget_tokens // length)
-            self._batches.append(([(encoded, ids[index]) for index in order[:rows]], length))
-            order = order[rows:]
-        self._left = len(self._batches)
-        self.waiter = NativeWaiter()
-
-    def step(self, scorer: Session) -> bool:
-        with self._lock:
-            batch = self._batches.pop(0) if self._batches else None
-        if batch is None:
-            return False
-        scorer.score(*batch)
-        with self._lock:
-            self._left -= 1
-            if not self._left:
-                self.waiter.wake()
-        return True
-
-
-def ceiling(settings: Settings, texts: Sequence[str]) -> float:
-    """Documents a second of the same artifact in-process: tokenised and sorted beforehand, all cores."""
-    engine = load_engine(settings)
-    engine.start(settings.engine_threads)
-    best = 0.0
-    for _ in range(2):  # the first run compiles the shapes
-        source = _Batches(engine.open_session(), "what is the question", texts, settings.batch_tokens)
-
-        class Started:
-            info = engine.info
-
-            def start(self, threads: int) -> None:
-                """It is compiled."""
-
-            def open_session(self) -> Session:
-                return engine.open_session()
-
-        began = time.perf_counter()
-        EnginePool(Started(), source, threads=settings.engine_threads, start_thread=start_native_thread).start()
-        source.waiter.wait(600)
-        best = max(best, len(texts) / (time.perf_counter() - began))
-    return best
-
-
-def predict(model: Path, texts: Sequence[str]) -> float:
-    """Documents a second of CrossEncoder.predict in-process."""
-    from sentence_transformers import CrossEncoder
-
-    encoder = CrossEncoder(str(model), device="cpu")
-    pairs = [("what is the question", text) for text in texts]
-    encoder.predict(pairs[:8], show_progress_bar=False)
-    began = time.perf_counter()
-    encoder.predict(pairs, show_progress_bar=False)
-    return len(pairs) / (time.perf_counter() - began)
-
-
-@contextlib.contextmanager
-def reference_server(model: Path) -> Iterator[int]:
-    port = harness.free_port()
-    process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("reference_server.py")), str(model), str(port)]
-    )
-    try:
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/docs", timeout=5).close()
-                break
-            except OSError:
-                if process.poll() is not None:
-                    raise RuntimeError("the reference server did not start") from None
-                time.sleep(0.2)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def row(name: str, outcome: load.Outcome, documents_each: int) -> float:
-    rate = outcome.rate * documents_each
-    p50, p99 = outcome.latency_ms(0.5), outcome.latency_ms(0.99)
-    print(f"| {name} | {rate:.1f} | {outcome.rate:.2f} | {p50:.0f} | {p99:.0f} |", flush=True)
-    return rate
-
-
-def bodies(count: int, documents_each: int, seed: int, *, mean_words: int = WORDS_A_DOCUMENT) -> list[bytes]:
+def bodies(count: int, documents: int, seed: int, *, mean_words: int = WORDS) -> list[bytes]:
+    """Distinct requests; infinity wants a model's name, the others ignore it."""
     return [
-        harness.body(f"query {seed + number}", harness.texts(documents_each, mean_words=mean_words, seed=seed + number))
+        harness.body(
+            f"query {seed + number}",
+            harness.texts(documents, mean_words=mean_words, seed=seed + number),
+            model="bench",
+        )
         for number in range(count)
     ]
+
+
+class Table:
+    """Markdown rows, and what they said, for the ratios and the plot."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[tuple[str, str], tuple[float, load.Outcome]] = {}
+        print("| server | workload | documents/s | requests/s | p50 ms | p99 ms |\n|---|---|---|---|---|---|")
+
+    def row(self, server: str, workload: str, outcome: load.Outcome, documents: int) -> None:
+        rate = outcome.rate * documents
+        self.outcomes[server, workload] = rate, outcome
+        figures = f"{rate:.1f} | {outcome.rate:.2f} | {outcome.latency_ms(0.5):.0f} | {outcome.latency_ms(0.99):.0f}"
+        print(f"| {server} | {workload} | {figures} |", flush=True)
+
+    def rate(self, server: str, workload: str) -> float:
+        return self.outcomes[server, workload][0]
+
+    def p50(self, server: str, workload: str) -> float:
+        return self.outcomes[server, workload][1].latency_ms(0.5)
+
+
+def common(table: Table, server: str, port: int, scale: int) -> None:
+    """What every server is asked. `scale`: how many requests, for slow and fast ones to take about as long."""
+    load.closed_loop(port, bodies(scale, 50, 900), 1)  # warm
+    for concurrency in CONCURRENCY:
+        count = max(concurrency, 2) * scale // (4 if concurrency > 4 else 1)
+        outcome = load.closed_loop(port, bodies(max(count, concurrency), 50, 1000 * concurrency), concurrency)
+        table.row(server, f"50 documents, concurrency {concurrency}", outcome, 50)
+    table.row(server, "1 document, concurrency 16", load.closed_loop(port, bodies(60 * scale, 1, 40_000), 16), 1)
+    short = bodies(6 * scale, 50, 50_000, mean_words=SHORT_WORDS)
+    table.row(server, "50 short documents, concurrency 4", load.closed_loop(port, short, 4), 50)
+
+
+def small_beside_large(table: Table, port: int) -> None:
+    """4-document requests, alone and beside one of 5,000 documents."""
+    small = bodies(100, 4, 60_000, mean_words=60)
+    table.row("ours", "4 documents, idle", load.closed_loop(port, small, 1), 4)
+    large = load.post(harness.body("large", harness.texts(5000, mean_words=60, seed=70_000)))
+    thread = threading.Thread(target=lambda: load.Connection(port).send(large))
+    thread.start()
+    beside = bodies(2000, 4, 80_000, mean_words=60)  # distinct: none may come from the cache
+    outcome = load.closed_loop(port, beside, 1, until=lambda: not thread.is_alive())
+    table.row("ours", "4 documents, beside 5,000", outcome, 4)
+    thread.join()
+
+
+def ours(table: Table, model: Path, ceiling: Ceiling) -> dict[str, float]:
+    """Everything of ours; returns the ceilings measured right before and after what they are compared with."""
+    with harness.service(model) as service:
+        port = service.port
+        common(table, "ours", port, scale=4)
+        texts = harness.texts(400, mean_words=WORDS, seed=1)
+        ceiling.documents_per_s(texts)  # warm
+        fours = bodies(24, 50, 110_000)
+        before = ceiling.documents_per_s(texts)
+        table.row("ours", "50 documents, concurrency 4, again", load.closed_loop(port, fours, 4), 50)
+        between = ceiling.documents_per_s(texts)
+        thousand = [harness.body("large", harness.texts(1000, mean_words=WORDS, seed=2))]
+        table.row("ours", "1,000 documents, concurrency 1", load.closed_loop(port, thousand, 1), 1000)
+        after = ceiling.documents_per_s(texts)
+        cached = load.closed_loop(port, fours * 20, 4)
+        table.row("ours", "50 documents, all pairs cached, concurrency 4", cached, 50)
+        small_beside_large(table, port)
+    with harness.service(engine="stub", cache_mb=0) as service:
+        short = bodies(6000, 10, 120_000, mean_words=SHORT_WORDS)
+        table.row(
+            "ours, stub engine", "10 short documents, concurrency 16", load.closed_loop(service.port, short, 16), 10
+        )
+    return {"50": (before + between) / 2, "1000": (between + after) / 2}
+
+
+def restart(model: Path) -> float:
+    """Seconds from the command to the first answer, with a prepared artifact."""
+    began = time.perf_counter()
+    with harness.service(model):
+        return time.perf_counter() - began
+
+
+def ratios(table: Table, ceilings: dict[str, float], restarted_s: float) -> None:
+    def p99(workload: str) -> float:
+        return table.outcomes["ours", workload][1].latency_ms(0.99)
+
+    again = table.rate("ours", "50 documents, concurrency 4, again")
+    rows: list[tuple[str, float]] = []
+    for server in dict.fromkeys(server for server, _ in table.outcomes if not server.startswith("ours")):
+        rows += [
+            (f"{workload}, to {server}", table.rate("ours", workload) / table.rate(server, workload))
+            for workload in ("50 documents, concurrency 4", "1 document, concurrency 16")
+        ]
+        one = "50 documents, concurrency 1"
+        rows.append((f"{one}: latency of {server} to ours", table.p50(server, one) / table.p50("ours", one)))
+    rows += [
+        ("50 documents, concurrency 4, to the in-process ceiling", again / ceilings["50"]),
+        (
+            "1,000 documents, one request, to the ceiling",
+            table.rate("ours", "1,000 documents, concurrency 1") / ceilings["1000"],
+        ),
+        ("p99 of 4 documents beside 5,000 to idle", p99("4 documents, beside 5,000") / p99("4 documents, idle")),
+        ("all pairs cached to uncached", table.rate("ours", "50 documents, all pairs cached, concurrency 4") / again),
+        ("seconds until a restarted stack answers", restarted_s),
+    ]
+    print("\n| ratio | |\n|---|---|")
+    for name, value in rows:
+        print(f"| {name} | {value:.2f} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, help="a cross-encoder; default: one of the MiniLM-L6 shape")
-    model = parser.parse_args().model or harness.minilm_cross_encoder()
+    parser.add_argument("--peers", action="store_true", help="measure infinity too")
+    options = parser.parse_args()
+    model: Path = options.model or harness.minilm_cross_encoder()
     settings = Settings(model=str(model), state_dir=harness.STATE_DIR / "state")
     prepare(settings, print)
-    texts = documents(200, seed=1)
+    ceiling = Ceiling(settings, harness.cores())
+    info = ceiling.engine.info
 
-    print(f"\n{harness.machine()}; {model.name}, documents of about 190 tokens, distinct\n")
-    print("| in-process | documents/s |\n|---|---|")
-    top = ceiling(settings, texts)
-    print(f"| the artifact's ceiling: tokenised and sorted beforehand | {top:.1f} |", flush=True)
-    plain = predict(model, texts[:100])
-    print(f"| `CrossEncoder.predict` | {plain:.1f} |\n", flush=True)
-
-    print("| through HTTP | documents/s | requests/s | p50 ms | p99 ms |\n|---|---|---|---|---|")
-    with reference_server(model) as port:
-        load.closed_loop(port, bodies(1, 10, 900), 1)
-        reference_1 = load.closed_loop(port, bodies(4, 50, 1000), 1)
-        row("reference server, 50 documents, concurrency 1", reference_1, 50)
-        reference_4 = row(
-            "reference server, 50 documents, concurrency 4", load.closed_loop(port, bodies(8, 50, 1100), 4), 50
-        )
-    with harness.service(model) as service:
-        port = service.port
-        load.closed_loop(port, bodies(8, 50, 2000), 4)
-        ours_1 = load.closed_loop(port, bodies(8, 50, 1000), 1)
-        row("50 documents, concurrency 1", ours_1, 50)
-        fours = bodies(12, 50, 1100)
-        ours_4 = row("50 documents, concurrency 4", load.closed_loop(port, fours, 4), 50)
-        row("50 documents, concurrency 16", load.closed_loop(port, bodies(32, 50, 3000), 16), 50)
-        row("1 document, concurrency 16", load.closed_loop(port, bodies(300, 1, 4000), 16), 1)
-        large = row(
-            "1,000 documents, concurrency 1",
-            load.closed_loop(port, [harness.body("large", documents(1000, 1))], 1),
-            1000,
-        )
-        row(
-            "50 short documents (20 tokens), concurrency 4",
-            load.closed_loop(port, bodies(40, 50, 5000, mean_words=14), 4),
-            50,
-        )
-        cached = row("50 documents, all pairs cached, concurrency 4", load.closed_loop(port, fours * 20, 4), 50)
-    with harness.service(engine="stub", cache_mb=0) as service:
-        short = bodies(3000, 10, 6000, mean_words=14)
-        row("stub engine, 10 short documents, concurrency 16", load.closed_loop(service.port, short, 16), 10)
-
-    print("\n| ratio | |\n|---|---|")
-    print(f"| 50 documents, concurrency 4, to the reference server | {ours_4 / reference_4:.2f} |")
-    print(f"| the same to the in-process ceiling | {ours_4 / top:.2f} |")
-    latency = reference_1.latency_ms(0.5) / ours_1.latency_ms(0.5)
-    print(f"| 50 documents, concurrency 1: the reference server's latency to ours | {latency:.2f} |")
-    print(f"| 1,000 documents, one request, to the ceiling | {large / top:.2f} |")
-    print(f"| all pairs cached to uncached | {cached / ours_4:.1f} |")
+    print(
+        f"\n{harness.machine()}; {model.name}, {info.engine} {info.precision};"
+        " documents of about 190 tokens, all distinct\n"
+    )
+    plain = predict(model, harness.texts(100, mean_words=WORDS, seed=1))
+    table = Table()
+    others: Sequence[tuple[str, Callable[[], contextlib.AbstractContextManager[int]]]] = [
+        ("reference server", lambda: servers.reference(model))
+    ]
+    if options.peers:
+        others = [
+            *others,
+            ("infinity, torch", lambda: servers.infinity(model, "torch")),
+            ("infinity, ONNX int8", lambda: servers.infinity(model, "optimum")),
+        ]
+    for name, start in others:
+        with start() as port:
+            common(table, name, port, scale=1)
+    ceilings = ours(table, model, ceiling)
+    print("\n| in-process | documents/s |\n|---|---|")
+    print(f"| the artifact's ceiling | {ceilings['50']:.1f} |\n| `CrossEncoder.predict` | {plain:.1f} |")
+    ratios(table, ceilings, restart(model))
+    plot.throughput_latency(table.outcomes, harness.STATE_DIR / "speed.png")
 
 
 if __name__ == "__main__":

@@ -17,9 +17,19 @@ find_python() {
     return 1
 }
 
+# The native engine's kernels are compiled at installation; without a compiler OpenVINO serves, slower where VNNI is missing.
+setup_compiler() {
+    command -v gcc >/dev/null && return
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+        || { echo "No C compiler: the native engine is left out (apt-get install gcc libc6-dev)"; return; }
+    echo "Installing a C compiler"
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null \
+        || echo "gcc could not be installed: the native engine is left out"
+}
+
 setup_venv() {
     local stamp python extras="$1"
-    stamp="$(cat "$ROOT/pyproject.toml" "$ROOT/constraints.txt" | sha256sum)"
+    stamp="$(cat "$ROOT/pyproject.toml" "$ROOT/constraints.txt" "$ROOT"/webapp/engine/native/*.[ch] | sha256sum)"
     [ "$(cat "$VENV/.stamp-$extras" 2>/dev/null)" = "$stamp" ] && return
     python="$(find_python)" || fail "Python 3.11 or newer is needed; install it, or name it: PYTHON=/path/to/python $0"
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
@@ -30,6 +40,7 @@ setup_venv() {
     fi
     echo "Installing Python packages into .venv (some minutes the first time)"
     [ -x "$VENV/bin/python" ] || "$python" -m venv "$VENV" || fail "no virtual environment could be made in $VENV"
+    setup_compiler
     # torch by itself, first: found where pip is told to look before anything else asks for "any torch".
     local pip=("$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -c "$ROOT/constraints.txt")
     "${pip[@]}" torch && "${pip[@]}" -e "$ROOT[$extras]" \

@@ -23,6 +23,14 @@ def _no_settings_from_outside(monkeypatch):
             monkeypatch.delenv(name)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _short_measurements():
+    """Most tests don't care how fast an engine is."""
+    from webapp.engine.prepare import autotune
+
+    autotune.MEASURED_S = 0.01
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """The shared test collection and the checkpoint trained on it; they are not part of the project."""
@@ -50,7 +58,13 @@ def xlm_roberta(tmp_path_factory):
 @pytest.fixture(scope="session")
 def bert_settings(bert, tmp_path_factory):
     """Settings whose artifact, of the small BERT, is prepared."""
-    settings = Settings(model=str(bert), state_dir=tmp_path_factory.mktemp("state"), engine_threads=2)
+    settings = Settings(
+        model=str(bert),
+        state_dir=tmp_path_factory.mktemp("state"),
+        engine="openvino",
+        precision="fp32",
+        engine_threads=2,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         prepare(settings, lambda _: None)

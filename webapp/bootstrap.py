@@ -7,6 +7,7 @@ Stop order is the reverse: no new requests (`drain`), the greenlets finish, then
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,10 +90,15 @@ def assemble(settings: Settings) -> Webapp:
         SetupError: the model is not prepared, or damaged.
     """
     engine = load_engine(settings)
+    cores = len(os.sched_getaffinity(0))
+    # A measured count may come from a larger machine, or one that this container has only a part of.
+    threads = settings.engine_threads or min(engine.info.tuning.engine_threads or cores, cores)
     scheduler = Scheduler(
-        lock=concurrency.allocate_lock(), budget_tokens=settings.batch_tokens, threads=settings.engine_threads
+        lock=concurrency.allocate_lock(),
+        budget_tokens=settings.batch_tokens or engine.info.tuning.batch_tokens,
+        threads=threads,
     )
-    pool = EnginePool(engine, scheduler, threads=settings.engine_threads, start_thread=concurrency.start_native_thread)
+    pool = EnginePool(engine, scheduler, threads=threads, start_thread=concurrency.start_native_thread)
     scoring = Scoring(
         scheduler=scheduler,
         cache=MemoryCache(settings.cache_mb * 1024 * 1024) if settings.cache_mb else None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -36,7 +35,9 @@ class Settings(BaseSettings):
         min_length=1,
         description="Hub id or local directory of a CrossEncoder or SentenceTransformer.",
     )
-    engine: Literal["openvino", "torch", "stub"] = Field(default="openvino", description="What computes the scores.")
+    engine: Literal["auto", "native", "openvino", "torch", "stub"] = Field(
+        default="auto", description="What computes the scores; auto: native or openvino, whichever is faster here."
+    )
     precision: Literal["auto", "int8", "bf16", "fp32"] = Field(
         default="auto",
         description="auto: the first of int8, bf16, fp32 that is fast here and passes the gate.",
@@ -50,12 +51,11 @@ class Settings(BaseSettings):
 
     workers: int = Field(default=1, ge=1, le=256, description="gunicorn workers; each adds its own compiled model.")
     engine_threads: int = Field(
-        default_factory=lambda: len(os.sched_getaffinity(0)),
-        ge=1,
-        le=1024,
-        description="Engine threads a worker; default: cores.",
+        default=0, ge=0, le=1024, description="Engine threads a worker; 0: as prepare measured, at most the cores."
     )
-    batch_tokens: int = Field(default=256, ge=16, le=1_048_576, description="Padded tokens a batch may hold.")
+    batch_tokens: int = Field(
+        default=0, ge=0, le=1_048_576, description="Padded tokens a batch may hold; 0: as prepare measured."
+    )
 
     cache_mb: int = Field(default=32, ge=0, le=65_536, description="MiB of pair scores a worker keeps; 0 keeps none.")
 

@@ -97,6 +97,17 @@ class RerankResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Tuning:
+    """How a model is fed, as measured on the machine that prepared it."""
+
+    batch_tokens: int = 256
+    engine_threads: int = 0
+    """0: as many as there are cores."""
+    tokens_per_s: float = 0.0
+    """What was measured with these, all engine threads together."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What is serving, as `/info` tells it."""
 
@@ -110,6 +121,10 @@ class ModelInfo:
     substitute_for: str | None = None
     """The model that was configured when this one stands in for it, else None."""
     fidelity: dict[str, float] = field(default_factory=dict)
+    """How the scores differ from sentence-transformers' own."""
+    tuning: Tuning = Tuning()
+    chosen_because: str = ""
+    """Why this engine and precision, in words."""
 
     @property
     def identity(self) -> str:

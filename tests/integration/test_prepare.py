@@ -12,9 +12,11 @@ from models import texts
 from scheduling_kit import Rig
 
 from webapp.engine.artifact import MANIFEST, artifact_dir, load_engine, read_manifest
+from webapp.engine.native_engine import library
 from webapp.engine.openvino_engine import has_bf16
 from webapp.engine.prepare import fidelity, pipeline
 from webapp.engine.prepare.calibration import read_examples
+from webapp.engine.prepare.candidates import Candidate
 from webapp.engine.prepare.resolve import EMBEDDED_MODEL
 from webapp.engine.source_model import SourceModel
 from webapp.errors import SetupError
@@ -73,7 +75,7 @@ def test_a_trained_cross_encoder_scores_as_the_original(shared_data, tmp_path):
 @pytest.mark.slow
 def test_the_embedded_model_scores_as_the_original(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    settings = Settings(state_dir=tmp_path)
+    settings = Settings(state_dir=tmp_path, precision="fp32")
     said = []
     manifest = pipeline.prepare(settings, said.append)
     assert (manifest.model, manifest.kind) == (EMBEDDED_MODEL, "embedding")
@@ -98,29 +100,30 @@ def test_scores_that_differ_are_refused_with_the_figures_and_nothing_is_left(ber
     honest = SourceModel.reference
     monkeypatch.setattr(SourceModel, "reference", lambda self, pairs: honest(self, pairs) + 3)
     with pytest.raises(SetupError, match=r"differs too much .*max_score_error 0\.\d+ \(at most 0\.0001\)"):
-        prepared(tmp_path, bert)
+        prepared(tmp_path, bert, precision="fp32")
     assert [path.name for path in (tmp_path / "models").iterdir()] == [".lock"]
 
 
+INT8 = Candidate("openvino", "int8")
 FIGURES = {"max_score_error": 0.0, "mean_score_error": 0.0, "kendall_tau": 1.0, "top10_overlap": 1.0}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 @pytest.mark.parametrize(("name", "value"), [("max_score_error", 0.9), ("max_score_error", float("nan"))])
 def test_the_gate_names_what_failed(precision, name, value):
-    with pytest.raises(SetupError, match=f"{precision} differs too much .*{name}"):
-        fidelity.accept({**FIGURES, name: value}, precision, Settings())
+    with pytest.raises(SetupError, match=f"openvino {precision} differs too much .*{name}"):
+        fidelity.accept({**FIGURES, name: value}, Candidate("openvino", precision), Settings())
 
 
 @pytest.mark.parametrize("name", ["mean_score_error", "kendall_tau", "top10_overlap"])
 def test_the_gate_judges_rankings_of_reduced_precisions(name):
-    fidelity.accept(FIGURES, "int8", Settings())
+    fidelity.accept(FIGURES, INT8, Settings())
     with pytest.raises(SetupError, match=name):
-        fidelity.accept({**FIGURES, name: 0.5}, "int8", Settings())
+        fidelity.accept({**FIGURES, name: 0.5}, INT8, Settings())
 
 
 def test_the_gate_is_set_by_settings():
-    fidelity.accept({**FIGURES, "kendall_tau": 0.5}, "int8", Settings(gate_min_tau=0.4))
+    fidelity.accept({**FIGURES, "kendall_tau": 0.5}, INT8, Settings(gate_min_tau=0.4))
 
 
 OPEN_GATE = {"gate_max_score_error": 1, "gate_mean_score_error": 1, "gate_min_tau": -1, "gate_min_top10_overlap": 0}
@@ -128,7 +131,7 @@ OPEN_GATE = {"gate_max_score_error": 1, "gate_mean_score_error": 1, "gate_min_ta
 
 def test_int8_is_prepared_and_judged_on_pairs_it_was_not_calibrated_with(bert, tmp_path):
     """A random model is no judge of int8's fidelity: the shared checkpoint is, below."""
-    settings, manifest = prepared(tmp_path, bert, precision="int8", **OPEN_GATE)
+    settings, manifest = prepared(tmp_path, bert, engine="openvino", precision="int8", **OPEN_GATE)
     assert manifest.precision == "int8"
     assert {"kendall_tau", "top10_overlap", "mean_score_error"} <= set(manifest.fidelity)
     assert load_engine(settings).info.precision == "int8"
@@ -138,8 +141,12 @@ def test_int8_is_prepared_and_judged_on_pairs_it_was_not_calibrated_with(bert, t
 
 
 @pytest.mark.slow
-def test_int8_of_a_trained_model_passes_the_gate(shared_data, tmp_path):
-    _, manifest = prepared(tmp_path, shared_data / "cranfield-ce", precision="int8")
+@pytest.mark.parametrize("engine", ["native", "openvino"])
+def test_int8_of_a_trained_model_passes_the_gate(shared_data, tmp_path, engine):
+    if engine == "native" and library() is None:
+        pytest.skip("the native engine is not built here")
+    _, manifest = prepared(tmp_path, shared_data / "cranfield-ce", engine=engine, precision="int8")
+    assert manifest.engine == engine
     assert manifest.fidelity["kendall_tau"] >= 0.95
 
 
@@ -160,7 +167,7 @@ def plant_garbage(_engine, _pairs, directory):
 def test_a_broken_int8_model_is_refused_with_the_figures(bert, tmp_path, monkeypatch):
     monkeypatch.setattr("webapp.engine.prepare.quantise.quantise", plant_garbage)
     with pytest.raises(SetupError, match=r"int8 differs too much .*max_score_error \S+ \(at most 0.25\)"):
-        prepared(tmp_path, bert, precision="int8")
+        prepared(tmp_path, bert, engine="openvino", precision="int8")
     assert [path.name for path in (tmp_path / "models").iterdir()] == [".lock"]
 
 
@@ -169,9 +176,11 @@ def test_auto_goes_on_to_the_next_precision_and_says_why(bert, tmp_path, monkeyp
     monkeypatch.setattr("webapp.engine.openvino_engine.has_fast_int8", lambda: True)
     monkeypatch.setattr("webapp.engine.openvino_engine.has_bf16", lambda: False)
     said = []
-    manifest = pipeline.prepare(Settings(model=str(bert), state_dir=tmp_path), said.append)
+    manifest = pipeline.prepare(Settings(model=str(bert), state_dir=tmp_path, engine="openvino"), said.append)
     assert manifest.precision == "fp32"
-    assert any(line.startswith("int8 differs too much") for line in said)
+    assert any(line.startswith("openvino int8 differs too much") for line in said)
+    assert "openvino int8 differs too much" in manifest.chosen_because
+    assert "openvino fp32 passes the gate" in manifest.chosen_because
 
 
 def test_calibration_data_of_ones_own_is_used_and_checked(tmp_path):

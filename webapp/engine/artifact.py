@@ -15,16 +15,18 @@ from webapp.engine.embedding_engine import EmbeddingEngine
 from webapp.engine.tokenizer import Template
 from webapp.errors import SetupError
 from webapp.settings import Settings
-from webapp.types import ModelInfo, ScoreScale
+from webapp.types import ModelInfo, ScoreScale, Tuning
 
-FORMAT = 3
+FORMAT = 4
 """Raised when artifacts of older releases must be prepared again."""
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 MODEL = "model.xml"
+PACKED_MODEL = "model.safetensors"
 
 
+EngineName = Literal["native", "openvino", "torch"]
 Precision = Literal["fp32", "bf16", "int8"]
 
 
@@ -35,7 +37,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     revision: str
     kind: Literal["cross-encoder", "embedding"]
-    engine: Literal["openvino", "torch"]
+    engine: EngineName
     precision: Precision
     score_scale: ScoreScale
     template: Template
@@ -45,6 +47,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     substitute_for: str | None
     fidelity: dict[str, float]
     """How the artifact's scores differ from sentence-transformers' own."""
+    tuning: Tuning
+    chosen_because: str
     files: dict[str, str]
     """File name -> sha256."""
     versions: dict[str, str]
@@ -62,6 +66,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             score_scale=self.score_scale,
             substitute_for=self.substitute_for,
             fidelity=self.fidelity,
+            tuning=self.tuning,
+            chosen_because=self.chosen_because,
         )
 
 
@@ -124,6 +130,10 @@ def open_engine(directory: Path, manifest: Manifest) -> CrossEncoderEngine | Emb
         from webapp.engine.torch_engine import TorchRuntime  # noqa: PLC0415 - torch only where it is asked for
 
         runtime = TorchRuntime(Path(manifest.source), manifest.precision)
+    elif manifest.engine == "native":
+        from webapp.engine.native_engine import NativeRuntime  # noqa: PLC0415 - a library is opened
+
+        runtime = NativeRuntime(directory / PACKED_MODEL)
     else:
         from webapp.engine.openvino_engine import OpenVINORuntime  # noqa: PLC0415 - the torch engine needs none
 

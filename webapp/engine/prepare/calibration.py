@@ -31,6 +31,11 @@ class Examples:
     judged: list[tuple[str, list[str]]]
     """Queries with the documents to be ranked for each."""
 
+    @property
+    def tuning(self) -> list[tuple[str, str]]:
+        """Pairs of ordinary lengths to measure speed with."""
+        return self.calibration
+
 
 def read_examples(path: Path) -> Examples:
     """Split a JSONL file of {"query", "documents"} by query: of three queries one is kept for judging.

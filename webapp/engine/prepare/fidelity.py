@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 from webapp.engine.base import Engine
+from webapp.engine.prepare.candidates import Candidate
 from webapp.engine.source_model import SourceModel
 from webapp.errors import SetupError
 from webapp.ranking import to_scores
@@ -98,13 +99,13 @@ def measure(engine: Engine, source: SourceModel, judged: Sequence[tuple[str, lis
     }
 
 
-def accept(figures: dict[str, float], precision: str, settings: Settings) -> None:
+def accept(figures: dict[str, float], candidate: Candidate, settings: Settings) -> None:
     """Refuse an artifact whose scores differ too much from the original's.
 
     Raises:
         GateError: with the figures that failed. NaN fails too.
     """
-    if precision == "fp32":
+    if candidate.precision == "fp32":
         limits = [("max_score_error", LARGEST_FP32_SCORE_ERROR)]
         floors: list[tuple[str, float]] = []
     else:
@@ -113,11 +114,11 @@ def accept(figures: dict[str, float], precision: str, settings: Settings) -> Non
             ("mean_score_error", settings.gate_mean_score_error),
         ]
         floors = [("kendall_tau", settings.gate_min_tau), ("top10_overlap", settings.gate_min_top10_overlap)]
-        if precision == "bf16":
+        if candidate.precision == "bf16":
             limits[0] = ("max_score_error", min(LARGEST_BF16_SCORE_ERROR, settings.gate_max_score_error))
     failed = [f"{name} {figures[name]:.2g} (at most {limit:g})" for name, limit in limits if not figures[name] <= limit]
     failed += [
         f"{name} {figures[name]:.2g} (at least {floor:g})" for name, floor in floors if not figures[name] >= floor
     ]
     if failed:
-        raise GateError(f"{precision} differs too much from sentence-transformers' own scores: {', '.join(failed)}")
+        raise GateError(f"{candidate} differs too much from sentence-transformers' own scores: {', '.join(failed)}")

@@ -1,0 +1,218 @@
+"""The native engine's C kernels, against torch."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from webapp.engine import native_engine
+from webapp.engine.native_engine import NativeRuntime, read_tensors
+from webapp.engine.prepare.pack import LARGEST_LANE_SUM, pack, pack_linear, write_tensors
+from webapp.engine.prepare.resolve import _embedded
+from webapp.engine.source_model import SourceModel
+from webapp.errors import SetupError
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+needs_kernels = pytest.mark.skipif(native_engine.library() is None, reason="the native engine is not built here")
+
+
+def test_the_kernels_are_built_wherever_they_can_be():
+    """An optional extension that fails to compile is otherwise silent."""
+    flags = Path("/proc/cpuinfo").read_text()
+    if not (shutil.which("gcc") and "avx2" in flags and "fma" in flags):
+        pytest.skip("no compiler, or no AVX2")
+    assert native_engine.library() is not None, "run: pip install -e ."
+
+
+@pytest.fixture(scope="module", params=["bert", "xlm_roberta"])
+def packed(request, tmp_path_factory):
+    source = SourceModel(request.getfixturevalue(request.param))
+    path = tmp_path_factory.mktemp("packed") / "model.safetensors"
+    assert pack(source, path)
+    return source, path
+
+
+def inputs(lengths, width, seed=0, vocabulary=250):
+    """Random token ids; everything past a row's length is what must never be looked at."""
+    rng = np.random.default_rng(seed)
+    mask = (np.arange(width) < np.array(lengths)[:, None]).astype(np.int64)
+    return rng.integers(5, vocabulary, (len(lengths), width)), mask, np.zeros_like(mask)
+
+
+def torch_logits(source, ids, mask, types):
+    module = source.module()
+    with torch.inference_mode():
+        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        return module(*[torch.from_numpy(given[name]) for name in module.input_names]).numpy()
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "lengths",
+    [[1], [2], [3], [4, 1], [16], [17, 15, 31, 1, 2], [64] * 5, [255, 3], [256], [257], [500, 499, 2], [7] * 60],
+)
+def test_logits_are_torchs_but_for_int8(packed, lengths):
+    """Rows, blocks, groups and attention tiles of every size, full and not."""
+    source, path = packed
+    if max(lengths) > source.max_length_tokens:
+        pytest.skip("longer than the model")
+    given = inputs(lengths, max(lengths))
+    ours, theirs = NativeRuntime(path).open()(*given), torch_logits(source, *given)
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - theirs).max() < 0.15 * max(1, np.abs(theirs).max())
+    if len(lengths) > 2:
+        assert np.corrcoef(ours[:, 0], theirs[:, 0])[0, 1] > 0.98
+
+
+@needs_kernels
+def test_a_pairs_score_depends_on_nothing_beside_it(packed):
+    """Not on its neighbours in the batch, not on padding, not on what the scratch held before."""
+    _, path = packed
+    forward = NativeRuntime(path).open()
+    ids, mask, types = inputs([40, 7, 23, 90], 90)
+    together = forward(ids, mask, types)[:, 0]
+    forward(*inputs([90] * 30, 90, seed=5))
+    for row, length in enumerate([40, 7, 23, 90]):
+        alone = forward(*(np.ascontiguousarray(each[row : row + 1, :length]) for each in (ids, mask, types)))
+        assert alone[0, 0] == together[row]
+
+
+@needs_kernels
+def test_token_types_count(bert, tmp_path):
+    source, path = SourceModel(bert), tmp_path / "model.safetensors"
+    pack(source, path)
+    ids, mask, types = inputs([30, 30], 30)
+    types[:, 12:] = 1
+    forward = NativeRuntime(path).open()
+    ours, theirs = forward(ids, mask, types), torch_logits(source, ids, mask, types)
+    assert np.abs(ours - theirs).max() < np.abs(forward(ids, mask, np.zeros_like(types)) - theirs).max()
+
+
+@needs_kernels
+@pytest.mark.slow
+def test_mean_vectors_are_the_embedding_models_own(tmp_path):
+    source, path = SourceModel(_embedded("").directory), tmp_path / "model.safetensors"
+    assert pack(source, path)
+    given = inputs([5, 60, 256, 33], 256, vocabulary=20_000)
+    ours, theirs = NativeRuntime(path).open()(*given), torch_logits(source, *given)
+    ours /= np.linalg.norm(ours, axis=1, keepdims=True)
+    assert (np.einsum("ij,ij->i", ours, theirs) > 0.99).all()
+
+
+@needs_kernels
+def test_threads_share_the_weights_and_nothing_else(packed):
+    _, path = packed
+    runtime = NativeRuntime(path)
+    batches = [inputs([60, 33, 8], 60, seed=seed) for seed in range(8)]
+    alone = [runtime.open()(*batch) for batch in batches]
+    wrong = []
+
+    def work():
+        forward = runtime.open()
+        for _ in range(20):
+            wrong.extend(seed for seed, batch in enumerate(batches) if not np.array_equal(forward(*batch), alone[seed]))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["normal", "outliers", "ones", "zeros", "one sign"]))
+def test_no_input_can_overflow_a_lane(seed, kind):
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_normal((16, 64)).astype(np.float32)
+    if kind == "outliers":
+        weight[rng.integers(16, size=5), rng.integers(64, size=5)] *= 100
+    elif kind == "ones":
+        weight[:] = 1
+    elif kind == "zeros":
+        weight[:] = 0
+    elif kind == "one sign":
+        weight = -np.abs(weight)
+    packed = pack_linear(weight, np.zeros(16, np.float32))
+    # [panel, inputs / 8, two loads, outputs, 4 bytes] -> the two loads' byte pairs meet in one lane
+    lanes = packed["weights"].reshape(1, 8, 2, 16, 2, 2).astype(int)
+    highest = 255 * np.maximum(lanes, 0).sum(axis=(2, 5)).max()
+    lowest = 255 * np.minimum(lanes, 0).sum(axis=(2, 5)).min()
+    assert lowest >= -(2**15)
+    assert highest <= 255 * LARGEST_LANE_SUM < 2**15
+    values = packed["weights"].reshape(16, 16, 4).transpose(1, 0, 2).reshape(16, 64)
+    assert np.abs(values * packed["scales"][:, None] - weight).max() <= packed["scales"].max() * 0.51
+    assert np.array_equal(values.sum(axis=1), packed["sums"])
+
+
+def test_packed_files_are_safetensors_aligned_for_vectors(tmp_path):
+    from safetensors.numpy import load_file
+
+    tensors = {"a": np.arange(5, dtype=np.float32), "b": np.ones((3, 7), np.int8), "c": np.zeros(16, np.float32)}
+    write_tensors(tmp_path / "m.safetensors", tensors, {"heads": "2"})
+    theirs = load_file(tmp_path / "m.safetensors")
+    ours, metadata = read_tensors(tmp_path / "m.safetensors")
+    assert metadata == {"heads": "2"}
+    for name, tensor in tensors.items():
+        assert np.array_equal(theirs[name], tensor)
+        assert np.array_equal(ours[name], tensor)
+        assert ours[name].ctypes.data % 64 == 0
+
+
+def test_an_architecture_with_other_arithmetic_is_left_to_openvino(bert, tmp_path):
+    source = SourceModel(bert)
+    source.model.model.config.hidden_act = "relu"
+    assert not pack(source, tmp_path / "model.safetensors")
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_without_kernels_an_artifact_that_needs_them_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(native_engine, "library", lambda: None)
+    with pytest.raises(SetupError, match="RERANK_ENGINE=openvino"):
+        NativeRuntime(tmp_path)
+
+
+@needs_kernels
+@pytest.mark.slow
+def test_the_kernels_touch_no_memory_that_is_not_theirs(packed, tmp_path):
+    """Compiled again with AddressSanitizer and run in a process of its own."""
+    if not shutil.which("gcc"):
+        pytest.skip("no compiler")
+    source = Path(native_engine.__file__).parent / "native" / "bert.c"
+    library = tmp_path / "bert.so"
+    flags = ["-O1", "-g", "-mavx2", "-mfma", "-fsanitize=address,undefined", "-fno-sanitize=alignment", "-shared"]
+    subprocess.run([shutil.which("gcc"), *flags, "-fPIC", "-o", library, source, "-lm"], check=True)
+    script = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from webapp.engine import native_engine
+native_engine.library = lambda: Path({str(library)!r})
+forward = native_engine.NativeRuntime(Path({str(packed[1])!r})).open()
+rng = np.random.default_rng(0)
+for lengths in ([1], [3, 2, 1], [255, 1, 1], [256], [300, 5], [4] * 70, [17, 90, 64]):
+    if max(lengths) <= {packed[0].max_length_tokens}:
+        mask = (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)
+        assert np.isfinite(forward(rng.integers(5, 250, mask.shape), mask, np.zeros_like(mask))).all()
+print("clean")
+"""
+    runtime = subprocess.run(
+        [shutil.which("gcc"), "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "LD_PRELOAD": runtime.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "clean", done.stderr[-3000:]

@@ -1,0 +1,199 @@
+/* A transformer encoder of BERT's family for one thread: token ids in, logits or mean vectors out.
+ *
+ * Sequences lie one after the other, so padding costs nothing. Matrix products are int8 (linear.h), everything between
+ * them float32. Work goes through in groups of whole sequences and, between attention and attention, in blocks of rows
+ * that stay in the second cache. The library has no state: weights belong to the caller (they are mapped from a file),
+ * scratch to the calling thread.
+ */
+#include <stdlib.h>
+#include "attention.h"
+#include "linear.h"
+
+#define GROUP_TOKENS 256 /* a group ends at this many tokens, or after one longer sequence */
+#define BLOCK_ROWS 64    /* 64 rows of a 1,536-wide feed-forward layer take 400 KB in float32 */
+
+typedef struct {
+    Linear qkv, mix, up, down; /* qkv: queries (scaled), keys, values, one after the other */
+    const float *mix_gain, *mix_shift, *down_gain, *down_shift;
+} Layer;
+
+typedef struct {
+    const float *words, *positions, *types, *gain, *shift; /* [vocabulary][hidden], [positions][hidden], [types][hidden] */
+    const float *dense, *dense_bias, *out, *out_bias;      /* the classifier's; NULL: vectors are asked for */
+    const Layer *layers;
+    int32_t hidden, heads, layer_count;
+    float epsilon;
+} Model;
+
+typedef struct {
+    float *x, *qkv, *mixed, *wide, *narrow, *scores, *row_scales, *row_zeros;
+    uint8_t *values;
+    int starts[GROUP_TOKENS + 1]; /* first token of each sequence of the group, and the end */
+    int room;                     /* tokens it is large enough for */
+} Scratch;
+
+static void empty(Scratch *s) {
+    free(s->x), free(s->qkv), free(s->mixed), free(s->wide), free(s->narrow), free(s->scores);
+    free(s->row_scales), free(s->row_zeros), free(s->values);
+    memset(s, 0, sizeof *s);
+}
+
+static void *bytes(size_t count) { return aligned_alloc(64, (count + 127) / 64 * 64); }
+
+/* Make room for this many tokens; 0 when there is no memory for them. */
+static int make_room(const Model *model, int tokens, Scratch *s) {
+    if (tokens <= s->room) return 1;
+    const size_t count = tokens, hidden = model->hidden, wide = model->layers[0].up.outputs;
+    const size_t dim = hidden / model->heads, block = BLOCK_ROWS * wide;
+    empty(s);
+    s->x = bytes(4 * count * hidden);
+    s->qkv = bytes(4 * count * 3 * hidden);
+    s->mixed = bytes(4 * count * hidden);
+    s->wide = bytes(4 * block);
+    s->narrow = bytes(4 * BLOCK_ROWS * hidden);
+    s->scores = bytes(4 * (dim + QUERIES) * (count + BLOCK));
+    s->row_scales = bytes(4 * count);
+    s->row_zeros = bytes(4 * count);
+    s->values = bytes(count * hidden > block ? count * hidden : block);
+    if (!(s->x && s->qkv && s->mixed && s->wide && s->narrow && s->scores && s->row_scales && s->row_zeros && s->values))
+        return 0;
+    s->room = tokens;
+    return 1;
+}
+
+/* Scratch for one thread; NULL when there is no memory. */
+Scratch *bert_open(void) { return calloc(1, sizeof(Scratch)); }
+
+void bert_close(Scratch *s) {
+    empty(s);
+    free(s);
+}
+
+/* x = normalised(x + y), row by row; y may be NULL. */
+static void add_and_normalise(float *x, const float *y, int rows, int width, const float *gain, const float *shift,
+                              float epsilon) {
+    for (int row = 0; row < rows; row++, x += width) {
+        f8 sum = _mm256_setzero_ps(), squares = _mm256_setzero_ps();
+        for (int at = 0; at < width; at += LANES) {
+            f8 v = f8_load(x + at);
+            if (y) v = _mm256_add_ps(v, f8_load(y + (int64_t)row * width + at));
+            f8_store(x + at, v);
+            sum = _mm256_add_ps(sum, v);
+        }
+        const f8 mean = f8_of(f8_sum(sum) / width);
+        for (int at = 0; at < width; at += LANES) {
+            f8 v = _mm256_sub_ps(f8_load(x + at), mean);
+            squares = _mm256_fmadd_ps(v, v, squares);
+        }
+        const f8 inverse = f8_of(1.0f / sqrtf(f8_sum(squares) / width + epsilon));
+        for (int at = 0; at < width; at += LANES) {
+            f8 v = _mm256_mul_ps(_mm256_sub_ps(f8_load(x + at), mean), inverse);
+            f8_store(x + at, _mm256_fmadd_ps(v, f8_load(gain + at), f8_load(shift + at)));
+        }
+    }
+}
+
+static Quantised quantised(const Scratch *s) { return (Quantised){s->values, s->row_scales, s->row_zeros}; }
+
+/* What follows attention: its output layer and the feed-forward part. x, mixed: [rows][hidden]; x is replaced. */
+static void after_attention(const Layer *layer, float *x, const float *mixed, int rows, float epsilon, const Scratch *s) {
+    const int hidden = layer->mix.outputs, wide = layer->up.outputs;
+    const Quantised q = quantised(s);
+    for (int from = 0; from < rows; from += BLOCK_ROWS) {
+        const int count = rows - from < BLOCK_ROWS ? rows - from : BLOCK_ROWS;
+        float *block = x + (int64_t)from * hidden;
+        quantise(mixed + (int64_t)from * hidden, count, hidden, q);
+        linear(&layer->mix, 0, hidden, &q, count, s->narrow, hidden, NOTHING);
+        add_and_normalise(block, s->narrow, count, hidden, layer->mix_gain, layer->mix_shift, epsilon);
+        quantise(block, count, hidden, q);
+        linear(&layer->up, 0, wide, &q, count, s->wide, wide, GELU);
+        quantise(s->wide, count, wide, q);
+        linear(&layer->down, 0, hidden, &q, count, s->narrow, hidden, NOTHING);
+        add_and_normalise(block, s->narrow, count, hidden, layer->down_gain, layer->down_shift, epsilon);
+    }
+}
+
+/* One layer over all tokens, or, `first_only`, over each sequence's first: x then shrinks to [rows][hidden]. */
+static void run_layer(const Model *model, const Layer *layer, int rows, int first_only, const Scratch *s) {
+    const int hidden = model->hidden, stride = 3 * hidden, dim = hidden / model->heads, tokens = s->starts[rows];
+    Quantised q = quantised(s);
+    quantise(s->x, tokens, hidden, q);
+    linear(&layer->qkv, first_only ? hidden : 0, stride, &q, tokens, s->qkv + (first_only ? hidden : 0), stride, NOTHING);
+    if (first_only)
+        for (int row = 0; row < rows; row++) {
+            const int at = s->starts[row];
+            const Quantised one = {q.values + (int64_t)at * hidden, q.scales + at, q.zeros + at};
+            linear(&layer->qkv, 0, hidden, &one, 1, s->qkv + (int64_t)at * stride, stride, NOTHING);
+            memmove(s->x + (int64_t)row * hidden, s->x + (int64_t)at * hidden, 4 * hidden);
+        }
+    for (int row = 0; row < rows; row++) {
+        const int at = s->starts[row], length = s->starts[row + 1] - at;
+        float *out = s->mixed + (int64_t)(first_only ? row : at) * hidden;
+        for (int head = 0; head < model->heads; head++) {
+            const float *queries = s->qkv + (int64_t)at * stride + head * dim;
+            attend(queries, queries + hidden, queries + 2 * hidden, stride, first_only ? 1 : length, length, dim,
+                   out + head * dim, hidden, s->scores);
+        }
+    }
+    after_attention(layer, s->x, s->mixed, first_only ? rows : tokens, model->epsilon, s);
+}
+
+static void embed(const Model *model, const int64_t *ids, const int64_t *types, int count, float *x) {
+    const int hidden = model->hidden;
+    for (int token = 0; token < count; token++, x += hidden) {
+        const float *word = model->words + ids[token] * hidden, *position = model->positions + (int64_t)token * hidden;
+        const float *type = model->types + types[token] * hidden;
+        for (int at = 0; at < hidden; at += LANES)
+            f8_store(x + at, _mm256_add_ps(_mm256_add_ps(f8_load(word + at), f8_load(type + at)), f8_load(position + at)));
+    }
+}
+
+static float dot(const float *left, const float *right, int width) {
+    f8 sum = _mm256_setzero_ps();
+    for (int at = 0; at < width; at += LANES) sum = _mm256_fmadd_ps(f8_load(left + at), f8_load(right + at), sum);
+    return f8_sum(sum);
+}
+
+/* out . tanh(dense . x + dense_bias) + out_bias, in float32: BERT's pooler and classifier, RoBERTa's head. */
+static float classify(const Model *model, const float *x) {
+    float logit = model->out_bias[0];
+    for (int i = 0; i < model->hidden; i++)
+        logit += model->out[i] * tanhf(dot(model->dense + (int64_t)i * model->hidden, x, model->hidden) + model->dense_bias[i]);
+    return logit;
+}
+
+static void mean(const float *x, int count, int width, float *out) {
+    for (int at = 0; at < width; at += LANES) {
+        f8 sum = _mm256_setzero_ps();
+        for (int token = 0; token < count; token++) sum = _mm256_add_ps(sum, f8_load(x + (int64_t)token * width + at));
+        f8_store(out + at, _mm256_div_ps(sum, f8_of((float)count)));
+    }
+}
+
+/* ids, types: [rows][length]; lengths: [rows], each 1..length; out: [rows] logits or [rows][hidden] means of all tokens.
+ * Returns 0, or -1 when there is no memory for the scratch.
+ */
+int bert_forward(const Model *model, Scratch *s, int rows, int length, const int64_t *ids, const int64_t *types,
+                 const int32_t *lengths, float *out) {
+    const int hidden = model->hidden, logits = model->dense != NULL;
+    if (!make_room(model, length > GROUP_TOKENS ? length : GROUP_TOKENS, s)) return -1;
+    for (int from = 0, count; from < rows; from += count) {
+        for (count = 0; from + count < rows; count++) {
+            const int row = from + count, end = s->starts[count] + lengths[row];
+            if (count > 0 && end > GROUP_TOKENS) break;
+            const int64_t at = (int64_t)row * length;
+            embed(model, ids + at, types + at, lengths[row], s->x + (int64_t)s->starts[count] * hidden);
+            s->starts[count + 1] = end; /* starts[0] is always 0 */
+        }
+        add_and_normalise(s->x, NULL, s->starts[count], hidden, model->gain, model->shift, model->epsilon);
+        for (int i = 0; i < model->layer_count; i++)
+            run_layer(model, &model->layers[i], count, logits && i == model->layer_count - 1, s);
+        for (int row = 0; row < count; row++)
+            if (logits)
+                out[from + row] = classify(model, s->x + (int64_t)row * hidden);
+            else
+                mean(s->x + (int64_t)s->starts[row] * hidden, s->starts[row + 1] - s->starts[row], hidden,
+                     out + (int64_t)(from + row) * hidden);
+    }
+    return 0;
+}

@@ -1,0 +1,126 @@
+"""How fast an engine is here, and with which batches: measured for some seconds, never guessed."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from webapp.engine.artifact import Manifest, open_engine
+from webapp.engine.base import Session
+from webapp.types import Tuning
+
+BUDGETS_TOKENS = (256, 512, 1024)
+"""A larger one makes small requests wait longer behind large ones, a smaller one holds too few rows."""
+
+WORTH = 1.03
+"""A larger budget must be this much faster: the smaller one answers small requests sooner."""
+
+LENGTH_STEP_TOKENS = 16
+"""The scheduler pads to multiples of this."""
+
+MEASURED_S = 0.3
+ROUNDS = 3
+"""The first compiles for new shapes, and of the others the best counts: whatever else runs here only slows down."""
+
+PAIRS = 192
+
+Batch = tuple[list[tuple[Any, Any]], int, int]
+"""Pairs, length they are padded to, tokens without padding."""
+
+
+def tune(directory: Path, manifest: Manifest, pairs: Sequence[tuple[str, str]]) -> Tuning:
+    """Measure token budgets and thread counts.
+
+    Args:
+        directory: of the artifact.
+        manifest: its manifest.
+        pairs: texts of ordinary lengths.
+
+    Returns:
+        The smallest budget that is about as fast as any, with the thread count that goes with it.
+    """
+    best = Tuning()
+    for threads in thread_counts():
+        engine = open_engine(directory, manifest)
+        engine.start(threads)
+        sessions = [engine.open_session() for _ in range(threads)]
+        encoded = _encode(sessions[0], pairs[:PAIRS])
+        rates = dict.fromkeys(BUDGETS_TOKENS, 0.0)
+        for _ in range(ROUNDS):
+            for budget in BUDGETS_TOKENS:
+                rates[budget] = max(rates[budget], measure(sessions, _batches(encoded, budget)))
+        for budget, rate in rates.items():
+            if rate > best.tokens_per_s * WORTH:
+                best = Tuning(batch_tokens=budget, engine_threads=threads, tokens_per_s=round(rate))
+    return best
+
+
+def thread_counts() -> list[int]:
+    """Every core, and where two of them are halves of one (hyperthreads), also one for each whole one."""
+    allowed = os.sched_getaffinity(0)
+    siblings = set()
+    for core in allowed:
+        try:
+            siblings.add(Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list").read_text())
+        except OSError:
+            siblings.add(str(core))
+    return sorted({len(allowed), len(siblings)}, reverse=True)
+
+
+def measure(sessions: Sequence[Session], batches: Sequence[Batch]) -> float:
+    """Tokens a second (padding not counted) of all sessions at once, each on a thread of its own."""
+    for session in sessions:
+        session.score(*batches[0][:2])  # one after the other: see `pool.EnginePool.start`
+    tokens: list[int] = []
+    began = time.perf_counter()
+    ends = began + MEASURED_S
+    threads = [
+        threading.Thread(target=_score_until, args=(ends, session, _mixed(batches, seed), tokens))
+        for seed, session in enumerate(sessions)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(tokens) / (time.perf_counter() - began)
+
+
+def _mixed(batches: Sequence[Batch], seed: int) -> list[Batch]:
+    """In another order for each thread, so that those which time leaves out are no particular ones."""
+    return random.Random(seed).sample(list(batches), len(batches))  # noqa: S311 - the same every time
+
+
+def _score_until(ends: float, session: Session, batches: Sequence[Batch], tokens: list[int]) -> None:
+    for pairs, length, own in itertools.cycle(batches):
+        session.score(pairs, length)
+        tokens.append(own)
+        if time.perf_counter() > ends:
+            return
+
+
+def _encode(session: Session, pairs: Sequence[tuple[str, str]]) -> list[tuple[Any, Any, int]]:
+    """(query, token ids, tokens of the pair), longest first."""
+    encoded = []
+    for query, document in pairs:
+        own = session.encode_query(query)
+        ids, lengths, _ = session.encode_documents(own, [document])
+        encoded.append((own, ids[0], int(lengths[0])))
+    return sorted(encoded, key=lambda pair: -pair[2])
+
+
+def _batches(encoded: Sequence[tuple[Any, Any, int]], budget_tokens: int) -> list[Batch]:
+    """Neighbours in length together, each batch within the budget."""
+    batches = []
+    at = 0
+    while at < len(encoded):
+        length = -(-encoded[at][2] // LENGTH_STEP_TOKENS) * LENGTH_STEP_TOKENS
+        taken = encoded[at : at + max(1, budget_tokens // length)]
+        at += len(taken)
+        batches.append(([(query, ids) for query, ids, _ in taken], length, sum(tokens for _, _, tokens in taken)))
+    return batches

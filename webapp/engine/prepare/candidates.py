@@ -1,0 +1,77 @@
+"""Which engines and precisions may serve a model here, the fastest first by what the processor can do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from webapp.engine.artifact import EngineName, Precision
+from webapp.engine.native_engine import library
+from webapp.engine.prepare.resolve import Say
+from webapp.errors import SetupError
+from webapp.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An engine at a precision."""
+
+    engine: EngineName
+    precision: Precision
+
+    def __str__(self) -> str:
+        return f"{self.engine} {self.precision}"
+
+
+def candidates(settings: Settings, say: Say) -> list[Candidate]:
+    """What to try, in this order; of those that pass the gate, the first precision is served, by its fastest engine.
+
+    Raises:
+        SetupError: what was asked for can't be had here.
+    """
+    if settings.engine == "torch":
+        return [_torch(settings)]
+    from webapp.engine.openvino_engine import has_bf16
+
+    asked, engine = settings.precision, settings.engine
+    if engine == "native" and asked not in ("auto", "int8"):
+        raise SetupError(f"RERANK_PRECISION: the native engine computes in int8, not {asked}; set RERANK_ENGINE=auto")
+    if asked == "bf16" and not has_bf16():
+        raise SetupError("RERANK_PRECISION: this processor has no bf16 instructions; set it to auto or fp32")
+    chosen = _native(settings, say) if engine != "openvino" and asked in ("auto", "int8") else []
+    if engine != "native":
+        chosen += _openvino(asked, say)
+    return chosen
+
+
+def _native(settings: Settings, say: Say) -> list[Candidate]:
+    if library() is not None:
+        return [Candidate("native", "int8")]
+    why = "this processor has no AVX2, or no C compiler was there at installation"
+    if settings.engine == "native":
+        raise SetupError(f"RERANK_ENGINE: no native engine: {why}; set it to auto")
+    say(f"the native engine is left out: {why}")
+    return []
+
+
+def _openvino(asked: str, say: Say) -> list[Candidate]:
+    from webapp.engine.openvino_engine import has_bf16, has_fast_int8
+
+    if asked != "auto":
+        return [Candidate("openvino", cast(Precision, asked))]
+    fast_int8 = has_fast_int8()
+    if not fast_int8:
+        say("OpenVINO's int8 is left out: without VNNI, as here, it is slower than fp32")
+    tried: list[tuple[Precision, bool]] = [("int8", fast_int8), ("bf16", has_bf16()), ("fp32", True)]
+    return [Candidate("openvino", precision) for precision, here in tried if here]
+
+
+def _torch(settings: Settings) -> Candidate:
+    from webapp.engine.torch_engine import device
+
+    if settings.precision == "int8":
+        raise SetupError("RERANK_PRECISION: the torch engine has no int8; set RERANK_ENGINE=auto")
+    on_gpu = device() == "cuda"
+    return Candidate(
+        "torch", "bf16" if settings.precision == "bf16" or (settings.precision == "auto" and on_gpu) else "fp32"
+    )

@@ -1,0 +1,170 @@
+"""Pack an encoder of BERT's family for the native engine: int8 weights in the order in which its kernels read them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from webapp.engine.source_model import SourceModel
+
+PANEL = 16
+STEP = 8
+"""As in native/linear.h."""
+
+LARGEST_LANE_SUM = 128
+"""A 16-bit lane holds four products of 0..255 and an int8 weight: 255 x 128 stays below 2^15, of either sign."""
+
+Tensors = dict[str, NDArray[Any]]
+
+
+def pack(source: SourceModel, path: Path) -> bool:
+    """Write the packed model as a safetensors file.
+
+    Args:
+        source: what to pack.
+        path: the file to write.
+
+    Returns:
+        False, and nothing written, when the native engine does not know the architecture.
+    """
+    found = _parts(source)
+    if found is None:
+        return False
+    config, encoder, head = found
+    hidden, heads = config.hidden_size, config.num_attention_heads
+    tensors = {
+        "words": _floats(encoder.embeddings.word_embeddings.weight),
+        # RoBERTa counts positions from one past its padding index.
+        "positions": _floats(encoder.embeddings.position_embeddings.weight)[
+            config.pad_token_id + 1 if config.model_type != "bert" else 0 :
+        ],
+        "types": _floats(encoder.embeddings.token_type_embeddings.weight),
+        "gain": _floats(encoder.embeddings.LayerNorm.weight),
+        "shift": _floats(encoder.embeddings.LayerNorm.bias),
+    }
+    for number, layer in enumerate(encoder.encoder.layer):
+        own = layer.attention.self
+        scale = 1 / math.sqrt(hidden // heads)
+        projections = [(own.query, scale), (own.key, 1), (own.value, 1)]
+        weights = np.concatenate([_floats(each.weight) * factor for each, factor in projections])
+        biases = np.concatenate([_floats(each.bias) * factor for each, factor in projections])
+        attended, fed = layer.attention.output, layer.output
+        linears = {
+            "qkv": (weights, biases),
+            "mix": (_floats(attended.dense.weight), _floats(attended.dense.bias)),
+            "up": (_floats(layer.intermediate.dense.weight), _floats(layer.intermediate.dense.bias)),
+            "down": (_floats(fed.dense.weight), _floats(fed.dense.bias)),
+        }
+        for name, (weight, bias) in linears.items():
+            if weight.shape[0] % PANEL or weight.shape[1] % PANEL:
+                return False
+            for part, tensor in pack_linear(weight, bias).items():
+                tensors[f"{number}.{name}.{part}"] = tensor
+        for name, norm in (("mix", attended.LayerNorm), ("down", fed.LayerNorm)):
+            tensors[f"{number}.{name}.gain"] = _floats(norm.weight)
+            tensors[f"{number}.{name}.shift"] = _floats(norm.bias)
+    if head:
+        dense, out = head
+        tensors |= {
+            "head.dense": _floats(dense.weight),
+            "head.dense_bias": _floats(dense.bias),
+            "head.out": _floats(out.weight),
+            "head.out_bias": _floats(out.bias),
+        }
+    write_tensors(path, tensors, {"heads": str(heads), "epsilon": repr(float(config.layer_norm_eps))})
+    return True
+
+
+def pack_linear(weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Tensors:
+    """A matrix of shape [outputs, inputs] in int8, each output with a scale of its own.
+
+    The scale is the finest with which no 16-bit lane of the kernel can overflow; see native/linear.h.
+    """
+    outputs, inputs = weight.shape
+    scales = np.maximum(np.abs(weight).max(axis=1), 1e-12) / 127
+    while True:
+        values = np.rint(weight / scales[:, None]).astype(np.int32)
+        # Of eight inputs, 0 1 4 5 share one lane and 2 3 6 7 the other.
+        lanes = values.reshape(outputs, inputs // STEP, 2, 2, 2).transpose(0, 1, 3, 2, 4).reshape(outputs, -1, 4)
+        worst = np.maximum(np.maximum(lanes, 0).sum(axis=2), -np.minimum(lanes, 0).sum(axis=2)).max(axis=1)
+        over = worst > LARGEST_LANE_SUM
+        if not over.any():
+            break
+        scales = np.where(over, scales * np.maximum(worst / LARGEST_LANE_SUM, 1.002), scales)
+    packed = values.reshape(outputs // PANEL, PANEL, inputs // 4, 4).transpose(0, 2, 1, 3)
+    return {
+        "weights": np.ascontiguousarray(packed, np.int8),
+        "scales": scales.astype(np.float32),
+        "sums": values.sum(axis=1).astype(np.float32),
+        "bias": bias,
+    }
+
+
+def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
+    """A safetensors file (8 bytes of header length, JSON header, data) whose tensors start at multiples of 64 bytes.
+
+    The library's own writer aligns to 8, so that vectors would straddle cache lines.
+    """
+    names = {np.dtype(np.float32): "F32", np.dtype(np.int8): "I8"}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    at = 0
+    for name, tensor in tensors.items():
+        size = -(-tensor.nbytes // 64) * 64
+        if size != tensor.nbytes:
+            # The format allows no holes between tensors.
+            header[f"{name}.filler"] = {
+                "dtype": "I8",
+                "shape": [size - tensor.nbytes],
+                "data_offsets": [at + tensor.nbytes, at + size],
+            }
+        header[name] = {
+            "dtype": names[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [at, at + tensor.nbytes],
+        }
+        at += size
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-(len(encoded) + 8) % 64)
+    with path.open("wb") as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        for tensor in tensors.values():
+            file.write(tensor.tobytes())
+            file.write(b"\0" * (-tensor.nbytes % 64))
+
+
+def _floats(tensor: Any) -> NDArray[np.float32]:
+    return np.asarray(tensor.detach().float().cpu().numpy(), np.float32)
+
+
+def _parts(source: SourceModel) -> tuple[Any, Any, tuple[Any, Any] | None] | None:
+    """Configuration, encoder and classifier layers of a model whose arithmetic native/bert.c does; else None."""
+    try:
+        if source.kind == "cross-encoder":
+            model = source.model.model
+            encoder = model.base_model
+            config = model.config
+            if config.model_type == "bert":
+                head = encoder.pooler.dense, model.classifier
+            else:
+                head = model.classifier.dense, model.classifier.out_proj
+        else:
+            transformer, pooling, *rest = source.model
+            if pooling.pooling_mode != "mean" or any(type(each).__name__ != "Normalize" for each in rest):
+                return None
+            encoder, config, head = transformer.auto_model, transformer.auto_model.config, None
+    except (AttributeError, TypeError, ValueError):
+        return None
+    known = (
+        config.model_type in ("bert", "roberta", "xlm-roberta")
+        and config.hidden_act == "gelu"
+        and getattr(config, "position_embedding_type", None) in (None, "absolute")
+        and not getattr(config, "is_decoder", False)
+        and config.hidden_size // config.num_attention_heads % PANEL == 0
+    )
+    return (config, encoder, head) if known else None
