@@ -59,14 +59,14 @@ ENDPOINTS = {
     "GET /meta": "for Weaviate",
     "GET /version": "of this service",
     "GET /load": "requests at work",
-    "GET /v1/cluster/auth": "for Xinference's client: there is no login",
+    "GET /v1/cluster/auth": "for Xinference's client: whether a key is wanted",
     "GET /docs": "try the API in a browser",
     "GET /openapi.json": "the API as OpenAPI 3.1",
 }
 
 
-def blueprint(service: RerankService) -> Blueprint:
-    """Probes; none of them needs the engine."""
+def blueprint(service: RerankService, *, guarded: bool) -> Blueprint:
+    """Probes; none of them needs the engine. Xinference's client sends its key only where it hears of `guarded`."""
     views = Blueprint("health", __name__)
 
     def live() -> Response:
@@ -81,7 +81,7 @@ def blueprint(service: RerankService) -> Blueprint:
         "/": lambda: _json({"service": "reranking", "version": __version__, "endpoints": ENDPOINTS}),
         "/version": lambda: _json({"version": __version__}),
         "/load": lambda: _json({"server_load": service.ongoing}),
-        "/v1/cluster/auth": lambda: _json({"auth": False}),
+        "/v1/cluster/auth": lambda: _json({"auth": guarded}),
     }
     for path, answer in answers.items():
         views.add_url_rule(path, endpoint=path.replace(".", "-"), view_func=answer)
