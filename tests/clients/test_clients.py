@@ -114,6 +114,7 @@ def test_every_client_ranks_as_we_do(said, expected):
 
 
 SWALLOWED = {
+    "llama-index nvidia": "tells the status alone",
     "llama-index tei": "asserts on the number of entries before it looks at an error",
     "langchain-community InfinityRerank": "the client returns None for any status but 200 and 422",
     "infinity-client": "the client returns None for any status but 200 and 422",
@@ -125,6 +126,9 @@ SWALLOWED = {
     "rerankers, text-embeddings-inference": "iterates over the error",
 }
 """Clients that show no server's message; they still fail, which is all they can."""
+
+
+SEEN_BY_ITSELF = {("pinecone", "bad"): "refuses a blank query before it asks anyone"}
 
 
 @pytest.mark.parametrize(
@@ -139,5 +143,5 @@ def test_an_error_arrives_in_the_clients_own_exception_with_our_message(said, si
     for name in {name for name, _ in said}:
         line = said[name, situation]
         assert "error" in line, line
-        if name not in SWALLOWED:
+        if name not in SWALLOWED and (name, situation) not in SEEN_BY_ITSELF:
             assert message in line["message"], line

@@ -12,7 +12,7 @@ from webapp.api.auth import is_open
 from webapp.api.dialects import native, tei, tokenize
 from webapp.api.dialects.base import Dialect
 from webapp.api.dialects.registry import DIALECTS
-from webapp.api.health import ENDPOINTS, READY
+from webapp.api.health import ENDPOINTS, LIVE, RANK, READY
 
 _FAILURES = {
     400: "The request is malformed; the error names the field.",
@@ -98,7 +98,7 @@ def openapi() -> dict[str, Any]:
         if not is_open(method, path):
             operation["security"] = [{}, *({name: []} for name in _KEYS)]
         name = path.translate(str.maketrans("/.", "__", "{}")).strip("_") or "index"
-        operation |= {"operationId": f"{method.lower()}_{name}", "summary": summary}
+        operation |= {"operationId": f"{method.lower()}_{name}", "summary": summary, "tags": [_tag(path)]}
         paths.setdefault(path, {})[method.lower()] = operation
     return {
         "openapi": "3.1.0",
@@ -106,6 +106,12 @@ def openapi() -> dict[str, Any]:
         "paths": paths,
         "components": {"schemas": schemas.components, "securitySchemes": _KEYS},
     }
+
+
+def _tag(path: str) -> str:
+    if path in RANK:
+        return "rank"
+    return "probes" if path in {**LIVE, **READY} else "about"
 
 
 def _rank(spoken: list[Dialect], schemas: _Schemas) -> dict[str, Any]:
