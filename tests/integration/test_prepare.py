@@ -261,3 +261,10 @@ def test_the_manifest_says_what_was_prepared(bert_settings):
     assert set(manifest["files"]) == {"model.bin", "model.xml", "tokenizer.json"}
     assert len(manifest["revision"]) == 64
     msgspec.json.encode(manifest)
+
+
+def test_another_gate_is_another_artifact(bert, tmp_path):
+    """It may choose another precision."""
+    settings = Settings(model=str(bert), state_dir=tmp_path)
+    stricter = Settings(model=str(bert), state_dir=tmp_path, gate_min_tau=0.99)
+    assert artifact_dir(settings) != artifact_dir(stricter)

@@ -84,6 +84,8 @@ def artifact_dir(settings: Settings) -> Path:
         settings.engine,
         settings.precision,
         str(settings.max_length_tokens),
+        # Another gate may choose another precision.
+        *(str(value) for name, value in sorted(settings) if name.startswith("gate_")),
     ]
     local = Path(settings.model)
     if local.is_dir():
