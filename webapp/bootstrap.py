@@ -23,6 +23,10 @@ from webapp.scheduling.scheduler import Scheduler
 from webapp.scoring import Scoring
 from webapp.service import RerankService
 from webapp.settings import Settings
+from webapp.telemetry.progress import Guarded, ProgressEvents
+from webapp.telemetry.publisher import Publisher
+from webapp.telemetry.pulse import PulseMaker, Vitals
+from webapp.telemetry.reporter import Reporter
 
 WARM_UP_TIMEOUT_S = 60.0
 
@@ -40,6 +44,7 @@ class Webapp:
     service: RerankService
     scheduler: Scheduler
     pool: EnginePool
+    reporter: Reporter | None = None
 
     def start(self, on_started: Callable[[float | Exception], None]) -> None:
         """Begin to serve; returns at once, the model compiles on a native thread.
@@ -47,6 +52,8 @@ class Webapp:
         Args:
             on_started: told the seconds it took, or what went wrong; called on the thread that called `start`'s hub.
         """
+        if self.reporter is not None:
+            self.reporter.start(concurrency.repeat)
         waiter = concurrency.GeventWaiter()
         outcome: list[float | Exception] = []
 
@@ -65,6 +72,8 @@ class Webapp:
             result = outcome[0] if outcome else TimeoutError(f"the model was not ready in {WARM_UP_TIMEOUT_S:g} s")
             if not isinstance(result, Exception):
                 self.service.mark_ready()
+                if self.reporter is not None:
+                    self.reporter.tell("ready")
             on_started(result)
 
         concurrency.start_native_thread(boot, ())
@@ -78,9 +87,17 @@ class Webapp:
         if ticket.error is not None:
             raise ticket.error
 
+    def drain(self) -> None:
+        """Admit nothing new. Only sets flags, so a signal handler may call it."""
+        self.service.drain()
+        if self.reporter is not None:
+            self.reporter.tell("draining")
+
     def stop(self) -> None:
-        """End the engine threads; what still waits fails."""
+        """End the engine threads; what still waits fails. Then say goodbye to those who watch."""
         self.scheduler.close()
+        if self.reporter is not None:
+            self.reporter.stop()
 
 
 def assemble(settings: Settings) -> Webapp:
@@ -105,6 +122,8 @@ def assemble(settings: Settings) -> Webapp:
         artifact=engine.info.identity,
         make_waiter=concurrency.GeventWaiter,
     )
+    publisher = Publisher(settings.events_address, colour=settings.colour)
+    progress = ProgressEvents(publisher.publish, with_text=settings.events_text)
     service = RerankService(
         model=engine.info,
         scoring=scoring,
@@ -113,7 +132,10 @@ def assemble(settings: Settings) -> Webapp:
         texts=engine.texts,
         elsewhere=concurrency.Offload(),
         strict_model=settings.strict_model,
+        observer=Guarded(progress) if settings.events else None,
     )
+    pulse = PulseMaker(lambda: _vitals(service, scheduler))
+    reporter = Reporter(publisher=publisher, progress=progress, pulse=pulse) if settings.events else None
     app = create_app(
         service,
         request_timeout_s=settings.request_timeout_s,
@@ -126,4 +148,20 @@ def assemble(settings: Settings) -> Webapp:
         },
         api_keys=settings.api_key_list,
     )
-    return Webapp(app, service, scheduler, pool)
+    return Webapp(app, service, scheduler, pool, reporter)
+
+
+def _vitals(service: RerankService, scheduler: Scheduler) -> Vitals:
+    cache, totals = service.scoring.cache, scheduler.totals
+    return Vitals(
+        state=service.state,
+        in_flight=service.ongoing,
+        queue_pairs=scheduler.queued_pairs,
+        queue_tokens=scheduler.queued_tokens,
+        scored_pairs=totals.pairs,
+        batches=totals.batches,
+        batch_tokens=totals.batch_tokens,
+        budget_tokens=scheduler.budget_tokens,
+        cache_hits=cache.hits if cache else 0,
+        cache_misses=cache.misses if cache else 0,
+    )

@@ -29,6 +29,7 @@ __all__ = [
     "SimpleQueue",
     "Waiter",
     "allocate_lock",
+    "repeat",
     "spawn",
     "start_native_thread",
 ]
@@ -98,3 +99,14 @@ class Offload:
 def spawn(run: Callable[[], None]) -> None:
     """Run beside the requests, as a greenlet of the calling thread's hub."""
     gevent.spawn(run)
+
+
+def repeat(interval_s: float, run: Callable[[], None]) -> None:
+    """Run again and again, `interval_s` after it ended, as a greenlet of the calling thread's hub."""
+
+    def forever() -> None:
+        while True:
+            gevent.sleep(interval_s)
+            run()
+
+    gevent.spawn(forever)

@@ -79,6 +79,7 @@ def nginx_conf(settings: Settings) -> str:
     return templates.get_template("nginx.conf.j2").render(
         run_dir=settings.run_dir,
         webapp_socket=settings.webapp_socket,
+        pusher_socket=settings.pusher_socket,
         listen=f"{host}:{settings.port}",
         user=getpass.getuser() if os.geteuid() == 0 else "",
         max_body_mb=settings.max_body_mb,

@@ -49,6 +49,17 @@ class Pending:
     own: _Flight | None = None
     borrowed: list[_Flight] = field(default_factory=list)
 
+    @property
+    def scored(self) -> int:
+        """Documents whose scores are known by now; an estimate where flights carry more than this request asked for."""
+        flights = [self.own.ticket] if self.own else []
+        flights += [flight.ticket for flight in self.borrowed]
+        carried = sum(len(ticket.documents) for ticket in flights)
+        if not carried:
+            return len(self.keys)
+        done = sum(ticket.scored for ticket in flights)
+        return self.cached + (len(self.keys) - self.cached) * done // carried
+
 
 class Scoring:
     """Begin any number of requests, then finish each."""

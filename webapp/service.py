@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from webapp.engine.base import Texts
-from webapp.errors import EngineFailedError, InvalidRequestError, ModelNotFoundError, RerankError, UnavailableError
+from webapp.errors import (
+    EngineFailedError,
+    InternalError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    RerankError,
+    UnavailableError,
+)
 from webapp.fitting import Fitted, collapse, fit
 from webapp.ranking import rank, to_scores
 from webapp.scheduling.admission import Admission
 from webapp.scoring import Pending, Scoring
+from webapp.telemetry.observer import Caller, Observer, Silent
 from webapp.types import ModelInfo, RerankRequest, RerankResult, Scored
 
 State = Literal["loading", "ready", "draining"]
+
+NOBODY = Caller(request_id="", dialect="")
 
 
 class Elsewhere(Protocol):
@@ -50,6 +61,7 @@ class RerankService:
         texts: Texts,
         elsewhere: Elsewhere = _here,
         strict_model: bool = False,
+        observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Wire up.
@@ -62,6 +74,7 @@ class RerankService:
             texts: the engine's tokenizer.
             elsewhere: where long texts are tokenised when a request wants them cut or divided.
             strict_model: whether a request that names another model is refused.
+            observer: told what happens.
             clock: monotonic seconds.
         """
         self.model = model
@@ -72,44 +85,64 @@ class RerankService:
         self.max_ongoing_requests = admission.max_ongoing_requests
         self._admission = admission
         self._strict_model = strict_model
+        self._observer = observer or Silent()
         self._clock = clock
         self.state: State = "loading"
 
-    def rerank(self, request: RerankRequest, deadline: float) -> RerankResult:
+    def rerank(self, request: RerankRequest, deadline: float, caller: Caller = NOBODY) -> RerankResult:
         """Score and order one request; see `rerank_all`."""
-        return self.rerank_all([request], deadline)[0]
+        return self.rerank_all([request], deadline, caller)[0]
 
-    def rerank_all(self, requests: Sequence[RerankRequest], deadline: float) -> list[RerankResult]:
+    def rerank_all(
+        self, requests: Sequence[RerankRequest], deadline: float, caller: Caller = NOBODY
+    ) -> list[RerankResult]:
         """Score and order the parts of what the caller sees as one request.
 
         Args:
             requests: what to rank.
             deadline: monotonic time at which the caller stops waiting.
+            caller: whose request it is, for those who watch.
 
         Raises:
             RerankError: see `webapp.errors`; nothing is left behind in the queue.
         """
-        self._check_size(sum(len(request.documents) for request in requests))
+        if len(requests) > 1:  # each is checked by itself, too
+            self._check_size(sum(len(request.documents) for request in requests))
         results = []
-        for outcome in self.rerank_many(requests, deadline):
+        for outcome in self.rerank_many(requests, deadline, caller):
             if isinstance(outcome, RerankError):
                 raise outcome
             results.append(outcome)
         return results
 
-    def rerank_many(self, requests: Sequence[RerankRequest], deadline: float) -> list[RerankResult | RerankError]:
+    def rerank_many(
+        self, requests: Sequence[RerankRequest], deadline: float, caller: Caller = NOBODY
+    ) -> list[RerankResult | RerankError]:
         """Score several requests together; each gets its own result or its own error, in the order given.
 
         Raises:
             OverloadedError, UnavailableError: none of them was begun.
         """
-        if self.state == "draining":
-            raise UnavailableError("the service is draining", retry_after_s=1)
-        with self._admission.admit():
+        with contextlib.ExitStack() as place:
+            try:
+                if self.state == "draining":
+                    raise UnavailableError("the service is draining", retry_after_s=1)
+                place.enter_context(self._admission.admit())
+            except RerankError as error:
+                self._observer.refused(caller, requests, error)
+                raise
             # While the model loads, requests wait in the queue: a restart costs its callers a second, not an error.
             began = self._clock()
             begun = [self._begin(request) for request in requests]
-            return [self._finish(request, each, began, deadline) for request, each in zip(requests, begun, strict=True)]
+            watched = self._observer.accepted(caller, requests, lambda: _scored(begun))
+            outcomes: list[RerankResult | RerankError] = []
+            try:
+                for request, each in zip(requests, begun, strict=True):
+                    outcomes.append(self._finish(request, each, began, deadline))
+            finally:
+                missing = len(requests) - len(outcomes)
+                self._observer.ended(watched, [*outcomes, *[InternalError("not finished")] * missing])
+            return outcomes
 
     def check_model(self, name: str | None) -> None:
         """Mind the model's name, when told to.
@@ -196,3 +229,7 @@ class RerankService:
     def ongoing(self) -> int:
         """Requests at work."""
         return self._admission.ongoing
+
+
+def _scored(begun: Sequence[_Begun | RerankError]) -> int:
+    return sum(each.pending.scored for each in begun if isinstance(each, _Begun))

@@ -75,6 +75,14 @@ class Settings(BaseSettings):
         default=SecretStr(""),
         description="Comma-separated; each call must carry one of them. Empty: open to all.",
     )
+    events: bool = Field(default=True, description="Tell the pusher, and so the dashboard, of requests and workers.")
+    events_endpoint: str = Field(
+        default="",
+        pattern=r"^((ipc|tcp)://.+)?$",
+        description="ZeroMQ address of the pusher, ipc:// or tcp://; default: a socket in the state directory.",
+    )
+    events_text: bool = Field(default=False, description="Let events carry queries, to be read on dashboards.")
+    colour: str = Field(default="", pattern="^[a-z0-9-]{0,20}$", description="Release slot, shown beside its workers.")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level that is logged."
@@ -122,6 +130,16 @@ class Settings(BaseSettings):
     def models_dir(self) -> Path:
         """Prepared artifacts and downloaded models."""
         return self.state_dir / "models"
+
+    @property
+    def pusher_socket(self) -> Path:
+        """Where the pusher listens for nginx."""
+        return self.run_dir / "pusher.sock"
+
+    @property
+    def events_address(self) -> str:
+        """Where the pusher listens for workers."""
+        return self.events_endpoint or f"ipc://{self.run_dir / 'events.sock'}"
 
     @property
     def webapp_socket(self) -> Path:

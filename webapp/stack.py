@@ -29,6 +29,9 @@ from webapp.settings import STOP_GRACE_S, Settings
 READY_TIMEOUT_S = 120.0
 POLL_S = 0.05
 
+PUSHER_PATIENCE_S = 5.0
+"""Nothing needs the pusher; but who reads that we are ready may open the dashboard."""
+
 _FIRST_REQUEST = json.dumps({"query": "is it ready", "documents": ["it is", "it is not"]}).encode()
 
 
@@ -66,6 +69,7 @@ def serve(settings: Settings) -> None:
     stop.forward_to(supervisord)
     try:
         if _wait_until_ready(settings, supervisord, stop):
+            _wait_for_pusher(settings, stop)
             _announce(settings)
         code = _wait_for_end(settings, supervisord, stop)
     finally:
@@ -166,6 +170,12 @@ def _wait_until_ready(settings: Settings, supervisord: subprocess.Popen[bytes], 
     raise SetupError(f"the service was not ready within {READY_TIMEOUT_S:g} s; see {settings.log_dir}")
 
 
+def _wait_for_pusher(settings: Settings, stop: _StopSignals) -> None:
+    give_up = time.monotonic() + PUSHER_PATIENCE_S
+    while not settings.pusher_socket.exists() and time.monotonic() < give_up and not stop.asked:
+        time.sleep(POLL_S)
+
+
 def _rerank_works(settings: Settings) -> bool:
     try:
         with _ask(settings, "/ready", timeout_s=5):
@@ -177,7 +187,7 @@ def _rerank_works(settings: Settings) -> bool:
 
 
 def _failed_program(settings: Settings) -> str | None:
-    """The first program that supervisor has given up."""
+    """The first program that supervisor has given up, of those without which nothing is served."""
     from xmlrpc.client import Error, ServerProxy  # noqa: PLC0415 - our own supervisord answers, on our socket
 
     from supervisor.xmlrpc import SupervisorTransport  # noqa: PLC0415 - untyped, and only needed here
@@ -187,7 +197,8 @@ def _failed_program(settings: Settings) -> str | None:
         programs: Any = ServerProxy("http://localhost", transport=transport).supervisor.getAllProcessInfo()
     except (OSError, Error):
         return None  # it is still starting
-    return next((program["name"] for program in programs if program["statename"] == "FATAL"), None)
+    needed = [program for program in programs if program["name"] in {"webapp", "nginx"}]
+    return next((program["name"] for program in needed if program["statename"] == "FATAL"), None)
 
 
 def _wait_for_end(settings: Settings, supervisord: subprocess.Popen[bytes], stop: _StopSignals) -> int:

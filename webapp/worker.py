@@ -113,7 +113,7 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """TERM: not ready from now on; admitted requests finish."""
-        self.webapp.service.drain()
+        self.webapp.drain()
         super().handle_exit(sig, frame)
 
     def _started(self, result: float | Exception) -> None:

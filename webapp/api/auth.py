@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-from flask import Flask, request
+from flask import Flask, g, request
 from werkzeug.datastructures import Headers
 
+from pusher.events import keys_in
 from webapp.errors import UnauthorizedError
 
 OPEN_PATHS = frozenset(
@@ -51,28 +52,15 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def fit(self, headers: Headers) -> bool:
-        """Whether one of the headers carries one of the keys; takes as long for a wrong key as for a right one."""
-        fits = False
-        for given in candidates(headers):
+    def fitting(self, headers: Headers) -> str | None:
+        """The key of ours in these headers, if there is one; takes as long for a wrong key as for a right one."""
+        fitting = None
+        for given in keys_in(headers):
             digest = _digest(given)
             for known in self._digests:
-                fits |= hmac.compare_digest(digest, known)
-        return fits
-
-
-def candidates(headers: Headers) -> Iterator[str]:
-    """Every spelling that clients use.
-
-    `Authorization: Bearer k` (most), `Authorization: k` (llama-index' TEI adds no "Bearer"), `x-api-key` (Continue,
-    llama.cpp), `Api-Key` (Pinecone). Names of headers are looked up whatever their case.
-    """
-    if authorization := headers.get("Authorization", "").strip():
-        scheme, _, token = authorization.partition(" ")
-        yield token.strip() if scheme.lower() == "bearer" and token else authorization
-    for name in ("X-Api-Key", "Api-Key"):
-        if given := headers.get(name, "").strip():
-            yield given
+                if hmac.compare_digest(digest, known):
+                    fitting = given
+        return fitting
 
 
 def is_open(method: str, path: str) -> bool:
@@ -85,7 +73,10 @@ def install(app: Flask, keys: Keys) -> None:
     """Ask for a key before every request that is not open."""
 
     def check() -> None:
-        if not is_open(request.method, request.path) and not keys.fit(request.headers):
+        if is_open(request.method, request.path):
+            return
+        g.api_key = keys.fitting(request.headers)
+        if g.api_key is None:
             raise UnauthorizedError("no valid API key; send one as Authorization: Bearer <key>")
 
     if keys:

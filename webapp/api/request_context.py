@@ -11,8 +11,10 @@ import structlog
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
+from pusher.events import owner_of
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.registry import dialect_of
+from webapp.telemetry.observer import Caller
 
 log = logging.getLogger("webapp.access")
 
@@ -83,6 +85,12 @@ def dialect() -> Dialect:
             body = b""
         known = g.dialect = dialect_of(Call(path=request.path.rstrip("/") or "/", headers=request.headers, body=body))
     return known
+
+
+def caller() -> Caller:
+    """Whose request the current one is, for those who watch it."""
+    key: str = g.get("api_key", "")
+    return Caller(request_id(), dialect().name, owner_of(key) if key else "")
 
 
 def note(**fields: object) -> None:

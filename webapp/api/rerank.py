@@ -33,7 +33,7 @@ def blueprint(service: RerankService) -> Blueprint:
         request_context.speak(dialect)
         requests = dialect.parse(call)
         request_context.note(dialect=dialect.name, documents=sum(len(each.documents) for each in requests))
-        results = service.rerank_all(requests, request_context.deadline())
+        results = service.rerank_all(requests, request_context.deadline(), request_context.caller())
         request_context.note(
             tokens=sum(result.tokens for result in results), cached=sum(result.cached for result in results)
         )
@@ -47,7 +47,7 @@ def blueprint(service: RerankService) -> Blueprint:
         items = native.parse_batch(request.get_data(cache=False))
         good = [item for item in items if not isinstance(item, RerankError)]
         request_context.note(requests=len(items), documents=sum(len(item.documents) for item in good))
-        outcomes = iter(service.rerank_many(good, request_context.deadline()))
+        outcomes = iter(service.rerank_many(good, request_context.deadline(), request_context.caller()))
         merged = [item if isinstance(item, RerankError) else next(outcomes) for item in items]
         return Response(native.dump_batch(merged), content_type="application/json")
 

@@ -20,6 +20,16 @@ from webapp.scheduling.batching import Batch, TokeniseChunk, padded, plan_batch
 from webapp.scheduling.ticket import Ticket
 
 
+@dataclass(slots=True)
+class Totals:
+    """What was scored since the start."""
+
+    pairs: int = 0
+    batches: int = 0
+    batch_tokens: int = 0
+    """Padded."""
+
+
 class Scorer(Protocol):
     """What the scheduler needs of an engine; one for each engine thread."""
 
@@ -40,7 +50,7 @@ class Scheduler:
 
     def __init__(self, *, lock: AbstractContextManager[Any], budget_tokens: int, threads: int) -> None:
         self._lock = lock
-        self._budget_tokens = budget_tokens
+        self.budget_tokens = budget_tokens
         self._threads = threads
         self._tickets: dict[int, Ticket] = {}
         self._submitted = 0
@@ -48,6 +58,7 @@ class Scheduler:
         self._idle = 0
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._closed = False
+        self.totals = Totals()
 
     def submit(self, query: str, documents: Sequence[str], on_done: Callable[[], None], *, priority: int = 0) -> Ticket:
         """Queue a request.
@@ -90,6 +101,12 @@ class Scheduler:
         with self._lock:
             return sum(len(ticket.documents) - ticket.scored for ticket in self._tickets.values())
 
+    @property
+    def queued_tokens(self) -> int:
+        """Padded tokens that wait for an engine thread; an estimate where documents are unread."""
+        with self._lock:
+            return sum(ticket.remaining_tokens for ticket in self._tickets.values())
+
     def step(self, scorer: Scorer) -> bool:
         """Wait for one piece of work and do it; False when the scheduler was closed.
 
@@ -118,7 +135,7 @@ class Scheduler:
                 plan = plan_batch(
                     self._tickets.values(),
                     passed_over=self._passed_over,
-                    budget_tokens=self._budget_tokens,
+                    budget_tokens=self.budget_tokens,
                     threads=self._threads,
                 )
                 if plan is not None:
@@ -155,6 +172,9 @@ class Scheduler:
             raise ValueError(f"the engine returned {logits.shape} for {len(pairs)} pairs")
         start = 0
         with self._lock:
+            self.totals.pairs += len(pairs)
+            self.totals.batches += 1
+            self.totals.batch_tokens += len(pairs) * work.length
             for ticket, indexes in work.rows:
                 part = logits[start : start + len(indexes)]
                 start += len(indexes)

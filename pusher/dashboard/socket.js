@@ -1,0 +1,31 @@
+// The live connection. Comes back by itself; after every return a snapshot makes the page whole.
+
+import { io } from "socket.io-client";
+
+export function connect({ key, onSnapshot, onDelta, onState }) {
+  const socket = io({
+    path: new URL("../socket.io", location.href).pathname,
+    transports: ["websocket", "polling"],
+    auth: { key },
+    reconnectionDelay: 250, // a restarted pusher listens again in about a second
+    reconnectionDelayMax: 1000,
+    randomizationFactor: 0.3,
+    timeout: 5000,
+  });
+  const watch = () =>
+    socket.emit("watch", (answer) => {
+      if (!answer.ok) onState("forbidden");
+    });
+  socket.on("connect", () => {
+    onState("connected");
+    watch();
+  });
+  socket.on("disconnect", (reason) => {
+    onState("lost");
+    if (reason === "io server disconnect") socket.connect(); // it let us go, which the client takes as final
+  });
+  socket.on("connect_error", (error) => onState(error.message === "unauthorized" ? "unauthorized" : "lost"));
+  socket.on("snapshot", onSnapshot);
+  socket.on("delta", onDelta);
+  return { resync: watch, close: () => socket.close() };
+}

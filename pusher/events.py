@@ -1,0 +1,216 @@
+"""The wire contract between webapp workers and the pusher: JSON frames over ZeroMQ. Imports nothing of ours.
+
+A frame is what one worker has to tell since its last one. Whoever changes a field adds a golden frame under
+`tests/fixtures/events/`; a change that an older reader would misread raises `VERSION`, and readers skip newer frames.
+New fields with a default are no such change: readers ignore what they don't know.
+
+Every `Progress` tells a running request whole, and every running request is told at least once a second: a pusher that
+was restarted, or lost frames, is right again after that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Literal, Protocol
+
+import msgspec
+
+VERSION = 1
+
+OK = "ok"
+
+WorkerState = Literal["loading", "ready", "draining", "down"]
+BreakerState = Literal["closed", "open", "half_open"]
+
+
+class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
+    pass
+
+
+class _OfRequest(_Event, frozen=True, kw_only=True):
+    """What every event of a request says."""
+
+    id: str
+    """The request's id: the caller's X-Request-Id, or ours."""
+    dialect: str
+    pairs: int
+    owner: str = ""
+    """`owner_of` the key that made the request; empty where no keys are asked for."""
+
+
+class Accepted(_OfRequest, frozen=True, kw_only=True, tag="accepted"):
+    """A request was admitted; not told of one that ended before the next frame."""
+
+    query: str = ""
+    """Empty unless RERANK_EVENTS_TEXT=1."""
+
+
+class Progress(_OfRequest, frozen=True, kw_only=True, tag="progress"):
+    """How far a running request is; at most four times a second, at least once."""
+
+    scored: int
+    age_ms: float
+
+
+class Finished(_OfRequest, frozen=True, kw_only=True, tag="finished"):
+    """A request was answered, or failed after it was admitted."""
+
+    status: str
+    """`ok`, or the stable code of the error."""
+    latency_ms: float
+    truncated: int = 0
+    """Documents that were cut."""
+    cached: int = 0
+    """Documents whose scores were known."""
+    degraded: bool = False
+    """Answered by the lexical engine."""
+
+
+class Shed(_OfRequest, frozen=True, kw_only=True, tag="shed"):
+    """A request was refused at the door."""
+
+    reason: str
+
+
+class Expired(_OfRequest, frozen=True, kw_only=True, tag="expired"):
+    """A request's time was over."""
+
+    scored: int
+    latency_ms: float
+
+
+class Cancelled(_OfRequest, frozen=True, kw_only=True, tag="cancelled"):
+    """A request's client went away."""
+
+    scored: int
+    latency_ms: float
+
+
+class Worker(_Event, frozen=True, kw_only=True, tag="worker"):
+    """A worker came up, drains, or goes down."""
+
+    state: WorkerState
+
+
+class Pulse(_Event, frozen=True, kw_only=True, tag="pulse"):
+    """A worker's vital signs, once a second."""
+
+    state: WorkerState
+    queue_pairs: int
+    queue_tokens: int
+    """Padded tokens that wait; an estimate where documents are not tokenised yet."""
+    in_flight: int
+    """Requests at work."""
+    pairs_per_s: float
+    batch_fill: float | None = None
+    """Share of the token budget that batches used since the last pulse; None without a batch."""
+    cache_hit_ratio: float | None = None
+    """Since the last pulse; None when nothing was looked up, or there is no cache."""
+    breaker: BreakerState = "closed"
+    degraded: bool = False
+    hub_lag_ms: float = 0.0
+    """The longest that the event loop was late since the last pulse."""
+    rss_bytes: int = 0
+    dropped_events: int = 0
+    """Events this worker lost on purpose since it started."""
+
+
+Event = Accepted | Progress | Finished | Shed | Expired | Cancelled | Worker | Pulse
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who publishes."""
+
+    id: str
+    """Unique to one life of one worker."""
+    pid: int
+    colour: str = ""
+    """Release slot, where there are two."""
+
+
+class Frame(msgspec.Struct, frozen=True, kw_only=True):
+    """One ZeroMQ message."""
+
+    v: int
+    source: Source
+    seq: int
+    """Counts a source's frames from 0, so that lost ones can be counted."""
+    events: list[Event]
+
+
+class FrameError(ValueError):
+    """A frame that is skipped."""
+
+
+class MalformedFrameError(FrameError):
+    """It is not of this contract."""
+
+
+class NewerFrameError(FrameError):
+    """It is of a later version of this contract."""
+
+
+class _Head(msgspec.Struct, frozen=True):
+    v: int
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Frame)
+_head_decoder = msgspec.json.Decoder(_Head)
+
+
+def encode(source: Source, seq: int, events: list[Event]) -> bytes:
+    """A frame as bytes."""
+    return _encoder.encode(Frame(v=VERSION, source=source, seq=seq, events=events))
+
+
+def decode(message: bytes) -> Frame:
+    """Bytes as a frame.
+
+    Raises:
+        NewerFrameError: a later version wrote it.
+        MalformedFrameError: anything else that is not a frame.
+    """
+    try:
+        frame = _decoder.decode(message)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if _is_newer(message):
+            raise NewerFrameError(str(error)) from error
+        raise MalformedFrameError(str(error)) from error
+    if frame.v != VERSION:
+        raise NewerFrameError(f"version {frame.v}, this is {VERSION}")
+    return frame
+
+
+def _is_newer(message: bytes) -> bool:
+    try:
+        return _head_decoder.decode(message).v > VERSION
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+
+
+class Headers(Protocol):
+    """Of a request, by any framework that ignores their case."""
+
+    def get(self, name: str, default: str, /) -> str:
+        """A header's value."""
+
+
+def keys_in(headers: Headers) -> Iterator[str]:
+    """What may be the API key of a request, in every spelling that clients use.
+
+    `Authorization: Bearer k` (most), `Authorization: k` (llama-index' TEI adds no "Bearer"), `x-api-key` (Continue,
+    llama.cpp), `Api-Key` (Pinecone). Names of headers are looked up whatever their case.
+    """
+    if authorization := headers.get("Authorization", "").strip():
+        scheme, _, token = authorization.partition(" ")
+        yield token.strip() if scheme.lower() == "bearer" and token else authorization
+    for name in ("X-Api-Key", "Api-Key"):
+        if given := headers.get(name, "").strip():
+            yield given
+
+
+def owner_of(key: str) -> str:
+    """What stands for an API key in events; the key can't be got back from it."""
+    return hashlib.sha256(b"reranking-owner\0" + key.encode("utf-8", "surrogateescape")).hexdigest()[:24]

@@ -1,0 +1,75 @@
+"""ZeroMQ frames -> relay. One greenlet receives; it lets the others run however many frames there are."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import gevent
+import zmq.green as zmq
+
+from pusher.events import Frame, MalformedFrameError, NewerFrameError, decode
+
+log = logging.getLogger(__name__)
+
+HIGH_WATER_FRAMES = 256
+"""Frames kept for us; when that is full, workers see it and count what they drop."""
+
+MOST_FRAME_BYTES = 1024 * 1024
+"""ZeroMQ hangs up on whoever sends more."""
+
+FRAMES_AT_ONCE = 32
+"""Then the other greenlets have a turn."""
+
+COMPLAIN_EVERY_S = 60.0
+
+
+class Intake:
+    """Listens for workers."""
+
+    def __init__(self, address: str, *, take: Callable[[Frame, float], None], count: Callable[[str], None]) -> None:
+        self._address = address
+        self._take = take
+        self._count = count
+        self._complained = 0.0
+
+    def run(self) -> None:
+        """Receive for ever."""
+        context = zmq.Context()
+        socket = context.socket(zmq.PULL)
+        socket.set(zmq.RCVHWM, HIGH_WATER_FRAMES)
+        socket.set(zmq.MAXMSGSIZE, MOST_FRAME_BYTES)
+        socket.set(zmq.LINGER, 0)
+        socket.bind(self._address)
+        received = 0
+        try:
+            while True:
+                self.take(socket.recv())
+                received += 1
+                if received % FRAMES_AT_ONCE == 0:
+                    gevent.sleep(0)
+        finally:
+            socket.close()
+            context.term()
+            if self._address.startswith("ipc://"):  # ZeroMQ leaves the file
+                Path(self._address.removeprefix("ipc://")).unlink(missing_ok=True)
+
+    def take(self, message: bytes) -> None:
+        """One message, whatever it holds."""
+        try:
+            frame = decode(message)
+        except NewerFrameError as error:
+            self._skip("newer", error)
+        except MalformedFrameError as error:
+            self._skip("malformed", error)
+        else:
+            self._take(frame, time.time())
+
+    def _skip(self, why: str, error: Exception) -> None:
+        self._count(why)
+        now = time.monotonic()
+        if now - self._complained >= COMPLAIN_EVERY_S or not self._complained:
+            self._complained = now
+            log.warning("skipped a %s frame: %s", why, error)

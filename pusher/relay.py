@@ -1,0 +1,185 @@
+"""Frames in, what browsers should know out. PURE: no sockets, no clock; `now` is unix seconds.
+
+Laws:
+1. Nothing goes out but at a `tick`, four a second: a request is told at most that often, however often it is heard of.
+2. A delta carries the next sequence number; a snapshot carries the number of the delta it already contains. A browser
+   that misses a number asks for a snapshot.
+3. What is heard costs the same however many browsers listen, and memory is bounded whatever is heard.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from pusher.events import Accepted, Event, Frame, Progress, Pulse, Source, Worker
+from pusher.figures import Figures
+from pusher.runs import Run, Runs
+from pusher.workers import Workers
+
+TICK_S = 0.25
+POINT_S = 1.0
+
+MOST_RUNNING = 5_000
+"""Running requests that are known at once; a flood of others is counted as `ignored`."""
+
+RECENT_IN_DELTA = 30
+"""Ended requests in one delta, failures first; the totals tell of all."""
+
+RECENT_IN_SNAPSHOT = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One request's news, for those who follow it."""
+
+    id: str
+    owner: str
+    state: dict[str, Any]
+
+
+@dataclass(slots=True)
+class _News:
+    """What happened since the last tick."""
+
+    ended: list[Update] = field(default_factory=list)
+    ended_shown: dict[str, str] = field(default_factory=dict)
+    """Those that dashboards list as running: key -> status."""
+    gone_workers: list[str] = field(default_factory=list)
+
+
+class Relay:
+    """The pusher's state."""
+
+    def __init__(self, now: float) -> None:
+        self.runs = Runs()
+        self.workers = Workers()
+        self.figures = Figures()
+        self.seen: Counter[str] = Counter()
+        """Frames, events, and what was wrong with some."""
+        self.seq = 0
+        self._news = _News()
+        self._next_point = now + POINT_S
+
+    def take(self, frame: Frame, now: float) -> None:
+        """A worker's frame."""
+        self.seen["frames"] += 1
+        self.seen["events"] += len(frame.events)
+        self.workers.hear(frame.source, frame.seq, now)
+        for event in frame.events:
+            self._take(frame.source, event, now)
+
+    def _take(self, source: Source, event: Event, now: float) -> None:
+        if isinstance(event, Worker | Pulse):
+            self.workers.update(source, event)
+            if self.workers.gone_down(source):
+                self._lose_runs({source.id}, now)
+        elif isinstance(event, Accepted | Progress):
+            if len(self.runs.running) < MOST_RUNNING:
+                self.runs.hear(source.id, event, now)
+            else:
+                self.seen["ignored"] += 1
+        else:
+            run, state = self.runs.end(source.id, event, now)
+            self._end(run, event.owner, state, now)
+
+    def tick(self, now: float) -> tuple[list[Update], dict[str, Any] | None]:
+        """What is new: for the followers of single requests, and (None when nothing is) for dashboards."""
+        lost, gone = self.workers.review(now)
+        self._news.gone_workers += gone
+        self._lose_runs(set(lost), now)
+        for run in self.runs.silent(now):
+            self._lose(run.key, now)
+        news, self._news = self._news, _News()
+        updates, running = self._running_news()
+        delta: dict[str, Any] = {}
+        if running:
+            delta["running"] = running
+        if news.ended:
+            delta["recent"] = _most_telling([update.state for update in news.ended], RECENT_IN_DELTA)
+        if news.ended_shown:
+            delta["ended"] = news.ended_shown
+        if workers := self.workers.states(changed_only=True):
+            delta["workers"] = workers
+        if news.gone_workers:
+            delta["gone"] = news.gone_workers
+        if now >= self._next_point:
+            self._next_point = now + POINT_S
+            delta["point"] = self.figures.add_point(self.workers.pulses(), now)
+        updates += news.ended
+        if not delta:
+            return updates, None
+        self.seq += 1
+        return updates, {"seq": self.seq, "at": round(now, 3), "counts": self.counts(), **delta}
+
+    def _running_news(self) -> tuple[list[Update], list[dict[str, Any]]]:
+        """Requests that moved: for their followers, and those of them that dashboards list."""
+        shown = {run.key for run in self.runs.shown()}
+        updates, running = [], []
+        for run in self.runs.running.values():
+            if run.changed:
+                updates.append(Update(run.id, run.owner, run.state()))
+            if run.key in shown and (run.changed or not run.announced):
+                running.append(run.state())
+                run.announced = True
+            run.changed = False
+        return updates, running
+
+    def snapshot(self, now: float) -> dict[str, Any]:
+        """Everything a dashboard shows, as of the last tick."""
+        return {
+            "seq": self.seq,
+            "at": round(now, 3),
+            "counts": self.counts(),
+            "running": [run.state() for run in self.runs.shown()],
+            "recent": _most_telling(self.runs.recent(), RECENT_IN_SNAPSHOT),
+            "workers": self.workers.states(),
+            "points": list(self.figures.points),
+        }
+
+    def counts(self) -> dict[str, Any]:
+        """Totals, and what was lost on the way."""
+        return {
+            "running": len(self.runs.running),
+            "ended": dict(self.figures.totals),
+            **{name: self.seen[name] for name in ("frames", "events", "malformed", "newer", "ignored")},
+            "lost_frames": self.workers.lost_frames,
+            "dropped_events": self.workers.dropped_events,
+        }
+
+    def memory(self) -> dict[str, Any]:
+        """What the next life should know; running requests tell of themselves."""
+        return {
+            "ended": self.runs.memory(),
+            "points": list(self.figures.points),
+            "totals": dict(self.figures.totals),
+        }
+
+    def recall(self, memory: dict[str, Any]) -> None:
+        """Take over from the last life. Raises what a damaged memory raises; use a fresh relay then."""
+        for owner, state in memory["ended"]:
+            self.runs.remember(str(owner), state)
+        self.figures.points.extend(memory["points"])
+        self.figures.totals.update(memory["totals"])
+
+    def _lose_runs(self, sources: set[str], now: float) -> None:
+        for run in [run for run in self.runs.running.values() if run.worker in sources]:
+            self._lose(run.key, now)
+
+    def _lose(self, key: str, now: float) -> None:
+        run = self.runs.running[key]
+        self._end(run, run.owner, self.runs.lose(run, now), now)
+
+    def _end(self, run: Run | None, owner: str, state: dict[str, Any], now: float) -> None:
+        self.figures.count(state, now)
+        self._news.ended.append(Update(state["id"], owner, state))
+        if run is not None and run.announced:
+            self._news.ended_shown[run.key] = state["status"]
+
+
+def _most_telling(states: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """At most so many, failures before the others."""
+    if len(states) <= count:
+        return states
+    return sorted(states, key=lambda state: state["status"] == "ok")[:count]

@@ -1,0 +1,160 @@
+"""Requests as the pusher knows them: running, and ended a while ago. PURE; times are unix seconds, given."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
+
+from pusher.events import OK, Accepted, Cancelled, Expired, Finished, Progress, Shed
+
+KEPT = 200
+"""Ended requests that are remembered."""
+
+KEPT_FAILURES = 100
+"""Failures that are remembered beside them, so that a burst of successes doesn't push them out."""
+
+SHOWN = 60
+"""Running requests that dashboards list, the oldest; the others are counted."""
+
+SILENT_S = 6.0
+"""A worker tells every running request once a second; one that is silent for this long has ended unseen."""
+
+LOST = "lost"
+"""Status of a request whose end nobody told: its worker died, or the event was dropped."""
+
+End = Finished | Shed | Expired | Cancelled
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A running request."""
+
+    key: str
+    """Unique even where two callers use one request id."""
+    id: str
+    owner: str
+    dialect: str
+    worker: str
+    pairs: int
+    scored: int
+    began: float
+    heard: float
+    query: str = ""
+    changed: bool = True
+    announced: bool = False
+    """Dashboards know of it."""
+
+    def state(self) -> dict[str, Any]:
+        """As browsers get it. No owner: that is nobody's business."""
+        state = {
+            "key": self.key,
+            "id": self.id,
+            "dialect": self.dialect,
+            "worker": self.worker,
+            "pairs": self.pairs,
+            "scored": self.scored,
+            "began": round(self.began, 3),
+            "status": "running",
+        }
+        return {**state, "query": self.query} if self.query else state
+
+
+class Runs:
+    """All of them."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, Run] = {}
+        self._recent: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        self._failures: deque[dict[str, Any]] = deque(maxlen=KEPT_FAILURES)
+        self._owners: OrderedDict[str, tuple[str, dict[str, Any]]] = OrderedDict()
+        """Request id -> owner and end, for those who come late."""
+
+    def hear(self, source: str, event: Accepted | Progress, now: float) -> Run:
+        """A request runs, and is this far."""
+        key = f"{source}/{event.id}"
+        run = self.running.get(key)
+        if run is None or isinstance(event, Accepted):
+            age_s = event.age_ms / 1000 if isinstance(event, Progress) else 0.0
+            run = Run(key, event.id, event.owner, event.dialect, source, event.pairs, 0, now - age_s, now)
+            self.running[key] = run
+        if isinstance(event, Accepted):
+            run.query = event.query
+        elif event.scored != run.scored:
+            run.scored, run.changed = event.scored, True
+        run.heard = now
+        return run
+
+    def end(self, source: str, event: End, now: float) -> tuple[Run | None, dict[str, Any]]:
+        """A request ended; returns what ran, unless nobody told of that, and its last state."""
+        key = f"{source}/{event.id}"
+        run = self.running.pop(key, None)
+        state = {
+            "key": key,
+            "id": event.id,
+            "dialect": event.dialect,
+            "worker": source,
+            "pairs": event.pairs,
+            "ended": round(now, 3),
+            **_outcome(event),
+        }
+        if run is not None and run.query:
+            state["query"] = run.query
+        self.remember(event.owner, state)
+        return run, state
+
+    def lose(self, run: Run, now: float) -> dict[str, Any]:
+        """A request's end was not told."""
+        self.running.pop(run.key, None)
+        latency_ms = round((now - run.began) * 1000, 1)
+        state = {**run.state(), "status": LOST, "ended": round(now, 3), "latency_ms": latency_ms}
+        self.remember(run.owner, state)
+        return state
+
+    def silent(self, now: float) -> list[Run]:
+        """Runs that must have ended unseen."""
+        return [run for run in self.running.values() if now - run.heard > SILENT_S]
+
+    def remember(self, owner: str, state: dict[str, Any]) -> None:
+        """Keep an end for those who come late."""
+        (self._recent if state["status"] == OK else self._failures).append(state)
+        self._owners[state["id"]] = (owner, state)
+        self._owners.move_to_end(state["id"])
+        while len(self._owners) > KEPT + KEPT_FAILURES:
+            self._owners.popitem(last=False)
+
+    def shown(self) -> Iterator[Run]:
+        """Those that dashboards list."""
+        return islice(self.running.values(), SHOWN)
+
+    def recent(self) -> list[dict[str, Any]]:
+        """Ended requests, the latest first."""
+        return sorted(chain(self._recent, self._failures), key=lambda state: state["ended"], reverse=True)
+
+    def find(self, request_id: str) -> list[tuple[str, dict[str, Any]]]:
+        """Owner and state of every request with this id: those that run, else the one that ended last."""
+        running = [(run.owner, run.state()) for run in self.running.values() if run.id == request_id]
+        ended = self._owners.get(request_id)
+        return running or ([ended] if ended else [])
+
+    def memory(self) -> list[tuple[str, dict[str, Any]]]:
+        """What a restarted pusher should know again: owner and state, oldest first."""
+        return list(self._owners.values())
+
+
+def _outcome(event: End) -> dict[str, Any]:
+    if isinstance(event, Finished):
+        return {
+            "status": event.status,
+            "scored": event.pairs if event.status == OK else 0,
+            "latency_ms": event.latency_ms,
+            "truncated": event.truncated,
+            "cached": event.cached,
+            "degraded": event.degraded,
+        }
+    if isinstance(event, Shed):
+        return {"status": "shed", "reason": event.reason, "scored": 0, "latency_ms": 0.0}
+    status = "expired" if isinstance(event, Expired) else "cancelled"
+    return {"status": status, "scored": event.scored, "latency_ms": event.latency_ms}

@@ -1,0 +1,128 @@
+"""The pusher, wired up: greenlets that receive, tick and remember, and a web server for browsers.
+
+Stop order is the reverse of start: no new connections, browsers are told, the memory is written, the socket goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import gevent
+from flask import Flask
+from flask_socketio import SocketIO
+from gevent.event import Event
+from gevent.pywsgi import WSGIServer
+
+from pusher import following, memory, pages
+from pusher.access import Access
+from pusher.intake import Intake
+from pusher.relay import TICK_S
+from pusher.settings import Settings, listed
+from pusher.sockets import Sockets
+from pusher.streams import Streams
+from pusher.websocket import WebSocketMends
+
+log = logging.getLogger(__name__)
+
+PING_S = 10
+"""Interval of pings, and how long an answer may take."""
+
+BACKLOG = 1024
+
+STOP_S = 2.0
+
+
+class Pusher:
+    """One process's worth."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._asked_to_stop = Event()
+        self.relay = memory.recall(settings.memory, time.time())
+        access = Access(api_keys=listed(settings.api_keys), operator_keys=listed(settings.operator_keys))
+        self.streams = Streams()
+        app = Flask("pusher", static_folder=None)
+        app.register_blueprint(pages.blueprint())
+        app.register_blueprint(following.blueprint(self.relay, access, self.streams))
+        socketio = SocketIO(
+            app,
+            async_mode="gevent",
+            cors_allowed_origins=listed(settings.dashboard_origins) or None,
+            ping_interval=PING_S,
+            ping_timeout=PING_S,
+            max_http_buffer_size=16 * 1024,  # browsers send ids, not documents
+            manage_session=False,
+            logger=False,
+            engineio_logger=False,
+        )
+        self.sockets = Sockets(socketio, self.relay, access)
+        self._app = WebSocketMends(app)
+        self._intake = Intake(
+            settings.intake_address,
+            take=self.relay.take,
+            count=lambda why: self.relay.seen.update([why]),
+        )
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        listener = _listen(self._settings.socket)
+        server = WSGIServer(listener, self._app, log=None, error_log=log)
+        server.start()
+        loops = [
+            gevent.spawn(self._for_ever, self._intake.run, 1.0),
+            gevent.spawn(self._for_ever, self._tick, TICK_S),
+            gevent.spawn(self._for_ever, self._remember, memory.SAVE_S),
+        ]
+        log.info("the pusher listens for workers on %s", self._settings.intake_address)
+        self._asked_to_stop.wait()
+        server.stop_accepting()
+        gevent.killall(loops, timeout=STOP_S)
+        self._remember()
+        with contextlib.suppress(FileNotFoundError):
+            self._settings.socket.unlink()
+
+    def stop(self) -> None:
+        """Ask `run` to end; a signal handler may call it."""
+        self._asked_to_stop.set()
+
+    def _tick(self) -> None:
+        updates, delta = self.relay.tick(time.time())
+        for update in updates:
+            self.sockets.push(update)
+            self.streams.push(update)
+        if delta is not None:
+            self.sockets.push_overview(delta)
+        self.sockets.disconnect_stalled()
+
+    def _remember(self) -> None:
+        memory.save(self.relay, self._settings.memory)
+
+    def _for_ever(self, step: Callable[[], None], interval_s: float) -> None:
+        """One bad step must not end the loop: it is logged, and the next one comes."""
+        while True:
+            try:
+                step()
+            except Exception:
+                log.exception("a step of the pusher failed")
+            gevent.sleep(interval_s)
+
+
+def _listen(path: Path) -> socket.socket:
+    """A unix socket for this user alone; one that a killed predecessor left is taken over."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    previous = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(previous)
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,56 @@
+"""What an operator can choose of the pusher; the same RERANK_* variables as the webapp's, read without it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every tunable, its unit and its default."""
+
+    model_config = SettingsConfigDict(env_prefix="RERANK_", frozen=True, extra="ignore")
+
+    state_dir: Path = Field(default=Path("var"), description="Sockets lie in its run/, what the pusher remembers too.")
+    events_endpoint: str = Field(
+        default="",
+        pattern=r"^((ipc|tcp)://.+)?$",
+        description="ZeroMQ address to listen on for workers; default: a socket in the state directory.",
+    )
+    api_keys: str = Field(default="", description="Keys, comma-separated; any of them may follow its own requests.")
+    operator_keys: str = Field(
+        default="",
+        description="Keys that may see everything, comma-separated; empty: every key may, and without keys everybody.",
+    )
+    dashboard_origins: str = Field(
+        default="",
+        description="Origins whose pages may connect, comma-separated; empty: the same origin only.",
+    )
+    log_level: str = Field(default="info", description="Least level that is logged.")
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets and what is remembered; private to the user."""
+        return self.state_dir.expanduser().absolute() / "run"
+
+    @property
+    def socket(self) -> Path:
+        """Where nginx finds the pusher."""
+        return self.run_dir / "pusher.sock"
+
+    @property
+    def memory(self) -> Path:
+        """What a restarted pusher goes on with."""
+        return self.run_dir / "pusher.json"
+
+    @property
+    def intake_address(self) -> str:
+        """Where workers connect."""
+        return self.events_endpoint or f"ipc://{self.run_dir / 'events.sock'}"
+
+
+def listed(value: str) -> list[str]:
+    """The entries of a comma-separated setting."""
+    return [entry.strip() for entry in value.split(",") if entry.strip()]

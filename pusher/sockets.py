@@ -1,0 +1,129 @@
+"""Socket.IO: who connects, what they may join, and what goes out to them."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from typing import Any
+
+from flask import request
+from flask_socketio import ConnectionRefusedError as RefuseConnection
+from flask_socketio import SocketIO, join_room, leave_room
+
+from pusher.access import Access, Viewer
+from pusher.relay import Relay, Update
+from pusher.rooms import OVERVIEW, room_for, rooms_of
+
+log = logging.getLogger(__name__)
+
+MOST_QUEUED = 40
+"""Packets that wait for one browser: ten seconds of deltas. One that is further behind is disconnected; when it reads
+again it connects anew, and a snapshot makes it whole."""
+
+MOST_FOLLOWED = 50
+"""Requests that one connection may follow at once."""
+
+SNAPSHOT_EVERY_S = 0.5
+"""A browser may ask for a snapshot this often."""
+
+_USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class Sockets:
+    """All connected browsers."""
+
+    def __init__(self, socketio: SocketIO, relay: Relay, access: Access) -> None:
+        self._socketio = socketio
+        self._relay = relay
+        self._access = access
+        self._viewers: dict[str, Viewer] = {}
+        self._followed: dict[str, set[str]] = {}
+        self._snapshot_at: dict[str, float] = {}
+        self._rooms: dict[str, int] = {}
+        """Request id -> how many follow it, so that news of the others costs nothing."""
+        self.stalled = 0
+        for name in ("connect", "disconnect", "watch", "follow", "unfollow"):
+            socketio.on_event(name, getattr(self, f"_{name}"))
+
+    def push(self, update: Update) -> None:
+        """News of a request, to its followers."""
+        if update.id in self._rooms:
+            self._socketio.emit("progress", update.state, to=rooms_of(update.id, update.owner))
+
+    def push_overview(self, delta: dict[str, Any]) -> None:
+        """A delta, to all dashboards."""
+        self._socketio.emit("delta", delta, to=OVERVIEW)
+
+    def disconnect_stalled(self) -> None:
+        """Let go of browsers that don't read."""
+        for connection in list(self._socketio.server.eio.sockets.values()):
+            if connection.queue.qsize() > MOST_QUEUED and not connection.closed:
+                self.stalled += 1
+                log.info("a browser does not read; disconnected it")
+                # Without waiting, and without a last packet: it would wait behind all the others.
+                connection.close(wait=False, abort=True, reason="stalled")
+
+    @property
+    def count(self) -> int:
+        """Connected browsers."""
+        return len(self._viewers)
+
+    def _connect(self, auth: Any = None) -> None:
+        key = auth.get("key") if isinstance(auth, dict) else None
+        viewer = self._access.viewer(key if isinstance(key, str) else "")
+        if viewer is None:
+            raise RefuseConnection("unauthorized")
+        self._viewers[_sid()] = viewer
+
+    def _disconnect(self, *_reason: Any) -> None:
+        for request_id in self._followed.pop(_sid(), ()):
+            self._uncount(request_id)
+        self._viewers.pop(_sid(), None)
+        self._snapshot_at.pop(_sid(), None)
+
+    def _watch(self, *_arguments: Any) -> dict[str, Any]:
+        """Be told of everything; also asked again by a browser that missed something."""
+        sid, now = _sid(), time.monotonic()
+        viewer = self._viewers.get(sid)
+        if viewer is None or not viewer.operator:
+            return {"ok": False, "error": "forbidden"}
+        if now - self._snapshot_at.get(sid, -SNAPSHOT_EVERY_S) >= SNAPSHOT_EVERY_S:
+            self._snapshot_at[sid] = now
+            join_room(OVERVIEW)
+            self._socketio.emit("snapshot", self._relay.snapshot(time.time()), to=sid)
+        return {"ok": True}
+
+    def _follow(self, request_id: Any = None, *_arguments: Any) -> dict[str, Any]:
+        """Be told of one request. Answers with how far it is, if it is known."""
+        viewer = self._viewers.get(_sid())
+        if viewer is None or not isinstance(request_id, str) or not _USABLE_ID.fullmatch(request_id):
+            return {"ok": False, "error": "invalid_request"}
+        followed = self._followed.setdefault(_sid(), set())
+        if request_id not in followed:
+            if len(followed) >= MOST_FOLLOWED:
+                return {"ok": False, "error": "too_many"}
+            followed.add(request_id)
+            self._rooms[request_id] = self._rooms.get(request_id, 0) + 1
+            join_room(room_for(request_id, viewer))
+        states = [state for owner, state in self._relay.runs.find(request_id) if viewer.may_see(owner)]
+        return {"ok": True, "state": states[-1] if states else None}
+
+    def _unfollow(self, request_id: Any = None, *_arguments: Any) -> dict[str, Any]:
+        viewer = self._viewers.get(_sid())
+        followed = self._followed.get(_sid(), set())
+        if viewer is not None and request_id in followed:
+            followed.discard(request_id)
+            self._uncount(request_id)
+            leave_room(room_for(request_id, viewer))
+        return {"ok": True}
+
+    def _uncount(self, request_id: str) -> None:
+        self._rooms[request_id] -= 1
+        if not self._rooms[request_id]:
+            del self._rooms[request_id]
+
+
+def _sid() -> str:
+    sid: str = request.sid  # type: ignore[attr-defined] # Flask-SocketIO puts it there
+    return sid

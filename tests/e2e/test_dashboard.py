@@ -1,0 +1,262 @@
+"""The dashboard and the playground in a real browser."""
+
+import itertools
+import json
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import requests
+from browsing import NO_SCROLL, browser, needs_chromium, page
+from running import Stack, wait_for
+
+pytestmark = needs_chromium
+
+SCREENSHOTS = Path(__file__).resolve().parents[2] / "var" / "screenshots"
+
+SEE_BAR = """() => {
+  window.seen = [];
+  new MutationObserver(() => {
+    const bar = document.querySelector('#running li progress[aria-label="Request big"]');
+    if (bar && window.seen.at(-1) !== bar.value / bar.max) window.seen.push(bar.value / bar.max);
+  }).observe(document.querySelector("#running"), {subtree: true, childList: true, attributes: true});
+}"""
+
+
+PASTE = """(text) => {
+  const clipboardData = new DataTransfer();
+  clipboardData.setData("text", text);
+  const paste = new ClipboardEvent("paste", {clipboardData, bubbles: true, cancelable: true});
+  document.querySelector("#documents").dispatchEvent(paste);
+}"""
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser() as running:
+        yield running
+
+
+_numbers = itertools.count()
+
+
+def documents(count, words=60):
+    """Texts that no cache knows."""
+    pool = "bees find home by the sun and milk keeps".split()
+    rng = random.Random(next(_numbers))
+    return [" ".join(rng.choices(pool, k=words)) + f" {next(_numbers)}" for _ in range(count)]
+
+
+def in_background(stack, name, count, words=60, **body):
+    def rerank():
+        stack.rerank(documents(count, words), headers={"X-Request-Id": name}, body=body)
+
+    thread = threading.Thread(target=rerank)
+    thread.start()
+    return thread
+
+
+def hears_workers(stack):
+    reply = requests.get(f"{stack.url}/progress", timeout=10)
+    return reply.status_code == 200 and reply.json()["frames"]
+
+
+def live(opened, stack):
+    opened.goto(f"{stack.url}/dashboard")
+    opened.wait_for_selector('#connection[data-level="good"]')
+    opened.wait_for_selector('#workers li[data-level="good"]')
+
+
+@pytest.mark.slow
+def test_the_bar_of_a_long_rerank_moves_and_ends_full(stack, chromium):
+    with page(chromium) as opened:
+        live(opened, stack)
+        opened.evaluate(SEE_BAR)
+        running = in_background(stack, "big", 2000, words=300)
+        opened.wait_for_selector("#recent li:has-text('big')")
+        running.join()
+        seen = opened.evaluate("window.seen")
+        assert len(set(seen)) >= 5, seen
+        assert seen == sorted(seen)
+        assert seen[-1] == 1
+        opened.wait_for_selector("#running-empty:visible")
+
+
+def test_the_playground_ranks_a_pasted_list_by_keyboard(stack, chromium):
+    with page(chromium, permissions=["clipboard-read", "clipboard-write"]) as opened:
+        opened.goto(f"{stack.url}/dashboard#playground")
+        opened.focus("#query")
+        opened.keyboard.type("how do bees find home")
+        opened.keyboard.press("Tab")
+        opened.keyboard.insert_text("milk keeps\nbees find home by the sun\n\nthe last train\n" + "a long one " * 2000)
+        assert opened.inner_text("#documents-count") == "4 documents"
+        opened.keyboard.press("Control+Enter")
+        opened.wait_for_selector("#ranked li")
+        assert opened.locator("#ranked li").count() == 4
+        scores = [float(text) for text in opened.locator("#ranked .number").all_inner_texts()]
+        assert scores == sorted(scores, reverse=True)
+        assert opened.locator("#ranked .cut").count() == 1
+        assert "4 documents" in opened.inner_text("#timing")
+        opened.click("#snippets summary")
+        opened.click('[data-copy="python"]')
+        opened.wait_for_selector("text=Copied")
+        assert "requests.post" in opened.evaluate("navigator.clipboard.readText()")
+
+
+def test_a_dropped_file_is_read_and_can_be_removed(stack, chromium, tmp_path):
+    table = tmp_path / "articles.csv"
+    table.write_text('id,text\n1,"bees, home"\n2,milk\n')
+    with page(chromium) as opened:
+        opened.goto(f"{stack.url}/dashboard#playground")
+        opened.set_input_files("#open", str(table))
+        opened.wait_for_selector("text=articles.csv, 2 documents")
+        opened.fill("#query", "bees")
+        opened.click("#rank")
+        opened.wait_for_selector("#ranked li")
+        assert opened.locator("#ranked li").count() == 2
+        opened.click("#file-remove")
+        assert opened.inner_text("#documents-count") == "No documents yet"
+
+
+@pytest.mark.slow
+def test_a_long_run_in_the_playground_shows_how_far_it_is_and_can_be_stopped(stack, chromium, tmp_path):
+    many = tmp_path / "many.jsonl"
+    many.write_text("\n".join(json.dumps({"text": text, "id": n}) for n, text in enumerate(documents(2000, words=300))))
+    with page(chromium) as opened:
+        opened.goto(f"{stack.url}/dashboard#playground")
+        opened.set_input_files("#open", str(many))
+        opened.fill("#query", "bees")
+        opened.click("#rank")
+        wait_for(lambda: opened.evaluate("document.querySelector('#progress').value > 0.05"), "the bar moves")
+        assert "of 2,000 documents scored" in opened.inner_text("#progress-said")
+        opened.click("#cancel")
+        opened.wait_for_selector("#problem:has-text('Stopped waiting')")
+        assert opened.is_hidden("#working")
+
+
+def test_rubbish_in_the_playground_gets_a_sentence(stack, chromium):
+    with page(chromium) as opened:
+        opened.goto(f"{stack.url}/dashboard#playground")
+        opened.fill("#query", "   ")
+        opened.fill("#documents", '[{"a": ')
+        assert "isn't valid" in opened.inner_text("#documents-count")
+        opened.click("#rank")
+        assert opened.inner_text("#problem") == "Give a query."
+        opened.fill("#query", "\u0000 <script>alert(1)</script> \ud83d\udca5")
+        opened.fill("#documents", "<img src=x onerror=alert(1)>\n\u202e\u0007 rubbish \ufffd")
+        opened.click("#rank")
+        opened.wait_for_selector("#ranked li")
+        assert opened.locator("#ranked img").count() == 0
+        opened.fill("#documents", "")
+        opened.evaluate(PASTE, "x\n" * 10_001)
+        opened.click("#rank")
+        opened.wait_for_selector("#problem:has-text('10001 documents')")
+
+
+@pytest.mark.slow
+def test_a_killed_pusher_is_back_and_the_page_whole_within_seconds(own_stack, chromium):
+    with own_stack as stack, page(chromium) as opened:
+        live(opened, stack)
+        stack.rerank(headers={"X-Request-Id": "before"})
+        opened.wait_for_selector("#recent li:has-text('before')")
+        time.sleep(1.1)  # the pusher writes down what happened once a second
+        os.kill(stack.pid_of("pusher"), signal.SIGKILL)
+        opened.wait_for_selector("#banner:has-text('connection is lost')")
+        killed = time.monotonic()
+        assert stack.rerank().status_code == 200
+        opened.wait_for_selector('#connection[data-level="good"]')
+        wait_for(lambda: hears_workers(stack), "workers connected again")
+        opened.wait_for_selector('#workers li[data-level="good"]')
+        opened.wait_for_selector("#recent li:has-text('before')")
+        assert time.monotonic() - killed < 5
+        assert opened.is_hidden("#banner")
+        running = in_background(stack, "after", 300)
+        opened.wait_for_selector("#recent li:has-text('after')")
+        running.join()
+
+
+@pytest.mark.slow
+def test_a_silent_pusher_is_told_to_the_user(own_stack, chromium):
+    with own_stack as stack, page(chromium) as opened:
+        live(opened, stack)
+        pid = stack.pid_of("pusher")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            opened.wait_for_selector("#banner:has-text('these figures are old')")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        opened.wait_for_selector("#banner", state="hidden")
+
+
+def test_without_its_packages_the_page_says_what_is_missing_and_the_playground_works(stack, chromium):
+    with page(chromium) as opened:
+        opened.route("**/vendor/**", lambda route: route.fulfill(status=404))
+        opened.goto(f"{stack.url}/dashboard")
+        opened.wait_for_selector("#banner:has-text('scripts/serve')")
+        opened.click("#to-playground")
+        opened.click("#example")
+        opened.click("#rank")
+        opened.wait_for_selector("#ranked li")
+
+
+@pytest.mark.slow
+def test_with_keys_the_page_asks_for_one_and_shows_operators_everything(bert_settings, tmp_path, chromium):
+    keys = {"api_keys": "first,second", "operator_keys": "boss"}
+    with (
+        Stack(
+            tmp_path / "keys", artifacts_from=bert_settings.state_dir, model=bert_settings.model, engine="stub", **keys
+        ) as stack,
+        page(chromium) as opened,
+    ):
+        opened.goto(f"{stack.url}/dashboard")
+        opened.wait_for_selector("#key-dialog[open]")
+        for key, then in (("wrong", "text=did not accept that key"), ("first", "#banner:has-text('operators')")):
+            opened.fill("#key", key)
+            opened.keyboard.press("Enter")
+            opened.wait_for_selector(then)
+        opened.evaluate("sessionStorage.setItem('reranking-key', 'boss')")
+        live(opened, stack)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_view_fits_a_phone_and_is_pictured(stack, chromium, scheme):
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    with page(chromium, color_scheme=scheme) as opened:
+        live(opened, stack)
+        stack.rerank(["x"] * 10_001)
+        stack.rerank(documents(12), body={"top_k": 3})
+        running = [in_background(stack, f"nightly-{n}", 1200, words=300) for n in range(2)]
+        opened.wait_for_selector("#running li >> nth=1")
+        for width in (1240, 360):
+            opened.set_viewport_size({"width": width, "height": 900 if width > 400 else 740})
+            opened.wait_for_timeout(400)
+            opened.screenshot(path=SCREENSHOTS / f"live-{scheme}-{width}.png", full_page=True)
+            assert opened.evaluate(NO_SCROLL)
+        for thread in running:
+            thread.join()
+        opened.click("#to-playground")
+        opened.click("#example")
+        opened.click("#rank")
+        opened.wait_for_selector("#ranked li")
+        for width in (1240, 360):
+            opened.set_viewport_size({"width": width, "height": 900})
+            opened.wait_for_timeout(200)
+            opened.screenshot(path=SCREENSHOTS / f"playground-{scheme}-{width}.png", full_page=True)
+            assert opened.evaluate(NO_SCROLL)
+
+
+def test_controls_have_names_for_screen_readers(stack, chromium):
+    with page(chromium) as opened:
+        opened.goto(f"{stack.url}/dashboard#playground")
+        unnamed = opened.evaluate(
+            """() => [...document.querySelectorAll("input, textarea, button, progress, dialog")].filter((each) =>
+              each.getAttribute("autocomplete") !== "username" && !each.labels?.length && !each.textContent.trim()
+              && !each.getAttribute("aria-label") && !each.getAttribute("aria-labelledby"))
+              .map((each) => each.outerHTML)"""
+        )
+        assert unnamed == [], json.dumps(unnamed)

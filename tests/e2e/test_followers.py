@@ -1,0 +1,177 @@
+"""The followers of docs/progress.md, as they stand there."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+import socketio
+from browsing import browser, needs_chromium, page
+from running import PATIENCE_S, Stack, wait_for
+
+GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "progress.md").read_text()
+
+MANY = [f"bees find home by the sun number {n}" for n in range(600)]
+
+
+def example(language):
+    return re.search(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)[1]
+
+
+def rerank_as(stack, name, documents=MANY, key=""):
+    headers = {"X-Request-Id": name, **({"Authorization": f"Bearer {key}"} if key else {})}
+    reply = stack.rerank(documents, headers=headers)
+    assert reply.status_code == 200
+    assert reply.headers["X-Request-Id"] == name
+
+
+def streams(stack):
+    return requests.get(f"{stack.url}/progress", timeout=PATIENCE_S).json()["streams"]
+
+
+def test_curl_follows_to_the_end(stack, tmp_path):
+    environment = {**os.environ, "RERANK_URL": stack.url, "REQUEST_ID": "by-curl", "RERANK_KEY": ""}
+    with (tmp_path / "said").open("w") as said:
+        curl = subprocess.Popen(
+            ["/bin/sh", "-c", example("sh")], env=environment, stdout=said, stderr=subprocess.DEVNULL
+        )
+    wait_for(lambda: streams(stack), "the stream is open")
+    rerank_as(stack, "by-curl")
+    assert curl.wait(PATIENCE_S) == 0
+    said = (tmp_path / "said").read_text()
+    assert 'event: finished\ndata: {"key":' in said
+    assert '"status":"ok"' in said
+    late = requests.get(f"{stack.url}/progress/by-curl", timeout=PATIENCE_S).text
+    assert "event: finished" in late
+
+
+def test_python_follows_to_the_end(stack, tmp_path):
+    environment = {**os.environ, "RERANK_URL": stack.url, "REQUEST_ID": "by-python"}
+    path = tmp_path / "said"
+    with path.open("w") as said:
+        follower = subprocess.Popen(
+            [sys.executable, "-c", example("python")], env=environment, stdout=said, stderr=subprocess.STDOUT
+        )
+    wait_for(lambda: "following" in path.read_text(), "it follows")
+    rerank_as(stack, "by-python")
+    assert follower.wait(PATIENCE_S) == 0
+    assert path.read_text().splitlines()[-1] == "600 of 600, ok"
+
+
+@needs_chromium
+def test_a_browser_follows_to_the_end(stack):
+    with browser() as chromium, page(chromium) as opened:
+        opened.goto(f"{stack.url}/dashboard")
+        opened.evaluate(
+            f"""async () => {{
+              {example("js")}
+              window.states = [];
+              follow("by-browser", "", (state) => window.states.push(state));
+            }}"""
+        )
+        rerank_as(stack, "by-browser")
+        wait_for(lambda: opened.evaluate("window.states.at(-1)?.status === 'ok'"), "the end")
+        assert opened.evaluate("window.states.every((state) => state.id === 'by-browser')")
+
+
+class Follower:
+    """A Socket.IO client and what it was told."""
+
+    def __init__(self, stack, request_id=None, key=""):
+        self.states = []
+        self.client = socketio.Client(reconnection=False)
+        self.client.on("progress", self.states.append)
+        self.client.connect(stack.url, auth={"key": key}, transports=["websocket"])
+        if request_id is not None:
+            self.answer = self.client.call("follow", request_id)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.client.disconnect()
+
+
+@pytest.fixture(scope="module")
+def guarded_stack(tmp_path_factory):
+    with Stack(
+        tmp_path_factory.mktemp("guarded"), engine="stub", api_keys="first,second", operator_keys="boss"
+    ) as running:
+        yield running
+
+
+def test_a_follower_gets_its_request_and_no_other(stack):
+    with Follower(stack, "mine") as follower:
+        rerank_as(stack, "not-mine", MANY[:20])
+        rerank_as(stack, "mine")
+        wait_for(lambda: follower.states and follower.states[-1]["status"] == "ok", "the end")
+        assert {state["id"] for state in follower.states} == {"mine"}
+        assert follower.client.call("follow", "mine")["state"]["status"] == "ok"
+
+
+def test_no_key_no_connection(guarded_stack):
+    for key in ("", "wrong"):
+        with pytest.raises(socketio.exceptions.ConnectionError):
+            Follower(guarded_stack, key=key)
+    assert requests.get(f"{guarded_stack.url}/progress/x", timeout=PATIENCE_S).status_code == 401
+    assert requests.get(f"{guarded_stack.url}/progress", timeout=PATIENCE_S).status_code == 401
+
+
+def test_a_room_needs_ownership_or_an_operator_s_key(guarded_stack):
+    name = "owned"
+    with (
+        Follower(guarded_stack, name, "first") as owner,
+        Follower(guarded_stack, name, "second") as stranger,
+        Follower(guarded_stack, name, "boss") as operator,
+    ):
+        rerank_as(guarded_stack, name, key="first")
+        for follower in (owner, operator):
+            wait_for(lambda told=follower: told.states and told.states[-1]["status"] == "ok", "the end")
+        assert stranger.states == []
+        assert stranger.client.call("follow", name)["state"] is None
+        assert stranger.client.call("watch") == {"ok": False, "error": "forbidden"}
+        assert operator.client.call("watch") == {"ok": True}
+
+
+def test_rubbish_from_a_browser_harms_nobody(stack):
+    with Follower(stack) as follower:
+        for rubbish in (None, 7, "", "x" * 200, "<script>", {"id": "a"}, ["a"]):
+            assert follower.client.call("follow", rubbish)["ok"] is False
+        follower.client.emit("follow")
+        follower.client.emit("unheard-of", {"a": 1})
+        assert follower.client.call("unfollow", "never followed") == {"ok": True}
+        for number in range(50):
+            follower.client.call("follow", f"many-{number}")
+        assert follower.client.call("follow", "one-more") == {"ok": False, "error": "too_many"}
+
+
+def test_another_origin_is_refused(stack):
+    reply = requests.get(
+        f"{stack.url}/socket.io/?EIO=4&transport=polling",
+        headers={"Origin": "http://elsewhere.example"},
+        timeout=PATIENCE_S,
+    )
+    assert reply.status_code == 400
+    same = requests.get(
+        f"{stack.url}/socket.io/?EIO=4&transport=polling", headers={"Origin": stack.url}, timeout=PATIENCE_S
+    )
+    assert same.status_code == 200
+
+
+@pytest.mark.slow
+def test_five_hundred_followers_hear_of_the_end_within_a_second(stack):
+    script = Path(__file__).resolve().parents[2] / "bench" / "pusher.py"
+    outcome = subprocess.run(
+        [sys.executable, str(script), "--clients-only", stack.url, "500"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    told, slowest_s = outcome.stdout.split()[-2:]
+    assert int(told) == 500
+    assert float(slowest_s) < 1.0

@@ -1,0 +1,113 @@
+"""What the pusher suffers, no rerank feels."""
+
+import os
+import signal
+import statistics
+import threading
+import time
+
+import pytest
+import requests
+from running import PATIENCE_S, Stack, wait_for
+
+
+def events_heard(stack):
+    try:
+        reply = requests.get(f"{stack.url}/progress", timeout=PATIENCE_S)
+        return reply.json()["events"] if reply.status_code == 200 else 0
+    except requests.ConnectionError:
+        return 0
+
+
+def rerank_200(stack, during):
+    """Latencies of 200 requests, with `during` called in the middle."""
+    documents = [f"bees find home by the sun {n}" for n in range(20)]
+    latencies, session = [], requests.Session()
+    for number in range(200):
+        if number == 50:
+            during()
+        began = time.monotonic()
+        body = {"query": f"{time.monotonic()}", "documents": documents}
+        reply = session.post(f"{stack.url}/rerank", json=body, timeout=PATIENCE_S)
+        latencies.append((time.monotonic() - began) * 1000)
+        assert reply.status_code == 200
+    return latencies
+
+
+@pytest.mark.slow
+def test_kill_9_of_the_pusher_costs_200_reranks_nothing_and_it_comes_back(own_stack):
+    with own_stack as stack:
+        rerank_200(stack, lambda: None)
+        before = rerank_200(stack, lambda: None)
+        killed = stack.pid_of("pusher")
+        with_death = rerank_200(stack, lambda: os.kill(killed, signal.SIGKILL))
+        wait_for(lambda: stack.pid_of("pusher") not in {None, killed}, "supervisor starts it again")
+        wait_for(lambda: events_heard(stack), "workers connected again")
+        figures = [
+            f"{name(latencies):.1f} ms" for latencies in (before, with_death) for name in (statistics.median, max)
+        ]
+        assert statistics.median(with_death) < statistics.median(before) * 1.3 + 2, figures
+        assert max(with_death) < max(before) * 2 + 100, figures
+
+
+@pytest.mark.slow
+def test_a_pusher_that_can_t_start_harms_nobody(tmp_path):
+    """It is to listen where it can't."""
+    stack = Stack(tmp_path / "s", engine="stub")
+    stack._environment["RERANK_EVENTS_ENDPOINT"] = "tcp://no.such.host.invalid:5999"
+    with stack:
+        for _ in range(20):
+            assert stack.rerank().status_code == 200
+
+
+@pytest.mark.slow
+def test_workers_of_two_releases_publish_side_by_side(tmp_path):
+    """Blue brings the pusher; green publishes to it over TCP, as blue does."""
+    from running import free_port
+
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    with Stack(tmp_path / "blue", engine="stub", colour="blue", events_endpoint=endpoint) as blue:
+        wait_for(lambda: events_heard(blue), "blue is heard")
+        green = Stack(tmp_path / "green", engine="stub", colour="green", events_endpoint=endpoint)
+        with green:
+            assert green.rerank(headers={"X-Request-Id": "from-green"}).status_code == 200
+            heard = wait_for(lambda: follow(blue, "from-green"), "blue's pusher knows green's request")
+            assert '"status":"ok"' in heard
+            assert blue.rerank().status_code == 200
+
+
+def follow(stack, request_id):
+    with requests.get(f"{stack.url}/progress/{request_id}", stream=True, timeout=PATIENCE_S) as reply:
+        timer = threading.Timer(3, reply.close)
+        timer.start()
+        try:
+            return next((line for line in reply.iter_lines(decode_unicode=True) if line.startswith("data: ")), "")
+        finally:
+            timer.cancel()
+
+
+@pytest.mark.slow
+def test_draining_and_death_of_workers_are_told(tmp_path):
+    import socketio
+
+    with Stack(tmp_path / "s", engine="stub") as stack:
+        states = []
+        client = socketio.Client(reconnection=False)
+        client.on("snapshot", lambda snapshot: states.extend(worker["state"] for worker in snapshot["workers"]))
+        client.on("delta", lambda delta: states.extend(worker["state"] for worker in delta.get("workers", [])))
+        client.connect(stack.url, transports=["websocket"])
+        client.call("watch")
+        wait_for(lambda: "ready" in states, "a ready worker")
+        stack.supervisorctl("restart", "webapp")
+        wait_for(lambda: "draining" in states and "down" in states, "it drained and went down")
+        wait_for(lambda: states[-1] == "ready", "the next one is ready")
+        client.disconnect()
+
+
+@pytest.mark.slow
+def test_events_can_be_turned_off(tmp_path):
+    with Stack(tmp_path / "s", engine="stub", events="false") as stack:
+        assert stack.rerank().status_code == 200
+        page = f"{stack.url}/dashboard/"
+        wait_for(lambda: requests.get(page, timeout=PATIENCE_S).status_code == 200, "the pusher has started")
+        assert events_heard(stack) == 0

@@ -1,0 +1,65 @@
+import pytest
+
+from pusher.access import Access
+from pusher.events import keys_in, owner_of
+from pusher.rooms import room_for, rooms_of
+
+
+def access(api="", operators=""):
+    return Access(api_keys=api.split(), operator_keys=operators.split())
+
+
+@pytest.mark.parametrize(
+    ("api", "operators", "key", "may_enter", "is_operator"),
+    [
+        ("", "", "", True, True),
+        ("", "", "anything", True, True),
+        ("k1 k2", "", "", False, False),
+        ("k1 k2", "", "k3", False, False),
+        ("k1 k2", "", "k2", True, True),
+        ("k1", "op", "k1", True, False),
+        ("k1", "op", "op", True, True),
+        ("k1", "op", "", False, False),
+        ("", "op", "", True, False),
+        ("", "op", "op", True, True),
+        ("k1", "", "kÿ\udcff", False, False),
+    ],
+)
+def test_who_gets_in_and_who_is_an_operator(api, operators, key, may_enter, is_operator):
+    viewer = access(api, operators).viewer(key)
+    assert (viewer is not None) == may_enter
+    assert bool(viewer and viewer.operator) == is_operator
+
+
+def test_a_caller_sees_its_own_requests_an_operator_everybody_s():
+    guarded = access("k1 k2", "op")
+    first, operator = guarded.viewer("k1"), guarded.viewer("op")
+    assert first.may_see(owner_of("k1"))
+    assert not first.may_see(owner_of("k2"))
+    assert not first.may_see("")
+    assert operator.may_see(owner_of("k2"))
+
+
+def test_news_reaches_the_rooms_of_its_owner_and_of_operators_only():
+    guarded = access("k1 k2", "op")
+    rooms = rooms_of("r", owner_of("k1"))
+    assert room_for("r", guarded.viewer("k1")) in rooms
+    assert room_for("r", guarded.viewer("op")) in rooms
+    assert room_for("r", guarded.viewer("k2")) not in rooms
+    assert room_for("other", guarded.viewer("k1")) not in rooms
+
+
+@pytest.mark.parametrize(
+    ("headers", "key"),
+    [
+        ({}, ""),
+        ({"Authorization": "Bearer k"}, "k"),
+        ({"Authorization": "bearer  k "}, "k"),
+        ({"Authorization": "k"}, "k"),
+        ({"X-Api-Key": "k"}, "k"),
+        ({"Api-Key": "k"}, "k"),
+        ({"Authorization": "", "Api-Key": "k"}, "k"),
+    ],
+)
+def test_a_key_is_found_in_every_header_that_clients_use(headers, key):
+    assert next(keys_in(headers), "") == key

@@ -1,0 +1,175 @@
+"""Memory, intake, streams and pages: each alone."""
+
+import json
+import socket
+import threading
+
+import pytest
+from flask import Flask
+
+from pusher import memory, pages
+from pusher.access import Viewer
+from pusher.events import VERSION, Finished, Frame, Source, Worker, encode
+from pusher.intake import Intake
+from pusher.relay import Relay, Update
+from pusher.settings import Settings, listed
+from pusher.streams import MOST_STREAMS, Streams, TooManyStreamsError
+from pusher.websocket import WholeSends
+
+
+def test_memory_survives_and_stale_or_damaged_memory_is_a_fresh_start(tmp_path):
+    path = tmp_path / "pusher.json"
+    assert memory.recall(path, 1000.0).counts()["ended"] == {}
+    relay = Relay(0.0)
+    end = Finished(id="a", dialect="native", pairs=1, status="ok", latency_ms=1.0)
+    relay.take(Frame(v=VERSION, source=Source(id="w", pid=1), seq=0, events=[end]), 1.0)
+    memory.save(relay, path)
+    saved_at = json.loads(path.read_text())["at"]
+    assert memory.recall(path, saved_at + 10).counts()["ended"] == {"ok": 1}
+    assert memory.recall(path, saved_at + 10_000).counts()["ended"] == {}
+    for damage in ("", "{", "[]", '{"at": 1e12, "ended": 3}', '{"at": 1e12}', "null"):
+        path.write_text(damage)
+        assert memory.recall(path, 1000.0).counts()["ended"] == {}
+
+
+def test_what_can_t_be_saved_harms_nobody(tmp_path):
+    memory.save(Relay(0.0), tmp_path / "nowhere" / "pusher.json")
+
+
+def test_the_intake_counts_and_skips_what_it_can_t_read():
+    taken, skipped = [], []
+    intake = Intake("ipc:///nowhere", take=lambda frame, _now: taken.append(frame), count=skipped.append)
+    for message in (b"rubbish", b'{"v": 9}', encode(Source(id="w", pid=1), 0, [Worker(state="ready")])):
+        intake.take(message)
+    assert skipped == ["malformed", "newer"]
+    assert [frame.source.id for frame in taken] == ["w"]
+
+
+def running(scored):
+    return {"id": "r", "status": "running", "scored": scored}
+
+
+def test_a_slow_stream_misses_what_is_overtaken_and_gets_the_end():
+    streams = Streams()
+    events = streams.follow("r", Viewer("me", operator=False), [])
+    assert next(events).startswith("retry:")
+    for scored in range(50):
+        streams.push(Update("r", "me", running(scored)))
+    assert '"scored":49' in next(events)
+    streams.push(Update("r", "somebody else", running(99)))
+    assert streams._slots["r"][0].state == running(49)
+    streams.push(Update("r", "me", {"id": "r", "status": "ok"}))
+    assert list(events) == ['event: finished\ndata: {"id":"r","status":"ok"}\n\n']
+    assert streams.count == 0
+
+
+def test_a_stream_of_somebody_else_s_request_tells_nothing():
+    streams = Streams()
+    events = streams.follow("r", Viewer("me", operator=False), [("other", {"id": "r", "status": "ok"})])
+    next(events)
+    slot = streams._slots["r"][0]
+    assert slot.state is None
+    events.close()
+    assert streams._slots == {}
+
+
+def test_streams_are_limited():
+    streams = Streams()
+    streams.count = MOST_STREAMS
+    with pytest.raises(TooManyStreamsError):
+        streams.follow("r", Viewer("", operator=True), [])
+
+
+def test_a_send_is_whole_even_when_the_window_is_small():
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    data, got = b"x" * 1_000_000, bytearray()
+
+    def read():
+        while len(got) < len(data):
+            got.extend(theirs.recv(65536))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert WholeSends(ours).send(data) == len(data)
+    reader.join(30)
+    assert len(got) == len(data)
+    ours.close()
+    theirs.close()
+
+
+@pytest.fixture
+def client():
+    app = Flask("test", static_folder=None)
+    app.register_blueprint(pages.blueprint())
+    return app.test_client()
+
+
+def test_the_page_runs_only_our_own_files(client):
+    reply = client.get("/dashboard/")
+    policy = reply.headers["Content-Security-Policy"]
+    assert "script-src 'self' 'sha256-" in policy
+    assert "unsafe" not in policy
+    assert "http" not in reply.text.replace("http-equiv", "")
+    assert client.get("/dashboard").headers["Location"] == "dashboard/"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/dashboard/package.json",
+        "/dashboard/.npmrc",
+        "/dashboard/../pages.py",
+        "/dashboard/vendor/x.js",
+        "/dashboard/none.js",
+    ],
+)
+def test_nothing_else_is_served(client, path):
+    assert client.get(path).status_code == 404
+
+
+def test_every_file_of_the_page_is_served_with_its_type(client):
+    for file in pages.DASHBOARD.iterdir():
+        if file.suffix in {".js", ".css", ".svg"}:
+            with client.get(f"/dashboard/{file.name}") as reply:
+                assert reply.status_code == 200
+                assert {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg"}[
+                    file.suffix
+                ] in reply.content_type
+
+
+def test_the_lock_file_pins_by_hash_and_names_no_registry():
+    packages = json.loads((pages.DASHBOARD / "package-lock.json").read_text())["packages"]
+    ours = packages.pop("")
+    assert ours["dependencies"] == json.loads((pages.DASHBOARD / "package.json").read_text())["dependencies"]
+    for package in packages.values():
+        assert "resolved" not in package
+        assert package["integrity"].startswith("sha512-")
+
+
+def test_settings_follow_the_webapp_s(monkeypatch, tmp_path):
+    from webapp.settings import Settings as WebappSettings
+
+    monkeypatch.setenv("RERANK_STATE_DIR", str(tmp_path))
+    assert Settings().socket == WebappSettings().pusher_socket
+    assert Settings().intake_address == WebappSettings().events_address
+    monkeypatch.setenv("RERANK_EVENTS_ENDPOINT", "tcp://127.0.0.1:5999")
+    assert Settings().intake_address == WebappSettings().events_address == "tcp://127.0.0.1:5999"
+
+
+def test_lists_are_comma_separated():
+    assert listed(" a, b ,,c") == ["a", "b", "c"]
+
+
+def test_a_browser_that_does_not_read_is_hung_up_on(monkeypatch):
+    from gevent import socket as cooperative
+
+    monkeypatch.setattr("pusher.websocket.SEND_S", 0.2)
+    ours, theirs = cooperative.socketpair()
+    with pytest.raises(TimeoutError):
+        WholeSends(ours).send(b"x" * 10_000_000)
+    theirs.settimeout(5)
+    while theirs.recv(1_000_000):  # what was on the way, then the end
+        pass
+    ours.close()
+    theirs.close()

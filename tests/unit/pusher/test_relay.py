@@ -1,0 +1,228 @@
+import json
+
+from pusher.events import VERSION, Accepted, Cancelled, Expired, Finished, Frame, Progress, Pulse, Shed, Source, Worker
+from pusher.relay import RECENT_IN_DELTA, RECENT_IN_SNAPSHOT, TICK_S, Relay
+from pusher.runs import KEPT, KEPT_FAILURES, SHOWN
+
+NOW = 1000.0
+
+
+class Workers:
+    """Workers that publish to a relay."""
+
+    def __init__(self, relay):
+        self.relay = relay
+        self.seqs = {}
+
+    def say(self, *events, at=NOW, worker="w1", skip=0, colour=""):
+        seq = self.seqs.get(worker, 0) + skip
+        self.seqs[worker] = seq + 1
+        self.relay.take(
+            Frame(v=VERSION, source=Source(id=worker, pid=1, colour=colour), seq=seq, events=list(events)), at
+        )
+
+
+def relay_and_workers():
+    relay = Relay(NOW)
+    return relay, Workers(relay)
+
+
+def accepted(name="a", pairs=100, **more):
+    return Accepted(id=name, dialect="native", pairs=pairs, **more)
+
+
+def progress(name="a", scored=1, pairs=100, **more):
+    return Progress(id=name, dialect="native", pairs=pairs, scored=scored, age_ms=1.0, **more)
+
+
+def finished(name="a", status="ok", latency_ms=10.0, **more):
+    return Finished(id=name, dialect="native", pairs=100, status=status, latency_ms=latency_ms, **more)
+
+
+def pulse(state="ready", **more):
+    return Pulse(**{"state": state, "queue_pairs": 5, "queue_tokens": 50, "in_flight": 1, "pairs_per_s": 10.0, **more})
+
+
+def test_a_hundred_updates_a_second_are_told_four_times():
+    relay, workers = relay_and_workers()
+    workers.say(accepted())
+    told = []
+    for step in range(100):
+        now = NOW + step / 100
+        workers.say(progress(scored=step), at=now)
+        if step % 25 == 0:
+            updates, _ = relay.tick(now)
+            told += updates
+    assert len(told) == 4
+    assert told[-1].state["scored"] == 75
+
+
+def test_deltas_are_numbered_without_gaps_and_a_snapshot_carries_the_last_number():
+    relay, workers = relay_and_workers()
+    numbers = []
+    for step in range(5):
+        workers.say(accepted(str(step)))
+        numbers.append(relay.tick(NOW + step * TICK_S)[1]["seq"])
+    assert numbers == [1, 2, 3, 4, 5]
+    assert relay.snapshot(NOW + 2)["seq"] == 5
+
+
+def test_nothing_new_is_no_delta():
+    relay, workers = relay_and_workers()
+    workers.say(accepted(), progress(scored=7))
+    relay.tick(NOW)
+    workers.say(progress(scored=7))  # told again, but no further
+    assert relay.tick(NOW + TICK_S) == ([], None)
+
+
+def test_snapshot_and_deltas_tell_the_same_story():
+    """A browser that saw every delta knows what a late one gets as a snapshot."""
+    relay, workers = relay_and_workers()
+    running = {}
+    for step in range(40):
+        now = NOW + step * TICK_S
+        workers.say(accepted(f"r{step}"), progress(f"r{step}", scored=step), at=now)
+        if step % 3 == 0:
+            workers.say(finished(f"r{step // 2}"), at=now)
+        _, delta = relay.tick(now)
+        running |= {run["key"]: run for run in delta.get("running", [])}
+        for key in delta.get("ended", []):
+            running.pop(key, None)
+    snapshot = {run["key"]: run for run in relay.snapshot(NOW + 100)["running"]}
+    assert running == snapshot
+    assert snapshot
+
+
+def test_an_end_is_told_once_to_followers_and_dashboards():
+    relay, workers = relay_and_workers()
+    workers.say(accepted(owner="me"))
+    relay.tick(NOW)
+    workers.say(finished(truncated=2, cached=3, owner="me"))
+    (update,), delta = relay.tick(NOW + 1)
+    assert (update.id, update.owner, update.state["status"]) == ("a", "me", "ok")
+    assert delta["ended"] == {update.state["key"]: "ok"}
+    assert delta["recent"] == [update.state]
+    assert "owner" not in json.dumps(delta)
+    assert relay.tick(NOW + 1.1)[0] == []
+
+
+def test_each_kind_of_end_has_its_status():
+    relay, workers = relay_and_workers()
+    of = {"id": "a", "dialect": "native", "pairs": 9}
+    workers.say(
+        Shed(**of, reason="full"),
+        Expired(**of, scored=3, latency_ms=1.0),
+        Cancelled(**of, scored=3, latency_ms=1.0),
+        finished(status="engine_failed"),
+    )
+    assert [update.state["status"] for update in relay.tick(NOW)[0]] == [
+        "shed",
+        "expired",
+        "cancelled",
+        "engine_failed",
+    ]
+    assert relay.counts()["ended"] == {"shed": 1, "expired": 1, "cancelled": 1, "engine_failed": 1}
+
+
+def test_a_restarted_pusher_learns_of_running_requests_from_their_progress():
+    relay, workers = relay_and_workers()
+    workers.seqs["w1"] = 500
+    workers.say(progress(scored=40))
+    (run,) = relay.snapshot(NOW)["running"]
+    assert (run["scored"], run["pairs"]) == (40, 100)
+    assert relay.counts()["lost_frames"] == 0
+
+
+def test_lost_frames_are_counted():
+    relay, workers = relay_and_workers()
+    workers.say(pulse())
+    workers.say(pulse(), skip=3)
+    assert relay.counts()["lost_frames"] == 3
+
+
+def test_a_worker_that_falls_silent_is_lost_with_its_requests_and_later_forgotten():
+    relay, workers = relay_and_workers()
+    workers.say(pulse(), accepted())
+    relay.tick(NOW)
+    updates, delta = relay.tick(NOW + 4)
+    assert updates[0].state["status"] == "lost"
+    assert delta["workers"][0]["state"] == "lost"
+    assert relay.tick(NOW + 30)[1]["gone"] == ["w1"]
+    assert relay.snapshot(NOW + 30)["workers"] == []
+
+
+def test_a_worker_that_says_goodbye_leaves_no_request_running():
+    relay, workers = relay_and_workers()
+    workers.say(accepted(), Worker(state="down"))
+    assert relay.snapshot(NOW)["running"] == []
+
+
+def test_a_request_whose_end_was_dropped_does_not_run_for_ever():
+    relay, workers = relay_and_workers()
+    workers.say(accepted())
+    for second in range(8):
+        workers.say(pulse(), at=NOW + second)
+        relay.tick(NOW + second)
+    assert relay.snapshot(NOW)["running"] == []
+
+
+def test_blue_and_green_are_told_apart_even_with_one_request_id():
+    relay, workers = relay_and_workers()
+    workers.say(pulse(), accepted(), worker="b", colour="blue")
+    workers.say(pulse(), accepted(), worker="g", colour="green")
+    snapshot = relay.snapshot(NOW)
+    assert {worker["colour"] for worker in snapshot["workers"]} == {"blue", "green"}
+    assert len({run["key"] for run in snapshot["running"]}) == 2
+    workers.say(finished(), worker="b")
+    (run,) = relay.snapshot(NOW)["running"]
+    assert run["worker"] == "g"
+
+
+def test_points_add_workers_up_and_hold_percentiles():
+    relay, workers = relay_and_workers()
+    workers.say(pulse(pairs_per_s=30.0), worker="b")
+    workers.say(pulse(pairs_per_s=12.0), worker="g")
+    workers.say(*[finished(str(n), latency_ms=float(n)) for n in range(100)])
+    point = relay.tick(NOW + 1)[1]["point"]
+    assert (point["pairs_per_s"], point["queue_pairs"], point["requests_per_s"]) == (42.0, 10, 100.0)
+    assert (point["p50"], point["p95"], point["p99"]) == (50.0, 95.0, 99.0)
+    assert relay.tick(NOW + 20)[1]["point"]["p50"] is None
+
+
+def test_a_flood_leaves_messages_and_memory_bounded_and_failures_visible():
+    relay, workers = relay_and_workers()
+    workers.say(finished("the one failure", status="internal"))
+    for number in range(20_000):
+        workers.say(accepted(str(number)), finished(str(number)) if number % 2 else progress(str(number)))
+    _, delta = relay.tick(NOW)
+    assert len(delta["recent"]) == RECENT_IN_DELTA
+    assert delta["recent"][0]["status"] == "internal"
+    assert len(json.dumps(delta)) < 32_000
+    snapshot = relay.snapshot(NOW)
+    assert len(snapshot["running"]) == SHOWN
+    assert len(snapshot["recent"]) == RECENT_IN_SNAPSHOT
+    assert any(state["id"] == "the one failure" for state in snapshot["recent"])
+    assert len(relay.runs.running) <= 5000
+    assert relay.counts()["ignored"] > 0
+    assert len(relay.runs.memory()) <= KEPT + KEPT_FAILURES
+
+
+def test_what_one_life_knew_the_next_one_recalls():
+    relay, workers = relay_and_workers()
+    workers.say(pulse(), finished("good"), finished("bad", status="internal"))
+    relay.tick(NOW + 1)
+    memory = json.loads(json.dumps(relay.memory()))
+    next_life = Relay(NOW + 5)
+    next_life.recall(memory)
+    assert {state["id"] for state in next_life.snapshot(NOW + 5)["recent"]} == {"good", "bad"}
+    assert next_life.snapshot(NOW + 5)["points"] == relay.snapshot(NOW + 5)["points"]
+    assert next_life.counts()["ended"] == {"ok": 1, "internal": 1}
+
+
+def test_a_late_follower_finds_a_running_request_before_an_ended_one():
+    relay, workers = relay_and_workers()
+    workers.say(finished("again", owner="me"))
+    assert [state["status"] for _, state in relay.runs.find("again")] == ["ok"]
+    workers.say(accepted("again", owner="me"))
+    assert [(owner, state["status"]) for owner, state in relay.runs.find("again")] == [("me", "running")]
+    assert relay.runs.find("never") == []

@@ -1,0 +1,238 @@
+import time
+
+import pytest
+import zmq
+from scheduling_kit import Rig
+
+from pusher.events import Accepted, Expired, Finished, Progress, Shed, Worker, decode
+from webapp.concurrency import GeventWaiter
+from webapp.engine.stub_engine import StubEngine
+from webapp.errors import DeadlineExceededError, InvalidRequestError, OverloadedError, RerankError
+from webapp.scheduling.admission import Admission
+from webapp.scoring import Scoring
+from webapp.service import RerankService
+from webapp.telemetry.observer import Caller
+from webapp.telemetry.progress import Guarded, ProgressEvents
+from webapp.telemetry.publisher import BUFFER_EVENTS, Publisher
+from webapp.telemetry.pulse import PulseMaker, Vitals
+from webapp.telemetry.reporter import Reporter
+from webapp.types import RerankRequest
+
+CALLER = Caller("req-1", "native", "owner")
+
+
+def request(documents=("a", "b", "c"), query="topsecret"):
+    return RerankRequest(query=query, documents=documents, originals=documents)
+
+
+def service_on(rig, observer, **changes):
+    options = {"max_documents": 100, "admission": Admission(max_ongoing_requests=2), **changes}
+    scoring = Scoring(scheduler=rig.scheduler, cache=None, artifact="stub", make_waiter=GeventWaiter)
+    return RerankService(model=StubEngine.info, scoring=scoring, texts=StubEngine().texts, observer=observer, **options)
+
+
+def soon():
+    return time.monotonic() + 30
+
+
+def test_a_request_that_runs_on_is_accepted_once():
+    said = []
+    events = ProgressEvents(said.append)
+    token = events.accepted(CALLER, [request()], lambda: 0)
+    events.tell_new()
+    events.tell_new()
+    assert said == [Accepted(id="req-1", dialect="native", owner="owner", pairs=3)]
+    events.ended(token, [])
+    events.tell_new()
+    assert [type(event) for event in said] == [Accepted, Finished]
+
+
+def test_a_short_request_is_told_by_its_end_without_any_text(stub_rig):
+    said = []
+    service_on(stub_rig, ProgressEvents(said.append)).rerank(request(), soon(), CALLER)
+    (finished,) = said
+    assert isinstance(finished, Finished)
+    assert (finished.status, finished.pairs, finished.cached, finished.truncated) == ("ok", 3, 0, 0)
+    assert finished.latency_ms > 0
+    assert "topsecret" not in str(said)
+
+
+def test_a_query_is_told_only_when_asked_for(stub_rig):
+    said = []
+    service_on(stub_rig, ProgressEvents(said.append, with_text=True)).rerank(request(), soon(), CALLER)
+    assert said[0].query == "topsecret"
+
+
+def test_a_full_or_draining_service_tells_that_it_shed(stub_rig):
+    said = []
+    admission = Admission(max_ongoing_requests=1)
+    service = service_on(stub_rig, ProgressEvents(said.append), admission=admission)
+    with admission.admit(), pytest.raises(OverloadedError):
+        service.rerank(request(), soon(), CALLER)
+    service.drain()
+    with pytest.raises(RerankError):
+        service.rerank(request(), soon(), CALLER)
+    assert [(type(event), event.reason) for event in said] == [(Shed, "full"), (Shed, "unavailable")]
+
+
+def test_an_expired_request_says_how_far_it_came():
+    said = []
+    with pytest.raises(DeadlineExceededError):
+        service_on(Rig(StubEngine()), ProgressEvents(said.append)).rerank(request(), time.monotonic() + 0.01, CALLER)
+    assert isinstance(said[-1], Expired)
+    assert (said[-1].scored, said[-1].pairs) == (0, 3)
+
+
+def test_a_request_that_fails_tells_its_code(stub_rig):
+    said = []
+    with pytest.raises(InvalidRequestError):
+        service_on(stub_rig, ProgressEvents(said.append)).rerank(request(["x"] * 101), soon(), CALLER)
+    assert said[-1].status == "invalid_request"
+
+
+def test_progress_is_told_when_it_moves_and_once_a_second_when_it_does_not():
+    said, scored, now = [], [0], [100.0]
+    events = ProgressEvents(said.append, clock=lambda: now[0])
+    token = events.accepted(CALLER, [request()], lambda: scored[0])
+    del said[:]
+    for step in range(20):
+        now[0] += 0.25
+        scored[0] = min(3, step // 8)
+        events.tick()
+    assert [event.scored for event in said] == [0, 0, 1, 1, 2]
+    assert all(isinstance(event, Progress) for event in said)
+    events.ended(token, [])
+    del said[:]
+    now[0] += 5
+    events.tick()
+    assert said == []
+
+
+def test_progress_counts_cached_pairs_and_never_goes_back():
+    said, scored, now = [], [2], [100.0]
+    events = ProgressEvents(said.append, clock=lambda: now[0])
+    events.accepted(CALLER, [request()], lambda: scored[0])
+    for value in (2, 1, 99):
+        scored[0] = value
+        now[0] += 2
+        events.tick()
+    assert [event.scored for event in said] == [2, 2, 3]
+
+
+def test_an_observer_that_fails_reaches_no_request(stub_rig, caplog):
+    def fail(_event):
+        raise KeyError("broken")
+
+    guarded = Guarded(ProgressEvents(fail))
+    service = service_on(stub_rig, guarded)
+    for _ in range(3):
+        assert service.rerank(request(), soon(), CALLER).order
+    assert guarded.failures >= 3
+    assert caplog.text.count("an observer failed") == 1
+
+
+@pytest.fixture
+def pull(tmp_path):
+    context = zmq.Context()
+    socket = context.socket(zmq.PULL)
+    socket.set(zmq.RCVTIMEO, 10_000)
+    socket.set(zmq.LINGER, 0)
+    address = f"ipc://{tmp_path}/events.sock"
+    yield address, socket
+    socket.close()
+    context.term()
+
+
+def until_published(publisher, event):
+    """Publish until the connection stands; what goes before is dropped, and counted."""
+    give_up = time.monotonic() + 10
+    while publisher.published == 0 and time.monotonic() < give_up:
+        publisher.publish(event)
+        publisher.flush()
+        time.sleep(0.01)
+    assert publisher.published
+
+
+def test_events_arrive_in_frames(pull):
+    address, socket = pull
+    socket.bind(address)
+    publisher = Publisher(address, colour="green")
+    publisher.start()
+    until_published(publisher, Worker(state="ready"))
+    frame = decode(socket.recv())
+    assert (frame.source.colour, frame.seq, frame.events) == ("green", 0, [Worker(state="ready")])
+    publisher.publish(Worker(state="down"))
+    publisher.close()
+    assert decode(socket.recv()).events == [Worker(state="down")]
+
+
+def test_without_a_pusher_events_are_dropped_counted_and_nothing_waits(tmp_path):
+    publisher = Publisher(f"ipc://{tmp_path}/nobody.sock")
+    publisher.start()
+    began = time.monotonic()
+    for _ in range(BUFFER_EVENTS + 100):
+        publisher.publish(Worker(state="ready"))
+    assert publisher.dropped == 100
+    publisher.flush()
+    assert publisher.dropped == BUFFER_EVENTS + 100
+    publisher.close()
+    assert time.monotonic() - began < 1
+
+
+def test_a_pusher_that_does_not_read_fills_a_bounded_queue_and_blocks_nobody(pull):
+    address, socket = pull
+    socket.set(zmq.RCVHWM, 1)
+    socket.bind(address)
+    publisher = Publisher(address)
+    publisher.start()
+    until_published(publisher, Worker(state="ready"))
+    slowest = 0.0
+    for _ in range(200):
+        for _ in range(1000):
+            publisher.publish(Worker(state="ready"))
+        began = time.monotonic()
+        publisher.flush()
+        slowest = max(slowest, time.monotonic() - began)
+    assert publisher.dropped > 0
+    assert slowest < 1
+    publisher.close()
+
+
+def vitals(**changes):
+    zeros = dict.fromkeys(
+        "in_flight queue_pairs queue_tokens scored_pairs batches batch_tokens cache_hits cache_misses".split(), 0
+    )
+    return Vitals(**{"state": "ready", "budget_tokens": 256, **zeros, **changes})
+
+
+def test_a_pulse_has_rates_since_the_last_one():
+    now, current = [10.0], [vitals()]
+    maker = PulseMaker(lambda: current[0], clock=lambda: now[0])
+    first = maker.make(hub_lag_ms=0, dropped_events=0)
+    assert (first.pairs_per_s, first.batch_fill, first.cache_hit_ratio) == (0.0, None, None)
+    now[0] += 2
+    current[0] = vitals(scored_pairs=100, batches=4, batch_tokens=512, cache_hits=3, cache_misses=1, queue_pairs=7)
+    pulse = maker.make(hub_lag_ms=1.26, dropped_events=5)
+    assert (pulse.pairs_per_s, pulse.batch_fill, pulse.cache_hit_ratio) == (50.0, 0.5, 0.75)
+    assert (pulse.queue_pairs, pulse.hub_lag_ms, pulse.dropped_events) == (7, 1.3, 5)
+    assert pulse.rss_bytes > 1_000_000
+
+
+def test_the_reporter_pulses_once_a_second_and_measures_how_late_the_hub_is(tmp_path):
+    now = [50.0]
+    publisher = Publisher(f"ipc://{tmp_path}/nobody.sock")
+    pulse = PulseMaker(vitals, clock=lambda: now[0])
+    reporter = Reporter(
+        publisher=publisher, progress=ProgressEvents(publisher.publish), pulse=pulse, clock=lambda: now[0]
+    )
+    said = []
+    publisher.publish = said.append
+    reporter.start(lambda _interval, _step: None)
+    for lag_s in (0.0, 0.2, 0.0) + (0.0,) * 30:
+        now[0] += 0.05 + lag_s
+        reporter.step()
+    lags = [event.hub_lag_ms for event in said[1:]]
+    assert 200.0 in lags
+    assert 2 <= len(lags) <= 3
+    reporter.stop()
+    assert said[-1] == Worker(state="down")

@@ -1,0 +1,72 @@
+"""A worker's vital signs, once a second."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pusher.events import Pulse
+
+_STATM = Path("/proc/self/statm")
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What a pulse is made from: levels as they are now, and totals since the worker started."""
+
+    state: Literal["loading", "ready", "draining"]
+    in_flight: int
+    queue_pairs: int
+    queue_tokens: int
+    scored_pairs: int
+    batches: int
+    batch_tokens: int
+    """Padded tokens of all batches."""
+    budget_tokens: int
+    """What one batch may hold."""
+    cache_hits: int = 0
+    cache_misses: int = 0
+    breaker: Literal["closed", "open", "half_open"] = "closed"
+    degraded: bool = False
+
+
+class PulseMaker:
+    """Turns vitals into pulses; keeps the last ones, for rates."""
+
+    def __init__(self, read: Callable[[], Vitals], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._read = read
+        self._clock = clock
+        self._last: Vitals | None = None
+        self._last_at = clock()
+
+    def make(self, *, hub_lag_ms: float, dropped_events: int) -> Pulse:
+        """A pulse of the time since the last one."""
+        now, vitals = self._clock(), self._read()
+        last = self._last or vitals
+        seconds = max(now - self._last_at, 1e-3)
+        self._last, self._last_at = vitals, now
+        batches = vitals.batches - last.batches
+        hits, misses = vitals.cache_hits - last.cache_hits, vitals.cache_misses - last.cache_misses
+        room = batches * vitals.budget_tokens
+        return Pulse(
+            state=vitals.state,
+            queue_pairs=vitals.queue_pairs,
+            queue_tokens=vitals.queue_tokens,
+            in_flight=vitals.in_flight,
+            pairs_per_s=round((vitals.scored_pairs - last.scored_pairs) / seconds, 2),
+            batch_fill=round(min((vitals.batch_tokens - last.batch_tokens) / room, 1.0), 4) if room else None,
+            cache_hit_ratio=round(hits / (hits + misses), 4) if hits + misses else None,
+            breaker=vitals.breaker,
+            degraded=vitals.degraded,
+            hub_lag_ms=round(hub_lag_ms, 1),
+            rss_bytes=_rss_bytes(),
+            dropped_events=dropped_events,
+        )
+
+
+def _rss_bytes() -> int:
+    return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
