@@ -10,8 +10,8 @@ import msgspec
 from webapp import __version__
 from webapp.api.auth import is_open
 from webapp.api.dialects import native, tei, tokenize
-from webapp.api.dialects.base import Dialect
-from webapp.api.dialects.registry import DIALECTS
+from webapp.api.dialects.base import Call, Dialect
+from webapp.api.dialects.registry import DIALECTS, dialect_of
 from webapp.api.health import ENDPOINTS, LIVE, RANK, READY
 
 _FAILURES = {
@@ -88,7 +88,7 @@ def openapi() -> dict[str, Any]:
             errors = schemas.of(tei.TeiError)
             operation = _post(schemas.of(tokenize.TokenizeBody), {"tei": {"value": tokenize.EXAMPLE}}, reply, errors)
         else:
-            operation = _rank(spoken, schemas)
+            operation = _rank(path, spoken, schemas)
         named = [part.strip("{}") for part in path.split("/") if part.startswith("{")]
         if named:
             operation["parameters"] = [
@@ -114,10 +114,11 @@ def _tag(path: str) -> str:
     return "probes" if path in {**LIVE, **READY} else "about"
 
 
-def _rank(spoken: list[Dialect], schemas: _Schemas) -> dict[str, Any]:
+def _rank(path: str, spoken: list[Dialect], schemas: _Schemas) -> dict[str, Any]:
+    usual = native.DIALECT if path == "/rerank" else dialect_of(Call(path, {}, b""))
     examples = {
         dialect.name: {"summary": dialect.title, "value": dialect.example}
-        for dialect in sorted(spoken, key=lambda dialect: dialect.name not in {"native", "documents"})
+        for dialect in sorted(spoken, key=lambda dialect: dialect is not usual)
     }
     return _post(
         schemas.of(*(dialect.body for dialect in spoken)),
