@@ -1,11 +1,15 @@
 """`python -m pusher`: the composition root. The monkey patch comes first, before anything imports a socket."""
 
-from gevent import monkey
+import os
+
+# The cores are the engine's, also while a restarted pusher loads: a browser that waits a little longer is no harm.
+os.nice(10)
+
+from gevent import monkey  # noqa: E402
 
 monkey.patch_all()
 
 import logging  # noqa: E402
-import os  # noqa: E402
 import signal  # noqa: E402
 
 import gevent  # noqa: E402
@@ -19,8 +23,6 @@ def main() -> None:
     settings = Settings()
     _log_as_json(settings.log_level)
     settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Deliver promptly and leave the cores to the engine: a browser that waits a little longer is no harm.
-    os.nice(5)
     pusher = Pusher(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, pusher.stop)

@@ -37,7 +37,7 @@ def create_app(
     problems.install(app)
     auth.install(app, auth.Keys(api_keys))
     app.register_blueprint(rerank.blueprint(service))
-    app.register_blueprint(health.blueprint(service))
+    app.register_blueprint(health.blueprint(service, guarded=bool(api_keys)))
     app.register_blueprint(models.blueprint(service, limits))
     app.register_blueprint(docs.blueprint())
     return app

@@ -13,6 +13,8 @@ from webapp.errors import (
     DeadlineExceededError,
     InternalError,
     InvalidRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
     PayloadTooLargeError,
     RerankError,
     UnavailableError,
@@ -22,22 +24,33 @@ from webapp.settings import PROXY_GRACE_S, SHUTDOWN_GRACE_S, Settings
 ROOT = Path(__file__).resolve().parent.parent
 """The project's top folder: nginx/, supervisor/ and gunicorn_config.py lie there."""
 
-REFUSALS: tuple[tuple[str, int, type[RerankError], str], ...] = (
-    ("bad_request", 400, InvalidRequestError, "the request is not valid HTTP"),
-    ("slow_request", 408, UnavailableError, "the request did not arrive in time"),
-    ("too_large", 413, PayloadTooLargeError, "the body is larger than this service accepts"),
-    ("long_uri", 414, InvalidRequestError, "the request line is too long"),
-    ("internal", 500, InternalError, "an internal error"),
-    ("unavailable", 503, UnavailableError, "the service is starting or restarting"),
-    ("deadline", 504, DeadlineExceededError, "no answer came in time"),
+REFUSALS: tuple[tuple[int, type[RerankError], str], ...] = (
+    (400, InvalidRequestError, "the request is not valid HTTP"),
+    (404, NotFoundError, "there is nothing at this path"),
+    (405, MethodNotAllowedError, "this method is not served"),
+    (408, UnavailableError, "the request did not arrive in time"),
+    (413, PayloadTooLargeError, "the body is larger than this service accepts"),
+    (414, InvalidRequestError, "the request line is too long"),
+    (500, InternalError, "an internal error"),
+    (501, InvalidRequestError, "this transfer encoding is not served"),
+    (503, UnavailableError, "the service is starting or restarting"),
+    (504, DeadlineExceededError, "no answer came in time"),
+    (505, InvalidRequestError, "this version of HTTP is not served"),
 )
 """What nginx refuses by itself. It knows no dialect: these are errors of the documents family, see `webapp.api`."""
 
 
 def _body(status: int, error: type[RerankError], message: str) -> str:
     """As `webapp.api.dialects.union` has it; nginx fills in the request's id."""
-    kind = {408: "RequestTimeoutError", 413: "RequestEntityTooLargeError", 500: "InternalServerError"}.get(status)
-    kind = kind or ("ServiceUnavailableError" if status > 500 else "BadRequestError")  # noqa: PLR2004 - HTTP's own
+    kind = {
+        404: "NotFoundError",
+        405: "MethodNotAllowedError",
+        408: "RequestTimeoutError",
+        413: "RequestEntityTooLargeError",
+        500: "InternalServerError",
+        503: "ServiceUnavailableError",
+        504: "ServiceUnavailableError",
+    }.get(status, "BadRequestError")
     request_id = "$rerank_request_id"
     body = {
         "id": request_id,
@@ -72,5 +85,5 @@ def nginx_conf(settings: Settings) -> str:
         max_body_mb=settings.max_body_mb,
         read_s=settings.request_timeout_s + PROXY_GRACE_S,
         shutdown_s=settings.request_timeout_s + SHUTDOWN_GRACE_S,
-        refusals=[(name, status, _body(status, error, message)) for name, status, error, message in REFUSALS],
+        refusals=[(status, _body(status, error, message)) for status, error, message in REFUSALS],
     )

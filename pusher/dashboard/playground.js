@@ -55,7 +55,8 @@ export function startPlayground({ keyOf, askKey }) {
     const top = Number.parseInt($("top").value, 10);
     return {
       query: $("query").value,
-      documents,
+      // Bare texts would ask for another dialect, which answers in its own form.
+      documents: documents.map((document) => (typeof document === "string" ? { content: document } : document)),
       top_k: Number.isFinite(top) && top > 0 ? top : 0,
       ...($("raw").checked ? { raw_scores: true } : {}),
     };

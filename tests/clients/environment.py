@@ -9,6 +9,8 @@ import sys
 import venv
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
@@ -21,7 +23,8 @@ def python_of(name: str) -> Path:
     if not stamp.exists() or stamp.read_text() != wanted:
         venv.create(home, with_pip=True, clear=True)
         pip = [home / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*map(str, pip), "-r", str(requirements)], check=True)
+        if subprocess.run([*map(str, pip), "-r", str(requirements)], check=False).returncode:
+            pytest.skip(f"the packages of {requirements.name} can't be installed here; see above")
         stamp.write_text(wanted)
     return home / "bin" / "python"
 

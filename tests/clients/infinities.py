@@ -16,10 +16,12 @@ def langchain_jina(url, key, query, documents, echo):  # noqa: ARG001 - it asks 
 
 @client("langchain-community InfinityRerank")
 def langchain_infinity(url, key, query, documents, echo):  # noqa: ARG001
-    from infinity_client import AuthenticatedClient
+    from infinity_client import Client
     from langchain_community.document_compressors import InfinityRerank
 
-    ranker = InfinityRerank(client=AuthenticatedClient(base_url=url, token=key), model="m", top_n=len(documents))
+    # It takes no AuthenticatedClient.
+    bearer = Client(base_url=url, headers={"Authorization": f"Bearer {key}"})
+    ranker = InfinityRerank(client=bearer, model="m", top_n=len(documents))
     return [(item["index"], item["relevance_score"], None) for item in ranker.rerank(documents, query)]
 
 

@@ -89,9 +89,9 @@ def langchain_cohere(url, key, query, documents, echo):
 def through_rerankers(provider, path):
     @client(f"rerankers, {provider}")
     def call(url, key, query, documents, echo):
-        from rerankers import Reranker
+        from rerankers.models.api_rankers import APIRanker
 
-        ranker = Reranker("m", model_type="api", api_provider=provider, api_key=key, url=f"{url}{path}", verbose=0)
+        ranker = APIRanker("m", key, provider, verbose=0, url=f"{url}{path}")
         found = ranker.rank(query=query, docs=documents, doc_ids=list(range(len(documents)))).results
         return [(each.document.doc_id, each.score, each.document.text if echo else None) for each in found]
 

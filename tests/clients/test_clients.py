@@ -15,6 +15,9 @@ QUERY = "how do bees find home"
 DOCUMENTS = ["milk stays fresh cold", "bees find home by the sun", "train leaves at midnight", "naïve café привет 🐝"]
 KEY = "a-key"
 
+CLIENT_FORMS = 40
+"""Clients, and ways into them, that are run."""
+
 NO_DOCUMENTS = {
     "cohere 5, v2",
     "cohere 5, v2, async",
@@ -27,7 +30,7 @@ NO_DOCUMENTS = {
 }
 """Their format or their interface has no documents in a reply; voyageai puts its own copies there."""
 
-LOGITS = {"llama-index nvidia", "haystack, nvidia", "litellm, nvidia_nim"}
+LOGITS = ("nvidia", "nvidia_nim")
 """NIM's scores are the model's own numbers."""
 
 
@@ -100,20 +103,21 @@ def expected(guarded):
 
 def test_every_client_ranks_as_we_do(said, expected):
     best_first = sorted(expected, key=lambda index: -expected[index][0])
-    clients = {name for name, _ in said}
-    assert len(clients) >= 38
+    clients = sorted({name for name, _ in said})
+    assert len(clients) == CLIENT_FORMS
     for name in clients:
         for situation in ("plain", "echo"):
             line = said[name, situation]
             assert "error" not in line, line
             assert [index for index, *_ in line["results"]] == best_first, line
             for index, score, document in line["results"]:
-                assert score == pytest.approx(expected[index][name in LOGITS], abs=1e-5), line
+                assert score == pytest.approx(expected[index][name.endswith(LOGITS)], abs=1e-4), line
                 if situation == "echo" and name not in NO_DOCUMENTS:
                     assert document == DOCUMENTS[index], line
 
 
 SWALLOWED = {
+    "llama-index nvidia": "tells the status alone",
     "llama-index tei": "asserts on the number of entries before it looks at an error",
     "langchain-community InfinityRerank": "the client returns None for any status but 200 and 422",
     "infinity-client": "the client returns None for any status but 200 and 422",
@@ -127,6 +131,9 @@ SWALLOWED = {
 """Clients that show no server's message; they still fail, which is all they can."""
 
 
+SEEN_BY_ITSELF = {("pinecone", "bad"): "refuses a blank query before it asks anyone"}
+
+
 @pytest.mark.parametrize(
     ("situation", "message"),
     [
@@ -136,8 +143,10 @@ SWALLOWED = {
     ],
 )
 def test_an_error_arrives_in_the_clients_own_exception_with_our_message(said, situation, message):
-    for name in {name for name, _ in said}:
+    silent = []
+    for name in sorted({name for name, _ in said}):
         line = said[name, situation]
-        assert "error" in line, line
-        if name not in SWALLOWED:
-            assert message in line["message"], line
+        told = message in line.get("message", "") or name in SWALLOWED or (name, situation) in SEEN_BY_ITSELF
+        if "error" not in line or not told:
+            silent.append(line)
+    assert not silent

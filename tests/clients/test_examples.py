@@ -21,7 +21,7 @@ def test_the_page_has_examples():
 @pytest.mark.parametrize(("language", "code"), BLOCKS, ids=[f"{n}-{kind}" for n, (kind, _) in enumerate(BLOCKS)])
 def test_an_example_runs(stack, tmp_path, language, code):
     """`python vendors` names the environment, tests/clients/requirements-vendors.txt."""
-    code = code.replace("URL", stack.url).replace("KEY", "any-key")
+    code = re.sub(r"\bURL", stack.url, code).replace("KEY", "any-key")
     if language == "bash":
         code = code.replace("curl -s", "curl -s --fail-with-body")
         outcome = subprocess.run(["/bin/bash", "-c", code], capture_output=True, text=True, check=False)

@@ -22,7 +22,7 @@ class Load:
         self._clients = [threading.Thread(target=self._run) for _ in range(4)]
 
     def _run(self):
-        documents = ["bees find home by the sun"] * 8
+        documents = [{"content": "bees find home by the sun"}] * 8
         while not self._stop.is_set():
             try:
                 reply = self._stack.rerank(documents)

@@ -18,4 +18,4 @@ def test_swagger_ui_shows_the_routes(stack, tmp_path):
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path}", "--dump-dom", f"{stack.url}/docs"]
     page = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert "/rerank/batch" in page
-    assert "rank documents for one query" in page
+    assert "several requests of ours together" in page

@@ -91,12 +91,29 @@ def test_nginx_refuses_a_body_over_the_limit_in_json(stack):
     assert reply.json()["request_id"] == reply.headers["X-Request-Id"]
 
 
-def test_what_is_no_http_is_refused_in_json(stack):
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\nBad Header\x01: y\r\n\r\n", 400),
+        (b"\x16\x03\x01no TLS here\r\n\r\n", 400),
+        (b"GET\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 40_000 + b"\r\n\r\n", 400),
+        (b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (b"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n", 400),
+        (b"POST /rerank HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: odd\r\n\r\n", 501),
+        (b"GET / HTTP/9.9\r\nHost: x\r\n\r\n", 505),
+        (b"TRACE / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 405),
+        (b"GET /.refused/400 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404),
+    ],
+)
+def test_what_nginx_refuses_is_refused_in_json(stack, sent, status):
     with stack.raw() as connection:
-        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nBad Header\x01: y\r\n\r\n")
+        connection.sendall(sent)
         answer = connection.makefile("rb").read()
-    assert b" 400 " in answer.splitlines()[0]
-    assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["code"] == "invalid_request"
+    assert f" {status} ".encode() in answer.splitlines()[0]
+    error = json.loads(answer.split(b"\r\n\r\n", 1)[1])
+    assert (error["status"], error["error"]["code"]) == (status, status)
+    assert error["detail"] == error["message"] == error["error"]["message"]
 
 
 def big_body():

@@ -50,6 +50,11 @@ def test_any_other_is_refused_in_json(guarded, headers):
     assert "API key" in reply.json["error"]["message"]
 
 
+def test_xinferences_client_is_told_to_send_its_key(guarded, client):
+    assert guarded.get("/v1/cluster/auth").json == {"auth": True}
+    assert client.get("/v1/cluster/auth").json == {"auth": False}
+
+
 def test_a_refusal_comes_in_the_callers_dialect(guarded):
     tei = guarded.post("/rerank", json={"query": "q", "texts": ["a"]})
     assert isinstance(tei.json["error"], str)

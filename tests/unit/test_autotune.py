@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -5,18 +7,22 @@ from webapp.engine.prepare import autotune
 from webapp.engine.stub_engine import StubEngine
 
 
-def tuned(monkeypatch, rates, threads=(2,)):
+def tuned(monkeypatch, rates, threads=(2,), engine="openvino"):
     """What is chosen when budgets are this fast; a list is consumed round by round."""
     monkeypatch.setattr(autotune, "open_engine", lambda *_: StubEngine())
     monkeypatch.setattr(autotune, "thread_counts", lambda: list(threads))
     monkeypatch.setattr(autotune, "_batches", lambda _, budget: budget)
     monkeypatch.setattr(autotune, "measure", lambda sessions, budget: rates(len(sessions), budget))
-    return autotune.tune(None, None, [("query", "document")])
+    return autotune.tune(None, SimpleNamespace(engine=engine), [("query", "document")])
 
 
 def test_of_budgets_as_fast_as_each_other_the_smallest_is_taken(monkeypatch):
     tuning = tuned(monkeypatch, lambda _, budget: {256: 1000, 512: 1020, 1024: 1025}[budget])
     assert (tuning.batch_tokens, tuning.tokens_per_s) == (256, 1000)
+
+
+def test_the_native_engine_works_in_groups_of_its_own(monkeypatch):
+    assert tuned(monkeypatch, lambda _, budget: budget, engine="native").batch_tokens == 256
 
 
 def test_a_budget_that_is_worth_it_is_taken(monkeypatch):

@@ -29,10 +29,26 @@ READY = {
     "/.well-known/ready": "as /ready, for Weaviate",
 }
 
+RANK = {
+    "/rerank": "ours, and every other format",
+    "/rerank/batch": "several requests of ours together",
+    "/v1/rerank": "Cohere v1, Jina, Voyage, vLLM, Xinference, LocalAI",
+    "/v2/rerank": "Cohere v2, vLLM",
+    "/v1/reranking": "Mixedbread, llama.cpp",
+    "/reranking": "llama.cpp",
+    "/infinity/rerank": "Infinity for LiteLLM: documents are strings",
+    "/api/rerank": "Ollama",
+    "/": "text-embeddings-inference",
+    "/invocations": "text-embeddings-inference, SageMaker",
+    "/v1/ranking": "NVIDIA NIM",
+    "/v1/retrieval/{model}/reranking": "NVIDIA NIM, hosted",
+    "/score": "vLLM: scores of pairs",
+    "/v1/score": "as /score",
+    "/predict": "text-embeddings-inference: labels of pairs",
+}
+
 ENDPOINTS = {
-    **{f"POST {path}": f"rank: {dialect.title}" for dialect in reversed(DIALECTS) for path in dialect.paths},
-    "POST /rerank": "rank documents for one query",
-    "POST /rerank/batch": "rank several requests together",
+    **{f"POST {path}": RANK.get(path, "") for path in (*RANK, *(path for each in DIALECTS for path in each.paths))},
     "POST /tokenize": "tokens of texts, as TEI, vLLM and llama.cpp have them",
     **{f"GET {path}": summary for path, summary in {**LIVE, **READY}.items()},
     "GET /info": "model, precision, score scale, limits, versions",
@@ -43,14 +59,14 @@ ENDPOINTS = {
     "GET /meta": "for Weaviate",
     "GET /version": "of this service",
     "GET /load": "requests at work",
-    "GET /v1/cluster/auth": "for Xinference's client: there is no login",
+    "GET /v1/cluster/auth": "for Xinference's client: whether a key is wanted",
     "GET /docs": "try the API in a browser",
     "GET /openapi.json": "the API as OpenAPI 3.1",
 }
 
 
-def blueprint(service: RerankService) -> Blueprint:
-    """Probes; none of them needs the engine."""
+def blueprint(service: RerankService, *, guarded: bool) -> Blueprint:
+    """Probes; none of them needs the engine. Xinference's client sends its key only where it hears of `guarded`."""
     views = Blueprint("health", __name__)
 
     def live() -> Response:
@@ -65,7 +81,7 @@ def blueprint(service: RerankService) -> Blueprint:
         "/": lambda: _json({"service": "reranking", "version": __version__, "endpoints": ENDPOINTS}),
         "/version": lambda: _json({"version": __version__}),
         "/load": lambda: _json({"server_load": service.ongoing}),
-        "/v1/cluster/auth": lambda: _json({"auth": False}),
+        "/v1/cluster/auth": lambda: _json({"auth": guarded}),
     }
     for path, answer in answers.items():
         views.add_url_rule(path, endpoint=path.replace(".", "-"), view_func=answer)

@@ -10,9 +10,9 @@ import msgspec
 from webapp import __version__
 from webapp.api.auth import is_open
 from webapp.api.dialects import native, tei, tokenize
-from webapp.api.dialects.base import Dialect
-from webapp.api.dialects.registry import DIALECTS
-from webapp.api.health import ENDPOINTS, READY
+from webapp.api.dialects.base import Call, Dialect
+from webapp.api.dialects.registry import DIALECTS, dialect_of
+from webapp.api.health import ENDPOINTS, LIVE, RANK, READY
 
 _FAILURES = {
     400: "The request is malformed; the error names the field.",
@@ -88,7 +88,7 @@ def openapi() -> dict[str, Any]:
             errors = schemas.of(tei.TeiError)
             operation = _post(schemas.of(tokenize.TokenizeBody), {"tei": {"value": tokenize.EXAMPLE}}, reply, errors)
         else:
-            operation = _rank(spoken, schemas)
+            operation = _rank(path, spoken, schemas)
         named = [part.strip("{}") for part in path.split("/") if part.startswith("{")]
         if named:
             operation["parameters"] = [
@@ -98,7 +98,7 @@ def openapi() -> dict[str, Any]:
         if not is_open(method, path):
             operation["security"] = [{}, *({name: []} for name in _KEYS)]
         name = path.translate(str.maketrans("/.", "__", "{}")).strip("_") or "index"
-        operation |= {"operationId": f"{method.lower()}_{name}", "summary": summary}
+        operation |= {"operationId": f"{method.lower()}_{name}", "summary": summary, "tags": [_tag(path)]}
         paths.setdefault(path, {})[method.lower()] = operation
     return {
         "openapi": "3.1.0",
@@ -108,10 +108,17 @@ def openapi() -> dict[str, Any]:
     }
 
 
-def _rank(spoken: list[Dialect], schemas: _Schemas) -> dict[str, Any]:
+def _tag(path: str) -> str:
+    if path in RANK:
+        return "rank"
+    return "probes" if path in {**LIVE, **READY} else "about"
+
+
+def _rank(path: str, spoken: list[Dialect], schemas: _Schemas) -> dict[str, Any]:
+    usual = native.DIALECT if path == "/rerank" else dialect_of(Call(path, {}, b""))
     examples = {
         dialect.name: {"summary": dialect.title, "value": dialect.example}
-        for dialect in sorted(spoken, key=lambda dialect: dialect.name not in {"native", "documents"})
+        for dialect in sorted(spoken, key=lambda dialect: dialect is not usual)
     }
     return _post(
         schemas.of(*(dialect.body for dialect in spoken)),

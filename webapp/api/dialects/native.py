@@ -128,7 +128,7 @@ def claims(call: Call) -> bool:
         objects = [document for document in body.documents if isinstance(document, _RecognisedDocument)]
         call.decoded = body
         return bool(objects) and body.rank_fields is None and all(document.text is None for document in objects)
-    return not call.has("rank_fields") and _looks_native(call.fields.get("documents", b""))
+    return not call.has("rank_fields") and _looks_native(call.fields.get("documents", msgspec.Raw()))
 
 
 class _RecognisedDocument(Document, frozen=True, gc=False):
@@ -147,7 +147,7 @@ class _Probe(msgspec.Struct, frozen=True, gc=False):
     text: Any = None
 
 
-def _looks_native(documents: bytes) -> bool:
+def _looks_native(documents: msgspec.Raw) -> bool:
     try:
         probes = msgspec.json.decode(documents, type=list[str | _Probe])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

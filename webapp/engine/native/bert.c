@@ -178,7 +178,7 @@ int bert_forward(const Model *model, Scratch *s, int rows, int length, const int
     const int hidden = model->hidden, logits = model->dense != NULL;
     if (!make_room(model, length > GROUP_TOKENS ? length : GROUP_TOKENS, s)) return -1;
     for (int from = 0, count; from < rows; from += count) {
-        for (count = 0; from + count < rows; count++) {
+        for (count = 0; from + count < rows && count < GROUP_TOKENS; count++) {
             const int row = from + count, end = s->starts[count] + lengths[row];
             if (count > 0 && end > GROUP_TOKENS) break;
             const int64_t at = (int64_t)row * length;

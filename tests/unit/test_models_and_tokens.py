@@ -1,0 +1,65 @@
+"""What clients ask before they call, and probes."""
+
+import pytest
+from asking import ask, post
+
+
+@pytest.mark.parametrize("path", ["/models", "/v1/models", "/infinity/models"])
+def test_models_are_listed(client, path):
+    answer = client.get(path).json
+    assert answer["object"] == "list"
+    assert answer["data"][0]["id"] == "stub"
+    assert answer["data"][0]["model_type"] == "rerank"
+
+
+def test_any_model_is_there_unless_told_to_mind(client, service):
+    assert client.get("/v1/models/org/other").json["id"] == "org/other"
+    service._strict_model = True
+    assert client.get("/v1/models/org/other").status_code == 404
+    assert client.get("/v1/models/stub").status_code == 200
+    reply = post(client, "/v1/rerank", {"query": "q", "documents": ["a"], "model": "other"})
+    assert (reply.status_code, reply.json["error"]["type"]) == (404, "NotFoundError")
+    assert ask(client, model="stub")["model"] == "stub"
+    assert ask(client)["model"] == "stub"
+
+
+def test_info_is_teis_too(client):
+    info = client.get("/info").json
+    assert next(iter(info["model_type"])) == "reranker"
+    assert info["max_client_batch_size"] == 10_000
+    assert info["max_input_length"] == 512
+
+
+def test_tokens_as_tei_vllm_and_llama_cpp_have_them(client):
+    tei = post(client, "/tokenize", {"inputs": ["bees fly", "x"]}).json
+    assert [len(text) for text in tei] == [3, 2]
+    assert tei[0][0] == {"id": 0, "text": "[STUB]", "special": True, "start": None, "stop": None}
+    assert tei[0][2]["text"] == " fly"
+    vllm = post(client, "/tokenize", {"model": "m", "prompt": "bees", "add_special_tokens": False}).json
+    assert vllm == {"count": 1, "max_model_len": 512, "tokens": [1]}
+    assert post(client, "/tokenize", {"content": "bees"}).json == {"tokens": [1]}
+    reply = post(client, "/tokenize", {})
+    assert (reply.status_code, reply.json["error_type"]) == (422, "Validation")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/health",
+        "/live",
+        "/ping",
+        "/v1/health",
+        "/v1/health/live",
+        "/.well-known/live",
+        "/version",
+        "/load",
+        "/meta",
+        "/",
+    ],
+)
+def test_probes_answer(client, path):
+    assert client.get(path).status_code == 200
+
+
+def test_slashes_do_not_matter(client):
+    assert ask(client, "//v1//rerank/")["results"]

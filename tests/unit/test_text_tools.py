@@ -1,0 +1,65 @@
+import pytest
+from models import texts
+from tokenizers import BertWordPieceTokenizer, Tokenizer
+from tokenizers.processors import TemplateProcessing
+
+from webapp.engine.text_tools import TextTools
+from webapp.fitting import fit
+from webapp.types import Fitting, RerankRequest
+
+SPECIAL_OF_A_PAIR = 3
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    made = BertWordPieceTokenizer(lowercase=True)
+    made.train_from_iterator(texts(200), vocab_size=400, show_progress=False)
+    whole = Tokenizer.from_str(made.to_str())
+    ends = [(name, whole.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    whole.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ends
+    )
+    return whole
+
+
+@pytest.fixture(scope="module")
+def tools(tokenizer):
+    return TextTools(tokenizer, special_tokens=SPECIAL_OF_A_PAIR, query_takes_room=True)
+
+
+def test_offsets_are_characters_of_the_text(tools):
+    text = "naïve café 🐝 bees"
+    pieces = [text[start:stop] for start, stop in tools.offsets(text).tolist()]
+    assert "".join(pieces) == text.replace(" ", "")
+
+
+def test_no_text_has_no_tokens(tools):
+    assert tools.offsets("").shape == (0, 2)
+    assert tools.tokenize("", special=False) == []
+
+
+def test_special_tokens_have_no_place(tools):
+    first, *rest, last = tools.tokenize("bees find home", special=True)
+    assert (first.special, first.start, last.special, last.stop) == (True, None, True, None)
+    assert not any(token.special for token in rest)
+    assert tools.tokenize("bees find home", special=False) == rest
+
+
+@pytest.mark.parametrize("keep", ["start", "end"])
+@pytest.mark.parametrize("limit", [20, 33, 60])
+def test_a_cut_pair_has_the_tokens_that_the_tokenizers_own_truncation_leaves(tokenizer, tools, keep, limit):
+    query, document = "bees find home", "flowers far near station corner post office walk five minutes " * 20
+    own = Tokenizer.from_str(tokenizer.to_str())
+    own.enable_truncation(limit - SPECIAL_OF_A_PAIR, direction="right" if keep == "start" else "left")
+    expected = own.encode(query, document, add_special_tokens=False).tokens
+    request = RerankRequest(
+        query=query,
+        documents=[document],
+        originals=[document],
+        fitting=Fitting(max_pair_tokens=limit, keep=keep),
+    )
+    cut = fit(request, tools, max_length_tokens=512, max_windows=10).request
+    found = [tokenizer.encode(text, add_special_tokens=False).tokens for text in (cut.query, cut.documents[0])]
+    plain = [token.removeprefix("##") for token in found[0] + found[1]]
+    # A word cut in two begins anew at the seam: the same letters, perhaps in other pieces.
+    assert "".join(plain) == "".join(token.removeprefix("##") for token in expected)
