@@ -49,6 +49,9 @@ class Stack:
             "RERANK_PORT": str(self.port),
             "RERANK_STATE_DIR": str(state_dir),
             "RERANK_LOG_LEVEL": "debug",
+            # The artifact that fixtures have prepared; exact, whatever this processor would choose.
+            "RERANK_ENGINE": "openvino",
+            "RERANK_PRECISION": "fp32",
             **{f"RERANK_{name.upper()}": value for name, value in variables.items()},
         }
         self.said = ""

@@ -16,6 +16,7 @@ from running import PATIENCE_S, Stack, free_port, wait_for
 
 import webapp
 from webapp.engine.artifact import MODEL
+from webapp.engine.native_engine import library
 from webapp.errors import SetupError
 from webapp.stack import find_nginx
 
@@ -42,6 +43,19 @@ def test_it_starts_again_in_the_same_place_after_being_killed(own_stack):
             process.kill()
     with own_stack:
         assert own_stack.rerank().status_code == 200
+
+
+@pytest.mark.skipif(library() is None, reason="the native engine is not built here")
+def test_the_native_engine_serves_after_the_fork_with_its_weights_mapped(bert, tmp_path):
+    gate = {
+        "gate_max_score_error": "1",
+        "gate_mean_score_error": "1",
+        "gate_min_tau": "-1",
+    }  # a random model is no judge
+    with Stack(tmp_path, model=str(bert), engine="native", precision="auto", **gate) as stack:
+        assert requests.get(f"{stack.url}/info", timeout=PATIENCE_S).json()["engine"] == "native"
+        assert stack.rerank([f"document {number}" for number in range(300)]).status_code == 200
+        assert "/model.safetensors" in Path(f"/proc/{stack.workers()[0]}/maps").read_text()
 
 
 def test_the_ready_line_names_url_and_model(stack):
@@ -145,7 +159,13 @@ def running_alone(tmp_path, *arguments, **variables):
 
 
 def test_the_api_runs_from_inside_the_program_without_a_gunicorn_command(bert_settings, tmp_path):
-    with running_alone(tmp_path, RERANK_STATE_DIR=str(bert_settings.state_dir), RERANK_MODEL=bert_settings.model):
+    asked = {
+        "RERANK_STATE_DIR": str(bert_settings.state_dir),
+        "RERANK_MODEL": bert_settings.model,
+        "RERANK_ENGINE": bert_settings.engine,
+        "RERANK_PRECISION": bert_settings.precision,
+    }
+    with running_alone(tmp_path, **asked):
         pass
 
 
