@@ -117,6 +117,7 @@ def test_a_bad_python_is_one_line_with_the_remedy(tmp_path):
     """The scripts, in a copy of the tree, with a Python that is too old."""
     root, tree = Path(__file__).resolve().parents[2], tmp_path / "tree"
     shutil.copytree(root / "scripts", tree / "scripts")
+    shutil.copytree(root / "webapp" / "engine" / "native", tree / "webapp" / "engine" / "native")
     for name in ("pyproject.toml", "constraints.txt"):
         shutil.copy(root / name, tree)
     old = tmp_path / "bin" / "python3"
