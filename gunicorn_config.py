@@ -47,5 +47,5 @@ control_socket_disable = True
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # engine threads are the parallelism
 logconfig_dict = _log_config(level=_chosen.log_level, log_format=_chosen.log_format, service="webapp")
-accesslog = None  # webapp.api.request_context writes one line a request
+logger_class = "webapp.worker.Log"
 proc_name = "reranking"

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from flask import Flask
 
 from webapp.api import auth, docs, health, models, problems, request_context, rerank
 from webapp.api.slashes import single_slashes
 from webapp.service import RerankService
+
+
+class App(Flask):
+    """Flask without what this API never needs, for every request would pay for it."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """No view is a coroutine."""
+        return func
 
 
 def create_app(
@@ -28,7 +37,7 @@ def create_app(
         limits: shown by `/info`.
         api_keys: one of them must come with every call but probes; none means open to all.
     """
-    app = Flask("webapp", static_folder=None)
+    app = App("webapp", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # that would be a redirect, which not every client follows with its body

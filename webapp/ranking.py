@@ -24,9 +24,7 @@ def to_scores(logits: NDArray[np.float32], scale: ScoreScale, *, raw: bool) -> N
         return values
     if scale == "cosine":
         return np.clip((1.0 + values) / 2.0, 0.0, 1.0)
-    # exp of a negative number only, so that no logit overflows.
-    decay = np.exp(-np.abs(values))
-    return np.where(values >= 0, 1.0 / (1.0 + decay), decay / (1.0 + decay))
+    return np.exp(-np.logaddexp(0.0, -values))  # the sigmoid, without an exp that could overflow
 
 
 def rank(logits: NDArray[np.float32], top_n: int | None) -> NDArray[np.intp]:

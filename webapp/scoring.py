@@ -11,6 +11,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,16 +24,11 @@ from webapp.scheduling.scheduler import Scheduler
 from webapp.scheduling.ticket import Ticket
 from webapp.types import RerankRequest, Scored
 
-LOOK_S = 0.05
-"""How often a waiting request looks whether its caller is still there."""
+SOON_S = 0.05
+"""Most requests are done by then; to watch over their callers too would be wasted."""
 
-Gone = Callable[[], bool]
-"""Whether the caller hung up."""
-
-
-def stays() -> bool:
-    """Nobody ever hangs up."""
-    return False
+Watch = Callable[[], AbstractContextManager[object]]
+"""Watches over the caller: what is entered raises CancelledError, in whoever waits inside it, when the caller hangs up."""
 
 
 @dataclass(slots=True, eq=False)
@@ -131,18 +127,18 @@ class Scoring:
         self._launch(pending)
         return pending
 
-    def finish(self, pending: Pending, deadline: float, gone: Gone = stays) -> Scored | RerankError:
+    def finish(self, pending: Pending, deadline: float, watch: Watch = nullcontext) -> Scored | RerankError:
         """Wait for every score of a request; leaves nothing of it in the queue, whatever happens.
 
         Args:
             pending: from `begin`.
             deadline: monotonic time at which the caller stops waiting.
-            gone: whether the caller hung up; asked while it waits.
+            watch: over the caller, while it waits.
         """
         while pending.flights:
             own = pending.own
             try:
-                stopped = self._wait(pending, deadline, gone)
+                stopped = self._wait(pending, deadline, watch)
             finally:
                 self.leave(pending)
             for flight in pending.flights:
@@ -173,14 +169,17 @@ class Scoring:
             if flight.ended or not flight.wanted_by:
                 self._land(flight)
 
-    def _wait(self, pending: Pending, deadline: float, gone: Gone) -> RerankError | None:
+    def _wait(self, pending: Pending, deadline: float, watch: Watch) -> RerankError | None:
         """Until all flights ended; else why not."""
-        for flight in pending.flights:
-            while not flight.waiter.wait(max(0.0, min(deadline - self._clock(), LOOK_S))):
-                if self._clock() >= deadline:
-                    return DeadlineExceededError("the time was over")
-                if gone():
-                    return CancelledError("the caller hung up")
+        try:
+            for flight in pending.flights:
+                if flight.waiter.wait(max(0.0, min(deadline - self._clock(), SOON_S))):
+                    continue
+                with watch():
+                    if not flight.waiter.wait(max(0.0, deadline - self._clock())):
+                        return DeadlineExceededError("the time was over")
+        except CancelledError as hung_up:
+            return hung_up
         return None
 
     def _launch(self, pending: Pending) -> None:
@@ -215,7 +214,8 @@ class Scoring:
         if flight.landed:
             return
         flight.landed = True
-        self._scheduler.cancel(flight.ticket, UnavailableError("the request was given up"))  # no effect when done
+        if not flight.ended:
+            self._scheduler.cancel(flight.ticket, UnavailableError("the request was given up"))
         for key in flight.places:
             del self._flights[key]
         if self.cache is not None and flight.ticket.succeeded:

@@ -27,7 +27,7 @@ from webapp.guard import EngineGuard, lexical_result
 from webapp.ranking import rank, to_scores
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.breaker import State as BreakerState
-from webapp.scoring import Gone, Pending, Scoring, stays
+from webapp.scoring import Pending, Scoring, Watch
 from webapp.telemetry.observer import Caller, Observer, Silent
 from webapp.types import ModelInfo, RerankRequest, RerankResult
 
@@ -130,7 +130,7 @@ class RerankService:
         requests: Sequence[RerankRequest],
         deadline: float,
         caller: Caller = NOBODY,
-        gone: Gone = stays,
+        watch: Watch = contextlib.nullcontext,
     ) -> list[RerankResult]:
         """Score and order the parts of what the caller sees as one request.
 
@@ -138,7 +138,7 @@ class RerankService:
             requests: what to rank.
             deadline: monotonic time at which the caller stops waiting.
             caller: whose request it is, for those who watch.
-            gone: whether the caller hung up.
+            watch: over the caller, while it waits.
 
         Raises:
             RerankError: see `webapp.errors`; nothing is left behind in the queue.
@@ -146,7 +146,7 @@ class RerankService:
         if len(requests) > 1:  # each is checked by itself, too
             self._check_size(sum(len(request.documents) for request in requests))
         results = []
-        for outcome in self.rerank_many(requests, deadline, caller, gone):
+        for outcome in self.rerank_many(requests, deadline, caller, watch):
             if isinstance(outcome, RerankError):
                 raise outcome
             results.append(outcome)
@@ -157,7 +157,7 @@ class RerankService:
         requests: Sequence[RerankRequest],
         deadline: float,
         caller: Caller = NOBODY,
-        gone: Gone = stays,
+        watch: Watch = contextlib.nullcontext,
     ) -> list[RerankResult | RerankError]:
         """Score several requests together; each gets its own result or its own error, in the order given.
 
@@ -182,7 +182,7 @@ class RerankService:
                 )  # one by one, should one raise
                 self._admission.queued(place)
                 for request, each in zip(requests, begun, strict=True):
-                    outcomes.append(self._finish(request, each, began, deadline, gone))
+                    outcomes.append(self._finish(request, each, began, deadline, watch))
                     if isinstance(outcomes[-1], CancelledError):
                         raise outcomes[-1]
             finally:
@@ -229,13 +229,13 @@ class RerankService:
             raise EngineFailedError("the request could not be tokenised") from cause
 
     def _finish(
-        self, request: RerankRequest, begun: _Begun | _Lexical | RerankError, began: float, deadline: float, gone: Gone
+        self, request: RerankRequest, begun: _Begun | _Lexical | RerankError, began: float, deadline: float, watch: Watch
     ) -> RerankResult | RerankError:
         if isinstance(begun, RerankError):
             return begun
         if isinstance(begun, _Lexical):
             return lexical_result(request, begun.scores, (self._clock() - began) * 1000)
-        scored = self.scoring.finish(begun.pending, deadline, gone)
+        scored = self.scoring.finish(begun.pending, deadline, watch)
         self._guard.note(scored)
         if isinstance(scored, RerankError):
             return scored

@@ -9,6 +9,7 @@ import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
+from gunicorn.glogging import Logger
 from gunicorn.workers.ggevent import GeventWorker
 
 from webapp.recycling import Recycling
@@ -23,6 +24,15 @@ BOOT_FAILED = 3
 
 ENGINE_LOST = 1
 """Any code but gunicorn's own two: the master forks another worker."""
+
+
+class Log(Logger):  # type: ignore[misc] # gunicorn has no types
+    """gunicorn's own log, without access lines: `webapp.api.request_context` writes those.
+
+    With a `logconfig_dict` it would make up each line, whatever the level, and that is a tenth of a small request.
+    """
+
+    access_log_enabled = False
 
 
 class HeadWithBody:

@@ -88,6 +88,7 @@ def test_a_killed_nginx_is_back(loaded):
     load.more()
 
 
+@pytest.mark.slow
 def test_while_the_webapp_is_down_nginx_says_so_in_json(own_stack):
     with own_stack as stack:
         stack.supervisorctl("stop", "webapp")

@@ -63,6 +63,7 @@ def test_the_master_computes_nothing_and_workers_share_the_weights(stack):
     assert mapped(stack.workers()[0])
 
 
+@pytest.mark.slow
 def test_small_requests_and_probes_pass_while_a_large_one_is_scored(stack):
     large_done = threading.Event()
 

@@ -35,16 +35,14 @@ def test_a_signal_during_the_start_stops_it_cleanly(own_stack):
     assert own_stack.stop() == 0
 
 
+@pytest.mark.slow
 def test_it_starts_again_in_the_same_place_after_being_killed(own_stack):
-    with own_stack:
-        family = own_stack.family()
-        own_stack.process.kill()
-        for process in family:
-            process.kill()
+    own_stack.start().kill()
     with own_stack:
         assert own_stack.rerank().status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(library() is None, reason="the native engine is not built here")
 def test_the_native_engine_serves_after_the_fork_with_its_weights_mapped(bert, tmp_path):
     gate = {
@@ -101,6 +99,7 @@ def test_a_model_that_is_not_there_is_one_line(tmp_path):
     assert "there is no directory /nowhere" in refusal(Stack(tmp_path, model="/nowhere"))
 
 
+@pytest.mark.slow
 def test_a_program_that_does_not_start_is_named_with_its_log(own_stack):
     """The artifact is whole, by its manifest, but OpenVINO can't read it."""
     (directory,) = (path for path in (own_stack.state_dir / "models").iterdir() if path.is_dir())

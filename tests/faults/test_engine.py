@@ -35,9 +35,13 @@ def test_faults_are_errors_then_the_breaker_opens_and_closes_by_itself(faulty):
             assert (reply.status_code, reply.json()["error"]["code"]) == (500, "engine_failed")
         reply = ask(stack, "good")
         assert (reply.status_code, reply.headers["X-Rerank-Degraded"]) == (200, "lexical")
-        wait_for(lambda: "X-Rerank-Degraded" not in ask(stack, "good").headers, "the model is back", patience_s=5)
-        told = [(line["was"], line["state"]) for line in stack.log_lines("webapp") if line["message"] == "breaker"]
-        assert told == [("closed", "open"), ("open", "half_open"), ("half_open", "closed")]
+        wait_for(lambda: "X-Rerank-Degraded" not in ask(stack, "good").headers, "the model is back")
+
+        def told():  # the last line may still be on its way through supervisor
+            return [(line["was"], line["state"]) for line in stack.log_lines("webapp") if line["message"] == "breaker"]
+
+        wait_for(lambda: len(told()) >= 3, "three transitions are logged")
+        assert told() == [("closed", "open"), ("open", "half_open"), ("half_open", "closed")]
 
 
 def test_a_worker_whose_engine_hangs_is_replaced_and_nobody_waits_for_ever(faulty):
@@ -47,8 +51,8 @@ def test_a_worker_whose_engine_hangs_is_replaced_and_nobody_waits_for_ever(fault
         options = {"headers": {"X-Request-Timeout": "2"}}
         hanging = threading.Thread(target=lambda: replies.append(ask(stack, "hang", **options)))
         hanging.start()
-        wait_for(lambda: stack.workers() not in ([], [before]), "a new worker", patience_s=10)
+        wait_for(lambda: stack.workers() not in ([], [before]), "a new worker")
         hanging.join()
         assert replies[0].status_code in {503, 504}
-        wait_for(lambda: ask(stack, "good").status_code == 200, "the service is back", patience_s=10)
+        wait_for(lambda: ask(stack, "good").status_code == 200, "the service is back")
         assert any("this worker ends" in line["message"] for line in stack.log_lines("webapp"))

@@ -9,7 +9,7 @@ import pytest
 from scheduling_kit import PATIENCE_S, Rig
 
 from webapp.app import create_app
-from webapp.concurrency import GeventWaiter, NativeWaiter, allocate_lock, hung_up
+from webapp.concurrency import GeventWaiter, HangUpWatch, NativeWaiter, allocate_lock, hung_up
 from webapp.engine.stub_engine import StubEngine, StubSession
 from webapp.errors import CancelledError, DeadlineExceededError
 from webapp.scheduling.scheduler import Scheduler
@@ -56,6 +56,14 @@ def rig(engine):
     with Rig(engine, threads=1, budget_tokens=16) as rig:
         yield rig
         engine.gate.set()
+
+
+@pytest.fixture
+def caller():
+    """Both ends of a caller's connection; ours is watched."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield lambda: HangUpWatch(ours), theirs
 
 
 @pytest.fixture
@@ -106,12 +114,12 @@ def test_a_request_that_expires_between_two_batches_says_how_far_it_came():
     assert (scheduler.queued_pairs, scheduler.queued_tokens) == (0, 0)
 
 
-def test_who_hung_up_leaves_the_queue_within_a_batch(scoring, engine, rig):
-    left = []
-    waiting = gevent.spawn(lambda: scoring.finish(scoring.begin(request(["x"] * 100)), 1e9, lambda: bool(left)))
+def test_who_hung_up_leaves_the_queue_within_a_batch(scoring, engine, rig, caller):
+    watch, theirs = caller
+    waiting = gevent.spawn(lambda: scoring.finish(scoring.begin(request(["x"] * 100)), 1e9, watch))
     gevent.sleep(0)
     assert engine.begun.wait(PATIENCE_S)
-    left.append(True)
+    theirs.close()
     assert isinstance(waiting.get(timeout=PATIENCE_S), CancelledError)
     assert (rig.scheduler.queued_pairs, rig.scheduler.queued_tokens) == (0, 0)
     engine.gate.set()
@@ -119,13 +127,31 @@ def test_who_hung_up_leaves_the_queue_within_a_batch(scoring, engine, rig):
     assert engine.scored == ["q", "next"], "one pair was in the engine's hands"
 
 
-def test_pairs_stay_while_another_request_wants_them(sharing, engine, rig):
-    left = []
-    hasty = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"])), 1e9, lambda: bool(left)))
+def test_a_caller_who_sends_more_while_it_waits_stays(scoring, engine, caller):
+    watch, theirs = caller
+    watched = threading.Event()
+
+    def noted():
+        watched.set()
+        return watch()
+
+    waiting = gevent.spawn(lambda: scoring.finish(scoring.begin(request(["x"] * 100)), 1e9, noted))
+    while not watched.is_set():
+        gevent.sleep(0)
+    theirs.sendall(b"GET / HTTP/1.1\r\n\r\n")  # a pipelined request is no goodbye
+    gevent.sleep(0)
+    assert not waiting.ready()
+    engine.gate.set()
+    assert len(waiting.get(timeout=PATIENCE_S).logits) == 100
+
+
+def test_pairs_stay_while_another_request_wants_them(sharing, engine, rig, caller):
+    watch, theirs = caller
+    hasty = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"])), 1e9, watch))
     gevent.sleep(0)
     patient = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"])), 1e9))
     gevent.sleep(0)
-    left.append(True)
+    theirs.close()
     assert isinstance(hasty.get(timeout=PATIENCE_S), CancelledError)
     assert rig.scheduler.queued_pairs == 2
     engine.gate.set()
@@ -146,12 +172,14 @@ def test_a_longer_deadline_of_another_request_puts_the_pairs_own_off(sharing, en
     assert rig.scheduler.queued_pairs == 0
 
 
-def test_a_request_of_many_parts_leaves_nothing_behind_when_its_caller_hangs_up(service):
+def test_a_request_of_many_parts_leaves_nothing_behind_when_its_caller_hangs_up(service, caller):
+    watch, theirs = caller
+    theirs.close()
     requests = [request(["x"] * 5, query=str(number)) for number in range(20)]
     slow = Rig(StubEngine())  # its engine threads never start
     service.scoring = Scoring(scheduler=slow.scheduler, cache=None, artifact="a", make_waiter=GeventWaiter)
     with pytest.raises(CancelledError):
-        service.rerank_many(requests, 1e9, gone=lambda: True)
+        service.rerank_many(requests, 1e9, watch=watch)
     assert slow.scheduler.queued_pairs == 0
     assert service.ongoing == 0
 

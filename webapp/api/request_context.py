@@ -7,7 +7,7 @@ import math
 import re
 import time
 import uuid
-from collections.abc import Callable
+from contextlib import nullcontext
 
 import structlog
 from flask import Flask, Response, g, request
@@ -16,8 +16,9 @@ from werkzeug.exceptions import HTTPException
 from pusher.events import owner_of
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.registry import dialect_of
-from webapp.concurrency import hung_up
+from webapp.concurrency import HangUpWatch
 from webapp.errors import InvalidRequestError
+from webapp.scoring import Watch
 from webapp.telemetry.observer import Caller
 
 log = logging.getLogger("webapp.access")
@@ -75,10 +76,10 @@ def request_id() -> str:
     return value
 
 
-def terms() -> tuple[float, Caller, Callable[[], bool]]:
-    """On what terms the current request is served: its deadline, its caller, and whether that hung up."""
+def terms() -> tuple[float, Caller, Watch]:
+    """On what terms the current request is served: its deadline, its caller, and who watches over that."""
     connection = request.environ.get("gunicorn.socket")
-    return g.deadline, caller(), lambda: connection is not None and hung_up(connection)
+    return g.deadline, caller(), nullcontext if connection is None else lambda: HangUpWatch(connection)
 
 
 def speak(dialect: Dialect) -> None:

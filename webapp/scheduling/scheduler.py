@@ -119,14 +119,7 @@ class Scheduler:
             UnavailableError: the scheduler was closed.
         """
         ticket = Ticket(
-            self._submitted,
-            query,
-            documents,
-            on_done,
-            priority,
-            deadline=deadline,
-            longest_chars=self.longest_chars,
-            client=client,
+            0, query, documents, on_done, priority, deadline=deadline, longest_chars=self.longest_chars, client=client
         )
         with self._lock:
             if self._closed:
@@ -138,7 +131,7 @@ class Scheduler:
             self._tickets[ticket.number] = ticket
             self._backlog.add(ticket)
             self._next_deadline = min(self._next_deadline, deadline)
-            self._wake_idle()
+            self._wake_one()
         return ticket
 
     def cancel(self, ticket: Ticket, error: RerankError) -> None:
@@ -152,7 +145,8 @@ class Scheduler:
             self._closed = True
             for ticket in list(self._tickets.values()):
                 self._finish(ticket, UnavailableError("the service is stopping"))
-            self._wake_idle()
+            while self._idle:
+                self._wake_one()
 
     @property
     def queued_pairs(self) -> int:
@@ -222,7 +216,9 @@ class Scheduler:
                 )
                 if plan is not None:
                     self._passed_over = 0 if plan.led_by_oldest else self._passed_over + 1
-                    return self._backlog.take(plan)
+                    work = self._backlog.take(plan)
+                    self._wake_one()
+                    return work
                 self._idle += 1
             self._wake.get()
 
@@ -236,8 +232,9 @@ class Scheduler:
             self._finish(ticket, DeadlineExceededError("the time was over"))
         self._next_deadline = min((ticket.deadline for ticket in self._tickets.values()), default=math.inf)
 
-    def _wake_idle(self) -> None:
-        while self._idle:
+    def _wake_one(self) -> None:
+        """Whoever takes work wakes one more while work is left: none wakes for nothing."""
+        if self._idle and (self._closed or self._backlog.tokens):
             self._idle -= 1
             self._wake.put(None)
 
@@ -258,7 +255,6 @@ class Scheduler:
                 ticket.ready.setdefault(padded(length), []).append(index)
                 ticket.ready_tokens += padded(length)
                 self._backlog.ready_tokens += padded(length)
-            self._wake_idle()
 
     def _score(self, scorer: Scorer, work: BatchWork) -> None:
         pairs = [(ticket.encoded_query, ticket.token_ids[index]) for ticket, indexes in work.rows for index in indexes]

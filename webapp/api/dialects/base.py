@@ -72,7 +72,7 @@ class Call:
 
     def has(self, *names: str) -> bool:
         """Whether any of these fields is there."""
-        return any(name in self.fields for name in names)
+        return not self.fields.keys().isdisjoint(names)
 
 
 Manners = Literal["native", "documents", "tei"]
