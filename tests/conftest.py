@@ -4,6 +4,7 @@ import os
 import warnings
 from pathlib import Path
 
+import hypothesis
 import models
 import pytest
 from scheduling_kit import Rig
@@ -11,6 +12,12 @@ from scheduling_kit import Rig
 from webapp.engine.prepare.pipeline import prepare
 from webapp.engine.stub_engine import StubEngine
 from webapp.settings import Settings
+
+# Other tests share the cores: an example that takes long is no finding.
+hypothesis.settings.register_profile(
+    "shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("shared")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

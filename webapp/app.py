@@ -6,14 +6,26 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flask import Flask
+from flask.sessions import NullSession, SessionInterface
 
 from webapp.api import auth, docs, health, models, problems, request_context, rerank
 from webapp.api.slashes import single_slashes
 from webapp.service import RerankService
 
 
+class _NoSessions(SessionInterface):
+    """One session without content, for all."""
+
+    _none = NullSession()
+
+    def open_session(self, *_: object) -> NullSession:
+        return self._none
+
+
 class App(Flask):
     """Flask without what this API never needs, for every request would pay for it."""
+
+    session_interface = _NoSessions()
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """No view is a coroutine."""
