@@ -1,19 +1,19 @@
 """Clients from PyPI, in environments of their own, against the real service through nginx."""
 
 import json
-import threading
 from pathlib import Path
 
 import environment
 import pytest
 import requests
-from running import PATIENCE_S, Stack
+from running import PATIENCE_S, Stack, wait_for
 
 pytestmark = pytest.mark.slow
 
 QUERY = "how do bees find home"
 DOCUMENTS = ["milk stays fresh cold", "bees find home by the sun", "train leaves at midnight", "naïve café привет 🐝"]
 KEY = "a-key"
+FAULTY = str(Path(__file__).parents[1] / "services" / "faulty")
 
 CLIENT_FORMS = 40
 """Clients, and ways into them, that are run."""
@@ -43,31 +43,24 @@ def guarded(bert_settings, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def full(bert_settings, tmp_path_factory):
-    """A stack that takes one request at a time, and is always at one."""
-    state = tmp_path_factory.mktemp("full")
-    options = {"api_keys": KEY, "max_ongoing_requests": "1", "cache_mb": "0"}
-    with Stack(state, artifacts_from=bert_settings.state_dir, model=bert_settings.model, **options) as running:
-        stop = threading.Event()
-        body = json.dumps({"query": QUERY, "documents": [f"{n} " + "bees find home " * 150 for n in range(6000)]})
+def full(tmp_path_factory):
+    """A stack that takes one request at a time, and has one that never ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", FAULTY)
+        options = {"api_keys": KEY, "max_ongoing_requests": "1", "engine_stall_s": "3600"}
+        with Stack(tmp_path_factory.mktemp("full"), engine="stub", **options) as running:
+            held = running.raw()
+            body = json.dumps({"query": "hang", "documents": ["x"]})
+            head = f"POST /rerank HTTP/1.1\r\nHost: x\r\nX-Api-Key: {KEY}\r\nContent-Length: {len(body)}\r\n\r\n"
+            held.sendall((head + body).encode())
+            wait_for(lambda: load(running) == 1, "the request is at work")
+            yield running
+            held.close()
 
-        def hold():
-            while not stop.is_set():
-                try:
-                    requests.post(
-                        f"{running.url}/v1/rerank",
-                        data=body,
-                        headers={"Authorization": f"Bearer {KEY}"},
-                        timeout=PATIENCE_S * 5,
-                    )
-                except requests.ConnectionError:
-                    return
 
-        holders = [threading.Thread(target=hold, daemon=True) for _ in range(2)]
-        for holder in holders:
-            holder.start()
-        yield running
-        stop.set()
+def load(stack):
+    """Requests at work."""
+    return requests.get(f"{stack.url}/load", headers={"X-Api-Key": KEY}, timeout=PATIENCE_S).json()["server_load"]
 
 
 @pytest.fixture(scope="module")
