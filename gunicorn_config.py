@@ -18,8 +18,9 @@ worker_class = "webapp.worker.Worker"  # the gevent worker, told when to start i
 workers = _chosen.workers
 # The artifact and the tokenizer are read once, and workers share the pages. What the master imported can't be reloaded,
 # so `reranking run --reload` does without.
-preload_app = "RERANK_RELOAD" not in os.environ
+preload_app = "WEBAPP_RELOAD" not in os.environ
 
+# Under supervisor it is supervisor's own socket, and none of these three matters: see supervisor/activate.
 bind = [f"unix:{_chosen.webapp_socket}"]
 umask = 0o077  # the socket is for this user alone
 backlog = 2048  # the kernel caps it at net.core.somaxconn

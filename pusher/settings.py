@@ -1,11 +1,21 @@
-"""What an operator can choose of the pusher; the same RERANK_* variables as the webapp's, read without it."""
+"""What an operator can choose of the pusher: the webapp's variables and file, read without it.
+
+`reranking serve` has checked them before, and names the file in RERANK_CONFIG.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
 
 
 class Settings(BaseSettings):
@@ -29,6 +39,25 @@ class Settings(BaseSettings):
         description="Origins whose pages may connect, comma-separated; empty: the same origin only.",
     )
     log_level: str = Field(default="info", description="Least level that is logged.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment, then the file."""
+        file = YamlConfigSettingsSource(settings_cls, yaml_file=os.environ.get("RERANK_CONFIG") or None)
+        return init_settings, env_settings, file
+
+    @field_validator("api_keys", "operator_keys", "dashboard_origins", mode="before")
+    @classmethod
+    def _a_list_is_joined(cls, value: Any) -> Any:
+        """A file may have a list where a variable has commas."""
+        return ",".join(map(str, value)) if isinstance(value, list) else value
 
     @property
     def run_dir(self) -> Path:

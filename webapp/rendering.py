@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import json
 import os
-from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -19,9 +18,9 @@ from webapp.errors import (
     RerankError,
     UnavailableError,
 )
-from webapp.settings import PROXY_GRACE_S, SHUTDOWN_GRACE_S, Settings
+from webapp.settings import PROJECT, PROXY_GRACE_S, SHUTDOWN_GRACE_S, Settings
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = PROJECT
 """The project's top folder: nginx/, supervisor/ and gunicorn_config.py lie there."""
 
 REFUSALS: tuple[tuple[int, type[RerankError], str], ...] = (

@@ -1,14 +1,19 @@
-"""Every tunable, its unit and its default, read from RERANK_<NAME>; contradictions refuse to start."""
+"""Every tunable, its unit and its default; contradictions refuse to start. `sources` says where values come from."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from webapp.errors import SetupError
+from webapp.sources import PREFIX, Sources, gather
+
+PROJECT = Path(__file__).resolve().parent.parent
+"""The project's top folder."""
 
 DEFAULT_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
 
@@ -24,11 +29,17 @@ STOP_GRACE_S = 20
 class Settings(BaseSettings):
     """What an operator can choose."""
 
-    model_config = SettingsConfigDict(env_prefix="RERANK_", frozen=True, extra="ignore", protected_namespaces=())
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", protected_namespaces=())
 
     host: str = Field(default="127.0.0.1", description="Address nginx listens on.")
     port: int = Field(default=8080, ge=1, le=65535, description="Port nginx listens on.")
-    state_dir: Path = Field(default=Path("var"), description="Models, logs, sockets and rendered configuration.")
+    state_dir: Path = Field(
+        default=PROJECT / "var", description="Models, logs, sockets and rendered configuration; private to the user."
+    )
+    ops_group: str = Field(
+        default="",
+        description="System group whose members may use supervisorctl on the running service; empty: its user alone.",
+    )
 
     model: str = Field(
         default=DEFAULT_MODEL,
@@ -91,6 +102,14 @@ class Settings(BaseSettings):
         default=SecretStr(""),
         description="Comma-separated; each call must carry one of them. Empty: open to all.",
     )
+    operator_keys: SecretStr = Field(
+        default=SecretStr(""),
+        description="Keys that see everything on the dashboard, comma-separated. Empty: every key does.",
+    )
+    dashboard_origins: str = Field(
+        default="",
+        description="Origins whose pages may connect to the dashboard, comma-separated. Empty: the same origin only.",
+    )
     events: bool = Field(default=True, description="Tell the pusher, and so the dashboard, of requests and workers.")
     events_endpoint: str = Field(
         default="",
@@ -115,6 +134,18 @@ class Settings(BaseSettings):
                 f" ({self.max_documents}), so that the largest requests would never come in; raise it"
             )
         return self
+
+    @model_validator(mode="after")
+    def _what_events_carry_is_sent(self) -> Settings:
+        if self.events_text and not self.events:
+            raise ValueError("RERANK_EVENTS_TEXT is on but RERANK_EVENTS is off, so that nothing is told; choose one")
+        return self
+
+    @field_validator("api_keys", "operator_keys", "dashboard_origins", mode="before")
+    @classmethod
+    def _a_list_is_joined(cls, value: Any) -> Any:
+        """A file may have a list where a variable has commas."""
+        return ",".join(map(str, value)) if isinstance(value, list) else value
 
     @field_validator("state_dir")
     @classmethod
@@ -172,20 +203,39 @@ class Settings(BaseSettings):
         return self.run_dir / "webapp.sock"
 
 
-def load_settings() -> Settings:
-    """Settings from the environment.
+def load_settings(flags: Collection[str] = ()) -> Settings:
+    """Settings from the environment and the file.
+
+    Args:
+        flags: names of those that the command line has put into the environment.
 
     Raises:
-        SetupError: a value is wrong; the message names the variable.
+        SetupError: a value is wrong, or something is no setting; the message names the place.
+    """
+    return read_settings(gather(Settings.model_fields, flags))
+
+
+def read_settings(sources: Sources) -> Settings:
+    """Settings from what was found.
+
+    Raises:
+        SetupError: a value is wrong; the message names the place.
     """
     try:
-        return Settings()
+        return Settings(**sources.from_file())
     except ValidationError as error:
         problems = []
         for problem in error.errors(include_url=False):
+            message = problem["msg"].removeprefix("Value error, ")
             if not problem["loc"]:  # of several settings; the message names them
-                problems.append(problem["msg"].removeprefix("Value error, "))
+                problems.append(message)
                 continue
-            name = "RERANK_" + "_".join(map(str, problem["loc"])).upper()
-            problems.append(f"{name}: {problem['msg'].removeprefix('Value error, ')} (it is {problem['input']!r})")
+            name = str(problem["loc"][0])
+            seen = "" if is_secret(name) else f" (it is {problem['input']!r})"
+            problems.append(f"{sources.place(name)}: {message}{seen}")
         raise SetupError("; ".join(problems)) from error
+
+
+def is_secret(name: str) -> bool:
+    """Whether a setting's value is shown to nobody."""
+    return Settings.model_fields[name].annotation is SecretStr

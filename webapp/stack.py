@@ -7,10 +7,8 @@ finishes its requests, then the webapp drains, then supervisord ends, then we do
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,12 +17,14 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.errors import SetupError
+from webapp.premises import check_port, find_nginx, lock, make_private, who_may_manage
 from webapp.rendering import ROOT, nginx_conf
 from webapp.settings import STOP_GRACE_S, Settings
+from webapp.sources import FILE_VARIABLE
 
 READY_TIMEOUT_S = 120.0
 POLL_S = 0.05
@@ -32,64 +32,69 @@ POLL_S = 0.05
 PUSHER_PATIENCE_S = 5.0
 """Nothing needs the pusher; but who reads that we are ready may open the dashboard."""
 
+GIVEN_UP = "given-up"
+"""The file in which supervisord leaves the name of a program that it gave up."""
+
 _FIRST_REQUEST = json.dumps({"query": "is it ready", "documents": ["it is", "it is not"]}).encode()
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, file: Path | None = None) -> None:
     """Run the stack until INT or TERM.
+
+    Args:
+        settings: what was chosen.
+        file: where a part of it was chosen, for the programs to read, too.
 
     Raises:
         SetupError: it can't start, or a program gave up.
     """
     nginx = find_nginx()
     for directory in (settings.run_dir, settings.run_dir / "nginx", settings.log_dir, settings.models_dir):
-        _make_private(directory)
-    lock = _lock(settings.run_dir / "serve.lock")
-    _check_port(settings)
+        make_private(directory)
+    held = lock(settings.run_dir / "serve.lock")
+    check_port(settings)
     _prepare(settings)
     (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings))
-    # What a killed predecessor left; the lock says that nobody uses it.
-    for stale in settings.run_dir.glob("*.sock*"):
-        stale.unlink()
+    _clean(settings)  # what a killed predecessor left; the lock says that nobody uses it
+    socket_mode, socket_owner = who_may_manage(settings)
     stop = _StopSignals()
     supervisord = subprocess.Popen(
         [sys.executable, "-m", "supervisor.supervisord", "-c", str(ROOT / "supervisor" / "supervisord.conf")],
         env={
             **os.environ,
+            # All programs see the same settings, wherever they run; the flags are in the environment already.
             "RERANK_STATE_DIR": str(settings.state_dir),
-            "RERANK_ROOT": str(ROOT),
-            "RERANK_PYTHON": sys.executable,
-            "RERANK_NGINX": nginx,
-            "RERANK_UID": str(os.getuid()),
-            "RERANK_STOP_WAIT_S": str(settings.request_timeout_s + STOP_GRACE_S),
+            FILE_VARIABLE: str(file or ""),
+            "STACK_ROOT": str(ROOT),
+            "STACK_PYTHON": sys.executable,
+            "STACK_NGINX": nginx,
+            "STACK_UID": str(os.getuid()),
+            "STACK_SOCKET_MODE": socket_mode,
+            "STACK_SOCKET_OWNER": socket_owner,
+            "STACK_STOP_WAIT_S": str(settings.request_timeout_s + STOP_GRACE_S),
         },
         stdout=subprocess.DEVNULL,  # its log file has the same lines
         start_new_session=True,  # Ctrl-C comes to us alone, and we stop things in order
     )
     stop.forward_to(supervisord)
+    ready = False
     try:
-        if _wait_until_ready(settings, supervisord, stop):
+        ready = _wait_until_ready(settings, supervisord, stop)
+        if ready:
             _wait_for_pusher(settings, stop)
             _announce(settings)
+            _tell_systemd("READY=1")
         code = _wait_for_end(settings, supervisord, stop)
     finally:
         _end(supervisord)
-        lock.close()
+        given_up = _given_up(settings)
+        _clean(settings)
+        held.close()
+    if given_up:
+        outcome = "was given up" if ready else "does not start"
+        raise SetupError(f"{given_up} {outcome}; see {settings.log_dir / (given_up + '.log')}")
     if not stop.asked:
         raise SetupError(f"supervisord ended by itself with {code}; see {settings.log_dir / 'supervisord.log'}")
-
-
-def find_nginx() -> str:
-    """Path of the nginx program.
-
-    Raises:
-        SetupError: there is none.
-    """
-    # Debian keeps it outside an ordinary user's PATH.
-    path = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-    if path is None:
-        raise SetupError("nginx is not installed; run as root: apt-get install nginx")
-    return path
 
 
 class _StopSignals:
@@ -115,39 +120,17 @@ class _StopSignals:
                 _kill_children(self._supervisord.pid)
 
 
-def _make_private(directory: Path) -> None:
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise SetupError(f"RERANK_STATE_DIR: {directory} can't be made ({error.strerror}); choose another") from error
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise SetupError(f"RERANK_STATE_DIR: {directory} can't be written to; choose another")
+def _clean(settings: Settings) -> None:
+    """Take away what tells of programs that have ended."""
+    for stale in (*settings.run_dir.glob("*.sock*"), settings.run_dir / GIVEN_UP):
+        stale.unlink(missing_ok=True)
 
 
-def _lock(path: Path) -> IO[str]:
-    file = path.open("a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise SetupError(f"another service runs in {path.parent.parent}; stop it, or set RERANK_STATE_DIR") from error
-    file.truncate(0)
-    file.write(str(os.getpid()))  # for `reranking drain`
-    file.flush()
-    return file
-
-
-def _check_port(settings: Settings) -> None:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[
-            0
-        ]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise SetupError(
-            f"can't listen on {settings.host}:{settings.port} ({error.strerror}); set RERANK_HOST or RERANK_PORT"
-        ) from error
+def _tell_systemd(state: str) -> None:
+    """sd_notify, where systemd runs us and wants to know."""
+    if address := os.environ.get("NOTIFY_SOCKET"):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.sendto(state.encode(), address.replace("@", "\0", 1) if address.startswith("@") else address)
 
 
 def _prepare(settings: Settings) -> None:
@@ -167,8 +150,6 @@ def _wait_until_ready(settings: Settings, supervisord: subprocess.Popen[bytes], 
             return False
         if _rerank_works(settings):
             return True
-        if failed := _failed_program(settings):
-            raise SetupError(f"{failed} does not start; see {settings.log_dir / (failed + '.log')}")
         time.sleep(POLL_S)
     raise SetupError(f"the service was not ready within {READY_TIMEOUT_S:g} s; see {settings.log_dir}")
 
@@ -189,19 +170,11 @@ def _rerank_works(settings: Settings) -> bool:
         return False
 
 
-def _failed_program(settings: Settings) -> str | None:
-    """The first program that supervisor has given up, of those without which nothing is served."""
-    from xmlrpc.client import Error, ServerProxy  # noqa: PLC0415 - our own supervisord answers, on our socket
-
-    from supervisor.xmlrpc import SupervisorTransport  # noqa: PLC0415 - untyped, and only needed here
-
-    transport = SupervisorTransport("", "", f"unix://{settings.run_dir / 'supervisor.sock'}")
-    try:
-        programs: Any = ServerProxy("http://localhost", transport=transport).supervisor.getAllProcessInfo()
-    except (OSError, Error):
-        return None  # it is still starting
-    needed = [program for program in programs if program["name"] in {"webapp", "nginx"}]
-    return next((program["name"] for program in needed if program["statename"] == "FATAL"), None)
+def _given_up(settings: Settings) -> str:
+    """The program that our supervisord gave up, and ended for; see `webapp.supervision`."""
+    with contextlib.suppress(FileNotFoundError):
+        return (settings.run_dir / GIVEN_UP).read_text()
+    return ""
 
 
 def _wait_for_end(settings: Settings, supervisord: subprocess.Popen[bytes], stop: _StopSignals) -> int:
@@ -213,9 +186,6 @@ def _wait_for_end(settings: Settings, supervisord: subprocess.Popen[bytes], stop
                 # A QUIT that comes while nginx starts is noted but acted on only at the next signal.
                 with contextlib.suppress(OSError, ValueError):
                     os.kill(int((settings.run_dir / "nginx.pid").read_text()), signal.SIGQUIT)
-            elif failed := _failed_program(settings):
-                # Without it nothing is served; our own exit tells whoever runs us, a container's runtime for one.
-                raise SetupError(f"{failed} was given up; see {settings.log_dir / (failed + '.log')}") from None
 
 
 def _announce(settings: Settings) -> None:

@@ -18,7 +18,7 @@ import webapp
 from webapp.engine.artifact import MODEL
 from webapp.engine.native_engine import library
 from webapp.errors import SetupError
-from webapp.stack import find_nginx
+from webapp.premises import find_nginx
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -86,7 +86,7 @@ def test_a_second_service_in_the_same_state_directory_is_refused(stack):
 
 
 def test_no_nginx_is_one_line_with_the_remedy(monkeypatch):
-    monkeypatch.setattr("webapp.stack.shutil.which", lambda *_args, **_options: None)
+    monkeypatch.setattr("webapp.premises.shutil.which", lambda *_args, **_options: None)
     with pytest.raises(SetupError, match="apt-get install nginx"):
         find_nginx()
 

@@ -1,0 +1,109 @@
+"""Commands for which every setting is a flag. The flags come from the model, which is loaded only when it is needed."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+import click
+
+from webapp.sources import FILE_VARIABLE, Sources, flag, gather, variable
+
+if TYPE_CHECKING:
+    from webapp.settings import Settings
+
+_HELP = "webapp.cli.help"
+_FLAGS = "webapp.cli.flags"
+
+
+class SettingsCommand(click.Command):
+    """Takes its own options, `--config`, and each setting."""
+
+    lists_settings = False
+    """Whether its help has them all; they are many."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note whether only help is wanted, which should not wait for the model."""
+        ctx.meta[_HELP] = any(each in ctx.help_option_names for each in args)
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Its own, then the settings'."""
+        own = [*super().get_params(ctx), _config_option()]
+        return own if ctx.meta.get(_HELP) and not self.lists_settings else [*own, *_setting_options()]
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Say that there are more flags than the help shows."""
+        if not self.lists_settings:
+            with formatter.section("Settings"):
+                formatter.write_text("Each is a flag here, too, such as --port 9000; see: reranking config --help")
+        super().format_epilog(ctx, formatter)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Put the flags into the environment: for this process, and for all that it starts."""
+        names = {option.name for option in _setting_options()}
+        given = {name: ctx.params.pop(name) for name in list(ctx.params) if name in names}
+        flags = {name: value for name, value in given.items() if value is not None}
+        os.environ.update({variable(name): _as_text(value) for name, value in flags.items()})
+        if (path := ctx.params.pop("config", None)) is not None:
+            os.environ[FILE_VARIABLE] = path
+        ctx.meta[_FLAGS] = frozenset(flags)
+        return super().invoke(ctx)
+
+
+class ListingCommand(SettingsCommand):
+    """One whose help has all settings."""
+
+    lists_settings = True
+
+
+def load() -> Settings:
+    """The settings of the command that runs.
+
+    Raises:
+        SetupError: they are wrong.
+    """
+    return load_with_sources()[0]
+
+
+def load_with_sources() -> tuple[Settings, Sources]:
+    """The settings of the command that runs, and where they are from. As above."""
+    from webapp.settings import Settings, read_settings  # noqa: PLC0415 - pydantic takes a moment
+
+    sources = gather(Settings.model_fields, click.get_current_context().meta[_FLAGS])
+    return read_settings(sources), sources
+
+
+@functools.cache
+def _config_option() -> click.Option:
+    return click.Option(
+        ["--config"],
+        type=click.Path(),
+        metavar="FILE",
+        help="Settings file; default: RERANK_CONFIG, else ./reranking.yaml where there is one. Empty: none.",
+    )
+
+
+@functools.cache
+def _setting_options() -> tuple[click.Option, ...]:
+    """An option a setting. Secrets have none: other users see a process' command line."""
+    from webapp.settings import Settings, is_secret  # noqa: PLC0415
+
+    options = []
+    for name, about in Settings.model_fields.items():
+        if is_secret(name):
+            continue
+        spelled, kind, help_text = flag(name), about.annotation, about.description
+        if kind is bool:
+            options.append(click.Option([f"{spelled}/--no-{spelled[2:]}"], default=None, help=help_text))
+        elif get_origin(kind) is Literal:
+            options.append(click.Option([spelled], type=click.Choice(get_args(kind)), help=help_text))
+        else:
+            # Text, whatever it is: the model checks it, and says the same as of a variable or the file.
+            options.append(click.Option([spelled], metavar="VALUE", help=help_text))
+    return tuple(options)
+
+
+def _as_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

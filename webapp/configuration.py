@@ -1,0 +1,143 @@
+"""The settings as people read them: effective values with their sources, a commented file, the reference. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from webapp.settings import PROJECT, Settings, is_secret
+from webapp.sources import Origin, Sources
+
+MASK = "********"
+
+WIDTH = 118
+"""Of a comment in the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """One setting as it is in force."""
+
+    name: str
+    value: Any
+    """As JSON has it; of a secret, only whether there is one."""
+    origin: Origin
+    place: str
+    """`RERANK_PORT`, `--port`, the file's path; empty for a default."""
+
+
+def effective(settings: Settings, sources: Sources) -> list[Effective]:
+    """Every setting, in the model's order; secrets are masked."""
+    rows = []
+    for name, value in settings:
+        origin = sources.origin(name)
+        place = "" if origin == "default" else str(sources.path) if origin == "file" else sources.place(name)
+        shown = (MASK if value.get_secret_value() else "") if is_secret(name) else plain(value)
+        rows.append(Effective(name, shown, origin, place))
+    return rows
+
+
+def plain(value: Any) -> Any:
+    """A value as YAML and JSON have it; secrets as they are."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return str(value) if isinstance(value, Path) else value
+
+
+def as_file(settings: Settings, sources: Sources) -> str:
+    """A commented reranking.yaml: what is set is set in it, the rest stands there as a comment. Holds the secrets."""
+    lines = [
+        "# Settings of the reranking service. What stands behind # is the default.",
+        "# A flag (--port) goes before a variable (RERANK_PORT), and that before this file.",
+        "# All of them: docs/configuration.md. What is in force, and why: reranking config",
+    ]
+    for name, value in settings:
+        about = Settings.model_fields[name]
+        lines += ["", *_comment(f"{about.description} {_allowed(about)}".strip())]
+        kept = sources.origin(name) != "default"
+        entry = yaml.safe_dump({name: plain(value)}, default_flow_style=False, allow_unicode=True, width=1000).rstrip()
+        lines.append(entry if kept else f"# {entry}")
+    return "\n".join(lines) + "\n"
+
+
+def as_reference() -> str:
+    """docs/configuration.md."""
+    rows = [
+        f"| `{name}` | {_default(about)} | {_kind(about)} | {about.description} |".replace("{", "&#123;")
+        for name, about in Settings.model_fields.items()
+    ]
+    return "\n".join([_REFERENCE.rstrip(), *rows, ""])
+
+
+def _comment(text: str) -> Iterator[str]:
+    line = "#"
+    for word in text.split():
+        if len(line) + len(word) >= WIDTH:
+            yield line
+            line = "#"
+        line += f" {word}"
+    yield line
+
+
+def _default(about: FieldInfo) -> str:
+    value = plain(about.default)
+    if value == str(PROJECT / "var"):
+        return "`var`, in the project's folder"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value}`" if value != "" else ""
+
+
+def _kind(about: FieldInfo) -> str:
+    """What may stand there: `int8` or `fp32`, 1 to 256, text."""
+    kind = about.annotation
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(kind))
+    if kind is bool:
+        return "`true`, `false`"
+    least = next((each.ge for each in about.metadata if hasattr(each, "ge")), None)
+    most = next((each.le for each in about.metadata if hasattr(each, "le")), None)
+    if least is not None and most is not None:
+        return f"{_number(least)} to {_number(most)}"
+    if least is not None:
+        return f"at least {_number(least)}"
+    names = {Path: "path", SecretStr: "text, secret", int: "whole number", float: "number"}
+    return names.get(kind if isinstance(kind, type) else NoneType, "text")
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}"
+
+
+def _allowed(about: FieldInfo) -> str:
+    kind = _kind(about).replace("`", "")
+    return "" if kind.startswith(("text", "path")) else f"({kind})"
+
+
+_REFERENCE = """\
+# Settings
+
+Made from [webapp/settings.py](../webapp/settings.py) by `reranking config --reference`; `scripts/check` sees to it that
+it is true. How to use them is in [operations](operations.md#settings).
+
+A setting called `port` is, in this order of precedence:
+
+1. the flag `--port 9000` of any `reranking` command (secrets are no flags: other users see a process' flags);
+2. the environment variable `RERANK_PORT=9000`;
+3. the line `port: 9000` of the file: the one that `--config` or `RERANK_CONFIG` names (empty: none), else
+   `reranking.yaml` in the directory in which the command runs, where there is one;
+4. the default below.
+
+A name that is no setting, a value that isn't allowed, or two that contradict each other: nothing starts, and one line
+says which, where it stands, and what was probably meant. `RERANK_URL` and `RERANK_KEY` are no settings: clients use
+them, `reranking rerank` for one. Lists are comma-separated; in the file they may be YAML lists.
+
+| name | default | allowed | |
+|---|---|---|---|"""

@@ -1,0 +1,98 @@
+"""What the stack takes of the machine it is on: nginx, directories, a lock, a port, a group."""
+
+from __future__ import annotations
+
+import fcntl
+import grp
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import IO
+
+from webapp.errors import SetupError
+from webapp.settings import Settings
+
+
+def find_nginx() -> str:
+    """Path of the nginx program.
+
+    Raises:
+        SetupError: there is none.
+    """
+    # Debian keeps it outside an ordinary user's PATH.
+    path = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    if path is None:
+        raise SetupError("nginx is not installed; run as root: apt-get install nginx")
+    return path
+
+
+def make_private(directory: Path) -> None:
+    """A directory that others can't look into.
+
+    Raises:
+        SetupError: it can't be made or written to.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"RERANK_STATE_DIR: {directory} can't be made ({error.strerror}); choose another") from error
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise SetupError(f"RERANK_STATE_DIR: {directory} can't be written to; choose another")
+
+
+def lock(path: Path) -> IO[str]:
+    """The lock on a state directory, held while the file is open; holds our pid.
+
+    Raises:
+        SetupError: another service has it.
+    """
+    file = path.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise SetupError(f"another service runs in {path.parent.parent}; stop it, or set RERANK_STATE_DIR") from error
+    file.truncate(0)
+    file.write(str(os.getpid()))  # for `reranking drain`
+    file.flush()
+    return file
+
+
+def check_port(settings: Settings) -> None:
+    """Whether nginx will be able to listen.
+
+    Raises:
+        SetupError: it won't.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[
+            0
+        ]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise SetupError(
+            f"can't listen on {settings.host}:{settings.port} ({error.strerror}); set RERANK_HOST or RERANK_PORT"
+        ) from error
+
+
+def who_may_manage(settings: Settings) -> tuple[str, str]:
+    """Mode and owner of supervisor's socket; the operators' group may also reach it.
+
+    Raises:
+        SetupError: there is no such group, or we may not give it anything.
+    """
+    if not settings.ops_group:
+        settings.run_dir.chmod(0o700)
+        return "0700", str(os.getuid())
+    try:
+        os.chown(settings.run_dir, -1, grp.getgrnam(settings.ops_group).gr_gid)
+    except KeyError:
+        raise SetupError(f"RERANK_OPS_GROUP: there is no group {settings.ops_group} on this system") from None
+    except PermissionError as error:
+        raise SetupError(
+            f"RERANK_OPS_GROUP: we are not in the group {settings.ops_group}; add our user to it"
+        ) from error
+    settings.run_dir.chmod(0o710)  # to pass through; every other socket in it is for its owner alone
+    return "0770", f"{os.getuid()}:{settings.ops_group}"

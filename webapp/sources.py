@@ -1,0 +1,153 @@
+"""Where settings come from: flag > environment > file > default. Unknown names refuse to start.
+
+A flag is put into the environment of its process, so that every program that is started from it sees the same.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from webapp.errors import SetupError
+
+PREFIX = "RERANK_"
+
+FILE_VARIABLE = "RERANK_CONFIG"
+"""Names the file; set but empty: there is none."""
+
+USUAL_FILE = Path("reranking.yaml")
+"""Read from the directory in which a command runs, where no file is named."""
+
+NOT_OURS = frozenset({FILE_VARIABLE, "RERANK_URL", "RERANK_KEY"})
+"""Variables with the prefix that are no settings: the file's name, and what clients use to reach a service."""
+
+Origin = Literal["flag", "environment", "file", "default"]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What was found, by the settings' names: `port`."""
+
+    environment: frozenset[str]
+    file: dict[str, Any]
+    path: Path | None
+    flags: frozenset[str] = field(default_factory=frozenset)
+
+    def origin(self, name: str) -> Origin:
+        """Which source a setting's value is from."""
+        if name in self.flags:
+            return "flag"
+        if name in self.environment:
+            return "environment"
+        return "file" if name in self.file else "default"
+
+    def place(self, name: str) -> str:
+        """Where an operator finds it: `--port`, `RERANK_PORT`, `port in reranking.yaml`."""
+        return {
+            "flag": flag(name),
+            "environment": variable(name),
+            "file": f"{name} in {self.path}",
+            "default": variable(name),
+        }[self.origin(name)]
+
+    def from_file(self) -> dict[str, Any]:
+        """The file's values that nothing above it replaces."""
+        return {name: value for name, value in self.file.items() if self.origin(name) == "file"}
+
+
+def variable(name: str) -> str:
+    """`port` -> `RERANK_PORT`."""
+    return PREFIX + name.upper()
+
+
+def flag(name: str) -> str:
+    """`state_dir` -> `--state-dir`."""
+    return "--" + name.replace("_", "-")
+
+
+def gather(known: Collection[str], flags: Collection[str] = (), environment: Mapping[str, str] = os.environ) -> Sources:
+    """Look into environment and file.
+
+    Args:
+        known: names of all settings.
+        flags: names of those that were given as flags; their values are in the environment.
+        environment: its variables.
+
+    Raises:
+        SetupError: something there is no setting, or the file can't be read.
+    """
+    path = _path(environment)
+    sources = Sources(
+        environment=frozenset(
+            name.upper().removeprefix(PREFIX).lower()
+            for name in environment
+            if name.upper().startswith(PREFIX) and name.upper() not in NOT_OURS
+        ),
+        file=read_file(path) if path else {},
+        path=path,
+        flags=frozenset(flags),
+    )
+    problems = [_unknown(variable(name), map(variable, known)) for name in sorted(sources.environment - set(known))]
+    problems += [f"{path}: {_unknown(name, known)}" for name in sources.file if name not in known]
+    if problems:
+        raise SetupError("; ".join(problems))
+    return sources
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file, not checked.
+
+    Raises:
+        SetupError: it can't be read, or holds something else.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _NoDoubles)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise SetupError(f"{path} can't be read ({error.strerror}); {FILE_VARIABLE} names the file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SetupError(f"{path} is not valid YAML: {_one_line(error)}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise SetupError(f'{path} should hold lines of "name: value", such as "port: 8080"')
+    return content
+
+
+def _path(environment: Mapping[str, str]) -> Path | None:
+    if FILE_VARIABLE in environment:
+        named = environment[FILE_VARIABLE]
+        return Path(named).expanduser().absolute() if named else None
+    return USUAL_FILE.absolute() if USUAL_FILE.exists() else None
+
+
+def _unknown(name: str, known: Collection[str] | map[str]) -> str:
+    candidates = list(known)
+    if name.removeprefix(PREFIX).lower() in candidates:  # a variable's name in the file
+        return f"{name} is no setting; did you mean {name.removeprefix(PREFIX).lower()}?"
+    nearest = difflib.get_close_matches(name, candidates, 1) or difflib.get_close_matches(
+        name.lower().replace("-", "_"), candidates, 1
+    )
+    return f"{name} is no setting; " + (f"did you mean {nearest[0]}?" if nearest else "`reranking config` lists them")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+class _NoDoubles(yaml.SafeLoader):  # type: ignore[misc] # yaml has no types
+    """YAML takes the last of two equal names without a word; an operator would search for long."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - yaml's own
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.YAMLError(f"{key.value} is there twice, again in line {key.start_mark.line + 1}")
+            seen.add(key.value)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping

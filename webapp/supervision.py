@@ -1,0 +1,77 @@
+"""What our supervisord does beyond its own. It loads this by `supervisord.conf`; it runs inside supervisord's process.
+
+**Doors stay open.** An fcgi-program's listening socket belongs to supervisord, which closes it when the program has
+ended, so between the two halves of a restart nobody would listen. We keep a reference: who connects meanwhile waits
+in the kernel's queue, and the new process answers. A program that stays stopped loses its door, so that nginx can
+refuse at once.
+
+**Nothing limps.** When a program without which nothing is served is given up (FATAL), supervisord stops the others and
+exits with 1, so that whoever runs us, a container's runtime or systemd, learns of it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from pathlib import Path
+from typing import Any
+
+from supervisor.states import STOPPED_STATES, SupervisorStates
+
+from supervisor import events
+
+EXIT_CODE = 1
+
+
+def extend(supervisord: Any, *, needed: str, given_up: str) -> object:
+    """Begin; supervisor calls this for an "rpcinterface" and wants an object with its remote calls. There are none.
+
+    Args:
+        supervisord: the one we are in.
+        needed: names of the programs without which nothing is served, comma-separated.
+        given_up: path of the file that gets the name of the one that was given up.
+    """
+    return _Supervision(supervisord, frozenset(name.strip() for name in needed.split(",")), Path(given_up))
+
+
+class _Supervision:
+    """Callbacks of supervisor's own events; all run in its one thread."""
+
+    def __init__(self, supervisord: Any, needed: frozenset[str], given_up: Path) -> None:
+        self._supervisord = supervisord
+        self._needed = needed
+        self._given_up = given_up
+        self._doors: dict[str, Any] = {}
+        """Group -> supervisor's reference to its listening socket, which is closed with the last one."""
+        self._stopped_before: frozenset[str] = frozenset()
+        events.subscribe(events.ProcessStateStartingEvent, self._hold)
+        events.subscribe(events.Tick5Event, self._let_go_of_the_stopped)
+        events.subscribe(events.SupervisorStoppingEvent, lambda _: self._doors.clear())
+        events.subscribe(events.ProcessStateFatalEvent, self._end)
+
+    def _hold(self, event: Any) -> None:
+        group = event.process.group
+        if hasattr(group, "socket_manager") and group.config.name not in self._doors:
+            self._doors[group.config.name] = group.socket_manager.get_socket()
+
+    def _let_go_of_the_stopped(self, _event: Any) -> None:
+        """Stopped at two ticks in a row: that is no restart."""
+        stopped = frozenset(
+            name
+            for name, group in self._supervisord.process_groups.items()
+            if all(process.get_state() in STOPPED_STATES for process in group.processes.values())
+        )
+        for name in stopped & self._stopped_before:
+            self._doors.pop(name, None)
+        self._stopped_before = stopped
+
+    def _end(self, event: Any) -> None:
+        name = event.process.config.name
+        if name not in self._needed:
+            return
+        self._doors.clear()  # who waits there is told
+        self._supervisord.options.logger.critical("%(name)s was given up: everything is stopped", name=name)
+        self._given_up.write_text(name)
+        self._supervisord.options.mood = SupervisorStates.SHUTDOWN
+        # Supervisor has no way to choose its exit code; by then all has been stopped in order.
+        atexit.register(os._exit, EXIT_CODE)
