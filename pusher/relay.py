@@ -154,6 +154,7 @@ class Relay:
             "ended": self.runs.memory(),
             "points": list(self.figures.points),
             "totals": dict(self.figures.totals),
+            "workers": self.workers.states(),  # for `reranking status`; the next life hears of them from themselves
         }
 
     def recall(self, memory: dict[str, Any]) -> None:

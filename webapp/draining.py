@@ -32,7 +32,7 @@ def drain(settings: Settings, *, notice_s: float, say: Callable[[str], None]) ->
         SetupError: no stack runs there, or it did not end in time.
     """
     lock = settings.run_dir / "serve.lock"
-    stack = _owner(lock)
+    stack = owner(settings)
     workers = _workers(stack)
     for worker in workers:
         with contextlib.suppress(ProcessLookupError):
@@ -49,7 +49,13 @@ def drain(settings: Settings, *, notice_s: float, say: Callable[[str], None]) ->
     say("what was admitted is finished, the stack has ended")
 
 
-def _owner(lock: Path) -> int:
+def owner(settings: Settings) -> int:
+    """Pid of the `reranking serve` that runs with these settings' state directory.
+
+    Raises:
+        SetupError: there is none.
+    """
+    lock = settings.run_dir / "serve.lock"
     if lock.exists() and not _is_free(lock):
         with contextlib.suppress(ValueError):
             return int(lock.read_text())

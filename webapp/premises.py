@@ -86,13 +86,23 @@ def who_may_manage(settings: Settings) -> tuple[str, str]:
     if not settings.ops_group:
         settings.run_dir.chmod(0o700)
         return "0700", str(os.getuid())
-    try:
-        os.chown(settings.run_dir, -1, grp.getgrnam(settings.ops_group).gr_gid)
-    except KeyError:
-        raise SetupError(f"RERANK_OPS_GROUP: there is no group {settings.ops_group} on this system") from None
-    except PermissionError as error:
-        raise SetupError(
-            f"RERANK_OPS_GROUP: we are not in the group {settings.ops_group}; add our user to it"
-        ) from error
+    os.chown(settings.run_dir, -1, group_of(settings))
     settings.run_dir.chmod(0o710)  # to pass through; every other socket in it is for its owner alone
     return "0770", f"{os.getuid()}:{settings.ops_group}"
+
+
+def group_of(settings: Settings) -> int:
+    """Number of the operators' group.
+
+    Raises:
+        SetupError: there is no such group, or we are not in it and may not give it anything.
+    """
+    try:
+        number = grp.getgrnam(settings.ops_group).gr_gid
+    except KeyError:
+        raise SetupError(
+            f"RERANK_OPS_GROUP: there is no group {settings.ops_group} here; groupadd {settings.ops_group}"
+        ) from None
+    if os.geteuid() != 0 and number not in {*os.getgroups(), os.getegid()}:
+        raise SetupError(f"RERANK_OPS_GROUP: we are not in the group {settings.ops_group}; usermod -aG it to our user")
+    return number

@@ -192,9 +192,8 @@ def _announce(settings: Settings) -> None:
     with _ask(settings, "/info", timeout_s=5) as reply:
         info = json.load(reply)
     stands_in = f" in place of {info['substitute_for']}, which can't be fetched" if info["substitute_for"] else ""
-    print(
-        f"Ready: {_url(settings)} serves {info['model']} ({info['engine']} {info['precision']}){stands_in}", flush=True
-    )
+    model = f"{info['model']} ({info['engine']} {info['precision']}){stands_in}"
+    print(f"Ready: {local_url(settings)} serves {model}", flush=True)
 
 
 def _ask(settings: Settings, path: str, body: bytes | None = None, *, timeout_s: float) -> Any:
@@ -202,12 +201,13 @@ def _ask(settings: Settings, path: str, body: bytes | None = None, *, timeout_s:
     keys = settings.api_key_list
     headers = {"X-Api-Key": keys[0]} if keys else {}
     return urllib.request.urlopen(
-        urllib.request.Request(f"{_url(settings)}{path}", body, headers),
+        urllib.request.Request(f"{local_url(settings)}{path}", body, headers),
         timeout=timeout_s,
     )
 
 
-def _url(settings: Settings) -> str:
+def local_url(settings: Settings) -> str:
+    """Where nginx is reached from this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 

@@ -1,0 +1,42 @@
+"""`reranking doctor`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import click
+
+from webapp.cli.settings_flags import SettingsCommand, load
+
+SOMETHING_BAD = 5
+
+MARKS = {"good": ("ok", "green"), "poor": ("poor", "yellow"), "bad": ("BAD", "red")}
+
+
+@click.command(cls=SettingsCommand)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def command(*, as_json: bool) -> None:
+    """Look for what is wrong here, and say the remedy.
+
+    Model files against their sha256, directories and their permissions, disk, memory, processor, limits, port, nginx,
+    Redis. Exit codes: 0 nothing is bad, 5 something has to be mended before it serves.
+
+    Examples:
+      reranking doctor
+      reranking doctor --config candidate.yaml
+    """
+    from webapp.doctor import examine  # noqa: PLC0415
+
+    findings = []
+    for finding in examine(load()):
+        findings.append(finding)
+        if not as_json:
+            mark, colour = MARKS[finding.verdict]
+            click.echo(f"{click.style(f'{mark:4}', fg=colour)}  {finding.about:15}  {finding.seen}")
+            if finding.remedy:
+                click.echo(f"{'':6}{'':15}  -> {finding.remedy}")
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+    if any(finding.verdict == "bad" for finding in findings):
+        click.get_current_context().exit(SOMETHING_BAD)

@@ -1,0 +1,138 @@
+"""`reranking rerank`."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+import click
+
+from webapp.cli.documents import read_documents
+from webapp.cli.settings_flags import SettingsCommand, load
+
+
+@click.command(cls=SettingsCommand)
+@click.argument("query")
+@click.argument("file", type=click.File("rb"), default="-")
+@click.option("--top-k", type=click.IntRange(0), default=10, show_default=True, help="How many to show; 0: all.")
+@click.option("--raw-scores", is_flag=True, help="The model's logits instead of 0..1.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+    help="Of output.",
+)
+@click.option("--local", is_flag=True, help="In this process, with the prepared model; no service is needed.")
+@click.option("--url", envvar="RERANK_URL", help="The service; default: RERANK_URL, else the settings' host and port.")
+@click.option("--timeout-s", type=float, default=300, show_default=True, help="Longest time to wait for the service.")
+def command(
+    *, query: str, file: IO[bytes], top_k: int, raw_scores: bool, form: str, local: bool, url: str, timeout_s: float
+) -> None:
+    """Order the documents in FILE (standard input) by their relevance to QUERY.
+
+    One document a line; or .json, .jsonl, .csv with a field "content", "text" or "document". RERANK_KEY, else the
+    first of RERANK_API_KEYS, is the key.
+
+    Examples:
+      reranking rerank "how do bees find home" notes.txt
+      grep -h . *.md | reranking rerank "restart without loss" --top-k 3
+      reranking rerank "bees" corpus.jsonl --local --format csv > ranked.csv
+      RERANK_KEY=k reranking rerank "bees" notes.txt --url https://rerank.example
+    """
+    documents = read_documents(file.name if file is not sys.stdin.buffer else "-", file.read())
+    body = {"query": query, "documents": [{"content": each} for each in documents], "top_k": top_k}
+    body["raw_scores"] = raw_scores
+    with _progress(len(documents)) as tell:
+        reply = _locally(body, documents, tell) if local else _remotely(url, body, timeout_s, tell)
+    {"table": _as_table, "json": _as_json, "csv": _as_csv}[form](reply)
+
+
+def _remotely(url: str, body: dict[str, Any], timeout_s: float, tell: Callable[[int], None]) -> Any:
+    from webapp.cli.remote import rerank  # noqa: PLC0415
+
+    key = os.environ.get("RERANK_KEY", "")
+    if not url or not key:
+        settings = load()
+        from webapp.stack import local_url  # noqa: PLC0415
+
+        # Our own keys are for our own service: another one is not told of them.
+        key = key or ("" if url else next(iter(settings.api_key_list), ""))
+        url = url or local_url(settings)
+    return rerank(url, key, body, timeout_s=timeout_s, tell=tell)
+
+
+def _locally(body: dict[str, Any], documents: list[str], tell: Callable[[int], None]) -> Any:
+    from webapp.errors import RerankError  # noqa: PLC0415
+    from webapp.local import local_reranker  # noqa: PLC0415
+    from webapp.types import RerankRequest  # noqa: PLC0415
+
+    request = RerankRequest(
+        query=body["query"],
+        documents=documents,
+        originals=documents,
+        top_n=body["top_k"] or None,
+        raw_scores=body["raw_scores"],
+    )
+    try:
+        with local_reranker(load()) as reranker:
+            result = reranker.rerank(request, tell)
+    except RerankError as error:
+        raise click.ClickException(error.message) from None
+    results = [
+        {"index": index, "score": score, "content": documents[index], **({"truncated": True} if cut else {})}
+        for index, score, cut in zip(result.order, result.scores, result.truncated, strict=True)
+    ]
+    return {
+        "query": body["query"],
+        "results": results,
+        "latency_ms": round(result.latency_ms, 3),
+        "model": result.model,
+    }
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal; what is told may come from another thread."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with click.progressbar(length=total, label="scored", file=sys.stderr, show_pos=True) as bar:
+
+        def tell(scored: int) -> None:
+            bar.update(max(0, min(scored, total) - bar.pos))
+
+        yield tell
+        tell(total)
+
+
+def _as_table(reply: Any) -> None:
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    for place, each in enumerate(reply["results"], 1):
+        text = " ".join(each["content"].split())
+        line = f"{place:3}  {each['score']:8.4f}  [{each['index']}]  {text}"
+        click.echo(line if len(line) <= width else line[: width - 1] + "…")
+    cut = sum(each.get("truncated", False) for each in reply["results"])
+    notes = f"{reply['model']}, {reply['latency_ms']:,.0f} ms" + (f", {cut} cut to the model's length" if cut else "")
+    click.echo(click.style(notes, dim=True), err=True)
+
+
+def _as_json(reply: Any) -> None:
+    click.echo(json.dumps(reply, ensure_ascii=False, indent=2))
+
+
+def _as_csv(reply: Any) -> None:
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow(["rank", "index", "score", "content"])
+    for place, each in enumerate(reply["results"], 1):
+        rows.writerow([place, each["index"], each["score"], each["content"]])
+    click.echo(text.getvalue(), nl=False)

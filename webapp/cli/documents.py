@@ -1,0 +1,95 @@
+"""Documents from a file or standard input: lines, JSON, JSON lines or CSV, told by the name or by the first character."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import PurePath
+from typing import Any
+
+import click
+
+TEXT_FIELDS = ("content", "text", "document", "body")
+"""Where an object, or a table, has a document's text; the first that is there."""
+
+
+def read_documents(name: str, content: bytes) -> list[str]:
+    """The texts.
+
+    Args:
+        name: of the file; its ending counts.
+        content: of the file.
+
+    Raises:
+        click.ClickException: there is something else in it; the message says where.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise click.ClickException(f"{name} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+    read = _BY_ENDING.get(PurePath(name).suffix.lower()) or _guess(text)
+    documents = read(name, text)
+    if not documents:
+        raise click.ClickException(f"{name} holds no documents")
+    return documents
+
+
+def _guess(text: str) -> Callable[[str, str], list[str]]:
+    start = text.lstrip()[:1]
+    return _json if start == "[" else _json_lines if start == "{" else _lines
+
+
+def _lines(_name: str, text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _json(name: str, text: str) -> list[str]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise click.ClickException(f"{name} is not valid JSON: {error}") from None
+    if isinstance(value, dict) and "documents" in value:
+        value = value["documents"]
+    if not isinstance(value, list):
+        raise click.ClickException(f"{name} should hold a JSON list of documents")
+    return [_text(name, f"entry {place}", each) for place, each in enumerate(value, 1)]
+
+
+def _json_lines(name: str, text: str) -> list[str]:
+    documents = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            documents.append(_text(name, f"line {number}", json.loads(line)))
+        except ValueError as error:
+            raise click.ClickException(f"{name}, line {number}, is not valid JSON: {error}") from None
+    return documents
+
+
+def _csv(name: str, text: str) -> list[str]:
+    rows = csv.DictReader(io.StringIO(text))
+    columns = rows.fieldnames or []
+    column = next((each for each in TEXT_FIELDS if each in columns), columns[0] if len(columns) == 1 else None)
+    if column is None:
+        raise click.ClickException(f"{name} has no column named {' or '.join(TEXT_FIELDS)}")
+    return [row[column] or "" for row in rows]
+
+
+def _text(name: str, place: str, value: Any) -> str:
+    if isinstance(value, dict):
+        value = next((value[each] for each in TEXT_FIELDS if each in value), None)
+    if not isinstance(value, str):
+        raise click.ClickException(f"{name}, {place}: neither a text nor an object with {' or '.join(TEXT_FIELDS)}")
+    return value
+
+
+_BY_ENDING: dict[str, Callable[[str, str], list[str]]] = {
+    ".json": _json,
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".csv": _csv,
+    ".txt": _lines,
+}

@@ -1,0 +1,97 @@
+"""The service without a server, in one process: the composition root of `reranking rerank --local`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from webapp import concurrency
+from webapp.engine.artifact import load_engine
+from webapp.engine.pool import EnginePool
+from webapp.scheduling.admission import Admission
+from webapp.scheduling.scheduler import Scheduler
+from webapp.scoring import Scoring
+from webapp.service import NOBODY, RerankService
+from webapp.settings import Settings
+from webapp.telemetry.observer import Caller, Silent
+from webapp.types import RerankRequest, RerankResult
+
+Tell = Callable[[int], None]
+"""Told how many documents are scored."""
+
+
+class LocalReranker:
+    """Reranks in this very process, one request after the other."""
+
+    def __init__(self, service: RerankService, followed: _Followed, timeout_s: float) -> None:
+        self._service = service
+        self._followed = followed
+        self._timeout_s = timeout_s
+
+    def rerank(self, request: RerankRequest, tell: Tell = lambda _: None) -> RerankResult:
+        """Score and order.
+
+        Args:
+            request: what to rank.
+            tell: told of the progress, some times a second.
+
+        Raises:
+            RerankError: see `webapp.errors`.
+        """
+
+        def look() -> bool:
+            tell(self._followed.scored())
+            return False  # the caller is still there
+
+        deadline = time.monotonic() + self._timeout_s
+        return self._service.rerank_all([request], deadline, NOBODY, look)[0]
+
+
+@contextlib.contextmanager
+def local_reranker(settings: Settings) -> Iterator[LocalReranker]:
+    """Engine threads that run while the context is open.
+
+    Raises:
+        SetupError: the model is not prepared, or damaged.
+    """
+    engine = load_engine(settings)
+    threads = settings.engine_threads or len(os.sched_getaffinity(0))
+    scheduler = Scheduler(
+        lock=concurrency.allocate_lock(),
+        budget_tokens=settings.batch_tokens or engine.info.tuning.batch_tokens,
+        threads=threads,
+        longest_pair_tokens=engine.info.max_length_tokens,
+    )
+    pool = EnginePool(engine, scheduler, threads=threads, start_thread=concurrency.start_native_thread)
+    scoring = Scoring(
+        scheduler=scheduler, cache=None, artifact=engine.info.identity, make_waiter=concurrency.NativeWaiter
+    )
+    followed = _Followed()
+    service = RerankService(
+        model=engine.info,
+        scoring=scoring,
+        admission=Admission(max_ongoing_requests=1),
+        max_documents=settings.max_documents,
+        texts=engine.texts,
+        observer=followed,
+    )
+    pool.start()
+    try:
+        yield LocalReranker(service, followed, settings.request_timeout_s)
+    finally:
+        scheduler.close()
+
+
+class _Followed(Silent):
+    """Keeps the request's own count."""
+
+    def __init__(self) -> None:
+        self.scored: Callable[[], int] = lambda: 0
+
+    def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> object:
+        """As the service has begun it."""
+        del caller, requests
+        self.scored = scored
+        return None

@@ -1,0 +1,144 @@
+"""How the stack of these settings is, by supervisor, nginx and the pusher's memory. Needs no key; changes nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from xmlrpc.client import Error, ServerProxy
+
+import msgspec
+from supervisor.xmlrpc import SupervisorTransport
+
+from webapp.engine.artifact import MANIFEST, artifact_dir
+from webapp.settings import Settings
+from webapp.stack import local_url
+
+Health = Literal["serving", "impaired", "down"]
+
+STALE_S = 10.0
+"""The pusher writes its memory once a second; what is older says nothing of now."""
+
+TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One of supervisor's."""
+
+    name: str
+    state: str
+    """RUNNING, STARTING, BACKOFF, STOPPED, FATAL...: supervisor's words."""
+    pid: int
+    uptime_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """All of it, at one moment."""
+
+    url: str
+    ready: str
+    """What /ready says: ready, loading, draining, unavailable; or why nobody answers."""
+    model: dict[str, str]
+    """`model`, `engine`, `precision`; empty where nothing is prepared."""
+    programs: list[Program]
+    workers: list[dict[str, Any]] = field(default_factory=list)
+    """Each one's last pulse; empty where the pusher knows none, or is not asked (RERANK_EVENTS)."""
+    figures: dict[str, Any] = field(default_factory=dict)
+    """The last second: requests/s, documents/s, queue, latencies."""
+    troubles: list[str] = field(default_factory=list)
+
+    @property
+    def health(self) -> Health:
+        """down: requests are not answered with scores. impaired: they are, but something is not as it should be."""
+        if self.ready != "ready":
+            return "down"
+        return "impaired" if self.troubles else "serving"
+
+
+def look(settings: Settings) -> Status:
+    """Ask everybody; who doesn't answer is part of the answer."""
+    programs = _programs(settings)
+    workers, figures = _told_by_pusher(settings)
+    return Status(
+        url=local_url(settings),
+        ready=_ready(settings),
+        model=_model(settings),
+        programs=programs,
+        workers=workers,
+        figures=figures,
+        troubles=_troubles(programs, workers, figures),
+    )
+
+
+def _troubles(programs: list[Program], workers: list[dict[str, Any]], figures: dict[str, Any]) -> list[str]:
+    troubles = [] if programs else ["supervisor doesn't answer"]
+    # STARTING is how supervisor calls the first seconds of a program that runs.
+    troubles += [f"{each.name} is {each.state}" for each in programs if each.state not in {"RUNNING", "STARTING"}]
+    for worker in workers:
+        if worker.get("breaker", "closed") != "closed":
+            troubles.append(f"the breaker of worker {worker['pid']} is {worker['breaker']}")
+        if worker["state"] == "lost":
+            troubles.append(f"worker {worker['pid']} is lost")
+    if figures.get("degraded"):
+        troubles.append("answers are degraded")
+    if figures.get("shed"):
+        troubles.append(f"{figures['shed']} requests were shed in the last seconds")
+    return troubles
+
+
+def _programs(settings: Settings) -> list[Program]:
+    transport = SupervisorTransport("", "", f"unix://{settings.run_dir / 'supervisor.sock'}")
+    try:
+        told: Any = ServerProxy("http://localhost", transport=transport).supervisor.getAllProcessInfo()
+    except (OSError, Error):
+        return []
+    finally:
+        transport.close()
+    return [
+        Program(
+            name=each["name"],
+            state=each["statename"],
+            pid=each["pid"],
+            uptime_s=max(0, each["now"] - each["start"]) if each["pid"] else 0,
+        )
+        for each in told
+    ]
+
+
+def _ready(settings: Settings) -> str:
+    try:
+        with urllib.request.urlopen(f"{local_url(settings)}/ready", timeout=TIMEOUT_S) as reply:
+            return str(json.load(reply)["status"])
+    except urllib.error.HTTPError as error:
+        try:
+            return str(json.load(error).get("status", "unavailable"))
+        except (ValueError, AttributeError):
+            return "unavailable"
+    except (OSError, ValueError, KeyError) as error:
+        return f"no answer ({getattr(error, 'reason', error)})"
+
+
+def _model(settings: Settings) -> dict[str, str]:
+    if settings.engine == "stub":
+        return {"model": "stub", "engine": "stub", "precision": "none"}
+    try:
+        manifest = msgspec.json.decode((artifact_dir(settings) / MANIFEST).read_bytes())
+        return {name: manifest[name] for name in ("model", "engine", "precision")}
+    except (OSError, msgspec.DecodeError, KeyError):
+        return {}
+
+
+def _told_by_pusher(settings: Settings) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    try:
+        memory = json.loads((settings.run_dir / "pusher.json").read_text())
+        if time.time() - memory["at"] > STALE_S:
+            return [], {}
+        points = memory["points"]
+        return memory.get("workers", []), points[-1] if points else {}
+    except (OSError, ValueError, KeyError):
+        return [], {}
