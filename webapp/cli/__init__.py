@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import os
 import pkgutil
 import sys
@@ -49,7 +50,7 @@ class Commands(click.Group):
             return None
         command: click.Command = importlib.import_module(f"{commands.__name__}.{cmd_name}").command
         # click's mark of a paragraph that is not to be filled.
-        command.help = (command.help or "").replace("\n\nExample", "\n\n\b\nExample")
+        command.help = inspect.cleandoc(command.help or "").replace("\n\nExample", "\n\n\b\nExample")
         return command
 
     def resolve_command(

@@ -1,4 +1,4 @@
-"""Documents from a file or standard input: lines, JSON, JSON lines or CSV, told by the name or by the first character."""
+"""Documents from a file or standard input: lines, JSON, JSON lines or CSV, by the name or by the first character."""
 
 from __future__ import annotations
 

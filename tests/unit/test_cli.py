@@ -1,0 +1,211 @@
+"""The `reranking` command, as typed."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from webapp.cli import main
+from webapp.cli.documents import read_documents
+
+ALL = {"build", "completion", "config", "doctor", "drain", "prepare", "rerank", "run", "serve", "status"}
+
+
+@pytest.fixture
+def typed(tmp_path, monkeypatch, capsys):
+    """Run a command in a directory of its own: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RERANK_STATE_DIR", str(tmp_path / "state"))
+    environment = dict(os.environ)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        os.environ.clear()
+        os.environ.update(environment)  # flags are put into it
+        out, err = capsys.readouterr()
+        return ended.value.code, out, err
+
+    return run
+
+
+def test_help_shows_every_command_with_examples_and_exit_codes(typed):
+    code, out, _ = typed("--help")
+    assert code == 0
+    assert {line.split()[0] for line in out.splitlines() if line.startswith("  ")} >= ALL
+    assert "Examples:" in out
+    assert "Exit codes:" in out
+
+
+@pytest.mark.parametrize("command", sorted(ALL))
+def test_the_help_of_every_command_teaches_by_example(typed, command):
+    code, out, _ = typed(command, "--help")
+    assert code == 0
+    assert f"\n    reranking {command}" in out or f'\n    eval "$(reranking {command}' in out, out
+
+
+def test_help_loads_nothing_heavy():
+    """What makes it slow is imports; a time would depend on who else uses the machine."""
+    program = (
+        "import sys\nfrom webapp.cli import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "print(sorted({'pydantic', 'gevent', 'numpy', 'msgspec', 'flask', 'urllib.request'} & set(sys.modules)))"
+    )
+    for arguments in (["--help"], ["serve", "--help"], ["rerank", "--help"]):
+        command = [sys.executable, "-c", program, *arguments]
+        outcome = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert outcome.stdout.splitlines()[-1] == "[]", arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["confg"], 2, "there is no command 'confg'; did you mean config?"),
+        (["config", "--prot", "9"], 2, "No such option '--prot'."),
+        (["config", "--engine", "openvno"], 2, "is not one of"),
+        (["config", "--port", "http"], 1, "--port: Input should be a valid integer"),
+        (["config", "--config", "/nowhere.yaml"], 1, "/nowhere.yaml can't be read"),
+        (["config", "--api-keys", "k"], 2, "No such option"),
+        (["drain"], 1, "no stack runs in"),
+        (["rerank", "q", "/nowhere.txt"], 2, "No such file"),
+        (["rerank", "q", "/dev/null"], 1, "/dev/null holds no documents"),
+    ],
+)
+def test_what_goes_wrong_is_one_line_and_an_exit_code(typed, arguments, code, said):
+    got, out, err = typed(*arguments)
+    assert (got, out) == (code, "")
+    assert len(err.splitlines()) == 1
+    assert err.startswith("reranking: ")
+    assert said in err
+
+
+def test_config_shows_values_and_their_sources(typed):
+    code, out, _ = typed("config", "--json", "--port", "9000", "--no-events")
+    settings = json.loads(out)["settings"]
+    assert code == 0
+    assert settings["port"] == {"value": 9000, "origin": "flag", "place": "--port"}
+    assert settings["events"] == {"value": False, "origin": "flag", "place": "--events"}
+    assert settings["state_dir"]["place"] == "RERANK_STATE_DIR"
+    assert settings["workers"] == {"value": 1, "origin": "default", "place": ""}
+
+
+def test_config_for_people_shows_what_was_changed(typed, monkeypatch):
+    monkeypatch.setenv("RERANK_API_KEYS", "hidden-value")
+    code, out, err = typed("config", "--changed")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["state_dir", "api_keys"]
+    assert "hidden-value" not in out + err
+
+
+def test_build_writes_a_file_for_its_owner_that_config_reads(typed, tmp_path):
+    assert typed("build", "--port", "9000")[0] == 0
+    path = tmp_path / "reranking.yaml"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    settings = json.loads(typed("config", "--json")[1])["settings"]
+    assert settings["port"] == {"value": 9000, "origin": "file", "place": str(path)}
+    code, _, err = typed("build")
+    assert (code, err) == (1, "reranking: reranking.yaml is there; --force replaces it\n")
+    assert typed("build", "--force", "--cache-mb", "0")[0] == 0
+    assert "\nport: 9000\n" in path.read_text()
+    assert "\ncache_mb: 0\n" in path.read_text()
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_completion_is_a_script_for_the_shell(typed, shell):
+    code, out, _ = typed("completion", shell)
+    assert code == 0
+    assert "_RERANKING_COMPLETE" in out
+
+
+def test_completion_knows_commands_flags_and_choices():
+    def offered(*words):
+        environment = {
+            **os.environ,
+            "_RERANKING_COMPLETE": "bash_complete",
+            "COMP_WORDS": " ".join(["reranking", *words]),
+        }
+        environment["COMP_CWORD"] = str(len(words))
+        command = [sys.executable, "-c", "from webapp.cli import main; main()"]
+        outcome = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return {line.partition(",")[2] for line in outcome.stdout.splitlines()}
+
+    assert offered("st") == {"status"}
+    assert "--engine-threads" in offered("serve", "--eng")
+    assert offered("serve", "--precision", "f") == {"fp32"}
+
+
+def test_status_of_a_service_that_is_not_there_is_down(typed):
+    code, out, _ = typed("status", "--port", "1", "--json")
+    seen = json.loads(out)
+    assert (code, seen["health"]) == (4, "down")
+    assert "supervisor doesn't answer" in seen["troubles"]
+
+
+def test_doctor_names_what_is_bad_with_its_remedy(typed):
+    code, out, _ = typed("doctor")
+    assert code == 5
+    assert "is not prepared" in out
+    assert "-> reranking prepare" in out
+    code, out, _ = typed("doctor", "--engine", "stub", "--json", "--ops-group", "no-such-group")
+    bad = {each["about"]: each["remedy"] for each in json.loads(out) if each["verdict"] == "bad"}
+    assert (code, bad) == (5, {"ops group": "groupadd no-such-group"})
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", "one\n\n  two \n"),
+        ("-", "one\ntwo\n"),
+        ("a.json", '["one", {"text": "two"}]'),
+        ("-", '{"content": "one"}\n"two"\n'),
+        ("a.json", '{"query": "q", "documents": ["one", {"content": "two"}]}'),
+        ("a.jsonl", '"one"\n\n{"document": "two"}\n'),
+        ("a.csv", "id,text\n1,one\n2,two\n"),
+        ("a.csv", "whatever\none\ntwo\n"),
+        ("a.txt", "\ufeffone\r\ntwo\r\n"),
+    ],
+)
+def test_documents_are_read_from_the_usual_files(name, content):
+    assert read_documents(name, content.encode()) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.json", b"[1]", "a.json, entry 1: neither a text nor an object"),
+        ("a.json", b"{}", "should hold a JSON list"),
+        ("a.json", b"[", "is not valid JSON"),
+        ("a.jsonl", b'"one"\n{\n', "a.jsonl, line 2, is not valid JSON"),
+        ("a.csv", b"a,b\n1,2\n", "has no column named content"),
+        ("a.bin", b"\xff\xfe", "is not UTF-8 text"),
+        ("a.txt", b"\n \n", "holds no documents"),
+    ],
+)
+def test_a_file_with_something_else_is_refused_with_the_place(name, content, said):
+    from click import ClickException
+
+    with pytest.raises(ClickException, match=said):
+        read_documents(name, content)
+
+
+@pytest.mark.parametrize("form", ["table", "json", "csv"])
+def test_rerank_orders_documents_in_process(typed, tmp_path, form):
+    documents = ["milk", "bees find their way home by the sun", "nothing here"]
+    (tmp_path / "notes.txt").write_text("\n".join(documents))
+    code, out, _ = typed("rerank", "bees", "notes.txt", "--local", "--engine", "stub", "--top-k", "2", "--format", form)
+    assert code == 0
+    if form == "json":
+        found = [(each["index"], each["score"], each["content"]) for each in json.loads(out)["results"]]
+    elif form == "csv":
+        assert out.splitlines()[0] == "rank,index,score,content"
+        rows = [line.split(",") for line in out.splitlines()[1:]]
+        found = [(int(index), float(score), text) for _, index, score, text in rows]
+    else:
+        rows = [line.split(maxsplit=3) for line in out.splitlines()]
+        found = [(int(index.strip("[]")), float(score), text) for _, score, index, text in rows]
+    assert len(found) == 2
+    assert found[0][1] >= found[1][1]
+    assert all(documents[index] == text for index, _, text in found)
