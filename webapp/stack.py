@@ -35,6 +35,9 @@ PUSHER_PATIENCE_S = 5.0
 GIVEN_UP = "given-up"
 """The file in which supervisord leaves the name of a program that it gave up."""
 
+NOTIFY_VARIABLE = "NOTIFY_SOCKET"
+"""Where systemd listens. Not for our programs: gunicorn would say that all is ready when only it is."""
+
 _FIRST_REQUEST = json.dumps({"query": "is it ready", "documents": ["it is", "it is not"]}).encode()
 
 
@@ -61,7 +64,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     supervisord = subprocess.Popen(
         [sys.executable, "-m", "supervisor.supervisord", "-c", str(ROOT / "supervisor" / "supervisord.conf")],
         env={
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name != NOTIFY_VARIABLE},
             # All programs see the same settings, wherever they run; the flags are in the environment already.
             "RERANK_STATE_DIR": str(settings.state_dir),
             FILE_VARIABLE: str(file or ""),
@@ -128,7 +131,7 @@ def _clean(settings: Settings) -> None:
 
 def _tell_systemd(state: str) -> None:
     """sd_notify, where systemd runs us and wants to know."""
-    if address := os.environ.get("NOTIFY_SOCKET"):
+    if address := os.environ.get(NOTIFY_VARIABLE):
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.sendto(state.encode(), address.replace("@", "\0", 1) if address.startswith("@") else address)
 

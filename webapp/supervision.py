@@ -51,6 +51,7 @@ class _Supervision:
 
     def _hold(self, event: Any) -> None:
         group = event.process.group
+        self._stopped_before -= {group.config.name}
         if hasattr(group, "socket_manager") and group.config.name not in self._doors:
             self._doors[group.config.name] = group.socket_manager.get_socket()
 

@@ -1,0 +1,123 @@
+"""What our supervisord does beyond its own, on supervisor's own socket manager and events."""
+
+import atexit
+import socket
+from types import SimpleNamespace
+
+import pytest
+from supervisor.datatypes import UnixStreamSocketConfig
+from supervisor.socket_manager import SocketManager
+from supervisor.states import ProcessStates, SupervisorStates
+
+from supervisor import events
+from webapp.supervision import extend
+
+RUNNING, STOPPED, EXITED = ProcessStates.RUNNING, ProcessStates.STOPPED, ProcessStates.EXITED
+
+
+class Program:
+    """Supervisor's, as far as it is looked at."""
+
+    def __init__(self, name, group):
+        self.config = SimpleNamespace(name=name)
+        self.group = group
+        self.state = RUNNING
+        self.backoff = 0
+
+    def get_state(self):
+        return self.state
+
+
+class Supervisord:
+    """One with a webapp that has a socket, and an nginx that has none."""
+
+    def __init__(self, directory):
+        self.door = directory / "webapp.sock"
+        self.given_up = directory / "given-up"
+        self.said = []
+        logger = SimpleNamespace(critical=lambda message, **fields: self.said.append(message % fields))
+        self.options = SimpleNamespace(mood=SupervisorStates.RUNNING, logger=logger)
+        self.process_groups = {name: SimpleNamespace(config=SimpleNamespace(name=name)) for name in ("webapp", "nginx")}
+        for name, group in self.process_groups.items():
+            group.processes = {name: Program(name, group)}
+        self.webapp = self.process_groups["webapp"].processes["webapp"]
+        self.process_groups["webapp"].socket_manager = SocketManager(UnixStreamSocketConfig(str(self.door)))
+        extend(self, needed="webapp, nginx", given_up=str(self.given_up))
+
+    def start(self):
+        """As an fcgi-program starts: it takes a reference to its socket, then says so."""
+        self.own = self.process_groups["webapp"].socket_manager.get_socket()
+        self.webapp.state = RUNNING
+        events.notify(events.ProcessStateStartingEvent(self.webapp, STOPPED))
+
+    def end(self, state=STOPPED):
+        self.own = None
+        self.webapp.state = state
+
+    def tick(self):
+        events.notify(events.Tick5Event(0, self))
+
+    @property
+    def lets_in(self):
+        with socket.socket(socket.AF_UNIX) as visitor:
+            try:
+                visitor.connect(str(self.door))
+            except OSError:
+                return False
+            return True
+
+
+@pytest.fixture
+def supervisord(tmp_path, monkeypatch):
+    monkeypatch.setattr(atexit, "register", lambda *asked: asked)
+    events.clear()
+    yield Supervisord(tmp_path)
+    events.clear()
+
+
+@pytest.mark.parametrize("state", [STOPPED, EXITED])
+def test_the_door_stays_open_between_the_halves_of_a_restart(supervisord, state):
+    supervisord.start()
+    supervisord.end(state)
+    supervisord.tick()
+    assert supervisord.lets_in
+    supervisord.start()
+    supervisord.tick()
+    supervisord.tick()
+    assert supervisord.lets_in
+
+
+def test_a_program_that_stays_stopped_loses_its_door_and_gets_it_back(supervisord):
+    supervisord.start()
+    supervisord.end()
+    supervisord.tick()
+    supervisord.tick()
+    assert not supervisord.lets_in
+    supervisord.start()
+    supervisord.end()
+    supervisord.tick()
+    assert supervisord.lets_in, "and keeps it in the next restart"
+
+
+def test_the_door_closes_when_supervisord_stops(supervisord):
+    supervisord.start()
+    events.notify(events.SupervisorStoppingEvent())
+    assert supervisord.lets_in, "the program still has it"
+    supervisord.end()
+    assert not supervisord.lets_in
+
+
+def test_a_needed_program_that_is_given_up_ends_everything(supervisord):
+    supervisord.start()
+    supervisord.end(ProcessStates.FATAL)
+    events.notify(events.ProcessStateFatalEvent(supervisord.webapp, STOPPED))
+    assert supervisord.options.mood == SupervisorStates.SHUTDOWN
+    assert supervisord.given_up.read_text() == "webapp"
+    assert supervisord.said == ["webapp was given up: everything is stopped"]
+    assert not supervisord.lets_in, "who waits is told"
+
+
+def test_another_program_may_be_given_up(supervisord):
+    pusher = Program("pusher", SimpleNamespace(config=SimpleNamespace(name="pusher")))
+    events.notify(events.ProcessStateFatalEvent(pusher, STOPPED))
+    assert supervisord.options.mood == SupervisorStates.RUNNING
