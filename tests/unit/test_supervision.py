@@ -34,6 +34,7 @@ class Supervisord:
     def __init__(self, directory):
         self.door = directory / "webapp.sock"
         self.given_up = directory / "given-up"
+        self.own = None
         self.said = []
         logger = SimpleNamespace(critical=lambda message, **fields: self.said.append(message % fields))
         self.options = SimpleNamespace(mood=SupervisorStates.RUNNING, logger=logger)
@@ -71,7 +72,10 @@ class Supervisord:
 def supervisord(tmp_path, monkeypatch):
     monkeypatch.setattr(atexit, "register", lambda *asked: asked)
     events.clear()
-    yield Supervisord(tmp_path)
+    supervisord = Supervisord(tmp_path)
+    yield supervisord
+    events.notify(events.SupervisorStoppingEvent())
+    supervisord.end()
     events.clear()
 
 
