@@ -5,13 +5,24 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import logging.config  # noqa: E402
 import os  # noqa: E402
+import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from webapp import settings as _settings  # noqa: E402
+from webapp.errors import SetupError  # noqa: E402
 from webapp.telemetry.log import log_config as _log_config  # noqa: E402
 
-_chosen = _settings.load_settings()
+# HUP reads this file again, but what the master has assembled stays: so do the settings that it was assembled by. A
+# settings file that is being edited can't harm a service that runs.
+_serving = sys.modules.get("webapp.wsgi")
+try:
+    _chosen = _serving.settings if _serving else _settings.load_settings()
+except SetupError as _error:
+    logging.config.dictConfig(_log_config(level="info", log_format="json", service="webapp"))
+    logging.getLogger("webapp").critical("%s", _error)
+    raise SystemExit(1) from None
 
 wsgi_app = "webapp.wsgi:app"
 worker_class = "webapp.worker.Worker"  # the gevent worker, told when to start its engine and when to drain

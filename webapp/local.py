@@ -13,13 +13,16 @@ from webapp.engine.pool import EnginePool
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.scheduler import Scheduler
 from webapp.scoring import Scoring
-from webapp.service import NOBODY, RerankService
+from webapp.service import RerankService
 from webapp.settings import Settings
 from webapp.telemetry.observer import Caller, Silent
 from webapp.types import RerankRequest, RerankResult
 
 Tell = Callable[[int], None]
 """Told how many documents are scored."""
+
+TELL_S = 0.1
+"""How often."""
 
 
 class LocalReranker:
@@ -40,13 +43,8 @@ class LocalReranker:
         Raises:
             RerankError: see `webapp.errors`.
         """
-
-        def look() -> bool:
-            tell(self._followed.scored())
-            return False  # the caller is still there
-
-        deadline = time.monotonic() + self._timeout_s
-        return self._service.rerank_all([request], deadline, NOBODY, look)[0]
+        self._followed.tell = tell
+        return self._service.rerank(request, time.monotonic() + self._timeout_s)
 
 
 @contextlib.contextmanager
@@ -65,10 +63,13 @@ def local_reranker(settings: Settings) -> Iterator[LocalReranker]:
         longest_pair_tokens=engine.info.max_length_tokens,
     )
     pool = EnginePool(engine, scheduler, threads=threads, start_thread=concurrency.start_native_thread)
-    scoring = Scoring(
-        scheduler=scheduler, cache=None, artifact=engine.info.identity, make_waiter=concurrency.NativeWaiter
-    )
     followed = _Followed()
+    scoring = Scoring(
+        scheduler=scheduler,
+        cache=None,
+        artifact=engine.info.identity,
+        make_waiter=lambda: _TellingWaiter(followed),
+    )
     service = RerankService(
         model=engine.info,
         scoring=scoring,
@@ -85,9 +86,10 @@ def local_reranker(settings: Settings) -> Iterator[LocalReranker]:
 
 
 class _Followed(Silent):
-    """Keeps the request's own count."""
+    """The one request that is at work."""
 
     def __init__(self) -> None:
+        self.tell: Tell = lambda _: None
         self.scored: Callable[[], int] = lambda: 0
 
     def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> object:
@@ -95,3 +97,22 @@ class _Followed(Silent):
         del caller, requests
         self.scored = scored
         return None
+
+
+class _TellingWaiter(concurrency.NativeWaiter):
+    """Tells how far it is while it waits."""
+
+    __slots__ = ("_followed",)
+
+    def __init__(self, followed: _Followed) -> None:
+        super().__init__()
+        self._followed = followed
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until woken; False when `timeout_s` passed first."""
+        give_up = time.monotonic() + timeout_s
+        while not super().wait(max(0.0, min(TELL_S, give_up - time.monotonic()))):
+            self._followed.tell(self._followed.scored())
+            if time.monotonic() >= give_up:
+                return False
+        return True

@@ -229,7 +229,12 @@ class RerankService:
             raise EngineFailedError("the request could not be tokenised") from cause
 
     def _finish(
-        self, request: RerankRequest, begun: _Begun | _Lexical | RerankError, began: float, deadline: float, watch: Watch
+        self,
+        request: RerankRequest,
+        begun: _Begun | _Lexical | RerankError,
+        began: float,
+        deadline: float,
+        watch: Watch,
     ) -> RerankResult | RerankError:
         if isinstance(begun, RerankError):
             return begun

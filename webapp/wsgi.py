@@ -3,5 +3,6 @@
 from webapp.bootstrap import assemble
 from webapp.settings import load_settings
 
-webapp = assemble(load_settings())
+settings = load_settings()
+webapp = assemble(settings)
 app = webapp.app

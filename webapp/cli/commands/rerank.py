@@ -48,7 +48,7 @@ def command(
       reranking rerank "bees" corpus.jsonl --local --format csv > ranked.csv
       RERANK_KEY=k reranking rerank "bees" notes.txt --url https://rerank.example
     """
-    documents = read_documents(file.name if file is not sys.stdin.buffer else "-", file.read())
+    documents = read_documents("standard input" if file is sys.stdin.buffer else file.name, file.read())
     body = {"query": query, "documents": [{"content": each} for each in documents], "top_k": top_k}
     body["raw_scores"] = raw_scores
     with _progress(len(documents)) as tell:
