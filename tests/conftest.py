@@ -24,10 +24,11 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch):
-    """A developer's own RERANK_* variables must not change what tests see."""
+    """A developer's own RERANK_* variables and reranking.yaml must not change what tests see."""
     for name in list(os.environ):
         if name.startswith("RERANK_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("RERANK_CONFIG", "")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -54,6 +54,7 @@ class Stack:
             shutil.copytree(artifacts_from / "models", state_dir / "models")
         self._environment = {
             **os.environ,
+            "RERANK_CONFIG": "",  # a developer's own file must not change what tests see
             "RERANK_PORT": str(self.port),
             "RERANK_STATE_DIR": str(state_dir),
             "RERANK_LOG_LEVEL": "debug",

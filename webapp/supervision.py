@@ -12,6 +12,7 @@ exits with 1, so that whoever runs us, a container's runtime or systemd, learns 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ class _Supervision:
             return
         self._doors.clear()  # who waits there is told
         self._supervisord.options.logger.critical("%(name)s was given up: everything is stopped", name=name)
-        self._given_up.write_text(name)
         self._supervisord.options.mood = SupervisorStates.SHUTDOWN
         # Supervisor has no way to choose its exit code; by then all has been stopped in order.
         atexit.register(os._exit, EXIT_CODE)
+        with contextlib.suppress(OSError):  # a full disk may be why
+            self._given_up.write_text(name)

@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -18,6 +19,7 @@ ALL = {"build", "completion", "config", "doctor", "drain", "prepare", "rerank", 
 def typed(tmp_path, monkeypatch, capsys):
     """Run a command in a directory of its own: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RERANK_CONFIG")
     monkeypatch.setenv("RERANK_STATE_DIR", str(tmp_path / "state"))
     environment = dict(os.environ)
 
@@ -209,3 +211,31 @@ def test_rerank_orders_documents_in_process(typed, tmp_path, form):
     assert len(found) == 2
     assert found[0][1] >= found[1][1]
     assert all(documents[index] == text for index, _, text in found)
+
+
+def test_progress_is_told_while_documents_are_scored_in_process(tmp_path):
+    from webapp.engine.stub_engine import StubSession
+    from webapp.local import local_reranker
+    from webapp.settings import Settings
+    from webapp.types import RerankRequest
+
+    documents, told, go_on = [f"document {number}" for number in range(400)], [], threading.Event()
+
+    class Waiting(StubSession):
+        def score(self, pairs, length):
+            if told or len(pairs) == 1:  # the first score of a session is made before there is anybody to tell
+                return super().score(pairs, length)
+            go_on.wait(10)
+            return super().score(pairs, length)
+
+    def tell(scored):
+        told.append(scored)
+        go_on.set()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("webapp.engine.stub_engine.StubSession", Waiting)
+        with local_reranker(Settings(engine="stub", state_dir=tmp_path)) as reranker:
+            result = reranker.rerank(RerankRequest("q", documents, documents), tell)
+    assert len(result.order) == 400
+    assert told
+    assert all(0 <= scored < 400 for scored in told)

@@ -1,5 +1,6 @@
 """Where settings come from, and what is said of what is no setting."""
 
+import json
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from webapp.sources import gather
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RERANK_CONFIG")
 
 
 def write(text, path="reranking.yaml"):
@@ -145,6 +147,32 @@ def test_the_reference_is_what_the_model_says():
     assert (PROJECT / "docs" / "configuration.md").read_text() == configuration.as_reference(), (
         "run: reranking config --reference > docs/configuration.md"
     )
+
+
+def serving_by(setup, monkeypatch):
+    """gunicorn_config.py in a process of its own, after `setup`."""
+    monkeypatch.setenv("RERANK_WORKERS", "3")
+    program = f"{setup}\nimport runpy; print(runpy.run_path({str(PROJECT / 'gunicorn_config.py')!r})['workers'])"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+
+def test_wrong_settings_are_one_line_in_the_webapps_log(monkeypatch):
+    write("prot: 9000\n")
+    outcome = serving_by("", monkeypatch)
+    assert outcome.returncode == 1
+    line = json.loads(outcome.stderr)
+    assert (line["level"], line["service"]) == ("critical", "webapp")
+    assert "prot is no setting; did you mean port?" in line["message"]
+
+
+def test_a_file_that_is_being_edited_does_not_harm_a_running_webapp(monkeypatch):
+    """HUP reads gunicorn_config.py again, in a master that has assembled the webapp before."""
+    assembled = (
+        "import sys, types, webapp.settings\n"
+        "sys.modules['webapp.wsgi'] = types.SimpleNamespace(settings=webapp.settings.load_settings())\n"
+        "open('reranking.yaml', 'w').write('prot: 9000')"
+    )
+    assert serving_by(assembled, monkeypatch).stdout == "3\n"
 
 
 def test_serving_programs_load_neither_click_nor_the_command_line():
