@@ -61,7 +61,10 @@ def _as_text(seen: Status) -> str:
     if seen.ready != "ready":
         parts.append(click.style(f"  ! /ready: {seen.ready}", fg="red"))
     if seen.programs:
-        rows = [[each.name, each.state, str(each.pid or "-"), _duration(each.uptime_s)] for each in seen.programs]
+        rows = [
+            [each.name, each.state, str(each.pid or "-"), _duration(each.uptime_s) if each.pid else "-"]
+            for each in seen.programs
+        ]
         parts += ["", _table(["program", "state", "pid", "up"], rows)]
     if seen.workers:
         parts += ["", _table(list(_WORKER), [_worker(worker) for worker in seen.workers])]
