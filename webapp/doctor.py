@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from webapp.draining import owner
-from webapp.engine.artifact import Manifest, artifact_dir, read_manifest
+from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.native_engine import library
 from webapp.errors import SetupError
 from webapp.premises import check_port, find_nginx, group_of
@@ -137,11 +137,9 @@ def _processor(settings: Settings) -> Finding:
 
 def _memory(settings: Settings) -> Finding:
     needed = settings.workers * (WORKER_BYTES + settings.cache_mb * 1024**2)
-    manifest = _manifest(settings)
-    if manifest is not None:
-        needed += sum((artifact_dir(settings) / name).stat().st_size for name in manifest.files) * (
-            1 + settings.workers
-        )
+    if settings.engine != "stub" and artifact_dir(settings).is_dir():
+        files = sum(path.stat().st_size for path in artifact_dir(settings).iterdir())
+        needed += files * (1 + settings.workers)
     free = _available_bytes()
     seen = f"{_size(free)} available, about {_size(needed)} needed"
     if free < needed and not _runs(settings):
@@ -203,13 +201,6 @@ _CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "dashboard": _dashboard,
     "redis": _redis,
 }
-
-
-def _manifest(settings: Settings) -> Manifest | None:
-    try:
-        return None if settings.engine == "stub" else read_manifest(artifact_dir(settings))
-    except SetupError:  # the check of the model says so
-        return None
 
 
 def _artifact_there(settings: Settings) -> bool:

@@ -56,11 +56,14 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         make_private(directory)
     held = lock(settings.run_dir / "serve.lock")
     check_port(settings)
-    _prepare(settings)
+    stop = _StopSignals()
+    _prepare(settings, stop)
+    if stop.asked:
+        held.close()
+        return
     (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings))
     _clean(settings)  # what a killed predecessor left; the lock says that nobody uses it
     socket_mode, socket_owner = who_may_manage(settings)
-    stop = _StopSignals()
     supervisord = subprocess.Popen(
         [sys.executable, "-m", "supervisor.supervisord", "-c", str(ROOT / "supervisor" / "supervisord.conf")],
         env={
@@ -101,26 +104,26 @@ def serve(settings: Settings, file: Path | None = None) -> None:
 
 
 class _StopSignals:
-    """INT and TERM ask supervisord to stop; a second one ends it at once. Handlers only pass the signal on."""
+    """INT and TERM ask a process to stop, supervisord in the end; a second one ends its children at once."""
 
     def __init__(self) -> None:
         self.asked = 0
-        self._supervisord: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         signal.signal(signal.SIGINT, self._handle)
         signal.signal(signal.SIGTERM, self._handle)
 
-    def forward_to(self, supervisord: subprocess.Popen[bytes]) -> None:
-        self._supervisord = supervisord
+    def forward_to(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
         if self.asked:  # the signal came before there was anything to stop
-            supervisord.terminate()
+            process.terminate()
 
     def _handle(self, _number: int, _frame: Any) -> None:
         self.asked += 1
-        if self._supervisord is not None and self._supervisord.poll() is None:
+        if self._process is not None and self._process.poll() is None:
             if self.asked == 1:
-                self._supervisord.terminate()
+                self._process.terminate()
             else:
-                _kill_children(self._supervisord.pid)
+                _kill_children(self._process.pid)
 
 
 def _clean(settings: Settings) -> None:
@@ -136,13 +139,14 @@ def _tell_systemd(state: str) -> None:
             notify.sendto(state.encode(), address.replace("@", "\0", 1) if address.startswith("@") else address)
 
 
-def _prepare(settings: Settings) -> None:
+def _prepare(settings: Settings, stop: _StopSignals) -> None:
     """Prepare in a process of its own, which takes torch and its memory with it when it ends."""
     if settings.engine == "stub" or read_manifest(artifact_dir(settings)) is not None:
         return
-    outcome = subprocess.run([sys.executable, "-m", "webapp", "prepare"], check=False)
-    if outcome.returncode:
-        raise SystemExit(outcome.returncode)  # it said why
+    preparing = subprocess.Popen([sys.executable, "-m", "webapp", "prepare"])
+    stop.forward_to(preparing)
+    if preparing.wait() and not stop.asked:
+        raise SystemExit(preparing.returncode)  # it said why
 
 
 def _wait_until_ready(settings: Settings, supervisord: subprocess.Popen[bytes], stop: _StopSignals) -> bool:

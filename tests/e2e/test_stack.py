@@ -36,6 +36,13 @@ def test_a_signal_during_the_start_stops_it_cleanly(own_stack):
 
 
 @pytest.mark.slow
+def test_a_signal_while_the_model_is_prepared_ends_that_too(bert, tmp_path):
+    stack = Stack(tmp_path, model=str(bert))
+    stack.begin()
+    wait_for(stack.family, "it prepares")
+    assert stack.stop() == 0
+
+
 def test_it_starts_again_in_the_same_place_after_being_killed(own_stack):
     own_stack.start().kill()
     with own_stack:

@@ -2,12 +2,14 @@
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
 import threading
 
 import pytest
+from running import PATIENCE_S
 
 from webapp.cli import main
 from webapp.cli.documents import read_documents
@@ -144,6 +146,17 @@ def test_status_of_a_service_that_is_not_there_is_down(typed):
     seen = json.loads(out)
     assert (code, seen["health"]) == (4, "down")
     assert "supervisor doesn't answer" in seen["troubles"]
+
+
+def test_status_looks_again_until_interrupted(tmp_path):
+    command = [sys.executable, "-m", "webapp", "status", "--watch", "--every", "0.2", "--json", "--port", "1"]
+    environment = {**os.environ, "RERANK_STATE_DIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watching:
+        seen = [json.loads(watching.stdout.readline())["health"] for _ in range(2)]
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(PATIENCE_S) == 130
+        assert watching.stderr.read().strip() == b"", "no traceback"
+    assert seen == ["down", "down"]
 
 
 def test_doctor_names_what_is_bad_with_its_remedy(typed):
