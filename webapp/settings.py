@@ -231,6 +231,8 @@ def read_settings(sources: Sources) -> Settings:
                 problems.append(message)
                 continue
             name = str(problem["loc"][0])
+            if problem["type"] == "string_type" and sources.origin(name) == "file":
+                message += "; put quotes around it"
             seen = "" if is_secret(name) else f" (it is {problem['input']!r})"
             problems.append(f"{sources.place(name)}: {message}{seen}")
         raise SetupError("; ".join(problems)) from error

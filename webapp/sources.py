@@ -146,8 +146,8 @@ class _NoDoubles(yaml.SafeLoader):  # type: ignore[misc] # yaml has no types
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - yaml's own
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.value in seen:
+            if str(key.value) in seen:
                 raise yaml.YAMLError(f"{key.value} is there twice, again in line {key.start_mark.line + 1}")
-            seen.add(key.value)
+            seen.add(str(key.value))
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping

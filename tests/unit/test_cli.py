@@ -44,6 +44,12 @@ def test_help_shows_every_command_with_examples_and_exit_codes(typed):
     assert "Exit codes:" in out
 
 
+def test_nothing_typed_shows_the_help_too(typed):
+    code, _, err = typed()
+    assert code == 2
+    assert "Examples:" in err
+
+
 @pytest.mark.parametrize("command", sorted(ALL))
 def test_the_help_of_every_command_teaches_by_example(typed, command):
     code, out, _ = typed(command, "--help")

@@ -67,6 +67,8 @@ def test_a_named_file_that_is_missing_is_one_line(monkeypatch):
         ("port: 1\nport: 2", "port is there twice, again in line 2"),
         ("- port", 'should hold lines of "name: value"'),
         ("port: [", "is not valid YAML"),
+        ("? [port]\n: 1", "is not valid YAML"),
+        ("model: 123", "should be a valid string; put quotes around it"),
         ("port: http", "port in .*reranking.yaml: Input should be a valid integer"),
         ("max_documents: 60000", "RERANK_MAX_QUEUED_PAIRS .* is below RERANK_MAX_DOCUMENTS"),
         ("events: no\nevents_text: yes", "RERANK_EVENTS_TEXT is on but RERANK_EVENTS is off"),

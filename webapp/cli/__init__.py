@@ -73,6 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; what goes wrong is one line on stderr, and the exit code says so."""
     try:
         code: Any = reranking.main(arguments, prog_name="reranking", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        raise SystemExit(error.exit_code) from None
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "reranking"
         _end(f"{error.format_message()} (see {path} --help)", error.exit_code)

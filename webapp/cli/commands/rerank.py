@@ -33,7 +33,13 @@ from webapp.cli.settings_flags import SettingsCommand, load
 )
 @click.option("--local", is_flag=True, help="In this process, with the prepared model; no service is needed.")
 @click.option("--url", envvar="RERANK_URL", help="The service; default: RERANK_URL, else the settings' host and port.")
-@click.option("--timeout-s", type=float, default=300, show_default=True, help="Longest time to wait for the service.")
+@click.option(
+    "--timeout-s",
+    type=click.FloatRange(0.1),
+    default=300,
+    show_default=True,
+    help="Longest time to wait for the service.",
+)
 def command(
     *, query: str, file: IO[bytes], top_k: int, raw_scores: bool, form: str, local: bool, url: str, timeout_s: float
 ) -> None:
