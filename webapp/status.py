@@ -138,7 +138,8 @@ def _told_by_pusher(settings: Settings) -> tuple[list[dict[str, Any]], dict[str,
         memory = json.loads((settings.run_dir / "pusher.json").read_text())
         if time.time() - memory["at"] > STALE_S:
             return [], {}
-        workers = [worker for worker in memory["workers"] if worker["state"] != "down"]
+        # What an event doesn't carry is as usual.
+        workers = [{"breaker": "closed", **worker} for worker in memory["workers"] if worker["state"] != "down"]
         return workers, memory["points"][-1] if memory["points"] else {}
     except (OSError, ValueError, KeyError):
         return [], {}

@@ -14,14 +14,18 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import time
 from pathlib import Path
 from typing import Any
 
-from supervisor.states import STOPPED_STATES, SupervisorStates
+from supervisor.states import SupervisorStates
 
 from supervisor import events
 
 EXIT_CODE = 1
+
+RESTART_S = 2.0
+"""A program that has been stopped for longer isn't being restarted. We look at supervisor's ticks, every five seconds."""
 
 
 def extend(supervisord: Any, *, needed: str, given_up: str) -> object:
@@ -44,28 +48,29 @@ class _Supervision:
         self._given_up = given_up
         self._doors: dict[str, Any] = {}
         """Group -> supervisor's reference to its listening socket, which is closed with the last one."""
-        self._stopped_before: frozenset[str] = frozenset()
+        self._stopped_at: dict[str, float] = {}
+        """Group -> monotonic time."""
         events.subscribe(events.ProcessStateStartingEvent, self._hold)
-        events.subscribe(events.Tick5Event, self._let_go_of_the_stopped)
+        events.subscribe(events.ProcessStateStoppedEvent, self._note_the_end)
+        events.subscribe(events.ProcessStateExitedEvent, self._note_the_end)
+        events.subscribe(events.Tick5Event, self._let_go)
         events.subscribe(events.SupervisorStoppingEvent, lambda _: self._doors.clear())
         events.subscribe(events.ProcessStateFatalEvent, self._end)
 
     def _hold(self, event: Any) -> None:
         group = event.process.group
-        self._stopped_before -= {group.config.name}
+        self._stopped_at.pop(group.config.name, None)
         if hasattr(group, "socket_manager") and group.config.name not in self._doors:
             self._doors[group.config.name] = group.socket_manager.get_socket()
 
-    def _let_go_of_the_stopped(self, _event: Any) -> None:
-        """Stopped at two ticks in a row: that is no restart."""
-        stopped = frozenset(
-            name
-            for name, group in self._supervisord.process_groups.items()
-            if all(process.get_state() in STOPPED_STATES for process in group.processes.values())
-        )
-        for name in stopped & self._stopped_before:
-            self._doors.pop(name, None)
-        self._stopped_before = stopped
+    def _note_the_end(self, event: Any) -> None:
+        self._stopped_at[event.process.group.config.name] = time.monotonic()
+
+    def _let_go(self, _event: Any) -> None:
+        for name, at in list(self._stopped_at.items()):
+            if time.monotonic() - at >= RESTART_S:
+                del self._stopped_at[name]
+                self._doors.pop(name, None)
 
     def _end(self, event: Any) -> None:
         name = event.process.config.name

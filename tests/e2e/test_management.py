@@ -62,7 +62,7 @@ def test_supervisorctl_restart_loses_no_request(stack):
 def test_status_tells_of_programs_workers_and_the_model(stack):
     def heard():
         memory = json.loads((stack.state_dir / "run" / "pusher.json").read_text())
-        return any(worker["state"] == "ready" and "breaker" in worker for worker in memory["workers"])
+        return any(worker["state"] == "ready" and "rss_bytes" in worker for worker in memory["workers"])
 
     wait_for(heard, "the pusher has heard a pulse")
     outcome = typed(stack, "status", "--json")
@@ -71,7 +71,7 @@ def test_status_tells_of_programs_workers_and_the_model(stack):
     assert seen["health"] == "serving"
     assert {program["name"] for program in seen["programs"]} == {"webapp", "pusher", "nginx"}
     assert seen["model"] == {"model": "bert", "engine": "openvino", "precision": "fp32"}
-    assert seen["workers"][0]["breaker"] == "closed"
+    assert [(worker["state"], worker["breaker"]) for worker in seen["workers"]] == [("ready", "closed")]
     assert "requests_per_s" in seen["figures"]
     table = typed(stack, "status").stdout
     assert table.startswith(f"serving  {stack.url}  bert (openvino fp32)")

@@ -2,6 +2,7 @@
 
 import atexit
 import socket
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,7 @@ from supervisor.states import ProcessStates, SupervisorStates
 from supervisor import events
 from webapp.supervision import extend
 
-RUNNING, STOPPED, EXITED = ProcessStates.RUNNING, ProcessStates.STOPPED, ProcessStates.EXITED
+RUNNING, STOPPED = ProcessStates.RUNNING, ProcessStates.STOPPED
 
 
 class Program:
@@ -21,11 +22,7 @@ class Program:
     def __init__(self, name, group):
         self.config = SimpleNamespace(name=name)
         self.group = group
-        self.state = RUNNING
         self.backoff = 0
-
-    def get_state(self):
-        return self.state
 
 
 class Supervisord:
@@ -48,15 +45,19 @@ class Supervisord:
     def start(self):
         """As an fcgi-program starts: it takes a reference to its socket, then says so."""
         self.own = self.process_groups["webapp"].socket_manager.get_socket()
-        self.webapp.state = RUNNING
         events.notify(events.ProcessStateStartingEvent(self.webapp, STOPPED))
 
-    def end(self, state=STOPPED):
+    def end(self, how=events.ProcessStateStoppedEvent):
+        """As a program ends: the event comes before its reference is dropped."""
+        self.webapp.pid = 1
+        events.notify(how(self.webapp, RUNNING))
         self.own = None
-        self.webapp.state = state
 
-    def tick(self):
-        events.notify(events.Tick5Event(0, self))
+    def tick(self, later_s=0.0):
+        now = time.monotonic()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("webapp.supervision.time", SimpleNamespace(monotonic=lambda: now + later_s))
+            events.notify(events.Tick5Event(0, self))
 
     @property
     def lets_in(self):
@@ -79,23 +80,21 @@ def supervisord(tmp_path, monkeypatch):
     events.clear()
 
 
-@pytest.mark.parametrize("state", [STOPPED, EXITED])
-def test_the_door_stays_open_between_the_halves_of_a_restart(supervisord, state):
+@pytest.mark.parametrize("how", [events.ProcessStateStoppedEvent, events.ProcessStateExitedEvent])
+def test_the_door_stays_open_between_the_halves_of_a_restart(supervisord, how):
     supervisord.start()
-    supervisord.end(state)
+    supervisord.end(how)
     supervisord.tick()
     assert supervisord.lets_in
     supervisord.start()
-    supervisord.tick()
-    supervisord.tick()
+    supervisord.tick(later_s=60)
     assert supervisord.lets_in
 
 
 def test_a_program_that_stays_stopped_loses_its_door_and_gets_it_back(supervisord):
     supervisord.start()
     supervisord.end()
-    supervisord.tick()
-    supervisord.tick()
+    supervisord.tick(later_s=5)
     assert not supervisord.lets_in
     supervisord.start()
     supervisord.end()
@@ -113,7 +112,7 @@ def test_the_door_closes_when_supervisord_stops(supervisord):
 
 def test_a_needed_program_that_is_given_up_ends_everything(supervisord):
     supervisord.start()
-    supervisord.end(ProcessStates.FATAL)
+    supervisord.end()
     events.notify(events.ProcessStateFatalEvent(supervisord.webapp, STOPPED))
     assert supervisord.options.mood == SupervisorStates.SHUTDOWN
     assert supervisord.given_up.read_text() == "webapp"
