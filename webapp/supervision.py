@@ -25,7 +25,7 @@ from supervisor import events
 EXIT_CODE = 1
 
 RESTART_S = 2.0
-"""A program that has been stopped for longer isn't being restarted. We look at supervisor's ticks, every five seconds."""
+"""A program that has been stopped for longer isn't being restarted. We look at supervisor's ticks, every five s."""
 
 
 def extend(supervisord: Any, *, needed: str, given_up: str) -> object:
