@@ -28,7 +28,7 @@ SOON_S = 0.05
 """Most requests are done by then; to watch over their callers too would be wasted."""
 
 Watch = Callable[[], AbstractContextManager[object]]
-"""Watches over the caller: what is entered raises CancelledError, in whoever waits inside it, when the caller hangs up."""
+"""Watches over the caller: what is entered raises CancelledError, in whoever waits in it, when the caller hangs up."""
 
 
 @dataclass(slots=True, eq=False)

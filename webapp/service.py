@@ -229,18 +229,13 @@ class RerankService:
             raise EngineFailedError("the request could not be tokenised") from cause
 
     def _finish(
-        self,
-        request: RerankRequest,
-        begun: _Begun | _Lexical | RerankError,
-        began: float,
-        deadline: float,
-        watch: Watch,
+        self, request: RerankRequest, each: _Begun | _Lexical | RerankError, began: float, deadline: float, watch: Watch
     ) -> RerankResult | RerankError:
-        if isinstance(begun, RerankError):
-            return begun
-        if isinstance(begun, _Lexical):
-            return lexical_result(request, begun.scores, (self._clock() - began) * 1000)
-        scored = self.scoring.finish(begun.pending, deadline, watch)
+        if isinstance(each, RerankError):
+            return each
+        if isinstance(each, _Lexical):
+            return lexical_result(request, each.scores, (self._clock() - began) * 1000)
+        scored = self.scoring.finish(each.pending, deadline, watch)
         self._guard.note(scored)
         if isinstance(scored, RerankError):
             return scored
@@ -249,8 +244,8 @@ class RerankService:
             figures = {"scored": total, "total": total}
             return DeadlineExceededError(f"all {total} documents were scored, too late", figures=figures)
         spans: list[tuple[int, int] | None] = []
-        if begun.fitted:
-            scored, spans = collapse(scored, begun.fitted)
+        if each.fitted:
+            scored, spans = collapse(scored, each.fitted)
         elif request.fitting and request.fitting.strict and scored.truncated.any():
             error: InvalidRequestError = self.elsewhere(
                 lambda: too_long(request, scored, self.texts, max_length_tokens=self.model.max_length_tokens)
