@@ -10,9 +10,9 @@ import os  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+from logs import configure as _logs  # noqa: E402
 from webapp import settings as _settings  # noqa: E402
 from webapp.errors import SetupError  # noqa: E402
-from webapp.telemetry.log import log_config as _log_config  # noqa: E402
 
 # HUP reads this file again, but what the master has assembled stays: so do the settings that it was assembled by. A
 # settings file that is being edited can't harm a service that runs.
@@ -20,7 +20,7 @@ _serving = sys.modules.get("webapp.wsgi")
 try:
     _chosen = _serving.settings if _serving else _settings.load_settings()
 except SetupError as _error:
-    logging.config.dictConfig(_log_config(level="info", log_format="json", service="webapp"))
+    logging.config.dictConfig(_logs.log_config(level="info", log_format="json", service="webapp"))
     logging.getLogger("webapp").critical("%s", _error)
     raise SystemExit(1) from None
 
@@ -58,6 +58,9 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 control_socket_disable = True
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # engine threads are the parallelism
-logconfig_dict = _log_config(level=_chosen.log_level, log_format=_chosen.log_format, service="webapp")
+logconfig_dict = _logs.log_config(
+    level=_chosen.log_level, log_format=_chosen.log_format, service="webapp", colour=_chosen.colour
+)
+_logs.catch_the_rest(log_format=_chosen.log_format, service="webapp", colour=_chosen.colour)
 logger_class = "webapp.worker.Log"
 proc_name = "reranking"

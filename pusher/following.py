@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 from flask import Blueprint, Response, request
 
@@ -10,6 +11,10 @@ from pusher.access import Access, Viewer
 from pusher.events import keys_in
 from pusher.relay import Relay
 from pusher.streams import Streams, TooManyStreamsError
+
+log = logging.getLogger(__name__)
+
+MOST_ID_CHARS = 128
 
 
 def blueprint(relay: Relay, access: Access, streams: Streams) -> Blueprint:
@@ -29,6 +34,7 @@ def blueprint(relay: Relay, access: Access, streams: Streams) -> Blueprint:
             events = streams.follow(request_id, who, relay.runs.find(request_id))
         except TooManyStreamsError:
             return _refuse(503, "overloaded", "too many followers")
+        log.info("followed", extra={"request_id": request_id[:MOST_ID_CHARS]})
         response = Response(events, content_type="text/event-stream; charset=utf-8")
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Accel-Buffering"] = "no"  # another nginx in front must pass every event on at once

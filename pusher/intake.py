@@ -72,4 +72,4 @@ class Intake:
         now = time.monotonic()
         if now - self._complained >= COMPLAIN_EVERY_S or not self._complained:
             self._complained = now
-            log.warning("skipped a %s frame: %s", why, error)
+            log.warning("skipped a frame", extra={"why": why, "error": type(error).__name__})

@@ -19,8 +19,9 @@ from flask_socketio import SocketIO
 from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
-from pusher import following, memory, pages
+from pusher import access_lines, following, memory, pages
 from pusher.access import Access
+from pusher.events import Expired, Finished, Frame, Shed
 from pusher.intake import Intake
 from pusher.relay import TICK_S
 from pusher.settings import Settings, listed
@@ -48,6 +49,7 @@ class Pusher:
         access = Access(api_keys=listed(settings.api_keys), operator_keys=listed(settings.operator_keys))
         self.streams = Streams()
         app = Flask("pusher", static_folder=None)
+        access_lines.install(app)
         app.register_blueprint(pages.blueprint())
         app.register_blueprint(following.blueprint(self.relay, access, self.streams))
         socketio = SocketIO(
@@ -65,14 +67,15 @@ class Pusher:
         self._app = WebSocketMends(app)
         self._intake = Intake(
             settings.intake_address,
-            take=self.relay.take,
+            take=self._take,
             count=lambda why: self.relay.seen.update([why]),
         )
 
     def run(self) -> None:
         """Serve until `stop`."""
         listener = _listen(self._settings.socket)
-        server = WSGIServer(listener, self._app, log=None, error_log=log)
+        # Its own words would quote what it was sent.
+        server = WSGIServer(listener, self._app, log=None, error_log=None)
         server.start()
         loops = [
             gevent.spawn(self._for_ever, self._intake.run, 1.0),
@@ -90,6 +93,13 @@ class Pusher:
     def stop(self) -> None:
         """Ask `run` to end; a signal handler may call it."""
         self._asked_to_stop.set()
+
+    def _take(self, frame: Frame, now: float) -> None:
+        self.relay.take(frame, now)
+        if log.isEnabledFor(logging.DEBUG):
+            for event in frame.events:
+                if isinstance(event, (Finished, Expired, Shed)):
+                    log.debug("heard", extra={"request_id": event.id, "event_type": type(event).__name__.lower()})
 
     def _tick(self) -> None:
         updates, delta = self.relay.tick(time.time())

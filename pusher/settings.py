@@ -38,7 +38,9 @@ class Settings(BaseSettings):
         default="",
         description="Origins whose pages may connect, comma-separated; empty: the same origin only.",
     )
+    colour: str = Field(default="", description="Release slot, told in every log line.")
     log_level: str = Field(default="info", description="Least level that is logged.")
+    log_format: str = Field(default="auto", description="json, human, or auto: human on a terminal.")
 
     @classmethod
     def settings_customise_sources(

@@ -106,6 +106,7 @@ class Sockets:
             followed.add(request_id)
             self._rooms[request_id] = self._rooms.get(request_id, 0) + 1
             join_room(room_for(request_id, viewer))
+            log.info("followed", extra={"request_id": request_id})
         states = [state for owner, state in self._relay.runs.find(request_id) if viewer.may_see(owner)]
         return {"ok": True, "state": states[-1] if states else None}
 

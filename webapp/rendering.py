@@ -38,6 +38,9 @@ REFUSALS: tuple[tuple[int, type[RerankError], str], ...] = (
 )
 """What nginx refuses by itself. It knows no dialect: these are errors of the documents family, see `webapp.api`."""
 
+NGINX_LEVELS = {"debug": "notice", "info": "notice", "warning": "warn", "error": "error"}
+"""Our levels as nginx has them."""
+
 
 def _body(status: int, error: type[RerankError], message: str) -> str:
     """As `webapp.api.dialects.union` has it; nginx fills in the request's id."""
@@ -84,5 +87,8 @@ def nginx_conf(settings: Settings) -> str:
         max_body_mb=settings.max_body_mb,
         read_s=settings.request_timeout_s + PROXY_GRACE_S,
         shutdown_s=settings.request_timeout_s + SHUTDOWN_GRACE_S,
+        colour=settings.colour,
+        error_level=NGINX_LEVELS[settings.log_level],
+        access_lines=settings.log_level in {"debug", "info"},
         refusals=[(status, _body(status, error, message)) for status, error, message in REFUSALS],
     )

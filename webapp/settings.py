@@ -119,6 +119,9 @@ class Settings(BaseSettings):
     events_text: bool = Field(default=False, description="Let events carry queries, to be read on dashboards.")
     colour: str = Field(default="", pattern="^[a-z0-9-]{0,20}$", description="Release slot, shown beside its workers.")
 
+    log_to: Literal["files", "stdout"] = Field(
+        default="files", description="files in the state directory, or stdout alone, as for a container."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level that is logged."
     )

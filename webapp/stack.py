@@ -21,6 +21,7 @@ from typing import Any
 
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.errors import SetupError
+from webapp.outlet import Outlet
 from webapp.premises import check_port, find_nginx, lock, make_private, who_may_manage
 from webapp.rendering import ROOT, nginx_conf
 from webapp.settings import STOP_GRACE_S, Settings
@@ -52,12 +53,13 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         SetupError: it can't start, or a program gave up.
     """
     nginx = find_nginx()
+    outlet = Outlet(settings)
     for directory in (settings.run_dir, settings.run_dir / "nginx", settings.log_dir, settings.models_dir):
         make_private(directory)
     held = lock(settings.run_dir / "serve.lock")
     check_port(settings)
     stop = _StopSignals()
-    _prepare(settings, stop)
+    _prepare(settings, outlet, stop)
     if stop.asked:
         held.close()
         return
@@ -65,12 +67,13 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     _clean(settings)  # what a killed predecessor left; the lock says that nobody uses it
     socket_mode, socket_owner = who_may_manage(settings)
     supervisord = subprocess.Popen(
-        [sys.executable, "-m", "supervisor.supervisord", "-c", str(ROOT / "supervisor" / "supervisord.conf")],
+        [*outlet.keeper(), "-c", str(ROOT / "supervisor" / "supervisord.conf")],
         env={
             **{name: value for name, value in os.environ.items() if name != NOTIFY_VARIABLE},
             # All programs see the same settings, wherever they run; the flags are in the environment already.
             "RERANK_STATE_DIR": str(settings.state_dir),
             FILE_VARIABLE: str(file or ""),
+            "RERANK_LOG_FORMAT": "json",  # supervisord brings all lines into the form that was chosen
             "STACK_ROOT": str(ROOT),
             "STACK_PYTHON": sys.executable,
             "STACK_NGINX": nginx,
@@ -79,16 +82,16 @@ def serve(settings: Settings, file: Path | None = None) -> None:
             "STACK_SOCKET_OWNER": socket_owner,
             "STACK_STOP_WAIT_S": str(settings.request_timeout_s + STOP_GRACE_S),
         },
-        stdout=subprocess.DEVNULL,  # its log file has the same lines
+        stdout=outlet.stdout,
         start_new_session=True,  # Ctrl-C comes to us alone, and we stop things in order
     )
     stop.forward_to(supervisord)
     ready = False
     try:
-        ready = _wait_until_ready(settings, supervisord, stop)
+        ready = _wait_until_ready(settings, outlet, supervisord, stop)
         if ready:
             _wait_for_pusher(settings, stop)
-            _announce(settings)
+            _announce(settings, outlet)
             _tell_systemd("READY=1")
         code = _wait_for_end(settings, supervisord, stop)
     finally:
@@ -98,9 +101,9 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         held.close()
     if given_up:
         outcome = "was given up" if ready else "does not start"
-        raise SetupError(f"{given_up} {outcome}; see {settings.log_dir / (given_up + '.log')}")
+        raise SetupError(f"{given_up} {outcome}; see {outlet.where(given_up)}")
     if not stop.asked:
-        raise SetupError(f"supervisord ended by itself with {code}; see {settings.log_dir / 'supervisord.log'}")
+        raise SetupError(f"supervisord ended by itself with {code}; see {outlet.where('supervisord')}")
 
 
 class _StopSignals:
@@ -139,17 +142,20 @@ def _tell_systemd(state: str) -> None:
             notify.sendto(state.encode(), address.replace("@", "\0", 1) if address.startswith("@") else address)
 
 
-def _prepare(settings: Settings, stop: _StopSignals) -> None:
+def _prepare(settings: Settings, outlet: Outlet, stop: _StopSignals) -> None:
     """Prepare in a process of its own, which takes torch and its memory with it when it ends."""
     if settings.engine == "stub" or read_manifest(artifact_dir(settings)) is not None:
         return
-    preparing = subprocess.Popen([sys.executable, "-m", "webapp", "prepare"])
+    preparing = outlet.start([sys.executable, "-m", "webapp", "prepare"])
     stop.forward_to(preparing)
+    outlet.pass_on(preparing)
     if preparing.wait() and not stop.asked:
         raise SystemExit(preparing.returncode)  # it said why
 
 
-def _wait_until_ready(settings: Settings, supervisord: subprocess.Popen[bytes], stop: _StopSignals) -> bool:
+def _wait_until_ready(
+    settings: Settings, outlet: Outlet, supervisord: subprocess.Popen[bytes], stop: _StopSignals
+) -> bool:
     """Wait for a first real score through nginx; False when asked to stop meanwhile."""
     give_up = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < give_up:
@@ -158,7 +164,7 @@ def _wait_until_ready(settings: Settings, supervisord: subprocess.Popen[bytes], 
         if _rerank_works(settings):
             return True
         time.sleep(POLL_S)
-    raise SetupError(f"the service was not ready within {READY_TIMEOUT_S:g} s; see {settings.log_dir}")
+    raise SetupError(f"the service was not ready within {READY_TIMEOUT_S:g} s; see {outlet.where('webapp')}")
 
 
 def _wait_for_pusher(settings: Settings, stop: _StopSignals) -> None:
@@ -195,12 +201,12 @@ def _wait_for_end(settings: Settings, supervisord: subprocess.Popen[bytes], stop
                     os.kill(int((settings.run_dir / "nginx.pid").read_text()), signal.SIGQUIT)
 
 
-def _announce(settings: Settings) -> None:
+def _announce(settings: Settings, outlet: Outlet) -> None:
     with _ask(settings, "/info", timeout_s=5) as reply:
         info = json.load(reply)
     stands_in = f" in place of {info['substitute_for']}, which can't be fetched" if info["substitute_for"] else ""
     model = f"{info['model']} ({info['engine']} {info['precision']}){stands_in}"
-    print(f"Ready: {local_url(settings)} serves {model}", flush=True)
+    outlet.say(f"Ready: {local_url(settings)} serves {model}")
 
 
 def _ask(settings: Settings, path: str, body: bytes | None = None, *, timeout_s: float) -> Any:

@@ -149,7 +149,8 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
 
     def _started(self, result: float | Exception) -> None:
         if isinstance(result, Exception):
-            self.log.critical("the engine did not start", exc_info=result)
+            # No request was near: its words may be told.
+            self.log.critical("the engine did not start: %s", result, exc_info=result)
             os._exit(BOOT_FAILED)  # from a greenlet, sys.exit would end only that
         self.log.info("ready after %.2f s", result)
 

@@ -29,6 +29,8 @@ QUIET_PATHS = frozenset({"/health", "/ready", "/live", "/ping"})
 """Probes come every second; their access lines are debug."""
 
 
+MOST_PATH_CHARS = 256
+
 TIMEOUT_HEADER = "X-Request-Timeout"
 """Seconds after which the caller no longer wants an answer; the service's own limit is the most it gets."""
 
@@ -52,8 +54,8 @@ def install(app: Flask, *, request_timeout_s: float) -> None:
         write(
             "request",
             extra={
-                "method": request.method,
-                "path": request.path,
+                "method": request.method[:16],
+                "path": request.path[:MOST_PATH_CHARS],
                 "status": response.status_code,
                 "duration_ms": round((time.monotonic() - g.began) * 1000, 3),
                 **g.get("access", {}),

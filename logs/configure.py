@@ -1,0 +1,160 @@
+"""Logging of a Python process: one handler, one shape, to stderr. supervisord does the rest."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import os
+import re
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+import structlog
+from gevent.hub import Hub
+
+from logs.discreet import tell
+from logs.foreign import without_query_strings
+from logs.line import Form, renderer, stamp
+
+OURS = ("webapp", "pusher", "logs")
+
+_GUNICORN_QUOTES = re.compile(r"(Invalid request from ip=[^:]*):.*", re.DOTALL)
+
+
+def log_config(*, level: str, log_format: str, service: str, colour: str = "") -> dict[str, Any]:
+    """A `logging.config.dictConfig`, for our processes and for gunicorn's `logconfig_dict`.
+
+    Args:
+        level: the least that we say. Libraries speak from warning up, gunicorn from info: below, they quote requests.
+        log_format: json, human, or auto (human on a terminal).
+        service: the program.
+        colour: its release slot.
+    """
+    chosen = level.upper()
+    at_least = {name: max(chosen, name, key=_number) for name in ("INFO", "WARNING")}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "lines": {
+                "()": structlog.stdlib.ProcessorFormatter,
+                "foreign_pre_chain": [
+                    structlog.contextvars.merge_contextvars,
+                    structlog.stdlib.ExtraAdder(),
+                    structlog.stdlib.add_log_level,
+                    structlog.stdlib.add_logger_name,
+                    _Complete(service, colour),
+                ],
+                "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, _Render(_form(log_format))],
+            }
+        },
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines", "stream": "ext://sys.stderr"}},
+        "root": {"level": at_least["WARNING"], "handlers": ["stderr"]},
+        "loggers": {
+            **{name: {"level": chosen} for name in OURS},
+            "gunicorn.error": {"level": at_least["INFO"], "handlers": [], "propagate": True},
+            # We write one access line a request ourselves, with what gunicorn can't know.
+            "gunicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
+        },
+    }
+
+
+def configure(*, level: str, log_format: str, service: str, colour: str = "") -> None:
+    """Set up logging for this process; called by composition roots, never at import."""
+    logging.config.dictConfig(log_config(level=level, log_format=log_format, service=service, colour=colour))
+    logging.captureWarnings(capture=True)
+    catch_the_rest(log_format=log_format, service=service, colour=colour)
+
+
+def catch_the_rest(*, log_format: str, service: str, colour: str = "") -> None:
+    """Let exceptions that nobody caught, in greenlets, threads or anywhere, be told in our shape, too.
+
+    They are written without the logging module: a native thread must not touch a lock that gevent patched.
+    """
+    render = renderer(_form(log_format))
+
+    def write(message: str, error: BaseException, *, words: bool = False) -> None:
+        event = {
+            "time": stamp(time.time()),
+            "level": "critical",
+            "service": service,
+            "colour": colour,
+            "pid": os.getpid(),
+            "logger": "uncaught",
+            "message": message,
+            "request_id": "",
+            "exception": tell(error, words=words),
+        }
+        os.write(2, render(event).encode() + b"\n")
+
+    def main_thread(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+        else:  # it ends the process, most likely at its start
+            write("the process ends", error, words=True)
+
+    def thread(arguments: threading.ExceptHookArgs) -> None:
+        if arguments.exc_value is not None:
+            write("a thread ended", arguments.exc_value)
+
+    def unraisable(arguments: Any) -> None:
+        if arguments.exc_value is not None:
+            write("an exception went nowhere", arguments.exc_value)
+
+    def greenlet(_hub: Hub, _context: Any, kind: type[BaseException], error: BaseException | None, _: Any) -> None:
+        write("a greenlet ended", error or kind())
+
+    sys.excepthook, threading.excepthook, sys.unraisablehook = main_thread, thread, unraisable
+    Hub.print_exception = greenlet
+
+
+class _Complete:
+    """A structlog processor: the fields that every line has, and exceptions in none of their words."""
+
+    def __init__(self, service: str, colour: str) -> None:
+        self._service = service
+        self._colour = colour
+
+    def __call__(self, _logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+        record: logging.LogRecord = event["_record"]
+        message = str(event.pop("event"))
+        if record.name == "gunicorn.error":  # what it read of a request goes no further
+            message = without_query_strings(_GUNICORN_QUOTES.sub(r"\1", message))
+        _, error, _ = event.pop("exc_info", None) or (None, None, None)
+        if isinstance(error, BaseException):
+            event["exception"] = tell(error)
+        first = {
+            "time": stamp(record.created),
+            "level": event.pop("level"),
+            "service": self._service,
+            "colour": self._colour,
+            "pid": os.getpid(),
+            "logger": event.pop("logger"),
+            "message": message,
+            "request_id": event.pop("request_id", ""),
+        }
+        return first | event
+
+
+class _Render:
+    """The last structlog processor."""
+
+    def __init__(self, form: Form) -> None:
+        self._render = renderer(form)
+
+    def __call__(self, _logger: Any, _method: str, event: dict[str, Any]) -> str:
+        return self._render(event)
+
+
+def _form(log_format: str) -> Form:
+    terminal = sys.stderr.isatty()
+    if log_format == "human" or (log_format == "auto" and terminal):
+        return "colour" if terminal else "human"
+    return "json"
+
+
+def _number(level: str) -> int:
+    return logging.getLevelNamesMapping()[level]

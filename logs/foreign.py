@@ -1,0 +1,73 @@
+"""Lines of programs that can't write our shape: nginx' errors, an interpreter's last words, a C library. PURE."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from logs.line import FIRST, stamp
+
+_NGINX = re.compile(r"(\d{4})/(\d\d)/(\d\d) (\d\d:\d\d:\d\d) \[(\w+)\] (\d+)#\d+: (?:\*(\d+) )?(.*)")
+_NGINX_BEFORE_ITS_LOG = re.compile(r"nginx: \[(\w+)\] (.*)")
+
+_NGINX_LEVELS = {
+    "debug": "debug",
+    "info": "info",
+    "notice": "info",
+    "warn": "warning",
+    "error": "error",
+    "crit": "critical",
+    "alert": "critical",
+    "emerg": "critical",
+}
+
+_QUERY_STRING = re.compile(r"\?[^\s\"']*")
+
+
+def ours(line: str) -> dict[str, Any] | None:
+    """The event in a line of our shape; None for any other."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and all(name in event for name in FIRST) else None
+
+
+def translate(line: str, *, service: str, colour: str, pid: int, now: float) -> dict[str, Any]:
+    """Any other line as an event.
+
+    Args:
+        line: without its end.
+        service: the program that wrote it.
+        colour: its release slot.
+        pid: its process, where the line doesn't say.
+        now: seconds since 1970, where the line doesn't say.
+    """
+    text = line.strip()
+    event: dict[str, Any] = {
+        "time": stamp(now),
+        "level": "warning",  # nobody meant to say it in this way
+        "service": service,
+        "colour": colour,
+        "pid": pid,
+        "logger": f"{service}.stderr",
+        "message": text,
+        "request_id": "",
+    }
+    if found := _NGINX.fullmatch(text):
+        year, month, day, clock, level, pid_said, connection, message = found.groups()
+        # nginx runs with TZ=UTC, and tells whole seconds.
+        event |= {"time": f"{year}-{month}-{day}T{clock}.000Z", "pid": int(pid_said), "logger": "nginx.error"}
+        event |= {"level": _NGINX_LEVELS.get(level, "error"), "message": without_query_strings(message)}
+        if connection:
+            event["connection"] = int(connection)  # access lines have it, too
+    elif found := _NGINX_BEFORE_ITS_LOG.fullmatch(text):
+        level, message = found.groups()
+        event |= {"level": _NGINX_LEVELS.get(level, "error"), "logger": "nginx.error", "message": message}
+    return event
+
+
+def without_query_strings(text: str) -> str:
+    """Addresses keep their paths only: some callers put keys behind the question mark."""
+    return _QUERY_STRING.sub("?…", text)

@@ -1,0 +1,154 @@
+"""`python -m logs.keeper`: supervisord, keeping the logs of its programs in one shape.
+
+It sees every byte that a program writes, the last ones of a killed program too, and it alone writes the files. So it is
+here that lines become whole and JSON: no process stands between a program and its log that could die, fall
+behind or lose something. supervisord has no setting for this, so two of its classes are replaced by ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from logs.foreign import ours, translate
+from logs.line import Form, renderer, stamp
+from supervisor import dispatchers, loggers, options, supervisord
+
+MOST_PENDING_BYTES = 64 * 1024
+"""Of a line that has no end yet; then it is told in parts."""
+
+_LEVELS = {50: "critical", 40: "error", 30: "warning", 20: "info"}
+
+
+class Keeping:
+    """How lines are kept: where, and in which form."""
+
+    def __init__(self, *, to_stdout: bool, form: Form, colour: str) -> None:
+        self.to_stdout = to_stdout
+        self.form = form
+        self.colour = colour
+        self._render = renderer(form)
+
+    def line(self, line: bytes, service: str, pid: int) -> bytes:
+        """A program's line as it is kept, its end included."""
+        text = line.decode(errors="replace")  # the path of a request may be any bytes
+        event = ours(text)
+        if event is not None and self.form == "json":
+            return text.encode() + b"\n"
+        event = event or translate(text, service=service, colour=self.colour, pid=pid, now=time.time())
+        return self._render(event).encode() + b"\n"
+
+    def own_line(self, level: int, message: str) -> bytes:
+        """What supervisord says itself."""
+        event = {
+            "time": stamp(time.time()),
+            "level": _LEVELS.get(level, "debug"),
+            "service": "supervisord",
+            "colour": self.colour,
+            "pid": os.getpid(),
+            "logger": "supervisor",
+            "message": message.strip(),
+            "request_id": "",
+        }
+        return self._render(event).encode() + b"\n"
+
+    def open(self, logger: loggers.Logger, path: str, maxbytes: int, backups: int) -> None:
+        """Give a logger its file, or our stdout."""
+        if self.to_stdout:
+            # Not /dev/fd/1: it can't be opened where stdout is a socket, as it is under systemd.
+            handler = loggers.StreamHandler(sys.stdout.buffer)
+            handler.setFormat("%(message)s")
+            handler.setLevel(logger.level)
+            logger.addHandler(handler)
+        else:
+            loggers.handle_file(logger, path, "%(message)s", bool(maxbytes), maxbytes, backups)
+
+
+class OwnLog(loggers.Logger):  # type: ignore[misc] # supervisor has no types
+    """supervisord's own log."""
+
+    def __init__(self, keeping: Keeping, level: int) -> None:
+        super().__init__(level)
+        self._keeping = keeping
+
+    def log(self, level: int, msg: Any, **values: Any) -> None:
+        """One line."""
+        text = loggers.as_string(msg)
+        super().log(level, self._keeping.own_line(level, text % values if values else text))
+
+
+class Output(dispatchers.POutputDispatcher):  # type: ignore[misc] # as above
+    """What comes out of a program, line by line."""
+
+    keeping: Keeping
+
+    def _init_normallog(self) -> None:
+        config, channel = self.process.config, self.channel
+        self._pending = b""
+        if path := getattr(config, f"{channel}_logfile"):
+            self.normallog = config.options.getLogger()
+            maxbytes = getattr(config, f"{channel}_logfile_maxbytes")
+            self.keeping.open(self.normallog, path, maxbytes, getattr(config, f"{channel}_logfile_backups"))
+
+    def _log(self, data: bytes) -> None:
+        *lines, self._pending = (self._pending + data).split(b"\n")
+        if len(self._pending) > MOST_PENDING_BYTES:
+            lines, self._pending = [*lines, self._pending], b""
+        self._keep(lines)
+
+    def _keep(self, lines: Sequence[bytes]) -> None:
+        service, pid = self.process.config.name, self.process.pid
+        # One by one: a file is changed between two lines, never within one.
+        for line in lines:
+            if line.strip():
+                super()._log(self.keeping.line(line, service, pid))
+
+    def close(self) -> None:
+        """The program ended; so does its last line."""
+        pending, self._pending = self._pending, b""
+        self._keep([pending])
+        super().close()
+
+
+class Options(options.ServerOptions):  # type: ignore[misc] # as above
+    """supervisord's options, with a log of ours."""
+
+    keeping: Keeping
+
+    def make_logger(self) -> None:
+        """See ServerOptions; its own format is not JSON."""
+        self.logger = OwnLog(self.keeping, self.loglevel)
+        self.keeping.open(self.logger, self.logfile, self.logfile_maxbytes, self.logfile_backups)
+        for tell, messages in (
+            (self.logger.critical, self.parse_criticals),
+            (self.logger.warn, self.parse_warnings),
+            (self.logger.info, self.parse_infos),
+        ):
+            for message in messages:
+                tell(message)
+
+
+def install(keeping: Keeping) -> None:
+    """Make supervisord keep logs in this way."""
+    Output.keeping = Options.keeping = keeping
+    dispatchers.POutputDispatcher = Output
+    supervisord.ServerOptions = Options
+
+
+def main() -> None:
+    """Our own options first, supervisord's after them."""
+    parser = argparse.ArgumentParser(prog="python -m logs.keeper", description=__doc__)
+    parser.add_argument("--to", choices=("files", "stdout"), default="files")
+    parser.add_argument("--form", choices=("json", "human", "colour"), default="json")
+    parser.add_argument("--colour", default="")
+    chosen, rest = parser.parse_known_args()
+    install(Keeping(to_stdout=chosen.to == "stdout", form=chosen.form, colour=chosen.colour))
+    supervisord.main(rest)
+
+
+if __name__ == "__main__":
+    main()

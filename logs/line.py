@@ -1,0 +1,72 @@
+"""The shape of a log line. PURE.
+
+Laws: every line is one JSON object; the fields in FIRST are in each of them, and in this order; no line is longer than
+what a pipe takes in one piece, so lines of several processes never mix.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+FIRST = ("time", "level", "service", "colour", "pid", "logger", "message", "request_id")
+
+MOST_BYTES = 4096
+"""PIPE_BUF of Linux, the line's end included: the kernel writes so much in one piece, or nothing."""
+
+_CUTS = (3000, 1000, 300, 60)
+"""Most characters of one value; the first of these with which the line is short enough."""
+
+Form = Literal["json", "human", "colour"]
+
+
+def stamp(seconds: float) -> str:
+    """A time in UTC as ISO 8601 has it, to the millisecond.
+
+    Args:
+        seconds: since 1970.
+    """
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def as_json(event: Mapping[str, Any]) -> str:
+    """An event as a line, without its end; values that are too long are cut."""
+    ordered = {name: event.get(name, "") for name in FIRST} | dict(event)
+    for most_chars in _CUTS:
+        line = _dump({name: _cut(value, most_chars) for name, value in ordered.items()})
+        if len(line) < MOST_BYTES:  # ASCII, so characters are bytes; one is left for the line's end
+            return line
+    return _dump({name: _cut(ordered[name], _CUTS[-1]) for name in FIRST})
+
+
+def renderer(form: Form) -> Callable[[Mapping[str, Any]], str]:
+    """What turns events into lines: JSON, or something to be read on a terminal, with or without colours."""
+    if form == "json":
+        return as_json
+    from structlog.dev import ConsoleRenderer  # noqa: PLC0415 - nothing else here needs it
+
+    console = ConsoleRenderer(event_key="message", timestamp_key="time", colors=form == "colour", pad_event_to=0)
+
+    def as_text(event: Mapping[str, Any]) -> str:
+        told = {name: value for name, value in event.items() if name not in {"pid", "colour"} and value != ""}
+        exception = told.pop("exception", None)
+        text = console(None, "", told)
+        return f"{text}\n{exception}" if exception else str(text)
+
+    return as_text
+
+
+def _dump(event: Mapping[str, Any]) -> str:
+    # A value that JSON doesn't know is told by its type: its repr might hold a text.
+    return json.dumps(event, separators=(",", ":"), default=lambda value: f"({type(value).__name__})")
+
+
+def _cut(value: Any, most_chars: int) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= most_chars else f"{value[:most_chars]}…"
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    text = _dump({"": value})
+    return value if len(text) <= most_chars else f"({type(value).__name__}, too long)"
