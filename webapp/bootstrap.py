@@ -7,6 +7,7 @@ Stop order is the reverse: no new requests (`drain`), the greenlets finish, then
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -16,11 +17,13 @@ from wsgiref.types import WSGIApplication
 from webapp import concurrency
 from webapp.app import create_app
 from webapp.cache.memory import MemoryCache
+from webapp.cache.shared import SharedCache, Store
 from webapp.engine.artifact import load_engine
 from webapp.engine.lexical_engine import lexical_scores
 from webapp.engine.pool import EnginePool
 from webapp.guard import EngineGuard
 from webapp.scheduling.admission import Admission
+from webapp.scheduling.breaker import Breaker
 from webapp.scheduling.scheduler import Scheduler
 from webapp.scheduling.watchdog import Watchdog
 from webapp.scoring import Scoring
@@ -30,6 +33,8 @@ from webapp.telemetry.progress import Guarded, ProgressEvents
 from webapp.telemetry.publisher import Publisher
 from webapp.telemetry.pulse import PulseMaker, Vitals
 from webapp.telemetry.reporter import Reporter
+
+log = logging.getLogger(__name__)
 
 WARM_UP_TIMEOUT_S = 60.0
 
@@ -53,6 +58,7 @@ class Webapp:
     watchdog: Watchdog
     reporter: Reporter | None = None
     max_rss_bytes: int = 0
+    shared: SharedCache | None = None
 
     def start(
         self, on_started: Callable[[float | Exception], None], on_fault: Callable[[str], None] = lambda _: None
@@ -65,6 +71,8 @@ class Webapp:
         """
         if self.reporter is not None:
             self.reporter.start(concurrency.repeat)
+        if self.shared is not None:
+            concurrency.spawn(self.shared.start)
         waiter = concurrency.GeventWaiter()
         outcome: list[float | Exception] = []
 
@@ -141,9 +149,11 @@ def assemble(settings: Settings) -> Webapp:
         first_tokens_per_s=engine.info.tuning.tokens_per_s,
     )
     pool = EnginePool(engine, scheduler, threads=threads, start_thread=concurrency.start_native_thread)
+    shared = _shared_cache(settings)
     scoring = Scoring(
         scheduler=scheduler,
         cache=MemoryCache(settings.cache_mb * 1024 * 1024) if settings.cache_mb else None,
+        shared=shared,
         artifact=engine.info.identity,
         make_waiter=concurrency.GeventWaiter,
     )
@@ -182,7 +192,29 @@ def assemble(settings: Settings) -> Webapp:
         api_keys=settings.api_key_list,
     )
     watchdog = Watchdog(scheduler, pool, stall_s=settings.engine_stall_s)
-    return Webapp(app, service, scheduler, pool, watchdog, reporter, settings.max_rss_mb * 1024 * 1024)
+    return Webapp(app, service, scheduler, pool, watchdog, reporter, settings.max_rss_mb * 1024 * 1024, shared)
+
+
+def _shared_cache(settings: Settings) -> SharedCache | None:
+    url = settings.redis_url.get_secret_value()
+    if not url or not settings.cache_mb:
+        return None
+
+    def connect() -> Store:
+        from webapp.cache.redis_store import RedisStore  # noqa: PLC0415 - who has no Redis needs no client
+
+        return RedisStore(url)
+
+    def breaker(what: str) -> Breaker:
+        return Breaker(lambda old, new: log.warning("Redis", extra={"what": what, "was": old, "state": new}))
+
+    return SharedCache(
+        connect,
+        reads=breaker("lookups"),
+        writes=breaker("writes"),
+        make_waiter=concurrency.GeventWaiter,
+        spawn=concurrency.spawn,
+    )
 
 
 def _vitals(service: RerankService, scheduler: Scheduler) -> Vitals:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from webapp.cache.keys import pair_keys
 from webapp.cache.memory import MemoryCache, PairScore
+from webapp.cache.shared import Patience, SharedCache
 from webapp.concurrency import Waiter
 from webapp.errors import CancelledError, DeadlineExceededError, RerankError, UnavailableError
 from webapp.scheduling.scheduler import Scheduler
@@ -51,6 +52,18 @@ class _Flight:
         ticket = self.ticket
         columns = zip(ticket.logits.tolist(), ticket.truncated.tolist(), ticket.lengths.tolist(), strict=True)
         return dict(zip(self.places, itertools.starmap(PairScore, columns), strict=True))
+
+
+@dataclass(slots=True)
+class Terms:
+    """What a caller grants its requests."""
+
+    deadline: float = math.inf
+    """Monotonic time after which nothing of them is scored."""
+    client: str = ""
+    """Who asks."""
+    patience: Patience = field(default_factory=Patience)
+    """How long all of them together wait for what other workers know."""
 
 
 @dataclass(slots=True)
@@ -93,39 +106,59 @@ class Scoring:
         *,
         scheduler: Scheduler,
         cache: MemoryCache | None,
+        shared: SharedCache | None = None,
         artifact: str,
         make_waiter: Callable[[], Waiter],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._scheduler = scheduler
         self.cache = cache
+        self.shared = shared
         self._artifact = artifact
         self._make_waiter = make_waiter
         self._clock = clock
         self._flights: dict[Hashable, _Flight] = {}
         self._unique = itertools.count()
 
-    def begin(self, request: RerankRequest, deadline: float = math.inf, client: str = "") -> Pending:
+    def begin(self, request: RerankRequest, terms: Terms | None = None) -> Pending:
         """Submit what neither the cache nor another request has.
 
         Args:
             request: what to score.
-            deadline: monotonic time after which nothing of it is scored.
-            client: who asks.
+            terms: shared by all requests of one call.
 
         Raises:
             UnavailableError: the scheduler was closed.
         """
+        terms = terms or Terms()
         if self.cache is None:
             keys: list[Hashable] = list(itertools.islice(self._unique, len(request.documents)))
-            pending = Pending(request, keys, {}, 0, deadline, client)
+            pending = Pending(request, keys, {}, 0, terms.deadline, terms.client)
         else:
             digests = pair_keys(self._artifact, request.query, request.documents)
             found = self.cache.get_many(digests)
+            if self.shared is not None:
+                found |= self._from_others(digests, found, terms.patience)
             cached = sum(digest in found for digest in digests)
-            pending = Pending(request, list(digests), found, cached, deadline, client)
+            pending = Pending(request, list(digests), found, cached, terms.deadline, terms.client)
         self._launch(pending)
         return pending
+
+    def _from_others(
+        self, keys: Iterable[bytes], found: Mapping[Hashable, PairScore], patience: Patience
+    ) -> dict[Hashable, PairScore]:
+        """What other workers have scored. The hub runs others meanwhile, so memory is asked once more after it.
+
+        What those others began meanwhile is in flight, and `_launch` finds it there: still nothing is scored twice.
+        """
+        if self.shared is None or self.cache is None:
+            return {}
+        unknown = [key for key in dict.fromkeys(keys) if key not in found and key not in self._flights]
+        if not unknown:
+            return {}
+        brought: dict[Hashable, PairScore] = dict(self.shared.get_many(unknown, patience).items())
+        self.cache.put_many(brought)
+        return self.cache.known(unknown) | brought
 
     def finish(self, pending: Pending, deadline: float, watch: Watch = nullcontext) -> Scored | RerankError:
         """Wait for every score of a request; leaves nothing of it in the queue, whatever happens.
@@ -222,7 +255,10 @@ class Scoring:
         for key in flight.places:
             del self._flights[key]
         if self.cache is not None and flight.ticket.succeeded:
-            self.cache.put_many(flight.scores())
+            scores = flight.scores()
+            self.cache.put_many(scores)
+            if self.shared is not None:
+                self.shared.put_many({key: score for key, score in scores.items() if isinstance(key, bytes)})
 
 
 def _too_late(pending: Pending) -> DeadlineExceededError:

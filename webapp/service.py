@@ -27,7 +27,7 @@ from webapp.guard import EngineGuard, lexical_result
 from webapp.ranking import rank, to_scores
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.breaker import State as BreakerState
-from webapp.scoring import Pending, Scoring, Watch
+from webapp.scoring import Pending, Scoring, Terms, Watch
 from webapp.telemetry.observer import Caller, Observer, Silent
 from webapp.types import ModelInfo, RerankRequest, RerankResult
 
@@ -176,10 +176,9 @@ class RerankService:
             begun: list[_Begun | _Lexical | RerankError] = []
             watched = self._observer.accepted(caller, requests, lambda: _scored(begun))
             outcomes: list[RerankResult | RerankError] = []
+            terms = Terms(deadline, caller.client)
             try:
-                begun.extend(
-                    self._begin(request, deadline, caller.client) for request in requests
-                )  # one by one, should one raise
+                begun.extend(self._begin(request, terms) for request in requests)  # one by one, should one raise
                 self._admission.queued(place)
                 for request, each in zip(requests, begun, strict=True):
                     outcomes.append(self._finish(request, each, began, deadline, watch))
@@ -208,14 +207,14 @@ class RerankService:
             message = f"holds {documents} documents, the limit is {self.max_documents}"
             raise InvalidRequestError(message, field="documents")
 
-    def _begin(self, request: RerankRequest, deadline: float, client: str) -> _Begun | _Lexical | RerankError:
+    def _begin(self, request: RerankRequest, terms: Terms) -> _Begun | _Lexical | RerankError:
         try:
             self._check_size(len(request.documents))
             self.check_model(request.model)
             if instead := self._guard.instead(request):
                 return _Lexical(self.elsewhere(instead))
             fitted = self.elsewhere(lambda: self._fit(request)) if request.fitting else None
-            return _Begun(self.scoring.begin(fitted.request if fitted else request, deadline, client), fitted)
+            return _Begun(self.scoring.begin(fitted.request if fitted else request, terms), fitted)
         except RerankError as error:
             return error
 

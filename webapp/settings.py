@@ -69,6 +69,10 @@ class Settings(BaseSettings):
     )
 
     cache_mb: int = Field(default=32, ge=0, le=65_536, description="MiB of pair scores a worker keeps; 0 keeps none.")
+    redis_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="redis://, rediss:// or unix:// address of a Redis where workers share pair scores.",
+    )
 
     request_timeout_s: int = Field(default=300, ge=1, le=86_400, description="Longest time one request may take.")
     max_ongoing_requests: int = Field(
@@ -159,6 +163,13 @@ class Settings(BaseSettings):
                 "its path is too long for the unix sockets in it; choose a shorter one, such as /tmp/rerank"
             )
         return path
+
+    @field_validator("redis_url")
+    @classmethod
+    def _known_scheme(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value() and not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("begins with redis://, rediss:// or unix://")
+        return value
 
     @property
     def model_is_default(self) -> bool:

@@ -174,6 +174,8 @@ def _wait_for_pusher(settings: Settings, stop: _StopSignals) -> None:
 
 
 def _rerank_works(settings: Settings) -> bool:
+    if not settings.webapp_socket.exists():  # to ask before would only fill nginx' log
+        return False
     try:
         with _ask(settings, "/ready", timeout_s=5):
             pass

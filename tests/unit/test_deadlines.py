@@ -13,7 +13,7 @@ from webapp.concurrency import GeventWaiter, HangUpWatch, NativeWaiter, allocate
 from webapp.engine.stub_engine import StubEngine, StubSession
 from webapp.errors import CancelledError, DeadlineExceededError
 from webapp.scheduling.scheduler import Scheduler
-from webapp.scoring import Scoring
+from webapp.scoring import Scoring, Terms
 from webapp.types import RerankRequest
 
 
@@ -104,7 +104,7 @@ def test_a_request_that_expires_between_two_batches_says_how_far_it_came():
     clock = Clock()
     scheduler = Scheduler(lock=allocate_lock(), budget_tokens=32, threads=1, clock=clock)
     scoring = Scoring(scheduler=scheduler, cache=None, artifact="a", make_waiter=GeventWaiter, clock=clock)
-    pending = scoring.begin(request(["x"] * 10), 5.0)
+    pending = scoring.begin(request(["x"] * 10), Terms(deadline=5.0))
     for _ in range(3):  # tokenise, a batch of two, a batch of two
         assert scheduler.step(StubSession())
     clock.now = 5.0
@@ -161,9 +161,9 @@ def test_pairs_stay_while_another_request_wants_them(sharing, engine, rig, calle
 
 def test_a_longer_deadline_of_another_request_puts_the_pairs_own_off(sharing, engine, rig):
     soon = time.monotonic() + 0.05
-    hasty = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"]), soon), soon))
+    hasty = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"]), Terms(deadline=soon)), soon))
     gevent.sleep(0)
-    patient = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"]), 1e9), 1e9))
+    patient = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"]), Terms(deadline=1e9)), 1e9))
     gevent.sleep(0)
     assert isinstance(hasty.get(timeout=PATIENCE_S), DeadlineExceededError)
     engine.gate.set()

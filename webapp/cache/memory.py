@@ -40,6 +40,10 @@ class MemoryCache:
                 self._entries.move_to_end(key)
         return found
 
+    def known(self, keys: Iterable[Hashable]) -> dict[Hashable, PairScore]:
+        """As `get_many`, for who has asked before: nothing is counted or moved."""
+        return {key: score for key in keys if (score := self._entries.get(key)) is not None}
+
     def put_many(self, scores: Mapping[Hashable, PairScore]) -> None:
         """Keep these; the longest unused make room."""
         self._entries.update(scores)
