@@ -1,0 +1,180 @@
+import json
+import logging
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from logs.configure import log_config
+from logs.discreet import tell
+from logs.foreign import ours, translate
+from logs.keeper import Keeping
+from logs.line import FIRST, MOST_BYTES, as_json, renderer, stamp
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=5).map(lambda text: text * 999)
+    | st.binary(max_size=3),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(max_size=20) | st.sampled_from(FIRST), values, max_size=12))
+def test_whatever_an_event_holds_its_line_is_short_and_json_and_has_every_field(event):
+    line = as_json(event)
+    assert len(line.encode()) < MOST_BYTES
+    assert "\n" not in line
+    assert list(json.loads(line))[: len(FIRST)] == list(FIRST)
+
+
+def test_times_are_utc_with_milliseconds():
+    assert stamp(1795240000.1254) == "2026-11-21T05:46:40.125Z"
+
+
+@given(st.binary(max_size=300))
+def test_whatever_bytes_a_program_writes_they_are_kept_as_a_line_of_our_shape(line):
+    kept = Keeping(to_stdout=False, form="json", colour="").line(line, "nginx", 7)
+    event = json.loads(kept)
+    assert kept.endswith(b"}\n")
+    assert set(FIRST) <= set(event)
+
+
+def test_lines_of_our_shape_are_kept_as_they_are():
+    line = as_json({"time": "t", "message": "bees", "pid": 3}).encode()
+    assert Keeping(to_stdout=False, form="json", colour="").line(line, "x", 7) == line + b"\n"
+
+
+def test_nginx_errors_are_told_with_their_own_time_level_and_process_and_without_query_strings():
+    line = (
+        '2026/11/21 09:50:01 [crit] 32#32: *45 connect() failed, client: ::1, request: "GET /a?key=hidden HTTP/1.1",'
+        ' upstream: "http://unix:/run/webapp.sock:/a?key=hidden", referrer: "http://b/c?q=hidden"'
+    )
+    event = translate(line, service="nginx", colour="green", pid=7, now=0)
+    assert (event["time"], event["level"], event["pid"]) == ("2026-11-21T09:50:01.000Z", "critical", 32)
+    assert (event["logger"], event["connection"], event["colour"]) == ("nginx.error", 45, "green")
+    assert "hidden" not in str(event)
+    assert 'request: "GET /a?… HTTP/1.1"' in event["message"]
+
+
+def test_what_nginx_says_before_it_has_a_log_is_understood():
+    event = translate("nginx: [emerg] bind() failed", service="nginx", colour="", pid=7, now=0)
+    assert (event["level"], event["logger"], event["message"]) == ("critical", "nginx.error", "bind() failed")
+
+
+def test_last_words_of_a_process_are_a_warning_of_that_process():
+    event = translate("free(): invalid pointer", service="webapp", colour="", pid=7, now=0)
+    assert (event["level"], event["service"], event["pid"]) == ("warning", "webapp", 7)
+    assert ours(as_json(event)) == event
+
+
+def test_on_a_terminal_lines_are_for_people():
+    event = translate("free(): invalid pointer", service="webapp", colour="", pid=7, now=0) | {
+        "exception": "E\n  a:1 b"
+    }
+    text = renderer("human")(event)
+    assert "free(): invalid pointer" in text
+    assert text.endswith("E\n  a:1 b")
+    assert "\x1b" not in text
+
+
+def fail_quoting(document):
+    try:
+        int(document)
+    except ValueError as error:
+        raise RuntimeError(f"can't read {document}") from error
+
+
+def test_exceptions_are_told_by_what_and_where_and_never_by_what_they_quote():
+    with pytest.raises(RuntimeError) as caught:
+        fail_quoting("planted secret")
+    told = tell(caught.value)
+    assert told.startswith("RuntimeError\n")
+    assert "tests/unit/test_log_lines.py" in told
+    assert "caused by ValueError" in told
+    assert "planted" not in told
+    assert "planted" in tell(caught.value, words=True)
+
+
+def test_errors_of_the_system_and_of_code_say_what_is_wrong():
+    assert tell(OSError(28, "whatever")) == "OSError: No space left on device"
+    assert tell(ModuleNotFoundError("No module named 'x'")) == "ModuleNotFoundError: No module named 'x'"
+
+
+def logged(config, record):
+    """What our handler makes of a record."""
+    formatter = logging.config.DictConfigurator(config).configure_formatter({**config["formatters"]["lines"]})
+    return json.loads(formatter.format(record))
+
+
+def record_of(name, message, *arguments, exc_info=None):
+    return logging.LogRecord(name, logging.WARNING, "path", 1, message, arguments, exc_info)
+
+
+CONFIG = log_config(level="debug", log_format="json", service="webapp", colour="blue")
+
+
+def test_lines_of_libraries_have_our_shape():
+    line = logged(CONFIG, record_of("some.library", "%d bees", 3))
+    assert list(line) == list(FIRST)
+    assert (line["service"], line["colour"], line["logger"], line["message"]) == (
+        "webapp",
+        "blue",
+        "some.library",
+        "3 bees",
+    )
+
+
+def test_what_gunicorn_read_of_a_bad_request_is_left_out():
+    line = logged(CONFIG, record_of("gunicorn.error", "Invalid request from ip=1.2.3.4: Authorization: hidden"))
+    assert line["message"] == "Invalid request from ip=1.2.3.4"
+    line = logged(CONFIG, record_of("gunicorn.error", "Error handling request %s %s", "GET", "/a?key=hidden"))
+    assert line["message"] == "Error handling request GET /a?…"
+
+
+@pytest.mark.parametrize(
+    ("level", "webapp", "gunicorn", "others"),
+    [
+        ("debug", "DEBUG", "INFO", "WARNING"),
+        ("info", "INFO", "INFO", "WARNING"),
+        ("error", "ERROR", "ERROR", "ERROR"),
+    ],
+)
+def test_libraries_speak_from_warning_up_for_below_they_quote_what_they_handle(level, webapp, gunicorn, others):
+    config = log_config(level=level, log_format="json", service="webapp")
+    assert config["loggers"]["webapp"]["level"] == webapp
+    assert config["loggers"]["gunicorn.error"]["level"] == gunicorn
+    assert config["root"]["level"] == others
+
+
+UNCAUGHT = """
+import _thread, sys, time
+import gevent
+from logs.configure import configure
+
+configure(level="info", log_format="json", service="trial")
+
+def fail():
+    raise ValueError("planted")
+
+gevent.spawn(fail).join()
+_thread.start_new_thread(fail, ())
+time.sleep(0.2)
+raise RuntimeError("told, for no request is near")
+"""
+
+
+def test_exceptions_that_nobody_caught_are_lines_of_our_shape_too():
+    outcome = subprocess.run([sys.executable, "-c", UNCAUGHT], capture_output=True, text=True, check=False, timeout=60)
+    lines = [json.loads(line) for line in outcome.stderr.splitlines()]
+    assert [line["message"] for line in lines] == [
+        "a greenlet ended",
+        "an exception went nowhere",
+        "the process ends",
+    ]
+    assert "planted" not in outcome.stderr
+    assert "told, for no request is near" in lines[-1]["exception"]

@@ -1,0 +1,219 @@
+import time
+
+import gevent
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scheduling_kit import PATIENCE_S, Rig
+
+from webapp.cache import shared as shared_module
+from webapp.cache.memory import MemoryCache, PairScore
+from webapp.cache.shared import MOST_WAITING, Patience, SharedCache
+from webapp.cache.wire import name_of, pack, unpack
+from webapp.concurrency import GeventWaiter
+from webapp.engine.stub_engine import StubEngine, stub_logit
+from webapp.scheduling.breaker import FAILURES, Breaker
+from webapp.scoring import Scoring, Terms
+from webapp.types import RerankRequest
+
+SCORE = PairScore(1.5, truncated=True, tokens=7)
+
+
+class FakeRedis:
+    """Keeps bytes; answers late, or fails, as told."""
+
+    def __init__(self):
+        self.values = {}
+        self.delay_s = 0.0
+        self.fails = False
+        self.full = False
+        self.asked = []
+
+    def ping(self):
+        self._answer()
+
+    def get_many(self, names):
+        self.asked.append(len(names))
+        self._answer()
+        return [self.values.get(name) for name in names]
+
+    def set_many(self, entries):
+        self._answer()
+        if self.full:
+            raise OSError("full")
+        self.values |= {name: value for name, value, _ in entries}
+
+    def _answer(self):
+        gevent.sleep(self.delay_s)
+        if self.fails:
+            raise ConnectionError("gone")
+
+
+@pytest.fixture
+def redis():
+    return FakeRedis()
+
+
+@pytest.fixture
+def shared(redis):
+    cache = SharedCache(lambda: redis, reads=Breaker(), writes=Breaker(), make_waiter=GeventWaiter, spawn=gevent.spawn)
+    cache.start()
+    return cache
+
+
+def settle():
+    gevent.sleep(0.01)
+
+
+@given(st.floats(width=32, allow_nan=False, allow_infinity=False), st.booleans(), st.integers(0, 2**32 - 1))
+def test_a_score_is_ten_bytes_and_comes_back_as_it_was(logit, truncated, tokens):
+    value = pack(PairScore(logit, truncated, tokens))
+    assert len(value) == 10
+    assert unpack(value) == PairScore(logit, truncated, tokens)
+
+
+@given(st.binary(max_size=20))
+def test_any_bytes_are_a_score_or_nothing(value):
+    score = unpack(value)
+    assert score is None or len(value) == 10
+
+
+@pytest.mark.parametrize(
+    "value", [None, b"", b"\x02" + pack(SCORE)[1:], pack(SCORE) + b"0", pack(SCORE._replace(logit=float("nan")))]
+)
+def test_what_is_not_ours_is_not_there(value):
+    assert unpack(value) is None
+
+
+def test_what_was_kept_is_found(shared):
+    shared.put_many({b"a": SCORE})
+    settle()
+    assert shared.get_many([b"a", b"b"], Patience()) == {b"a": SCORE}
+    assert (shared.hits, shared.misses, shared.written, shared.dropped) == (1, 1, 1, 0)
+
+
+def test_a_write_does_not_keep_its_caller_waiting(shared, redis):
+    redis.delay_s = 0.05
+    began = time.monotonic()
+    shared.put_many({b"a": SCORE})
+    assert time.monotonic() - began < 0.02
+    gevent.sleep(0.1)
+    assert redis.values == {name_of(b"a"): pack(SCORE)}
+
+
+def test_a_slow_redis_costs_one_call_its_patience_however_many_lookups_it_has(shared, redis):
+    redis.delay_s = 5
+    patience = Patience(0.01)
+    began = time.monotonic()
+    for _ in range(10):
+        assert shared.get_many([b"a"], patience) == {}
+    assert time.monotonic() - began < 0.1  # 0.011 on a machine of our own
+    assert redis.asked == [1]
+
+
+def test_a_redis_that_fails_is_left_alone_and_tried_again(redis):
+    now = [100.0]
+    told = []
+    reads = Breaker(lambda old, new: told.append((old, new)))
+    shared = SharedCache(
+        lambda: redis,
+        reads=reads,
+        writes=Breaker(),
+        make_waiter=GeventWaiter,
+        spawn=gevent.spawn,
+        clock=lambda: now[0],
+    )
+    shared.start()
+    redis.fails = True
+    for _ in range(FAILURES + 5):
+        assert shared.get_many([b"a"], Patience(1)) == {}
+    assert len(redis.asked) == FAILURES
+    redis.fails = False
+    now[0] += 1.5
+    shared.get_many([b"a"], Patience(1))
+    assert told == [("closed", "open"), ("open", "half_open"), ("half_open", "closed")]
+
+
+def test_a_full_redis_is_still_read(shared, redis):
+    redis.values[name_of(b"a")] = pack(SCORE)
+    redis.full = True
+    for number in range(FAILURES + 1):
+        shared.put_many({b"%d" % number: SCORE})
+        settle()
+    assert shared.dropped == FAILURES + 1
+    assert shared.get_many([b"a"], Patience(1)) == {b"a": SCORE}
+
+
+def test_a_redis_that_is_not_there_at_the_start_is_found_later(redis):
+    redis.fails = True
+    shared = SharedCache(lambda: redis, reads=Breaker(), writes=Breaker(), make_waiter=GeventWaiter, spawn=gevent.spawn)
+    assert shared.get_many([b"a"], Patience(1)) == {}
+    shared.start()
+    redis.fails = False
+    shared.put_many({b"a": SCORE})
+    settle()
+    assert shared.get_many([b"a"], Patience(1)) == {b"a": SCORE}
+
+
+def test_many_pairs_are_asked_for_in_parts(shared, redis, monkeypatch):
+    monkeypatch.setattr(shared_module, "KEYS_AT_ONCE", 2)
+    redis.values = {name_of(b"%d" % number): pack(SCORE) for number in range(5)}
+    assert len(shared.get_many([b"%d" % number for number in range(5)], Patience(1))) == 5
+    assert redis.asked == [2, 2, 1]
+
+
+def test_what_waits_to_be_written_is_bounded(shared, redis):
+    redis.delay_s = 0.05
+    shared.put_many({b"%d" % number: SCORE for number in range(MOST_WAITING + 3)})
+    assert shared.dropped == 3
+
+
+def scoring_on(rig, shared, artifact="a"):
+    return Scoring(
+        scheduler=rig.scheduler, cache=MemoryCache(10**6), shared=shared, artifact=artifact, make_waiter=GeventWaiter
+    )
+
+
+def score(scoring, documents):
+    request = RerankRequest(query="q", documents=documents, originals=documents)
+    return scoring.finish(scoring.begin(request, Terms(patience=Patience(1))), time.monotonic() + PATIENCE_S)
+
+
+def test_two_workers_share_scores_and_what_came_from_there_is_then_in_memory(shared, redis, stub_rig):
+    one, other = scoring_on(stub_rig, shared), scoring_on(stub_rig, shared)
+    score(one, ["a", "b"])
+    settle()
+    scored = score(other, ["b", "a", "c"])
+    assert scored.cached == 2
+    assert scored.logits.tolist() == pytest.approx([stub_logit(document) for document in "bac"], abs=2e-3)
+    asked = len(redis.asked)
+    assert score(other, ["a", "b"]).cached == 2
+    assert len(redis.asked) == asked
+
+
+def test_two_artifacts_never_share(shared, stub_rig):
+    score(scoring_on(stub_rig, shared, "one"), ["a"])
+    settle()
+    assert score(scoring_on(stub_rig, shared, "other"), ["a"]).cached == 0
+
+
+def test_a_pair_is_still_scored_once_while_requests_wait_for_redis(shared, redis):
+    with Rig(StubEngine()) as rig:
+        scoring = scoring_on(rig, shared)
+        redis.delay_s = 0.02
+        together = [gevent.spawn(score, scoring, ["a", "b"]) for _ in range(5)]
+        for each in together:
+            assert each.get(timeout=PATIENCE_S).logits.tolist() == pytest.approx(
+                [stub_logit("a"), stub_logit("b")], abs=2e-3
+            )
+        assert rig.scheduler.totals.pairs == 2
+        assert scoring._flights == {}
+
+
+def test_pairs_that_another_request_is_scoring_are_not_asked_for(shared, redis):
+    rig = Rig(StubEngine())  # nobody scores
+    scoring = scoring_on(rig, shared)
+    first = scoring.begin(RerankRequest(query="q", documents=["a"], originals=["a"]))
+    second = scoring.begin(RerankRequest(query="q", documents=["a"], originals=["a"]))
+    assert redis.asked == [1]
+    assert second.borrowed == [first.own]
