@@ -1,4 +1,7 @@
-"""Put this folder on PYTHONPATH and the stub engine does what a request's query says: raise, hang, nan, length."""
+"""Put this folder on PYTHONPATH and the stub engine does what a request's query says: raise, hang, nan, length.
+
+What it raises quotes the texts, as some libraries do: they must get into no log.
+"""
 
 import time
 
@@ -12,7 +15,7 @@ _score = StubSession.score
 def _faulty(self, pairs, length):
     match pairs[0][0]:
         case "raise":
-            raise RuntimeError("boom")
+            raise RuntimeError(f"boom, while {pairs} was scored")
         case "hang":
             time.sleep(3600)
         case "nan":
