@@ -58,17 +58,28 @@ setup_chromium() {
         || echo "chromium could not be installed: the browser tests are skipped"
 }
 
+# A system's package without the service that it would start: ours run under supervisor, or in a test.
+install_unstarted() {
+    local policy=/usr/sbin/policy-rc.d outcome
+    [ -e "$policy" ] && policy= || { printf '#!/bin/sh\nexit 101\n' > "$policy"; chmod +x "$policy"; }
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >/dev/null
+    outcome=$?
+    [ -z "$policy" ] || rm -f "$policy"
+    return "$outcome"
+}
+
+setup_redis() {
+    command -v redis-server >/dev/null && return
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
+    echo "Installing redis-server from the system's packages"
+    install_unstarted redis-server || echo "redis-server could not be installed: its tests are skipped"
+}
+
 setup_nginx() {
     PATH="$PATH:/usr/sbin" command -v nginx >/dev/null && return
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "nginx is not installed; run as root: apt-get install nginx"
     echo "Installing nginx from the system's packages"
-    # Without starting the system's own nginx: ours runs under supervisor.
-    local policy=/usr/sbin/policy-rc.d
-    [ -e "$policy" ] && policy= || { printf '#!/bin/sh\nexit 101\n' > "$policy"; chmod +x "$policy"; }
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx >/dev/null
-    local outcome=$?
-    [ -z "$policy" ] || rm -f "$policy"
-    [ "$outcome" = 0 ] || fail "nginx could not be installed; run as root: apt-get install nginx"
+    install_unstarted nginx || fail "nginx could not be installed; run as root: apt-get install nginx"
 }
 
 # What the dashboard's live view loads, by a lock file with hashes. Serving does without: the page says what is missing.
