@@ -1,6 +1,8 @@
 """Redis shared, full, stopped, dead, back, and with another password: no request may notice."""
 
 import itertools
+import os
+import signal
 
 import pytest
 from redis_kit import Redis
@@ -27,55 +29,60 @@ def told(stack, what):
     return [line["state"] for line in stack.log_lines("webapp") if line.get("what") == what]
 
 
-def worker_of(stack, request_id):
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """A Redis, and a stack that uses it."""
+    with Redis() as redis, Stack(tmp_path_factory.mktemp("redis") / "own", engine="stub", redis_url=redis.url) as stack:
+        yield redis, stack
+
+
+def access_line(stack, request_id):
     lines = [line for line in stack.log_lines("webapp") if line["request_id"] == request_id]
-    return next(((line["pid"], line["cached"]) for line in lines if line["logger"] == "webapp.access"), None)
+    return next((line for line in lines if line["logger"] == "webapp.access"), None)
 
 
-def test_workers_share_scores(tmp_path):
-    with Redis() as redis, Stack(tmp_path / "own", engine="stub", workers="2", redis_url=redis.url) as stack:
-        cached = {}
+def test_a_worker_finds_what_another_one_has_scored(together):
+    redis, stack = together
+    (first,) = stack.workers()
+    assert stack.rerank(headers={"X-Request-Id": "first"}).status_code == 200
+    assert wait_for(lambda: access_line(stack, "first"), "its line")["cached"] == 0
+    wait_for(lambda: int(redis.command("dbsize")) >= 2, "the scores are written")
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: stack.workers() not in ([], [first]), "another worker")
 
-        def both_were_asked():
-            name = f"shared-{next(_numbers)}"
-            assert stack.rerank(headers={"X-Request-Id": name, "Connection": "close"}).status_code == 200
-            pid, hits = wait_for(lambda: worker_of(stack, name), "the access line")
-            cached.setdefault(pid, hits)
-            return len(cached) == 2
-
-        # The first of the second worker's requests finds what the first worker has scored.
-        for number in range(200):
-            if both_were_asked():
-                break
-            new_pairs(stack, 1 + number % 3)
-        if len(cached) < 2:
-            pytest.skip("one worker took every request")
-        assert list(cached.values()) == [0, 2]
+    wait_for(
+        lambda: any(line["pid"] != first and "Redis shares" in line["message"] for line in stack.log_lines("webapp")),
+        "it has connected",
+    )
+    assert stack.rerank(headers={"X-Request-Id": "second"}).status_code == 200
+    line = wait_for(lambda: access_line(stack, "second"), "its line")
+    assert line["pid"] != first
+    assert line["cached"] == 2
 
 
-def test_whatever_happens_to_redis_requests_are_answered(tmp_path):
-    with Redis() as redis, Stack(tmp_path / "own", engine="stub", redis_url=redis.url) as stack:
-        new_pairs(stack)
-        wait_for(lambda: redis.command("dbsize").strip() not in {"", "0"}, "scores are written")
+def test_whatever_happens_to_redis_requests_are_answered(together):
+    redis, stack = together
+    new_pairs(stack)
+    wait_for(lambda: redis.command("dbsize").strip() not in {"", "0"}, "scores are written")
 
-        redis.command("config", "set", "maxmemory", "1")
-        new_pairs(stack)
-        wait_for(lambda: "open" in told(stack, "writes"), "writing is left alone")
-        assert told(stack, "lookups") == []
-        redis.command("config", "set", "maxmemory", "0")
+    redis.command("config", "set", "maxmemory", "1")
+    new_pairs(stack)
+    wait_for(lambda: "open" in told(stack, "writes"), "writing is left alone")
+    assert told(stack, "lookups") == []
+    redis.command("config", "set", "maxmemory", "0")
 
-        redis.stop()
-        took = new_pairs(stack)
-        assert sorted(took)[len(took) // 2] < 100, took  # 12 ms and what a busy machine adds
-        wait_for(lambda: told(stack, "lookups") == ["open"], "looking is left alone")
-        redis.go_on()
-        wait_for(lambda: new_pairs(stack, 1) and told(stack, "lookups")[-1] == "closed", "it is asked again")
+    redis.stop()
+    took = new_pairs(stack)
+    assert sorted(took)[len(took) // 2] < 100, took  # 12 ms and what a busy machine adds
+    wait_for(lambda: told(stack, "lookups") == ["open"], "looking is left alone")
+    redis.go_on()
+    wait_for(lambda: new_pairs(stack, 1) and told(stack, "lookups")[-1] == "closed", "it is asked again")
 
-        redis.kill()
-        new_pairs(stack)
-        wait_for(lambda: new_pairs(stack, 1) and told(stack, "lookups")[-1] == "open", "it is missed")
-        redis.start()
-        wait_for(lambda: new_pairs(stack, 1) and told(stack, "lookups")[-1] == "closed", "it is found again")
+    redis.kill()
+    new_pairs(stack)
+    wait_for(lambda: new_pairs(stack, 1) and told(stack, "lookups")[-1] == "open", "it is missed")
+    redis.start()
+    wait_for(lambda: new_pairs(stack, 1) and told(stack, "lookups")[-1] == "closed", "it is found again")
 
 
 def test_a_wrong_password_costs_a_line_in_the_log_and_is_in_none(tmp_path):
