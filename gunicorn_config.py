@@ -48,11 +48,16 @@ timeout = 60
 # The ladder: app deadline < nginx's proxy_read_timeout = this < nginx's shutdown < supervisor's stopwaitsecs.
 graceful_timeout = _chosen.request_timeout_s + _settings.PROXY_GRACE_S
 
+# As much as nginx lets through (large_client_header_buffers), which refuses the rest in JSON.
+limit_request_line = 8190
+limit_request_field_size = 8190
+limit_request_fields = 1100  # nginx takes 1000 and adds its own
+
 # Recycling by count would close the listener and cut long requests; memory is kept flat instead.
 max_requests = 0
 
 # The heartbeat file must not wait for a disk.
-worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 # nosec B108
 
 # It would start a thread in the master, before the fork, and write into the home directory.
 control_socket_disable = True

@@ -1,17 +1,17 @@
 """Who may see what. PURE.
 
-Without any keys everybody sees everything. With `RERANK_API_KEYS`, a key is needed, and sees the requests that it made
-itself, and everything where no `RERANK_OPERATOR_KEYS` say otherwise. Operator keys see everything.
+Without any keys everybody sees everything. With API keys, one is needed, and sees the requests that were made with it,
+and everything where no key is an operator's: of `RERANK_OPERATOR_KEYS`, or marked in the key file. Operators see
+everything.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pusher.events import owner_of
+from pusher.keys import KeyRing
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,30 +29,28 @@ class Viewer:
 
 
 class Access:
-    """The keys that are accepted."""
+    """The keys that are accepted.
 
-    def __init__(self, *, api_keys: Iterable[str], operator_keys: Iterable[str]) -> None:
-        self._api = [_digest(key) for key in api_keys]
-        self._operators = [_digest(key) for key in operator_keys]
+    Args:
+        keys: all that open the service.
+        operators: those that open the pusher alone, and show everything.
+    """
 
-    def viewer(self, key: str) -> Viewer | None:
-        """Who presents this key (empty: none); None is refused."""
-        owner = owner_of(key) if key else ""
-        digest = _digest(key)
-        if _among(digest, self._operators):
-            return Viewer(owner, operator=True)
-        if _among(digest, self._api) or not self._api:
-            return Viewer(owner, operator=not self._operators)
-        return None
+    def __init__(self, keys: KeyRing, operators: KeyRing) -> None:
+        self._keys = keys
+        self._operators = operators
 
+    def viewer(self, presented: Iterable[str]) -> Viewer | None:
+        """Who presents these keys; None is refused."""
+        presented = list(presented)
+        if found := self._operators.find(presented):
+            return Viewer(owner_of(found[1]), operator=True)
+        if found := self._keys.find(presented):
+            return Viewer(owner_of(found[1]), operator=found[0].operator or not self._has_operators)
+        if self._keys.guarded:
+            return None
+        return Viewer(owner_of(presented[0]) if presented else "", operator=not self._has_operators)
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
-
-
-def _among(digest: bytes, known: list[bytes]) -> bool:
-    """Compares with all of them, in constant time: how long it takes tells nothing."""
-    found = False
-    for each in known:
-        found |= hmac.compare_digest(digest, each)
-    return found
+    @property
+    def _has_operators(self) -> bool:
+        return self._operators.guarded or self._keys.has_operators

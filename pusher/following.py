@@ -22,8 +22,7 @@ def blueprint(relay: Relay, access: Access, streams: Streams) -> Blueprint:
     views = Blueprint("following", __name__)
 
     def viewer() -> Viewer | None:
-        found = (access.viewer(key) for key in [*keys_in(request.headers), ""])
-        return next((who for who in found if who is not None), None)
+        return access.viewer(keys_in(request.headers))
 
     @views.get("/progress/<request_id>")
     def follow(request_id: str) -> Response:

@@ -4,6 +4,7 @@ import os
 
 # The cores are the engine's, also while a restarted pusher loads: a browser that waits a little longer is no harm.
 os.nice(10)
+os.umask(0o077)  # its sockets, and what it remembers, are for this user alone
 
 from gevent import monkey  # noqa: E402
 
@@ -26,4 +27,5 @@ def main() -> None:
     pusher = Pusher(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, pusher.stop)
+    gevent.signal_handler(signal.SIGHUP, pusher.reload_keys)
     pusher.run()

@@ -23,6 +23,7 @@ from pusher import access_lines, following, memory, pages
 from pusher.access import Access
 from pusher.events import Expired, Finished, Frame, Shed
 from pusher.intake import Intake
+from pusher.keys import KeyRing
 from pusher.relay import TICK_S
 from pusher.settings import Settings, listed
 from pusher.sockets import Sockets
@@ -46,7 +47,9 @@ class Pusher:
         self._settings = settings
         self._asked_to_stop = Event()
         self.relay = memory.recall(settings.memory, time.time())
-        access = Access(api_keys=listed(settings.api_keys), operator_keys=listed(settings.operator_keys))
+        self._keys = KeyRing(settings.api_keys, settings.api_keys_file, settings.own_key)
+        self._tell_problems()
+        access = Access(self._keys, KeyRing(settings.operator_keys))
         self.streams = Streams()
         app = Flask("pusher", static_folder=None)
         access_lines.install(app)
@@ -100,6 +103,16 @@ class Pusher:
             for event in frame.events:
                 if isinstance(event, (Finished, Expired, Shed)):
                     log.debug("heard", extra={"request_id": event.id, "event_type": type(event).__name__.lower()})
+
+    def reload_keys(self) -> None:
+        """Read the key file again; a signal handler may call it."""
+        self._keys.reload()
+        self._tell_problems()
+        self.sockets.disconnect_all()
+
+    def _tell_problems(self) -> None:
+        for problem in self._keys.problems:
+            log.error("a key is left out: %s", problem)
 
     def _tick(self) -> None:
         updates, delta = self.relay.tick(time.time())

@@ -30,6 +30,7 @@ class Settings(BaseSettings):
         description="ZeroMQ address to listen on for workers; default: a socket in the state directory.",
     )
     api_keys: str = Field(default="", description="Keys, comma-separated; any of them may follow its own requests.")
+    api_keys_file: str = Field(default="", description="Path of a file of named, hashed keys; see pusher/keys.py.")
     operator_keys: str = Field(
         default="",
         description="Keys that may see everything, comma-separated; empty: every key may, and without keys everybody.",
@@ -70,6 +71,11 @@ class Settings(BaseSettings):
     def socket(self) -> Path:
         """Where nginx finds the pusher."""
         return self.run_dir / "pusher.sock"
+
+    @property
+    def own_key(self) -> Path:
+        """The stack's own key."""
+        return self.run_dir / "own.key"
 
     @property
     def memory(self) -> Path:

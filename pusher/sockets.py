@@ -64,6 +64,11 @@ class Sockets:
                 # Without waiting, and without a last packet: it would wait behind all the others.
                 connection.close(wait=False, abort=True, reason="stalled")
 
+    def disconnect_all(self) -> None:
+        """Keys have changed: browsers connect again by themselves, and are let in or not."""
+        for connection in list(self._socketio.server.eio.sockets.values()):
+            connection.close(wait=False, abort=True, reason="keys")
+
     @property
     def count(self) -> int:
         """Connected browsers."""
@@ -71,7 +76,7 @@ class Sockets:
 
     def _connect(self, auth: Any = None) -> None:
         key = auth.get("key") if isinstance(auth, dict) else None
-        viewer = self._access.viewer(key if isinstance(key, str) else "")
+        viewer = self._access.viewer([key] if key and isinstance(key, str) else [])
         if viewer is None:
             raise RefuseConnection("unauthorized")
         self._viewers[_sid()] = viewer

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Flask
 from flask.sessions import NullSession, SessionInterface
 
+from pusher.keys import KeyRing
 from webapp.api import auth, docs, health, models, problems, request_context, rerank
 from webapp.api.slashes import single_slashes
+from webapp.quota import Quota
 from webapp.service import RerankService
 
 
@@ -38,7 +40,8 @@ def create_app(
     request_timeout_s: float,
     max_body_bytes: int,
     limits: Mapping[str, int],
-    api_keys: Sequence[str] = (),
+    keys: KeyRing | None = None,
+    quota: Quota | None = None,
 ) -> Flask:
     """Put the HTTP API before a service.
 
@@ -47,7 +50,8 @@ def create_app(
         request_timeout_s: longest time one request may take.
         max_body_bytes: larger bodies get 413.
         limits: shown by `/info`.
-        api_keys: one of them must come with every call but probes; none means open to all.
+        keys: one of them must come with every call but probes; None: open to all.
+        quota: what a caller may ask for in a minute; None: anything.
     """
     app = App("webapp", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
@@ -56,9 +60,10 @@ def create_app(
     app.wsgi_app = single_slashes(app.wsgi_app)  # type: ignore[method-assign, assignment] # as Flask's manual has it
     request_context.install(app, request_timeout_s=request_timeout_s)
     problems.install(app)
-    auth.install(app, auth.Keys(api_keys))
+    keys = keys or KeyRing()
+    auth.install(app, keys, quota or Quota())
     app.register_blueprint(rerank.blueprint(service))
-    app.register_blueprint(health.blueprint(service, guarded=bool(api_keys)))
+    app.register_blueprint(health.blueprint(service, guarded=keys.guarded))
     app.register_blueprint(models.blueprint(service, limits))
     app.register_blueprint(docs.blueprint())
     return app

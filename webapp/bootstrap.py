@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from wsgiref.types import WSGIApplication
 
+from pusher.keys import KeyRing
 from webapp import concurrency
 from webapp.app import create_app
 from webapp.cache.memory import MemoryCache
@@ -22,6 +23,7 @@ from webapp.engine.artifact import load_engine
 from webapp.engine.lexical_engine import lexical_scores
 from webapp.engine.pool import EnginePool
 from webapp.guard import EngineGuard
+from webapp.quota import Quota, in_redis
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.breaker import Breaker
 from webapp.scheduling.scheduler import Scheduler
@@ -56,6 +58,7 @@ class Webapp:
     scheduler: Scheduler
     pool: EnginePool
     watchdog: Watchdog
+    keys: KeyRing
     reporter: Reporter | None = None
     max_rss_bytes: int = 0
     shared: SharedCache | None = None
@@ -69,6 +72,7 @@ class Webapp:
             on_started: told the seconds it took, or what went wrong; called on the thread that called `start`'s hub.
             on_fault: told in words that this process can't go on; `/ready` says 503 by then.
         """
+        self._read_keys()
         if self.reporter is not None:
             self.reporter.start(concurrency.repeat)
         if self.shared is not None:
@@ -103,6 +107,12 @@ class Webapp:
 
         concurrency.start_native_thread(boot, ())
         concurrency.spawn(report)
+
+    def _read_keys(self) -> None:
+        """HUP to gunicorn makes new workers of what the master read long ago, so each reads the file itself."""
+        self.keys.reload()
+        for problem in self.keys.problems:
+            log.error("a key is left out: %s", problem)
 
     def _warm_up(self) -> None:
         waiter = concurrency.NativeWaiter()
@@ -177,6 +187,7 @@ def assemble(settings: Settings) -> Webapp:
     )
     pulse = PulseMaker(lambda: _vitals(service, scheduler))
     reporter = Reporter(publisher=publisher, progress=progress, pulse=pulse) if settings.events else None
+    keys = KeyRing(settings.api_keys.get_secret_value(), settings.api_keys_file, settings.own_key)
     app = create_app(
         service,
         request_timeout_s=settings.request_timeout_s,
@@ -188,11 +199,14 @@ def assemble(settings: Settings) -> Webapp:
             "max_queued_pairs": settings.max_queued_pairs,
             "max_queued_tokens": settings.max_queued_tokens,
             "request_timeout_s": settings.request_timeout_s,
+            "requests_per_minute": settings.requests_per_minute,
+            "documents_per_minute": settings.documents_per_minute,
         },
-        api_keys=settings.api_key_list,
+        keys=keys,
+        quota=_quota(settings),
     )
     watchdog = Watchdog(scheduler, pool, stall_s=settings.engine_stall_s)
-    return Webapp(app, service, scheduler, pool, watchdog, reporter, settings.max_rss_mb * 1024 * 1024, shared)
+    return Webapp(app, service, scheduler, pool, watchdog, keys, reporter, settings.max_rss_mb * 1024 * 1024, shared)
 
 
 def _shared_cache(settings: Settings) -> SharedCache | None:
@@ -214,6 +228,16 @@ def _shared_cache(settings: Settings) -> SharedCache | None:
         writes=breaker("writes"),
         make_waiter=concurrency.GeventWaiter,
         spawn=concurrency.spawn,
+    )
+
+
+def _quota(settings: Settings) -> Quota:
+    url = settings.redis_url.get_secret_value()
+    return Quota(
+        requests_per_minute=settings.requests_per_minute,
+        documents_per_minute=settings.documents_per_minute,
+        shared=in_redis(url) if url else None,
+        within=concurrency.within,
     )
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "repeat",
     "spawn",
     "start_native_thread",
+    "within",
 ]
 
 
@@ -158,3 +159,9 @@ def repeat(interval_s: float, run: Callable[[], None]) -> None:
             run()
 
     gevent.spawn(forever)
+
+
+def within(seconds: float, run: Callable[[], T]) -> T:
+    """Run here, in the calling greenlet; raises TimeoutError when it waits for longer than that."""
+    with gevent.Timeout(seconds, TimeoutError(f"took longer than {seconds:g} s")):
+        return run()

@@ -110,7 +110,7 @@ def _port(settings: Settings) -> Finding:
     try:
         return Finding(about, "good", f"{seen}, our service runs (pid {owner(settings)})")
     except SetupError:
-        check_port(settings)
+        check_port(settings, settings.port)
     return Finding(about, "good", f"{seen} is free")
 
 

@@ -78,6 +78,13 @@ class OverloadedError(RerankError):
     retryable = True
 
 
+class RateLimitedError(RerankError):
+    """The caller asked for more in a minute than it may; nothing was done, come again after `retry_after_s`."""
+
+    code = "rate_limited"
+    retryable = True
+
+
 class UnavailableError(RerankError):
     """The service is loading, draining or broken; nothing was done, another try may succeed."""
 

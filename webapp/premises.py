@@ -5,11 +5,14 @@ from __future__ import annotations
 import fcntl
 import grp
 import os
+import re
 import shutil
 import socket
+import subprocess
 from pathlib import Path
 from typing import IO
 
+from pusher.keys import KeyFileError, KeyRing
 from webapp.errors import SetupError
 from webapp.settings import Settings
 
@@ -58,22 +61,39 @@ def lock(path: Path) -> IO[str]:
     return file
 
 
-def check_port(settings: Settings) -> None:
+def nginx_version(nginx: str) -> tuple[int, ...]:
+    """As it says; (0,) when it can't be read, which gets what old ones understand."""
+    said = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=False).stderr
+    found = re.search(r"nginx/([0-9]+(?:\.[0-9]+)*)", said)
+    return tuple(map(int, found[1].split("."))) if found else (0,)
+
+
+def check_keys(settings: Settings) -> None:
+    """Whether the key file is sound, while somebody is there to read it; damaged later, it opens nothing.
+
+    Raises:
+        SetupError: it is not.
+    """
+    try:
+        KeyRing(file=settings.api_keys_file).check()
+    except KeyFileError as error:
+        raise SetupError(f"RERANK_API_KEYS_FILE: {error}") from error
+
+
+def check_port(settings: Settings, port: int) -> None:
     """Whether nginx will be able to listen.
 
     Raises:
         SetupError: it won't.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[
-            0
-        ]
+        family, kind, protocol, _, address = socket.getaddrinfo(settings.host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
         raise SetupError(
-            f"can't listen on {settings.host}:{settings.port} ({error.strerror}); set RERANK_HOST or RERANK_PORT"
+            f"can't listen on {settings.host}:{port} ({error.strerror}); set RERANK_HOST or RERANK_PORT"
         ) from error
 
 

@@ -19,6 +19,7 @@ from webapp.errors import (
     UnavailableError,
 )
 from webapp.settings import PROJECT, PROXY_GRACE_S, SHUTDOWN_GRACE_S, Settings
+from webapp.tls import certificate
 
 ROOT = PROJECT
 """The project's top folder: nginx/, supervisor/ and gunicorn_config.py lie there."""
@@ -67,14 +68,18 @@ def _body(status: int, error: type[RerankError], message: str) -> str:
     return json.dumps(body, separators=(",", ":"))
 
 
-def nginx_conf(settings: Settings) -> str:
-    """Nginx's configuration for these settings."""
+HTTP2_DIRECTIVE = (1, 25, 1)
+"""Since this nginx, HTTP/2 is a directive of its own."""
+
+
+def nginx_conf(settings: Settings, version: tuple[int, ...] = HTTP2_DIRECTIVE) -> str:
+    """The configuration of an nginx of this version for these settings."""
     templates = Environment(
         loader=FileSystemLoader(ROOT / "nginx"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 - a configuration file, not a page; values come from settings
+        autoescape=False,  # noqa: S701 - a configuration file, not a page; values come from settings # nosec B701
         keep_trailing_newline=True,
     )
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -83,6 +88,12 @@ def nginx_conf(settings: Settings) -> str:
         webapp_socket=settings.webapp_socket,
         pusher_socket=settings.pusher_socket,
         listen=f"{host}:{settings.port}",
+        plain_listen=f"{host}:{settings.plain_port}" if settings.plain_port else "",
+        port=settings.port,
+        certificate=certificate(settings),
+        http2_directive=version >= HTTP2_DIRECTIVE,
+        hsts_s=settings.hsts_s,
+        cors_origins=settings.cors_origin_list,
         user=getpass.getuser() if os.geteuid() == 0 else "",
         max_body_mb=settings.max_body_mb,
         read_s=settings.request_timeout_s + PROXY_GRACE_S,

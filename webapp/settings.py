@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from webapp.errors import SetupError
+from webapp.soundness import check_origins, check_secrets, check_tls
 from webapp.sources import PREFIX, Sources, gather
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -71,7 +72,7 @@ class Settings(BaseSettings):
     cache_mb: int = Field(default=32, ge=0, le=65_536, description="MiB of pair scores a worker keeps; 0 keeps none.")
     redis_url: SecretStr = Field(
         default=SecretStr(""),
-        description="redis://, rediss:// or unix:// address of a Redis where workers share pair scores.",
+        description="redis://, rediss:// or unix:// address of a Redis for shared pair scores and counts of limits.",
     )
 
     request_timeout_s: int = Field(default=300, ge=1, le=86_400, description="Longest time one request may take.")
@@ -114,6 +115,31 @@ class Settings(BaseSettings):
         default="",
         description="Origins whose pages may connect to the dashboard, comma-separated. Empty: the same origin only.",
     )
+    api_keys_file: str = Field(
+        default="", description="Path of a file of named, hashed keys, as `reranking keys add NAME` makes them."
+    )
+    requests_per_minute: int = Field(
+        default=0, ge=0, le=1_000_000, description="Requests a caller (a key, else an address) may make; 0: any."
+    )
+    documents_per_minute: int = Field(
+        default=0, ge=0, le=1_000_000_000, description="Documents a caller may have ranked in a minute; 0: any."
+    )
+    cors_origins: str = Field(
+        default="",
+        description="Origins whose pages may call the API, comma-separated, as https://app.example; empty: none.",
+    )
+    tls: Literal["", "self-signed"] = Field(
+        default="", description="self-signed: nginx makes its own certificate, for trials."
+    )
+    tls_cert: str = Field(default="", description="Certificate (with its chain) for nginx, PEM: serves https.")
+    tls_key: str = Field(default="", description="Its private key, PEM, without a passphrase.")
+    hsts_s: int = Field(
+        default=0, ge=0, description="Seconds for which browsers shall insist on https; 0: they are not told."
+    )
+    plain_port: int = Field(
+        default=0, ge=0, le=65535, description="Port that sends plain http to https; 0: there is none."
+    )
+
     events: bool = Field(default=True, description="Tell the pusher, and so the dashboard, of requests and workers.")
     events_endpoint: str = Field(
         default="",
@@ -148,11 +174,25 @@ class Settings(BaseSettings):
             raise ValueError("RERANK_EVENTS_TEXT is on but RERANK_EVENTS is off, so that nothing is told; choose one")
         return self
 
-    @field_validator("api_keys", "operator_keys", "dashboard_origins", mode="before")
+    @field_validator("api_keys", "operator_keys", "dashboard_origins", "cors_origins", mode="before")
     @classmethod
     def _a_list_is_joined(cls, value: Any) -> Any:
         """A file may have a list where a variable has commas."""
         return ",".join(map(str, value)) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _the_doors_are_sound(self) -> Settings:
+        check_tls(self.tls, self.tls_cert, self.tls_key, self.hsts_s, (self.port, self.plain_port))
+        # Not by a field's validator: what that refuses is shown.
+        check_secrets(api_keys=self.api_keys.get_secret_value(), redis_url=self.redis_url.get_secret_value())
+        return self
+
+    _origins_are_origins = field_validator("cors_origins")(check_origins)
+
+    @field_validator("api_keys_file")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        return str(Path(value).expanduser().absolute()) if value else ""
 
     @field_validator("state_dir")
     @classmethod
@@ -163,13 +203,6 @@ class Settings(BaseSettings):
                 "its path is too long for the unix sockets in it; choose a shorter one, such as /tmp/rerank"
             )
         return path
-
-    @field_validator("redis_url")
-    @classmethod
-    def _known_scheme(cls, value: SecretStr) -> SecretStr:
-        if value.get_secret_value() and not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("begins with redis://, rediss:// or unix://")
-        return value
 
     @property
     def model_is_default(self) -> bool:
@@ -182,9 +215,19 @@ class Settings(BaseSettings):
         return self.max_body_mb * 1024 * 1024
 
     @property
-    def api_key_list(self) -> list[str]:
-        """The keys, one by one."""
-        return [key.strip() for key in self.api_keys.get_secret_value().split(",") if key.strip()]
+    def has_tls(self) -> bool:
+        """Whether nginx speaks https."""
+        return bool(self.tls or self.tls_cert)
+
+    @property
+    def cors_origin_list(self) -> list[str]:
+        """The origins, one by one."""
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+
+    @property
+    def own_key(self) -> Path:
+        """The stack's own key, made at each start; whoever may read it is us."""
+        return self.run_dir / "own.key"
 
     @property
     def run_dir(self) -> Path:

@@ -14,18 +14,20 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
+from pusher.keys import make_own
+from webapp.calling import ask, url_of
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.errors import SetupError
 from webapp.outlet import Outlet
-from webapp.premises import check_port, find_nginx, lock, make_private, who_may_manage
+from webapp.premises import check_keys, check_port, find_nginx, lock, make_private, nginx_version, who_may_manage
+from webapp.reloading import reload
 from webapp.rendering import ROOT, nginx_conf
 from webapp.settings import STOP_GRACE_S, Settings
 from webapp.sources import FILE_VARIABLE
+from webapp.tls import prepare_certificate
 
 READY_TIMEOUT_S = 120.0
 POLL_S = 0.05
@@ -57,14 +59,19 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     for directory in (settings.run_dir, settings.run_dir / "nginx", settings.log_dir, settings.models_dir):
         make_private(directory)
     held = lock(settings.run_dir / "serve.lock")
-    check_port(settings)
+    check_port(settings, settings.port)
+    if settings.plain_port:
+        check_port(settings, settings.plain_port)
+    check_keys(settings)
+    prepare_certificate(settings)
     stop = _StopSignals()
     _prepare(settings, outlet, stop)
     if stop.asked:
         held.close()
         return
-    (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings))
     _clean(settings)  # what a killed predecessor left; the lock says that nobody uses it
+    (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings, nginx_version(nginx)))
+    make_own(settings.own_key)
     socket_mode, socket_owner = who_may_manage(settings)
     supervisord = subprocess.Popen(
         [*outlet.keeper(), "-c", str(ROOT / "supervisor" / "supervisord.conf")],
@@ -72,6 +79,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
             **{name: value for name, value in os.environ.items() if name != NOTIFY_VARIABLE},
             # All programs see the same settings, wherever they run; the flags are in the environment already.
             "RERANK_STATE_DIR": str(settings.state_dir),
+            **({"RERANK_API_KEYS_FILE": settings.api_keys_file} if settings.api_keys_file else {}),  # absolute
             FILE_VARIABLE: str(file or ""),
             "RERANK_LOG_FORMAT": "json",  # supervisord brings all lines into the form that was chosen
             "STACK_ROOT": str(ROOT),
@@ -107,18 +115,26 @@ def serve(settings: Settings, file: Path | None = None) -> None:
 
 
 class _StopSignals:
-    """INT and TERM ask a process to stop, supervisord in the end; a second one ends its children at once."""
+    """INT and TERM ask a process to stop, supervisord in the end; a second one ends its children at once.
+
+    HUP is noted here, and acted on by whoever waits for the end.
+    """
 
     def __init__(self) -> None:
         self.asked = 0
+        self.reload_asked = False
         self._process: subprocess.Popen[bytes] | None = None
         signal.signal(signal.SIGINT, self._handle)
         signal.signal(signal.SIGTERM, self._handle)
+        signal.signal(signal.SIGHUP, self._ask_reload)
 
     def forward_to(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         if self.asked:  # the signal came before there was anything to stop
             process.terminate()
+
+    def _ask_reload(self, _number: int, _frame: Any) -> None:
+        self.reload_asked = True
 
     def _handle(self, _number: int, _frame: Any) -> None:
         self.asked += 1
@@ -131,7 +147,7 @@ class _StopSignals:
 
 def _clean(settings: Settings) -> None:
     """Take away what tells of programs that have ended."""
-    for stale in (*settings.run_dir.glob("*.sock*"), settings.run_dir / GIVEN_UP):
+    for stale in (*settings.run_dir.glob("*.sock*"), settings.run_dir / GIVEN_UP, settings.own_key):
         stale.unlink(missing_ok=True)
 
 
@@ -177,11 +193,11 @@ def _rerank_works(settings: Settings) -> bool:
     if not settings.webapp_socket.exists():  # to ask before would only fill nginx' log
         return False
     try:
-        with _ask(settings, "/ready", timeout_s=5):
+        with ask(settings, "/ready", timeout_s=5):
             pass
-        with _ask(settings, "/rerank", _FIRST_REQUEST, timeout_s=30):
+        with ask(settings, "/rerank", _FIRST_REQUEST, timeout_s=30):
             return True
-    except (OSError, urllib.error.URLError):
+    except OSError:
         return False
 
 
@@ -197,6 +213,9 @@ def _wait_for_end(settings: Settings, supervisord: subprocess.Popen[bytes], stop
         try:
             return supervisord.wait(timeout=1)
         except subprocess.TimeoutExpired:
+            if stop.reload_asked and not stop.asked:
+                stop.reload_asked = False
+                reload(settings)
             if stop.asked:
                 # A QUIT that comes while nginx starts is noted but acted on only at the next signal.
                 with contextlib.suppress(OSError, ValueError):
@@ -204,27 +223,11 @@ def _wait_for_end(settings: Settings, supervisord: subprocess.Popen[bytes], stop
 
 
 def _announce(settings: Settings, outlet: Outlet) -> None:
-    with _ask(settings, "/info", timeout_s=5) as reply:
+    with ask(settings, "/info", timeout_s=5) as reply:
         info = json.load(reply)
     stands_in = f" in place of {info['substitute_for']}, which can't be fetched" if info["substitute_for"] else ""
     model = f"{info['model']} ({info['engine']} {info['precision']}){stands_in}"
-    outlet.say(f"Ready: {local_url(settings)} serves {model}")
-
-
-def _ask(settings: Settings, path: str, body: bytes | None = None, *, timeout_s: float) -> Any:
-    """Call our own API, with one of our own keys where it wants one."""
-    keys = settings.api_key_list
-    headers = {"X-Api-Key": keys[0]} if keys else {}
-    return urllib.request.urlopen(
-        urllib.request.Request(f"{local_url(settings)}{path}", body, headers),
-        timeout=timeout_s,
-    )
-
-
-def local_url(settings: Settings) -> str:
-    """Where nginx is reached from this machine."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+    outlet.say(f"Ready: {url_of(settings)} serves {model}")
 
 
 def _end(supervisord: subprocess.Popen[bytes]) -> None:

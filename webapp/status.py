@@ -13,9 +13,9 @@ from xmlrpc.client import Error, ServerProxy
 import msgspec
 from supervisor.xmlrpc import SupervisorTransport
 
+from webapp.calling import ask, url_of
 from webapp.engine.artifact import MANIFEST, artifact_dir
 from webapp.settings import Settings
-from webapp.stack import local_url
 
 Health = Literal["serving", "impaired", "down"]
 
@@ -65,7 +65,7 @@ def look(settings: Settings) -> Status:
     programs = _programs(settings)
     workers, figures = _told_by_pusher(settings)
     return Status(
-        url=local_url(settings),
+        url=url_of(settings),
         ready=_ready(settings),
         model=_model(settings),
         programs=programs,
@@ -112,7 +112,7 @@ def _programs(settings: Settings) -> list[Program]:
 
 def _ready(settings: Settings) -> str:
     try:
-        with urllib.request.urlopen(f"{local_url(settings)}/ready", timeout=TIMEOUT_S) as reply:
+        with ask(settings, "/ready", timeout_s=TIMEOUT_S) as reply:
             return str(json.load(reply)["status"])
     except urllib.error.HTTPError as error:
         try:

@@ -3,6 +3,7 @@
 const SENTENCES = {
   unauthorized: "The service did not accept the key.",
   payload_too_large: "That is more than the service takes in one request. Send fewer or shorter documents.",
+  rate_limited: "That is more than your key may ask for in a minute. Try again in a moment.",
   overloaded: "The service is full right now. Try again in a moment.",
   unavailable: "The service is starting, restarting or being stopped. Try again in a moment.",
   deadline_exceeded: "The time was over before every document was scored. Send fewer documents at a time.",

@@ -12,7 +12,7 @@ import models
 import psutil
 import pytest
 import requests
-from running import PATIENCE_S, Stack, wait_for
+from running import PATIENCE_S, wait_for
 
 from webapp.engine.source_model import SourceModel
 
@@ -180,10 +180,3 @@ def test_supervisorctl_shows_and_restarts_programs(stack):
 def test_the_state_directory_is_private(stack):
     assert (stack.state_dir / "run").stat().st_mode & 0o077 == 0
     assert (stack.state_dir / "log").stat().st_mode & 0o077 == 0
-
-
-def test_with_keys_set_the_stack_starts_and_asks_callers_for_one(bert_settings, tmp_path):
-    with Stack(tmp_path, artifacts_from=bert_settings.state_dir, model=bert_settings.model, api_keys="k,l") as guarded:
-        assert guarded.rerank().status_code == 401
-        assert guarded.rerank(headers={"Authorization": "Bearer l"}).status_code == 200
-        assert requests.get(f"{guarded.url}/health", timeout=PATIENCE_S).status_code == 200

@@ -1,17 +1,22 @@
 import pytest
 
-from webapp.api.auth import OPEN_PATHS, Keys, is_open
+from pusher.keys import Key, KeyRing, digest_of, line_of
+from webapp.api.auth import OPEN_PATHS, is_open
 from webapp.app import create_app
+from webapp.quota import Quota
 from webapp.settings import Settings
 
 BODY = {"query": "q", "documents": ["a", "b"]}
 
 
+def app_with(service, keys, **quota):
+    app = create_app(service, request_timeout_s=30, max_body_bytes=100_000, limits={}, keys=keys, quota=Quota(**quota))
+    return app.test_client()
+
+
 @pytest.fixture
 def guarded(service):
-    return create_app(
-        service, request_timeout_s=30, max_body_bytes=100_000, limits={}, api_keys=["right", "other"]
-    ).test_client()
+    return app_with(service, KeyRing("right,other"))
 
 
 @pytest.mark.parametrize(
@@ -83,12 +88,59 @@ def test_without_keys_everyone_may_call_whatever_they_send(client):
         assert client.post("/rerank", json=BODY, headers={"Authorization": header}).status_code == 200
 
 
-def test_keys_are_not_kept_as_they_are():
-    assert "secret" not in str(vars(Keys(["secret"])))
-
-
-def test_keys_are_read_from_a_comma_separated_setting(monkeypatch):
+def test_keys_are_read_from_a_comma_separated_setting_that_shows_them_to_nobody(monkeypatch):
     monkeypatch.setenv("RERANK_API_KEYS", "one, two,,")
     settings = Settings()
-    assert settings.api_key_list == ["one", "two"]
+    keys = KeyRing(settings.api_keys.get_secret_value())
+    assert [keys.find([key])[0].name for key in ("one", "two")] == ["setting-1", "setting-2"]
+    assert keys.find([""]) is None
     assert "one" not in repr(settings)
+
+
+def test_what_came_last_in_x_forwarded_for_counts_and_what_the_caller_wrote_before_it_does_not(service):
+    """It is nginx that appends the address that it sees."""
+    client = app_with(service, KeyRing(), requests_per_minute=2)
+
+    def status(forwarded):
+        return client.post("/rerank", json=BODY, headers={"X-Forwarded-For": forwarded}).status_code
+
+    assert [status(f"10.0.0.{number}, 192.0.2.1") for number in range(3)] == [200, 200, 429]
+    assert status("192.0.2.1, 192.0.2.2") == 200
+
+
+def test_one_ipv6_network_is_one_caller(service):
+    client = app_with(service, KeyRing(), requests_per_minute=1)
+
+    def status(address):
+        return client.post("/rerank", json=BODY, headers={"X-Forwarded-For": address}).status_code
+
+    assert [status("2001:db8::1"), status("2001:db8::2"), status("2001:db8:0:1::1")] == [200, 429, 200]
+
+
+def test_two_keys_of_a_name_share_their_limit_and_each_name_may_have_its_own(service, tmp_path):
+    file = tmp_path / "keys"
+    known = [Key("a", digest_of("a1")), Key("a", digest_of("a2")), Key("b", digest_of("b"), documents_per_minute=100)]
+    file.write_text("".join(f"{line_of(key)}\n" for key in known))
+    client = app_with(service, KeyRing(file=str(file)), documents_per_minute=4)
+
+    def status(key):
+        return client.post("/rerank", json=BODY, headers={"X-Api-Key": key}).status_code
+
+    assert [status("a1"), status("a2"), status("a1"), status("a2")] == [200, 200, 429, 429]
+    assert [status("b") for _ in range(3)] == [200, 200, 200]
+
+
+def test_a_batch_and_tokenize_count_their_texts_too(service):
+    client = app_with(service, KeyRing(), documents_per_minute=3)
+    batch = [{"query": "q", "documents": [{"content": "a"}, {"content": "b"}]}]
+    assert client.post("/rerank/batch", json=batch).status_code == 200
+    assert client.post("/rerank/batch", json=batch).status_code == 429
+    assert client.post("/tokenize", json={"inputs": ["a", "b"]}).status_code == 429
+    assert client.post("/tokenize", json={"inputs": ["a"]}).status_code == 200
+
+
+def test_the_stack_s_own_key_has_no_limit(service, tmp_path):
+    (tmp_path / "own.key").write_text("ours")
+    client = app_with(service, KeyRing(own=tmp_path / "own.key"), requests_per_minute=1, documents_per_minute=1)
+    for _ in range(3):
+        assert client.post("/rerank", json=BODY, headers={"X-Api-Key": "ours"}).status_code == 200

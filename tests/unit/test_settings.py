@@ -15,6 +15,14 @@ def test_naming_the_default_model_counts_as_naming_it(monkeypatch):
     assert not load_settings().model_is_default
 
 
+@pytest.mark.parametrize(("name", "value"), [("API_KEYS", " , "), ("REDIS_URL", "pass:word@host")])
+def test_a_secret_that_can_t_be_right_is_named_and_not_shown(monkeypatch, name, value):
+    monkeypatch.setenv(f"RERANK_{name}", value)
+    with pytest.raises(SetupError, match=f"RERANK_{name}") as caught:
+        load_settings()
+    assert value not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -106,7 +106,7 @@ def test_the_pusher_sees_what_the_webapp_sees(tmp_path, monkeypatch):
     monkeypatch.setenv("RERANK_CONFIG", str(tmp_path / "reranking.yaml"))
     monkeypatch.setenv("RERANK_LOG_LEVEL", "warning")
     webapp, pusher = load_settings(), PusherSettings()
-    assert webapp.api_key_list == ["one", "two"]
+    assert webapp.api_keys.get_secret_value() == "one,two"
     assert pusher.api_keys == webapp.api_keys.get_secret_value()
     assert pusher.log_level == webapp.log_level == "warning"
     assert pusher.dashboard_origins == webapp.dashboard_origins == "https://a.example"

@@ -1,19 +1,19 @@
-"""Who may call: keys in whatever header a client of ours puts them.
+"""Who may call, and how much: keys in whatever header a client of ours puts them.
 
 Guarded is the rule, so that a new route is safe before anyone thinks of it; what is open is listed here.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Iterable
+from flask import Flask, current_app, g, request
 
-from flask import Flask, g, request
-from werkzeug.datastructures import Headers
-
-from pusher.events import keys_in
+from pusher.events import keys_in, owner_of
+from pusher.keys import OWN_NAME, Key, KeyRing
+from webapp.api import request_context
 from webapp.errors import UnauthorizedError
+from webapp.quota import Quota, Unit, account_of
+
+_COUNT = "reranking quota"
 
 OPEN_PATHS = frozenset(
     {
@@ -42,46 +42,47 @@ OPEN_PATHS = frozenset(
 OPEN_PREFIX = "/docs/"
 
 
-class Keys:
-    """The keys that open the service; none means that it stands open."""
-
-    def __init__(self, keys: Iterable[str]) -> None:
-        # Digests are of one length, and no key stays in memory.
-        self._digests = [_digest(key) for key in keys]
-
-    def __bool__(self) -> bool:
-        return bool(self._digests)
-
-    def fitting(self, headers: Headers) -> str | None:
-        """The key of ours in these headers, if there is one; takes as long for a wrong key as for a right one."""
-        fitting = None
-        for given in keys_in(headers):
-            digest = _digest(given)
-            for known in self._digests:
-                if hmac.compare_digest(digest, known):
-                    fitting = given
-        return fitting
-
-
 def is_open(method: str, path: str) -> bool:
     """Whether a route needs no key."""
     path = path.rstrip("/") or "/"
     return method in {"GET", "HEAD", "OPTIONS"} and (path in OPEN_PATHS or path.startswith(OPEN_PREFIX))
 
 
-def install(app: Flask, keys: Keys) -> None:
-    """Ask for a key before every request that is not open."""
+def install(app: Flask, keys: KeyRing, quota: Quota) -> None:
+    """Ask for a key before every request that is not open, and count it."""
 
     def check() -> None:
         if is_open(request.method, request.path):
             return
-        g.api_key = keys.fitting(request.headers)
-        if g.api_key is None:
+        g.key = None
+        if found := keys.find(keys_in(request.headers)):
+            g.key, presented = found
+            request_context.note(key=g.key.name)
+            if keys.guarded:  # else it is the stack's own key, and nobody's request
+                g.owner = owner_of(presented)
+        # Who has no key is counted too: guessing has its limit as well.
+        _count("requests", 1)
+        if keys.guarded and g.key is None:
             raise UnauthorizedError("no valid API key; send one as Authorization: Bearer <key>")
 
-    if keys:
+    def _count(unit: Unit, cost: int) -> None:
+        key: Key | None = g.get("key")
+        if key is None:
+            quota.take(unit, f"address {account_of(request_context.address())}", cost)
+        elif key.name != OWN_NAME:
+            most = key.requests_per_minute if unit == "requests" else key.documents_per_minute
+            quota.take(unit, f"key {key.name}", cost, most)
+
+    if keys.guarded or any(quota.most.values()):
         app.before_request(check)
+        app.extensions[_COUNT] = _count
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+def count_documents(documents: int) -> None:
+    """Count what the current request asks for, before it is worked on.
+
+    Raises:
+        RateLimitedError, PayloadTooLargeError: it is too much.
+    """
+    if count := current_app.extensions.get(_COUNT):
+        count("documents", documents)

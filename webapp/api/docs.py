@@ -22,6 +22,12 @@ _START = (
     " defaultModelsExpandDepth: 0, persistAuthorization: true});"
 )
 
+_CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "style-src 'self' 'unsafe-inline'; "  # Swagger UI writes style attributes
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
 
 def blueprint() -> Blueprint:
     """The pages."""
@@ -39,7 +45,9 @@ def blueprint() -> Blueprint:
 
     @views.get("/docs")
     def page() -> Response:
-        return Response(_PAGE, content_type="text/html; charset=utf-8")
+        response = Response(_PAGE, content_type="text/html; charset=utf-8")
+        response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
+        return response
 
     @views.get("/docs/start.js")
     def start() -> Response:

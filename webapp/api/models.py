@@ -11,7 +11,7 @@ import msgspec
 from flask import Blueprint, Response, request
 
 from webapp import __version__
-from webapp.api import request_context
+from webapp.api import auth, request_context
 from webapp.api.dialects import tei_predict, tokenize
 from webapp.service import RerankService
 
@@ -65,6 +65,7 @@ def blueprint(service: RerankService, limits: Mapping[str, int]) -> Blueprint:
     def tokens() -> Response:
         asked = tokenize.parse(request.get_data(cache=False))
         service.check_model(asked.model)
+        auth.count_documents(len(asked.texts))
         found = service.elsewhere(lambda: [service.texts.tokenize(text, special=asked.special) for text in asked.texts])
         request_context.note(tokens=sum(map(len, found)))
         body = tokenize.dump(asked, found, service.model.max_length_tokens)

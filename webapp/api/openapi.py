@@ -16,12 +16,12 @@ from webapp.api.health import ENDPOINTS, LIVE, RANK, READY
 
 _FAILURES = {
     400: "The request is malformed; the error names the field.",
-    401: "No valid API key, where RERANK_API_KEYS is set.",
+    401: "No valid API key, where keys are asked for.",
     404: "Another model is served, and RERANK_STRICT_MODEL is set.",
     413: "The body is over the limit.",
     422: "The request is malformed (TEI).",
     424: "The model could not score the request (TEI).",
-    429: "Full, or the time was over: try again after Retry-After seconds.",
+    429: "Full, the time was over, or more than a minute allows: try again after Retry-After seconds.",
     500: "The model could not score the request, or a fault of ours.",
     503: "Loading or draining, for native callers also full: try again after Retry-After seconds.",
     504: "The time was over before every document was scored (native).",

@@ -26,6 +26,7 @@ STATUS: dict[type[errors.RerankError], tuple[int, int, int]] = {
     errors.EngineFailedError: (500, 500, 424),
     # 429 is what the others' clients know how to repeat; some repeat a 503 or a 504 thirty times.
     errors.OverloadedError: (503, 429, 429),
+    errors.RateLimitedError: (429, 429, 429),
     errors.UnavailableError: (503, 503, 503),
     errors.DeadlineExceededError: (504, 429, 429),
     errors.CancelledError: (499, 499, 499),  # for our log, as nginx has it: nobody is there to read it
@@ -33,7 +34,7 @@ STATUS: dict[type[errors.RerankError], tuple[int, int, int]] = {
 
 COLUMN: dict[Manners, int] = {"native": 0, "documents": 1, "tei": 2}
 
-LATER = (errors.OverloadedError, errors.UnavailableError, errors.DeadlineExceededError)
+LATER = (errors.OverloadedError, errors.RateLimitedError, errors.UnavailableError, errors.DeadlineExceededError)
 """These carry Retry-After, never 0: cohere's client takes that for absent."""
 
 

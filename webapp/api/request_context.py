@@ -13,7 +13,6 @@ import structlog
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from pusher.events import owner_of
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.registry import dialect_of
 from webapp.concurrency import HangUpWatch
@@ -113,11 +112,14 @@ def _seconds(wanted: str) -> float:
 
 def caller() -> Caller:
     """Whose request the current one is, for those who watch it."""
-    key: str = g.get("api_key", "")
-    owner = owner_of(key) if key else ""
+    owner: str = g.get("owner", "")
+    return Caller(request_id(), dialect().name, owner, owner or address())
+
+
+def address() -> str:
+    """Where the current request comes from."""
     # The last entry is nginx' own; what a client wrote before it is only its word.
-    address = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip() or request.remote_addr or ""
-    return Caller(request_id(), dialect().name, owner, owner or address)
+    return request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip() or request.remote_addr or ""
 
 
 def note(**fields: object) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from flask import Blueprint, Response, request
 
-from webapp.api import request_context
+from webapp.api import auth, request_context
 from webapp.api.dialects import native
 from webapp.api.dialects.base import Call
 from webapp.api.dialects.registry import DIALECTS, dialect_of
@@ -35,7 +35,9 @@ def blueprint(service: RerankService) -> Blueprint:
         dialect = dialect_of(call)
         request_context.speak(dialect)
         requests = dialect.parse(call)
-        request_context.note(dialect=dialect.name, documents=sum(len(each.documents) for each in requests))
+        documents = sum(len(each.documents) for each in requests)
+        request_context.note(dialect=dialect.name, documents=documents)
+        auth.count_documents(documents)
         results = service.rerank_all(requests, *request_context.terms())
         request_context.note(
             tokens=sum(result.tokens for result in results), cached=sum(result.cached for result in results)
@@ -50,7 +52,9 @@ def blueprint(service: RerankService) -> Blueprint:
         _check_room(service)
         items = native.parse_batch(request.get_data(cache=False))
         good = [item for item in items if not isinstance(item, RerankError)]
-        request_context.note(requests=len(items), documents=sum(len(item.documents) for item in good))
+        documents = sum(len(item.documents) for item in good)
+        request_context.note(requests=len(items), documents=documents)
+        auth.count_documents(documents)
         outcomes = iter(service.rerank_many(good, *request_context.terms()))
         merged = [item if isinstance(item, RerankError) else next(outcomes) for item in items]
         return _reply(native.dump_batch(merged), [each for each in merged if isinstance(each, RerankResult)])

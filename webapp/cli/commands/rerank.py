@@ -68,11 +68,12 @@ def _remotely(url: str, body: dict[str, Any], timeout_s: float, tell: Callable[[
     key = os.environ.get("RERANK_KEY", "")
     if not url or not key:
         settings = load()
-        from webapp.stack import local_url  # noqa: PLC0415
+        from pusher.keys import own_key  # noqa: PLC0415
+        from webapp.calling import url_of  # noqa: PLC0415
 
-        # Our own keys are for our own service: another one is not told of them.
-        key = key or ("" if url else next(iter(settings.api_key_list), ""))
-        url = url or local_url(settings)
+        # The own key is for our own service: another one is not told of it.
+        key = key or ("" if url else own_key(settings.own_key))
+        url = url or url_of(settings)
     return rerank(url, key, body, timeout_s=timeout_s, tell=tell)
 
 

@@ -1,0 +1,95 @@
+"""Limits counted in a real Redis, and what they cost when it is gone, or stands still."""
+
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import time
+
+import pytest
+import redis
+from running import free_port, wait_for
+
+from webapp.concurrency import within
+from webapp.errors import RateLimitedError
+from webapp.quota import Quota, in_redis
+
+REDIS = shutil.which("redis-server")
+
+pytestmark = pytest.mark.skipif(REDIS is None, reason="redis-server is not installed")
+
+
+class Server:
+    """A Redis of our own on a free port."""
+
+    def __init__(self, folder):
+        self._folder = folder
+        self._port = free_port()
+        self.url = f"redis://127.0.0.1:{self._port}/0"
+        self.start()
+
+    def start(self):
+        options = ["--port", str(self._port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder)]
+        self._process = subprocess.Popen([REDIS, *options], stdout=subprocess.DEVNULL)
+        wait_for(self._answers, "redis answers")
+
+    def _answers(self):
+        try:
+            return redis.Redis.from_url(self.url).ping()
+        except redis.ConnectionError:
+            return False
+
+    def signal(self, number):
+        os.kill(self._process.pid, number)
+
+    def kill(self):
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture
+def server(tmp_path):
+    running = Server(tmp_path)
+    yield running
+    running.kill()
+
+
+def refused(quota):
+    began = time.perf_counter()
+    try:
+        quota.take("requests", "a")
+    except RateLimitedError as error:
+        return error.retry_after_s, time.perf_counter() - began
+    return 0, time.perf_counter() - began
+
+
+def test_workers_share_their_counts_and_go_on_alone_when_redis_is_gone_and_together_when_it_is_back(server):
+    clock = [0.0]
+    workers = [
+        Quota(requests_per_minute=4, shared=in_redis(server.url), within=within, clock=lambda: clock[0])
+        for _ in range(2)
+    ]
+    assert [refused(workers[number % 2])[0] for number in range(4)] == [0] * 4
+    assert all(0 < refused(worker)[0] <= 120 for worker in workers)
+    server.kill()
+    assert [refused(workers[0])[0] for _ in range(4)] == [0] * 4
+    assert refused(workers[0])[0] > 0
+    server.start()
+    clock[0] += 10
+    assert refused(workers[0])[0] == 0  # a new Redis knows nothing of before
+    assert [refused(workers[0])[0] for _ in range(3)] == [0] * 3
+    assert refused(workers[0])[0] > 0
+
+
+def test_a_redis_that_stands_still_costs_one_request_a_moment_and_the_others_nothing(server):
+    quota = Quota(requests_per_minute=1000, shared=in_redis(server.url), within=within)
+    refused(quota)
+    server.signal(signal.SIGSTOP)
+    try:
+        took = [refused(quota) for _ in range(50)]
+    finally:
+        server.signal(signal.SIGCONT)
+    assert [seconds for wait_s, seconds in took if wait_s] == []
+    assert statistics.median(seconds for _, seconds in took) < 0.005  # all but the first found memory
+    assert took[0][1] < 0.2  # 10 ms, and what a busy machine adds

@@ -1,0 +1,73 @@
+"""The whole stack as a user who may do nothing else on this machine."""
+
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import psutil
+import pytest
+from running import Stack
+
+pytestmark = pytest.mark.slow
+
+NOBODY = pwd.getpwnam("nobody")
+
+AS_NOBODY = {"user": NOBODY.pw_uid, "group": NOBODY.pw_gid, "extra_groups": []}
+
+PATHS = os.pathsep.join([str(Path(__file__).resolve().parents[2]), sysconfig.get_path("purelib")])
+
+
+def their_python():
+    """One that they may run: this, or, where this lies in root's home, the system's own of the same version."""
+    for python in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
+        try:
+            trial = [python, "-c", "import webapp, pusher, flask, msgspec"]
+            subprocess.run(trial, check=True, capture_output=True, env={"PYTHONPATH": PATHS}, **AS_NOBODY)
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        return python
+    return pytest.skip("other users can read no Python here, or not this checkout")
+
+
+@pytest.fixture
+def home():
+    """A folder of theirs; pytest's own are closed to them."""
+    folder = Path(tempfile.mkdtemp(prefix="reranking-"))
+    os.chown(folder, NOBODY.pw_uid, NOBODY.pw_gid)
+    yield folder
+    shutil.rmtree(folder)
+
+
+class Theirs(Stack):
+    """A stack of another user's."""
+
+    def begin(self):
+        self._output = self.state_dir.with_suffix(".out")
+        with self._output.open("w") as output:
+            self.process = subprocess.Popen(
+                [their_python(), "-m", "webapp", "serve"],
+                env={**self._environment, "PYTHONPATH": PATHS},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                **AS_NOBODY,
+            )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; and the other tests show the same")
+def test_everything_runs_as_an_ordinary_user_in_private_places(home):
+    their_python()
+    with Theirs(home / "state", engine="stub", tls="self-signed") as stack:
+        family = [psutil.Process(stack.process.pid), *stack.family()]
+        assert {(process.uids().real, process.uids().effective) for process in family} == {(NOBODY.pw_uid,) * 2}
+        assert {process.name() for process in family} >= {"nginx"}
+        run = home / "state" / "run"
+        assert stat.S_IMODE(run.stat().st_mode) == 0o700
+        sockets = [path for path in run.iterdir() if stat.S_ISSOCK(path.lstat().st_mode)]
+        assert {"webapp.sock", "pusher.sock", "supervisor.sock", "events.sock"} <= {path.name for path in sockets}
+        assert [path for path in sockets if path.lstat().st_mode & 0o077] == []

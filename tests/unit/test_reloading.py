@@ -1,0 +1,36 @@
+from xmlrpc.client import Fault
+
+import pytest
+
+from webapp import reloading
+from webapp.settings import Settings
+
+
+class Supervisord:
+    """Notes the signals that it is asked to send; one program is not running."""
+
+    def __init__(self):
+        self.sent = []
+
+    def signalProcess(self, program, name):  # noqa: N802 - as supervisor has it
+        if program == "pusher":
+            raise Fault(70, "NOT_RUNNING: pusher")
+        self.sent.append((program, name))
+
+
+@pytest.fixture
+def supervisord(monkeypatch):
+    made = Supervisord()
+    monkeypatch.setattr(reloading, "supervisor_of", lambda _settings: made)
+    return made
+
+
+def test_everything_that_reads_keys_or_certificate_is_told_and_what_is_down_hinders_nobody(supervisord, tmp_path):
+    reloading.reload(Settings(state_dir=tmp_path))
+    assert supervisord.sent == [("webapp", "HUP"), ("nginx", "HUP")]
+
+
+def test_a_certificate_that_is_no_good_is_told_and_the_keys_are_read_all_the_same(supervisord, tmp_path, caplog):
+    reloading.reload(Settings(state_dir=tmp_path, tls_cert="/nowhere/cert.pem", tls_key="/nowhere/key.pem"))
+    assert "nginx keeps the certificate that it has" in caplog.text
+    assert ("webapp", "HUP") in supervisord.sent

@@ -1,0 +1,111 @@
+import datetime as dt
+import ssl
+
+import pytest
+from cryptography import x509
+
+from webapp import tls
+from webapp.errors import SetupError
+from webapp.rendering import nginx_conf
+from webapp.settings import Settings, load_settings
+from webapp.tls import certificate, prepare_certificate, trust_own
+
+
+@pytest.fixture
+def trial(tmp_path):
+    settings = Settings(state_dir=tmp_path, tls="self-signed", host="192.0.2.1")
+    prepare_certificate(settings)
+    return settings
+
+
+def given(cert, key, tmp_path):
+    return Settings(state_dir=tmp_path, tls_cert=str(cert), tls_key=str(key))
+
+
+def test_a_certificate_for_trials_names_where_we_listen_and_is_kept(trial):
+    files = certificate(trial)
+    names = x509.load_pem_x509_certificate(files.cert.read_bytes()).extensions
+    alternative = str(names.get_extension_for_class(x509.SubjectAlternativeName).value)
+    assert all(name in alternative for name in ("localhost", "127.0.0.1", "::1", "192.0.2.1"))
+    before = files.cert.read_bytes()
+    prepare_certificate(trial)
+    assert files.cert.read_bytes() == before
+
+
+def test_it_is_made_anew_before_it_ends_and_when_we_listen_elsewhere(trial, monkeypatch):
+    before = certificate(trial).cert.read_bytes()
+    moved = trial.model_copy(update={"host": "192.0.2.2"})
+    prepare_certificate(moved)
+    after = certificate(trial).cert.read_bytes()
+    assert after != before
+    monkeypatch.setattr(tls, "_now", lambda: dt.datetime.now(dt.UTC) + dt.timedelta(days=tls.VALID_DAYS - 29))
+    prepare_certificate(moved)
+    assert certificate(trial).cert.read_bytes() != after
+
+
+def test_a_given_certificate_that_can_t_be_used_is_one_line_with_the_reason(trial, tmp_path, monkeypatch):
+    files = certificate(trial)
+    other = Settings(state_dir=tmp_path / "other", tls="self-signed")
+    prepare_certificate(other)
+    prepare_certificate(given(files.cert, files.key, tmp_path))
+    rubbish = tmp_path / "rubbish.pem"
+    rubbish.write_text("rubbish")
+    for cert, key, reason in (
+        (files.cert, tmp_path / "none", "No such file"),
+        (files.cert, certificate(other).key, "KEY_VALUES_MISMATCH"),
+        (rubbish, files.key, "can't be used"),
+        (files.cert, rubbish, "can't be used"),
+    ):
+        with pytest.raises(SetupError, match=reason) as caught:
+            prepare_certificate(given(cert, key, tmp_path))
+        assert "\n" not in str(caught.value)
+    monkeypatch.setattr(tls, "_now", lambda: dt.datetime.now(dt.UTC) + dt.timedelta(days=tls.VALID_DAYS + 1))
+    with pytest.raises(SetupError, match="it was valid until"):
+        prepare_certificate(given(files.cert, files.key, tmp_path))
+
+
+def test_our_own_calls_trust_that_certificate_and_no_other(trial, tmp_path):
+    context = trust_own(trial)
+    assert context.verify_mode == ssl.CERT_REQUIRED
+    assert len(context.get_ca_certs()) == 1
+    assert trust_own(Settings(state_dir=tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"TLS_CERT": "/a.pem"},
+        {"TLS_KEY": "/a.pem"},
+        {"TLS": "self-signed", "TLS_CERT": "/a.pem", "TLS_KEY": "/b.pem"},
+        {"HSTS_S": "60"},
+        {"PLAIN_PORT": "8081"},
+        {"TLS": "self-signed", "PLAIN_PORT": "8080"},
+        {"TLS": "letsencrypt"},
+        {"CORS_ORIGINS": "*"},
+        {"CORS_ORIGINS": "https://a.example/"},
+        {"CORS_ORIGINS": 'https://a.example" evil'},
+        {"CORS_ORIGINS": "https://a.example, app"},
+    ],
+)
+def test_what_contradicts_itself_refuses_to_start_and_names_the_setting(monkeypatch, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(f"RERANK_{name}", value)
+    with pytest.raises(SetupError) as caught:
+        load_settings()
+    assert any(f"RERANK_{name}" in str(caught.value) for name in variables)
+
+
+def test_http_2_is_asked_for_in_the_words_of_each_nginx(trial):
+    old, new = nginx_conf(trial, (1, 22, 1)), nginx_conf(trial, (1, 25, 1))
+    assert "listen 192.0.2.1:8080 ssl http2 backlog" in old
+    assert "http2 on;" not in old
+    assert "listen 192.0.2.1:8080 ssl backlog" in new
+    assert "http2 on;" in new
+
+
+def test_without_tls_and_origins_nginx_hears_of_neither(tmp_path):
+    conf = nginx_conf(Settings(state_dir=tmp_path))
+    assert "ssl" not in conf
+    assert "Access-Control" not in conf
+    assert "$cors" not in conf
+    assert "Strict-Transport" not in conf

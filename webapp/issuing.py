@@ -1,0 +1,77 @@
+"""Making, listing and removing keys of the key file. A key is shown once; the file holds its hash."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pusher.keys import NAME, OWN_NAME, Key, digest_of, line_of, new_key, read_file
+from webapp.errors import SetupError
+
+
+def add(path: Path, name: str, *, operator: bool, requests: int | None, documents: int | None) -> str:
+    """Make a key, keep its hash, return it. Limits are a minute's; None: as everybody, 0: any number.
+
+    Raises:
+        SetupError: the name is no good, or the file can't be written.
+    """
+    if not NAME.fullmatch(name) or name == OWN_NAME:
+        raise SetupError(f"a name is up to 64 letters, digits, '.', '_' or '-', and not {OWN_NAME!r}")
+    key = new_key()
+    with _lines(path, new=True) as lines:
+        lines.append(line_of(Key(name, digest_of(key), operator, requests, documents)))
+    return key
+
+
+def listing(path: Path) -> list[str]:
+    """A line for each key, with the beginning of its hash.
+
+    Raises:
+        SetupError: a line of the file is no good.
+    """
+    keys, problems = read_file(path)
+    if problems:
+        raise SetupError("; ".join(problems))
+    return [line_of(key).replace(key.digest.hex(), f"{key.digest.hex()[:8]}...") for key in keys]
+
+
+def remove(path: Path, name: str, *, oldest: bool) -> None:
+    """Take the keys of a name away, or the first of them.
+
+    Raises:
+        SetupError: there is none, or the file can't be written.
+    """
+    with _lines(path) as lines:
+        places = [place for place, line in enumerate(lines) if line.split()[:1] == [name]]
+        if not places:
+            raise SetupError(f"there is no key of {name!r}; `reranking keys list` shows those that are")
+        for place in reversed(places[:1] if oldest else places):
+            del lines[place]
+
+
+@contextmanager
+def _lines(path: Path, *, new: bool = False) -> Iterator[list[str]]:
+    """The lines of the file, to be changed; it is replaced as a whole, and by one of us at a time."""
+    path = path.expanduser()
+    try:
+        folder = os.open(path.parent, os.O_RDONLY)  # locked in its place: the file itself is another one afterwards
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            if new:
+                path.touch(mode=0o600)
+            before = path.stat()
+            lines = path.read_text(encoding="utf-8").splitlines()
+            yield lines
+            with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as fresh:
+                fresh.write("".join(f"{line}\n" for line in lines))
+            Path(fresh.name).chmod(before.st_mode & 0o777)
+            os.chown(fresh.name, before.st_uid, before.st_gid)
+            Path(fresh.name).replace(path)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise SetupError(f"{path} can't be changed ({error.strerror}); give another --file") from error

@@ -1,0 +1,182 @@
+"""How much one account may ask for in a minute: requests, and documents. An account is a key's name, or an address.
+
+Counted before any work, in a window that slides: the previous minute counts by how much of it is less than a minute
+ago. Counts are in this worker's memory, or in Redis, where workers and machines share them. Redis costs a request at
+most `REDIS_WAIT_S`; when it fails or is late, this worker's memory counts for the next `REDIS_REST_S`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
+
+from webapp.errors import PayloadTooLargeError, RateLimitedError
+
+log = logging.getLogger(__name__)
+
+Unit = Literal["requests", "documents"]
+
+Seen = tuple[int, float, int, float]
+"""The previous window's count and the seconds until it no longer counts, then the same of this window."""
+
+WINDOW_S = 60.0
+
+REDIS_WAIT_S = 0.01
+"""A rerank is counted twice, by requests and by documents: 20 ms together."""
+
+REDIS_REST_S = 5.0
+"""How long Redis is left alone after it failed."""
+
+IPV6_NETWORK_BITS = 64
+"""What one subscriber has; single addresses of it could be changed with every request."""
+
+
+class Counter(Protocol):
+    """One storage of counts, as `limits` has them."""
+
+    def hit(self, item: RateLimitItemPerMinute, *identifiers: str, cost: int = 1) -> bool:
+        """Count, or return False and count nothing."""
+
+    def seen(self, item: RateLimitItemPerMinute, *identifiers: str) -> Seen:
+        """What is counted so far."""
+
+
+class _Window(SlidingWindowCounterRateLimiter):
+    """Two counters an account, however many documents it sent."""
+
+    def seen(self, item: RateLimitItemPerMinute, *identifiers: str) -> Seen:
+        window: Seen = self.storage.get_sliding_window(  # type: ignore[attr-defined] # checked when it was made
+            item.key_for(*identifiers), item.get_expiry()
+        )
+        return window
+
+
+class Within(Protocol):
+    """Runs something that may take too long."""
+
+    def __call__(self, seconds: float, run: Callable[[], Any]) -> Any:
+        """Its result; raises TimeoutError when the time is over."""
+
+
+class Quota:
+    """Limits and counts of one worker.
+
+    Args:
+        requests_per_minute: of each account; 0: any number.
+        documents_per_minute: as above.
+        shared: the counter that workers share, in Redis.
+        within: bounds what that may take.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        requests_per_minute: int = 0,
+        documents_per_minute: int = 0,
+        shared: Counter | None = None,
+        within: Within = lambda _seconds, run: run(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.most: dict[Unit, int] = {"requests": requests_per_minute, "documents": documents_per_minute}
+        self._shared = shared
+        self._within = within
+        self._clock = clock
+        self._own: Counter | None = None
+        self._rest_until = -math.inf
+
+    def take(self, unit: Unit, account: str, cost: int = 1, most: int | None = None) -> None:
+        """Count what an account asks for.
+
+        Args:
+            unit: what is counted.
+            account: who asks.
+            cost: how many.
+            most: this account's own limit; None: as everybody; 0: any number.
+
+        Raises:
+            RateLimitedError: it was too much for now; nothing is counted.
+            PayloadTooLargeError: it is more than the limit of a whole minute.
+        """
+        limit = self.most[unit] if most is None else most
+        if not limit or not cost:
+            return
+        if cost > limit:
+            raise PayloadTooLargeError(
+                f"{cost} {unit} are more than the {limit} a minute that this caller may send",
+                figures={"limit": limit},
+            )
+        item = RateLimitItemPerMinute(limit, namespace="rerank")
+        in_the_way = self._ask(lambda counter: _hit(counter, item, (unit, account), cost))
+        if in_the_way:
+            wait_s = wait_for_room(in_the_way, cost=cost, limit=limit)
+            raise RateLimitedError(
+                f"this caller may send {limit} {unit} a minute; come again in {math.ceil(wait_s)} s",
+                retry_after_s=max(1, math.ceil(wait_s)),
+                figures={"limit": limit, "eta_s": round(wait_s, 3)},
+            )
+
+    def _ask(self, ask: Callable[[Counter], Seen | None]) -> Seen | None:
+        shared = self._shared
+        if shared is not None and self._clock() >= self._rest_until:
+            try:
+                answer: Seen | None = self._within(REDIS_WAIT_S, lambda: ask(shared))
+            except Exception as error:  # noqa: BLE001 - whatever a client library raises ends here
+                self._rest_until = self._clock() + REDIS_REST_S
+                log.warning(
+                    "Redis does not count: each worker counts for itself for %g s (%s)",
+                    REDIS_REST_S,
+                    type(error).__name__,  # its message may hold the address, and that a password
+                )
+            else:
+                return answer
+        # It starts a timer, so it is made in the worker, after the fork.
+        self._own = self._own or _Window(MemoryStorage())
+        return ask(self._own)
+
+
+def in_redis(url: str) -> Counter:
+    """Counts in the Redis at this address; connects at the first use. `limits` keeps a minute's counts for two."""
+    import redis  # noqa: PLC0415 - an optional part
+    from limits.storage import RedisStorage  # noqa: PLC0415
+    from redis.backoff import NoBackoff  # noqa: PLC0415
+    from redis.retry import Retry  # noqa: PLC0415
+
+    pool = redis.ConnectionPool.from_url(
+        url, socket_timeout=REDIS_WAIT_S, socket_connect_timeout=REDIS_WAIT_S, retry=Retry(NoBackoff(), 0)
+    )
+    return _Window(RedisStorage("redis://", connection_pool=pool))
+
+
+def account_of(address: str) -> str:
+    """What counts as one caller by address: an IPv4 address, or an IPv6 network."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return address
+    return str(ipaddress.ip_network((parsed.packed, IPV6_NETWORK_BITS), strict=False))
+
+
+def wait_for_room(window: Seen, *, cost: int, limit: int) -> float:
+    """Seconds until `cost` more fit, if nobody asks for anything meanwhile."""
+    previous, previous_s, current, current_s = window
+    room = limit - cost
+    if previous and current <= room:  # enough of the previous window has to fade
+        return max(0.0, previous_s - (room - current) * WINDOW_S / previous)
+    # This window has to become the previous one, and then to fade; its counter lives until it has faded whole.
+    return max(0.0, current_s - WINDOW_S * min(1.0, room / max(current, 1)))
+
+
+def _hit(counter: Counter, item: RateLimitItemPerMinute, account: tuple[str, str], cost: int) -> Seen | None:
+    """None when it was counted, else what is in the way."""
+    return None if counter.hit(item, *account, cost=cost) else counter.seen(item, *account)

@@ -1,0 +1,48 @@
+"""What of the settings for keys, TLS and origins contradicts itself, or can't be meant. PURE; `settings` asks."""
+
+from __future__ import annotations
+
+import re
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?")
+
+
+def check_tls(tls: str, cert: str, key: str, hsts_s: int, ports: tuple[int, int]) -> None:
+    """Refuse settings of TLS that don't go together.
+
+    Raises:
+        ValueError: they don't.
+    """
+    port, plain_port = ports
+    if bool(cert) != bool(key):
+        raise ValueError("RERANK_TLS_CERT and RERANK_TLS_KEY belong together; set both or none")
+    if tls and cert:
+        raise ValueError("RERANK_TLS=self-signed contradicts RERANK_TLS_CERT; drop one of them")
+    if not (tls or cert) and (hsts_s or plain_port):
+        raise ValueError("RERANK_HSTS_S and RERANK_PLAIN_PORT need RERANK_TLS_CERT or RERANK_TLS")
+    if plain_port == port:
+        raise ValueError(f"RERANK_PLAIN_PORT and RERANK_PORT are both {port}; choose another")
+
+
+def check_secrets(*, api_keys: str, redis_url: str) -> None:
+    """Refuse secrets that can't be meant, and show none.
+
+    Raises:
+        ValueError: they can't.
+    """
+    if api_keys and not api_keys.replace(",", " ").strip():
+        raise ValueError("RERANK_API_KEYS holds no key, which would open the service to all; unset it, or put one in")
+    if redis_url and not redis_url.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("RERANK_REDIS_URL begins with redis://, rediss:// or unix://")
+
+
+def check_origins(origins: str) -> str:
+    """The same list.
+
+    Raises:
+        ValueError: one of them is no origin.
+    """
+    for origin in filter(None, map(str.strip, origins.split(","))):
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError("an origin is scheme://host[:port], without a path; '*' is not taken, list them")
+    return origins
