@@ -263,6 +263,7 @@ class RerankService:
             model=self.model.model,
             latency_ms=(self._clock() - began) * 1000,
             spans=[spans[index] for index in places] if any(spans) else (),
+            spent=scored.spent,
         )
 
     def mark_ready(self) -> None:
