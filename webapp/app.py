@@ -8,9 +8,10 @@ from typing import Any
 from flask import Flask
 from flask.sessions import NullSession, SessionInterface
 
-from webapp.api import auth, docs, health, models, problems, request_context, rerank
+from webapp.api import auth, docs, health, models, problems, replies, request_context, rerank
 from webapp.api.slashes import single_slashes
 from webapp.service import RerankService
+from webapp.telemetry.observer import OnReply
 
 
 class _NoSessions(SessionInterface):
@@ -39,6 +40,7 @@ def create_app(
     max_body_bytes: int,
     limits: Mapping[str, int],
     api_keys: Sequence[str] = (),
+    watchers: Sequence[OnReply] = (),
 ) -> Flask:
     """Put the HTTP API before a service.
 
@@ -48,6 +50,7 @@ def create_app(
         max_body_bytes: larger bodies get 413.
         limits: shown by `/info`.
         api_keys: one of them must come with every call but probes; none means open to all.
+        watchers: told of every reply.
     """
     app = App("webapp", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
@@ -55,6 +58,7 @@ def create_app(
     app.url_map.merge_slashes = False  # that would be a redirect, which not every client follows with its body
     app.wsgi_app = single_slashes(app.wsgi_app)  # type: ignore[method-assign, assignment] # as Flask's manual has it
     request_context.install(app, request_timeout_s=request_timeout_s)
+    replies.install(app, watchers)
     problems.install(app)
     auth.install(app, auth.Keys(api_keys))
     app.register_blueprint(rerank.blueprint(service))

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from wsgiref.types import WSGIApplication
 
+from prometheus_client import CollectorRegistry
+
 from webapp import concurrency
 from webapp.app import create_app
 from webapp.cache.memory import MemoryCache
@@ -29,10 +31,14 @@ from webapp.scheduling.watchdog import Watchdog
 from webapp.scoring import Scoring
 from webapp.service import RerankService
 from webapp.settings import Settings
+from webapp.telemetry.meter import Meter
+from webapp.telemetry.metrics import Metrics
+from webapp.telemetry.observer import Observer, Several
 from webapp.telemetry.progress import Guarded, ProgressEvents
 from webapp.telemetry.publisher import Publisher
 from webapp.telemetry.pulse import PulseMaker, Vitals
 from webapp.telemetry.reporter import Reporter
+from webapp.telemetry.sampler import Sampler
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +62,7 @@ class Webapp:
     scheduler: Scheduler
     pool: EnginePool
     watchdog: Watchdog
+    sampler: Sampler
     reporter: Reporter | None = None
     max_rss_bytes: int = 0
     shared: SharedCache | None = None
@@ -69,6 +76,7 @@ class Webapp:
             on_started: told the seconds it took, or what went wrong; called on the thread that called `start`'s hub.
             on_fault: told in words that this process can't go on; `/ready` says 503 by then.
         """
+        self.sampler.start(concurrency.repeat)
         if self.reporter is not None:
             self.reporter.start(concurrency.repeat)
         if self.shared is not None:
@@ -127,6 +135,7 @@ class Webapp:
     def stop(self) -> None:
         """End the engine threads; what still waits fails. Then say goodbye to those who watch."""
         self.scheduler.close()
+        self.sampler.sample()
         if self.reporter is not None:
             self.reporter.stop()
 
@@ -159,6 +168,10 @@ def assemble(settings: Settings) -> Webapp:
     )
     publisher = Publisher(settings.events_address, colour=settings.colour)
     progress = ProgressEvents(publisher.publish, with_text=settings.events_text)
+    metrics = Metrics(CollectorRegistry())
+    meter = Meter(metrics)
+    guard = EngineGuard(degraded=settings.degraded, lexical=lexical_scores)
+    observers: list[Observer] = [Guarded(meter), *([Guarded(progress)] if settings.events else [])]
     service = RerankService(
         model=engine.info,
         scoring=scoring,
@@ -172,10 +185,14 @@ def assemble(settings: Settings) -> Webapp:
         texts=engine.texts,
         elsewhere=concurrency.Offload(),
         strict_model=settings.strict_model,
-        guard=EngineGuard(degraded=settings.degraded, lexical=lexical_scores),
-        observer=Guarded(progress) if settings.events else None,
+        guard=guard,
+        observer=Several(observers),
     )
-    pulse = PulseMaker(lambda: _vitals(service, scheduler))
+
+    def vitals() -> Vitals:
+        return _vitals(service, scheduler, guard, publisher)
+
+    pulse = PulseMaker(vitals)
     reporter = Reporter(publisher=publisher, progress=progress, pulse=pulse) if settings.events else None
     app = create_app(
         service,
@@ -190,9 +207,11 @@ def assemble(settings: Settings) -> Webapp:
             "request_timeout_s": settings.request_timeout_s,
         },
         api_keys=settings.api_key_list,
+        watchers=[meter.replied],
     )
     watchdog = Watchdog(scheduler, pool, stall_s=settings.engine_stall_s)
-    return Webapp(app, service, scheduler, pool, watchdog, reporter, settings.max_rss_mb * 1024 * 1024, shared)
+    sampler = Sampler(metrics, meter, engine.info, vitals)
+    return Webapp(app, service, scheduler, pool, watchdog, sampler, shared, reporter, settings.max_rss_mb * 1024 * 1024)
 
 
 def _shared_cache(settings: Settings) -> SharedCache | None:
@@ -217,8 +236,8 @@ def _shared_cache(settings: Settings) -> SharedCache | None:
     )
 
 
-def _vitals(service: RerankService, scheduler: Scheduler) -> Vitals:
-    cache, totals = service.scoring.cache, scheduler.totals
+def _vitals(service: RerankService, scheduler: Scheduler, guard: EngineGuard, publisher: Publisher) -> Vitals:
+    cache, totals, breaker = service.scoring.cache, scheduler.totals, guard.breaker
     return Vitals(
         state=service.state,
         in_flight=service.ongoing,
@@ -230,6 +249,14 @@ def _vitals(service: RerankService, scheduler: Scheduler) -> Vitals:
         budget_tokens=scheduler.budget_tokens,
         cache_hits=cache.hits if cache else 0,
         cache_misses=cache.misses if cache else 0,
-        breaker=service.breaker,
-        degraded=service.breaker != "closed",
+        breaker=breaker.state,
+        degraded=breaker.state != "closed",
+        breaker_opened=breaker.opened,
+        cache_bytes=cache.bytes if cache else 0,
+        engine_failures=totals.failures,
+        events_published=publisher.published,
+        events_dropped=publisher.dropped,
+        pairs_a_batch=totals.pairs_a_batch,
+        tokens_a_batch=totals.tokens_a_batch,
+        fill=totals.fill,
     )

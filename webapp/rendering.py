@@ -82,6 +82,7 @@ def nginx_conf(settings: Settings) -> str:
         run_dir=settings.run_dir,
         webapp_socket=settings.webapp_socket,
         pusher_socket=settings.pusher_socket,
+        metrics_socket=settings.metrics_socket,
         listen=f"{host}:{settings.port}",
         user=getpass.getuser() if os.geteuid() == 0 else "",
         max_body_mb=settings.max_body_mb,

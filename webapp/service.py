@@ -114,7 +114,7 @@ class RerankService:
             OverloadedError, UnavailableError: nothing comes in now.
         """
         if self.state == "draining" and not self._leaving:
-            raise UnavailableError("the service is draining", retry_after_s=1)
+            raise UnavailableError("the service is draining", retry_after_s=1, reason="draining")
         self._admission.check()
 
     def tell_refused(self, caller: Caller, error: RerankError) -> None:

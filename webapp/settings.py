@@ -212,6 +212,11 @@ class Settings(BaseSettings):
         return self.events_endpoint or f"ipc://{self.run_dir / 'events.sock'}"
 
     @property
+    def metrics_socket(self) -> Path:
+        """Where the exporter listens for nginx."""
+        return self.run_dir / "metrics.sock"
+
+    @property
     def webapp_socket(self) -> Path:
         """Where gunicorn listens for nginx."""
         return self.run_dir / "webapp.sock"

@@ -6,8 +6,8 @@ from scheduling_kit import Rig
 from webapp.concurrency import GeventWaiter
 from webapp.engine.stub_engine import StubEngine, StubSession
 from webapp.scheduling.phases import Phases
-from webapp.scheduling.totals import Tally
 from webapp.scoring import Scoring
+from webapp.tally import Tally
 from webapp.types import RerankRequest, Spent
 
 

@@ -78,6 +78,12 @@ def request_id() -> str:
     return value
 
 
+def elapsed_s() -> float:
+    """Since the current request arrived."""
+    began: float = g.began
+    return time.monotonic() - began
+
+
 def terms() -> tuple[float, Caller, Watch]:
     """On what terms the current request is served: its deadline, its caller, and who watches over that."""
     connection = request.environ.get("gunicorn.socket")

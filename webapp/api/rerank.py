@@ -59,10 +59,22 @@ def blueprint(service: RerankService) -> Blueprint:
 
 
 def _reply(body: bytes, results: Sequence[RerankResult]) -> Response:
-    response = Response(body, content_type="application/json")
+    response = Response(body, headers=_timing(results), content_type="application/json")
     if any(result.degraded for result in results):
         response.headers["X-Rerank-Degraded"] = "lexical"
     return response
+
+
+def _timing(results: Sequence[RerankResult]) -> list[tuple[str, str]]:
+    """Where the time went, in TEI's headers: whole milliseconds, of several parts those of the longest."""
+    spent = [result.spent for result in results]
+    return [
+        ("x-compute-tokens", str(sum(result.tokens for result in results))),
+        ("x-total-time", str(int(request_context.elapsed_s() * 1000))),
+        ("x-queue-time", str(int(max((each.queue_ms for each in spent), default=0)))),
+        ("x-tokenization-time", str(int(max((each.tokenise_ms for each in spent), default=0)))),
+        ("x-inference-time", str(int(max((each.score_ms for each in spent), default=0)))),
+    ]
 
 
 def _check_room(service: RerankService) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from webapp.errors import RerankError
 from webapp.types import RerankRequest, RerankResult
@@ -20,6 +20,40 @@ class Caller:
     """`pusher.events.owner_of` the caller's key; empty where no keys are asked for."""
     client: str = ""
     """Who shares the engine with others: the owner, or the address where there is none."""
+
+
+class Headers(Protocol):
+    """Headers of a request, looked up whatever the case of their names."""
+
+    def get(self, name: str, /) -> str | None:
+        """One of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP request that was answered, of any route."""
+
+    method: str
+    route: str
+    """The template, never the path: there are few of them, whatever is asked for."""
+    dialect: str
+    """"none" where nothing is ranked."""
+    status: int
+    seconds: float
+    """Since the worker heard of it."""
+    request_id: str
+    headers: Headers
+    facts: Mapping[str, object]
+    """What the access line says: documents, tokens. Never texts."""
+
+    @property
+    def ranked(self) -> bool:
+        """Whether documents were ranked, and answered with success."""
+        return self.status < 300 and "documents" in self.facts  # noqa: PLR2004 - HTTP's
+
+
+OnReply = Callable[[Reply], None]
+"""Called on the hub's thread before the reply is sent; must not block or take long."""
 
 
 class Observer(Protocol):
@@ -46,3 +80,24 @@ class Silent:
 
     def refused(self, caller: Caller, requests: Sequence[RerankRequest], error: RerankError) -> None:
         """Nothing."""
+
+
+class Several:
+    """Some observers as one. Each must keep what it raises to itself."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+    def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> list[object]:
+        """See `Observer`."""
+        return [observer.accepted(caller, requests, scored) for observer in self._observers]
+
+    def ended(self, token: Any, outcomes: Sequence[RerankResult | RerankError]) -> None:
+        """See `Observer`."""
+        for observer, own in zip(self._observers, token, strict=True):
+            observer.ended(own, outcomes)
+
+    def refused(self, caller: Caller, requests: Sequence[RerankRequest], error: RerankError) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.refused(caller, requests, error)

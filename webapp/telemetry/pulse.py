@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pusher.events import Pulse
+from webapp.tally import BATCH_PAIRS, BATCH_TOKENS, SHARES, Tally
 
 _STATM = Path("/proc/self/statm")
 
@@ -32,6 +33,14 @@ class Vitals:
     cache_misses: int = 0
     breaker: Literal["closed", "open", "half_open"] = "closed"
     degraded: bool = False
+    breaker_opened: int = 0
+    cache_bytes: int = 0
+    engine_failures: int = 0
+    events_published: int = 0
+    events_dropped: int = 0
+    pairs_a_batch: Tally = field(default_factory=lambda: Tally(BATCH_PAIRS))
+    tokens_a_batch: Tally = field(default_factory=lambda: Tally(BATCH_TOKENS))
+    fill: Tally = field(default_factory=lambda: Tally(SHARES))
 
 
 class PulseMaker:
