@@ -107,6 +107,10 @@ class _Server(ThreadingMixIn, UnixStreamServer):
 class _Handler(MetricsHandler):
     timeout = 10  # s; who connects and says nothing is let go
 
+    def do_HEAD(self) -> None:  # noqa: N802 - the base class finds it by this name
+        """As GET; nginx leaves the body away."""
+        self.do_GET()
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class' name
         """Nothing: nginx has the access line."""
 
