@@ -39,6 +39,7 @@ from webapp.telemetry.publisher import Publisher
 from webapp.telemetry.pulse import PulseMaker, Vitals
 from webapp.telemetry.reporter import Reporter
 from webapp.telemetry.sampler import Sampler
+from webapp.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Webapp:
     watchdog: Watchdog
     sampler: Sampler
     reporter: Reporter | None = None
+    tracing: Tracing | None = None
     max_rss_bytes: int = 0
     shared: SharedCache | None = None
 
@@ -81,6 +83,8 @@ class Webapp:
             self.reporter.start(concurrency.repeat)
         if self.shared is not None:
             concurrency.spawn(self.shared.start)
+        if self.tracing is not None:
+            self.tracing.start()
         waiter = concurrency.GeventWaiter()
         outcome: list[float | Exception] = []
 
@@ -138,6 +142,8 @@ class Webapp:
         self.sampler.sample()
         if self.reporter is not None:
             self.reporter.stop()
+        if self.tracing is not None:
+            self.tracing.stop()
 
 
 def assemble(settings: Settings) -> Webapp:
@@ -168,6 +174,7 @@ def assemble(settings: Settings) -> Webapp:
     )
     publisher = Publisher(settings.events_address, colour=settings.colour)
     progress = ProgressEvents(publisher.publish, with_text=settings.events_text)
+    tracing = Tracing(settings.otel_endpoint) if settings.otel_endpoint else None
     metrics = Metrics(CollectorRegistry())
     meter = Meter(metrics)
     guard = EngineGuard(degraded=settings.degraded, lexical=lexical_scores)
@@ -207,11 +214,22 @@ def assemble(settings: Settings) -> Webapp:
             "request_timeout_s": settings.request_timeout_s,
         },
         api_keys=settings.api_key_list,
-        watchers=[meter.replied],
+        watchers=[meter.replied, *([tracing.replied] if tracing else [])],
     )
     watchdog = Watchdog(scheduler, pool, stall_s=settings.engine_stall_s)
     sampler = Sampler(metrics, meter, engine.info, vitals)
-    return Webapp(app, service, scheduler, pool, watchdog, sampler, shared, reporter, settings.max_rss_mb * 1024 * 1024)
+    return Webapp(
+        app,
+        service,
+        scheduler,
+        pool,
+        watchdog,
+        sampler,
+        reporter=reporter,
+        max_rss_bytes=settings.max_rss_mb * 1024 * 1024,
+        tracing=tracing,
+        shared=shared,
+    )
 
 
 def _shared_cache(settings: Settings) -> SharedCache | None:

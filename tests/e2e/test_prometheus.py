@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes two loaded workers, of which one is killed."""
+"""A real Prometheus scrapes two loaded workers, of which one is killed; a collector takes their traces."""
 
 import contextlib
 import itertools
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from collectors import Collector, attributes
 from prometheus_client.parser import text_string_to_metric_families
 from prometheuses import SHIPPED, Prometheus
 from running import Stack, wait_for
@@ -27,7 +28,7 @@ pytestmark = [
 ROOT = Path(__file__).resolve().parents[2]
 
 SECONDS = float(os.environ.get("LOAD_SECONDS", "2"))
-"""How long the load goes on; the figures in docs/metrics.md are of a minute."""
+"""How long the load goes on; the figures in docs/metrics.md are of LOAD_SECONDS=60."""
 
 TEXTS = ["milk keeps three days", "bees follow the sun", "the last train leaves at midnight"]
 
@@ -42,11 +43,20 @@ CALLS = {
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    """Two workers without a model."""
-    limits = {"max_documents": "1000", "max_queued_pairs": "1000", "cache_mb": "1"}
-    with Stack(tmp_path_factory.mktemp("metrics"), engine="stub", workers="2", **limits) as running:
+def collector():
+    with Collector() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory, collector):
+    """Two workers without a model."""
+    chosen = {"max_documents": "1000", "max_queued_pairs": "1000", "otel_endpoint": collector.url}
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")  # ms
+        stack = Stack(tmp_path_factory.mktemp("metrics"), engine="stub", workers="2", **chosen)
+    with stack:
+        yield stack
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +211,15 @@ def test_stopped_workers_and_a_dead_pusher_hide_nothing(service):
     assert refused.status_code in {200, 503}
     wait_for(lambda: requests.get(f"{service.url}/metrics", timeout=5).status_code == 200, "the exporter is back")
     assert service.rerank().status_code == 200
+
+
+def test_a_request_is_a_span_of_its_callers_trace(service, collector):
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    reply = service.rerank(["planted"], headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
+    spans = wait_for(lambda: [span for span in collector.spans if span.trace_id.hex() == trace], "the span", 20)
+    assert attributes(spans[0])["rerank.request_id"] == reply.headers["X-Request-Id"]
+    assert attributes(spans[0])["rerank.documents"] == 1
+    assert "planted" not in str(collector.spans)
 
 
 def test_only_reading_is_served_and_the_pushers_own_figures_are_not(service):
