@@ -33,7 +33,6 @@ from webapp.service import RerankService
 from webapp.settings import Settings
 from webapp.telemetry.meter import Meter
 from webapp.telemetry.metrics import Metrics
-from webapp.telemetry.observer import Observer, Several
 from webapp.telemetry.progress import Guarded, ProgressEvents
 from webapp.telemetry.publisher import Publisher
 from webapp.telemetry.pulse import PulseMaker, Vitals
@@ -178,7 +177,6 @@ def assemble(settings: Settings) -> Webapp:
     metrics = Metrics(CollectorRegistry())
     meter = Meter(metrics)
     guard = EngineGuard(degraded=settings.degraded, lexical=lexical_scores)
-    observers: list[Observer] = [Guarded(meter), *([Guarded(progress)] if settings.events else [])]
     service = RerankService(
         model=engine.info,
         scoring=scoring,
@@ -193,7 +191,7 @@ def assemble(settings: Settings) -> Webapp:
         elsewhere=concurrency.Offload(),
         strict_model=settings.strict_model,
         guard=guard,
-        observer=Several(observers),
+        observer=Guarded(progress) if settings.events else None,
     )
 
     def vitals() -> Vitals:
@@ -274,7 +272,5 @@ def _vitals(service: RerankService, scheduler: Scheduler, guard: EngineGuard, pu
         engine_failures=totals.failures,
         events_published=publisher.published,
         events_dropped=publisher.dropped,
-        pairs_a_batch=totals.pairs_a_batch,
-        tokens_a_batch=totals.tokens_a_batch,
-        fill=totals.fill,
+        shapes=dict(totals.shapes),  # copied in one step, while engine threads go on
     )

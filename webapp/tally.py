@@ -25,7 +25,7 @@ class Tally:
         """One a range; the last holds what is larger than all bounds."""
         self.total = 0.0
 
-    def add(self, figure: float) -> None:
-        """One more."""
-        self.counts[bisect_left(self.bounds, figure)] += 1
-        self.total += figure
+    def add(self, figure: float, times: int = 1) -> None:
+        """So often."""
+        self.counts[bisect_left(self.bounds, figure)] += times
+        self.total += figure * times

@@ -21,10 +21,11 @@ from prometheus_client import CollectorRegistry
 from webapp.telemetry.meter import Meter
 from webapp.telemetry.metrics import Metrics
 from webapp.telemetry.observer import Reply
+FACTS = {"documents": 5, "tokens": 9, "queue_ms": 1.0, "tokenise_ms": 1.0, "score_ms": 1.0}
 metrics = Metrics(CollectorRegistry())
 meter = Meter(metrics)
 for _ in range(int(sys.argv[1])):
-    meter.replied(Reply("POST", "/rerank", "native", 200, 0.02, "id", {}, {"documents": 5}))
+    meter.replied(Reply("POST", "/rerank", "native", 200, 0.02, "id", {}, FACTS))
 metrics.active.set(3)
 meter.publish()
 """

@@ -6,18 +6,23 @@ from asking import ask, post
 from prometheus_client import CollectorRegistry, Histogram
 
 from webapp.app import create_app
-from webapp.errors import CancelledError, DeadlineExceededError, InvalidRequestError, OverloadedError, RerankError
+from webapp.errors import (
+    CancelledError,
+    DeadlineExceededError,
+    InvalidRequestError,
+    OverloadedError,
+    RerankError,
+    UnavailableError,
+)
 from webapp.scheduling.admission import Admission
 from webapp.tally import SHARES, Tally
 from webapp.telemetry.exporter import Pusher
 from webapp.telemetry.meter import Meter
 from webapp.telemetry.metrics import Metrics, TallyHistogram
-from webapp.telemetry.observer import Caller, Reply, Several, Silent
+from webapp.telemetry.observer import Reply
 from webapp.telemetry.pulse import Vitals
 from webapp.telemetry.sampler import Sampler
-from webapp.types import ModelInfo, RerankRequest, RerankResult, Spent
-
-CALLER = Caller("req-1", "native")
+from webapp.types import ModelInfo, RerankRequest
 
 
 class Metered:
@@ -38,20 +43,17 @@ def metered():
     return Metered()
 
 
-def result(documents=3, **fields):
-    texts = ["text"] * documents
-    request = RerankRequest(query="q", documents=texts, originals=texts)
-    known = {"tokens": 50, "cached": 0, "model": "stub", "latency_ms": 9.0, "spent": Spent(2000, 30, 400)}
-    return RerankResult(request=request, order=[], scores=[], truncated=[], **{**known, **fields})
+RANKED = {"documents": 3, "tokens": 50, "queue_ms": 2000.0, "tokenise_ms": 30.0, "score_ms": 400.0}
 
 
 def reply(**fields):
     known = {"method": "POST", "route": "/rerank", "dialect": "tei", "status": 200, "seconds": 0.02}
-    return Reply(**{**known, "request_id": "r", "headers": {}, "facts": {"documents": 3}, **fields})
+    return Reply(**{**known, "request_id": "r", "headers": {}, "facts": RANKED, **fields})
 
 
 def test_a_rerank_is_counted_with_its_documents_tokens_and_times(metered):
-    metered.meter.ended(None, [result(3), result(5)])
+    metered.meter.replied(reply())
+    metered.meter.replied(reply(facts={**RANKED, "documents": 5}))
     assert metered.value("rerank_document_count_sum") == 8
     assert metered.value("rerank_document_count_bucket", le="5.0") == 2
     assert metered.value("rerank_request_tokens_sum") == 100
@@ -61,19 +63,24 @@ def test_a_rerank_is_counted_with_its_documents_tokens_and_times(metered):
 
 
 def test_a_degraded_rerank_is_counted_apart(metered):
-    metered.meter.ended(None, [result(3, degraded=True)])
+    metered.meter.replied(reply(facts={**RANKED, "degraded": True}))
     assert metered.value("rerank_degraded_requests_total") == 1
     assert metered.value("rerank_score_seconds_count") == 0
 
 
 def test_what_was_refused_expired_or_cancelled_is_counted_by_reason(metered):
-    metered.meter.refused(CALLER, [], OverloadedError("full", reason="tokens"))
-    metered.meter.refused(CALLER, [], InvalidRequestError("too many documents"))
-    for scored in (0, 2, 3):
-        metered.meter.ended(None, [DeadlineExceededError("late", figures={"scored": scored, "total": 3})])
-    metered.meter.ended(None, [CancelledError("gone")])
+    errors = [
+        OverloadedError("full", reason="tokens"),
+        UnavailableError("closing"),
+        InvalidRequestError("too many documents"),
+        CancelledError("gone"),
+        *[DeadlineExceededError("late", figures={"scored": scored, "total": 3}) for scored in (0, 2, 3)],
+    ]
+    for error in errors:
+        metered.meter.replied(reply(status=500, facts={"documents": 3}, error=error))
     assert metered.value("rerank_shed_total", reason="tokens") == 1
-    assert metered.value("rerank_shed_total", reason="invalid_request") == 1
+    assert metered.value("rerank_shed_total", reason="unavailable") == 1
+    assert metered.value("rerank_shed_total", reason="invalid_request") is None
     assert [metered.value("rerank_expired_total", reason=each) for each in ("waiting", "scoring", "reply")] == [1, 1, 1]
     assert metered.value("rerank_cancelled_total") == 1
 
@@ -119,6 +126,7 @@ def test_the_api_tells_of_every_reply_by_route_and_dialect(service):
         ("/rerank", "documents", 400, False),
     ]
     assert "text" not in str([each.facts for each in told])
+    assert [type(each.error).__name__ for each in told[-1:]] == ["InvalidRequestError"]
 
 
 def test_a_watcher_that_fails_reaches_no_reply(service, caplog):
@@ -136,20 +144,6 @@ def test_replies_say_in_teis_headers_where_the_time_went(client):
     assert int(headers["x-compute-tokens"]) == 4
     names = ("x-total-time", "x-queue-time", "x-tokenization-time", "x-inference-time")
     assert all(re.fullmatch(r"\d+", headers[name]) for name in names)
-
-
-def test_several_observers_each_get_their_own_token():
-    class Noting(Silent):
-        def accepted(self, *_):
-            return self
-
-        def ended(self, token, _outcomes):
-            self.heard = token
-
-    first, second = Noting(), Noting()
-    several = Several([first, second])
-    several.ended(several.accepted(CALLER, [], lambda: 0), [])
-    assert (first.heard, second.heard) == (first, second)
 
 
 def test_a_published_tally_is_the_histogram_that_was_never_observed():
@@ -180,12 +174,17 @@ def test_the_sampler_publishes_levels_and_what_totals_grew_by(metered):
     sampler.start(lambda _interval, _step: None)
     assert metered.value("rerank_workers", state="ready") == 1
     assert metered.value("rerank_worker_starts_total") == 1
-    current[0] = vitals(cache_hits=7, in_flight=4, breaker="open", degraded=True, state="draining")
+    current[0] = vitals(
+        shapes={(4, 32): 2, (9, 512): 1}, cache_hits=7, in_flight=4, breaker="open", degraded=True, state="draining"
+    )
     for late_s in (0.0, 0.3, *[0.0] * 10):
         now[0] += 0.1 + late_s
         sampler.step()
     assert metered.value("rerank_cache_hits_total") == 7
     assert metered.value("rerank_active_requests") == 4
+    assert metered.value("rerank_batch_pairs_sum") == 17
+    assert metered.value("rerank_batch_tokens_count") == 3
+    assert metered.value("rerank_batch_fill_ratio_sum") == 2
     assert metered.value("rerank_breaker_state") == 2
     assert metered.value("rerank_workers", state="ready") == 0
     (lag,) = [each for family in metered.metrics.hub_lag.collect() for each in family.samples]

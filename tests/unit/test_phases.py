@@ -1,6 +1,5 @@
 import time
 
-import pytest
 from scheduling_kit import Rig
 
 from webapp.concurrency import GeventWaiter
@@ -13,13 +12,13 @@ from webapp.types import RerankRequest, Spent
 
 def test_a_moment_belongs_to_one_phase_however_many_threads_are_at_it():
     phases = Phases(since=10.0)
-    phases.take("tokenise", 11.0)
-    phases.take("score", 13.0)
-    phases.take("score", 14.0)
-    phases.give_back("tokenise", 15.0)
-    phases.give_back("score", 16.0)
-    phases.give_back("score", 20.0)
-    phases.book(25.0)
+    phases.change(11.0, chunks=1)
+    phases.change(13.0, batches=1)
+    phases.change(14.0, batches=1)
+    phases.change(15.0, chunks=-1)
+    phases.change(16.0, batches=-1)
+    phases.change(20.0, batches=-1)
+    phases.change(25.0)
     assert (phases.waited_s, phases.tokenise_s, phases.score_s) == (6.0, 2.0, 7.0)
 
 
@@ -64,13 +63,12 @@ def test_a_result_says_where_its_time_went_and_a_cached_one_spent_none():
     assert first.queue_ms + first.tokenise_ms + first.score_ms <= took_ms
 
 
-def test_the_scheduler_keeps_batches_by_size_and_how_much_of_them_is_padding(stub_rig):
-    stub_rig.score("q", ["abcd" * 15, "abcd" * 15])  # 16 tokens each, so nothing is padding
+def test_the_scheduler_keeps_the_shapes_of_its_batches(stub_rig):
+    stub_rig.score("q", ["abcd" * 15, "abcd" * 15])
     totals = stub_rig.scheduler.totals
-    assert sum(totals.pairs_a_batch.counts) == totals.batches
-    assert totals.pairs_a_batch.total == totals.pairs == 2
-    assert totals.tokens_a_batch.total == totals.batch_tokens
-    assert totals.fill.total == pytest.approx(totals.batches)
+    assert sum(totals.shapes.values()) == totals.batches
+    assert sum(rows * count for (rows, _), count in totals.shapes.items()) == totals.pairs == 2
+    assert sum(rows * length * count for (rows, length), count in totals.shapes.items()) == totals.batch_tokens
 
 
 def test_the_scheduler_counts_what_the_engine_could_not_do():

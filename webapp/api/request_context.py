@@ -17,7 +17,7 @@ from pusher.events import owner_of
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.registry import dialect_of
 from webapp.concurrency import HangUpWatch
-from webapp.errors import InvalidRequestError
+from webapp.errors import InvalidRequestError, RerankError
 from webapp.scoring import Watch
 from webapp.telemetry.observer import Caller
 
@@ -82,6 +82,11 @@ def elapsed_s() -> float:
     """Since the current request arrived."""
     began: float = g.began
     return time.monotonic() - began
+
+
+def fail(error: RerankError) -> None:
+    """The current request failed."""
+    g.error = error
 
 
 def terms() -> tuple[float, Caller, Watch]:

@@ -59,7 +59,7 @@ class Backlog:
 
     def _take_chunk(self, chunk: TokeniseChunk, now: float) -> TokeniseChunk:
         ticket = chunk.ticket
-        ticket.phases.take("tokenise", now)
+        ticket.phases.change(now, chunks=1)
         ticket.unread = chunk.stop
         chars = weigh(ticket.documents[chunk.start : chunk.stop], ticket.longest_chars)
         ticket.unread_chars -= chars
@@ -69,7 +69,7 @@ class Backlog:
     def _take_batch(self, batch: Batch, now: float) -> BatchWork:
         rows = []
         for pick in batch.picks:
-            pick.ticket.phases.take("score", now)
+            pick.ticket.phases.change(now, batches=1)
             waiting = pick.ticket.ready[pick.length]
             rows.append((pick.ticket, waiting[-pick.count :]))
             del waiting[-pick.count :]

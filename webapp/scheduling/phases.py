@@ -6,47 +6,28 @@ one reads its documents, else waiting. So the three add up to the ticket's life,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
 
-Work = Literal["tokenise", "score"]
-
-
-@dataclass(slots=True)
 class Phases:
     """Seconds that a ticket has waited, was tokenised, was scored."""
 
-    since: float = 0.0
-    """Up to here everything is booked; monotonic."""
-    waited_s: float = 0.0
-    tokenise_s: float = 0.0
-    score_s: float = 0.0
-    _chunks: int = 0
-    """Pieces in engine threads' hands."""
-    _batches: int = 0
+    __slots__ = ("batches", "chunks", "score_s", "since", "tokenise_s", "waited_s")
 
-    def take(self, work: Work, now: float) -> None:
-        """An engine thread begins with a piece of this ticket."""
-        self.book(now)
-        self._count(work, 1)
+    def __init__(self, since: float = 0.0) -> None:
+        self.since = since
+        """Up to here everything is booked; monotonic."""
+        self.waited_s = self.tokenise_s = self.score_s = 0.0
+        self.chunks = self.batches = 0
+        """Pieces in engine threads' hands."""
 
-    def give_back(self, work: Work, now: float) -> None:
-        """It is done with it."""
-        self.book(now)
-        self._count(work, -1)
-
-    def book(self, now: float) -> None:
-        """Book the time since the last change."""
-        spent, self.since = now - self.since, now
-        if self._batches:
+    def change(self, now: float, *, chunks: int = 0, batches: int = 0) -> None:
+        """Book the time since the last change; then an engine thread takes a piece (1), or is done with it (-1)."""
+        spent = now - self.since
+        self.since = now
+        if self.batches:
             self.score_s += spent
-        elif self._chunks:
+        elif self.chunks:
             self.tokenise_s += spent
         else:
             self.waited_s += spent
-
-    def _count(self, work: Work, change: int) -> None:
-        if work == "score":
-            self._batches += change
-        else:
-            self._chunks += change
+        self.chunks += chunks
+        self.batches += batches

@@ -239,7 +239,7 @@ class Scheduler:
         ticket.lengths[chunk.start : chunk.stop] = lengths
         ticket.truncated[chunk.start : chunk.stop] = truncated
         with self._lock:
-            ticket.phases.give_back("tokenise", self._clock())
+            ticket.phases.change(self._clock(), chunks=-1)
             if ticket.number not in self._tickets:
                 return  # given up meanwhile
             for index, length in enumerate(lengths.tolist(), chunk.start):
@@ -252,14 +252,13 @@ class Scheduler:
         logits = scorer.score(pairs, work.length)
         if logits.shape != (len(pairs),):
             raise ValueError(f"the engine returned {logits.shape} for {len(pairs)} pairs")
-        tokens = sum(int(ticket.lengths[indexes].sum()) for ticket, indexes in work.rows)
         start = 0
         with self._lock:
             now = self._clock()
-            self.totals.add_batch(len(pairs), work.length, tokens)
+            self.totals.add_batch(len(pairs), work.length)
             self._rate.add(len(pairs) * work.length, now)
             for ticket, indexes in work.rows:
-                ticket.phases.give_back("score", now)
+                ticket.phases.change(now, batches=-1)
                 part = logits[start : start + len(indexes)]
                 start += len(indexes)
                 if not np.isfinite(part).all():

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from webapp.tally import BATCH_PAIRS, BATCH_TOKENS, SHARES, Tally
-
 
 @dataclass(slots=True)
 class Totals:
@@ -19,24 +17,13 @@ class Totals:
     """Left the queue because their deadline passed."""
     failures: int = 0
     """Batches and chunks that the engine could not do."""
-    pairs_a_batch: Tally = field(default_factory=lambda: Tally(BATCH_PAIRS))
-    tokens_a_batch: Tally = field(default_factory=lambda: Tally(BATCH_TOKENS))
-    """Padded."""
-    fill: Tally = field(default_factory=lambda: Tally(SHARES))
-    """Share of a batch's tokens that are no padding."""
+    shapes: dict[tuple[int, int], int] = field(default_factory=dict)
+    """(rows, padded length) -> batches of it; few, by the laws of `batching`."""
 
-    def add_batch(self, pairs: int, length: int, tokens: int) -> None:
-        """A batch was scored.
-
-        Args:
-            pairs: its rows.
-            length: tokens each was padded to.
-            tokens: those of all pairs, padding not counted.
-        """
-        padded = pairs * length
-        self.pairs += pairs
+    def add_batch(self, rows: int, length: int) -> None:
+        """A batch of so many pairs, padded to so many tokens each, was scored."""
+        self.pairs += rows
         self.batches += 1
-        self.batch_tokens += padded
-        self.pairs_a_batch.add(pairs)
-        self.tokens_a_batch.add(padded)
-        self.fill.add(tokens / padded)
+        self.batch_tokens += rows * length
+        shape = rows, length
+        self.shapes[shape] = self.shapes.get(shape, 0) + 1

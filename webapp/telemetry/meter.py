@@ -1,4 +1,4 @@
-"""What happens to requests -> metrics. On the hub's thread, for every request, so it does as little as it can.
+"""Replies -> metrics. On the hub's thread, for every request, so it does as little as it can.
 
 How many were answered is written through, so that a killed worker takes no request out of the count. The rest is
 tallied in memory, which costs a fifth of that, and `publish`ed once a second.
@@ -6,22 +6,22 @@ tallied in memory, which costs a fifth of that, and `publish`ed once a second.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 from prometheus_client import Counter
 
 from webapp.errors import CancelledError, DeadlineExceededError, OverloadedError, RerankError, UnavailableError
 from webapp.tally import DOCUMENTS, REQUEST_TOKENS, SECONDS, Tally
 from webapp.telemetry.metrics import Metrics
-from webapp.telemetry.observer import Caller, Reply
-from webapp.types import RerankRequest, RerankResult
+from webapp.telemetry.observer import Reply
 
 MOST_CHILDREN = 2000
 """Combinations of route, dialect and status that are counted apart; there are far fewer, unless something is wrong."""
 
 
 class Meter:
-    """An observer of requests, and of replies; see `webapp.telemetry.observer`."""
+    """Counts replies; `replied` is an `OnReply`, see `webapp.telemetry.observer`."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -41,35 +41,6 @@ class Meter:
         self._documents = self._tallies[metrics.documents]
         self._tokens = self._tallies[metrics.tokens]
 
-    def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> object:
-        """Nothing: what counts is how they end."""
-
-    def ended(self, token: object, outcomes: Sequence[RerankResult | RerankError]) -> None:
-        """Each part of what the caller sees as one request counts by itself."""
-        del token
-        for outcome in outcomes:
-            if isinstance(outcome, RerankResult):
-                self._documents.add(len(outcome.request.documents))
-                if outcome.degraded:
-                    self._metrics.degraded_requests.inc()
-                    continue
-                self._tokens.add(outcome.tokens)
-                spent = outcome.spent
-                self._queue.add(spent.queue_ms / 1000)
-                self._tokenise.add(spent.tokenise_ms / 1000)
-                self._score.add(spent.score_ms / 1000)
-            elif isinstance(outcome, DeadlineExceededError):
-                self._metrics.expired.labels(_how_far(outcome)).inc()
-            elif isinstance(outcome, CancelledError):
-                self._metrics.cancelled.inc()
-            elif isinstance(outcome, OverloadedError | UnavailableError):
-                self._refuse(outcome)
-
-    def refused(self, caller: Caller, requests: Sequence[RerankRequest], error: RerankError) -> None:
-        """Not admitted."""
-        del caller, requests
-        self._refuse(error)
-
     def replied(self, reply: Reply) -> None:
         """A request of any route was answered."""
         key = reply.route, reply.dialect, reply.status
@@ -79,16 +50,34 @@ class Meter:
                 return
             answered = self._answered[key] = self._metrics.requests.labels(*map(str, key))
         answered.inc()
-        if reply.ranked:
-            self._duration.add(reply.seconds)
+        if reply.error is not None:
+            self._count_failure(reply.error)
+        elif reply.ranked:
+            self._count_ranked(reply.seconds, reply.facts)
 
     def publish(self) -> None:
         """Hand the tallies over."""
         for histogram, tally in self._tallies.items():
             histogram.publish(tally)
 
-    def _refuse(self, error: RerankError) -> None:
-        self._metrics.shed.labels(error.reason or error.code).inc()
+    def _count_ranked(self, seconds: float, facts: Mapping[str, Any]) -> None:
+        self._duration.add(seconds)
+        self._documents.add(facts["documents"])
+        if facts.get("degraded"):
+            self._metrics.degraded_requests.inc()
+            return
+        self._tokens.add(facts["tokens"])
+        self._queue.add(facts["queue_ms"] / 1000)
+        self._tokenise.add(facts["tokenise_ms"] / 1000)
+        self._score.add(facts["score_ms"] / 1000)
+
+    def _count_failure(self, error: RerankError) -> None:
+        if isinstance(error, DeadlineExceededError):
+            self._metrics.expired.labels(_how_far(error)).inc()
+        elif isinstance(error, CancelledError):
+            self._metrics.cancelled.inc()
+        elif error.reason or isinstance(error, OverloadedError | UnavailableError):
+            self._metrics.shed.labels(error.reason or error.code).inc()
 
 
 def _how_far(error: DeadlineExceededError) -> str:

@@ -74,7 +74,7 @@ class Metrics:
 
         self.batch_pairs = tallied("rerank_batch_pairs", "Pairs of a batch.", BATCH_PAIRS)
         self.batch_tokens = tallied("rerank_batch_tokens", "Padded tokens of a batch.", BATCH_TOKENS)
-        self.batch_fill = tallied("rerank_batch_fill_ratio", "Share of a batch's tokens that are no padding.", SHARES)
+        self.batch_fill = tallied("rerank_batch_fill_ratio", "Share of the token budget that a batch used.", SHARES)
         self.engine_errors = counter("rerank_engine_errors", "Batches and chunks that the engine could not do.")
         self.breaker_state = gauge(
             "rerank_breaker_state", "0 closed, 1 half open, 2 open; the worst of all workers.", "livemax"

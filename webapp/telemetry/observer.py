@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from webapp.errors import RerankError
 from webapp.types import RerankRequest, RerankResult
@@ -29,8 +29,7 @@ class Headers(Protocol):
         """One of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """An HTTP request that was answered, of any route."""
 
     method: str
@@ -43,8 +42,10 @@ class Reply:
     """Since the worker heard of it."""
     request_id: str
     headers: Headers
-    facts: Mapping[str, object]
-    """What the access line says: documents, tokens. Never texts."""
+    facts: Mapping[str, Any]
+    """What the access line says: documents, tokens, times. Never texts."""
+    error: RerankError | None = None
+    """Why it failed."""
 
     @property
     def ranked(self) -> bool:
@@ -80,24 +81,3 @@ class Silent:
 
     def refused(self, caller: Caller, requests: Sequence[RerankRequest], error: RerankError) -> None:
         """Nothing."""
-
-
-class Several:
-    """Some observers as one. Each must keep what it raises to itself."""
-
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = observers
-
-    def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> list[object]:
-        """See `Observer`."""
-        return [observer.accepted(caller, requests, scored) for observer in self._observers]
-
-    def ended(self, token: Any, outcomes: Sequence[RerankResult | RerankError]) -> None:
-        """See `Observer`."""
-        for observer, own in zip(self._observers, token, strict=True):
-            observer.ended(own, outcomes)
-
-    def refused(self, caller: Caller, requests: Sequence[RerankRequest], error: RerankError) -> None:
-        """See `Observer`."""
-        for observer in self._observers:
-            observer.refused(caller, requests, error)

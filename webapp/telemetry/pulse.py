@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pusher.events import Pulse
-from webapp.tally import BATCH_PAIRS, BATCH_TOKENS, SHARES, Tally
 
 _STATM = Path("/proc/self/statm")
 
@@ -38,9 +37,8 @@ class Vitals:
     engine_failures: int = 0
     events_published: int = 0
     events_dropped: int = 0
-    pairs_a_batch: Tally = field(default_factory=lambda: Tally(BATCH_PAIRS))
-    tokens_a_batch: Tally = field(default_factory=lambda: Tally(BATCH_TOKENS))
-    fill: Tally = field(default_factory=lambda: Tally(SHARES))
+    shapes: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    """(rows, padded length) -> batches of it."""
 
 
 class PulseMaker:

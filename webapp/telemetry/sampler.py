@@ -6,10 +6,11 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from webapp import __version__
+from webapp.tally import BATCH_PAIRS, BATCH_TOKENS, SHARES, Tally
 from webapp.telemetry.meter import Meter
 from webapp.telemetry.metrics import BREAKER, STATES, Metrics
 from webapp.telemetry.pulse import Vitals, rss_bytes
@@ -46,6 +47,8 @@ class Sampler:
         self._read = read
         self._clock = clock
         self._last: dict[str, int] = {}
+        self._shapes: Mapping[tuple[int, int], int] = {}
+        self._pairs, self._tokens, self._fill = Tally(BATCH_PAIRS), Tally(BATCH_TOKENS), Tally(SHARES)
         self._lag_s = 0.0
         self._lags: deque[float] = deque(maxlen=LAG_WINDOW_S)
         self._failures = 0
@@ -82,9 +85,7 @@ class Sampler:
     def _sample(self) -> None:
         metrics, vitals = self._metrics, self._read()
         self._meter.publish()
-        metrics.batch_pairs.publish(vitals.pairs_a_batch)
-        metrics.batch_tokens.publish(vitals.tokens_a_batch)
-        metrics.batch_fill.publish(vitals.fill)
+        self._publish_batches(vitals)
         for counter, name in (
             (metrics.engine_errors, "engine_failures"),
             (metrics.breaker_opened, "breaker_opened"),
@@ -111,3 +112,15 @@ class Sampler:
         metrics.hub_lag.labels(worker).set(max(self._lags))
         metrics.rss.labels(worker).set(rss_bytes())
         metrics.fds.labels(worker).set(sum(1 for _ in _FDS.iterdir()))
+
+    def _publish_batches(self, vitals: Vitals) -> None:
+        last, self._shapes = self._shapes, vitals.shapes
+        for (rows, length), count in vitals.shapes.items():
+            if new := count - last.get((rows, length), 0):
+                self._pairs.add(rows, new)
+                self._tokens.add(rows * length, new)
+                # A pair that is longer than the budget makes a batch of its own.
+                self._fill.add(min(rows * length / vitals.budget_tokens, 1.0), new)
+        self._metrics.batch_pairs.publish(self._pairs)
+        self._metrics.batch_tokens.publish(self._tokens)
+        self._metrics.batch_fill.publish(self._fill)
