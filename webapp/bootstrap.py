@@ -77,13 +77,7 @@ class Webapp:
             on_started: told the seconds it took, or what went wrong; called on the thread that called `start`'s hub.
             on_fault: told in words that this process can't go on; `/ready` says 503 by then.
         """
-        self.sampler.start(concurrency.repeat)
-        if self.reporter is not None:
-            self.reporter.start(concurrency.repeat)
-        if self.shared is not None:
-            concurrency.spawn(self.shared.start)
-        if self.tracing is not None:
-            self.tracing.start()
+        self._start_telling()
         waiter = concurrency.GeventWaiter()
         outcome: list[float | Exception] = []
 
@@ -114,6 +108,16 @@ class Webapp:
 
         concurrency.start_native_thread(boot, ())
         concurrency.spawn(report)
+
+    def _start_telling(self) -> None:
+        """What goes on beside the requests."""
+        self.sampler.start(concurrency.repeat)
+        if self.reporter is not None:
+            self.reporter.start(concurrency.repeat)
+        if self.shared is not None:
+            concurrency.spawn(self.shared.start)
+        if self.tracing is not None:
+            self.tracing.start()
 
     def _warm_up(self) -> None:
         waiter = concurrency.NativeWaiter()
