@@ -9,10 +9,12 @@ import logging.config  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 from logs import configure as _logs  # noqa: E402
 from webapp import settings as _settings  # noqa: E402
 from webapp.errors import SetupError  # noqa: E402
+from webapp.telemetry import multiprocess as _multiprocess  # noqa: E402
 
 # HUP reads this file again, but what the master has assembled stays: so do the settings that it was assembled by. A
 # settings file that is being edited can't harm a service that runs.
@@ -69,3 +71,11 @@ logconfig_dict = _logs.log_config(
 _logs.catch_the_rest(log_format=_chosen.log_format, service="webapp", colour=_chosen.colour)
 logger_class = "webapp.worker.Log"
 proc_name = "reranking"
+
+if _serving is None:  # at HUP the old workers still count
+    _multiprocess.begin()
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """Runs in the master for every dead worker, a killed one too."""
+    _multiprocess.bury(worker.pid)

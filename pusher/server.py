@@ -19,7 +19,7 @@ from flask_socketio import SocketIO
 from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
-from pusher import access_lines, following, memory, pages
+from pusher import access_lines, following, memory, pages, scraping
 from pusher.access import Access
 from pusher.events import Expired, Finished, Frame, Shed
 from pusher.intake import Intake
@@ -67,6 +67,14 @@ class Pusher:
             engineio_logger=False,
         )
         self.sockets = Sockets(socketio, self.relay, access)
+        app.register_blueprint(
+            scraping.blueprint(
+                self.relay,
+                sockets=lambda: self.sockets.count,
+                streams=lambda: self.streams.count,
+                stalled=lambda: self.sockets.stalled,
+            )
+        )
         self._app = WebSocketMends(app)
         self._intake = Intake(
             settings.intake_address,

@@ -75,6 +75,13 @@ setup_redis() {
     install_unstarted redis-server || echo "redis-server could not be installed: its tests are skipped"
 }
 
+setup_prometheus() {
+    command -v prometheus >/dev/null && return
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
+    echo "Installing prometheus from the system's packages"
+    install_unstarted prometheus || echo "prometheus could not be installed: its tests are skipped"
+}
+
 setup_nginx() {
     PATH="$PATH:/usr/sbin" command -v nginx >/dev/null && return
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "nginx is not installed; run as root: apt-get install nginx"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flask import Flask
 from flask.sessions import NullSession, SessionInterface
 
 from pusher.keys import KeyRing
-from webapp.api import auth, docs, health, models, problems, request_context, rerank
+from webapp.api import auth, docs, health, models, problems, replies, request_context, rerank
 from webapp.api.slashes import single_slashes
 from webapp.quota import Quota
 from webapp.service import RerankService
+from webapp.telemetry.observer import OnReply
 
 
 class _NoSessions(SessionInterface):
@@ -42,6 +43,7 @@ def create_app(
     limits: Mapping[str, int],
     keys: KeyRing | None = None,
     quota: Quota | None = None,
+    watchers: Sequence[OnReply] = (),
 ) -> Flask:
     """Put the HTTP API before a service.
 
@@ -52,6 +54,7 @@ def create_app(
         limits: shown by `/info`.
         keys: one of them must come with every call but probes; None: open to all.
         quota: what a caller may ask for in a minute; None: anything.
+        watchers: told of every reply.
     """
     app = App("webapp", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
@@ -59,6 +62,7 @@ def create_app(
     app.url_map.merge_slashes = False  # that would be a redirect, which not every client follows with its body
     app.wsgi_app = single_slashes(app.wsgi_app)  # type: ignore[method-assign, assignment] # as Flask's manual has it
     request_context.install(app, request_timeout_s=request_timeout_s)
+    replies.install(app, watchers)
     problems.install(app)
     keys = keys or KeyRing()
     auth.install(app, keys, quota or Quota())

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from wsgiref.types import WSGIApplication
 
+from prometheus_client import CollectorRegistry
+
 from pusher.keys import KeyRing
 from webapp import concurrency
 from webapp.app import create_app
@@ -31,10 +33,14 @@ from webapp.scheduling.watchdog import Watchdog
 from webapp.scoring import Scoring
 from webapp.service import RerankService
 from webapp.settings import Settings
+from webapp.telemetry.meter import Meter
+from webapp.telemetry.metrics import Metrics
 from webapp.telemetry.progress import Guarded, ProgressEvents
 from webapp.telemetry.publisher import Publisher
 from webapp.telemetry.pulse import PulseMaker, Vitals
 from webapp.telemetry.reporter import Reporter
+from webapp.telemetry.sampler import Sampler
+from webapp.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +65,9 @@ class Webapp:
     pool: EnginePool
     watchdog: Watchdog
     keys: KeyRing
+    sampler: Sampler
     reporter: Reporter | None = None
+    tracing: Tracing | None = None
     max_rss_bytes: int = 0
     shared: SharedCache | None = None
 
@@ -73,10 +81,7 @@ class Webapp:
             on_fault: told in words that this process can't go on; `/ready` says 503 by then.
         """
         self._read_keys()
-        if self.reporter is not None:
-            self.reporter.start(concurrency.repeat)
-        if self.shared is not None:
-            concurrency.spawn(self.shared.start)
+        self._start_telling()
         waiter = concurrency.GeventWaiter()
         outcome: list[float | Exception] = []
 
@@ -114,6 +119,16 @@ class Webapp:
         for problem in self.keys.problems:
             log.error("a key is left out: %s", problem)
 
+    def _start_telling(self) -> None:
+        """What goes on beside the requests."""
+        self.sampler.start(concurrency.repeat)
+        if self.reporter is not None:
+            self.reporter.start(concurrency.repeat)
+        if self.shared is not None:
+            concurrency.spawn(self.shared.start)
+        if self.tracing is not None:
+            self.tracing.start()
+
     def _warm_up(self) -> None:
         waiter = concurrency.NativeWaiter()
         ticket = self.scheduler.submit("is it", WARM_UP_DOCUMENTS, waiter.wake)
@@ -137,8 +152,11 @@ class Webapp:
     def stop(self) -> None:
         """End the engine threads; what still waits fails. Then say goodbye to those who watch."""
         self.scheduler.close()
+        self.sampler.sample()
         if self.reporter is not None:
             self.reporter.stop()
+        if self.tracing is not None:
+            self.tracing.stop()
 
 
 def assemble(settings: Settings) -> Webapp:
@@ -169,6 +187,10 @@ def assemble(settings: Settings) -> Webapp:
     )
     publisher = Publisher(settings.events_address, colour=settings.colour)
     progress = ProgressEvents(publisher.publish, with_text=settings.events_text)
+    tracing = Tracing(settings.otel_endpoint) if settings.otel_endpoint else None
+    metrics = Metrics(CollectorRegistry())
+    meter = Meter(metrics)
+    guard = EngineGuard(degraded=settings.degraded, lexical=lexical_scores)
     service = RerankService(
         model=engine.info,
         scoring=scoring,
@@ -182,10 +204,14 @@ def assemble(settings: Settings) -> Webapp:
         texts=engine.texts,
         elsewhere=concurrency.Offload(),
         strict_model=settings.strict_model,
-        guard=EngineGuard(degraded=settings.degraded, lexical=lexical_scores),
+        guard=guard,
         observer=Guarded(progress) if settings.events else None,
     )
-    pulse = PulseMaker(lambda: _vitals(service, scheduler))
+
+    def vitals() -> Vitals:
+        return _vitals(service, scheduler, guard, publisher)
+
+    pulse = PulseMaker(vitals)
     reporter = Reporter(publisher=publisher, progress=progress, pulse=pulse) if settings.events else None
     keys = KeyRing(settings.api_keys.get_secret_value(), settings.api_keys_file, settings.own_key)
     app = create_app(
@@ -204,9 +230,22 @@ def assemble(settings: Settings) -> Webapp:
         },
         keys=keys,
         quota=_quota(settings),
+        watchers=[meter.replied, *([tracing.replied] if tracing else [])],
     )
     watchdog = Watchdog(scheduler, pool, stall_s=settings.engine_stall_s)
-    return Webapp(app, service, scheduler, pool, watchdog, keys, reporter, settings.max_rss_mb * 1024 * 1024, shared)
+    return Webapp(
+        app,
+        service,
+        scheduler,
+        pool,
+        watchdog,
+        keys,
+        Sampler(metrics, meter, engine.info, vitals),
+        reporter=reporter,
+        max_rss_bytes=settings.max_rss_mb * 1024 * 1024,
+        tracing=tracing,
+        shared=shared,
+    )
 
 
 def _shared_cache(settings: Settings) -> SharedCache | None:
@@ -241,8 +280,8 @@ def _quota(settings: Settings) -> Quota:
     )
 
 
-def _vitals(service: RerankService, scheduler: Scheduler) -> Vitals:
-    cache, totals = service.scoring.cache, scheduler.totals
+def _vitals(service: RerankService, scheduler: Scheduler, guard: EngineGuard, publisher: Publisher) -> Vitals:
+    cache, totals, breaker = service.scoring.cache, scheduler.totals, guard.breaker
     return Vitals(
         state=service.state,
         in_flight=service.ongoing,
@@ -254,6 +293,12 @@ def _vitals(service: RerankService, scheduler: Scheduler) -> Vitals:
         budget_tokens=scheduler.budget_tokens,
         cache_hits=cache.hits if cache else 0,
         cache_misses=cache.misses if cache else 0,
-        breaker=service.breaker,
-        degraded=service.breaker != "closed",
+        breaker=breaker.state,
+        degraded=breaker.state != "closed",
+        breaker_opened=breaker.opened,
+        cache_bytes=cache.bytes if cache else 0,
+        engine_failures=totals.failures,
+        events_published=publisher.published,
+        events_dropped=publisher.dropped,
+        shapes=dict(totals.shapes),  # copied in one step, while engine threads go on
     )

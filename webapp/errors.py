@@ -22,6 +22,7 @@ class RerankError(Exception):
         field: str | None = None,
         retry_after_s: int | None = None,
         figures: Mapping[str, float] | None = None,
+        reason: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -29,6 +30,8 @@ class RerankError(Exception):
         self.retry_after_s = retry_after_s
         self.figures = figures or {}
         """What a program may want to know: `queued`, `limit`, `eta_s`, `scored`, `total`."""
+        self.reason = reason
+        """Which limit or state refused the request, one word, for metrics."""
 
 
 class InvalidRequestError(RerankError):

@@ -55,7 +55,8 @@ class EngineGuard:
             return None
         lexical = self._lexical
         if lexical is None:
-            raise UnavailableError("the model fails at the moment", retry_after_s=self.breaker.retry_after_s(now))
+            retry_after_s = self.breaker.retry_after_s(now)
+            raise UnavailableError("the model fails at the moment", retry_after_s=retry_after_s, reason="breaker")
         return lambda: lexical(request.query, request.documents)
 
     def note(self, outcome: Scored | RerankError) -> None:

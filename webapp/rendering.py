@@ -87,6 +87,7 @@ def nginx_conf(settings: Settings, version: tuple[int, ...] = HTTP2_DIRECTIVE) -
         run_dir=settings.run_dir,
         webapp_socket=settings.webapp_socket,
         pusher_socket=settings.pusher_socket,
+        metrics_socket=settings.metrics_socket,
         listen=f"{host}:{settings.port}",
         plain_listen=f"{host}:{settings.plain_port}" if settings.plain_port else "",
         port=settings.port,

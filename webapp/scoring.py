@@ -21,9 +21,10 @@ from webapp.cache.memory import MemoryCache, PairScore
 from webapp.cache.shared import Patience, SharedCache
 from webapp.concurrency import Waiter
 from webapp.errors import CancelledError, DeadlineExceededError, RerankError, UnavailableError
+from webapp.scheduling.phases import Phases
 from webapp.scheduling.scheduler import Scheduler
 from webapp.scheduling.ticket import Ticket
-from webapp.types import RerankRequest, Scored
+from webapp.types import RerankRequest, Scored, Spent
 
 SOON_S = 0.05
 """Most requests are done by then; to watch over their callers too would be wasted."""
@@ -81,6 +82,7 @@ class Pending:
     borrowed: list[_Flight] = field(default_factory=list)
     waits: bool = False
     """Its flights count it among those who want them."""
+    spent: Spent = field(default_factory=Spent)
 
     @property
     def flights(self) -> list[_Flight]:
@@ -174,9 +176,12 @@ class Scoring:
                 stopped = self._wait(pending, deadline, watch)
             finally:
                 self.leave(pending)
+            if own:
+                pending.spent = _with(pending.spent, own.ticket.phases)
             if own and own.ticket.succeeded and len(own.places) == len(pending.keys):  # it carried all, in their order
                 ticket = own.ticket
-                return Scored(ticket.logits, ticket.truncated, int(ticket.lengths.sum()), cached=0)
+                tokens = int(ticket.lengths.sum())
+                return Scored(ticket.logits, ticket.truncated, tokens, cached=0, spent=pending.spent)
             for flight in pending.flights:
                 if flight.ticket.succeeded:
                     pending.found |= flight.scores()
@@ -193,6 +198,7 @@ class Scoring:
             truncated=np.array([score.truncated for score in scores], np.bool_),
             tokens=sum(score.tokens for score in scores),
             cached=pending.cached,
+            spent=pending.spent,
         )
 
     def leave(self, pending: Pending) -> None:
@@ -259,6 +265,15 @@ class Scoring:
             self.cache.put_many(scores)
             if self.shared is not None:
                 self.shared.put_many({key: score for key, score in scores.items() if isinstance(key, bytes)})
+
+
+def _with(spent: Spent, phases: Phases) -> Spent:
+    """A second ticket is rare: only of pairs that another request failed to bring."""
+    return Spent(
+        spent.queue_ms + phases.waited_s * 1000,
+        spent.tokenise_ms + phases.tokenise_s * 1000,
+        spent.score_ms + phases.score_s * 1000,
+    )
 
 
 def _too_late(pending: Pending) -> DeadlineExceededError:

@@ -114,7 +114,7 @@ class RerankService:
             OverloadedError, UnavailableError: nothing comes in now.
         """
         if self.state == "draining" and not self._leaving:
-            raise UnavailableError("the service is draining", retry_after_s=1)
+            raise UnavailableError("the service is draining", retry_after_s=1, reason="draining")
         self._admission.check()
 
     def tell_refused(self, caller: Caller, error: RerankError) -> None:
@@ -263,6 +263,7 @@ class RerankService:
             model=self.model.model,
             latency_ms=(self._clock() - began) * 1000,
             spans=[spans[index] for index in places] if any(spans) else (),
+            spent=scored.spent,
         )
 
     def mark_ready(self) -> None:

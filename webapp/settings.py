@@ -147,6 +147,11 @@ class Settings(BaseSettings):
         description="ZeroMQ address of the pusher, ipc:// or tcp://; default: a socket in the state directory.",
     )
     events_text: bool = Field(default=False, description="Let events carry queries, to be read on dashboards.")
+    otel_endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://.+)?$",
+        description="Address of an OpenTelemetry collector (OTLP over HTTP) that gets a trace of each request.",
+    )
     colour: str = Field(default="", pattern="^[a-z0-9-]{0,20}$", description="Release slot, shown beside its workers.")
 
     log_to: Literal["files", "stdout"] = Field(
@@ -253,6 +258,11 @@ class Settings(BaseSettings):
     def events_address(self) -> str:
         """Where the pusher listens for workers."""
         return self.events_endpoint or f"ipc://{self.run_dir / 'events.sock'}"
+
+    @property
+    def metrics_socket(self) -> Path:
+        """Where the exporter listens for nginx."""
+        return self.run_dir / "metrics.sock"
 
     @property
     def webapp_socket(self) -> Path:

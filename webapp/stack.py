@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,6 +28,7 @@ from webapp.reloading import reload
 from webapp.rendering import ROOT, nginx_conf
 from webapp.settings import STOP_GRACE_S, Settings
 from webapp.sources import FILE_VARIABLE
+from webapp.telemetry import multiprocess
 from webapp.tls import prepare_certificate
 
 READY_TIMEOUT_S = 120.0
@@ -73,6 +75,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings, nginx_version(nginx)))
     make_own(settings.own_key)
     socket_mode, socket_owner = who_may_manage(settings)
+    figures = multiprocess.folder(settings.state_dir, settings.colour)
     supervisord = subprocess.Popen(
         [*outlet.keeper(), "-c", str(ROOT / "supervisor" / "supervisord.conf")],
         env={
@@ -89,6 +92,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
             "STACK_SOCKET_MODE": socket_mode,
             "STACK_SOCKET_OWNER": socket_owner,
             "STACK_STOP_WAIT_S": str(settings.request_timeout_s + STOP_GRACE_S),
+            multiprocess.VARIABLE: str(figures),
         },
         stdout=outlet.stdout,
         start_new_session=True,  # Ctrl-C comes to us alone, and we stop things in order
@@ -104,6 +108,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         code = _wait_for_end(settings, supervisord, stop)
     finally:
         _end(supervisord)
+        shutil.rmtree(figures, ignore_errors=True)
         given_up = _given_up(settings)
         _clean(settings)
         held.close()

@@ -64,6 +64,18 @@ class Token(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """Where the time of a request's pairs went. A moment counts once: the three add up, however many threads work."""
+
+    queue_ms: float = 0.0
+    """Waiting for an engine thread."""
+    tokenise_ms: float = 0.0
+    """Being tokenised, and in no batch."""
+    score_ms: float = 0.0
+    """In a batch."""
+
+
+@dataclass(frozen=True, slots=True)
 class Scored:
     """What scoring every pair of one request gave."""
 
@@ -75,6 +87,7 @@ class Scored:
     """Tokens of all pairs, special tokens counted, padding not."""
     cached: int
     """Documents whose scores were known."""
+    spent: Spent = Spent()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,8 @@ class RerankResult:
     """Empty, or one for each entry of `order`: the characters of the window that counted, None for an undivided one."""
     degraded: bool = False
     """The scores come from the lexical engine."""
+    spent: Spent = Spent()
+    """All zeros where the cache or other requests had every score."""
 
 
 @dataclass(frozen=True, slots=True)

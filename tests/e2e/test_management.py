@@ -69,7 +69,7 @@ def test_status_tells_of_programs_workers_and_the_model(stack):
     seen = json.loads(outcome.stdout)
     assert outcome.returncode == 0, seen
     assert seen["health"] == "serving"
-    assert {program["name"] for program in seen["programs"]} == {"webapp", "pusher", "nginx"}
+    assert {program["name"] for program in seen["programs"]} == {"webapp", "pusher", "metrics", "nginx"}
     assert seen["model"] == {"model": "bert", "engine": "openvino", "precision": "fp32"}
     assert [(worker["state"], worker["breaker"]) for worker in seen["workers"]] == [("ready", "closed")]
     assert "requests_per_s" in seen["figures"]

@@ -170,7 +170,7 @@ def test_slow_clients_hold_no_worker(stack):
 
 
 def test_supervisorctl_shows_and_restarts_programs(stack):
-    assert stack.supervisorctl("status").count("RUNNING") == 3
+    assert stack.supervisorctl("status").count("RUNNING") == 4
     before = stack.pid_of("webapp")
     assert "webapp: started" in stack.supervisorctl("restart", "webapp")
     assert stack.pid_of("webapp") != before

@@ -42,6 +42,7 @@ def respond(error: errors.RerankError) -> Response:
     """The reply to a request that failed, in its caller's dialect."""
     if error.__cause__ is not None and not isinstance(error, errors.InvalidRequestError):
         log.error("request failed", extra={"code": error.code}, exc_info=error.__cause__)
+    request_context.fail(error)
     dialect = request_context.dialect()
     status = STATUS[type(error)][COLUMN[dialect.manners]]
     body = dialect.dump_error(error, status, request_context.request_id())

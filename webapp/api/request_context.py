@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.registry import dialect_of
 from webapp.concurrency import HangUpWatch
-from webapp.errors import InvalidRequestError
+from webapp.errors import InvalidRequestError, RerankError
 from webapp.scoring import Watch
 from webapp.telemetry.observer import Caller
 
@@ -75,6 +75,17 @@ def request_id() -> str:
     """The id of the current request, taken from its header or made."""
     value: str = g.request_id
     return value
+
+
+def elapsed_s() -> float:
+    """Since the current request arrived."""
+    began: float = g.began
+    return time.monotonic() - began
+
+
+def fail(error: RerankError) -> None:
+    """The current request failed."""
+    g.error = error
 
 
 def terms() -> tuple[float, Caller, Watch]:

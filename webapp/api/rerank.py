@@ -13,7 +13,7 @@ from webapp.api.dialects.base import Call
 from webapp.api.dialects.registry import DIALECTS, dialect_of
 from webapp.errors import RerankError
 from webapp.service import RerankService
-from webapp.types import RerankResult
+from webapp.types import RerankResult, Spent
 
 PATHS = sorted({path for dialect in DIALECTS for path in dialect.paths})
 
@@ -39,9 +39,6 @@ def blueprint(service: RerankService) -> Blueprint:
         request_context.note(dialect=dialect.name, documents=documents)
         auth.count_documents(documents)
         results = service.rerank_all(requests, *request_context.terms())
-        request_context.note(
-            tokens=sum(result.tokens for result in results), cached=sum(result.cached for result in results)
-        )
         return _reply(dialect.dump(results, call), results)
 
     for path in PATHS:
@@ -63,10 +60,41 @@ def blueprint(service: RerankService) -> Blueprint:
 
 
 def _reply(body: bytes, results: Sequence[RerankResult]) -> Response:
-    response = Response(body, content_type="application/json")
+    tokens, spent = sum([result.tokens for result in results]), _longest(results)
+    request_context.note(
+        tokens=tokens,
+        cached=sum([result.cached for result in results]),
+        queue_ms=round(spent.queue_ms, 3),
+        tokenise_ms=round(spent.tokenise_ms, 3),
+        score_ms=round(spent.score_ms, 3),
+    )
+    response = Response(body, headers=_timing(tokens, spent), content_type="application/json")
     if any(result.degraded for result in results):
         response.headers["X-Rerank-Degraded"] = "lexical"
+        request_context.note(degraded=True)
     return response
+
+
+def _timing(tokens: int, spent: Spent) -> list[tuple[str, str]]:
+    """Where the time went, in TEI's headers: whole milliseconds."""
+    return [
+        ("x-compute-tokens", str(tokens)),
+        ("x-total-time", str(int(request_context.elapsed_s() * 1000))),
+        ("x-queue-time", str(int(spent.queue_ms))),
+        ("x-tokenization-time", str(int(spent.tokenise_ms))),
+        ("x-inference-time", str(int(spent.score_ms))),
+    ]
+
+
+def _longest(results: Sequence[RerankResult]) -> Spent:
+    """Of several parts, which are scored side by side."""
+    if len(results) == 1:
+        return results[0].spent
+    return Spent(
+        queue_ms=max((each.spent.queue_ms for each in results), default=0.0),
+        tokenise_ms=max((each.spent.tokenise_ms for each in results), default=0.0),
+        score_ms=max((each.spent.score_ms for each in results), default=0.0),
+    )
 
 
 def _check_room(service: RerankService) -> None:

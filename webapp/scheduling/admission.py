@@ -109,11 +109,11 @@ class Admission:
             OverloadedError: there is no place for any request.
         """
         if self.ongoing >= self.max_ongoing_requests:
-            raise self._full("requests are at work", self.ongoing, self.max_ongoing_requests)
+            raise self._full("requests", "are at work", self.ongoing, self.max_ongoing_requests)
         if (pairs := self._waiting_pairs()) >= self.max_queued_pairs:
-            raise self._full("documents wait", pairs, self.max_queued_pairs)
+            raise self._full("documents", "wait", pairs, self.max_queued_pairs)
         if (tokens := self._waiting_tokens()) >= self.max_queued_tokens:
-            raise self._full("tokens wait", tokens, self.max_queued_tokens)
+            raise self._full("tokens", "wait", tokens, self.max_queued_tokens)
 
     @contextmanager
     def admit(self, requests: Sequence[RerankRequest] = (), deadline: float = math.inf) -> Iterator[Place]:
@@ -163,13 +163,14 @@ class Admission:
                 raise PayloadTooLargeError(
                     f"the request holds {size} {what}, this service takes {limit} at a time; divide it",
                     figures={"limit": limit},
+                    reason="too_large",
                 )
 
     def _check_room(self, place: Place) -> None:
         if (pairs := self._waiting_pairs()) + place.pairs > self.max_queued_pairs:
-            raise self._full("documents wait", pairs, self.max_queued_pairs)
+            raise self._full("documents", "wait", pairs, self.max_queued_pairs)
         if (tokens := self._waiting_tokens()) + place.tokens > self.max_queued_tokens:
-            raise self._full("tokens wait", tokens, self.max_queued_tokens)
+            raise self._full("tokens", "wait", tokens, self.max_queued_tokens)
 
     def _check_time(self, place: Place, deadline: float) -> None:
         """Whether the queue can meet the deadline: what it has before this request counts, not what it has behind it.
@@ -185,14 +186,15 @@ class Admission:
         if before and takes_s > left_s > 0:  # without time left it gets the answer that says so
             raise self._refusal(
                 f"with the queue it takes {takes_s:.1f} s, the request has {left_s:.1f} s left",
+                "late",
                 queued=self._waiting_pairs(),
                 limit=self.max_queued_pairs,
             )
 
-    def _full(self, what: str, queued: int, limit: int) -> OverloadedError:
-        return self._refusal(f"{queued} {what}, the limit is {limit}", queued=queued, limit=limit)
+    def _full(self, what: str, where: str, queued: int, limit: int) -> OverloadedError:
+        return self._refusal(f"{queued} {what} {where}, the limit is {limit}", what, queued=queued, limit=limit)
 
-    def _refusal(self, message: str, *, queued: int, limit: int) -> OverloadedError:
+    def _refusal(self, message: str, reason: str, *, queued: int, limit: int) -> OverloadedError:
         rate = self._queue.tokens_per_s
         eta_s = self._waiting_tokens() / rate if rate else 1.0
         least, most = RETRY_AFTER_S
@@ -202,4 +204,5 @@ class Admission:
             message,
             retry_after_s=min(max(wanted, least), most),
             figures={"queued": queued, "limit": min(limit, 2**53), "eta_s": round(eta_s, 3)},
+            reason=reason,
         )

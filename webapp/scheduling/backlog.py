@@ -53,21 +53,23 @@ class Backlog:
             del self._tickets[ticket.client]
             del self.served[ticket.client]
 
-    def take(self, plan: TokeniseChunk | Batch) -> TokeniseChunk | BatchWork:
+    def take(self, plan: TokeniseChunk | Batch, now: float) -> TokeniseChunk | BatchWork:
         """An engine thread has this in hand from now on."""
-        return self._take_chunk(plan) if isinstance(plan, TokeniseChunk) else self._take_batch(plan)
+        return self._take_chunk(plan, now) if isinstance(plan, TokeniseChunk) else self._take_batch(plan, now)
 
-    def _take_chunk(self, chunk: TokeniseChunk) -> TokeniseChunk:
+    def _take_chunk(self, chunk: TokeniseChunk, now: float) -> TokeniseChunk:
         ticket = chunk.ticket
+        ticket.phases.change(now, chunks=1)
         ticket.unread = chunk.stop
         chars = weigh(ticket.documents[chunk.start : chunk.stop], ticket.longest_chars)
         ticket.unread_chars -= chars
         self.unread_chars -= chars
         return chunk
 
-    def _take_batch(self, batch: Batch) -> BatchWork:
+    def _take_batch(self, batch: Batch, now: float) -> BatchWork:
         rows = []
         for pick in batch.picks:
+            pick.ticket.phases.change(now, batches=1)
             waiting = pick.ticket.ready[pick.length]
             rows.append((pick.ticket, waiting[-pick.count :]))
             del waiting[-pick.count :]

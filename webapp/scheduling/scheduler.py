@@ -13,7 +13,6 @@ from _queue import SimpleQueue
 from _thread import get_ident
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,18 +23,7 @@ from webapp.scheduling.backlog import Backlog, BatchWork
 from webapp.scheduling.batching import TokeniseChunk, padded, plan_batch, size_class
 from webapp.scheduling.rate import Rate
 from webapp.scheduling.ticket import CHARS_PER_TOKEN, Ticket
-
-
-@dataclass(slots=True)
-class Totals:
-    """What was scored since the start."""
-
-    pairs: int = 0
-    batches: int = 0
-    batch_tokens: int = 0
-    """Padded."""
-    expired_pairs: int = 0
-    """Left the queue because their deadline passed."""
+from webapp.scheduling.totals import Totals
 
 
 class Scorer(Protocol):
@@ -126,8 +114,9 @@ class Scheduler:
                 raise UnavailableError("the service is stopping")
             ticket.number = self._submitted
             self._submitted += 1
+            ticket.phases.since = now = self._clock()
             if not self._tickets:
-                self._rate.resume(self._clock())
+                self._rate.resume(now)
             self._tickets[ticket.number] = ticket
             self._backlog.add(ticket)
             self._next_deadline = min(self._next_deadline, deadline)
@@ -192,6 +181,7 @@ class Scheduler:
         except Exception as cause:  # noqa: BLE001 - the border: whatever a runtime raises ends here
             tickets = [work.ticket] if isinstance(work, TokeniseChunk) else [ticket for ticket, _ in work.rows]
             with self._lock:
+                self.totals.failures += 1
                 for ticket in tickets:
                     self._finish(ticket, _engine_failed(cause))
         del self._at_work[thread]
@@ -206,7 +196,8 @@ class Scheduler:
             with self._lock:
                 if self._closed:
                     return None
-                self._expire()
+                now = self._clock()
+                self._expire(now)
                 plan = plan_batch(
                     self._tickets.values(),
                     passed_over=self._passed_over,
@@ -216,15 +207,14 @@ class Scheduler:
                 )
                 if plan is not None:
                     self._passed_over = 0 if plan.led_by_oldest else self._passed_over + 1
-                    work = self._backlog.take(plan)
+                    work = self._backlog.take(plan, now)
                     self._wake_one()
                     return work
                 self._idle += 1
             self._wake.get()
 
-    def _expire(self) -> None:
+    def _expire(self, now: float) -> None:
         """Between batches: what is late leaves the queue."""
-        now = self._clock()
         if now < self._next_deadline:
             return
         for ticket in [each for each in self._tickets.values() if each.deadline <= now]:
@@ -249,6 +239,7 @@ class Scheduler:
         ticket.lengths[chunk.start : chunk.stop] = lengths
         ticket.truncated[chunk.start : chunk.stop] = truncated
         with self._lock:
+            ticket.phases.change(self._clock(), chunks=-1)
             if ticket.number not in self._tickets:
                 return  # given up meanwhile
             for index, length in enumerate(lengths.tolist(), chunk.start):
@@ -263,11 +254,11 @@ class Scheduler:
             raise ValueError(f"the engine returned {logits.shape} for {len(pairs)} pairs")
         start = 0
         with self._lock:
-            self.totals.pairs += len(pairs)
-            self.totals.batches += 1
-            self.totals.batch_tokens += len(pairs) * work.length
-            self._rate.add(len(pairs) * work.length, self._clock())
+            now = self._clock()
+            self.totals.add_batch(len(pairs), work.length)
+            self._rate.add(len(pairs) * work.length, now)
             for ticket, indexes in work.rows:
+                ticket.phases.change(now, batches=-1)
                 part = logits[start : start + len(indexes)]
                 start += len(indexes)
                 if not np.isfinite(part).all():

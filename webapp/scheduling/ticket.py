@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from webapp.errors import RerankError
+from webapp.scheduling.phases import Phases
 
 CHARS_PER_TOKEN = 4
 """Rough size of a token, for work that is not tokenised yet."""
@@ -42,6 +43,7 @@ class Ticket:
         "longest_chars",
         "number",
         "on_done",
+        "phases",
         "priority",
         "query",
         "ready",
@@ -92,6 +94,8 @@ class Ticket:
         self.unread_chars = weigh(documents, longest_chars)
         self.scored = 0
         self.error: RerankError | None = None
+        self.phases = Phases()
+        """Where its time goes."""
 
     @property
     def succeeded(self) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from webapp.errors import RerankError
 from webapp.types import RerankRequest, RerankResult
@@ -20,6 +20,41 @@ class Caller:
     """`pusher.events.owner_of` the caller's key; empty where no keys are asked for."""
     client: str = ""
     """Who shares the engine with others: the owner, or the address where there is none."""
+
+
+class Headers(Protocol):
+    """Headers of a request, looked up whatever the case of their names."""
+
+    def get(self, name: str, /) -> str | None:
+        """One of them."""
+
+
+class Reply(NamedTuple):
+    """An HTTP request that was answered, of any route."""
+
+    method: str
+    route: str
+    """The template, never the path: there are few of them, whatever is asked for."""
+    dialect: str
+    """"none" where nothing is ranked."""
+    status: int
+    seconds: float
+    """Since the worker heard of it."""
+    request_id: str
+    headers: Headers
+    facts: Mapping[str, Any]
+    """What the access line says: documents, tokens, times. Never texts."""
+    error: RerankError | None = None
+    """Why it failed."""
+
+    @property
+    def ranked(self) -> bool:
+        """Whether documents were ranked, and answered with success."""
+        return self.status < 300 and "documents" in self.facts  # noqa: PLR2004 - HTTP's
+
+
+OnReply = Callable[[Reply], None]
+"""Called on the hub's thread before the reply is sent; must not block or take long."""
 
 
 class Observer(Protocol):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +32,13 @@ class Vitals:
     cache_misses: int = 0
     breaker: Literal["closed", "open", "half_open"] = "closed"
     degraded: bool = False
+    breaker_opened: int = 0
+    cache_bytes: int = 0
+    engine_failures: int = 0
+    events_published: int = 0
+    events_dropped: int = 0
+    shapes: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    """(rows, padded length) -> batches of it."""
 
 
 class PulseMaker:

@@ -1,0 +1,159 @@
+"""The exporter as a process, with the folder that workers leave and a pusher that is there or not."""
+
+import http.client
+import os
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from running import wait_for
+
+from webapp.errors import SetupError
+from webapp.telemetry import multiprocess
+
+WORKER = """
+import sys
+from prometheus_client import CollectorRegistry
+from webapp.telemetry.meter import Meter
+from webapp.telemetry.metrics import Metrics
+from webapp.telemetry.observer import Reply
+FACTS = {"documents": 5, "tokens": 9, "queue_ms": 1.0, "tokenise_ms": 1.0, "score_ms": 1.0}
+metrics = Metrics(CollectorRegistry())
+meter = Meter(metrics)
+for _ in range(int(sys.argv[1])):
+    meter.replied(Reply("POST", "/rerank", "native", 200, 0.02, "id", {}, FACTS))
+metrics.active.set(3)
+meter.publish()
+"""
+
+
+def count_in_a_worker(folder, requests):
+    """A worker that answers so many requests, and dies without a word. Returns its pid."""
+    died = subprocess.Popen([sys.executable, "-c", WORKER, str(requests)], env=environment(folder))
+    assert died.wait(60) == 0
+    return died.pid
+
+
+def environment(folder):
+    return {**os.environ, multiprocess.VARIABLE: str(folder)}
+
+
+@contextmanager
+def exporter(folder, pusher):
+    address = folder.parent / "metrics.sock"
+    command = [sys.executable, "-m", "webapp.telemetry.exporter", str(folder), str(address), str(pusher)]
+    process = subprocess.Popen(command)
+    try:
+        wait_for(lambda: address.is_socket() and scrape(address), "the exporter answers")
+        yield address
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0
+
+
+def scrape(address):
+    """Sample name with labels -> value."""
+    connection = http.client.HTTPConnection("exporter", timeout=10)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    try:
+        connection.sock.connect(str(address))
+    except ConnectionRefusedError:
+        return {}
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+REQUESTS = ("rerank_requests_total", ("dialect", "native"), ("route", "/rerank"), ("status", "200"))
+
+
+def test_what_dead_workers_counted_stays_and_their_levels_go(tmp_path, monkeypatch):
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    monkeypatch.setenv(multiprocess.VARIABLE, str(folder))
+    first = count_in_a_worker(folder, 5)
+    second = count_in_a_worker(folder, 7)
+    with exporter(folder, tmp_path / "nobody.sock") as address:
+        assert address.stat().st_mode & 0o077 == 0
+        seen = scrape(address)
+        assert seen[REQUESTS] == seen["rerank_request_duration_seconds_count",] == 12
+        assert seen["rerank_active_requests",] == 6
+        for pid in (first, second):
+            multiprocess.bury(pid)
+        seen = scrape(address)
+        assert seen[REQUESTS] == seen["rerank_request_duration_seconds_count",] == 12
+        assert seen.get(("rerank_active_requests",), 0) == 0
+        multiprocess.begin()
+        assert REQUESTS not in scrape(address), "a service that starts again counts from 0"
+
+
+def test_a_pusher_that_is_gone_or_hangs_hides_nothing(tmp_path):
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    count_in_a_worker(folder, 1)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "pusher.sock"))
+        silent.listen()
+        with exporter(folder, tmp_path / "pusher.sock") as address:
+            assert scrape(address)["rerank_pusher_up",] == 0
+            silent.close()
+            seen = scrape(address)
+            assert seen["rerank_pusher_up",] == 0
+            assert seen[REQUESTS] == 1
+
+
+def test_a_client_that_says_nothing_holds_nobody_up(tmp_path):
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    with exporter(folder, tmp_path / "nobody.sock") as address, socket.socket(socket.AF_UNIX) as silent:
+        silent.connect(str(address))
+        assert scrape(address)["rerank_metrics_files",] == 0
+
+
+def test_the_folder_is_private_and_each_service_and_colour_has_its_own(tmp_path):
+    folders = [multiprocess.folder(tmp_path / "a"), multiprocess.folder(tmp_path / "a", "green")]
+    folders.append(multiprocess.folder(tmp_path / "b"))
+    try:
+        assert len(set(folders)) == 3
+        assert all(folder.stat().st_mode & 0o077 == 0 for folder in folders)
+        assert multiprocess.folder(tmp_path / "a") == folders[0]
+    finally:
+        for folder in folders:
+            folder.rmdir()
+
+
+def test_a_folder_that_somebody_else_prepared_is_not_used(tmp_path, monkeypatch):
+    shared, state_dir = tmp_path / "shm", tmp_path / "state"
+    (state_dir / "run").mkdir(parents=True)
+    shared.mkdir()
+    monkeypatch.setattr(multiprocess, "SHARED_MEMORY", shared)
+    name = multiprocess.folder(state_dir)
+    assert name.parent == shared
+    name.rmdir()
+    name.symlink_to(tmp_path)
+    assert multiprocess.folder(state_dir) == state_dir / "run" / "metrics"
+    name.unlink()
+    name.mkdir(mode=0o755)
+    assert multiprocess.folder(state_dir) == state_dir / "run" / "metrics"
+    monkeypatch.setattr(multiprocess, "SHARED_MEMORY", Path("/proc/none"))
+    with pytest.raises(SetupError, match="RERANK_STATE_DIR"):
+        multiprocess.folder(Path("/proc/nowhere"))
+
+
+def test_the_exporter_is_small():
+    said = subprocess.run(
+        [sys.executable, "-c", "import webapp.telemetry.exporter, sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert not {"flask", "gevent", "numpy", "openvino", "pydantic", "zmq"} & set(said)

@@ -1,0 +1,224 @@
+import re
+from pathlib import Path
+
+import pytest
+from asking import ask, post
+from prometheus_client import CollectorRegistry, Histogram
+
+from webapp.app import create_app
+from webapp.errors import (
+    CancelledError,
+    DeadlineExceededError,
+    InvalidRequestError,
+    OverloadedError,
+    RerankError,
+    UnavailableError,
+)
+from webapp.scheduling.admission import Admission
+from webapp.tally import SHARES, Tally
+from webapp.telemetry.exporter import Pusher
+from webapp.telemetry.meter import Meter
+from webapp.telemetry.metrics import Metrics, TallyHistogram
+from webapp.telemetry.observer import Reply
+from webapp.telemetry.pulse import Vitals
+from webapp.telemetry.sampler import Sampler
+from webapp.types import ModelInfo, RerankRequest
+
+
+class Metered:
+    """A meter, and what is in its registry."""
+
+    def __init__(self):
+        self.registry = CollectorRegistry()
+        self.metrics = Metrics(self.registry)
+        self.meter = Meter(self.metrics)
+
+    def value(self, name, **labels):
+        self.meter.publish()
+        return self.registry.get_sample_value(name, labels)
+
+
+@pytest.fixture
+def metered():
+    return Metered()
+
+
+RANKED = {"documents": 3, "tokens": 50, "queue_ms": 2000.0, "tokenise_ms": 30.0, "score_ms": 400.0}
+
+
+def reply(**fields):
+    known = {"method": "POST", "route": "/rerank", "dialect": "tei", "status": 200, "seconds": 0.02}
+    return Reply(**{**known, "request_id": "r", "headers": {}, "facts": RANKED, **fields})
+
+
+def test_a_rerank_is_counted_with_its_documents_tokens_and_times(metered):
+    metered.meter.replied(reply())
+    metered.meter.replied(reply(facts={**RANKED, "documents": 5}))
+    assert metered.value("rerank_document_count_sum") == 8
+    assert metered.value("rerank_document_count_bucket", le="5.0") == 2
+    assert metered.value("rerank_request_tokens_sum") == 100
+    assert metered.value("rerank_queue_seconds_sum") == 4
+    assert metered.value("rerank_tokenise_seconds_sum") == pytest.approx(0.06)
+    assert metered.value("rerank_score_seconds_bucket", le="0.5") == 2
+
+
+def test_a_degraded_rerank_is_counted_apart(metered):
+    metered.meter.replied(reply(facts={**RANKED, "degraded": True}))
+    assert metered.value("rerank_degraded_requests_total") == 1
+    assert metered.value("rerank_score_seconds_count") == 0
+
+
+def test_what_was_refused_expired_or_cancelled_is_counted_by_reason(metered):
+    errors = [
+        OverloadedError("full", reason="tokens"),
+        UnavailableError("closing"),
+        InvalidRequestError("too many documents"),
+        CancelledError("gone"),
+        *[DeadlineExceededError("late", figures={"scored": scored, "total": 3}) for scored in (0, 2, 3)],
+    ]
+    for error in errors:
+        metered.meter.replied(reply(status=500, facts={"documents": 3}, error=error))
+    assert metered.value("rerank_shed_total", reason="tokens") == 1
+    assert metered.value("rerank_shed_total", reason="unavailable") == 1
+    assert metered.value("rerank_shed_total", reason="invalid_request") is None
+    assert [metered.value("rerank_expired_total", reason=each) for each in ("waiting", "scoring", "reply")] == [1, 1, 1]
+    assert metered.value("rerank_cancelled_total") == 1
+
+
+def test_every_limit_says_which_one_it_was():
+    def reason(**limits):
+        admission = Admission(**{"max_ongoing_requests": 9, **limits})
+        request = RerankRequest(query="q", documents=["a" * 400] * 3, originals=[])
+        with pytest.raises(RerankError) as raised, admission.admit([request]), admission.admit([request]):
+            pass
+        return raised.value.reason
+
+    assert reason(max_ongoing_requests=1) == "requests"
+    assert reason(max_queued_pairs=4) == "documents"
+    assert reason(max_queued_tokens=500) == "tokens"
+    assert reason(max_queued_pairs=2) == "too_large"
+
+
+def test_only_answered_reranks_tell_how_fast_they_were(metered):
+    metered.meter.replied(reply())
+    metered.meter.replied(reply(status=503))
+    metered.meter.replied(reply(route="/health", dialect="none", facts={}))
+    assert metered.value("rerank_request_duration_seconds_count") == 1
+    assert metered.value("rerank_requests_total", route="/rerank", dialect="tei", status="503") == 1
+    assert metered.value("rerank_requests_total", route="/health", dialect="none", status="200") == 1
+
+
+def test_the_api_tells_of_every_reply_by_route_and_dialect(service):
+    told = []
+    api = create_app(service, request_timeout_s=30, max_body_bytes=100_000, limits={}, watchers=[told.append])
+    client = api.test_client()
+    ask(client)
+    client.get("/health")
+    for number in range(3):
+        client.get(f"/nothing/{number}")
+    post(client, "/v1/retrieval/any/model/reranking", {"query": {"text": "q"}, "passages": [{"text": "t"}]})
+    post(client, "/rerank", b"rubbish")
+    assert [(each.route, each.dialect, each.status, each.ranked) for each in told] == [
+        ("/v1/rerank", "documents", 200, True),
+        ("/health", "none", 200, False),
+        *[("unmatched", "documents", 404, False)] * 3,
+        ("/v1/retrieval/<path:model>/reranking", "nim", 200, True),
+        ("/rerank", "documents", 400, False),
+    ]
+    assert "text" not in str([each.facts for each in told])
+    assert [type(each.error).__name__ for each in told[-1:]] == ["InvalidRequestError"]
+
+
+def test_a_watcher_that_fails_reaches_no_reply(service, caplog):
+    def fail(_reply):
+        raise KeyError("broken")
+
+    api = create_app(service, request_timeout_s=30, max_body_bytes=100_000, limits={}, watchers=[fail])
+    for _ in range(3):
+        ask(api.test_client())
+    assert caplog.text.count("a watcher of replies failed") == 1
+
+
+def test_replies_say_in_teis_headers_where_the_time_went(client):
+    headers = post(client, "/rerank", {"query": "q", "texts": ["one two", "three"]}).headers
+    assert int(headers["x-compute-tokens"]) == 4
+    names = ("x-total-time", "x-queue-time", "x-tokenization-time", "x-inference-time")
+    assert all(re.fullmatch(r"\d+", headers[name]) for name in names)
+
+
+def test_a_published_tally_is_the_histogram_that_was_never_observed():
+    registry, tally = CollectorRegistry(), Tally(SHARES)
+    observed = Histogram("observed", "x", buckets=SHARES, registry=registry)
+    published = TallyHistogram("published", "x", buckets=SHARES, registry=registry)
+    for share in (0.0, 0.1, 0.11, 0.95, 1.0, 3.0):
+        tally.add(share)
+        observed.observe(share)
+        published.publish(tally)
+
+    def samples(name):
+        (family,) = [each for each in registry.collect() if each.name == name]
+        return [(each.name.removeprefix(name), each.labels, each.value) for each in family.samples][:-1]
+
+    assert samples("published") == samples("observed")
+
+
+def vitals(**changes):
+    zeros = dict.fromkeys("in_flight queue_pairs queue_tokens scored_pairs batches batch_tokens".split(), 0)
+    return Vitals(**{"state": "ready", "budget_tokens": 256, **zeros, **changes})
+
+
+def test_the_sampler_publishes_levels_and_what_totals_grew_by(metered):
+    now, current = [10.0], [vitals(cache_hits=5)]
+    model = ModelInfo("m", "r", "stub", "stub", "none", 512, "sigmoid")
+    sampler = Sampler(metered.metrics, metered.meter, model, lambda: current[0], clock=lambda: now[0])
+    sampler.start(lambda _interval, _step: None)
+    assert metered.value("rerank_workers", state="ready") == 1
+    assert metered.value("rerank_worker_starts_total") == 1
+    current[0] = vitals(
+        shapes={(4, 32): 2, (9, 512): 1}, cache_hits=7, in_flight=4, breaker="open", degraded=True, state="draining"
+    )
+    for late_s in (0.0, 0.3, *[0.0] * 10):
+        now[0] += 0.1 + late_s
+        sampler.step()
+    assert metered.value("rerank_cache_hits_total") == 7
+    assert metered.value("rerank_active_requests") == 4
+    assert metered.value("rerank_batch_pairs_sum") == 17
+    assert metered.value("rerank_batch_tokens_count") == 3
+    assert metered.value("rerank_batch_fill_ratio_sum") == 2
+    assert metered.value("rerank_breaker_state") == 2
+    assert metered.value("rerank_workers", state="ready") == 0
+    (lag,) = [each for family in metered.metrics.hub_lag.collect() for each in family.samples]
+    assert lag.value == pytest.approx(0.3)
+
+
+def test_a_sampler_that_fails_is_heard_of_once(metered, caplog):
+    def fail():
+        raise KeyError("broken")
+
+    model = ModelInfo("m", "r", "stub", "stub", "none", 512, "sigmoid")
+    sampler = Sampler(metered.metrics, metered.meter, model, fail)
+    sampler.start(lambda _interval, _step: None)
+    sampler.sample()
+    assert caplog.text.count("metrics could not be sampled") == 1
+
+
+def test_the_table_in_the_documentation_is_the_list_of_metrics():
+    """Name, type, labels and meaning, each as the code has it."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
+    table = {
+        cells[0]: cells[1:] for cells in re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) \| (.*?) \|$", text, re.MULTILINE)
+    }
+    registry = CollectorRegistry()
+    metrics = vars(Metrics(registry)).values()
+    expected = {
+        metric._name + ("_total" if metric._type == "counter" else ""): (
+            metric._type,
+            ", ".join(f"`{label}`" for label in metric._labelnames),
+            metric._documentation,
+        )
+        for metric in metrics
+    }
+    assert {name: row for name, row in table.items() if name in expected} == expected
+    told = {family.name for family in Pusher("/nowhere").collect()} | {"rerank_pusher_clients", "rerank_metrics_files"}
+    assert {name for name in table if name not in expected} >= told
+    assert not [name for name in table if name not in expected and not re.match("rerank_(pusher|metrics)_", name)]

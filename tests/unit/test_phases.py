@@ -1,0 +1,87 @@
+import time
+
+from scheduling_kit import Rig
+
+from webapp.concurrency import GeventWaiter
+from webapp.engine.stub_engine import StubEngine, StubSession
+from webapp.scheduling.phases import Phases
+from webapp.scoring import Scoring
+from webapp.tally import Tally
+from webapp.types import RerankRequest, Spent
+
+
+def test_a_moment_belongs_to_one_phase_however_many_threads_are_at_it():
+    phases = Phases(since=10.0)
+    phases.change(11.0, chunks=1)
+    phases.change(13.0, batches=1)
+    phases.change(14.0, batches=1)
+    phases.change(15.0, chunks=-1)
+    phases.change(16.0, batches=-1)
+    phases.change(20.0, batches=-1)
+    phases.change(25.0)
+    assert (phases.waited_s, phases.tokenise_s, phases.score_s) == (6.0, 2.0, 7.0)
+
+
+def test_a_tally_counts_into_ranges_whose_ends_belong_to_them():
+    tally = Tally((1, 2, 4))
+    for figure in (1, 2, 2, 3, 9):
+        tally.add(figure)
+    assert (tally.counts, tally.total) == ([1, 2, 1, 1], 17)
+
+
+class SlowSession(StubSession):
+    def encode_documents(self, query, documents):
+        time.sleep(0.02)
+        return super().encode_documents(query, documents)
+
+    def score(self, pairs, length):
+        time.sleep(0.05)
+        return super().score(pairs, length)
+
+
+class SlowEngine(StubEngine):
+    def open_session(self):
+        return SlowSession()
+
+
+def test_a_result_says_where_its_time_went_and_a_cached_one_spent_none():
+    from webapp.cache.memory import MemoryCache
+
+    request = RerankRequest(query="q", documents=["a", "b"], originals=["a", "b"])
+    with Rig(SlowEngine(), threads=1) as rig:
+        scoring = Scoring(
+            scheduler=rig.scheduler, cache=MemoryCache(100_000), artifact="stub", make_waiter=GeventWaiter
+        )
+        rig.submit("another", ["first"])
+        began = time.monotonic()
+        first = scoring.finish(scoring.begin(request), began + 30).spent
+        took_ms = (time.monotonic() - began) * 1000
+        assert scoring.finish(scoring.begin(request), began + 60).spent == Spent()
+    assert first.queue_ms > 0
+    assert first.tokenise_ms >= 20
+    assert first.score_ms >= 50
+    assert first.queue_ms + first.tokenise_ms + first.score_ms <= took_ms
+
+
+def test_the_scheduler_keeps_the_shapes_of_its_batches(stub_rig):
+    stub_rig.score("q", ["abcd" * 15, "abcd" * 15])
+    totals = stub_rig.scheduler.totals
+    assert sum(totals.shapes.values()) == totals.batches
+    assert sum(rows * count for (rows, _), count in totals.shapes.items()) == totals.pairs == 2
+    assert sum(rows * length * count for (rows, length), count in totals.shapes.items()) == totals.batch_tokens
+
+
+def test_the_scheduler_counts_what_the_engine_could_not_do():
+    class Failing(StubSession):
+        def score(self, pairs, length):
+            if pairs[0][0] == "q":
+                raise ValueError
+            return super().score(pairs, length)
+
+    class FailingEngine(StubEngine):
+        def open_session(self):
+            return Failing()
+
+    with Rig(FailingEngine(), threads=1) as rig:
+        assert rig.score("q", ["a"]).error is not None
+        assert rig.scheduler.totals.failures == 1

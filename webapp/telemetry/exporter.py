@@ -1,0 +1,136 @@
+"""`python -m webapp.telemetry.exporter FOLDER SOCKET PUSHER`: serves /metrics in a process of its own.
+
+So a worker that is full, hangs or died hides nothing. It reads what workers left in FOLDER, asks the pusher on its
+socket, and serves SOCKET to nginx. Nothing of the service is imported: it is small, and up in a moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from socketserver import ThreadingMixIn, UnixStreamServer
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import MetricsHandler
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+PUSHER_PATIENCE_S = 0.5
+TRIES = 5
+
+PUSHER_COUNTERS = {
+    "frames": "ZeroMQ frames that the pusher took in.",
+    "events": "Events in them.",
+    "malformed": "Frames that were no frames.",
+    "newer": "Frames of a later version, skipped.",
+    "ignored": "Events of more running requests than the pusher follows.",
+    "lost_frames": "Frames that never came, by their numbers.",
+    "stalled": "Browsers let go because they did not read.",
+}
+
+
+class Workers(Collector):
+    """What all workers counted, dead ones too."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        """Add the files up."""
+        for attempt in range(TRIES):
+            files = [str(path) for path in self._folder.glob("*.db")]
+            try:
+                merged = list(MultiProcessCollector.merge(files))  # type: ignore[no-untyped-call]
+            except (OSError, ValueError, struct.error):  # a file came or went just now: a service starts
+                if attempt == TRIES - 1:
+                    raise
+                time.sleep(0.02)
+            else:
+                text = "Files that workers left for /metrics; each worker that ever was has some."
+                return [GaugeMetricFamily("rerank_metrics_files", text, len(files)), *merged]
+        return []
+
+
+class Pusher(Collector):
+    """What the pusher says of itself."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def collect(self) -> Iterable[Metric]:
+        """Ask it; one that is slow or dead is down, and no more than that."""
+        figures: Mapping[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+            figures = _ask(self._address)
+        yield GaugeMetricFamily("rerank_pusher_up", "Whether the pusher answers.", bool(figures))
+        if not figures:
+            return
+        clients = GaugeMetricFamily("rerank_pusher_clients", "Connected browsers and followers.", labels=["kind"])
+        clients.add_metric(["socketio"], figures["sockets"])
+        clients.add_metric(["sse"], figures["streams"])
+        yield clients
+        for name, text in PUSHER_COUNTERS.items():
+            yield CounterMetricFamily(f"rerank_pusher_{name}", text, figures[name])
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(PUSHER_PATIENCE_S)
+        self.sock.connect(self.host)
+
+
+def _ask(address: str) -> dict[str, Any]:
+    with contextlib.closing(_UnixConnection(address)) as connection:
+        connection.request("GET", "/figures", headers={"Host": "pusher"})
+        figures: dict[str, Any] = json.loads(connection.getresponse().read())
+        return figures
+
+
+class _Server(ThreadingMixIn, UnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+
+class _Handler(MetricsHandler):
+    timeout = 10  # s; who connects and says nothing is let go
+
+    def do_HEAD(self) -> None:  # noqa: N802 - the base class finds it by this name
+        """As GET; nginx leaves the body away."""
+        self.do_GET()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class' name
+        """Nothing: nginx has the access line."""
+
+
+def registry(folder: Path, pusher: str) -> CollectorRegistry:
+    """Everything that is served."""
+    everything = CollectorRegistry()
+    everything.register(Workers(folder))
+    everything.register(Pusher(pusher))
+    return everything
+
+
+def main(folder: Path, address: Path, pusher: str) -> None:
+    """Serve until TERM."""
+    address.unlink(missing_ok=True)  # a killed predecessor's
+    os.umask(0o177)
+    handler = type("Handler", (_Handler,), {"registry": registry(folder, pusher)})
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # it holds nothing
+    _Server(str(address), handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

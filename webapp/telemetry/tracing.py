@@ -1,0 +1,91 @@
+"""A span of every request, to an OpenTelemetry collector: OTLP over HTTP, for gRPC does not stand gevent's patch.
+
+Made when a request was answered, from what is known then, so nothing is carried through the service. The packages are
+an extra, `pip install 'reranking[otel]'`, and imported only when it is on. OTEL_* variables are the SDK's own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from webapp import __version__
+from webapp.errors import SetupError
+from webapp.telemetry.observer import Reply
+
+SERVER_ERROR = 500
+
+PATIENCE_S = 2.0
+"""How long a frame of spans, and a worker that ends, wait for the collector."""
+
+FRAME_SPANS = 128
+"""Spans sent together: more would hold the hub for longer than a few milliseconds."""
+
+
+class Tracing:
+    """An `OnReply`. Spans wait in a bounded queue for a greenlet that sends them; what does not fit is lost."""
+
+    def __init__(self, endpoint: str) -> None:
+        """Only looks whether the packages are there; threads and connections don't survive a fork.
+
+        Raises:
+            SetupError: they aren't.
+        """
+        try:
+            import opentelemetry.exporter.otlp.proto.http.trace_exporter  # noqa: PLC0415, F401 - an extra
+        except ImportError as error:
+            raise SetupError(
+                f"RERANK_OTEL_ENDPOINT: {error.name} is not installed; pip install 'reranking[otel]'"
+            ) from error
+        self._endpoint = endpoint
+        self._provider: Any = None
+
+    def start(self) -> None:
+        """Begin to send; after the fork."""
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
+        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+        from opentelemetry.trace import SpanKind, Status, StatusCode  # noqa: PLC0415
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
+
+        ours = Resource({"service.name": "reranking", "service.version": __version__})
+        # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go before ours.
+        self._provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
+        exporter = OTLPSpanExporter(endpoint=f"{self._endpoint.rstrip('/')}/v1/traces", timeout=PATIENCE_S)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter, max_export_batch_size=FRAME_SPANS))
+        self._tracer = self._provider.get_tracer("webapp", __version__)
+        self._propagator = TraceContextTextMapPropagator()
+        self._server, self._failed = SpanKind.SERVER, Status(StatusCode.ERROR)
+
+    def replied(self, reply: Reply) -> None:
+        """A request was answered; of its caller's trace, where `traceparent` names one."""
+        if self._provider is None:
+            return
+        carried = {name: value for name in ("traceparent", "tracestate") if (value := reply.headers.get(name))}
+        ended_ns = time.time_ns()
+        span = self._tracer.start_span(
+            f"{reply.method} {reply.route}",
+            context=self._propagator.extract(carried),
+            kind=self._server,
+            start_time=ended_ns - int(reply.seconds * 1e9),
+            attributes={
+                "http.request.method": reply.method,
+                "http.route": reply.route,
+                "http.response.status_code": reply.status,
+                "rerank.request_id": reply.request_id,
+                **{f"rerank.{name}": fact for name, fact in reply.facts.items() if isinstance(fact, str | int | float)},
+            },
+        )
+        if reply.status >= SERVER_ERROR:
+            span.set_status(self._failed)
+        span.end(ended_ns)
+
+    def stop(self) -> None:
+        """Send what waits, if that is soon done."""
+        if self._provider is not None:
+            # By itself it waits half a minute for a collector that is not there.
+            last = threading.Thread(target=self._provider.shutdown, daemon=True)
+            last.start()
+            last.join(PATIENCE_S)
