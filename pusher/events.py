@@ -93,6 +93,13 @@ class Worker(_Event, frozen=True, kw_only=True, tag="worker"):
     state: WorkerState
 
 
+class Breaker(_Event, frozen=True, kw_only=True, tag="breaker"):
+    """A worker's circuit breaker changed; `Pulse` tells how it is, this that nothing between two pulses is missed."""
+
+    was: BreakerState
+    state: BreakerState
+
+
 class Pulse(_Event, frozen=True, kw_only=True, tag="pulse"):
     """A worker's vital signs, once a second."""
 
@@ -116,7 +123,7 @@ class Pulse(_Event, frozen=True, kw_only=True, tag="pulse"):
     """Events this worker lost on purpose since it started."""
 
 
-Event = Accepted | Progress | Finished | Shed | Expired | Cancelled | Worker | Pulse
+Event = Accepted | Progress | Finished | Shed | Expired | Cancelled | Worker | Breaker | Pulse
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -13,8 +13,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from pusher.events import Accepted, Event, Frame, Progress, Pulse, Source, Worker
+from pusher.events import Accepted, Breaker, Event, Frame, Progress, Pulse, Source, Worker
 from pusher.figures import Figures
+from pusher.happenings import Happenings
 from pusher.runs import Run, Runs
 from pusher.workers import Workers
 
@@ -56,6 +57,7 @@ class Relay:
         self.runs = Runs()
         self.workers = Workers()
         self.figures = Figures()
+        self.happenings = Happenings()
         self.seen: Counter[str] = Counter()
         """Frames, events, and what was wrong with some."""
         self.seq = 0
@@ -71,6 +73,10 @@ class Relay:
             self._take(frame.source, event, now)
 
     def _take(self, source: Source, event: Event, now: float) -> None:
+        if isinstance(event, Worker | Breaker):
+            self.happenings.hear(source, event, now)
+        if isinstance(event, Breaker):
+            return  # how it is, the pulse tells
         if isinstance(event, Worker | Pulse):
             self.workers.update(source, event)
             if self.workers.gone_down(source):
@@ -88,7 +94,9 @@ class Relay:
         """What is new: for the followers of single requests, and (None when nothing is) for dashboards."""
         lost, gone = self.workers.review(now)
         self._news.gone_workers += gone
-        self._lose_runs(set(lost), now)
+        for source in lost:
+            self.happenings.note(source, "lost", now)
+        self._lose_runs({source.id for source in lost}, now)
         for run in self.runs.silent(now):
             self._lose(run.key, now)
         news, self._news = self._news, _News()
@@ -100,10 +108,12 @@ class Relay:
             delta["recent"] = _most_telling([update.state for update in news.ended], RECENT_IN_DELTA)
         if news.ended_shown:
             delta["ended"] = news.ended_shown
-        if workers := self.workers.states(changed_only=True):
-            delta["workers"] = workers
-        if news.gone_workers:
-            delta["gone"] = news.gone_workers
+        of_workers = {
+            "workers": self.workers.states(changed_only=True),
+            "gone": news.gone_workers,
+            "happenings": self.happenings.news(),
+        }
+        delta |= {name: told for name, told in of_workers.items() if told}
         if now >= self._next_point:
             self._next_point = now + POINT_S
             delta["point"] = self.figures.add_point(self.workers.pulses(), now)
@@ -136,6 +146,7 @@ class Relay:
             "recent": _most_telling(self.runs.recent(), RECENT_IN_SNAPSHOT),
             "workers": self.workers.states(),
             "points": list(self.figures.points),
+            "happenings": list(self.happenings.kept),
         }
 
     def counts(self) -> dict[str, Any]:
@@ -154,6 +165,7 @@ class Relay:
             "ended": self.runs.memory(),
             "points": list(self.figures.points),
             "totals": dict(self.figures.totals),
+            "happenings": list(self.happenings.kept),
             "workers": self.workers.states(),  # for `reranking status`; the next life hears of them from themselves
         }
 
@@ -163,6 +175,7 @@ class Relay:
             self.runs.remember(str(owner), state)
         self.figures.points.extend(memory["points"])
         self.figures.totals.update(memory["totals"])
+        self.happenings.kept.extend(memory.get("happenings", ()))
 
     def _lose_runs(self, sources: set[str], now: float) -> None:
         for run in [run for run in self.runs.running.values() if run.worker in sources]:

@@ -53,15 +53,15 @@ class Workers:
         if isinstance(event, Pulse):
             known.pulse = event
 
-    def review(self, now: float) -> tuple[list[str], list[str]]:
+    def review(self, now: float) -> tuple[list[Source], list[str]]:
         """Workers that were lost just now, and those to forget."""
-        lost = [key for key, known in self._known.items() if known.lives and now - known.heard > LOST_S]
-        for key in lost:
-            self._known[key].state, self._known[key].changed = "lost", True
+        lost = [known for known in self._known.values() if known.lives and now - known.heard > LOST_S]
+        for known in lost:
+            known.state, known.changed = "lost", True
         gone = [key for key, known in self._known.items() if now - known.heard > FORGET_S]
         for key in gone:
             del self._known[key]
-        return lost, gone
+        return [known.source for known in lost], gone
 
     def gone_down(self, source: Source) -> bool:
         """Whether it said goodbye."""

@@ -190,7 +190,7 @@ def assemble(settings: Settings) -> Webapp:
     tracing = Tracing(settings.otel_endpoint) if settings.otel_endpoint else None
     metrics = Metrics(CollectorRegistry())
     meter = Meter(metrics)
-    guard = EngineGuard(degraded=settings.degraded, lexical=lexical_scores)
+    guard = EngineGuard(degraded=settings.degraded, lexical=lexical_scores, on_change=progress.breaker_changed)
     service = RerankService(
         model=engine.info,
         scoring=scoring,

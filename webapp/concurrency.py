@@ -26,6 +26,7 @@ allocate_lock = monkey.get_original("_thread", "allocate_lock")
 start_native_thread = monkey.get_original("_thread", "start_new_thread")
 
 __all__ = [
+    "Elsewhere",
     "GeventWaiter",
     "HangUpWatch",
     "NativeWaiter",
@@ -33,6 +34,7 @@ __all__ = [
     "SimpleQueue",
     "Waiter",
     "allocate_lock",
+    "here",
     "hung_up",
     "repeat",
     "spawn",
@@ -86,6 +88,18 @@ class NativeWaiter:
     def wait(self, timeout_s: float) -> bool:
         """Sleep until woken; False when `timeout_s` passed first."""
         return bool(self._lock.acquire(timeout=timeout_s))
+
+
+class Elsewhere(Protocol):
+    """Runs what would hold the hub on another thread."""
+
+    def __call__(self, run: Callable[[], Any]) -> Any:
+        """Wait for the result, let others work meanwhile."""
+
+
+def here(run: Callable[[], T]) -> T:
+    """The `Elsewhere` of who has no hub to hold."""
+    return run()
 
 
 class Offload:

@@ -31,6 +31,7 @@ class EngineGuard:
         *,
         degraded: Literal["refuse", "lexical"] = "refuse",
         lexical: Lexical | None = None,
+        on_change: Callable[[State, State], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Closed: the engine is asked.
@@ -38,11 +39,18 @@ class EngineGuard:
         Args:
             degraded: what a request gets while it is not.
             lexical: what "lexical" is.
+            on_change: told the breaker's old and new state.
             clock: monotonic seconds.
         """
-        self.breaker = Breaker(_tell)
+        self.breaker = Breaker(self._changed)
+        self._on_change = on_change
         self._lexical = lexical if degraded == "lexical" else None
         self._clock = clock
+
+    @property
+    def closed(self) -> bool:
+        """Whether whoever comes may go to the engine."""
+        return self.breaker.state == "closed"
 
     def instead(self, request: RerankRequest) -> Callable[[], NDArray[np.float32]] | None:
         """None: ask the engine. Else what makes other scores; it takes a while.
@@ -61,12 +69,19 @@ class EngineGuard:
 
     def note(self, outcome: Scored | RerankError) -> None:
         """How a request fared that was allowed."""
-        if isinstance(outcome, Scored) and outcome.cached < len(outcome.logits):
-            self.breaker.succeeded()
+        if isinstance(outcome, Scored):
+            if outcome.cached < len(outcome.logits):  # else the engine was not asked, and it was no probe
+                self.breaker.succeeded()
         elif isinstance(outcome, EngineFailedError):
             self.breaker.failed(self._clock())
         else:
             self.breaker.told_nothing(self._clock())
+
+    def _changed(self, old: State, new: State) -> None:
+        write = log.error if new == "open" else log.warning
+        write("breaker", extra={"was": old, "state": new})
+        if self._on_change is not None:
+            self._on_change(old, new)
 
 
 def lexical_result(request: RerankRequest, scores: NDArray[np.float32], latency_ms: float) -> RerankResult:
@@ -83,8 +98,3 @@ def lexical_result(request: RerankRequest, scores: NDArray[np.float32], latency_
         latency_ms=latency_ms,
         degraded=True,
     )
-
-
-def _tell(old: State, new: State) -> None:
-    write = log.error if new == "open" else log.warning
-    write("breaker", extra={"was": old, "state": new})

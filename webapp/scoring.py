@@ -146,6 +146,10 @@ class Scoring:
         self._launch(pending)
         return pending
 
+    def knows(self, request: RerankRequest) -> bool:
+        """Whether every score of it is in the cache."""
+        return self.cache is not None and self.cache.holds(pair_keys(self._artifact, request.query, request.documents))
+
     def _from_others(
         self, keys: Iterable[bytes], found: Mapping[Hashable, PairScore], patience: Patience
     ) -> dict[Hashable, PairScore]:

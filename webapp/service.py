@@ -6,11 +6,12 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from webapp.concurrency import Elsewhere, here
 from webapp.engine.base import Texts
 from webapp.errors import (
     CancelledError,
@@ -34,17 +35,6 @@ from webapp.types import ModelInfo, RerankRequest, RerankResult
 State = Literal["loading", "ready", "draining"]
 
 NOBODY = Caller(request_id="", dialect="")
-
-
-class Elsewhere(Protocol):
-    """Runs what would hold the hub on another thread."""
-
-    def __call__(self, run: Callable[[], Any]) -> Any:
-        """Wait for the result, let others work meanwhile."""
-
-
-def _here(run: Callable[[], Any]) -> Any:
-    return run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +63,7 @@ class RerankService:
         admission: Admission,
         max_documents: int,
         texts: Texts,
-        elsewhere: Elsewhere = _here,
+        elsewhere: Elsewhere = here,
         strict_model: bool = False,
         guard: EngineGuard | None = None,
         observer: Observer | None = None,
@@ -211,10 +201,12 @@ class RerankService:
         try:
             self._check_size(len(request.documents))
             self.check_model(request.model)
-            if instead := self._guard.instead(request):
-                return _Lexical(self.elsewhere(instead))
             fitted = self.elsewhere(lambda: self._fit(request)) if request.fitting else None
-            return _Begun(self.scoring.begin(fitted.request if fitted else request, terms), fitted)
+            asked = fitted.request if fitted else request
+            # What is known needs no engine, so the state of that is no matter.
+            if not (self._guard.closed or self.scoring.knows(asked)) and (instead := self._guard.instead(request)):
+                return _Lexical(self.elsewhere(instead))
+            return _Begun(self.scoring.begin(asked, terms), fitted)
         except RerankError as error:
             return error
 

@@ -2,7 +2,7 @@
 
 import { $, h, keep, setText } from "./dom.js";
 import * as format from "./format.js";
-import { STATUS, etaSeconds, failed, lamps } from "./store.js";
+import { GRAVE, STATUS, etaSeconds, failed, lamps } from "./store.js";
 
 const SHOWN_RECENT = 40;
 const MOST_RUNNING = 60;
@@ -14,7 +14,27 @@ export function show(state, now) {
   showRunning(state, now);
   showWorkers([...state.workers.values()]);
   showRecent(state, now);
+  showHappenings(state.happenings, now);
   showLost(state.counts);
+}
+
+const SHOWN_HAPPENINGS = 12;
+
+function showHappenings(all, now) {
+  $("happenings-panel").hidden = !all.length;
+  const latest = all.slice(-SHOWN_HAPPENINGS).reverse();
+  keep($("happenings"), latest, (each) => `${each.worker} ${each.at} ${each.what}`, makeHappening, (row, each) => setText(row.lastChild, format.ago(now - each.at)));
+}
+
+function makeHappening(each) {
+  const dot = h("span", { class: "dot", "aria-hidden": "true" });
+  return h(
+    "li",
+    { "data-level": GRAVE[each.what] ?? "off" },
+    h("span", { class: "what" }, dot, each.what.replace("_", "-")),
+    h("span", { class: "id" }, `worker ${each.colour ? `${each.colour} ` : ""}${each.pid}`),
+    h("span", { class: "ago" }),
+  );
 }
 
 const LOSSES = [

@@ -2,6 +2,7 @@
 
 export const MOST_POINTS = 300;
 export const MOST_RECENT = 80;
+export const MOST_HAPPENINGS = 50;
 export const DONE_STAYS_S = 1.2; // a full bar is seen before it goes,
 const SHORT_S = 1; // unless it was there for a moment only
 
@@ -19,7 +20,7 @@ export const STATUS = {
 };
 
 export function empty() {
-  return { seq: null, at: 0, running: new Map(), recent: [], workers: new Map(), points: [], counts: {} };
+  return { seq: null, at: 0, running: new Map(), recent: [], workers: new Map(), points: [], happenings: [], counts: {} };
 }
 
 export function fromSnapshot(snapshot) {
@@ -30,6 +31,7 @@ export function fromSnapshot(snapshot) {
     recent: failuresFirst(snapshot.recent),
     workers: byId(snapshot.workers, "id"),
     points: snapshot.points.slice(-MOST_POINTS),
+    happenings: snapshot.happenings ?? [],
     counts: snapshot.counts,
   };
 }
@@ -56,6 +58,7 @@ export function withDelta(state, delta) {
     workers,
     recent: delta.recent ? failuresFirst([...delta.recent, ...state.recent]) : state.recent,
     points: delta.point ? [...state.points, delta.point].slice(-MOST_POINTS) : state.points,
+    happenings: delta.happenings ? [...state.happenings, ...delta.happenings].slice(-MOST_HAPPENINGS) : state.happenings,
     counts: delta.counts,
   };
 }
@@ -66,6 +69,9 @@ const HOLE_S = 3;
 export function withHoles(points) {
   return points.flatMap((point, i) => (i && point.t - points[i - 1].t > HOLE_S ? [{ t: points[i - 1].t + 1 }, point] : [point]));
 }
+
+// What became of a worker or its breaker -> how grave it is; what is not here is no matter.
+export const GRAVE = { "breaker open": "bad", lost: "bad", "breaker half_open": "warn", draining: "warn", loading: "warn", ready: "good", "breaker closed": "good" };
 
 export function failed(request) {
   return request.status !== "ok";

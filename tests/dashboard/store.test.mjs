@@ -53,6 +53,13 @@ test("failures come first, for a minute", () => {
   assert.equal(recent(200)[0].key, "good");
 });
 
+test("what happens to workers is kept, the latest last, and stays bounded", () => {
+  let state = fromSnapshot({ ...snapshot(), happenings: [{ at: 1, what: "ready" }] });
+  for (let seq = 8; seq < 100; seq++) state = withDelta(state, { seq, at: seq, counts: {}, happenings: [{ at: seq, what: "breaker open" }] });
+  assert.equal(state.happenings.length, 50);
+  assert.equal(state.happenings.at(-1).at, 99);
+});
+
 test("points and recent requests stay bounded", () => {
   let state = fromSnapshot(snapshot());
   for (let seq = 8; seq < 700; seq++) {

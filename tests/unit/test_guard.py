@@ -1,5 +1,6 @@
 """An engine that fails: the right error, then what the operator chose, then recovery by itself."""
 
+import itertools
 import threading
 
 import pytest
@@ -59,6 +60,7 @@ def clock():
 @pytest.fixture
 def api(engine, clock, request):
     """A client of a service on a failing engine; parameter: RERANK_DEGRADED."""
+    changes = []
     with Rig(engine) as rig:
         cache = MemoryCache(10**6)
         service = RerankService(
@@ -67,10 +69,15 @@ def api(engine, clock, request):
             admission=Admission(max_ongoing_requests=10),
             max_documents=100,
             texts=StubEngine().texts,
-            guard=EngineGuard(degraded=request.param, lexical=lexical_scores, clock=clock),
+            guard=EngineGuard(
+                degraded=request.param,
+                lexical=lexical_scores,
+                on_change=lambda was, state: changes.append((was, state)),
+                clock=clock,
+            ),
         )
         client = create_app(service, request_timeout_s=30, max_body_bytes=100_000, limits={}).test_client()
-        client.service = service
+        client.service, client.changes = service, changes
         yield client
 
 
@@ -102,6 +109,25 @@ def test_after_the_pause_a_real_request_probes_and_the_service_is_back(api, engi
     reply = api.post("/rerank", json=NATIVE)
     assert (reply.status_code, reply.json.get("degraded"), reply.json["model"]) == (200, None, "stub")
     assert api.service.breaker == "closed"
+    steps = ["closed", "open", "half_open", "open", "half_open", "closed"]
+    assert api.changes == list(itertools.pairwise(steps)), "each change is told once"
+
+
+@pytest.mark.parametrize("api", ["refuse", "lexical"], indirect=True)
+@pytest.mark.parametrize("more", [{}, {"max_tokens_per_doc": 2}], ids=["whole", "cut"])
+def test_what_the_cache_knows_is_answered_while_the_breaker_is_open(api, engine, clock, more):
+    known = {**NATIVE, **more, "query": "known"}
+    first = api.post("/rerank", json=known).json["results"]
+    break_it(api, engine)
+    for now in (0.5, 1.0):  # open, then time for a probe, which this is none
+        clock.now = now
+        reply = api.post("/rerank", json=known)
+        assert (reply.status_code, reply.json["results"]) == (200, first)
+        assert "X-Rerank-Degraded" not in reply.headers
+        assert api.service.breaker == "open"
+    one_more = [*NATIVE["documents"], {"content": "a fourth"}]
+    assert api.post("/rerank", json={**known, "documents": one_more}).status_code == 500, "the probe"
+    assert api.post("/rerank", json=known).status_code == 200
 
 
 @pytest.mark.parametrize("api", ["lexical"], indirect=True)

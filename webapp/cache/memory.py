@@ -40,6 +40,10 @@ class MemoryCache:
                 self._entries.move_to_end(key)
         return found
 
+    def holds(self, keys: Iterable[Hashable]) -> bool:
+        """Whether all of these are known; counts no hit or miss, and nothing is the longer kept for it."""
+        return all(key in self._entries for key in keys)
+
     def known(self, keys: Iterable[Hashable]) -> dict[Hashable, PairScore]:
         """As `get_many`, for who has asked before: nothing is counted or moved."""
         return {key: score for key in keys if (score := self._entries.get(key)) is not None}

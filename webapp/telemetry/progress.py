@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pusher.events import OK, Accepted, Event, Expired, Finished, Progress, Shed
+from pusher.events import OK, Accepted, Breaker, BreakerState, Event, Expired, Finished, Progress, Shed
 from webapp.errors import DeadlineExceededError, OverloadedError, RerankError
 from webapp.telemetry.observer import Caller, Observer
 from webapp.types import RerankRequest, RerankResult
@@ -82,6 +82,10 @@ class ProgressEvents:
                 reason=reason,
             )
         )
+
+    def breaker_changed(self, was: BreakerState, state: BreakerState) -> None:
+        """Requests go to the engine, or no longer."""
+        self._publish(Breaker(was=was, state=state))
 
     def tell_new(self) -> None:
         """Publish which requests were admitted since the last call, and still run."""

@@ -22,6 +22,7 @@ FRAMES = {
     "expired": events.Expired(**OF, scored=7, latency_ms=300000.0),
     "cancelled": events.Cancelled(**OF, scored=7, latency_ms=120.0),
     "worker": events.Worker(state="draining"),
+    "breaker": events.Breaker(was="closed", state="open"),
     "pulse": events.Pulse(
         state="ready",
         queue_pairs=120,

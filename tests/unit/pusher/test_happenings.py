@@ -1,0 +1,47 @@
+from pusher.events import VERSION, Breaker, Frame, Pulse, Source, Worker
+from pusher.happenings import KEPT
+from pusher.relay import Relay
+
+NOW = 1000.0
+SOURCE = Source(id="w1", pid=42, colour="blue")
+
+
+def say(relay, *events, at=NOW, seq=0):
+    relay.take(Frame(v=VERSION, source=SOURCE, seq=seq, events=list(events)), at)
+
+
+def pulse(breaker="closed"):
+    return Pulse(state="ready", queue_pairs=0, queue_tokens=0, in_flight=0, pairs_per_s=0.0, breaker=breaker)
+
+
+def told(delta):
+    return [happening["what"] for happening in delta.get("happenings", ())]
+
+
+def test_changes_of_the_breaker_and_of_workers_are_told_once_in_their_order():
+    relay = Relay(NOW)
+    say(relay, Worker(state="ready"), Breaker(was="closed", state="open"), Breaker(was="open", state="half_open"))
+    _, delta = relay.tick(NOW + 0.25)
+    assert told(delta) == ["ready", "breaker open", "breaker half_open"], "though all lie between two pulses"
+    assert delta["happenings"][1] == {"at": NOW, "worker": "w1", "pid": 42, "colour": "blue", "what": "breaker open"}
+    say(relay, pulse("half_open"), at=NOW + 1, seq=1)
+    _, delta = relay.tick(NOW + 1)
+    assert told(delta) == []
+
+
+def test_a_worker_that_falls_silent_is_a_happening():
+    relay = Relay(NOW)
+    say(relay, Worker(state="ready"))
+    relay.tick(NOW)
+    _, delta = relay.tick(NOW + 10)
+    assert told(delta) == ["lost"]
+
+
+def test_snapshots_and_the_next_life_know_the_latest():
+    relay = Relay(NOW)
+    for _ in range(KEPT):
+        say(relay, Breaker(was="closed", state="open"), Breaker(was="open", state="closed"))
+    after = Relay(NOW)
+    after.recall(relay.memory())
+    assert after.snapshot(NOW)["happenings"] == relay.snapshot(NOW)["happenings"]
+    assert len(after.snapshot(NOW)["happenings"]) == KEPT
