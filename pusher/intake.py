@@ -10,6 +10,7 @@ from pathlib import Path
 import gevent
 import zmq.green as zmq
 
+from pusher import clock
 from pusher.events import Frame, MalformedFrameError, NewerFrameError, decode
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class Intake:
         except MalformedFrameError as error:
             self._skip("malformed", error)
         else:
-            self._take(frame, time.time())
+            self._take(frame, clock.now())
 
     def _skip(self, why: str, error: Exception) -> None:
         self._count(why)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from pathlib import Path
 
+from pusher import clock
 from pusher.relay import Relay
 
 log = logging.getLogger(__name__)
@@ -18,13 +18,14 @@ STALE_S = 600.0
 
 
 def save(relay: Relay, path: Path) -> None:
-    """Write it aside, then into place: a kill leaves the old one or the new one."""
+    """Write it aside, then into place: a kill leaves the old one or the new one.
+
+    Raises:
+        OSError: there is no room, or no directory.
+    """
     aside = path.with_suffix(".new")
-    try:
-        aside.write_text(json.dumps({"at": time.time(), **relay.memory()}, separators=(",", ":")))
-        aside.replace(path)
-    except OSError as error:  # a full disk must not end the pusher
-        log.warning("what happened could not be kept: %s", error)
+    aside.write_text(json.dumps({"at": clock.now(), **relay.memory()}, separators=(",", ":")))
+    aside.replace(path)
 
 
 def recall(path: Path, now: float) -> Relay:

@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from flask_socketio import SocketIO
 from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
-from pusher import access_lines, following, memory, pages, scraping
+from pusher import access_lines, clock, following, memory, pages, scraping
 from pusher.access import Access
 from pusher.events import Expired, Finished, Frame, Shed
 from pusher.intake import Intake
@@ -46,7 +45,9 @@ class Pusher:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._asked_to_stop = Event()
-        self.relay = memory.recall(settings.memory, time.time())
+        self._forgetful = False
+        """The memory could not be written the last time."""
+        self.relay = memory.recall(settings.memory, clock.now())
         self._keys = KeyRing(settings.api_keys, settings.api_keys_file, settings.own_key)
         self._tell_problems()
         access = Access(self._keys, KeyRing(settings.operator_keys))
@@ -96,10 +97,10 @@ class Pusher:
         log.info("the pusher listens for workers on %s", self._settings.intake_address)
         self._asked_to_stop.wait()
         server.stop_accepting()
+        with contextlib.suppress(FileNotFoundError):  # at once: later it might be our successor's
+            self._settings.socket.unlink()
         gevent.killall(loops, timeout=STOP_S)
         self._remember()
-        with contextlib.suppress(FileNotFoundError):
-            self._settings.socket.unlink()
 
     def stop(self) -> None:
         """Ask `run` to end; a signal handler may call it."""
@@ -123,7 +124,7 @@ class Pusher:
             log.error("a key is left out: %s", problem)
 
     def _tick(self) -> None:
-        updates, delta = self.relay.tick(time.time())
+        updates, delta = self.relay.tick(clock.now())
         for update in updates:
             self.sockets.push(update)
             self.streams.push(update)
@@ -132,7 +133,14 @@ class Pusher:
         self.sockets.disconnect_stalled()
 
     def _remember(self) -> None:
-        memory.save(self.relay, self._settings.memory)
+        try:
+            memory.save(self.relay, self._settings.memory)
+        except OSError as error:
+            if not self._forgetful:  # told once, not every second
+                log.warning("what happened can't be kept: %s; it is forgotten at a restart", error)
+            self._forgetful = True
+        else:
+            self._forgetful = False
 
     def _for_ever(self, step: Callable[[], None], interval_s: float) -> None:
         """One bad step must not end the loop: it is logged, and the next one comes."""

@@ -33,7 +33,8 @@ def test_memory_survives_and_stale_or_damaged_memory_is_a_fresh_start(tmp_path):
 
 
 def test_what_can_t_be_saved_harms_nobody(tmp_path):
-    memory.save(Relay(0.0), tmp_path / "nowhere" / "pusher.json")
+    with pytest.raises(OSError, match="No such file"):
+        memory.save(Relay(0.0), tmp_path / "nowhere" / "pusher.json")
 
 
 def test_the_intake_counts_and_skips_what_it_can_t_read():
