@@ -71,17 +71,18 @@ class Stack:
         assert "Ready: " in self.said, self.said
         return self
 
-    def begin(self) -> None:
+    def begin(self, output: Path | None = None) -> subprocess.Popen:
         """Start without waiting."""
         self.state_dir.mkdir(parents=True, exist_ok=True)
-        self._output = self.state_dir / "serve.out"
-        with self._output.open("w") as output:
+        self._output = output or self.state_dir / "serve.out"
+        with self._output.open("w") as said:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "webapp", "serve"],
                 env=self._environment,
-                stdout=output,
+                stdout=said,
                 stderr=subprocess.STDOUT,
             )
+        return self.process
 
     def _first_words(self) -> str:
         said = self._output.read_text()
@@ -151,8 +152,8 @@ class Stack:
     def log_lines(self, program: str) -> list[dict]:
         return [json.loads(line) for line in (self.state_dir / "log" / f"{program}.log").read_text().splitlines()]
 
-    def raw(self) -> socket.socket:
+    def raw(self, source: str = "127.0.0.1") -> socket.socket:
         """A bare connection to nginx."""
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
+        connection = socket.create_connection(("127.0.0.1", self.port), PATIENCE_S, (source, 0))
         connection.settimeout(PATIENCE_S)
         return connection

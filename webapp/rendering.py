@@ -14,6 +14,7 @@ from webapp.errors import (
     InvalidRequestError,
     MethodNotAllowedError,
     NotFoundError,
+    OverloadedError,
     PayloadTooLargeError,
     RerankError,
     UnavailableError,
@@ -31,6 +32,7 @@ REFUSALS: tuple[tuple[int, type[RerankError], str], ...] = (
     (408, UnavailableError, "the request did not arrive in time"),
     (413, PayloadTooLargeError, "the body is larger than this service accepts"),
     (414, InvalidRequestError, "the request line is too long"),
+    (429, OverloadedError, "too many requests of this address are at work"),
     (500, InternalError, "an internal error"),
     (501, InvalidRequestError, "this transfer encoding is not served"),
     (503, UnavailableError, "the service is starting or restarting"),
@@ -43,6 +45,10 @@ NGINX_LEVELS = {"debug": "notice", "info": "notice", "warning": "warn", "error":
 """Our levels as nginx has them."""
 
 
+REFUSED_AT_ONCE = 128
+"""Of one address and one worker; gunicorn's pool has room for twice as many, so other addresses find some."""
+
+
 def _body(status: int, error: type[RerankError], message: str) -> str:
     """As `webapp.api.dialects.union` has it; nginx fills in the request's id."""
     kind = {
@@ -50,6 +56,7 @@ def _body(status: int, error: type[RerankError], message: str) -> str:
         405: "MethodNotAllowedError",
         408: "RequestTimeoutError",
         413: "RequestEntityTooLargeError",
+        429: "RateLimitError",
         500: "InternalServerError",
         503: "ServiceUnavailableError",
         504: "ServiceUnavailableError",
@@ -96,6 +103,8 @@ def nginx_conf(settings: Settings, version: tuple[int, ...] = HTTP2_DIRECTIVE) -
         hsts_s=settings.hsts_s,
         cors_origins=settings.cors_origin_list,
         user=getpass.getuser() if os.geteuid() == 0 else "",
+        # As many as the workers admit, and some that they refuse: below their connection pools, whose overflow hangs.
+        connections_per_address=settings.workers * (settings.max_ongoing_requests + REFUSED_AT_ONCE),
         max_body_mb=settings.max_body_mb,
         read_s=settings.request_timeout_s + PROXY_GRACE_S,
         shutdown_s=settings.request_timeout_s + SHUTDOWN_GRACE_S,

@@ -1,6 +1,7 @@
 """Clients that misbehave, beside one that does not."""
 
 import json
+import select
 import socket
 import time
 
@@ -8,6 +9,8 @@ import psutil
 import pytest
 import requests
 from running import Stack, wait_for
+
+from webapp.rendering import REFUSED_AT_ONCE
 
 pytestmark = pytest.mark.slow
 
@@ -95,6 +98,27 @@ def test_a_body_of_a_hundred_megabytes_is_refused_and_read_no_further(stack):
     with stack.raw() as connection:
         connection.sendall(b"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 104857600\r\n\r\n" + b"x" * 65536)
         assert b" 413 " in connection.recv(65536).split(b"\r\n")[0]
+
+
+def test_an_address_that_floods_is_refused_beyond_its_share_and_others_are_not(stack):
+    share = 512 + REFUSED_AT_ONCE
+    flood = [stack.raw() for _ in range(share + 20)]
+    for connection in flood:
+        connection.sendall(HEAD + b"\r\n" + BODY[:1])  # a place is taken from here on
+    readable = select.poll()
+    for connection in flood:
+        readable.register(connection, select.POLLIN)
+    wait_for(lambda: len(readable.poll(0)) == 20, "those beyond the share are refused")
+    (refused, *_) = [each for each in flood if each.fileno() == readable.poll(0)[0][0]]
+    head, _, body = refused.recv(65536).partition(b"\r\n\r\n")
+    assert b" 429 " in head.split(b"\r\n")[0]
+    assert b"\r\nRetry-After: 1" in head
+    assert (json.loads(body)["code"], json.loads(body)["retryable"]) == ("overloaded", True)
+    with stack.raw(source="127.0.0.2") as other:
+        other.sendall(HEAD + b"Connection: close\r\n\r\n" + BODY)
+        assert b" 200 " in receive_all(other).split(b"\r\n")[0]
+    for connection in flood:
+        connection.close()
 
 
 @pytest.mark.parametrize(
