@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from webapp.errors import SetupError
+from webapp.offspring import children
 from webapp.settings import STOP_GRACE_S, Settings
 
 POLL_S = 0.1
@@ -75,17 +76,11 @@ def _workers(stack: int) -> list[int]:
     """Gunicorn's workers: children of the one child of supervisord that is gunicorn's master."""
     return [
         worker
-        for supervisord in _children(stack)
-        for program in _children(supervisord)
+        for supervisord in children(stack)
+        for program in children(supervisord)
         if b"gunicorn" in _command(program)
-        for worker in _children(program)
+        for worker in children(program)
     ]
-
-
-def _children(pid: int) -> list[int]:
-    with contextlib.suppress(OSError):
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
 
 
 def _command(pid: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import grp
 import os
@@ -9,12 +10,16 @@ import re
 import shutil
 import socket
 import subprocess
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 from pusher.keys import KeyFileError, KeyRing
 from webapp.errors import SetupError
-from webapp.settings import Settings
+from webapp.settings import STOP_GRACE_S, Settings
+
+POLL_S = 0.05
 
 
 def find_nginx() -> str:
@@ -44,21 +49,62 @@ def make_private(directory: Path) -> None:
         raise SetupError(f"RERANK_STATE_DIR: {directory} can't be written to; choose another")
 
 
-def lock(path: Path) -> IO[str]:
-    """The lock on a state directory, held while the file is open; holds our pid.
+@contextlib.contextmanager
+def writing_to(directory: Path) -> Iterator[None]:
+    """Around what writes to the state directory.
+
+    Raises:
+        SetupError: it can't.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise SetupError(f"RERANK_STATE_DIR: can't write to {directory} ({error.strerror}); choose another") from error
+
+
+def lock(settings: Settings, say: Callable[[str], None]) -> IO[str]:
+    """The lock on the state directory, held while the file is open; holds our pid.
+
+    What is left of a service that was killed there is given time to end.
 
     Raises:
         SetupError: another service has it.
     """
-    file = path.open("a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise SetupError(f"another service runs in {path.parent.parent}; stop it, or set RERANK_STATE_DIR") from error
+    file = (settings.run_dir / "serve.lock").open("a+")
+    give_up = time.monotonic() + 2 * (settings.request_timeout_s + STOP_GRACE_S)  # nginx' turn, then the webapp's
+    waits = False
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if _owner_lives(file) or time.monotonic() > give_up:
+                where = settings.state_dir
+                raise SetupError(f"another service runs in {where}; stop it, or set RERANK_STATE_DIR") from error
+            if not waits:
+                say("A service was killed here; what is left of it finishes its requests")
+            waits = True
+            time.sleep(POLL_S)
+        else:
+            break
     file.truncate(0)
     file.write(str(os.getpid()))  # for `reranking drain`
     file.flush()
     return file
+
+
+def is_gone(held: IO[str]) -> bool:
+    """Whether somebody removed the directory that is locked, or what is in it."""
+    return os.fstat(held.fileno()).st_nlink == 0
+
+
+def _owner_lives(held: IO[str]) -> bool:
+    held.seek(0)
+    try:
+        return bool(Path(f"/proc/{int(held.read())}/cmdline").read_bytes())  # a zombie has none
+    except ValueError:
+        return True  # it has just begun
+    except OSError:
+        return False
 
 
 def nginx_version(nginx: str) -> tuple[int, ...]:

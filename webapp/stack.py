@@ -16,14 +16,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pusher.keys import make_own
 from webapp.calling import ask, url_of
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.errors import SetupError
+from webapp.offspring import WITH_PARENT, adopt_orphans, children, end_orphans, kill_groups, reap
 from webapp.outlet import Outlet
-from webapp.premises import check_keys, check_port, find_nginx, lock, make_private, nginx_version, who_may_manage
+from webapp.premises import (
+    check_keys,
+    check_port,
+    find_nginx,
+    is_gone,
+    lock,
+    make_private,
+    nginx_version,
+    who_may_manage,
+    writing_to,
+)
 from webapp.reloading import reload
 from webapp.rendering import ROOT, nginx_conf
 from webapp.settings import STOP_GRACE_S, Settings
@@ -60,7 +71,8 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     outlet = Outlet(settings)
     for directory in (settings.run_dir, settings.run_dir / "nginx", settings.log_dir, settings.models_dir):
         make_private(directory)
-    held = lock(settings.run_dir / "serve.lock")
+    with writing_to(settings.state_dir):
+        held = lock(settings, outlet.say)
     check_port(settings, settings.port)
     if settings.plain_port:
         check_port(settings, settings.plain_port)
@@ -71,13 +83,15 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     if stop.asked:
         held.close()
         return
-    _clean(settings)  # what a killed predecessor left; the lock says that nobody uses it
-    (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings, nginx_version(nginx)))
-    make_own(settings.own_key)
+    with writing_to(settings.state_dir):
+        _clean(settings)  # what a killed predecessor left; the lock says that nobody uses it
+        (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings, nginx_version(nginx)))
+        make_own(settings.own_key)
     socket_mode, socket_owner = who_may_manage(settings)
+    adopt_orphans()
     figures = multiprocess.folder(settings.state_dir, settings.colour)
     supervisord = subprocess.Popen(
-        [*outlet.keeper(), "-c", str(ROOT / "supervisor" / "supervisord.conf")],
+        [*WITH_PARENT, *outlet.keeper(), "-c", str(ROOT / "supervisor" / "supervisord.conf")],
         env={
             **{name: value for name, value in os.environ.items() if name != NOTIFY_VARIABLE},
             # All programs see the same settings, wherever they run; the flags are in the environment already.
@@ -96,6 +110,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         },
         stdout=outlet.stdout,
         start_new_session=True,  # Ctrl-C comes to us alone, and we stop things in order
+        pass_fds=[held.fileno()],  # should we be killed, the lock is free when it has stopped everything
     )
     stop.forward_to(supervisord)
     ready = False
@@ -105,9 +120,10 @@ def serve(settings: Settings, file: Path | None = None) -> None:
             _wait_for_pusher(settings, stop)
             _announce(settings, outlet)
             _tell_systemd("READY=1")
-        code = _wait_for_end(settings, supervisord, stop)
+        code = _wait_for_end(settings, supervisord, stop, held)
     finally:
         _end(supervisord)
+        end_orphans(supervisord.pid, settings.request_timeout_s + STOP_GRACE_S, lambda: stop.asked > 1)
         shutil.rmtree(figures, ignore_errors=True)
         given_up = _given_up(settings)
         _clean(settings)
@@ -147,7 +163,7 @@ class _StopSignals:
             if self.asked == 1:
                 self._process.terminate()
             else:
-                _kill_children(self._process.pid)
+                kill_groups(children(self._process.pid))
 
 
 def _clean(settings: Settings) -> None:
@@ -213,11 +229,12 @@ def _given_up(settings: Settings) -> str:
     return ""
 
 
-def _wait_for_end(settings: Settings, supervisord: subprocess.Popen[bytes], stop: _StopSignals) -> int:
+def _wait_for_end(settings: Settings, supervisord: subprocess.Popen[bytes], stop: _StopSignals, held: IO[str]) -> int:
     while True:
         try:
             return supervisord.wait(timeout=1)
         except subprocess.TimeoutExpired:
+            reap(supervisord.pid)
             if stop.reload_asked and not stop.asked:
                 stop.reload_asked = False
                 reload(settings)
@@ -225,6 +242,9 @@ def _wait_for_end(settings: Settings, supervisord: subprocess.Popen[bytes], stop
                 # A QUIT that comes while nginx starts is noted but acted on only at the next signal.
                 with contextlib.suppress(OSError, ValueError):
                     os.kill(int((settings.run_dir / "nginx.pid").read_text()), signal.SIGQUIT)
+            elif is_gone(held):
+                # The sockets are gone with it: only connections that are open still work, and not for long.
+                raise SetupError(f"{settings.run_dir} was removed; start again, which makes it anew") from None
 
 
 def _announce(settings: Settings, outlet: Outlet) -> None:
@@ -242,13 +262,6 @@ def _end(supervisord: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             supervisord.wait(STOP_GRACE_S)
     if supervisord.poll() is None:
-        _kill_children(supervisord.pid)
+        kill_groups(children(supervisord.pid))
         supervisord.kill()
         supervisord.wait()
-
-
-def _kill_children(pid: int) -> None:
-    """End supervisor's programs at once, with their process groups (each has its own)."""
-    with contextlib.suppress(OSError):
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            os.killpg(int(child), signal.SIGKILL)

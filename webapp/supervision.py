@@ -7,6 +7,8 @@ refuse at once.
 
 **Nothing limps.** When a program without which nothing is served is given up (FATAL), supervisord stops the others and
 exits with 1, so that whoever runs us, a container's runtime or systemd, learns of it.
+
+**Full disks end nothing.** See `webapp.log_patience`.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any
 from supervisor.states import SupervisorStates
 
 from supervisor import events
+from webapp.log_patience import have_patience
 
 EXIT_CODE = 1
 
@@ -36,6 +39,7 @@ def extend(supervisord: Any, *, needed: str, given_up: str) -> object:
         needed: names of the programs without which nothing is served, comma-separated.
         given_up: path of the file that gets the name of the one that was given up.
     """
+    have_patience()
     return _Supervision(supervisord, frozenset(name.strip() for name in needed.split(",")), Path(given_up))
 
 

@@ -1,0 +1,106 @@
+"""kill -9 of everything that can be killed, in several orders: it is back by itself, and nothing is left over."""
+
+import os
+import signal
+
+import psutil
+import pytest
+import requests
+from running import Stack, wait_for
+
+pytestmark = pytest.mark.slow
+
+PROGRAMS = ("webapp", "nginx", "pusher", "metrics")
+ORDERS = [PROGRAMS[turn:] + PROGRAMS[:turn] for turn in (0, 1, 2)]
+
+
+def belongs_to(stack, process):
+    if process.name() == "nginx":  # it writes its title over its environment
+        return any(each.laddr.port == stack.port for each in process.net_connections("tcp"))
+    return process.environ().get("RERANK_STATE_DIR") == str(stack.state_dir)
+
+
+def processes_of(stack):
+    """Every living process of the stack, whoever its parent is."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and belongs_to(stack, process):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def names(stack):
+    """How many processes there are of each kind."""
+    kinds = (
+        "webapp serve",
+        "supervisord",
+        "gunicorn",
+        "-m pusher",
+        "telemetry.exporter",
+        "nginx: master",
+        "nginx: worker",
+    )
+    commands = [" ".join(process.cmdline()) for process in processes_of(stack)]
+    return {kind: sum(kind in command for command in commands) for kind in kinds} | {"all": len(commands)}
+
+
+def whole(stack):
+    """Whether all parts answer."""
+    try:
+        return stack.rerank().status_code == 200 and requests.get(f"{stack.url}/progress", timeout=5).ok
+    except requests.RequestException:
+        return False
+
+
+@pytest.fixture
+def stack(tmp_path):
+    """A stack without a model: it is the processes that count."""
+    return Stack(tmp_path / "own", engine="stub", request_timeout_s="20")
+
+
+def test_programs_killed_in_any_order_are_back_and_none_is_there_twice(stack):
+    with stack:
+        before = names(stack)
+        for order in ORDERS:
+            pids = {program: stack.pid_of(program) for program in PROGRAMS}
+            for program in order:
+                os.kill(pids[program], signal.SIGKILL)
+            wait_for(lambda old=pids: all(stack.pid_of(each) not in (None, old[each]) for each in PROGRAMS), "new ones")
+            wait_for(lambda: whole(stack), f"the stack is whole after {order}")
+            wait_for(lambda: names(stack) == before, f"no process is left over after {order}")
+        zombies = [each for each in stack.family() if each.status() == psutil.STATUS_ZOMBIE]
+        assert not zombies, "what had no parent was reaped"
+
+
+def test_a_killed_supervisord_takes_all_with_it_and_serve_ends_with_a_failure(stack):
+    stack.start()
+    (supervisord,) = psutil.Process(stack.process.pid).children()
+    supervisord.kill()
+    assert stack.process.wait(30) == 1
+    assert "supervisord ended by itself with -9" in (stack.state_dir / "serve.out").read_text()
+    assert processes_of(stack) == []
+    with stack:
+        wait_for(lambda: whole(stack), "the stack is whole")
+
+
+def test_after_a_kill_of_serve_the_rest_finishes_and_the_next_start_waits_for_it(stack):
+    killed = stack.start().process
+    killed.kill()
+    with stack:  # at once, while the rest stops
+        assert killed.wait(10) == -signal.SIGKILL
+        wait_for(lambda: whole(stack), "the stack is whole")
+        wait_for(lambda: names(stack)["all"] == names(stack)["nginx: worker"] + 7, "one of each, and gunicorn's worker")
+
+
+def test_with_serve_and_supervisord_killed_together_nothing_lives_on(stack):
+    stack.start()
+    (supervisord,) = psutil.Process(stack.process.pid).children()
+    stack.process.kill()
+    supervisord.kill()
+    wait_for(lambda: not processes_of(stack), "all have ended", patience_s=10)
+    stack.process.wait(10)
+    with stack:
+        wait_for(lambda: whole(stack), "the stack is whole")
