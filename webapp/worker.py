@@ -9,9 +9,12 @@ import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
+import gevent
+from gevent.server import StreamServer
 from gunicorn.glogging import Logger
 from gunicorn.workers.ggevent import GeventWorker
 
+from webapp.descriptors import RETRY_S, Descriptors
 from webapp.recycling import Recycling
 from webapp.telemetry.pulse import rss_bytes
 
@@ -87,11 +90,15 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         self._idle: set[socket.socket] = set()
         # What the master made stays shared: the collector won't write into its pages.
         gc.freeze()
+        self._descriptors = Descriptors(self.log)
         super().init_process()
 
     def run(self) -> None:
         """Start the engine beside the server, and end it after."""
         self._recycling = Recycling(self.webapp.max_rss_bytes, rss_bytes)
+        StreamServer.max_delay = RETRY_S
+        hub = gevent.get_hub()
+        hub.handle_error = self._descriptors.stand_before(hub.handle_error)
         self.webapp.start(self._started, self._broken)
         try:
             super().run()
@@ -107,10 +114,12 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
             super().handle(listener, client, addr)
         finally:
             self._idle.discard(client)
+            self._descriptors.busy(client)
 
     def handle_request(self, listener_name: Any, req: Any, sock: socket.socket, addr: Any) -> None:
         """One request of a connection."""
         self._idle.discard(sock)
+        self._descriptors.busy(sock)
         whole = HeadWithBody(sock)
         try:
             super().handle_request(listener_name, req, whole, addr)
@@ -118,6 +127,7 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
             with contextlib.suppress(OSError):  # the client is gone
                 whole.flush()
             self._idle.add(sock)
+            self._descriptors.answered(sock)
 
     def notify(self) -> None:
         """Heartbeat, once a second; while draining it also ends the connections that wait for another request.

@@ -1,0 +1,75 @@
+"""When a worker has no file descriptor left for another connection.
+
+nginx keeps connections open in advance, and each holds a descriptor: without help, those that come would wait for those
+that do nothing. So the idle ones are closed, and while descriptors are short each connection serves one request only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import resource
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+RETRY_S = 0.05
+"""gevent's server tries again so long after a connection that it could not accept."""
+
+SHORT_S = 1.0
+"""So long after the last of those, descriptors are taken to be short."""
+
+TELL_EVERY_S = 60.0
+
+SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE})
+
+
+class Descriptors:
+    """Stands before gevent's own handler of errors that nobody caught: that is where a failed accept ends up."""
+
+    def __init__(self, log: logging.Logger, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._clock = clock
+        self._kept: set[socket.socket] = set()
+        self._short_until = self._tell_at = clock()
+
+    def stand_before(self, unhandled: Callable[..., None]) -> Callable[..., None]:
+        """A handler of errors that knows this one, and hands the others on."""
+
+        def handle_error(context: Any, kind: Any, error: Any, traceback: Any) -> None:
+            if isinstance(error, OSError) and error.errno in SHORTAGE:
+                self.run_out()
+            else:
+                unhandled(context, kind, error, traceback)
+
+        return handle_error
+
+    def run_out(self) -> None:
+        """None is left."""
+        now = self._clock()
+        if now >= self._tell_at:
+            self._tell_at = now + TELL_EVERY_S
+            limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            self._log.error("all file descriptors are in use, the limit is %d: connections wait; raise it", limit)
+        self._short_until = now + SHORT_S
+        for connection in self._kept:
+            _hang_up(connection)
+        self._kept.clear()
+
+    def answered(self, connection: socket.socket) -> None:
+        """A connection has its answer, and may be used for another request."""
+        if self._clock() < self._short_until:
+            _hang_up(connection)
+        else:
+            self._kept.add(connection)
+
+    def busy(self, connection: socket.socket) -> None:
+        """It is used, or was closed."""
+        self._kept.discard(connection)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # the other side was first
+        connection.shutdown(socket.SHUT_RDWR)
