@@ -2,57 +2,17 @@
 
 import os
 import signal
-import threading
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
-import requests
+from loading import Clients
 from running import wait_for
-
-
-class Load:
-    """Four clients that rerank without pause, and what they got."""
-
-    def __init__(self, stack):
-        self.outcomes = Counter()
-        self._stack = stack
-        self._stop = threading.Event()
-        self._clients = [threading.Thread(target=self._run) for _ in range(4)]
-
-    def _run(self):
-        documents = [{"content": "bees find home by the sun"}] * 8
-        while not self._stop.is_set():
-            try:
-                reply = self._stack.rerank(documents)
-                good = reply.status_code == 200 and len(reply.json()["results"]) == 5
-                self.outcomes["good" if good else reply.status_code] += 1
-                if not good:
-                    assert reply.json()["error"]["code"], "an error of ours, in JSON"
-            except requests.ConnectionError:
-                self.outcomes["no connection"] += 1
-
-    def __enter__(self):
-        for client in self._clients:
-            client.start()
-        self.more()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        for client in self._clients:
-            client.join()
-
-    def more(self, count=50):
-        """Wait for that many more good answers."""
-        target = self.outcomes["good"] + count
-        wait_for(lambda: self.outcomes["good"] >= target, f"good answers, have {self.outcomes}")
 
 
 @pytest.fixture
 def loaded(own_stack):
-    with own_stack, Load(own_stack) as load:
+    with own_stack, Clients(own_stack, 4) as load:
         yield own_stack, load
 
 
@@ -67,7 +27,7 @@ def test_a_killed_worker_is_back_and_no_request_is_lost(loaded):
         (worker,) = stack.workers()
         kill(worker)
         wait_for(lambda old=worker: stack.workers() not in ([], [old]), "a new worker", patience_s=2)
-        load.more()
+        load.more(12)
     assert set(load.outcomes) == {"good"}, load.outcomes
 
 
@@ -76,7 +36,7 @@ def test_a_killed_master_is_back_with_new_workers(loaded):
     workers = stack.workers()
     kill(stack.pid_of("webapp"))
     wait_for(lambda: stack.pid_of("webapp") and stack.workers() not in ([], workers), "a new master")
-    load.more()
+    load.more(12)
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "orphans are gone")
 
 
@@ -85,7 +45,7 @@ def test_a_killed_nginx_is_back(loaded):
     before = stack.pid_of("nginx")
     kill(before)
     wait_for(lambda: stack.pid_of("nginx") not in (None, before), "a new nginx")
-    load.more()
+    load.more(12)
 
 
 @pytest.mark.slow

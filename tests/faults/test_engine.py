@@ -1,5 +1,7 @@
 """An engine that raises, hangs or answers nonsense, in the whole stack."""
 
+import os
+import signal
 import threading
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 import requests
 from running import Stack, wait_for
 
-FAULTY = str(Path(__file__).parents[1] / "services" / "faulty")
+SERVICES = Path(__file__).parents[1] / "services"
 
 pytestmark = pytest.mark.slow
 
@@ -15,7 +17,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def faulty(tmp_path, monkeypatch):
     """A stack on the stub engine that fails as requests ask it to; not started yet."""
-    monkeypatch.setenv("PYTHONPATH", FAULTY)
+    monkeypatch.setenv("PYTHONPATH", str(SERVICES / "faulty"))
 
     def make(**settings):
         return Stack(tmp_path / "own", engine="stub", cache_mb="0", **settings)
@@ -56,3 +58,18 @@ def test_a_worker_whose_engine_hangs_is_replaced_and_nobody_waits_for_ever(fault
         assert replies[0].status_code in {503, 504}
         wait_for(lambda: ask(stack, "good").status_code == 200, "the service is back")
         assert any("this worker ends" in line["message"] for line in stack.log_lines("webapp"))
+
+
+def test_an_engine_that_never_starts_ends_its_worker_then_supervisor_gives_up_and_serve_fails(tmp_path, monkeypatch):
+    stuck = tmp_path / "stuck"
+    monkeypatch.setenv("PYTHONPATH", str(SERVICES / "stuck"))
+    monkeypatch.setenv("STUCK", str(stuck))
+    with Stack(tmp_path / "own", engine="stub", request_timeout_s="20") as stack:
+        stuck.touch()
+        (worker,) = stack.workers()
+        os.kill(worker, signal.SIGKILL)
+        assert stack.process.wait(60) == 1
+        assert "webapp was given up" in (stack.state_dir / "serve.out").read_text()
+        told = [line for line in stack.log_lines("webapp") if line["message"] == "the engine did not start"]
+        assert len(told) >= 3, "at each try"
+        assert "the model was not ready in 1 s" in told[0]["exception"]
