@@ -20,14 +20,12 @@ from pusher.keys import KeyRing
 from webapp import concurrency
 from webapp.app import create_app
 from webapp.cache.memory import MemoryCache
-from webapp.cache.shared import SharedCache, Store
+from webapp.cache.shared import SharedCache
 from webapp.engine.artifact import load_engine
 from webapp.engine.lexical_engine import lexical_scores
 from webapp.engine.pool import EnginePool
 from webapp.guard import EngineGuard
-from webapp.quota import Quota, in_redis
 from webapp.scheduling.admission import Admission
-from webapp.scheduling.breaker import Breaker
 from webapp.scheduling.scheduler import Scheduler
 from webapp.scheduling.watchdog import Watchdog
 from webapp.scoring import Scoring
@@ -41,6 +39,7 @@ from webapp.telemetry.pulse import PulseMaker, Vitals
 from webapp.telemetry.reporter import Reporter
 from webapp.telemetry.sampler import Sampler
 from webapp.telemetry.tracing import Tracing
+from webapp.wiring import quota, shared_cache, vitals
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +176,7 @@ def assemble(settings: Settings) -> Webapp:
         first_tokens_per_s=engine.info.tuning.tokens_per_s,
     )
     pool = EnginePool(engine, scheduler, threads=threads, start_thread=concurrency.start_native_thread)
-    shared = _shared_cache(settings)
+    shared = shared_cache(settings)
     scoring = Scoring(
         scheduler=scheduler,
         cache=MemoryCache(settings.cache_mb * 1024 * 1024) if settings.cache_mb else None,
@@ -208,10 +207,10 @@ def assemble(settings: Settings) -> Webapp:
         observer=Guarded(progress) if settings.events else None,
     )
 
-    def vitals() -> Vitals:
-        return _vitals(service, scheduler, guard, publisher)
+    def read() -> Vitals:
+        return vitals(service, scheduler, guard, publisher)
 
-    pulse = PulseMaker(vitals)
+    pulse = PulseMaker(read)
     reporter = Reporter(publisher=publisher, progress=progress, pulse=pulse) if settings.events else None
     keys = KeyRing(settings.api_keys.get_secret_value(), settings.api_keys_file, settings.own_key)
     app = create_app(
@@ -229,7 +228,7 @@ def assemble(settings: Settings) -> Webapp:
             "documents_per_minute": settings.documents_per_minute,
         },
         keys=keys,
-        quota=_quota(settings),
+        quota=quota(settings),
         watchers=[meter.replied, *([tracing.replied] if tracing else [])],
     )
     watchdog = Watchdog(scheduler, pool, stall_s=settings.engine_stall_s)
@@ -240,65 +239,9 @@ def assemble(settings: Settings) -> Webapp:
         pool,
         watchdog,
         keys,
-        Sampler(metrics, meter, engine.info, vitals),
+        Sampler(metrics, meter, engine.info, read),
         reporter=reporter,
         max_rss_bytes=settings.max_rss_mb * 1024 * 1024,
         tracing=tracing,
         shared=shared,
-    )
-
-
-def _shared_cache(settings: Settings) -> SharedCache | None:
-    url = settings.redis_url.get_secret_value()
-    if not url or not settings.cache_mb:
-        return None
-
-    def connect() -> Store:
-        from webapp.cache.redis_store import RedisStore  # noqa: PLC0415 - who has no Redis needs no client
-
-        return RedisStore(url)
-
-    def breaker(what: str) -> Breaker:
-        return Breaker(lambda old, new: log.warning("Redis", extra={"what": what, "was": old, "state": new}))
-
-    return SharedCache(
-        connect,
-        reads=breaker("lookups"),
-        writes=breaker("writes"),
-        make_waiter=concurrency.GeventWaiter,
-        spawn=concurrency.spawn,
-    )
-
-
-def _quota(settings: Settings) -> Quota:
-    url = settings.redis_url.get_secret_value()
-    return Quota(
-        requests_per_minute=settings.requests_per_minute,
-        documents_per_minute=settings.documents_per_minute,
-        shared=in_redis(url) if url else None,
-        within=concurrency.within,
-    )
-
-
-def _vitals(service: RerankService, scheduler: Scheduler, guard: EngineGuard, publisher: Publisher) -> Vitals:
-    cache, totals, breaker = service.scoring.cache, scheduler.totals, guard.breaker
-    return Vitals(
-        state=service.state,
-        in_flight=service.ongoing,
-        queue_pairs=scheduler.queued_pairs,
-        queue_tokens=scheduler.queued_tokens,
-        scored_pairs=totals.pairs,
-        batches=totals.batches,
-        batch_tokens=totals.batch_tokens,
-        budget_tokens=scheduler.budget_tokens,
-        cache_hits=cache.hits if cache else 0,
-        cache_misses=cache.misses if cache else 0,
-        breaker=breaker.state,
-        degraded=breaker.state != "closed",
-        breaker_opened=breaker.opened,
-        cache_bytes=cache.bytes if cache else 0,
-        engine_failures=totals.failures,
-        events_published=publisher.published,
-        events_dropped=publisher.dropped,
-        shapes=dict(totals.shapes),  # copied in one step, while engine threads go on
     )

@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from webapp.errors import SetupError
+from webapp.places import Places
 from webapp.soundness import check_origins, check_secrets, check_tls
 from webapp.sources import PREFIX, Sources, gather
 
@@ -27,7 +28,7 @@ SHUTDOWN_GRACE_S = 15
 STOP_GRACE_S = 20
 
 
-class Settings(BaseSettings):
+class Settings(Places, BaseSettings):
     """What an operator can choose."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", protected_namespaces=())
@@ -228,46 +229,6 @@ class Settings(BaseSettings):
     def cors_origin_list(self) -> list[str]:
         """The origins, one by one."""
         return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
-
-    @property
-    def own_key(self) -> Path:
-        """The stack's own key, made at each start; whoever may read it is us."""
-        return self.run_dir / "own.key"
-
-    @property
-    def run_dir(self) -> Path:
-        """Sockets and pid files; private to the user."""
-        return self.state_dir / "run"
-
-    @property
-    def log_dir(self) -> Path:
-        """One file a program, written and rotated by supervisor."""
-        return self.state_dir / "log"
-
-    @property
-    def models_dir(self) -> Path:
-        """Prepared artifacts and downloaded models."""
-        return self.state_dir / "models"
-
-    @property
-    def pusher_socket(self) -> Path:
-        """Where the pusher listens for nginx."""
-        return self.run_dir / "pusher.sock"
-
-    @property
-    def events_address(self) -> str:
-        """Where the pusher listens for workers."""
-        return self.events_endpoint or f"ipc://{self.run_dir / 'events.sock'}"
-
-    @property
-    def metrics_socket(self) -> Path:
-        """Where the exporter listens for nginx."""
-        return self.run_dir / "metrics.sock"
-
-    @property
-    def webapp_socket(self) -> Path:
-        """Where gunicorn listens for nginx."""
-        return self.run_dir / "webapp.sock"
 
 
 def load_settings(flags: Collection[str] = ()) -> Settings:

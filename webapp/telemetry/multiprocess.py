@@ -16,7 +16,7 @@ from webapp.errors import SetupError
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """prometheus_client looks at it when it is imported; supervisor sets it for the webapp."""
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 # nosec B108 - anyone may write there, see `folder`
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - anyone may write there, see `folder` # nosec B108
 
 
 def folder(state_dir: Path, colour: str = "") -> Path:

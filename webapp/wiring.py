@@ -1,0 +1,77 @@
+"""Parts of the webapp whose making takes more than a line; `bootstrap` puts them in their places."""
+
+from __future__ import annotations
+
+import logging
+
+from webapp import concurrency
+from webapp.cache.shared import SharedCache, Store
+from webapp.guard import EngineGuard
+from webapp.quota import Quota, in_redis
+from webapp.scheduling.breaker import Breaker
+from webapp.scheduling.scheduler import Scheduler
+from webapp.service import RerankService
+from webapp.settings import Settings
+from webapp.telemetry.publisher import Publisher
+from webapp.telemetry.pulse import Vitals
+
+log = logging.getLogger(__name__)
+
+
+def shared_cache(settings: Settings) -> SharedCache | None:
+    """The second level of the pair cache, where there is a Redis."""
+    url = settings.redis_url.get_secret_value()
+    if not url or not settings.cache_mb:
+        return None
+
+    def connect() -> Store:
+        from webapp.cache.redis_store import RedisStore  # noqa: PLC0415 - who has no Redis needs no client
+
+        return RedisStore(url)
+
+    def breaker(what: str) -> Breaker:
+        return Breaker(lambda old, new: log.warning("Redis", extra={"what": what, "was": old, "state": new}))
+
+    return SharedCache(
+        connect,
+        reads=breaker("lookups"),
+        writes=breaker("writes"),
+        make_waiter=concurrency.GeventWaiter,
+        spawn=concurrency.spawn,
+    )
+
+
+def quota(settings: Settings) -> Quota:
+    """What a caller may ask for in a minute."""
+    url = settings.redis_url.get_secret_value()
+    return Quota(
+        requests_per_minute=settings.requests_per_minute,
+        documents_per_minute=settings.documents_per_minute,
+        shared=in_redis(url) if url else None,
+        within=concurrency.within,
+    )
+
+
+def vitals(service: RerankService, scheduler: Scheduler, guard: EngineGuard, publisher: Publisher) -> Vitals:
+    """What the worker is like at the moment."""
+    cache, totals, breaker = service.scoring.cache, scheduler.totals, guard.breaker
+    return Vitals(
+        state=service.state,
+        in_flight=service.ongoing,
+        queue_pairs=scheduler.queued_pairs,
+        queue_tokens=scheduler.queued_tokens,
+        scored_pairs=totals.pairs,
+        batches=totals.batches,
+        batch_tokens=totals.batch_tokens,
+        budget_tokens=scheduler.budget_tokens,
+        cache_hits=cache.hits if cache else 0,
+        cache_misses=cache.misses if cache else 0,
+        breaker=breaker.state,
+        degraded=breaker.state != "closed",
+        breaker_opened=breaker.opened,
+        cache_bytes=cache.bytes if cache else 0,
+        engine_failures=totals.failures,
+        events_published=publisher.published,
+        events_dropped=publisher.dropped,
+        shapes=dict(totals.shapes),  # copied in one step, while engine threads go on
+    )
