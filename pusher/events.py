@@ -21,6 +21,7 @@ VERSION = 1
 OK = "ok"
 
 WorkerState = Literal["loading", "ready", "draining", "down"]
+ReleaseState = Literal["running", "serving", "refused", "rolled back", "interrupted"]
 BreakerState = Literal["closed", "open", "half_open"]
 
 
@@ -123,7 +124,33 @@ class Pulse(_Event, frozen=True, kw_only=True, tag="pulse"):
     """Events this worker lost on purpose since it started."""
 
 
-Event = Accepted | Progress | Finished | Shed | Expired | Cancelled | Worker | Breaker | Pulse
+class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A step of a deploy."""
+
+    name: str
+    state: Literal["running", "done", "failed"]
+    said: str = ""
+    """What it found, or what was wrong."""
+    took_s: float = 0.0
+
+
+class Release(_Event, frozen=True, kw_only=True, tag="release"):
+    """A deploy or a rollback, told whole whenever a step begins or ends. By the command itself, not by a worker."""
+
+    number: int
+    colour: str
+    """Where it is to serve."""
+    what: str
+    """Model and settings, in words."""
+    began: float
+    """Unix time."""
+    at: float = 0.0
+    """Unix time of this state."""
+    state: ReleaseState = "running"
+    steps: list[Step] = []
+
+
+Event = Accepted | Progress | Finished | Shed | Expired | Cancelled | Worker | Breaker | Pulse | Release
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

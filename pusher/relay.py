@@ -13,9 +13,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from pusher.events import Accepted, Breaker, Event, Frame, Progress, Pulse, Source, Worker
+from pusher.events import Accepted, Breaker, Event, Frame, Progress, Pulse, Release, Source, Worker
 from pusher.figures import Figures
 from pusher.happenings import Happenings
+from pusher.releases import Releases
 from pusher.runs import Run, Runs
 from pusher.workers import Workers
 
@@ -58,6 +59,7 @@ class Relay:
         self.workers = Workers()
         self.figures = Figures()
         self.happenings = Happenings()
+        self.releases = Releases()
         self.seen: Counter[str] = Counter()
         """Frames, events, and what was wrong with some."""
         self.seq = 0
@@ -68,7 +70,8 @@ class Relay:
         """A worker's frame."""
         self.seen["frames"] += 1
         self.seen["events"] += len(frame.events)
-        self.workers.hear(frame.source, frame.seq, now)
+        if not all(isinstance(event, Release) for event in frame.events):  # those come from a command
+            self.workers.hear(frame.source, frame.seq, now)
         for event in frame.events:
             self._take(frame.source, event, now)
 
@@ -81,6 +84,8 @@ class Relay:
             self.workers.update(source, event)
             if self.workers.gone_down(source):
                 self._lose_runs({source.id}, now)
+        elif isinstance(event, Release):
+            self.releases.hear(event)
         elif isinstance(event, Accepted | Progress):
             if len(self.runs.running) < MOST_RUNNING:
                 self.runs.hear(source.id, event, now)
@@ -112,6 +117,7 @@ class Relay:
             "workers": self.workers.states(changed_only=True),
             "gone": news.gone_workers,
             "happenings": self.happenings.news(),
+            "releases": self.releases.news(),
         }
         delta |= {name: told for name, told in of_workers.items() if told}
         if now >= self._next_point:
@@ -147,6 +153,7 @@ class Relay:
             "workers": self.workers.states(),
             "points": list(self.figures.points),
             "happenings": list(self.happenings.kept),
+            "releases": self.releases.states(),
         }
 
     def counts(self) -> dict[str, Any]:
@@ -167,6 +174,7 @@ class Relay:
             "totals": dict(self.figures.totals),
             "happenings": list(self.happenings.kept),
             "workers": self.workers.states(),  # for `reranking status`; the next life hears of them from themselves
+            "releases": self.releases.states(),
         }
 
     def recall(self, memory: dict[str, Any]) -> None:
@@ -176,6 +184,7 @@ class Relay:
         self.figures.points.extend(memory["points"])
         self.figures.totals.update(memory["totals"])
         self.happenings.kept.extend(memory.get("happenings", ()))
+        self.releases.recall(memory.get("releases", ()))
 
     def _lose_runs(self, sources: set[str], now: float) -> None:
         for run in [run for run in self.runs.running.values() if run.worker in sources]:

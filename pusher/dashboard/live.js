@@ -2,6 +2,7 @@
 
 import { $, h, keep, setText } from "./dom.js";
 import * as format from "./format.js";
+import { showReleases } from "./releases.js";
 import { GRAVE, STATUS, etaSeconds, failed, lamps } from "./store.js";
 
 const SHOWN_RECENT = 40;
@@ -13,6 +14,7 @@ export function show(state, now) {
   showFigures(state);
   showRunning(state, now);
   showWorkers([...state.workers.values()]);
+  showReleases(state.releases, now);
   showRecent(state, now);
   showHappenings(state.happenings, now);
   showLost(state.counts);

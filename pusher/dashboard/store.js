@@ -3,6 +3,7 @@
 export const MOST_POINTS = 300;
 export const MOST_RECENT = 80;
 export const MOST_HAPPENINGS = 50;
+export const MOST_RELEASES = 20;
 export const DONE_STAYS_S = 1.2; // a full bar is seen before it goes,
 const SHORT_S = 1; // unless it was there for a moment only
 
@@ -20,7 +21,7 @@ export const STATUS = {
 };
 
 export function empty() {
-  return { seq: null, at: 0, running: new Map(), recent: [], workers: new Map(), points: [], happenings: [], counts: {} };
+  return { seq: null, at: 0, running: new Map(), recent: [], workers: new Map(), releases: new Map(), points: [], happenings: [], counts: {} };
 }
 
 export function fromSnapshot(snapshot) {
@@ -30,6 +31,7 @@ export function fromSnapshot(snapshot) {
     running: byId(snapshot.running, "key"),
     recent: failuresFirst(snapshot.recent),
     workers: byId(snapshot.workers, "id"),
+    releases: withReleases(new Map(), snapshot.releases),
     points: snapshot.points.slice(-MOST_POINTS),
     happenings: snapshot.happenings ?? [],
     counts: snapshot.counts,
@@ -56,6 +58,7 @@ export function withDelta(state, delta) {
     at: delta.at,
     running,
     workers,
+    releases: withReleases(state.releases, delta.releases),
     recent: delta.recent ? failuresFirst([...delta.recent, ...state.recent]) : state.recent,
     points: delta.point ? [...state.points, delta.point].slice(-MOST_POINTS) : state.points,
     happenings: delta.happenings ? [...state.happenings, ...delta.happenings].slice(-MOST_HAPPENINGS) : state.happenings,
@@ -85,6 +88,11 @@ function failuresFirst(requests) {
   const leads = (request) => failed(request) && latest - request.ended < FAILURES_LEAD_S;
   const sorted = [...requests].sort((a, b) => leads(b) - leads(a) || b.ended - a.ended);
   return sorted.slice(0, MOST_RECENT);
+}
+
+// Each is told whole; one that is rolled back to has its number again.
+function withReleases(known, told = []) {
+  return new Map([...known, ...told.map((release) => [`${release.number} ${release.began}`, release])].slice(-MOST_RELEASES));
 }
 
 function byId(list, name) {

@@ -84,3 +84,9 @@ test("lamps show the worst of the workers that live", () => {
   assert.equal(lamp(two, { degraded: true }, "Degraded").level, "warn");
   assert.equal(lamp([{ id: 1, state: "lost" }], {}, "Service").value, "no worker");
 });
+
+test("a release is replaced by its later state, and one that is rolled back to is another entry", () => {
+  let state = withDelta(fromSnapshot(snapshot()), { seq: 8, at: 101, counts: {}, releases: [{ number: 2, began: 1, state: "running" }] });
+  state = withDelta(state, { seq: 9, at: 102, counts: {}, releases: [{ number: 2, began: 1, state: "serving" }, { number: 2, began: 5, state: "running" }] });
+  assert.deepEqual([...state.releases.values()].map((release) => release.state), ["serving", "running"]);
+});

@@ -21,6 +21,26 @@ FRAMES = {
     "shed": events.Shed(**OF, reason="full"),
     "expired": events.Expired(**OF, scored=7, latency_ms=300000.0),
     "cancelled": events.Cancelled(**OF, scored=7, latency_ms=120.0),
+    "release": events.Release(
+        number=7,
+        colour="green",
+        what="cross-encoder/ms-marco-MiniLM-L6-v2 with WORKERS=2",
+        began=1795240000.125,
+        at=1795240007.5,
+        steps=[
+            events.Step(name="prepare", state="done", said="artifact ms-marco-MiniLM-L6-v2-0123456789ab", took_s=1.5),
+            events.Step(name="gate", state="running"),
+        ],
+    ),
+    "release-refused": events.Release(
+        number=8,
+        colour="green",
+        what="stub",
+        began=1795240000.125,
+        at=1795240001.0,
+        state="refused",
+        steps=[events.Step(name="room", state="failed", said="two colours don't fit", took_s=0.1)],
+    ),
     "worker": events.Worker(state="draining"),
     "breaker": events.Breaker(was="closed", state="open"),
     "pulse": events.Pulse(

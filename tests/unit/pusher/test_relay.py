@@ -1,6 +1,20 @@
 import json
 
-from pusher.events import VERSION, Accepted, Cancelled, Expired, Finished, Frame, Progress, Pulse, Shed, Source, Worker
+from pusher.events import (
+    VERSION,
+    Accepted,
+    Cancelled,
+    Expired,
+    Finished,
+    Frame,
+    Progress,
+    Pulse,
+    Release,
+    Shed,
+    Source,
+    Step,
+    Worker,
+)
 from pusher.relay import RECENT_IN_DELTA, RECENT_IN_SNAPSHOT, TICK_S, Relay
 from pusher.runs import KEPT, KEPT_FAILURES, SHOWN
 
@@ -226,3 +240,38 @@ def test_a_late_follower_finds_a_running_request_before_an_ended_one():
     workers.say(accepted("again", owner="me"))
     assert [(owner, state["status"]) for owner, state in relay.runs.find("again")] == [("me", "running")]
     assert relay.runs.find("never") == []
+
+
+def release(number=2, began=NOW, **more):
+    return Release(number=number, colour="green", what="a model", began=began, **more)
+
+
+def test_a_release_is_told_whole_and_is_no_worker():
+    relay, workers = relay_and_workers()
+    workers.say(release(steps=[Step(name="prepare", state="running")]), worker="deploy")
+    _, delta = relay.tick(NOW + TICK_S)
+    assert [(each["number"], each["state"], len(each["steps"])) for each in delta["releases"]] == [(2, "running", 1)]
+    assert "workers" not in delta
+    workers.say(release(state="serving"), worker="deploy")
+    _, delta = relay.tick(NOW + 2 * TICK_S)
+    assert [each["state"] for each in delta["releases"]] == ["serving"]
+    _, delta = relay.tick(NOW + 3 * TICK_S)
+    assert delta is None or "releases" not in delta
+    assert len(relay.snapshot(NOW)["releases"]) == 1
+
+
+def test_a_release_whose_deploy_was_killed_is_interrupted_when_another_begins():
+    relay, workers = relay_and_workers()
+    workers.say(release(2), worker="deploy")
+    relay.tick(NOW + TICK_S)
+    workers.say(release(3), worker="another")
+    _, delta = relay.tick(NOW + 2 * TICK_S)
+    assert {each["number"]: each["state"] for each in delta["releases"]} == {2: "interrupted", 3: "running"}
+
+
+def test_a_restarted_pusher_knows_the_releases_again():
+    relay, workers = relay_and_workers()
+    workers.say(release(2, state="serving"), worker="deploy")
+    again = Relay(NOW)
+    again.recall(json.loads(json.dumps(relay.memory())))
+    assert again.snapshot(NOW)["releases"] == relay.snapshot(NOW)["releases"]

@@ -1,0 +1,42 @@
+// Releases -> a timeline: what each deploy did, step by step, the latest first.
+
+import { $, h, keep, setText } from "./dom.js";
+import * as format from "./format.js";
+
+const SHOWN = 5;
+const LEVELS = { running: "warn", serving: "good", "rolled back": "good", refused: "bad", interrupted: "bad" };
+
+export function showReleases(releases, now) {
+  const latest = [...releases.values()].sort((a, b) => b.began - a.began).slice(0, SHOWN);
+  $("releases-panel").hidden = !latest.length;
+  keep($("releases"), latest, keyOf, makeRelease, (row, release) => updateRelease(row, release, now));
+}
+
+export function keyOf(release) {
+  return `${release.number} ${release.began}`; // a release that is rolled back to has its number again
+}
+
+function makeRelease(release) {
+  return h(
+    "li",
+    {},
+    h("p", { class: "who" }, h("span", { class: "dot", "aria-hidden": "true" }), h("b", {}, `${release.number}, ${release.colour}`), h("span", { class: "state" }), h("span", { class: "ago" })),
+    h("p", { class: "what", title: release.what }, release.what),
+    h("ol", { class: "steps" }),
+    h("p", { class: "why" }),
+  );
+}
+
+function updateRelease(row, release, now) {
+  row.dataset.level = LEVELS[release.state] ?? "bad";
+  setText(row.querySelector(".state"), release.state);
+  setText(row.querySelector(".ago"), format.ago(now - release.began));
+  const make = (step) => h("li", {}, h("b", {}, step.name), h("span", { class: "took" }));
+  keep(row.querySelector(".steps"), release.steps ?? [], (step) => step.name, make, (element, step) => {
+    element.dataset.level = { running: "warn", done: "good", failed: "bad" }[step.state];
+    element.title = step.said ?? "";
+    setText(element.lastChild, step.state === "running" ? "…" : format.seconds(step.took_s ?? 0));
+  });
+  const failed = (release.steps ?? []).find((step) => step.state === "failed");
+  setText(row.querySelector(".why"), failed ? `${failed.name}: ${failed.said}` : "");
+}
