@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Blue and green in containers behind Traefik. Usage: RERANK_IMAGE=registry/reranking:2 ./deploy.sh [deploy|rollback|status]
+#
+#   deploy    bring the idle colour up with that image, wait until it answers through Traefik, take the other one down
+#   rollback  the same with the image that the idle colour had last
+#
+# REPLICAS (1), RERANK_PORT (8080), PATIENCE_S (900), and RERANK_URL where Traefik is not on this machine.
+# State is .colors beside this file: two names and two images. Safe to run again after it was interrupted.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+REPLICAS="${REPLICAS:-1}" PATIENCE_S="${PATIENCE_S:-900}"
+URL="${RERANK_URL:-http://127.0.0.1:${RERANK_PORT:-8080}}"
+STATE="${STATE_FILE:-.colors}"
+SURE=5   # answers of the new colour that are wanted; replicas take turns
+
+say() { echo "$(date -u +%H:%M:%S) $*"; }
+fail() { echo "deploy.sh: $*" >&2; exit 1; }
+
+colour() { docker compose -p "reranking-$1" -f colour.compose.yaml "${@:2}"; }
+
+read_state() {
+    active="" blue="" green=""
+    [ -e "$STATE" ] || return 0
+    local name value
+    while IFS== read -r name value; do
+        case "$name" in
+            active) active="$value" ;; blue) blue="$value" ;; green) green="$value" ;;
+            *) fail "$STATE: $name is none of active, blue, green" ;;
+        esac
+    done < "$STATE"
+    case "$active" in blue|green|"") ;; *) fail "$STATE: $active is no colour" ;; esac
+}
+
+# Whole or not at all: written aside, then renamed.
+write_state() {
+    printf 'active=%s\nblue=%s\ngreen=%s\n' "$active" "$blue" "$green" > "$STATE.new"
+    mv -f "$STATE.new" "$STATE"
+}
+
+# Through the proxy, as clients do. Both colours answer meanwhile, so it is asked until the new one was heard often enough.
+wait_for_answers() {
+    local wanted="$1" heard=0 ends=$((SECONDS + PATIENCE_S))
+    while [ "$heard" -lt "$SURE" ]; do
+        [ "$SECONDS" -lt "$ends" ] || return 1
+        if curl -fsS -m 5 "$URL/deployment_color" 2>/dev/null | grep -q "\"color\":\"$wanted\""; then
+            heard=$((heard + 1))
+        else
+            sleep 0.1
+        fi
+    done
+}
+
+deploy() {
+    local image="$1" next=green old="$active"
+    [ "$active" = green ] && next=blue
+    [ -n "$image" ] || fail "set RERANK_IMAGE to the image to deploy"
+
+    say "the proxy"
+    docker compose -f proxy.compose.yaml up -d --wait
+
+    # What an interrupted run left of it; clients are at $old.
+    COLOUR="$next" RERANK_IMAGE="$image" colour "$next" down --remove-orphans
+
+    say "$next comes up with $image, $REPLICAS times"
+    if ! COLOUR="$next" RERANK_IMAGE="$image" colour "$next" up -d --wait --wait-timeout "$PATIENCE_S" --scale "webapp=$REPLICAS" \
+        || ! wait_for_answers "$next"; then
+        say "$next does not answer: it is taken down, ${old:-nothing} serves as before"
+        COLOUR="$next" RERANK_IMAGE="$image" colour "$next" down --remove-orphans
+        fail "$image was refused"
+    fi
+
+    # From here on an interrupted run leaves the old colour up, and the next run takes it down.
+    active="$next"
+    printf -v "$next" '%s' "$image"
+    write_state
+    if [ -n "$old" ]; then
+        say "$old finishes what it has and goes"
+        COLOUR="$old" RERANK_IMAGE="${!old:-$image}" colour "$old" down --remove-orphans
+    fi
+    say "$next serves $image"
+}
+
+exec 9> "$STATE.lock"
+flock -n 9 || fail "another deploy runs"
+read_state
+case "${1:-deploy}" in
+    deploy) deploy "${RERANK_IMAGE:-}" ;;
+    rollback)
+        [ -n "$active" ] || fail "nothing was deployed yet"
+        idle=green; [ "$active" = green ] && idle=blue
+        [ -n "${!idle}" ] || fail "there is no release before this one"
+        deploy "${!idle}"
+        ;;
+    status) echo "active=$active blue=$blue green=$green" ;;
+    *) fail "usage: deploy.sh [deploy|rollback|status]" ;;
+esac

@@ -1,0 +1,165 @@
+"""deploy/traefik: the script against a stand-in for docker that records what it is told, the files by their schemas."""
+
+import fcntl
+import http.server
+import json
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "traefik"
+
+DOCKER = """#!/bin/sh
+cd "$STAND_IN"
+echo "$*" >> calls
+colour=proxy
+case "$*" in *reranking-blue*) colour=blue ;; *reranking-green*) colour=green ;; esac
+case "$*" in
+    *" up "*)
+        [ -z "$FAILS" ] || [ "$colour" = proxy ] || exit 1
+        touch "up/$colour"
+        echo "$RERANK_IMAGE" > "image-$colour" ;;
+    *" down "*) rm -f "up/$colour" ;;
+esac
+[ "$(wc -l < calls)" != "$KILLED_AT" ] || kill -9 $PPID
+"""
+
+
+class Docker:
+    """The stand-in, and a proxy before the colours that are up, in turns."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        (folder / "docker").write_text(DOCKER)
+        (folder / "docker").chmod(0o755)
+        (folder / "up").mkdir()
+        stand_in, turn = self, iter(range(10**9))
+
+        class Proxy(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                colours = sorted(stand_in.up - {"proxy"} - stand_in.silent)
+                self.send_response(200 if colours else 404)
+                self.end_headers()
+                if colours:
+                    body = {"color": colours[next(turn) % len(colours)], "release": 1}
+                    self.wfile.write(json.dumps(body, separators=(",", ":")).encode())
+
+            def log_message(self, *_):
+                pass
+
+        self.silent = set()
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def up(self):
+        return {path.name for path in (self.folder / "up").iterdir()}
+
+    @property
+    def calls(self):
+        return (self.folder / "calls").read_text().splitlines()
+
+    def image(self, colour):
+        return (self.folder / f"image-{colour}").read_text().strip()
+
+    def run(self, *arguments, image="", **more):
+        environment = {
+            **os.environ,
+            "PATH": f"{self.folder}:{os.environ['PATH']}",
+            "STAND_IN": str(self.folder),
+            "STATE_FILE": str(self.folder / ".colors"),
+            "RERANK_URL": f"http://127.0.0.1:{self.server.server_port}",
+            "RERANK_IMAGE": image,
+            **more,
+        }
+        (self.folder / "calls").write_text("")
+        return subprocess.run(
+            [FOLDER / "deploy.sh", *arguments], env=environment, capture_output=True, text=True, check=False
+        )
+
+    def state(self):
+        return dict(line.split("=", 1) for line in (self.folder / ".colors").read_text().splitlines())
+
+
+@pytest.fixture
+def docker(tmp_path):
+    stand_in = Docker(tmp_path)
+    yield stand_in
+    stand_in.server.shutdown()
+    stand_in.server.server_close()
+
+
+def test_colours_take_turns_and_the_old_one_goes_when_the_new_one_answers(docker):
+    assert docker.run(image="reranking:1").returncode == 0
+    assert docker.up == {"proxy", "green"}
+    done = docker.run(image="reranking:2", REPLICAS="3")
+    assert done.returncode == 0, done.stderr
+    assert docker.up == {"proxy", "blue"}
+    assert docker.image("blue") == "reranking:2"
+    assert docker.state() == {"active": "blue", "blue": "reranking:2", "green": "reranking:1"}
+    order = [call for call in docker.calls if "proxy" not in call]
+    assert "reranking-blue" in order[1]
+    assert "--scale webapp=3" in order[1]
+    assert "reranking-green" in order[-1]
+    assert "down" in order[-1]
+
+
+def test_a_rollback_brings_the_image_before_back(docker):
+    for image in ("reranking:1", "reranking:2"):
+        docker.run(image=image)
+    assert docker.run("rollback").returncode == 0
+    assert docker.up == {"proxy", "green"}
+    assert docker.image("green") == "reranking:1"
+
+
+@pytest.mark.parametrize("how", ["it does not come up", "it never answers"])
+def test_an_image_that_is_no_good_is_refused_and_the_old_one_serves(docker, how):
+    docker.run(image="reranking:1")
+    before = docker.state()
+    docker.silent = {"blue"}
+    done = docker.run(image="reranking:bad", PATIENCE_S="1", FAILS="1" if "come up" in how else "")
+    assert done.returncode == 1
+    assert "reranking:bad was refused" in done.stderr
+    assert docker.up == {"proxy", "green"}
+    assert docker.state() == before
+
+
+@pytest.mark.parametrize("at", range(1, 5))
+def test_after_a_kill_at_any_command_the_next_run_leaves_one_colour_and_clients_had_one(docker, at):
+    docker.run(image="reranking:1")
+    assert docker.run(image="reranking:2", KILLED_AT=str(at)).returncode == -9
+    assert docker.up - {"proxy"}, "somebody serves"
+    done = docker.run(image="reranking:3")
+    assert done.returncode == 0, done.stderr
+    (colour,) = docker.up - {"proxy"}
+    assert docker.image(colour) == "reranking:3"
+    assert docker.state()["active"] == colour
+
+
+def test_two_at_once_and_rubbish_get_a_sentence(docker):
+    with (docker.folder / ".colors.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "another deploy runs" in docker.run("status").stderr
+    for arguments, said in (
+        (["nonsense"], "usage"),
+        (["deploy"], "set RERANK_IMAGE"),
+        (["rollback"], "nothing was deployed"),
+    ):
+        done = docker.run(*arguments)
+        assert done.returncode == 1
+        assert said in done.stderr
+    (docker.folder / ".colors").write_text("active=red\n")
+    assert "red is no colour" in docker.run(image="reranking:1").stderr
+
+
+def test_the_compose_files_follow_their_schema():
+    check = pytest.importorskip("check_jsonschema.cli")
+    from click.testing import CliRunner
+
+    files = [str(path) for path in FOLDER.glob("*.compose.yaml")]
+    assert len(files) == 2
+    outcome = CliRunner().invoke(check.main, ["--builtin-schema", "vendor.compose-spec", *files])
+    assert outcome.exit_code == 0, outcome.output
