@@ -14,13 +14,14 @@ from typing import Any  # noqa: E402
 from logs import configure as _logs  # noqa: E402
 from webapp import settings as _settings  # noqa: E402
 from webapp.errors import SetupError  # noqa: E402
+from webapp.releases.applied import load_release as _load_release  # noqa: E402
 from webapp.telemetry import multiprocess as _multiprocess  # noqa: E402
 
-# HUP reads this file again, but what the master has assembled stays: so do the settings that it was assembled by. A
-# settings file that is being edited can't harm a service that runs.
+# HUP reads this file again, but what the master has assembled stays: so do the settings that it was assembled by, but
+# for a deploy that gave this colour another release. A settings file that is being edited can't harm what runs.
 _serving = sys.modules.get("webapp.wsgi")
 try:
-    _chosen = _serving.settings if _serving else _settings.load_settings()
+    _chosen = _load_release(_serving.settings if _serving else None)
 except SetupError as _error:
     logging.config.dictConfig(_logs.log_config(level="info", log_format="json", service="webapp"))
     logging.getLogger("webapp").critical("%s", _error)
@@ -79,3 +80,11 @@ if _serving is None:  # at HUP the old workers still count
 def child_exit(_server: Any, worker: Any) -> None:
     """Runs in the master for every dead worker, a killed one too."""
     _multiprocess.bury(worker.pid)
+
+
+def on_reload(server: Any) -> None:
+    """Runs in the master after HUP, before it forks the new workers."""
+    if preload_app:
+        from webapp.wsgi import renew  # noqa: PLC0415 - the app is loaded by now
+
+        server.app.callable = renew(_chosen)

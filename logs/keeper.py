@@ -33,13 +33,13 @@ class Keeping:
         self.colour = colour
         self._render = renderer(form)
 
-    def line(self, line: bytes, service: str, pid: int) -> bytes:
+    def line(self, line: bytes, service: str, pid: int, colour: str = "") -> bytes:
         """A program's line as it is kept, its end included."""
         text = line.decode(errors="replace")  # the path of a request may be any bytes
         event = ours(text)
         if event is not None and self.form == "json":
             return text.encode() + b"\n"
-        event = event or translate(text, service=service, colour=self.colour, pid=pid, now=time.time())
+        event = event or translate(text, service=service, colour=colour or self.colour, pid=pid, now=time.time())
         return self._render(event).encode() + b"\n"
 
     def own_line(self, level: int, message: str) -> bytes:
@@ -101,11 +101,12 @@ class Output(dispatchers.POutputDispatcher):  # type: ignore[misc] # as above
         self._keep(lines)
 
     def _keep(self, lines: Sequence[bytes]) -> None:
-        service, pid = self.process.config.name, self.process.pid
+        service, _, colour = self.process.config.name.partition("-")  # webapp-blue
+        pid = self.process.pid
         # One by one: a file is changed between two lines, never within one.
         for line in lines:
             if line.strip():
-                super()._log(self.keeping.line(line, service, pid))
+                super()._log(self.keeping.line(line, service, pid, colour))
 
     def close(self) -> None:
         """The program ended; so does its last line."""

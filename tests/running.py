@@ -123,9 +123,17 @@ class Stack:
         except psutil.NoSuchProcess:
             return []
 
+    def colours(self) -> dict:
+        """What `.colors` says."""
+        return json.loads((self.state_dir / ".colors").read_text())
+
+    def program(self, name: str) -> str:
+        """A program as supervisor names it; `webapp` is the one that is active."""
+        return f"webapp-{self.colours()['active']}" if name == "webapp" else name
+
     def pid_of(self, program: str) -> int | None:
         """Pid of a program by supervisor's word: the gunicorn master, or nginx' master."""
-        said = self.supervisorctl("pid", program).strip()
+        said = self.supervisorctl("pid", self.program(program)).strip()
         return int(said) if said.isdigit() and said != "0" else None
 
     def workers(self) -> list[int]:
@@ -143,6 +151,7 @@ class Stack:
             "-s",
             f"unix://{self.state_dir}/run/supervisor.sock",
         ]
+        arguments = [self.program(name) for name in arguments]
         return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False).stdout
 
     def rerank(self, documents=("bees find home", "milk"), **options) -> requests.Response:
@@ -150,7 +159,10 @@ class Stack:
         return requests.post(f"{self.url}/rerank", json=body, timeout=PATIENCE_S, **options)
 
     def log_lines(self, program: str) -> list[dict]:
-        return [json.loads(line) for line in (self.state_dir / "log" / f"{program}.log").read_text().splitlines()]
+        return [
+            json.loads(line)
+            for line in (self.state_dir / "log" / f"{self.program(program)}.log").read_text().splitlines()
+        ]
 
     def raw(self, source: str = "127.0.0.1") -> socket.socket:
         """A bare connection to nginx."""

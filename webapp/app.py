@@ -10,6 +10,8 @@ from flask.sessions import NullSession, SessionInterface
 
 from pusher.keys import KeyRing
 from webapp.api import auth, docs, health, models, problems, replies, request_context, rerank
+from webapp.api import deployment as deployments
+from webapp.api.deployment import NOWHERE, Deployment
 from webapp.api.slashes import single_slashes
 from webapp.quota import Quota
 from webapp.service import RerankService
@@ -44,6 +46,7 @@ def create_app(
     keys: KeyRing | None = None,
     quota: Quota | None = None,
     watchers: Sequence[OnReply] = (),
+    deployment: Deployment = NOWHERE,
 ) -> Flask:
     """Put the HTTP API before a service.
 
@@ -55,6 +58,7 @@ def create_app(
         keys: one of them must come with every call but probes; None: open to all.
         quota: what a caller may ask for in a minute; None: anything.
         watchers: told of every reply.
+        deployment: which release this is.
     """
     app = App("webapp", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
@@ -68,6 +72,7 @@ def create_app(
     auth.install(app, keys, quota or Quota())
     app.register_blueprint(rerank.blueprint(service))
     app.register_blueprint(health.blueprint(service, guarded=keys.guarded))
-    app.register_blueprint(models.blueprint(service, limits))
+    app.register_blueprint(models.blueprint(service, limits, deployment))
     app.register_blueprint(docs.blueprint())
+    deployments.install(app, deployment)
     return app

@@ -18,10 +18,12 @@ from prometheus_client import CollectorRegistry
 
 from pusher.keys import KeyRing
 from webapp import concurrency
+from webapp.api.deployment import Deployment
 from webapp.app import create_app
 from webapp.cache.memory import MemoryCache
 from webapp.cache.shared import SharedCache
 from webapp.engine.artifact import load_engine
+from webapp.engine.base import Engine
 from webapp.engine.lexical_engine import lexical_scores
 from webapp.engine.pool import EnginePool
 from webapp.guard import EngineGuard
@@ -65,6 +67,8 @@ class Webapp:
     watchdog: Watchdog
     keys: KeyRing
     sampler: Sampler
+    engine: Engine
+    release: int = 0
     reporter: Reporter | None = None
     tracing: Tracing | None = None
     max_rss_bytes: int = 0
@@ -158,13 +162,17 @@ class Webapp:
             self.tracing.stop()
 
 
-def assemble(settings: Settings) -> Webapp:
+def assemble(settings: Settings, engine: Engine | None = None) -> Webapp:
     """Wire the webapp up, ready to be forked.
+
+    Args:
+        settings: what to serve, and how.
+        engine: of these settings' artifact, where it was loaded before.
 
     Raises:
         SetupError: the model is not prepared, or damaged.
     """
-    engine = load_engine(settings)
+    engine = engine or load_engine(settings)
     cores = len(os.sched_getaffinity(0))
     # A measured count may come from a larger machine, or one that this container has only a part of.
     threads = settings.engine_threads or min(engine.info.tuning.engine_threads or cores, cores)
@@ -230,6 +238,7 @@ def assemble(settings: Settings) -> Webapp:
         keys=keys,
         quota=quota(settings),
         watchers=[meter.replied, *([tracing.replied] if tracing else [])],
+        deployment=Deployment(settings.colour, settings.release),
     )
     watchdog = Watchdog(scheduler, pool, stall_s=settings.engine_stall_s)
     return Webapp(
@@ -240,6 +249,8 @@ def assemble(settings: Settings) -> Webapp:
         watchdog,
         keys,
         Sampler(metrics, meter, engine.info, read),
+        engine,
+        release=settings.release,
         reporter=reporter,
         max_rss_bytes=settings.max_rss_mb * 1024 * 1024,
         tracing=tracing,

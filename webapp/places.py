@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from webapp.shares import socket_of
+
 
 class Places:
     """Paths and addresses that follow from settings."""
@@ -12,6 +14,7 @@ class Places:
     if TYPE_CHECKING:  # where they are fields, they have an order of their own
         state_dir: Path
         events_endpoint: str
+        colour: str
 
     @property
     def own_key(self) -> Path:
@@ -51,4 +54,4 @@ class Places:
     @property
     def webapp_socket(self) -> Path:
         """Where gunicorn listens for nginx."""
-        return self.run_dir / "webapp.sock"
+        return socket_of(self.run_dir, self.colour)

@@ -15,7 +15,7 @@ from webapp.tls import prepare_certificate
 
 log = logging.getLogger(__name__)
 
-READERS = ("webapp", "pusher", "nginx")
+READERS = ("webapp-blue", "webapp-green", "pusher", "nginx")
 """What they do at HUP: new workers that take over from the old ones; keys; certificate."""
 
 

@@ -20,6 +20,7 @@ from webapp.errors import (
     UnavailableError,
 )
 from webapp.settings import PROJECT, PROXY_GRACE_S, SHUTDOWN_GRACE_S, Settings
+from webapp.shares import PERCENTS
 from webapp.tls import certificate
 
 ROOT = PROJECT
@@ -92,7 +93,7 @@ def nginx_conf(settings: Settings, version: tuple[int, ...] = HTTP2_DIRECTIVE) -
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return templates.get_template("nginx.conf.j2").render(
         run_dir=settings.run_dir,
-        webapp_socket=settings.webapp_socket,
+        shares=PERCENTS,
         pusher_socket=settings.pusher_socket,
         metrics_socket=settings.metrics_socket,
         listen=f"{host}:{settings.port}",

@@ -153,7 +153,12 @@ class Settings(Places, BaseSettings):
         pattern=r"^(https?://.+)?$",
         description="Address of an OpenTelemetry collector (OTLP over HTTP) that gets a trace of each request.",
     )
-    colour: str = Field(default="", pattern="^[a-z0-9-]{0,20}$", description="Release slot, shown beside its workers.")
+    colour: str = Field(
+        default="",
+        pattern="^[a-z0-9-]{0,20}$",
+        description="Colour of this release, shown wherever it answers; a stack sets it for its programs.",
+    )
+    release: int = Field(default=0, ge=0, description="Number of this release; set by `reranking deploy`.")
 
     log_to: Literal["files", "stdout"] = Field(
         default="files", description="files in the state directory, or stdout alone, as for a container."

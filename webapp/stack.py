@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,9 +36,13 @@ from webapp.premises import (
     who_may_manage,
     writing_to,
 )
+from webapp.releases.applied import environment, settings_with
+from webapp.releases.recovery import resume
+from webapp.releases.state import COLOURS
 from webapp.reloading import reload
 from webapp.rendering import ROOT, nginx_conf
 from webapp.settings import STOP_GRACE_S, Settings
+from webapp.shares import FALLBACK, point
 from webapp.sources import FILE_VARIABLE
 from webapp.telemetry import multiprocess
 from webapp.tls import prepare_certificate
@@ -79,7 +84,9 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     check_keys(settings)
     prepare_certificate(settings)
     stop = _StopSignals()
-    _prepare(settings, outlet, stop)
+    with writing_to(settings.state_dir):
+        colours = resume(settings)
+    _prepare(colours.serving.settings, outlet, stop)
     if stop.asked:
         held.close()
         return
@@ -87,9 +94,11 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         _clean(settings)  # what a killed predecessor left; the lock says that nobody uses it
         (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings, nginx_version(nginx)))
         make_own(settings.own_key)
+        point(settings.run_dir, colours.active)
     socket_mode, socket_owner = who_may_manage(settings)
     adopt_orphans()
     figures = multiprocess.folder(settings.state_dir, settings.colour)
+    multiprocess.forget(figures)
     supervisord = subprocess.Popen(
         [*WITH_PARENT, *outlet.keeper(), "-c", str(ROOT / "supervisor" / "supervisord.conf")],
         env={
@@ -103,6 +112,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
             "STACK_PYTHON": sys.executable,
             "STACK_NGINX": nginx,
             "STACK_UID": str(os.getuid()),
+            **{f"STACK_START_{colour.upper()}": str(colour == colours.active) for colour in COLOURS},
             "STACK_SOCKET_MODE": socket_mode,
             "STACK_SOCKET_OWNER": socket_owner,
             "STACK_STOP_WAIT_S": str(settings.request_timeout_s + STOP_GRACE_S),
@@ -179,11 +189,13 @@ def _tell_systemd(state: str) -> None:
             notify.sendto(state.encode(), address.replace("@", "\0", 1) if address.startswith("@") else address)
 
 
-def _prepare(settings: Settings, outlet: Outlet, stop: _StopSignals) -> None:
+def _prepare(release: Mapping[str, str], outlet: Outlet, stop: _StopSignals) -> None:
     """Prepare in a process of its own, which takes torch and its memory with it when it ends."""
-    if settings.engine == "stub" or read_manifest(artifact_dir(settings)) is not None:
+    served = settings_with(release)
+    if served.engine == "stub" or read_manifest(artifact_dir(served)) is not None:
         return
-    preparing = outlet.start([sys.executable, "-m", "webapp", "prepare"])
+    with environment(release):
+        preparing = outlet.start([sys.executable, "-m", "webapp", "prepare"])
     stop.forward_to(preparing)
     outlet.pass_on(preparing)
     if preparing.wait() and not stop.asked:
@@ -211,7 +223,7 @@ def _wait_for_pusher(settings: Settings, stop: _StopSignals) -> None:
 
 
 def _rerank_works(settings: Settings) -> bool:
-    if not settings.webapp_socket.exists():  # to ask before would only fill nginx' log
+    if not (settings.run_dir / FALLBACK).exists():  # of the active colour; to ask before would only fill nginx' log
         return False
     try:
         with ask(settings, "/ready", timeout_s=5):

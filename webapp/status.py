@@ -15,6 +15,10 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from webapp.calling import ask, url_of
 from webapp.engine.artifact import MANIFEST, artifact_dir
+from webapp.releases import state
+from webapp.releases.applied import settings_with
+from webapp.releases.programs import program_of
+from webapp.releases.state import Colours
 from webapp.settings import Settings
 
 Health = Literal["serving", "impaired", "down"]
@@ -62,17 +66,23 @@ class Status:
 
 def look(settings: Settings) -> Status:
     """Ask everybody; who doesn't answer is part of the answer."""
+    colours = state.read(settings.state_dir)
     programs = _programs(settings)
     workers, figures = _told_by_pusher(settings)
     return Status(
         url=url_of(settings),
         ready=_ready(settings),
-        model=_model(settings),
+        model=_model(settings, colours),
         programs=programs,
         workers=workers,
         figures=figures,
-        troubles=_troubles(programs, workers, figures),
+        troubles=_troubles([each for each in programs if not _rests(each, colours)], workers, figures),
     )
+
+
+def _rests(program: Program, colours: Colours | None) -> bool:
+    """Whether it is the idle colour's: that one is stopped, as it should be."""
+    return colours is not None and program.name == program_of(colours.idle) and program.state == "STOPPED"
 
 
 def _troubles(programs: list[Program], workers: list[dict[str, Any]], figures: dict[str, Any]) -> list[str]:
@@ -123,11 +133,12 @@ def _ready(settings: Settings) -> str:
         return f"no answer ({getattr(error, 'reason', error)})"
 
 
-def _model(settings: Settings) -> dict[str, str]:
-    if settings.engine == "stub":
+def _model(settings: Settings, colours: Colours | None) -> dict[str, str]:
+    served = settings_with(colours.serving.settings) if colours else settings
+    if served.engine == "stub":
         return {"model": "stub", "engine": "stub", "precision": "none"}
     try:
-        manifest = msgspec.json.decode((artifact_dir(settings) / MANIFEST).read_bytes())
+        manifest = msgspec.json.decode((artifact_dir(served) / MANIFEST).read_bytes())
         return {name: manifest[name] for name in ("model", "engine", "precision")}
     except (OSError, msgspec.DecodeError, KeyError):
         return {}

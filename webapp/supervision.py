@@ -23,7 +23,10 @@ from typing import Any
 from supervisor.states import SupervisorStates
 
 from supervisor import events
+from webapp.errors import SetupError
 from webapp.log_patience import have_patience
+from webapp.releases import state
+from webapp.releases.programs import program_of
 
 EXIT_CODE = 1
 
@@ -31,24 +34,27 @@ RESTART_S = 2.0
 """A program that has been stopped for longer isn't being restarted. We look at supervisor's ticks, every five s."""
 
 
-def extend(supervisord: Any, *, needed: str, given_up: str) -> object:
+def extend(supervisord: Any, *, needed: str, state_dir: str, given_up: str) -> object:
     """Begin; supervisor calls this for an "rpcinterface" and wants an object with its remote calls. There are none.
 
     Args:
         supervisord: the one we are in.
-        needed: names of the programs without which nothing is served, comma-separated.
+        needed: programs without which nothing is served, comma-separated; the active colour's is one, too.
+        state_dir: where it is written which colour that is.
         given_up: path of the file that gets the name of the one that was given up.
     """
     have_patience()
-    return _Supervision(supervisord, frozenset(name.strip() for name in needed.split(",")), Path(given_up))
+    names = frozenset(name.strip() for name in needed.split(","))
+    return _Supervision(supervisord, names, Path(state_dir), Path(given_up))
 
 
 class _Supervision:
     """Callbacks of supervisor's own events; all run in its one thread."""
 
-    def __init__(self, supervisord: Any, needed: frozenset[str], given_up: Path) -> None:
+    def __init__(self, supervisord: Any, needed: frozenset[str], state_dir: Path, given_up: Path) -> None:
         self._supervisord = supervisord
         self._needed = needed
+        self._state_dir = state_dir
         self._given_up = given_up
         self._doors: dict[str, Any] = {}
         """Group -> supervisor's reference to its listening socket, which is closed with the last one."""
@@ -78,7 +84,7 @@ class _Supervision:
 
     def _end(self, event: Any) -> None:
         name = event.process.config.name
-        if name not in self._needed:
+        if name not in self._needed and name != self._active():
             return
         self._doors.clear()  # who waits there is told
         self._supervisord.options.logger.critical("%(name)s was given up: everything is stopped", name=name)
@@ -87,3 +93,11 @@ class _Supervision:
         atexit.register(os._exit, EXIT_CODE)
         with contextlib.suppress(OSError):  # a full disk may be why
             self._given_up.write_text(name)
+
+    def _active(self) -> str:
+        """The program of the colour that serves; a new colour that does not start ends nothing."""
+        try:
+            colours = state.read(self._state_dir)
+        except SetupError:
+            return ""
+        return program_of(colours.active) if colours else ""

@@ -1,8 +1,28 @@
 """WSGI entry: what gunicorn loads, once, in its master."""
 
+import logging
+from wsgiref.types import WSGIApplication
+
 from webapp.bootstrap import assemble
-from webapp.settings import load_settings
+from webapp.errors import SetupError
+from webapp.settings import Settings, load_settings
 
 settings = load_settings()
 webapp = assemble(settings)
 app = webapp.app
+
+
+def renew(chosen: Settings) -> WSGIApplication:
+    """After HUP, in the master: the app of the workers to come.
+
+    The engine stays: this is for settings that have nothing to do with the artifact.
+    """
+    global settings, webapp, app  # noqa: PLW0603 - what gunicorn knows by name
+    if chosen is not settings:
+        try:
+            webapp = assemble(chosen, engine=webapp.engine)
+        except SetupError:
+            logging.getLogger(__name__).exception("the new settings can't be served; the old ones stay")
+        else:
+            settings, app = chosen, webapp.app
+    return app

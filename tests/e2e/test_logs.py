@@ -28,7 +28,7 @@ def kept_lines(stack):
     for path in (stack.state_dir / "log").iterdir():
         raw = path.read_bytes().splitlines()
         assert all(len(line) < MOST_BYTES for line in raw), path
-        lines[path.stem] = [json.loads(line) for line in raw]
+        lines[path.stem.removesuffix("-green")] = [json.loads(line) for line in raw]
     return lines
 
 

@@ -54,7 +54,7 @@ def test_supervisorctl_restart_loses_no_request(stack):
     stop.set()
     for client in clients:
         client.join()
-    assert "webapp: started" in said
+    assert "webapp-blue: started" in said
     assert stack.pid_of("webapp") not in {None, before}
     assert set(outcomes) == {200}, outcomes
 
@@ -69,7 +69,8 @@ def test_status_tells_of_programs_workers_and_the_model(stack):
     seen = json.loads(outcome.stdout)
     assert outcome.returncode == 0, seen
     assert seen["health"] == "serving"
-    assert {program["name"] for program in seen["programs"]} == {"webapp", "pusher", "metrics", "nginx"}
+    names = {program["name"] for program in seen["programs"]}
+    assert names == {"webapp-blue", "webapp-green", "pusher", "metrics", "nginx"}
     assert seen["model"] == {"model": "bert", "engine": "openvino", "precision": "fp32"}
     assert [(worker["state"], worker["breaker"]) for worker in seen["workers"]] == [("ready", "closed")]
     assert "requests_per_s" in seen["figures"]
@@ -126,9 +127,9 @@ def test_every_program_serves_by_the_file_and_systemd_hears_of_it(tmp_path):
             assert requests.get(f"{stack.url}/progress", timeout=10).status_code == 401
             run = stack.state_dir / "run"
             modes = {
-                name: stat.S_IMODE((run / name).stat().st_mode) for name in ("supervisor.sock", "webapp.sock", ".")
+                name: stat.S_IMODE((run / name).stat().st_mode) for name in ("supervisor.sock", "webapp-blue.sock", ".")
             }
-            assert modes == {"supervisor.sock": 0o770, "webapp.sock": 0o700, ".": 0o710}
+            assert modes == {"supervisor.sock": 0o770, "webapp-blue.sock": 0o700, ".": 0o710}
             asked = typed(stack, "rerank", "q", input="a\n")
             assert (asked.returncode, asked.stdout.split()[0]) == (0, "1"), asked.stderr
             refused = typed(stack, "rerank", "q", input="a\n", variables={"RERANK_KEY": "wrong"})

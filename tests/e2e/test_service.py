@@ -34,7 +34,7 @@ def test_request_id_is_the_same_in_reply_and_both_logs(stack):
 
 
 def _json_lines(stack, program):
-    path = stack.state_dir / "log" / f"{program}.log"
+    path = stack.state_dir / "log" / f"{stack.program(program)}.log"
     return [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
 
 
@@ -172,7 +172,7 @@ def test_slow_clients_hold_no_worker(stack):
 def test_supervisorctl_shows_and_restarts_programs(stack):
     assert stack.supervisorctl("status").count("RUNNING") == 4
     before = stack.pid_of("webapp")
-    assert "webapp: started" in stack.supervisorctl("restart", "webapp")
+    assert ": started" in stack.supervisorctl("restart", "webapp")
     assert stack.pid_of("webapp") != before
     wait_for(lambda: stack.rerank().status_code == 200, "reranks after the restart")
 

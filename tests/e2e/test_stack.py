@@ -114,8 +114,8 @@ def test_a_program_that_does_not_start_is_named_with_its_log(own_stack):
     manifest = json.loads((directory / "manifest.json").read_text())
     del manifest["files"][MODEL]
     (directory / "manifest.json").write_text(json.dumps(manifest))
-    assert "webapp does not start; see" in refusal(own_stack)
-    log = (own_stack.state_dir / "log" / "webapp.log").read_text()
+    assert "webapp-blue does not start; see" in refusal(own_stack)
+    log = (own_stack.state_dir / "log" / "webapp-blue.log").read_text()
     assert MODEL in log
 
 

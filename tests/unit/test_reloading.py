@@ -27,10 +27,10 @@ def supervisord(monkeypatch):
 
 def test_everything_that_reads_keys_or_certificate_is_told_and_what_is_down_hinders_nobody(supervisord, tmp_path):
     reloading.reload(Settings(state_dir=tmp_path))
-    assert supervisord.sent == [("webapp", "HUP"), ("nginx", "HUP")]
+    assert supervisord.sent == [("webapp-blue", "HUP"), ("webapp-green", "HUP"), ("nginx", "HUP")]
 
 
 def test_a_certificate_that_is_no_good_is_told_and_the_keys_are_read_all_the_same(supervisord, tmp_path, caplog):
     reloading.reload(Settings(state_dir=tmp_path, tls_cert="/nowhere/cert.pem", tls_key="/nowhere/key.pem"))
     assert "nginx keeps the certificate that it has" in caplog.text
-    assert ("webapp", "HUP") in supervisord.sent
+    assert ("webapp-blue", "HUP") in supervisord.sent

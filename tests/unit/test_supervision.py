@@ -11,6 +11,7 @@ from supervisor.socket_manager import SocketManager
 from supervisor.states import ProcessStates, SupervisorStates
 
 from supervisor import events
+from webapp.releases import state
 from webapp.supervision import extend
 
 RUNNING, STOPPED = ProcessStates.RUNNING, ProcessStates.STOPPED
@@ -40,7 +41,7 @@ class Supervisord:
             group.processes = {name: Program(name, group)}
         self.webapp = self.process_groups["webapp"].processes["webapp"]
         self.process_groups["webapp"].socket_manager = SocketManager(UnixStreamSocketConfig(str(self.door)))
-        extend(self, needed="webapp, nginx", given_up=str(self.given_up))
+        extend(self, needed="webapp, nginx", state_dir=str(directory), given_up=str(self.given_up))
 
     def start(self):
         """As an fcgi-program starts: it takes a reference to its socket, then says so."""
@@ -118,6 +119,14 @@ def test_a_needed_program_that_is_given_up_ends_everything(supervisord):
     assert supervisord.given_up.read_text() == "webapp"
     assert supervisord.said == ["webapp was given up: everything is stopped"]
     assert not supervisord.lets_in, "who waits is told"
+
+
+def test_a_colour_that_is_given_up_ends_everything_if_it_is_the_active_one(supervisord):
+    state.write(supervisord.given_up.parent, state.begin("green"))
+    for name, mood in (("webapp-blue", SupervisorStates.RUNNING), ("webapp-green", SupervisorStates.SHUTDOWN)):
+        colour = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
+        events.notify(events.ProcessStateFatalEvent(colour, STOPPED))
+        assert supervisord.options.mood == mood
 
 
 def test_another_program_may_be_given_up(supervisord):

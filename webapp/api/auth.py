@@ -25,6 +25,7 @@ OPEN_PATHS = frozenset(
         "/ready",
         "/ping",
         "/version",
+        "/deployment_color",
         "/metrics",
         "/v1/health",
         "/v1/health/live",

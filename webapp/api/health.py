@@ -58,6 +58,7 @@ ENDPOINTS = {
     "GET /infinity/models": "as /models",
     "GET /meta": "for Weaviate",
     "GET /version": "of this service",
+    "GET /deployment_color": "which release answers: blue or green, and its number",
     "GET /load": "requests at work",
     "GET /v1/cluster/auth": "for Xinference's client: whether a key is wanted",
     "GET /docs": "try the API in a browser",

@@ -12,6 +12,7 @@ from flask import Blueprint, Response, request
 
 from webapp import __version__
 from webapp.api import auth, request_context
+from webapp.api.deployment import Deployment
 from webapp.api.dialects import tei_predict, tokenize
 from webapp.service import RerankService
 
@@ -23,7 +24,7 @@ SCALES = {
 }
 
 
-def blueprint(service: RerankService, limits: Mapping[str, int]) -> Blueprint:
+def blueprint(service: RerankService, limits: Mapping[str, int], deployment: Deployment) -> Blueprint:
     """Descriptions; none of them needs the engine but its tokenizer."""
     views = Blueprint("models", __name__)
     versions = {name: importlib.metadata.version(name) for name in VERSIONS_OF}
@@ -49,6 +50,7 @@ def blueprint(service: RerankService, limits: Mapping[str, int]) -> Blueprint:
                 **_as_tei(service),
                 "score_scale": SCALES[service.model.score_scale],
                 "state": service.state,
+                "deployment": {"color": deployment.colour, "release": deployment.release},
                 "ongoing_requests": service.ongoing,
                 "cache": {"hits": cache.hits, "misses": cache.misses, "bytes": cache.bytes} if cache else None,
                 "limits": dict(limits),

@@ -17,12 +17,13 @@ from webapp.errors import SetupError
 from webapp.settings import Settings
 from webapp.types import ModelInfo, ScoreScale, Tuning
 
-FORMAT = 4
+FORMAT = 5
 """Raised when artifacts of older releases must be prepared again."""
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 MODEL = "model.xml"
+GOLDEN = "golden.json"
 PACKED_MODEL = "model.safetensors"
 
 

@@ -39,9 +39,19 @@ def folder(state_dir: Path, colour: str = "") -> Path:
 
 
 def begin() -> None:
-    """A service starts: forget what the last one counted. In the master, before any metric is made."""
+    """A master starts: forget the levels of workers that died with the last one.
+
+    What was counted stays, and so does what another colour's workers tell.
+    """
     path = os.environ.get(VARIABLE)
-    for file in Path(path).glob("*.db") if path else ():
+    for file in Path(path).glob("gauge_live*.db") if path else ():
+        if not Path(f"/proc/{file.stem.rpartition('_')[2]}").exists():
+            file.unlink(missing_ok=True)
+
+
+def forget(path: Path) -> None:
+    """A stack starts: forget what the last one counted."""
+    for file in path.glob("*.db"):
         file.unlink(missing_ok=True)
 
 

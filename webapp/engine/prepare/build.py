@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from webapp.engine.artifact import FORMAT, MANIFEST, PACKED_MODEL, Manifest, open_engine, sha256_of
+from webapp.engine.artifact import FORMAT, GOLDEN, MANIFEST, PACKED_MODEL, Manifest, open_engine, sha256_of
 from webapp.engine.prepare import autotune, export, fidelity
 from webapp.engine.prepare.calibration import Examples
 from webapp.engine.prepare.candidates import Candidate
@@ -85,6 +85,7 @@ def build_best(
     if not passed:
         raise SetupError(f"{reasons[-1]}; try another RERANK_PRECISION, or RERANK_ENGINE=torch")
     best = max(passed, key=lambda artifact: artifact.manifest.tuning.tokens_per_s)
+    _write_golden(best, original)
     return _finished(best, "; ".join(reasons))
 
 
@@ -122,6 +123,12 @@ def _judged(
     figures = fidelity.measure(engine, original, examples.judged)
     fidelity.accept(figures, Candidate(manifest.engine, manifest.precision), settings)
     return msgspec.structs.replace(manifest, fidelity=figures)
+
+
+def _write_golden(artifact: Artifact, original: SourceModel) -> None:
+    """What the artifact has to score as long as it serves, for those who check it again."""
+    found = fidelity.golden(original, artifact.manifest.score_scale, artifact.manifest.fidelity)
+    (artifact.directory / GOLDEN).write_bytes(msgspec.json.encode(found))
 
 
 def _finished(artifact: Artifact, chosen_because: str) -> Artifact:

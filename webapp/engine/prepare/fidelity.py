@@ -9,14 +9,19 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 from webapp.engine.base import Engine
+from webapp.engine.golden import Golden, GoldenQuery
 from webapp.engine.prepare.candidates import Candidate
 from webapp.engine.source_model import SourceModel
 from webapp.errors import SetupError
 from webapp.ranking import to_scores
 from webapp.settings import Settings
+from webapp.types import ScoreScale
 
 LARGEST_FP32_SCORE_ERROR = 1e-4
 LARGEST_BF16_SCORE_ERROR = 2e-2
+
+GOLDEN_SLACK = 5e-3
+"""Added to the measured error: a service scores in other batches than the gate."""
 
 
 class GateError(SetupError):
@@ -97,6 +102,16 @@ def measure(engine: Engine, source: SourceModel, judged: Sequence[tuple[str, lis
         "kendall_tau": float(np.mean(taus)),
         "top10_overlap": float(np.mean(overlaps)),
     }
+
+
+def golden(source: SourceModel, scale: ScoreScale, figures: dict[str, float]) -> Golden:
+    """The original's scores of the check pairs, and how far from them the judged artifact may be."""
+    texts = [document for document in _DOCUMENTS if document.strip()]  # the API refuses blank ones in some formats
+    groups = []
+    for query in _QUERIES:
+        logits = source.reference([(query, text) for text in texts])
+        groups.append(GoldenQuery(query, texts, to_scores(logits, scale, raw=False).tolist()))
+    return Golden(tolerance=figures["max_score_error"] + GOLDEN_SLACK, queries=groups)
 
 
 def accept(figures: dict[str, float], candidate: Candidate, settings: Settings) -> None:

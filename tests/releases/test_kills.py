@@ -1,0 +1,90 @@
+"""kill -9 of the deploy at its steps, of nginx and of the new colour: clients are served, and the next deploy heals."""
+
+import os
+import signal
+
+import psutil
+import pytest
+from load import Load
+from running import wait_for
+
+pytestmark = pytest.mark.slow
+
+
+def kill_after(deploying, words):
+    """Kill it when it has said that."""
+    said = ""
+    for line in deploying.stdout:
+        said += line
+        if words in line:
+            break
+    else:
+        raise AssertionError(f"it never said {words!r}: {said}")
+    deploying.kill()
+    deploying.wait()
+    deploying.stdout.close()
+
+
+def is_whole(stack):
+    """One colour runs, and nothing else is left of any deploy."""
+    status = stack.supervisorctl("status")
+    return (
+        sum("RUNNING" in line or "STARTING" in line for line in status.splitlines() if "webapp-" in line) == 1
+        and not stack.colours()["attempt"]
+        and not list((stack.state_dir / "run").glob("*.new"))
+        and not (stack.state_dir / "run" / "traffic").exists()
+        and not [
+            each for each in psutil.process_iter(["cmdline"]) if str(stack.state_dir) in (each.info["cmdline"] or [])
+        ]
+    )
+
+
+def test_a_killed_deploy_costs_no_request_and_the_next_one_heals(stub_stack):
+    stack = stub_stack
+    with Load(stack.port) as load:
+        for words in ("start ", "ready ", "switch ", "watch "):
+            kill_after(stack.begin_command("deploy", "--watch", "1"), words)
+        code, said = stack.reranking("deploy", "--watch", "0")
+        assert code == 0, said
+        assert "was killed; what it left is put away" in said
+        assert is_whole(stack)
+    assert set(load.outcomes) == {200}, load.outcomes
+    assert sum(load.outcomes.values()) > 100
+
+
+def test_a_stack_that_was_stopped_in_a_deploy_starts_whole(stub_stack):
+    stack = stub_stack
+    kill_after(stack.begin_command("deploy", "--watch", "30"), "gate ")
+    assert stack.stop() == 0
+    with stack:
+        assert is_whole(stack)
+        assert stack.rerank().headers["X-Deployment-Color"] == stack.colours()["active"]
+
+
+def test_nginx_and_the_new_colour_killed_at_the_switch_cost_no_request_of_the_colour(stub_stack):
+    stack = stub_stack
+    deploying = stack.begin_command("deploy", "--watch", "30")
+    with Load(stack.port) as load:
+        wait_for(lambda: stack.colours()["active"] == "green", "the switch")
+        os.killpg(stack.pid_of("webapp-green"), signal.SIGKILL)
+        said = deploying.communicate(timeout=60)[0]
+        assert deploying.returncode == 1, said
+        assert "refused at watch: green died" in said
+        assert is_whole(stack)
+    assert set(load.outcomes) == {200}, load.outcomes
+    deploying = stack.begin_command("deploy", "--watch", "2")
+    wait_for(lambda: "switch" in (deploying.stdout.readline()), "the switch")
+    os.kill(stack.pid_of("nginx"), signal.SIGKILL)
+    said = deploying.communicate(timeout=60)[0]
+    assert deploying.returncode == 0, said
+    assert wait_for(lambda: _answers(stack), "nginx is back") == 200
+    assert is_whole(stack)
+
+
+def _answers(stack):
+    import requests
+
+    try:
+        return stack.rerank().status_code
+    except requests.ConnectionError:
+        return None

@@ -1,0 +1,277 @@
+"""The pure parts of a deploy: shares, state, changes, steps, memory, and the judgement of two colours."""
+
+import pytest
+
+from webapp.api.dialects.registry import DIALECTS
+from webapp.errors import SetupError
+from webapp.releases import changes, footprint, gate, state, steps, traffic
+from webapp.releases.applied import environment, load_release, settings_with
+from webapp.releases.state import Attempt, Release
+from webapp.settings import Settings
+from webapp.shares import FALLBACK, PERCENTS, link_of, point, shares_for
+
+
+@pytest.mark.parametrize("percent", range(101))
+def test_any_percentage_is_a_sum_of_shares(percent):
+    assert sum(PERCENTS[place] for place in shares_for(percent)) == percent
+
+
+def test_no_percentage_is_refused():
+    with pytest.raises(ValueError, match="101"):
+        shares_for(101)
+
+
+def test_links_name_each_colour_s_socket_and_a_killed_rename_is_no_obstacle(tmp_path):
+    (tmp_path / "share-0.sock.new").symlink_to("left behind")
+    point(tmp_path, "blue")
+    point(tmp_path, "green", other="blue", percent=12, fallback="blue")
+    named = [link_of(tmp_path, place).readlink().name for place in range(len(PERCENTS))]
+    assert [place for place, name in enumerate(named) if name == "webapp-green.sock"] == sorted(shares_for(12))
+    assert (tmp_path / FALLBACK).readlink().name == "webapp-blue.sock"
+    assert not list(tmp_path.glob("*.new"))
+
+
+def test_state_is_read_as_it_was_written_and_for_its_owner_alone(tmp_path):
+    colours = state.begin("green").with_release("blue", Release(number=2, settings={"RERANK_MODEL": "a"}))
+    state.write(tmp_path, colours)
+    assert state.read(tmp_path) == colours
+    assert (tmp_path / state.FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_state_that_is_not_there_is_none_and_damaged_state_is_told(tmp_path):
+    assert state.read(tmp_path) is None
+    for rubbish in ("", "{", "[]", '{"active": "red", "idle": "blue", "serves": {}}', '{"active": 1}'):
+        (tmp_path / state.FILE).write_text(rubbish)
+        with pytest.raises(SetupError, match=r"\.colors can't be read"):
+            state.read(tmp_path)
+
+
+def test_a_killed_deploy_gives_the_idle_colour_back_what_it_had():
+    was, now = Release(number=1), Release(number=3)
+    attempt = Attempt(number=3, colour="green", replaced=was)
+    colours = state.Colours(
+        active="blue", idle="green", serves={"blue": Release(number=2), "green": now}, attempt=attempt
+    )
+    assert state.settled(colours).serves["green"] == was
+    assert state.settled(colours.switched()).serves["green"] == now, "the switch had been made"
+    assert state.settled(colours).attempt is None
+
+
+def test_history_stays_bounded():
+    colours = state.begin("")
+    for number in range(state.MOST_HISTORY + 5):
+        colours = colours.with_entry(state.Entry(at="", number=number, colour="blue", outcome="serving", what=""))
+    assert len(colours.history) == state.MOST_HISTORY
+    assert colours.history[-1].number == state.MOST_HISTORY + 4
+
+
+def test_assignments_in_any_spelling():
+    assert changes.read_assignments(["workers=2", "RERANK_CACHE_MB= 3", "log-level="]) == {
+        "RERANK_WORKERS": "2",
+        "RERANK_CACHE_MB": "3",
+        "RERANK_LOG_LEVEL": "",
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("WORKERS", "is not NAME=VALUE"),
+        ("WORKRES=2", "is it WORKERS?"),
+        ("RELEASE=3", "no setting"),
+        ("=2", "no setting"),
+    ],
+)
+def test_what_is_no_assignment_gets_a_sentence(given, said):
+    with pytest.raises(SetupError, match=said.replace("?", r"\?")):
+        changes.read_assignments([given])
+
+
+def test_a_settings_file(tmp_path):
+    file = tmp_path / "next.yaml"
+    file.write_text("# for the new model\nworkers: 2\nstrict_model: true\ncache_mb:\n")
+    assert changes.read_file(file) == {"RERANK_WORKERS": "2", "RERANK_STRICT_MODEL": "true", "RERANK_CACHE_MB": ""}
+    file.write_text("workres: 2")
+    with pytest.raises(SetupError, match="is it WORKERS"):
+        changes.read_file(file)
+    with pytest.raises(SetupError, match="can't be read"):
+        changes.read_file(tmp_path / "nowhere")
+
+
+def test_an_empty_value_gives_the_environment_s_back():
+    assert changes.combined({"RERANK_WORKERS": "2", "RERANK_CACHE_MB": "1"}, {"RERANK_WORKERS": ""}) == {
+        "RERANK_CACHE_MB": "1"
+    }
+
+
+@pytest.mark.parametrize(
+    ("new", "way"),
+    [
+        ({"workers": 2, "log_level": "debug"}, "hup"),
+        ({"model": "another"}, "colour"),
+        ({"workers": 2, "precision": "fp32"}, "colour"),
+        ({"gate_min_tau": 0.5}, "colour"),
+        ({}, "colour"),
+    ],
+)
+def test_what_differs_says_which_way_a_deploy_goes(new, way):
+    assert changes.way_of(changes.differing(Settings(), Settings(**new))) == way
+
+
+def test_what_others_than_the_webapp_use_is_refused_by_name():
+    differ = changes.differing(Settings(), Settings(port=1, request_timeout_s=5, workers=2))
+    with pytest.raises(SetupError, match="RERANK_PORT, RERANK_REQUEST_TIMEOUT_S"):
+        changes.way_of(differ)
+
+
+def test_every_light_setting_is_a_setting():
+    assert set(Settings.model_fields) >= changes.LIGHT | changes.OF_THE_ARTIFACT
+
+
+def test_a_release_s_settings_are_this_process_environment_until_the_next_ones(monkeypatch, tmp_path):
+    monkeypatch.setenv("RERANK_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("RERANK_COLOUR", "blue")
+    monkeypatch.setenv("RERANK_WORKERS", "3")
+    assert load_release().workers == 3, "no stack has run here"
+    release = Release(number=7, settings={"RERANK_WORKERS": "5", "RERANK_CACHE_MB": "1"})
+    state.write(tmp_path, state.begin("blue").with_release("blue", release))
+    assert [(s.workers, s.cache_mb, s.release) for s in (load_release(), load_release())] == [(5, 1, 7)] * 2
+    served = load_release()
+    assert load_release(served) is served, "HUP without a deploy"
+    state.write(tmp_path, state.begin("blue"))
+    assert (load_release(served).workers, load_release().cache_mb, load_release().release) == (3, 32, 1)
+    (tmp_path / state.FILE).write_text("damaged")
+    assert load_release(served) is served, "a service that runs goes on"
+    with environment({"RERANK_WORKERS": "9"}):
+        pass
+    assert settings_with({"RERANK_CACHE_MB": "2"}).workers == 3
+
+
+def said_by(tell):
+    return lambda step, stage, said="", _took_s=0.0: tell.append((step, stage, said))
+
+
+def test_a_step_that_fails_has_itself_and_those_before_it_undone_in_reverse():
+    undone, told = [], []
+
+    def fails():
+        raise SetupError("no")
+
+    listed = [
+        steps.Step("one", lambda: "1", lambda: undone.append("one")),
+        steps.Step("two", lambda: "2"),
+        steps.Step("three", fails, lambda: undone.append("three")),
+        steps.Step("four", lambda: "4", lambda: undone.append("four")),
+    ]
+    with pytest.raises(steps.RefusedError, match=r"^refused at three: no$"):
+        steps.run(listed, said_by(told))
+    assert undone == ["three", "one"]
+    assert told[-3:] == [("three", "failed", "no"), ("three", "undone", ""), ("one", "undone", "")]
+
+
+def test_what_can_t_be_undone_is_told_and_the_others_are():
+    undone, told = [], []
+
+    def fails():
+        raise OSError("gone")
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    listed = [
+        steps.Step("one", lambda: "", lambda: undone.append("one")),
+        steps.Step("two", lambda: "", fails),
+        steps.Step("three", interrupted),
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        steps.run(listed, said_by(told))
+    assert undone == ["one"]
+    assert ("two", "undone", "not wholly: gone") in told
+
+
+def test_memory_that_a_new_colour_takes_follows_its_workers_and_its_artifact():
+    active = footprint.Footprint(master=100, workers=(50, 70))
+    assert active.total == 220
+    assert footprint.needed(active, workers=2, artifact_growth=-5) == round(1.1 * 220)
+    assert footprint.needed(active, workers=4, artifact_growth=10) == round(1.1 * (340 + 50))
+    with pytest.raises(SetupError, match="two colours"):
+        footprint.check(10**9, 10**9)
+    assert "953 MB beside" in footprint.check(999_000_000, 10**10)
+    assert footprint.free_bytes() > 0
+
+
+def test_each_dialect_s_example_is_told_as_that_dialect():
+    assert len({(gate.usual_path(dialect), dialect.name) for dialect in DIALECTS}) == len(DIALECTS)
+
+
+def answers(count, *, share=0, by="blue", status=200, ms=10):
+    line = f"100.500 0.020 webapp_{share} {by} {status} {ms / 1000:.3f}"
+    return traffic.parse([line] * count)
+
+
+def test_lines_of_the_traffic_log_and_rubbish_between_them():
+    found = traffic.parse(["100.5 0.5 webapp_3 - 502 0.001, 0.002", "torn webapp_", "", "1.0 0.1 webapp_0 blue 200 -"])
+    assert [(each.share, each.by, each.status, each.began, each.took_ms) for each in found] == [
+        (3, "", 502, 100.0, 3.0),
+        (0, "blue", 200, 0.9, 0.0),
+    ]
+
+
+def judged(*parts):
+    mine = min(shares_for(10))
+    found = [each for part in parts for each in part(mine)]
+    return traffic.judge(*traffic.samples(found, "green", 10))
+
+
+def test_a_canary_as_good_as_the_old_colour_passes():
+    assert "new: 50 requests, 0 failed" in judged(
+        lambda mine: answers(50, share=mine, by="green", ms=12), lambda _: answers(400)
+    )
+
+
+def test_a_canary_that_fails_more_is_refused_even_if_the_old_colour_answered_for_it():
+    for by, status in (("green", 500), ("-", 502), ("blue", 200)):
+        with pytest.raises(SetupError, match="fails more often"):
+            judged(
+                lambda mine, by=by, status=status: answers(3, share=mine, by=by, status=status),
+                lambda mine: answers(20, share=mine, by="green"),
+                lambda _: answers(200),
+            )
+
+
+def test_one_failure_decides_nothing_nor_do_failures_of_both():
+    judged(
+        lambda mine: answers(1, share=mine, by="green", status=500),
+        lambda mine: answers(30, share=mine, by="green"),
+        lambda _: answers(200),
+    )
+    judged(
+        lambda mine: answers(10, share=mine, by="green", status=503),
+        lambda mine: answers(10, share=mine, by="green"),
+        lambda _: [*answers(100, status=503), *answers(100)],
+    )
+
+
+def test_a_canary_that_is_slower_is_refused_unless_there_is_too_little_to_judge_by():
+    with pytest.raises(SetupError, match="slower"):
+        judged(lambda mine: answers(50, share=mine, by="green", ms=100), lambda _: answers(400))
+    assert "too few" in judged(lambda mine: answers(5, share=mine, by="green", ms=100), lambda _: answers(400))
+
+
+def test_alone_a_colour_may_be_full_but_must_answer():
+    traffic.judge_alone([*answers(50, by="green", status=503), *answers(50, by="green")], "green")
+    with pytest.raises(SetupError, match="requests fail"):
+        traffic.judge_alone([*answers(2, by="green", status=500), *answers(50, by="green")], "green")
+    with pytest.raises(SetupError, match="did not reach it"):
+        traffic.judge_alone([*answers(20, by="blue"), *answers(50, by="green")], "green")
+
+
+def test_the_log_is_there_for_as_long_as_somebody_looks(tmp_path):
+    since = traffic.start(tmp_path)
+    (tmp_path / "traffic" / "webapp_0").write_text(
+        f"{since + 1} 0.5 webapp_0 blue 200 0.1\n1.0 0.5 webapp_0 blue 200 0.1\n"
+    )
+    assert len(traffic.read(tmp_path, since)) == 1, "what began before is not of the comparison"
+    traffic.stop(tmp_path)
+    traffic.stop(tmp_path)
+    assert traffic.read(tmp_path, since) == []

@@ -1,0 +1,55 @@
+"""`reranking deploy`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from webapp.errors import SetupError
+
+
+@click.command()
+@click.option("--model", metavar="ID", help="Hub id or local directory.")
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A setting; empty: the stack's own.")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings, as in reranking.yaml.")
+@click.option("--canary", type=click.IntRange(0, 99), default=0, metavar="PERCENT", help="Try it on so many requests.")
+@click.option("--for", "canary_s", type=float, default=60.0, show_default=True, metavar="SECONDS", help="For how long.")
+@click.option("--watch", type=float, default=5.0, show_default=True, help="Seconds the old one stays on call.")
+@click.option("--patience", type=float, default=120.0, show_default=True, help="Longest wait until it is ready.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done.")
+@click.option("--history", is_flag=True, help="Say what was done.")
+def command(
+    *,
+    model: str | None,
+    assignments: tuple[str, ...],
+    config: Path | None,
+    canary: int,
+    canary_s: float,
+    watch: float,
+    patience: float,
+    dry_run: bool,
+    history: bool,
+) -> None:
+    """Bring a new model, new settings or new code to a running stack; nobody loses a request.
+
+    It talks to the stack in RERANK_STATE_DIR, and takes all other settings from there.
+
+    Examples:
+      reranking deploy --model my-org/retrained-reranker
+      reranking deploy --set WORKERS=2 --set LOG_LEVEL=debug
+      reranking deploy --model ./retrained --canary 10 --for 300
+    """
+    from webapp.releases import changes, deploy  # noqa: PLC0415 - each command loads what it needs
+    from webapp.settings import load_settings  # noqa: PLC0415
+
+    if history:
+        click.echo("\n".join(deploy.history(load_settings())))
+        return
+    if model == "":
+        raise SetupError("--model: it names none")
+    values = changes.read_file(config) if config else {}
+    values |= changes.read_assignments(assignments)
+    values |= {"RERANK_MODEL": model} if model else {}
+    with deploy.undone_on_term():
+        deploy.deploy(deploy.Wish(values, canary, canary_s, watch, patience, dry_run), click.echo)

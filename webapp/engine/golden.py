@@ -1,0 +1,41 @@
+"""Golden pairs: texts with the original model's scores, kept in the artifact, asked again before a release serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from webapp.engine.artifact import GOLDEN
+from webapp.errors import SetupError
+
+
+class GoldenQuery(msgspec.Struct, frozen=True):
+    """One query."""
+
+    query: str
+    documents: list[str]
+    scores: list[float]
+    """Of sentence-transformers, 0..1, in the documents' order."""
+
+
+class Golden(msgspec.Struct, frozen=True, kw_only=True):
+    """All of an artifact."""
+
+    tolerance: float
+    """Largest difference of a served score: what `prepare` measured, and a little for other batches."""
+    queries: list[GoldenQuery]
+
+
+def read_golden(directory: Path) -> Golden:
+    """The golden pairs of an artifact.
+
+    Raises:
+        SetupError: they are not there, or damaged.
+    """
+    try:
+        return msgspec.json.decode((directory / GOLDEN).read_bytes(), type=Golden)
+    except (OSError, msgspec.DecodeError) as error:
+        raise SetupError(
+            f"{directory / GOLDEN} can't be read ({error}); remove {directory} and prepare again"
+        ) from error

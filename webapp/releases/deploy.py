@@ -1,0 +1,245 @@
+"""`reranking deploy`, `reranking rollback`: the steps in order, one deploy at a time, and what is written of them.
+
+prepare -> room -> start -> ready -> gate -> canary -> switch -> watch, each undone when a later one fails; then drain,
+which can't fail. Whatever is taken is written down before (`state.Attempt`), so that after a `kill -9` the next deploy,
+or the next start of the stack, gives it back.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from pusher import events
+from webapp.errors import SetupError
+from webapp.releases import changes, recovery, state
+from webapp.releases.applied import settings_with
+from webapp.releases.light import Light
+from webapp.releases.programs import Programs
+from webapp.releases.stages import Stages
+from webapp.releases.state import Colours, Entry, Outcome, Release
+from webapp.releases.steps import RefusedError, Step, run
+from webapp.releases.telling import Say, Telling
+from webapp.rendering import ROOT
+from webapp.settings import Settings, load_settings
+from webapp.telemetry.publisher import Publisher
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a deploy is asked for."""
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    """Variables to set; an empty value: as the stack's environment has it."""
+    canary_percent: int = 0
+    canary_s: float = 60.0
+    watch_s: float = 5.0
+    patience_s: float = 120.0
+    """Longest wait until the new colour is ready."""
+    dry_run: bool = False
+
+
+def deploy(wish: Wish, say: Say) -> None:
+    """Bring a new release to the clients.
+
+    Raises:
+        SetupError: it was refused, or can't be tried; clients are where they were.
+    """
+    with _alone(say) as colours:
+        old = settings_with(colours.serving.settings)
+        values = changes.combined(colours.serving.settings, wish.values)
+        new = settings_with(values)
+        way = changes.way_of(changes.differing(old, new))
+        release = recovery.with_artifact(
+            Release(number=colours.last_number + 1, settings=values, python=sys.executable, root=str(ROOT))
+        )
+        if way == "hup" and not wish.canary_percent:
+            light = Light(colours, release, colours.active, new, say, wish.patience_s)
+            plan = _Plan(light, [Step("room", light.room), Step("reload", light.reload, light.unreload)])
+            how = "by HUP, the colour stays"
+        else:
+            plan = _colour_plan(Stages(colours, release, colours.idle, new, say, wish.patience_s), wish)
+            how = f"by a new colour, {colours.active} -> {colours.idle}"
+        say(f"release {release.number}, {_what(release)}: {how}")
+        if wish.dry_run:
+            names = ", ".join(step.name for step in (*plan.steps, *plan.after))
+            say(f"would {names}; {plan.stages.room()}; nothing was changed")
+            return
+        plan.stages.keep(msgspec.structs.replace(colours, last_number=release.number))
+        _carry_out(plan, "serving", say)
+
+
+def rollback(say: Say, patience_s: float) -> None:
+    """Bring the release before back to the clients.
+
+    Raises:
+        SetupError: there is none, or it does not start; clients are where they were.
+    """
+    with _alone(say) as colours:
+        release = colours.before or colours.serves.get(colours.idle)
+        if release is None:
+            raise SetupError("there is no release before this one")
+        settings = settings_with(release.settings)
+        if colours.before:
+            light = Light(colours, release, colours.active, settings, say, patience_s)
+            plan = _Plan(light, [Step("reload", light.reload, light.unreload)])
+        else:
+            plan = _rollback_plan(Stages(colours, release, colours.idle, settings, say, patience_s))
+        say(f"back to release {release.number}, {_what(release)}")
+        _carry_out(plan, "rolled back", say)
+
+
+def history(settings: Settings) -> list[str]:
+    """What happened, a line each, the latest last."""
+    colours = state.read(settings.state_dir)
+    if colours is None:
+        raise SetupError(f"no stack has run in {settings.state_dir}; set RERANK_STATE_DIR to the one that is meant")
+    lines = [
+        f"{entry.at}  {entry.number:>4}  {entry.colour:<5}  {entry.outcome:<11}  {entry.took_s:>6.1f} s  {entry.what}"
+        for entry in colours.history
+    ]
+    served = colours.serving
+    return [*lines, f"{colours.active} serves release {served.number}, {_what(served)}"]
+
+
+@contextmanager
+def undone_on_term() -> Iterator[None]:
+    """TERM is as Ctrl-C: what was begun is undone."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to be done for one release."""
+
+    stages: Stages
+    steps: Sequence[Step]
+    """Undone when one fails."""
+    after: Sequence[Step] = ()
+    """When clients have it; nothing is undone for these."""
+
+
+def _colour_plan(stages: Stages, wish: Wish) -> _Plan:
+    canary = partial(stages.canary, wish.canary_percent, wish.canary_s)
+    steps = [
+        Step("prepare", stages.prepare, stages.unprepare),
+        Step("room", stages.room),
+        Step("start", stages.start, stages.unstart),
+        Step("ready", stages.ready),
+        Step("gate", stages.gate),
+        *([Step("canary", canary, stages.uncanary)] if wish.canary_percent else []),
+        Step("switch", stages.switch, stages.unswitch),
+        Step("watch", partial(stages.watch, wish.watch_s)),
+    ]
+    return _Plan(stages, steps, [Step("drain", stages.drain)])
+
+
+def _rollback_plan(stages: Stages) -> _Plan:
+    """It has served before, so it need not show again that it can."""
+    steps = [
+        Step("artifact", stages.artifact),
+        Step("start", stages.start, stages.unstart),
+        Step("ready", stages.ready),
+        Step("switch", stages.switch, stages.unswitch),
+    ]
+    return _Plan(stages, steps, [Step("drain", stages.drain)])
+
+
+def _carry_out(plan: _Plan, outcome: Outcome, say: Say) -> None:
+    """Run the steps, tell of them, write down how it ended."""
+    stages, release = plan.stages, plan.stages.release
+    what = _what(release)
+    began = time.monotonic()
+    told = events.Release(number=release.number, colour=stages.target, what=what, began=round(time.time(), 3))
+    tell = Telling(say, _publisher(stages.settings, stages.target), told)
+    stages.more = tell.more
+
+    def end(outcome: Outcome, what: str) -> None:
+        entry = Entry(
+            at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            number=release.number,
+            colour=stages.target,
+            outcome=outcome,
+            what=what,
+            took_s=round(time.monotonic() - began, 2),
+        )
+        stages.keep(recovery.ended(stages.colours, entry, stages.settings.models_dir, stages.programs))
+        tell.end(outcome)
+
+    try:
+        run(plan.steps, tell)
+        say(f"{stages.target} serves release {release.number} after {time.monotonic() - began:.1f} s")
+        run(plan.after, tell)
+    except RefusedError as error:
+        end("refused", f"{what}: {error}")
+        raise
+    except BaseException:
+        end("interrupted", what)
+        raise
+    end(outcome, what)
+
+
+def _publisher(settings: Settings, colour: str) -> Publisher | None:
+    if not settings.events:
+        return None
+    publisher = Publisher(settings.events_address, colour=colour)
+    publisher.start()
+    return publisher
+
+
+def _what(release: Release) -> str:
+    settings = " ".join(f"{name.removeprefix('RERANK_')}={value}" for name, value in sorted(release.settings.items()))
+    return f"{release.model}" + (f" with {settings}" if settings else "")
+
+
+@contextmanager
+def _alone(say: Say) -> Iterator[Colours]:
+    """One deploy at a time; what a killed one left is put right first. The stack's environment becomes ours."""
+    settings = load_settings()
+    run_dir = settings.run_dir
+    programs = Programs(run_dir)
+    programs.of("nginx")  # or there is no stack
+    with (run_dir / "deploy.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SetupError("another deploy runs; wait for its end") from None
+        _adopt_environment(run_dir)
+        colours = state.read(settings.state_dir)
+        if colours is None:
+            raise SetupError(f"{settings.state_dir / state.FILE} is missing; restart the stack")
+        yield recovery.heal(colours, load_settings(), programs, say)
+
+
+def _adopt_environment(run_dir: Path) -> None:
+    """RERANK_* as the stack was started with: the colours get theirs from supervisord, whatever this terminal has."""
+    try:
+        pid = int((run_dir / "supervisord.pid").read_text())
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except (OSError, ValueError) as error:
+        raise SetupError(f"the stack's environment can't be read ({error}); deploy as the user who runs it") from error
+    for name in [name for name in os.environ if name.startswith("RERANK_")]:
+        del os.environ[name]
+    for variable in variables:
+        name, _, value = os.fsdecode(variable).partition("=")
+        if name.startswith("RERANK_"):
+            os.environ[name] = value

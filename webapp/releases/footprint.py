@@ -1,0 +1,103 @@
+"""How much memory a colour takes, and whether another one fits beside it."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from webapp.errors import SetupError
+from webapp.offspring import children
+
+MARGIN = 1.1
+"""What is measured of one colour may be a little more in the other."""
+
+KEPT_FREE_BYTES = 64 * 1024**2
+
+_PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Memory of a colour, in bytes; pages shared between its processes count once."""
+
+    master: int
+    workers: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        """Of all its processes."""
+        return self.master + sum(self.workers)
+
+    def with_workers(self, count: int) -> int:
+        """What it would take with so many workers. PURE."""
+        mean = sum(self.workers) / len(self.workers) if self.workers else 0
+        return round(self.master + count * mean)
+
+
+def measure(master: int) -> Footprint:
+    """Of a gunicorn master and its workers, by their proportional share of each page; what is gone counts 0."""
+    return Footprint(_pss_bytes(master), tuple(_pss_bytes(worker) for worker in children(master)))
+
+
+def needed(active: Footprint, *, workers: int, artifact_growth: int) -> int:
+    """What a new colour will take, as far as can be told from the active one. PURE.
+
+    Args:
+        active: the colour that serves.
+        workers: of the new one.
+        artifact_growth: bytes by which its artifact is larger; each worker compiles a copy of its own.
+    """
+    return round(MARGIN * (active.with_workers(workers) + max(0, artifact_growth) * (1 + workers)))
+
+
+def check(needed_bytes: int, free_bytes: int) -> str:
+    """Whether it fits. PURE.
+
+    Raises:
+        SetupError: it does not.
+    """
+    said = f"a new colour takes about {_mb(needed_bytes)} MB beside the old one, {_mb(free_bytes)} MB are free"
+    if needed_bytes + KEPT_FREE_BYTES > free_bytes:
+        raise SetupError(f"{said}: two colours don't fit; free some, or restart the stack with the new settings")
+    return said
+
+
+def free_bytes() -> int:
+    """Memory that can be had without swapping: of the machine, or of the control group we are in, whichever is less."""
+    lines = dict(line.split(":", 1) for line in (_PROC / "meminfo").read_text().splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    return min([free, *_free_in_groups()])
+
+
+def size_of(directory: Path) -> int:
+    """Bytes of the files in a directory; 0 when it is not there."""
+    return sum(path.stat().st_size for path in directory.glob("*") if path.is_file())
+
+
+def _free_in_groups() -> list[int]:
+    """What each control group above us leaves, version 2; page cache that can be dropped counts as free."""
+    free = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = (_PROC / "self/cgroup").read_text().splitlines()
+        group = _CGROUP / next(line[4:] for line in lines if line.startswith("0::/"))
+        for place in (group, *group.parents):
+            if not place.is_relative_to(_CGROUP):
+                break
+            with contextlib.suppress(OSError, ValueError):  # "max": no limit
+                limit = int((place / "memory.max").read_text())
+                used = int((place / "memory.current").read_text())
+                stat = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
+                free.append(limit - used + int(stat["inactive_file"]))
+    return free
+
+
+def _pss_bytes(pid: int) -> int:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = (_PROC / str(pid) / "smaps_rollup").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("Pss:")).split()[1]) * 1024
+    return 0
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1024**2:,.0f}"

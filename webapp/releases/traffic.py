@@ -1,0 +1,173 @@
+"""How each colour answers its clients: a log that nginx writes while its folder is there, and the judgement of it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import statistics
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from webapp.errors import SetupError
+from webapp.shares import PERCENTS, shares_for
+
+FEWEST = 20
+"""Requests below which latency says nothing."""
+
+MORE_FAILURES = 0.01
+"""Share of failures by which the new colour may be worse, so that one in hundreds decides nothing."""
+
+FEWEST_FAILURES = 2
+"""One may be anything."""
+
+UNREACHED = 0.1
+"""Share of the requests that the old colour may have to answer when they are the new one's."""
+
+SLOWER_MEDIAN, SLOWER_MEDIAN_MS = 1.5, 20.0
+SLOWER_P95, SLOWER_P95_MS = 2.0, 50.0
+"""The new colour's latency may be so many times the old one's, and so much more."""
+
+_LINE = re.compile(r"([\d.]+) ([\d.]+) webapp_(\d) (\S+) (\d{3}) (.+)")
+_SERVER_ERROR = 500
+_FULL = 503
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One request, as nginx saw it."""
+
+    began: float
+    """Unix time."""
+    share: int
+    """Its place in `PERCENTS`."""
+    by: str
+    """The colour that answered; empty: none did."""
+    status: int
+    took_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One colour's answers."""
+
+    latencies_ms: tuple[float, ...]
+    failures: int
+
+    @property
+    def requests(self) -> int:
+        """How many."""
+        return len(self.latencies_ms)
+
+    @property
+    def failing(self) -> float:
+        """Share that failed."""
+        return self.failures / self.requests if self.requests else 0.0
+
+    @property
+    def median_ms(self) -> float:
+        """Of the latencies."""
+        return statistics.median(self.latencies_ms) if self.latencies_ms else 0.0
+
+    @property
+    def p95_ms(self) -> float:
+        """Of the latencies."""
+        few = self.requests < 2  # noqa: PLR2004 - quantiles take two
+        return self.median_ms if few else statistics.quantiles(self.latencies_ms, n=20, method="inclusive")[-1]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.requests} requests, {self.failures} failed, p50 {self.median_ms:.0f} ms, p95 {self.p95_ms:.0f} ms"
+        )
+
+
+def start(run_dir: Path) -> float:
+    """Have nginx write its log, from nothing; returns since when, in unix time."""
+    stop(run_dir)
+    (run_dir / "traffic").mkdir(mode=0o700)
+    return time.time()
+
+
+def stop(run_dir: Path) -> None:
+    """Have it write no more. It may write into the folder while that goes."""
+    while (run_dir / "traffic").exists():
+        shutil.rmtree(run_dir / "traffic", ignore_errors=True)
+
+
+def read(run_dir: Path, since: float) -> list[Answer]:
+    """The requests that began since."""
+    found = []
+    for place in range(len(PERCENTS)):
+        with contextlib.suppress(FileNotFoundError):
+            found += parse((run_dir / "traffic" / f"webapp_{place}").read_text().splitlines())
+    return [answer for answer in found if answer.began >= since]
+
+
+def parse(lines: Iterable[str]) -> list[Answer]:
+    """Lines of the log; what is no such line is left out. PURE."""
+    found = []
+    for line in lines:
+        if match := _LINE.fullmatch(line):
+            ended, took_s, share, by, status, times = match.groups()
+            tries_s = [float(time) for time in re.findall(r"\d+\.\d+", times)]
+            began = float(ended) - float(took_s)
+            found.append(Answer(began, int(share), "" if by == "-" else by, int(status), 1000 * sum(tries_s)))
+    return found
+
+
+def samples(answers: Iterable[Answer], new: str, percent: int) -> tuple[Sample, Sample]:
+    """The old and the new colour's answers. A request that the other colour had to answer is a failure. PURE.
+
+    Args:
+        answers: of the time in which the new colour had its share.
+        new: the new colour.
+        percent: its share.
+    """
+    ours = shares_for(percent)
+    of_new = [answer for answer in answers if answer.share in ours]
+    of_old = [answer for answer in answers if answer.share not in ours]
+    return (
+        Sample(tuple(answer.took_ms for answer in of_old), sum(answer.status >= _SERVER_ERROR for answer in of_old)),
+        Sample(
+            tuple(answer.took_ms for answer in of_new),
+            sum(answer.status >= _SERVER_ERROR or answer.by != new for answer in of_new),
+        ),
+    )
+
+
+def judge_alone(answers: Iterable[Answer], new: str) -> str:
+    """What the answers say when the new colour has all clients, in words. Being full is no failure here. PURE.
+
+    Raises:
+        SetupError: too many failed.
+    """
+    mine = list(answers)
+    failures = sum(answer.status >= _SERVER_ERROR and answer.status != _FULL for answer in mine)
+    sample = Sample(tuple(answer.took_ms for answer in mine), failures)
+    if sample.failing > MORE_FAILURES:
+        raise SetupError(f"clients' requests fail: {sample}")
+    elsewhere = sum(answer.by != new for answer in mine)
+    if elsewhere > FEWEST_FAILURES and elsewhere > UNREACHED * len(mine):
+        raise SetupError(f"{elsewhere} of {len(mine)} requests did not reach it; the old colour answered")
+    return str(sample)
+
+
+def judge(old: Sample, new: Sample) -> str:
+    """What the comparison says, in words. PURE.
+
+    Raises:
+        SetupError: the new colour fails more, or is slower.
+    """
+    figures = f"new: {new}; old: {old}"
+    if new.failures >= FEWEST_FAILURES and new.failing > old.failing + MORE_FAILURES:
+        raise SetupError(f"the new colour fails more often; {figures}")
+    if min(new.requests, old.requests) < FEWEST:
+        return f"too few requests to judge latency by; {figures}"
+    if (
+        new.median_ms > SLOWER_MEDIAN * old.median_ms + SLOWER_MEDIAN_MS
+        or new.p95_ms > SLOWER_P95 * old.p95_ms + SLOWER_P95_MS
+    ):
+        raise SetupError(f"the new colour is slower; {figures}")
+    return figures

@@ -1,0 +1,71 @@
+"""Which colour gets which share of the requests: symbolic links that nginx connects through.
+
+nginx divides requests over a few upstreams of fixed shares (`split_clients` in its template). Each connects to a link
+in the run directory, and the link names a colour's socket. To move traffic is to rename links: nginx is not reloaded,
+for that resets the connection of a client that sends at the moment (docs/adr/0010-switch-without-reload.md).
+
+A request whose colour can't be reached goes to the colour that the fallback link names.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PERCENTS = (50, 20, 10, 10, 5, 2, 2, 1)
+"""The shares; some of them make any whole percentage."""
+
+KEPT_S = 1.5
+"""After this, no connection is left that was made before a link was renamed: nginx keeps them for a second."""
+
+FALLBACK = "fallback.sock"
+
+
+def socket_of(run_dir: Path, colour: str) -> Path:
+    """Where a colour's gunicorn listens; without colours there is one socket."""
+    return run_dir / (f"webapp-{colour}.sock" if colour else "webapp.sock")
+
+
+def link_of(run_dir: Path, share: int) -> Path:
+    """Where nginx connects for the share of that place in `PERCENTS`."""
+    return run_dir / f"share-{share}.sock"
+
+
+def shares_for(percent: int) -> frozenset[int]:
+    """Places of the shares that make `percent` together. PURE.
+
+    Raises:
+        ValueError: it is no percentage.
+    """
+    if not 0 <= percent <= 100:  # noqa: PLR2004
+        raise ValueError(f"{percent} is no percentage")
+    chosen = set()
+    for place, share in enumerate(PERCENTS):  # the largest first
+        if share <= percent:
+            chosen.add(place)
+            percent -= share
+    return frozenset(chosen)
+
+
+def point(run_dir: Path, colour: str, *, other: str | None = None, percent: int = 100, fallback: str = "") -> None:
+    """Give `percent` of the requests to a colour and the rest to the other.
+
+    Each link is replaced atomically. Who had the share before may get requests for `KEPT_S` more.
+
+    Args:
+        run_dir: where sockets and links lie.
+        colour: who gets `percent`.
+        other: who gets the rest; needed below 100.
+        percent: whole, 0..100.
+        fallback: who gets requests that their colour didn't take; default: `colour`.
+    """
+    chosen = shares_for(percent)
+    for place in range(len(PERCENTS)):
+        _link(link_of(run_dir, place), socket_of(run_dir, colour if place in chosen else other or colour))
+    _link(run_dir / FALLBACK, socket_of(run_dir, fallback or colour))
+
+
+def _link(link: Path, target: Path) -> None:
+    aside = link.with_name(f"{link.name}.new")
+    aside.unlink(missing_ok=True)  # a killed predecessor's
+    aside.symlink_to(target.name)
+    aside.replace(link)
