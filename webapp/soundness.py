@@ -33,7 +33,7 @@ def check_secrets(*, api_keys: str, redis_url: str) -> None:
     if api_keys and not api_keys.replace(",", " ").strip():
         raise ValueError("RERANK_API_KEYS holds no key, which would open the service to all; unset it, or put one in")
     if redis_url and not redis_url.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("RERANK_REDIS_URL begins with redis://, rediss:// or unix://")
+        raise ValueError("RERANK_REDIS_URL must begin with redis://, rediss:// or unix://")
 
 
 def check_origins(origins: str) -> str:

@@ -26,7 +26,7 @@ def test_a_killed_worker_is_back_and_no_request_is_lost(loaded):
     for _ in range(3):
         (worker,) = stack.workers()
         kill(worker)
-        wait_for(lambda old=worker: stack.workers() not in ([], [old]), "a new worker", patience_s=2)
+        wait_for(lambda old=worker: stack.workers() not in ([], [old]), "a new worker")
         load.more(12)
     assert set(load.outcomes) == {"good"}, load.outcomes
 

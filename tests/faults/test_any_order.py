@@ -100,7 +100,7 @@ def test_with_serve_and_supervisord_killed_together_nothing_lives_on(stack):
     (supervisord,) = psutil.Process(stack.process.pid).children()
     stack.process.kill()
     supervisord.kill()
-    wait_for(lambda: not processes_of(stack), "all have ended", patience_s=10)
+    wait_for(lambda: not processes_of(stack), "all have ended")
     stack.process.wait(10)
     with stack:
         wait_for(lambda: whole(stack), "the stack is whole")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from running import Stack, wait_for
+from running import PATIENCE_S, Stack, wait_for
 
 SERVICES = Path(__file__).parents[1] / "services"
 
@@ -68,7 +68,7 @@ def test_an_engine_that_never_starts_ends_its_worker_then_supervisor_gives_up_an
         stuck.touch()
         (worker,) = stack.workers()
         os.kill(worker, signal.SIGKILL)
-        assert stack.process.wait(60) == 1
+        assert stack.process.wait(PATIENCE_S) == 1
         assert "webapp was given up" in (stack.state_dir / "serve.out").read_text()
         told = [line for line in stack.log_lines("webapp") if line["message"] == "the engine did not start"]
         assert len(told) >= 3, "at each try"

@@ -30,7 +30,7 @@ def test_a_client_that_hangs_up_is_not_worked_for(stack_with):
         wait_for(lambda: ongoing(stack) == 3, "the requests are at work")
         for connection in connections:
             connection.close()
-        wait_for(lambda: ongoing(stack) == 0, "nobody is worked for", patience_s=2)
+        wait_for(lambda: ongoing(stack) == 0, "nobody is worked for")
         assert stack.rerank().status_code == 200, "and the next does not wait"
         given_up = [line for line in stack.log_lines("webapp") if line.get("status") == 499]
         assert len(given_up) == 3

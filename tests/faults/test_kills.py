@@ -8,7 +8,9 @@ import pytest
 from loading import Clients
 from running import wait_for
 
-EVERY_S, FOR_S = 2.0, 60.0
+EVERY_S = 2.0
+FOR_S = float(os.environ.get("KILLS_FOR_S", "20"))
+"""The trial of docs/reliability.md takes 60."""
 
 
 @pytest.mark.slow
@@ -16,12 +18,12 @@ def test_a_worker_killed_every_two_seconds_costs_no_request(stack_with):
     with stack_with(cache_mb="0") as stack, Clients(stack, 8) as clients:
         kills, ends = 0, time.monotonic() + FOR_S
         while time.monotonic() < ends:
-            (worker,) = wait_for(stack.workers, "a worker", patience_s=5)
+            (worker,) = wait_for(stack.workers, "a worker")
             os.kill(worker, signal.SIGKILL)
             kills += 1
             time.sleep(EVERY_S)  # the trial's own rhythm
     outcomes = clients.outcomes
     print(f"{kills} kills, {dict(outcomes)}")  # noqa: T201 - the figure for docs/reliability.md
-    assert kills > FOR_S / EVERY_S / 2
+    assert kills > 3
     assert outcomes["good"] > 100
     assert set(outcomes) <= {"good", "refused"}, outcomes

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 from redis_kit import Redis
-from running import Stack, wait_for
+from running import PATIENCE_S, Stack, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -101,7 +101,7 @@ def test_a_wrong_password_costs_a_line_in_the_log_and_is_in_none(tmp_path):
 def test_a_wrong_address_is_one_line_that_does_not_quote_it(tmp_path):
     stack = Stack(tmp_path / "own", engine="stub", redis_url="http://:planted@nowhere")
     stack.begin()
-    assert stack.process.wait(60) == 1
+    assert stack.process.wait(PATIENCE_S) == 1
     said = (stack.state_dir / "serve.out").read_text()
-    assert "RERANK_REDIS_URL: begins with redis://" in said
+    assert "RERANK_REDIS_URL must begin with redis://" in said
     assert "planted" not in said

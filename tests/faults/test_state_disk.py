@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from running import Stack, wait_for
+from running import PATIENCE_S, Stack, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -87,14 +87,14 @@ def test_a_disk_that_became_read_only_is_no_matter_to_small_requests(stack, disk
             wait_for(lambda: "Read-only file system" in log(stack, "nginx"), "nginx says why")
             wait_for(lambda: "what happened can't be kept: [Errno 30]" in log(stack, "pusher"), "and the pusher")
         finally:
-            subprocess.run(["umount", str(disk)], check=True)
+            subprocess.run(["umount", "-l", str(disk)], check=True)
         assert stack.rerank(BIG).status_code == 200
 
 
 def test_a_start_on_a_full_disk_is_one_line(stack, disk, tmp_path):
     stack.state_dir.mkdir()
     fill(disk)
-    assert stack.begin(output=tmp_path / "serve.out").wait(60) == 1
+    assert stack.begin(output=tmp_path / "serve.out").wait(PATIENCE_S) == 1
     (line,) = (tmp_path / "serve.out").read_text().splitlines()
     assert "RERANK_STATE_DIR: can't write to" in line
     assert "No space left on device" in line
@@ -105,7 +105,7 @@ def test_when_the_directory_is_removed_serve_says_so_ends_and_can_be_started_aga
         stack.rerank()
         shutil.rmtree(stack.state_dir / "run")
         assert stack.rerank().status_code == 200, "by the connection that nginx has"
-        assert stack.process.wait(60) == 1
+        assert stack.process.wait(PATIENCE_S) == 1
         assert "run was removed; start again, which makes it anew" in said(stack)
         assert not stack.family()
     with stack:
