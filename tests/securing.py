@@ -89,7 +89,7 @@ class Secured:
         """Bytes to gunicorn itself, as only our own user can."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(PATIENCE_S)
-            connection.connect(str(self.stack.state_dir / "run" / "webapp.sock"))
+            connection.connect(str(self.stack.state_dir / "run" / "webapp-blue.sock"))
             connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)
             return _all_of(connection)

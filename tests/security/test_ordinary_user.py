@@ -69,5 +69,5 @@ def test_everything_runs_as_an_ordinary_user_in_private_places(home):
         run = home / "state" / "run"
         assert stat.S_IMODE(run.stat().st_mode) == 0o700
         sockets = [path for path in run.iterdir() if stat.S_ISSOCK(path.lstat().st_mode)]
-        assert {"webapp.sock", "pusher.sock", "supervisor.sock", "events.sock"} <= {path.name for path in sockets}
+        assert {"webapp-blue.sock", "pusher.sock", "supervisor.sock", "events.sock"} <= {path.name for path in sockets}
         assert [path for path in sockets if path.lstat().st_mode & 0o077] == []
