@@ -21,6 +21,9 @@ from supervisor import dispatchers, loggers, options, supervisord
 MOST_PENDING_BYTES = 64 * 1024
 """Of a line that has no end yet; then it is told in parts."""
 
+_NO_NEWS = "running without any HTTP authentication checking"
+"""Said of our Unix socket at each start, as critical; but who may use that is told by its mode (`supervisord.conf`)."""
+
 _LEVELS = {50: "critical", 40: "error", 30: "warning", 20: "info"}
 
 
@@ -78,7 +81,8 @@ class OwnLog(loggers.Logger):  # type: ignore[misc] # supervisor has no types
     def log(self, level: int, msg: Any, **values: Any) -> None:
         """One line."""
         text = loggers.as_string(msg)
-        super().log(level, self._keeping.own_line(level, text % values if values else text))
+        if _NO_NEWS not in text:
+            super().log(level, self._keeping.own_line(level, text % values if values else text))
 
 
 class Output(dispatchers.POutputDispatcher):  # type: ignore[misc] # as above

@@ -6,11 +6,12 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from supervisor.loggers import handle_boundIO
 
 from logs.configure import log_config
 from logs.discreet import tell
 from logs.foreign import ours, translate
-from logs.keeper import Keeping
+from logs.keeper import Keeping, OwnLog
 from logs.line import FIRST, MOST_BYTES, as_json, renderer, stamp
 
 values = st.recursive(
@@ -44,6 +45,15 @@ def test_whatever_bytes_a_program_writes_they_are_kept_as_a_line_of_our_shape(li
 def test_lines_of_our_shape_are_kept_as_they_are():
     line = as_json({"time": "t", "message": "bees", "pid": 3}).encode()
     assert Keeping(to_stdout=False, form="json", colour="").line(line, "x", 7) == line + b"\n"
+
+
+def test_supervisord_says_what_it_says_but_does_not_ask_for_a_password_at_its_private_socket():
+    log = OwnLog(Keeping(to_stdout=False, form="json", colour=""), logging.INFO)
+    handle_boundIO(log, "%(message)s")
+    log.critical("Server 'unix_http_server' running without any HTTP authentication checking")
+    log.critical("%(name)s was given up", name="webapp")
+    (line,) = log.handlers[0].stream.getvalue().splitlines()
+    assert json.loads(line)["message"] == "webapp was given up"
 
 
 def test_nginx_errors_are_told_with_their_own_time_level_and_process_and_without_query_strings():
