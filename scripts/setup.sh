@@ -1,4 +1,4 @@
-# Sourced by scripts/serve and scripts/test: a virtual environment, pinned dependencies, nginx. $1: extras to install.
+# Sourced by scripts/serve, install, test and check: a virtual environment, pinned dependencies, nginx. $1: extras to install.
 # Does nothing when nothing changed, so a second start needs no network.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

@@ -6,6 +6,7 @@ that do nothing. So the idle ones are closed, and while descriptors are short ea
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import errno
 import logging
@@ -55,13 +56,13 @@ class Descriptors:
             self._log.error("all file descriptors are in use, the limit is %d: connections wait; raise it", limit)
         self._short_until = now + SHORT_S
         for connection in self._kept:
-            _hang_up(connection)
+            hang_up(connection)
         self._kept.clear()
 
     def answered(self, connection: socket.socket) -> None:
         """A connection has its answer, and may be used for another request."""
         if self._clock() < self._short_until:
-            _hang_up(connection)
+            hang_up(connection)
         else:
             self._kept.add(connection)
 
@@ -70,6 +71,14 @@ class Descriptors:
         self._kept.discard(connection)
 
 
-def _hang_up(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # the other side was first
-        connection.shutdown(socket.SHUT_RDWR)
+def hang_up(connection: socket.socket) -> None:
+    """Close both ways; who waits for a request there sees its end.
+
+    Not by gevent's own `shutdown`: that raises in the waiting greenlet, and gunicorn logs an error for each.
+    """
+    with contextlib.suppress(OSError, ValueError):  # the other side was first; it is closed
+        native = _socket.socket(fileno=connection.fileno())
+        try:
+            native.shutdown(socket.SHUT_RDWR)
+        finally:
+            native.detach()

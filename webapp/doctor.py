@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib
 import os
 import resource
@@ -16,8 +17,9 @@ from webapp.draining import owner
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.native_engine import library
 from webapp.errors import SetupError
-from webapp.premises import check_port, find_nginx, group_of
+from webapp.premises import check_keys, check_port, find_nginx, group_of
 from webapp.settings import Settings
+from webapp.tls import certificate, valid_until
 
 Verdict = Literal["good", "poor", "bad"]
 """bad: it won't start, or won't answer. poor: it will, but not as well as it could."""
@@ -35,6 +37,12 @@ LEAST_FILES = 8192
 """As `minfds` in supervisord.conf, which refuses to start below."""
 
 LEAST_BACKLOG = 1024
+
+LEAST_DAYS = 14
+"""That a certificate should last."""
+
+HERE_ONLY = ("127.0.0.1", "::1", "localhost")
+"""Hosts that only this machine reaches."""
 
 FAST = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "avx512_bf16")
 """What makes a processor fast at this."""
@@ -106,12 +114,39 @@ def _nginx(_settings: Settings) -> Finding:
 
 
 def _port(settings: Settings) -> Finding:
-    about, seen = "port", f"{settings.host}:{settings.port}"
+    ports = [settings.port, *([settings.plain_port] if settings.plain_port else [])]
+    about, seen = "port", f"{settings.host}:{', '.join(map(str, ports))}"
     try:
         return Finding(about, "good", f"{seen}, our service runs (pid {owner(settings)})")
     except SetupError:
-        check_port(settings, settings.port)
+        for port in ports:
+            check_port(settings, port)
     return Finding(about, "good", f"{seen} is free")
+
+
+def _keys(settings: Settings) -> Finding:
+    check_keys(settings)
+    if settings.api_keys_file or settings.api_keys.get_secret_value():
+        return Finding("keys", "good", settings.api_keys_file or "of the settings")
+    if settings.host in HERE_ONLY:
+        return Finding("keys", "good", f"none: open to all who reach {settings.host}")
+    return Finding("keys", "poor", "none: open to everybody", "set RERANK_API_KEYS_FILE; reranking keys add NAME")
+
+
+def _certificate(settings: Settings) -> Finding:
+    files = certificate(settings)
+    if files is None:
+        verdict: Verdict = "good" if settings.host in HERE_ONLY else "poor"
+        return Finding("certificate", verdict, "none: plain http", "" if verdict == "good" else "set RERANK_TLS_CERT")
+    if settings.tls and not files.cert.exists():
+        return Finding("certificate", "good", "self-signed, made at the start")
+    end = valid_until(files)
+    days = (end - dt.datetime.now(dt.UTC)).days
+    seen = f"{files.cert} is valid until {end:%Y-%m-%d}"
+    if days < LEAST_DAYS:
+        remedy = "reranking serve makes another at its start" if settings.tls else "renew it, then HUP"
+        return Finding("certificate", "poor", seen, remedy)
+    return Finding("certificate", "good", seen)
 
 
 def _processor(settings: Settings) -> Finding:
@@ -119,9 +154,7 @@ def _processor(settings: Settings) -> Finding:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith(("flags", "Features")):
             flags |= set(line.partition(":")[2].split())
-    known = [
-        name for name in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "avx512_bf16") if name in flags
-    ]
+    known = [name for name in FAST if name in flags]
     seen = f"{len(os.sched_getaffinity(0))} cores, {', '.join(known) or 'no AVX2'}"
     if "avx2" in flags and library() is None:
         return Finding(
@@ -174,8 +207,7 @@ def _group(settings: Settings) -> Finding:
 
 
 def _redis(settings: Settings) -> Finding:
-    url = getattr(settings, "redis_url", "")
-    url = url.get_secret_value() if hasattr(url, "get_secret_value") else url
+    url = settings.redis_url.get_secret_value()
     if not url:
         return Finding("redis", "good", "none is configured")
     try:
@@ -197,6 +229,8 @@ _CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "limits": _limits,
     "nginx": _nginx,
     "port": _port,
+    "keys": _keys,
+    "certificate": _certificate,
     "ops group": _group,
     "dashboard": _dashboard,
     "redis": _redis,

@@ -54,6 +54,15 @@ def prepare_certificate(settings: Settings) -> None:
         return
     if settings.tls and not _good_for(files.cert, settings.host):
         _make(files, settings.host)
+    valid_until(files)
+
+
+def valid_until(files: Certificate) -> dt.datetime:
+    """The end of a certificate that nginx will take, in UTC.
+
+    Raises:
+        SetupError: no client would take it, or nginx.
+    """
     try:
         # As nginx will: the files are there, are PEM, and belong together.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(files.cert, files.key, password=_no_passphrase)
@@ -67,6 +76,7 @@ def prepare_certificate(settings: Settings) -> None:
         raise SetupError(
             f"RERANK_TLS_CERT: it was valid until {found.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; renew it"
         )
+    return found.not_valid_after_utc
 
 
 def trust_own(settings: Settings) -> ssl.SSLContext | None:

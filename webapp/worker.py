@@ -14,7 +14,7 @@ from gevent.server import StreamServer
 from gunicorn.glogging import Logger
 from gunicorn.workers.ggevent import GeventWorker
 
-from webapp.descriptors import RETRY_S, Descriptors
+from webapp.descriptors import RETRY_S, Descriptors, hang_up
 from webapp.recycling import Recycling
 from webapp.telemetry.pulse import rss_bytes
 
@@ -141,8 +141,7 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
             os.kill(self.ppid, signal.SIGHUP)
         if not self.alive:
             for connection in self._idle:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+                hang_up(connection)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """TERM: not ready from now on; whatever still comes through our connections is answered, and closes them.

@@ -13,8 +13,10 @@ from running import PATIENCE_S
 
 from webapp.cli import main
 from webapp.cli.documents import read_documents
+from webapp.settings import Settings
+from webapp.tls import prepare_certificate
 
-ALL = {"build", "completion", "config", "doctor", "drain", "prepare", "rerank", "run", "serve", "status"}
+ALL = {"build", "completion", "config", "doctor", "drain", "keys", "prepare", "rerank", "run", "serve", "status"}
 
 
 @pytest.fixture
@@ -173,6 +175,27 @@ def test_doctor_names_what_is_bad_with_its_remedy(typed):
     code, out, _ = typed("doctor", "--engine", "stub", "--json", "--ops-group", "no-such-group")
     bad = {each["about"]: each["remedy"] for each in json.loads(out) if each["verdict"] == "bad"}
     assert (code, bad) == (5, {"ops group": "groupadd no-such-group"})
+
+
+def test_doctor_looks_at_what_others_may_reach_and_at_the_certificate(typed, tmp_path, monkeypatch):
+    def findings(*arguments):
+        _, out, _ = typed("doctor", "--engine", "stub", "--json", *arguments)
+        return {each["about"]: (each["verdict"], each["seen"], each["remedy"]) for each in json.loads(out)}
+
+    here = findings()
+    assert (here["keys"][0], here["certificate"][0]) == ("good", "good")
+    open_to_all = findings("--host", "0.0.0.0")  # noqa: S104 - nothing listens
+    assert open_to_all["keys"][:2] == ("poor", "none: open to everybody")
+    assert open_to_all["certificate"] == ("poor", "none: plain http", "set RERANK_TLS_CERT")
+    missing = findings("--tls-cert", "/nowhere.pem", "--tls-key", "/nowhere.key", "--api-keys-file", "/nowhere")
+    assert (missing["keys"][0], missing["certificate"][0]) == ("bad", "bad")
+    state = tmp_path / "state"
+    settings = Settings(tls="self-signed", state_dir=state)
+    prepare_certificate(settings)
+    assert "is valid until" in findings("--tls", "self-signed", "--state-dir", str(state))["certificate"][1]
+    monkeypatch.setattr("webapp.doctor.LEAST_DAYS", 1000)
+    late = findings("--tls", "self-signed", "--state-dir", str(state))["certificate"]
+    assert (late[0], late[2]) == ("poor", "reranking serve makes another at its start")
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ import errno
 import logging
 import socket
 
+import gevent
+import gevent.socket
 import pytest
 
-from webapp.descriptors import SHORT_S, TELL_EVERY_S, Descriptors
+from webapp.descriptors import SHORT_S, TELL_EVERY_S, Descriptors, hang_up
 
 
 class Clock:
@@ -71,3 +73,14 @@ def test_it_is_told_once_a_minute_and_other_errors_are_handed_on(clock, caplog):
     handle(None, OSError, OSError(errno.EPIPE, "Broken pipe"), None)
     handle(None, ValueError, ValueError(), None)
     assert len(others) == 2
+
+
+def test_who_waits_at_a_connection_that_is_hung_up_sees_its_end_and_no_error():
+    ours, other = gevent.socket.socketpair()
+    waits = gevent.spawn(ours.recv, 1)
+    gevent.idle()
+    hang_up(ours)
+    assert waits.get(timeout=10) == b""
+    ours.close()
+    other.close()
+    hang_up(ours)

@@ -19,8 +19,8 @@ MARKS = {"good": ("ok", "green"), "poor": ("poor", "yellow"), "bad": ("BAD", "re
 def command(*, as_json: bool) -> None:
     """Look for what is wrong here, and say the remedy.
 
-    Model files against their sha256, directories and their permissions, disk, memory, processor, limits, port, nginx,
-    Redis. Exit codes: 0 nothing is bad, 5 something has to be mended before it serves.
+    Model files against their sha256, directories and their permissions, disk, memory, processor, limits, ports, keys,
+    certificate, nginx, Redis. Exit codes: 0 nothing is bad, 5 something has to be mended before it serves.
 
     Examples:
       reranking doctor

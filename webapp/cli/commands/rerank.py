@@ -45,8 +45,8 @@ def command(
 ) -> None:
     """Order the documents in FILE (standard input) by their relevance to QUERY.
 
-    One document a line; or .json, .jsonl, .csv with a field "content", "text" or "document". RERANK_KEY, else the
-    first of RERANK_API_KEYS, is the key.
+    One document a line; or .json, .jsonl, .csv with a field "content", "text" or "document". RERANK_KEY is the
+    key; the service of these settings is asked with its own where there is none.
 
     Examples:
       reranking rerank "how do bees find home" notes.txt
