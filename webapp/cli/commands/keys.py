@@ -24,7 +24,7 @@ _A_LIMIT = click.IntRange(0, 999_999_999)
 def command() -> None:
     """Make, list and remove API keys.
 
-    Example:
+    Examples:
       reranking keys add search
       reranking keys add nightly --documents 100000
     """

@@ -18,7 +18,7 @@ from webapp.cli.documents import read_documents
 from webapp.cli.settings_flags import SettingsCommand, load
 
 
-@click.command(cls=SettingsCommand)
+@click.command(cls=SettingsCommand, short_help="Order documents by their relevance to a query.")
 @click.argument("query")
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--top-k", type=click.IntRange(0), default=10, show_default=True, help="How many to show; 0: all.")
