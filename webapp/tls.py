@@ -84,7 +84,7 @@ def trust_own(settings: Settings) -> ssl.SSLContext | None:
     files = certificate(settings)
     if files is None:
         return None
-    context = ssl.create_default_context(cafile=str(files.cert))
+    context = ssl.create_default_context(cadata=files.cert.read_text())  # a missing file is named
     context.check_hostname = False  # it names the public host, and we call the address that nginx listens on
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 
 import pytest
 import requests
@@ -63,3 +64,15 @@ def test_plain_text_at_the_tls_port_is_refused_in_json(secured):
 
 def test_browsers_are_told_to_come_back_by_tls(secured):
     assert secured.ask("GET", "/health").headers["Strict-Transport-Security"] == "max-age=3600"
+
+
+def test_our_own_command_asks_over_tls_and_needs_no_key(secured):
+    outcome = subprocess.run(
+        [sys.executable, "-m", "webapp", "rerank", "bees"],
+        env=secured.stack._environment,
+        input="a bee\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (outcome.returncode, outcome.stdout.split()[-2:]) == (0, ["a", "bee"]), outcome.stderr

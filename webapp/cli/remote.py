@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 import threading
 import urllib.error
 import urllib.parse
@@ -17,7 +18,15 @@ import click
 FOLLOW_TIMEOUT_S = 10.0
 
 
-def rerank(url: str, key: str, body: dict[str, Any], *, timeout_s: float, tell: Callable[[int], None]) -> Any:
+def rerank(
+    url: str,
+    key: str,
+    body: dict[str, Any],
+    *,
+    timeout_s: float,
+    tell: Callable[[int], None],
+    trust: ssl.SSLContext | None = None,
+) -> Any:
     """Send one request in our own format and return the reply.
 
     Args:
@@ -26,6 +35,7 @@ def rerank(url: str, key: str, body: dict[str, Any], *, timeout_s: float, tell: 
         body: the request.
         timeout_s: longest time to wait.
         tell: told how many documents are scored, where the service says so.
+        trust: which certificates; None: those that the machine trusts.
 
     Raises:
         click.ClickException: nobody answered, or a refusal.
@@ -35,10 +45,10 @@ def rerank(url: str, key: str, body: dict[str, Any], *, timeout_s: float, tell: 
         raise click.ClickException(f"{url} is no http:// or https:// address; --url or RERANK_URL gives one")
     if key:
         headers["Authorization"] = f"Bearer {key}"
-    threading.Thread(target=_follow, args=(base, headers, tell), daemon=True).start()
+    threading.Thread(target=_follow, args=(base, headers, tell, trust), daemon=True).start()
     try:
         request = urllib.request.Request(f"{base}/rerank", json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=timeout_s) as reply:
+        with urllib.request.urlopen(request, timeout=timeout_s, context=trust) as reply:
             return json.load(reply)
     except urllib.error.HTTPError as error:
         raise click.ClickException(_refusal(base, error)) from None
@@ -57,11 +67,11 @@ def _refusal(base: str, error: urllib.error.HTTPError) -> str:
     return f"{base} says {error.code}"
 
 
-def _follow(base: str, headers: dict[str, str], tell: Callable[[int], None]) -> None:
+def _follow(base: str, headers: dict[str, str], tell: Callable[[int], None], trust: ssl.SSLContext | None) -> None:
     """Read the request's events until it ended; without them there is merely no progress to see."""
     with contextlib.suppress(OSError, ValueError, KeyError):
         request = urllib.request.Request(f"{base}/progress/{headers['X-Request-Id']}", headers=headers)
-        with urllib.request.urlopen(request, timeout=FOLLOW_TIMEOUT_S) as events:
+        with urllib.request.urlopen(request, timeout=FOLLOW_TIMEOUT_S, context=trust) as events:
             for line in events:
                 if line.startswith(b"data: "):
                     state = json.loads(line[6:])

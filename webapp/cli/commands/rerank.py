@@ -66,15 +66,17 @@ def _remotely(url: str, body: dict[str, Any], timeout_s: float, tell: Callable[[
     from webapp.cli.remote import rerank  # noqa: PLC0415
 
     key = os.environ.get("RERANK_KEY", "")
-    if not url or not key:
+    trust = None
+    if not url:
         settings = load()
         from pusher.keys import own_key  # noqa: PLC0415
         from webapp.calling import url_of  # noqa: PLC0415
+        from webapp.tls import trust_own  # noqa: PLC0415
 
-        # The own key is for our own service: another one is not told of it.
-        key = key or ("" if url else own_key(settings.own_key))
-        url = url or url_of(settings)
-    return rerank(url, key, body, timeout_s=timeout_s, tell=tell)
+        # Key and certificate are our own service's: another one is not told of them.
+        key = key or own_key(settings.own_key)
+        url, trust = url_of(settings), trust_own(settings)
+    return rerank(url, key, body, timeout_s=timeout_s, tell=tell, trust=trust)
 
 
 def _locally(body: dict[str, Any], documents: list[str], tell: Callable[[int], None]) -> Any:
