@@ -68,7 +68,7 @@ def look(settings: Settings) -> Status:
     """Ask everybody; who doesn't answer is part of the answer."""
     colours = state.read(settings.state_dir)
     programs = _programs(settings)
-    workers, figures = _told_by_pusher(settings)
+    workers, figures = _told_by_pusher(settings) if programs else ([], {})  # what it wrote last may be a moment old
     return Status(
         url=url_of(settings),
         ready=_ready(settings),
