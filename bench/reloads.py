@@ -1,4 +1,4 @@
-"""What a reload of nginx costs clients with kept connections. Why: docs/adr/0010-switch-without-reload.md.
+"""What a reload of nginx costs clients with kept connections. Why: docs/adr/0014-switch-without-reload.md.
 
 Usage: python bench/reloads.py [--reloads 40]
 """

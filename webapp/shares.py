@@ -2,7 +2,7 @@
 
 nginx divides requests over a few upstreams of fixed shares (`split_clients` in its template). Each connects to a link
 in the run directory, and the link names a colour's socket. To move traffic is to rename links: nginx is not reloaded,
-for that resets the connection of a client that sends at the moment (docs/adr/0010-switch-without-reload.md).
+for that resets the connection of a client that sends at the moment (docs/adr/0014-switch-without-reload.md).
 
 A request whose colour can't be reached goes to the colour that the fallback link names.
 """

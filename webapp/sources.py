@@ -93,8 +93,8 @@ def gather(known: Collection[str], flags: Collection[str] = (), environment: Map
         path=path,
         flags=frozenset(flags),
     )
-    problems = [_unknown(variable(name), map(variable, known)) for name in sorted(sources.environment - set(known))]
-    problems += [f"{path}: {_unknown(name, known)}" for name in sources.file if name not in known]
+    problems = [unknown(variable(name), map(variable, known)) for name in sorted(sources.environment - set(known))]
+    problems += [f"{path}: {unknown(name, known)}" for name in sources.file if name not in known]
     if problems:
         raise SetupError("; ".join(problems))
     return sources
@@ -126,7 +126,8 @@ def _path(environment: Mapping[str, str]) -> Path | None:
     return USUAL_FILE.absolute() if USUAL_FILE.exists() else None
 
 
-def _unknown(name: str, known: Collection[str] | map[str]) -> str:
+def unknown(name: str, known: Collection[str] | map[str]) -> str:
+    """What is said of a name that is no setting, with the nearest that is."""
     candidates = list(known)
     if name.removeprefix(PREFIX).lower() in candidates:  # a variable's name in the file
         return f"{name} is no setting; did you mean {name.removeprefix(PREFIX).lower()}?"

@@ -77,7 +77,7 @@ def test_assignments_in_any_spelling():
     ("given", "said"),
     [
         ("WORKERS", "is not NAME=VALUE"),
-        ("WORKRES=2", "is it WORKERS?"),
+        ("WORKRES=2", "WORKRES is no setting; did you mean WORKERS?"),
         ("RELEASE=3", "no setting"),
         ("=2", "no setting"),
     ],
@@ -92,7 +92,7 @@ def test_a_settings_file(tmp_path):
     file.write_text("# for the new model\nworkers: 2\nstrict_model: true\ncache_mb:\n")
     assert changes.read_file(file) == {"RERANK_WORKERS": "2", "RERANK_STRICT_MODEL": "true", "RERANK_CACHE_MB": ""}
     file.write_text("workres: 2")
-    with pytest.raises(SetupError, match="is it WORKERS"):
+    with pytest.raises(SetupError, match="did you mean workers"):
         changes.read_file(file)
     with pytest.raises(SetupError, match="can't be read"):
         changes.read_file(tmp_path / "nowhere")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -105,6 +104,9 @@ def way_of(differ: frozenset[str]) -> Way:
 def _variable(name: str) -> str:
     field = name.strip().replace("-", "_").lower().removeprefix("rerank_")
     if field not in Settings.model_fields or field in _OURS:
-        near = difflib.get_close_matches(field, Settings.model_fields, 1)
-        raise SetupError(f"there is no setting {name.strip()!r}" + (f"; is it {near[0].upper()}?" if near else ""))
+        known = [each for each in Settings.model_fields if each not in _OURS]
+        if name.isupper():
+            prefix = sources.PREFIX if name.strip().startswith(sources.PREFIX) else ""
+            known = [f"{prefix}{each.upper()}" for each in known]
+        raise SetupError(sources.unknown(name.strip(), known))
     return f"RERANK_{field.upper()}"

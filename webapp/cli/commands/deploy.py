@@ -15,8 +15,17 @@ from webapp.errors import SetupError
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings, as in reranking.yaml.")
 @click.option("--canary", type=click.IntRange(0, 99), default=0, metavar="PERCENT", help="Try it on so many requests.")
 @click.option("--for", "canary_s", type=float, default=60.0, show_default=True, metavar="SECONDS", help="For how long.")
-@click.option("--watch", type=float, default=5.0, show_default=True, help="Seconds the old one stays on call.")
-@click.option("--patience", type=float, default=120.0, show_default=True, help="Longest wait until it is ready.")
+@click.option(
+    "--watch", type=float, default=5.0, show_default=True, metavar="SECONDS", help="The old one stays on call."
+)
+@click.option(
+    "--patience",
+    type=float,
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest wait until it is ready.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done.")
 @click.option("--history", is_flag=True, help="Say what was done.")
 def command(
