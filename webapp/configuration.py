@@ -129,7 +129,8 @@ it is true. How to use them is in [operations](operations.md#settings).
 
 A setting called `port` is, in this order of precedence:
 
-1. the flag `--port 9000` of any `reranking` command (secrets are no flags: other users see a process' flags);
+1. the flag `--port 9000` of a `reranking` command (not of `deploy` and `rollback`, which ask the stack for its
+   settings; and secrets are no flags: other users see a process' flags);
 2. the environment variable `RERANK_PORT=9000`;
 3. the line `port: 9000` of the file: the one that `--config` or `RERANK_CONFIG` names (empty: none), else
    `reranking.yaml` in the directory in which the command runs, where there is one;

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pkgutil
 import signal
 import stat
 import subprocess
@@ -11,12 +12,12 @@ import threading
 import pytest
 from running import PATIENCE_S
 
-from webapp.cli import main
+from webapp.cli import commands, main
 from webapp.cli.documents import read_documents
 from webapp.settings import Settings
 from webapp.tls import prepare_certificate
 
-ALL = {"build", "completion", "config", "doctor", "drain", "keys", "prepare", "rerank", "run", "serve", "status"}
+ALL = {module.name for module in pkgutil.iter_modules(commands.__path__)}
 
 
 @pytest.fixture
