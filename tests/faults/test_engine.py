@@ -69,7 +69,7 @@ def test_an_engine_that_never_starts_ends_its_worker_then_supervisor_gives_up_an
         (worker,) = stack.workers()
         os.kill(worker, signal.SIGKILL)
         assert stack.process.wait(PATIENCE_S) == 1
-        assert "webapp was given up" in (stack.state_dir / "serve.out").read_text()
+        assert "webapp-blue was given up" in (stack.state_dir / "serve.out").read_text()
         told = [line for line in stack.log_lines("webapp") if line["message"] == "the engine did not start"]
         assert len(told) >= 3, "at each try"
         assert "the model was not ready in 1 s" in told[0]["exception"]

@@ -90,5 +90,5 @@ def test_a_program_that_supervisor_gives_up_ends_the_stack_with_a_failure(stack_
     shutil.rmtree(stack.state_dir / "models")
     os.kill(stack.pid_of("webapp"), signal.SIGKILL)
     assert stack.process.wait(PATIENCE_S) == 1
-    assert "webapp was given up" in (stack.state_dir / "serve.out").read_text()
+    assert "webapp-blue was given up" in (stack.state_dir / "serve.out").read_text()
     assert stack.stop() == 1

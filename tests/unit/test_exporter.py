@@ -93,6 +93,8 @@ def test_what_dead_workers_counted_stays_and_their_levels_go(tmp_path, monkeypat
         assert seen[REQUESTS] == seen["rerank_request_duration_seconds_count",] == 12
         assert seen.get(("rerank_active_requests",), 0) == 0
         multiprocess.begin()
+        assert scrape(address)[REQUESTS] == 12, "a master that starts again goes on counting"
+        multiprocess.forget(folder)
         assert REQUESTS not in scrape(address), "a service that starts again counts from 0"
 
 
