@@ -3,78 +3,101 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import ssl
 import threading
-import urllib.error
-import urllib.parse
-import urllib.request
 import uuid
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-FOLLOW_TIMEOUT_S = 10.0
+from webapp.client import (
+    CallFailedError,
+    OutOfTimeError,
+    Question,
+    Ranking,
+    RerankClient,
+    Result,
+    Retries,
+    UnreachableError,
+    UntrustedError,
+)
+from webapp.client.terms import Trust
+
+RETRIES = Retries(delays_s=(0.1, 0.4, 1.6))
+"""Somebody waits at the terminal: long enough for a restart, and no longer."""
+
+SPLIT_DOCUMENTS = 1000
+
+REMEDIES = {
+    UntrustedError: "--ca-file names a certificate to trust",
+    UnreachableError: "--url or RERANK_URL says where",
+    OutOfTimeError: "--timeout-s waits longer",
+}
 
 
 def rerank(
-    url: str,
-    key: str,
-    body: dict[str, Any],
-    *,
-    timeout_s: float,
-    tell: Callable[[int], None],
-    trust: ssl.SSLContext | None = None,
-) -> Any:
-    """Send one request in our own format and return the reply.
+    url: str, key: str, question: Question, *, timeout_s: float, trust: Trust, tell: Callable[[int], None]
+) -> dict[str, Any]:
+    """Ask, and return the reply as the API has it.
 
     Args:
         url: of the service; anything in front of `/rerank`.
         key: an API key; empty: none.
-        body: the request.
+        question: what to ask.
         timeout_s: longest time to wait.
+        trust: of an https address: a file with certificates, a context, or None: the system's.
         tell: told how many documents are scored, where the service says so.
-        trust: which certificates; None: those that the machine trusts.
 
     Raises:
         click.ClickException: nobody answered, or a refusal.
     """
-    base, headers = url.rstrip("/"), {"X-Request-Id": f"cli-{uuid.uuid4()}", "Content-Type": "application/json"}
-    if urllib.parse.urlsplit(base).scheme not in {"http", "https"}:
-        raise click.ClickException(f"{url} is no http:// or https:// address; --url or RERANK_URL gives one")
-    if key:
-        headers["Authorization"] = f"Bearer {key}"
-    threading.Thread(target=_follow, args=(base, headers, tell, trust), daemon=True).start()
+    request_id = f"cli-{uuid.uuid4()}"
     try:
-        request = urllib.request.Request(f"{base}/rerank", json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=timeout_s, context=trust) as reply:
-            return json.load(reply)
-    except urllib.error.HTTPError as error:
-        raise click.ClickException(_refusal(base, error)) from None
-    except TimeoutError:
-        raise click.ClickException(f"{base} gave no answer in {timeout_s:g} s; --timeout-s waits longer") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise click.ClickException(f"{base} can't be reached ({reason}); --url or RERANK_URL says where") from None
+        client = RerankClient(
+            url, key=key, timeout_s=timeout_s, retries=RETRIES, split_documents=SPLIT_DOCUMENTS, trust=trust
+        )
+    except ValueError as error:
+        raise click.ClickException(f"{error}; --url or RERANK_URL gives the address") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise click.ClickException(f"--ca-file {trust}: it can't be used ({reason})") from None
+    if len(question.documents) <= SPLIT_DOCUMENTS:  # the parts of a larger list are told one by one
+        threading.Thread(target=_follow, args=(client, request_id, tell), daemon=True).start()
+    with client:
+        try:
+            ranking = client.rerank(
+                question.query,
+                question.documents,
+                top_n=question.top_n,
+                raw_scores=question.raw_scores,
+                request_id=request_id,
+                on_progress=lambda done, _: tell(done),
+            )
+        except CallFailedError as error:
+            remedy = next((f"; {said}" for kind, said in REMEDIES.items() if isinstance(error, kind)), "")
+            raise click.ClickException(f"{error}{remedy}") from None
+    return _as_reply(ranking)
 
 
-def _refusal(base: str, error: urllib.error.HTTPError) -> str:
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        told = json.load(error)["error"]
-        again = error.headers.get("Retry-After")
-        return f"{base} says {error.code}: {told['message']}" + (f"; try again in {again} s" if again else "")
-    return f"{base} says {error.code}"
+def _follow(client: RerankClient, request_id: str, tell: Callable[[int], None]) -> None:
+    """Until the request ended; without its events there is merely no progress to see."""
+    # RuntimeError: the answer was there first, and the client is closed.
+    with contextlib.suppress(CallFailedError, RuntimeError, OSError):
+        for state in client.follow(request_id):
+            tell(state.scored)
 
 
-def _follow(base: str, headers: dict[str, str], tell: Callable[[int], None], trust: ssl.SSLContext | None) -> None:
-    """Read the request's events until it ended; without them there is merely no progress to see."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        request = urllib.request.Request(f"{base}/progress/{headers['X-Request-Id']}", headers=headers)
-        with urllib.request.urlopen(request, timeout=FOLLOW_TIMEOUT_S, context=trust) as events:
-            for line in events:
-                if line.startswith(b"data: "):
-                    state = json.loads(line[6:])
-                    tell(int(state["scored"]))
-                    if state["status"] != "running":
-                        return
+def _as_reply(ranking: Ranking) -> dict[str, Any]:
+    return {
+        "query": ranking.query,
+        "results": [_as_json(each) for each in ranking.results],
+        "latency_ms": ranking.latency_ms,
+        "model": ranking.model,
+        **({"degraded": True} if ranking.degraded else {}),
+        **({"warnings": list(ranking.warnings)} if ranking.warnings else {}),
+    }
+
+
+def _as_json(result: Result) -> dict[str, Any]:
+    cut = {"truncated": True} if result.truncated else {}
+    return {"index": result.index, "score": result.score, "content": result.content, **cut}

@@ -10,15 +10,18 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from webapp.cli.documents import read_documents
 from webapp.cli.settings_flags import SettingsCommand, load
 
+if TYPE_CHECKING:
+    from webapp.client.terms import Trust
 
-@click.command(cls=SettingsCommand, short_help="Order documents by their relevance to a query.")
+
+@click.command(cls=SettingsCommand)
 @click.argument("query")
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--top-k", type=click.IntRange(0), default=10, show_default=True, help="How many to show; 0: all.")
@@ -40,50 +43,70 @@ from webapp.cli.settings_flags import SettingsCommand, load
     show_default=True,
     help="Longest time to wait for the service.",
 )
+@click.option(
+    "--ca-file",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Certificates to trust at an https address, its own for one; default: the system's.",
+)
 def command(
-    *, query: str, file: IO[bytes], top_k: int, raw_scores: bool, form: str, local: bool, url: str, timeout_s: float
+    *,
+    query: str,
+    file: IO[bytes],
+    top_k: int,
+    raw_scores: bool,
+    form: str,
+    local: bool,
+    url: str,
+    timeout_s: float,
+    ca_file: str | None,
 ) -> None:
     """Order the documents in FILE (standard input) by their relevance to QUERY.
 
-    One document a line; or .json, .jsonl, .csv with a field "content", "text" or "document". RERANK_KEY is the
-    key; the service of these settings is asked with its own where there is none.
+    One document a line; or .json, .jsonl, .csv with a field "content", "text" or "document". RERANK_KEY, else the
+    first of RERANK_API_KEYS, is the key.
 
     Examples:
       reranking rerank "how do bees find home" notes.txt
       grep -h . *.md | reranking rerank "restart without loss" --top-k 3
       reranking rerank "bees" corpus.jsonl --local --format csv > ranked.csv
       RERANK_KEY=k reranking rerank "bees" notes.txt --url https://rerank.example
+      reranking rerank "bees" notes.txt --url https://trial:8443 --ca-file cert.pem
     """
     documents = read_documents("standard input" if file is sys.stdin.buffer else file.name, file.read())
-    body = {"query": query, "documents": [{"content": each} for each in documents], "top_k": top_k}
-    body["raw_scores"] = raw_scores
+    body = {"query": query, "documents": documents, "top_k": top_k, "raw_scores": raw_scores}
     with _progress(len(documents)) as tell:
-        reply = _locally(body, documents, tell) if local else _remotely(url, body, timeout_s, tell)
+        reply = _locally(body, tell) if local else _remotely(url, body, timeout_s, ca_file, tell)
     {"table": _as_table, "json": _as_json, "csv": _as_csv}[form](reply)
 
 
-def _remotely(url: str, body: dict[str, Any], timeout_s: float, tell: Callable[[int], None]) -> Any:
+def _remotely(
+    url: str, body: dict[str, Any], timeout_s: float, ca_file: str | None, tell: Callable[[int], None]
+) -> Any:
     from webapp.cli.remote import rerank  # noqa: PLC0415
+    from webapp.client import Question  # noqa: PLC0415
 
     key = os.environ.get("RERANK_KEY", "")
-    trust = None
-    if not url:
+    trust: Trust = ca_file
+    if not url or not key:
         settings = load()
         from pusher.keys import own_key  # noqa: PLC0415
         from webapp.calling import url_of  # noqa: PLC0415
         from webapp.tls import trust_own  # noqa: PLC0415
 
-        # Key and certificate are our own service's: another one is not told of them.
-        key = key or own_key(settings.own_key)
-        url, trust = url_of(settings), trust_own(settings)
-    return rerank(url, key, body, timeout_s=timeout_s, tell=tell, trust=trust)
+        # The own key is for our own service: another one is not told of it. Our certificate is trusted there alone.
+        key = key or ("" if url else own_key(settings.own_key))
+        trust = ca_file or (None if url else trust_own(settings))
+        url = url or url_of(settings)
+    question = Question(body["query"], body["documents"], body["top_k"] or None, body["raw_scores"])
+    return rerank(url, key, question, timeout_s=timeout_s, trust=trust, tell=tell)
 
 
-def _locally(body: dict[str, Any], documents: list[str], tell: Callable[[int], None]) -> Any:
+def _locally(body: dict[str, Any], tell: Callable[[int], None]) -> Any:
     from webapp.errors import RerankError  # noqa: PLC0415
     from webapp.local import local_reranker  # noqa: PLC0415
     from webapp.types import RerankRequest  # noqa: PLC0415
 
+    documents = body["documents"]
     request = RerankRequest(
         query=body["query"],
         documents=documents,

@@ -1,0 +1,40 @@
+"""A client that behaves: retries within bounds, keeps a deadline, splits large lists. Needs httpx alone.
+
+    with RerankClient("http://127.0.0.1:8080", key="k") as client:
+        for each in client.rerank("how do bees find home", documents, top_n=3).results:
+            print(each.score, each.content)
+
+`AsyncRerankClient` is the same under asyncio. The policy is pure (`retrying`, `parts`, `events`); the two clients only
+carry it out.
+"""
+
+from webapp.client.asynchronous import AsyncRerankClient
+from webapp.client.blocking import RerankClient
+from webapp.client.failures import (
+    BadReplyError,
+    CallFailedError,
+    OutOfTimeError,
+    RefusedError,
+    UnreachableError,
+    UntrustedError,
+)
+from webapp.client.parts import Question
+from webapp.client.results import Progress, Ranking, Result
+from webapp.client.retrying import Budget, Retries
+
+__all__ = [
+    "AsyncRerankClient",
+    "BadReplyError",
+    "Budget",
+    "CallFailedError",
+    "OutOfTimeError",
+    "Progress",
+    "Question",
+    "Ranking",
+    "RefusedError",
+    "RerankClient",
+    "Result",
+    "Retries",
+    "UnreachableError",
+    "UntrustedError",
+]
