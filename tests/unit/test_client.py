@@ -270,14 +270,17 @@ def test_an_id_that_the_service_would_replace_is_refused(both):
 
 
 def test_a_blocking_call_that_is_left_early_leaves_no_work_behind(server):
-    before = threading.active_count()
+    def parts_at_work():
+        return [thread for thread in threading.enumerate() if thread.name == "rerank-part"]
 
     def leave(_done, _total):
         raise KeyboardInterrupt
 
+    before = server.calls
     with RerankClient(server.url, split_documents=1) as client, pytest.raises(KeyboardInterrupt):
         client.rerank("bees", TEXTS, on_progress=leave)
-    wait_for(lambda: threading.active_count() <= before, "the threads end")
+    wait_for(lambda: not parts_at_work(), "the threads end")
+    assert server.calls < before + len(TEXTS)
 
 
 def test_a_cancelled_asyncio_call_ends_its_parts():

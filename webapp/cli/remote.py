@@ -52,17 +52,20 @@ def rerank(
         click.ClickException: nobody answered, or a refusal.
     """
     request_id = f"cli-{uuid.uuid4()}"
-    try:
-        client = RerankClient(
+
+    def made() -> RerankClient:
+        return RerankClient(
             url, key=key, timeout_s=timeout_s, retries=RETRIES, split_documents=SPLIT_DOCUMENTS, trust=trust
         )
+
+    try:
+        client, follower = made(), made()
     except ValueError as error:
         raise click.ClickException(f"{error}; --url or RERANK_URL gives the address") from None
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise click.ClickException(f"--ca-file {trust}: it can't be used ({reason})") from None
+        raise click.ClickException(f"--ca-file {trust}: it can't be used ({error.strerror or error})") from None
     if len(question.documents) <= SPLIT_DOCUMENTS:  # the parts of a larger list are told one by one
-        threading.Thread(target=_follow, args=(client, request_id, tell), daemon=True).start()
+        threading.Thread(target=_follow, args=(follower, request_id, tell), daemon=True).start()
     with client:
         try:
             ranking = client.rerank(
@@ -81,8 +84,7 @@ def rerank(
 
 def _follow(client: RerankClient, request_id: str, tell: Callable[[int], None]) -> None:
     """Until the request ended; without its events there is merely no progress to see."""
-    # RuntimeError: the answer was there first, and the client is closed.
-    with contextlib.suppress(CallFailedError, RuntimeError, OSError):
+    with contextlib.suppress(CallFailedError):
         for state in client.follow(request_id):
             tell(state.scored)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import httpx
@@ -62,6 +63,9 @@ class RerankClient:
         self._http = httpx.Client(**self._terms.settings(trust), transport=transport)  # type: ignore[arg-type]
         self._clock = clock
         self._sleep = sleep
+        self._lock = threading.Lock()
+        self._workers = 0
+        self._closed = False
 
     def rerank(
         self,
@@ -143,8 +147,12 @@ class RerankClient:
             self._sleep(effort.after(outcome, self._clock()) or 0.0)
 
     def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
+        """Close the connections. Where parts of a call that was left early are still at work, the last one does."""
+        with self._lock:
+            self._closed = True
+            busy = self._workers > 0
+        if not busy:  # a socket that another thread reads must not be closed: its number may be another's by then
+            self._http.close()
 
     def __enter__(self) -> Self:
         return self
@@ -160,36 +168,41 @@ class RerankClient:
         names, deadline = names_of(name, len(parts)), self._terms.deadline(timeout_s, self._clock())
         answers: list[list[Answer]] = [[] for _ in parts]
         total, done = sum(part.documents for part in parts), 0
-        for number, answer in self._all(parts, names, deadline):
-            answers[number] = answer
-            done += parts[number].documents
-            if tell is not None:
-                tell(done, total)
+        with contextlib.closing(self._all(parts, names, deadline)) as coming:
+            for number, answer in coming:
+                answers[number] = answer
+                done += parts[number].documents
+                if tell is not None:
+                    tell(done, total)
         return merge(parts, answers, name)
 
-    def _all(self, parts: list[Part], names: list[str], deadline: float) -> Iterator[tuple[int, list[Answer]]]:
+    def _all(self, parts: list[Part], names: list[str], deadline: float) -> Generator[tuple[int, list[Answer]]]:
         """The parts' answers as they come, some at a time."""
         if len(parts) == 1:
             yield 0, self._answers(parts[0], names[0], deadline)
             return
-        waiting = iter(range(len(parts)))
-        lock, stopped = threading.Lock(), threading.Event()
+        waiting, stopped = iter(range(len(parts))), threading.Event()
         told: queue.SimpleQueue[tuple[int, list[Answer] | BaseException]] = queue.SimpleQueue()
 
         def work() -> None:
-            while not stopped.is_set():
-                with lock:
-                    number = next(waiting, None)
-                if number is None:
-                    return
-                try:
+            number = 0
+            try:
+                while not stopped.is_set():
+                    with self._lock:
+                        number = next(waiting, -1)
+                    if number < 0:
+                        return
                     told.put((number, self._answers(parts[number], names[number], deadline, stopped)))
-                except BaseException as error:  # noqa: BLE001 - it is raised where the call was made
-                    stopped.set()
-                    told.put((number, error))
+            except BaseException as error:  # noqa: BLE001 - it is raised where the call was made
+                stopped.set()
+                told.put((number, error))
+            finally:
+                self._leave()
 
         # Daemons: a program that gives up, by Ctrl-C for one, waits for none of them.
         for _ in range(min(self._terms.concurrency, len(parts))):
+            with self._lock:
+                self._workers += 1
             threading.Thread(target=work, daemon=True, name="rerank-part").start()
         try:
             for _ in parts:
@@ -199,6 +212,13 @@ class RerankClient:
                 yield number, answer
         finally:
             stopped.set()
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._workers -= 1
+            last = self._closed and self._workers == 0
+        if last:
+            self._http.close()
 
     def _answers(self, part: Part, name: str, deadline: float, stopped: threading.Event | None = None) -> list[Answer]:
         effort = self._terms.effort(name, began=self._clock(), deadline=deadline)
