@@ -73,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.rfile.read(1)  # until the client hangs up
             self.close_connection = True
         elif fate == "cuts the reply":
-            self._send(200, json.dumps(_reply(asked)).encode(), cut=True)
+            self._send(200, json.dumps(reply_to(asked)).encode(), cut=True)
         elif fate:
             status, _, later = fate.partition(" with Retry-After")
             seconds = later.strip() or "1"
@@ -83,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             questions = asked if isinstance(asked, list) else [asked]
             self.server.documents.append(sum(len(each["documents"]) for each in questions))
-            told = [_reply(each) for each in questions]
+            told = [reply_to(each) for each in questions]
             self._send(200, json.dumps(told if asked is questions else told[0]).encode())
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None, *, cut: bool = False) -> None:
@@ -106,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Nobody reads it."""
 
 
-def _reply(asked: dict) -> dict:
+def reply_to(asked: dict) -> dict:
     if not asked["query"].strip():
         return {"error": {"code": "invalid_request", "message": "query: must not be blank", "retryable": False}}
     scores = [score_of(each["content"]) for each in asked["documents"]]

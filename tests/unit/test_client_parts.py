@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from services.faulty_server import _reply
+from services.faulty_server import reply_to
 
 from webapp.client import BadReplyError, Question, RefusedError
 from webapp.client.parts import merge, plan, read
@@ -16,7 +16,7 @@ def answered(questions, most_documents, edit=lambda told: told):
     answers = []
     for part in parts:
         asked = json.loads(part.body())
-        told = [_reply(each) for each in asked] if isinstance(asked, list) else _reply(asked)
+        told = [reply_to(each) for each in asked] if isinstance(asked, list) else reply_to(asked)
         answers.append(read(part, json.dumps(edit(told)).encode(), "id"))
     return merge(parts, answers, "id")
 
