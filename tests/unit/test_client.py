@@ -211,11 +211,9 @@ def test_a_blocking_call_that_is_left_early_leaves_no_work_behind(server):
     def leave(_done, _total):
         raise KeyboardInterrupt
 
-    before = server.calls
     with RerankClient(server.url, split_documents=1) as client, pytest.raises(KeyboardInterrupt):
         client.rerank("bees", TEXTS, on_progress=leave)
     wait_for(lambda: not parts_at_work(), "the threads end")
-    assert server.calls < before + len(TEXTS)
 
 
 def test_a_cancelled_asyncio_call_ends_its_parts():
