@@ -29,7 +29,7 @@ setup_compiler() {
 
 setup_venv() {
     local stamp python extras="$1"
-    stamp="$(cat "$ROOT/pyproject.toml" "$ROOT/constraints.txt" "$ROOT"/webapp/engine/native/*.[ch] | sha256sum)"
+    stamp="$(cat "$ROOT/pyproject.toml" "$ROOT/setup.py" "$ROOT/constraints.txt" "$ROOT"/webapp/engine/native/*.[ch] | sha256sum)"
     [ "$(cat "$VENV/.stamp-$extras" 2>/dev/null)" = "$stamp" ] && return
     python="$(find_python)" || fail "Python 3.11 or newer is needed; install it, or name it: PYTHON=/path/to/python $0"
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
@@ -46,7 +46,7 @@ setup_venv() {
     "${pip[@]}" torch && "${pip[@]}" -e "$ROOT[$extras]" \
         || fail "the Python packages could not be installed; look above, mend it, and run this again"
     echo "$stamp" > "$VENV/.stamp-$extras"
-    [ "$extras" = torch ] || cp "$VENV/.stamp-$extras" "$VENV/.stamp-torch"  # every set holds what serving needs
+    [ "$extras" = torch,redis ] || cp "$VENV/.stamp-$extras" "$VENV/.stamp-torch,redis"  # every set holds what serving needs
 }
 
 # Only for tests, and only where it may: they skip what they lack.

@@ -12,7 +12,8 @@ import yaml
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from webapp.settings import PROJECT, Settings, is_secret
+from webapp.settings import Settings, is_secret
+from webapp.source_tree import STATE
 from webapp.sources import Origin, Sources
 
 MASK = "********"
@@ -88,8 +89,8 @@ def _comment(text: str) -> Iterator[str]:
 
 def _default(about: FieldInfo) -> str:
     value = plain(about.default)
-    if value == str(PROJECT / "var"):
-        return "`var`, in the project's folder"
+    if value == str(STATE):
+        return "`var`, in the project's folder; of an installed wheel, where it is started"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f"`{value}`" if value != "" else ""

@@ -19,6 +19,7 @@ from webapp.engine.native_engine import library
 from webapp.errors import SetupError
 from webapp.premises import check_keys, check_port, find_nginx, group_of
 from webapp.settings import Settings
+from webapp.source_tree import PROJECT
 from webapp.tls import certificate, valid_until
 
 Verdict = Literal["good", "poor", "bad"]
@@ -192,9 +193,7 @@ def _limits(_settings: Settings) -> Finding:
 
 
 def _dashboard(_settings: Settings) -> Finding:
-    from webapp.rendering import ROOT  # noqa: PLC0415 - jinja2 takes a moment
-
-    if not (ROOT / "pusher" / "dashboard" / "node_modules").is_dir():
+    if not (PROJECT / "pusher" / "dashboard" / "node_modules").is_dir():
         return Finding("dashboard", "poor", "its packages are missing", "./scripts/serve installs them, with npm")
     return Finding("dashboard", "good", "its packages are there")
 

@@ -18,7 +18,7 @@ from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from webapp.errors import PayloadTooLargeError, RateLimitedError
+from webapp.errors import PayloadTooLargeError, RateLimitedError, SetupError
 
 log = logging.getLogger(__name__)
 
@@ -144,8 +144,15 @@ class Quota:
 
 
 def in_redis(url: str) -> Counter:
-    """Counts in the Redis at this address; connects at the first use. `limits` keeps a minute's counts for two."""
-    import redis  # noqa: PLC0415 - an optional part
+    """Counts in the Redis at this address; connects at the first use. `limits` keeps a minute's counts for two.
+
+    Raises:
+        SetupError: its client is not installed.
+    """
+    try:
+        import redis  # noqa: PLC0415 - an optional part
+    except ModuleNotFoundError as error:
+        raise SetupError("RERANK_REDIS_URL: redis is not installed; pip install 'reranking[redis]'") from error
     from limits.storage import RedisStorage  # noqa: PLC0415
     from redis.backoff import NoBackoff  # noqa: PLC0415
     from redis.retry import Retry  # noqa: PLC0415

@@ -19,12 +19,10 @@ from webapp.errors import (
     RerankError,
     UnavailableError,
 )
-from webapp.settings import PROJECT, PROXY_GRACE_S, SHUTDOWN_GRACE_S, Settings
+from webapp.settings import PROXY_GRACE_S, SHUTDOWN_GRACE_S, Settings
 from webapp.shares import PERCENTS
+from webapp.source_tree import ROOT
 from webapp.tls import certificate
-
-ROOT = PROJECT
-"""The project's top folder: nginx/, supervisor/ and gunicorn_config.py lie there."""
 
 REFUSALS: tuple[tuple[int, type[RerankError], str], ...] = (
     (400, InvalidRequestError, "the request is not valid HTTP"),

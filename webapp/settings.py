@@ -12,10 +12,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from webapp.errors import SetupError
 from webapp.places import Places
 from webapp.soundness import check_origins, check_secrets, check_tls
+from webapp.source_tree import STATE
 from webapp.sources import PREFIX, Sources, gather
-
-PROJECT = Path(__file__).resolve().parent.parent
-"""The project's top folder."""
 
 DEFAULT_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
 
@@ -36,7 +34,7 @@ class Settings(Places, BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address nginx listens on.")
     port: int = Field(default=8080, ge=1, le=65535, description="Port nginx listens on.")
     state_dir: Path = Field(
-        default=PROJECT / "var", description="Models, logs, sockets and rendered configuration; private to the user."
+        default=STATE, validate_default=True, description="Models, logs, sockets, configuration; private to the user."
     )
     ops_group: str = Field(
         default="",

@@ -40,9 +40,10 @@ from webapp.releases.applied import environment, settings_with
 from webapp.releases.recovery import resume
 from webapp.releases.state import COLOURS
 from webapp.reloading import reload
-from webapp.rendering import ROOT, nginx_conf
+from webapp.rendering import nginx_conf
 from webapp.settings import STOP_GRACE_S, Settings
 from webapp.shares import FALLBACK, point
+from webapp.source_tree import ROOT
 from webapp.sources import FILE_VARIABLE
 from webapp.telemetry import multiprocess
 from webapp.tls import prepare_certificate

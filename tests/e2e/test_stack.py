@@ -124,7 +124,7 @@ def test_a_bad_python_is_one_line_with_the_remedy(tmp_path):
     root, tree = Path(__file__).resolve().parents[2], tmp_path / "tree"
     shutil.copytree(root / "scripts", tree / "scripts")
     shutil.copytree(root / "webapp" / "engine" / "native", tree / "webapp" / "engine" / "native")
-    for name in ("pyproject.toml", "constraints.txt"):
+    for name in ("pyproject.toml", "setup.py", "constraints.txt"):
         shutil.copy(root / name, tree)
     old = tmp_path / "bin" / "python3"
     old.parent.mkdir()

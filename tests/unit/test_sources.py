@@ -9,7 +9,8 @@ import pytest
 from pusher.settings import Settings as PusherSettings
 from webapp import configuration
 from webapp.errors import SetupError
-from webapp.settings import PROJECT, Settings, load_settings, read_settings
+from webapp.settings import Settings, load_settings, read_settings
+from webapp.source_tree import PROJECT
 from webapp.sources import gather
 
 

@@ -31,8 +31,8 @@ from webapp.releases.stages import Stages
 from webapp.releases.state import Colours, Entry, Outcome, Release
 from webapp.releases.steps import RefusedError, Step, run
 from webapp.releases.telling import Say, Telling
-from webapp.rendering import ROOT
 from webapp.settings import Settings, load_settings
+from webapp.source_tree import ROOT
 from webapp.telemetry.publisher import Publisher
 
 

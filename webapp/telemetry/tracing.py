@@ -1,7 +1,7 @@
 """A span of every request, to an OpenTelemetry collector: OTLP over HTTP, for gRPC does not stand gevent's patch.
 
 Made when a request was answered, from what is known then, so nothing is carried through the service. The packages are
-an extra, `pip install 'reranking[otel]'`, and imported only when it is on. OTEL_* variables are the SDK's own.
+an extra, `pip install 'reranking[tracing]'`, and imported only when it is on. OTEL_* variables are the SDK's own.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Tracing:
             import opentelemetry.exporter.otlp.proto.http.trace_exporter  # noqa: PLC0415, F401 - an extra
         except ImportError as error:
             raise SetupError(
-                f"RERANK_OTEL_ENDPOINT: {error.name} is not installed; pip install 'reranking[otel]'"
+                f"RERANK_OTEL_ENDPOINT: {error.name} is not installed; pip install 'reranking[tracing]'"
             ) from error
         self._endpoint = endpoint
         self._provider: Any = None

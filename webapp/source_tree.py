@@ -1,0 +1,20 @@
+"""Where our own files lie: beside the packages in a source tree, inside this one where a wheel was installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+"""The project's top folder; of a wheel, the folder into which it was installed."""
+
+_PACKED = Path(__file__).resolve().parent / "packed"
+"""What setup.py puts into a wheel."""
+
+INSTALLED = _PACKED.is_dir()
+"""Whether this is no source tree."""
+
+ROOT = _PACKED if INSTALLED else PROJECT
+"""nginx/, supervisor/ and gunicorn_config.py lie here."""
+
+STATE = Path("var") if INSTALLED else PROJECT / "var"
+"""The state directory where none is chosen: an installed program keeps nothing beside its code."""
