@@ -75,7 +75,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     """
     nginx = find_nginx()
     outlet = Outlet(settings)
-    for directory in (settings.run_dir, settings.run_dir / "nginx", settings.log_dir, settings.models_dir):
+    for directory in (settings.run_dir, settings.run_dir / "nginx", settings.log_dir):
         make_private(directory)
     with writing_to(settings.state_dir):
         held = lock(settings, outlet.say)
@@ -195,6 +195,7 @@ def _prepare(release: Mapping[str, str], outlet: Outlet, stop: _StopSignals) -> 
     served = settings_with(release)
     if served.engine == "stub" or read_manifest(artifact_dir(served)) is not None:
         return
+    make_private(served.models_dir)  # not before: in an image it may be read-only
     with environment(release):
         preparing = outlet.start([sys.executable, "-m", "webapp", "prepare"])
     stop.forward_to(preparing)

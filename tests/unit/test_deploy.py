@@ -1,0 +1,69 @@
+"""What ships beside the code agrees with it, and among itself."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from webapp.settings import STOP_GRACE_S, Settings
+from webapp.sources import NOT_OURS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+
+KUBERNETES = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "reranking.yaml").read_text()))
+
+POD = KUBERNETES[0]["spec"]["template"]["spec"]
+
+
+def test_whoever_stops_it_waits_longer_than_the_ladder():
+    ladder_s = 2 * (Settings.model_fields["request_timeout_s"].default + STOP_GRACE_S)
+    unit = (ROOT / "deploy" / "systemd" / "reranking.service").read_text()
+    patience = {
+        "compose": int(COMPOSE["services"]["reranking"]["stop_grace_period"].removesuffix("s")),
+        "kubernetes": POD["terminationGracePeriodSeconds"],
+        "systemd": int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[1]),
+    }
+    assert all(patience_s > ladder_s for patience_s in patience.values()), patience
+
+
+def test_every_variable_that_is_set_is_a_setting():
+    dockerfile = re.findall(r"RERANK_[A-Z_]+", (ROOT / "Dockerfile").read_text())
+    compose = COMPOSE["services"]["reranking"]["environment"]
+    kubernetes = [variable["name"] for variable in POD["containers"][0]["env"]]
+    known = {f"RERANK_{name.upper()}" for name in Settings.model_fields} | NOT_OURS
+    assert {*dockerfile, *compose, *kubernetes} - known == set()
+
+
+@pytest.mark.parametrize(
+    ("inline", "file", "here", "there"),
+    [
+        ("prometheus", "prometheus/prometheus.yml", "127.0.0.1:8080", "reranking:8080"),
+        ("datasource", "grafana/provisioning/datasources/prometheus.yml", "127.0.0.1:9090", "prometheus:9090"),
+    ],
+)
+def test_compose_configures_prometheus_and_grafana_as_deploy_does(inline, file, here, there):
+    shipped = (ROOT / "deploy" / file).read_text().replace(here, there)
+    assert yaml.safe_load(COMPOSE["configs"][inline]["content"]) == yaml.safe_load(shipped)
+
+
+def test_what_compose_mounts_is_there():
+    mounts = [mount for service in COMPOSE["services"].values() for mount in service.get("volumes", ())]
+    sources = [mount.partition(":")[0] for mount in mounts]
+    assert [source for source in sources if source.startswith("./") and not (ROOT / source).exists()] == []
+    assert {source for source in sources if not source.startswith("./")} == set(COMPOSE["volumes"])
+
+
+def test_the_pod_asks_by_probes_that_the_service_has_and_drains_before_it_goes():
+    container = POD["containers"][0]
+    assert container["startupProbe"]["httpGet"]["path"] == container["readinessProbe"]["httpGet"]["path"] == "/ready"
+    assert container["livenessProbe"]["httpGet"]["path"] == "/live"
+    assert container["lifecycle"]["preStop"]["exec"]["command"][:2] == ["reranking", "drain"]
+    assert KUBERNETES[1]["spec"]["selector"].items() <= KUBERNETES[0]["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_secrets_and_leftovers_stay_out_of_the_image():
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert {".git", "reranking.yaml", "*.key", ".env", "var", "**/*.so", "**/node_modules"} <= set(ignored)
