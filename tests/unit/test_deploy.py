@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 
-KUBERNETES = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "reranking.yaml").read_text()))
+KUBERNETES = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "service.yaml").read_text()))
 
 POD = KUBERNETES[0]["spec"]["template"]["spec"]
 
