@@ -17,13 +17,13 @@ COPY . .
 # The rest, a compiler and the dashboard's packages come by the same script as in a clone, and stay in this stage.
 RUN scripts/build-wheel /wheel
 # By the base's own Python, at the place where the next stage has it. OpenVINO's plugins for GPUs and NPUs and what reads
-# other frameworks' models are two fifths of it, and nothing here loads them.
+# other frameworks' models are half of it, and nothing here loads them.
 RUN python3 -m venv --without-pip /opt/reranking \
     && .venv/bin/python -m pip --python /opt/reranking/bin/python install --quiet --no-cache-dir -c constraints.txt \
         "$(ls /wheel/*.whl)[redis,tracing]" \
     && cd /opt/reranking/lib/python3*/site-packages/openvino/libs \
-    && rm -f libopenvino_intel_gpu_plugin.so cache.json libopenvino_intel_npu_*.so \
-        libopenvino_*_frontend.so.* libopenvino_c.so.*
+    && rm -f libopenvino_intel_gpu_plugin.so cache.json libopenvino_intel_npu_*.so libopenvino_c.so.* \
+    && find . -name "libopenvino_*_frontend.so.*" ! -name "*_ir_frontend*" -delete
 # The model that the image serves; empty: the default one, or the embedded one where no hub answers.
 ARG MODEL=""
 # A file, and no variable: a variable that is empty would be a wrong model, and one that is set can be replaced by -e.
