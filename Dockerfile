@@ -38,8 +38,8 @@ RUN apt-get update && apt-get install -y --no-install-recommends nginx \
 RUN useradd --system --uid 10001 --home-dir /var/lib/reranking reranking
 COPY --from=prepare /opt/reranking /opt/reranking
 COPY --from=prepare --chown=10001:10001 /var/lib/reranking /var/lib/reranking
-# A read-only root is enough with these two writable; for what they hold see docs/operations.md.
-RUN install -d -o 10001 -g 10001 -m 0700 /var/lib/reranking/run /var/lib/reranking/log
+# It writes below its state directory and nowhere else; with a read-only root that is elsewhere (deploy/kubernetes/).
+RUN chown 10001:10001 /var/lib/reranking && chmod 0700 /var/lib/reranking
 ENV PATH=/opt/reranking/bin:$PATH \
     RERANK_CONFIG=/opt/reranking/reranking.yaml \
     RERANK_STATE_DIR=/var/lib/reranking \
