@@ -70,7 +70,11 @@ def test_the_ready_line_names_url_and_model(stack):
 def refusal(stack):
     """The one line with which a stack refuses to start."""
     stack.begin()
-    assert stack.process.wait(PATIENCE_S) == 1
+    try:
+        assert stack.process.wait(PATIENCE_S) == 1
+    except subprocess.TimeoutExpired:
+        stack.kill()
+        raise
     (line,) = (stack.state_dir / "serve.out").read_text().splitlines()
     return line
 

@@ -8,7 +8,7 @@ import pytest
 
 MINUTES = 1.2
 
-MOST_MB_A_MINUTE = 8
+MOST_MB_A_MINUTE = 25
 """Over less than a minute an allocator's steps are steep; a leak of a request's documents would be steeper."""
 
 

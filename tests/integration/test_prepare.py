@@ -260,7 +260,7 @@ def test_the_manifest_says_what_was_prepared(bert_settings):
     assert manifest["model"] == "bert"
     assert manifest["score_scale"] == "sigmoid"
     assert manifest["template"]["max_length_tokens"] == 512
-    assert set(manifest["files"]) == {"model.bin", "model.xml", "tokenizer.json"}
+    assert set(manifest["files"]) == {"golden.json", "model.bin", "model.xml", "tokenizer.json"}
     assert len(manifest["revision"]) == 64
     msgspec.json.encode(manifest)
 
