@@ -61,7 +61,7 @@ def test_a_collector_that_is_not_there_costs_a_worker_that_ends_a_bounded_time()
 
 def test_without_the_packages_the_service_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
-    with pytest.raises(SetupError, match=r"RERANK_OTEL_ENDPOINT.*pip install 'reranking\[otel\]'"):
+    with pytest.raises(SetupError, match=r"RERANK_OTEL_ENDPOINT.*pip install 'reranking\[tracing\]'"):
         Tracing("http://127.0.0.1:4318")
 
 
