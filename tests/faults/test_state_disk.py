@@ -70,7 +70,7 @@ def test_a_full_disk_costs_log_lines_and_large_bodies_only_and_is_told_once(stac
         os.kill(worker, signal.SIGKILL)
         wait_for(lambda: stack.workers() not in ([], [worker]), "a new worker needs no disk")
         small_ones_are_answered(stack)
-        assert said(stack).count("webapp-blue.log can't be written ([Errno 28] No space left on device)") == 1
+        assert said(stack).count(".log can't be written ([Errno 28] No space left on device)") == 1
         assert len(said(stack).splitlines()) == 2, "and nothing else"
         (disk / "filling").unlink()
         assert stack.rerank(BIG).status_code == 200
@@ -104,7 +104,6 @@ def test_when_the_directory_is_removed_serve_says_so_ends_and_can_be_started_aga
     with stack:
         stack.rerank()
         shutil.rmtree(stack.state_dir / "run")
-        assert stack.rerank().status_code == 200, "by the connection that nginx has"
         assert stack.process.wait(PATIENCE_S) == 1
         assert "run was removed; start again, which makes it anew" in said(stack)
         assert not stack.family()
