@@ -38,7 +38,7 @@ def test_each_bad_candidate_is_refused_at_its_step(faulty_stack):
             ("fails", "gate", "status 500"),
         ):
             fault.write_text(what)
-            code, said = stack.reranking("deploy", "--patience", "8")
+            code, said = stack.reranking("deploy", "--patience", "25")
             assert code == 1
             last = said.splitlines()[-1]
             assert last.startswith(f"reranking: refused at {step}: "), said
