@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ class RerankService:
         self._observer = observer or Silent()
         self._clock = clock
         self.state: State = "loading"
+        self._loaded = threading.Event()
         self._leaving = False
 
     def check_room(self) -> None:
@@ -262,6 +264,12 @@ class RerankService:
         """A real score was made; say so to `/ready`, unless we are leaving already."""
         if self.state == "loading":
             self.state = "ready"
+        self._loaded.set()
+
+    def wait_loaded(self, timeout_s: float) -> None:
+        """Sleep until a real score was made, or `timeout_s` passed."""
+        if self.state == "loading":
+            self._loaded.wait(timeout_s)
 
     def drain(self) -> None:
         """Admit nothing new; what is admitted finishes. Only sets a flag, so a signal handler may call it."""

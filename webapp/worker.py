@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -88,6 +89,7 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
     def init_process(self) -> None:
         """Runs in the child, after the fork and before it serves."""
         self._idle: set[socket.socket] = set()
+        self._doors: list[StreamServer] = []
         # What the master made stays shared: the collector won't write into its pages.
         gc.freeze()
         self._descriptors = Descriptors(self.log)
@@ -106,6 +108,14 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
             self.webapp.stop()
             # The interpreter must not be taken down under native threads that may still compute or compile.
             os._exit(0)
+
+    def server_class(self, listener: socket.socket, *, spawn: Any, **_: Any) -> StreamServer:
+        """What gunicorn makes for each listener. It is kept, to be closed the moment TERM comes."""
+        door = StreamServer(listener, handle=partial(self.handle, listener), spawn=spawn)
+        if self.cfg.workers > 1:
+            door.max_accept = 1  # the others shall have some, too
+        self._doors.append(door)
+        return door
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
         """One connection, from accept to close."""
@@ -146,10 +156,18 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
     def handle_exit(self, sig: int, frame: Any) -> None:
         """TERM: not ready from now on; whatever still comes through our connections is answered, and closes them.
 
-        gunicorn closes the door up to a second later. Who came in until then was accepted, as far as nginx knows.
+        gunicorn would close the door up to a second later, and who asks whether the service is ready would hear of this
+        worker while its successor is there. Who came in until now was accepted, as far as nginx knows.
         """
         self.webapp.leave()
         super().handle_exit(sig, frame)
+        gevent.get_hub().loop.run_callback_threadsafe(self._close_doors)
+
+    def _close_doors(self) -> None:
+        for door in self._doors:
+            door.close()
+        for connection in self._idle:
+            hang_up(connection)
 
     def init_signals(self) -> None:
         """USR2, from `reranking drain`: refuse what comes from now on. TERM follows once balancers have noticed."""

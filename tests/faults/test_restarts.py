@@ -40,6 +40,16 @@ def test_a_worker_is_replaced_and_no_request_is_lost(stack_with, how):
         assert set(crowd.outcomes) == {"good"}, crowd.outcomes
 
 
+def test_who_asks_during_a_reload_whether_the_service_is_ready_always_hears_yes(stack_with):
+    with stack_with() as stack:
+        said = []
+        (worker,) = stack.workers()
+        os.kill(stack.pid_of("webapp"), signal.SIGHUP)
+        while stack.workers() == [worker] or worker in stack.workers():
+            said.append(requests.get(f"{stack.url}/ready", timeout=10).status_code)
+        assert set(said) == {200}, said
+
+
 def test_a_drain_finishes_what_was_admitted_and_says_503_first(stack_with):
     stack = stack_with(request_timeout_s="60", engine_threads="1").start()
     long = [f"{number} bees find home by the sun " * 10 for number in range(4000)]

@@ -1,8 +1,10 @@
 import json
 import re
+import threading
 
 import pytest
 
+from webapp.api import health
 from webapp.app import create_app
 
 BODY = {"query": "q", "documents": [{"content": "a", "metadata": {"id": 7}}, "b", "c"]}
@@ -124,13 +126,19 @@ def test_an_unusable_request_id_is_replaced(client, given):
     assert len(made) == 32
 
 
-def test_readiness_follows_the_service(client, service):
+def test_readiness_follows_the_service(client, service, monkeypatch):
+    monkeypatch.setattr(health, "READY_WAIT_S", 0.01)
     assert client.get("/health").status_code == 200
     assert client.get("/ready").status_code == 503
     service.mark_ready()
     assert client.get("/ready").status_code == 200
     service.drain()
     assert client.get("/ready").status_code == 503
+
+
+def test_who_asks_a_worker_that_loads_whether_it_is_ready_hears_of_it_once_it_is(client, service):
+    threading.Timer(0.05, service.mark_ready).start()
+    assert client.get("/ready").status_code == 200
 
 
 def test_info_tells_model_scale_limits_and_versions(client):

@@ -13,6 +13,9 @@ from webapp import __version__
 from webapp.api.dialects.registry import DIALECTS
 from webapp.service import RerankService
 
+READY_WAIT_S = 2.0
+"""A worker that replaces another loads for less than that. Its callers wait, so who asks for them waits as well."""
+
 LIVE = {
     "/health": "200 while the process answers",
     "/live": "as /health",
@@ -74,6 +77,7 @@ def blueprint(service: RerankService, *, guarded: bool) -> Blueprint:
         return _json({"status": "ok", "unix": time.time()})
 
     def ready() -> Response:
+        service.wait_loaded(READY_WAIT_S)
         return _json({"status": service.state}, 200 if service.state == "ready" else 503)
 
     answers: dict[str, Callable[[], Response]] = {
