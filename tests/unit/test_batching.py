@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,8 +17,8 @@ def ticket(number, lengths, *, unread=0):
     return made
 
 
-def plan(tickets, *, passed_over=0, budget_tokens=1024, threads=1):
-    return plan_batch(tickets, passed_over=passed_over, budget_tokens=budget_tokens, threads=threads)
+def plan(tickets, *, passed_over=0, budget_tokens=1024, threads=1, idle=0):
+    return plan_batch(tickets, passed_over=passed_over, budget_tokens=budget_tokens, threads=threads, idle=idle)
 
 
 queues = st.lists(st.lists(st.integers(3, 600), min_size=1, max_size=40), min_size=1, max_size=8)
@@ -87,6 +88,12 @@ def test_a_pair_longer_than_the_budget_is_scored_alone():
 def test_the_last_pairs_are_shared_between_threads():
     batch = plan([ticket(0, [100] * 4)], threads=2)
     assert sum(pick.count for pick in batch.picks) == 2
+
+
+@pytest.mark.parametrize(("idle", "rows"), [(0, 10), (1, 5)])
+def test_a_thread_leaves_a_part_of_little_work_only_to_one_that_is_idle(idle, rows):
+    batch = plan([ticket(0, [16] * 10)], threads=2, idle=idle)
+    assert sum(pick.count for pick in batch.picks) == rows
 
 
 def test_documents_are_tokenised_before_they_are_scored():

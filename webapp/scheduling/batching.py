@@ -36,6 +36,9 @@ READ_AHEAD_TOKENS = 65_536
 SPILL = 0.8
 """A batch may hold pairs down to this share of its longest; more padding costs more than a smaller batch."""
 
+WORTH_SHARING_TOKENS = 256
+"""Of less than this, a thread leaves nothing to those that are at work: they would come back for crumbs."""
+
 PASSED_OVER_LIMIT = 3
 """Plans in a row that younger requests may lead."""
 
@@ -85,6 +88,7 @@ def plan_batch(
     passed_over: int,
     budget_tokens: int,
     threads: int,
+    idle: int = 0,
     served: Mapping[str, int] = MappingProxyType({}),
 ) -> TokeniseChunk | Batch | None:
     """Decide what one engine thread does next.
@@ -94,6 +98,7 @@ def plan_batch(
         passed_over: how many plans in a row were not led by the oldest.
         budget_tokens: cap on rows x longest of a batch.
         threads: engine threads that share the queue; of what is short each takes its part, not all that fits.
+        idle: how many of the others have nothing to do.
         served: tokens that each client was served; what is missing counts as 0.
 
     Returns:
@@ -122,7 +127,8 @@ def plan_batch(
     else:
         small = [ticket for ticket in waiting[1:] if ticket.remaining_tokens < one_round_tokens]
         together = [lead, *small]
-        share_tokens = sum(ticket.ready_tokens for ticket in together) // threads
+        ready_tokens = sum(ticket.ready_tokens for ticket in together)
+        share_tokens = max(ready_tokens // threads, min(-(-ready_tokens // (1 + idle)), WORTH_SHARING_TOKENS))
         plan = _fill(together, min(budget_tokens, share_tokens))
     return replace(plan, led_by_oldest=lead is oldest)
 

@@ -203,6 +203,7 @@ class Scheduler:
                     passed_over=self._passed_over,
                     budget_tokens=self.budget_tokens,
                     threads=self._threads,
+                    idle=self._idle,
                     served=self._backlog.served,
                 )
                 if plan is not None:
