@@ -56,7 +56,7 @@ limit_request_line = 8190
 limit_request_field_size = 8190
 limit_request_fields = 1100  # nginx takes 1000 and adds its own
 
-# gunicorn_h1c, where somebody installed it, reads many headers otherwise; and to look for it costs each request a little.
+# gunicorn_h1c, where somebody installed it, reads many headers otherwise, and looking for it costs time.
 http_parser = "python"
 
 # Recycling by count would close the listener and cut long requests; memory is kept flat instead.

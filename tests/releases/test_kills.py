@@ -5,6 +5,7 @@ import signal
 
 import psutil
 import pytest
+import requests
 from load import Load
 from running import wait_for
 
@@ -39,17 +40,32 @@ def is_whole(stack):
     )
 
 
+STEPS = ("prepare", "room", "start", "ready", "gate", "canary", "switch", "watch", "drain")
+
+
 def test_a_killed_deploy_costs_no_request_and_the_next_one_heals(stub_stack):
     stack = stub_stack
     with Load(stack.port) as load:
-        for words in ("start ", "ready ", "switch ", "watch "):
-            kill_after(stack.begin_command("deploy", "--watch", "1"), words)
+        for step in STEPS:  # each is said when it is done, so the next one has begun
+            kill_after(stack.begin_command("deploy", "--watch", "1", "--canary", "50", "--for", "1"), f"{step} ")
         code, said = stack.reranking("deploy", "--watch", "0")
         assert code == 0, said
         assert "was killed; what it left is put away" in said
         assert is_whole(stack)
     assert set(load.outcomes) == {200}, load.outcomes
     assert sum(load.outcomes.values()) > 100
+
+
+def test_a_killed_change_by_hup_costs_no_request_and_the_next_one_heals(stub_stack):
+    stack = stub_stack
+    with Load(stack.port) as load:
+        for step, documents in (("room", "900"), ("reload", "800")):
+            kill_after(stack.begin_command("deploy", "--set", f"MAX_DOCUMENTS={documents}"), f"{step} ")
+        code, said = stack.reranking("deploy", "--set", "MAX_DOCUMENTS=700")
+        assert code == 0, said
+        assert is_whole(stack)
+        assert requests.get(f"{stack.url}/info", timeout=60).json()["limits"]["max_documents"] == 700
+    assert set(load.outcomes) == {200}, load.outcomes
 
 
 def test_a_stack_that_was_stopped_in_a_deploy_starts_whole(stub_stack):
@@ -82,8 +98,6 @@ def test_nginx_and_the_new_colour_killed_at_the_switch_cost_no_request_of_the_co
 
 
 def _answers(stack):
-    import requests
-
     try:
         return stack.rerank().status_code
     except requests.ConnectionError:

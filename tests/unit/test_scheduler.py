@@ -1,3 +1,4 @@
+import os
 import threading
 
 import numpy as np
@@ -6,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scheduling_kit import PATIENCE_S, Rig
 
+from webapp.engine.pool import NICE
 from webapp.engine.stub_engine import StubEngine, stub_logit
 from webapp.errors import DeadlineExceededError, EngineFailedError, UnavailableError
 
@@ -31,6 +33,20 @@ class BrokenEngine(StubEngine):
 
     def open_session(self):
         return BrokenSession(super().open_session(), self._score)
+
+
+def test_engine_threads_give_way_to_all_others():
+    niceness = []
+
+    def score(stub, pairs, length):
+        niceness.append(os.getpriority(os.PRIO_PROCESS, 0))
+        return stub.score(pairs, length)
+
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    with Rig(BrokenEngine(score)) as rig:
+        assert rig.score("query", ["document"]).succeeded
+    assert niceness == [NICE]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == ours
 
 
 documents = st.lists(st.text(max_size=60) | st.text(min_size=1, max_size=3).map(lambda part: part * 700), min_size=1)

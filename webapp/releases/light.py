@@ -11,8 +11,8 @@ from webapp.releases.programs import program_of
 from webapp.releases.stages import POLL_S, Stages
 from webapp.releases.state import Release
 
-SURE_S = 1.5
-"""An old worker closes its door a second after it was told to leave; so long only new ones must have answered."""
+SURE_S = 0.5
+"""So long only new workers must have answered: an old one closes its door when it is told to leave."""
 
 
 class Light(Stages):
