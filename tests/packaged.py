@@ -1,11 +1,13 @@
-"""The wheel in an environment that holds what it asks for and nothing else.
+"""The wheel in an environment that holds what it asks for and nothing else; the executable where no Python is.
 
-Its dependencies are linked from the environment of the tests, which costs a second where pip would take a minute. So
-what is not seen here is whether pip finds them; which ones are there follows from the wheel alone.
+The wheel's dependencies are linked from the environment of the tests, which costs a second where pip would take a
+minute. So what is not seen here is whether pip finds them; which ones are there follows from the wheel alone.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -23,6 +25,13 @@ def build_wheel(folder: Path) -> Path:
     subprocess.run([ROOT / "scripts" / "build-wheel", folder], check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
     return wheel
+
+
+def build_executable(folder: Path) -> Path:
+    """As `scripts/build-executable` does it for a user, without a model; returns the program."""
+    variables = {**os.environ, "RERANK_ENGINE": "stub"}
+    subprocess.run([ROOT / "scripts" / "build-executable", folder], check=True, capture_output=True, env=variables)
+    return folder / "reranking" / "reranking"
 
 
 def environment(folder: Path, wheel: Path) -> Path:
@@ -55,12 +64,12 @@ def link(of: Distribution, extras: set[str], place: Path, done: set[str]) -> Non
 
 
 class Installed(Stack):
-    """`reranking serve` of such an environment, started in a folder of its own."""
+    """`reranking serve` of what was installed or built, started in a folder of its own; its state is in `home`."""
 
-    def __init__(self, python: Path, folder: Path, **options) -> None:
-        super().__init__(folder / "var", **options)
-        del self._environment["RERANK_STATE_DIR"]  # it is ./var
-        self._command, self._folder = [str(python.with_name("reranking")), "serve"], folder
+    def __init__(self, command: Path, folder: Path, home: Path | None = None, **options) -> None:
+        super().__init__((home or folder) / "var", **options)
+        del self._environment["RERANK_STATE_DIR"]  # it is the default
+        self._command, self._folder = [str(command), "serve"], folder
 
     def begin(self) -> None:
         self.state_dir.mkdir(parents=True, exist_ok=True)
@@ -69,6 +78,21 @@ class Installed(Stack):
             self.process = subprocess.Popen(
                 self._command, env=self._environment, stdout=output, stderr=subprocess.STDOUT, cwd=self._folder
             )
+
+
+class WithoutPython(Installed):
+    """The same where nothing is on PATH but what `serve` starts beside its own programs."""
+
+    def __init__(self, command: Path, folder: Path, **options) -> None:
+        super().__init__(command, folder, home=command.parent, **options)
+        path = folder / "path"
+        path.mkdir()
+        for name in ("nginx", "setpriv", "sh", "cat"):
+            found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+            assert found, name
+            (path / name).symlink_to(found)
+        own = {name: value for name, value in self._environment.items() if name.startswith("RERANK_")}
+        self._environment = {**own, "PATH": str(path)}
 
 
 def smoke(url: str, python: str | Path = sys.executable) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -16,5 +17,8 @@ INSTALLED = _PACKED.is_dir()
 ROOT = _PACKED if INSTALLED else PROJECT
 """nginx/, supervisor/ and gunicorn_config.py lie here."""
 
-STATE = Path("var") if INSTALLED else PROJECT / "var"
-"""The state directory where none is chosen: an installed program keeps nothing beside its code."""
+_FROZEN = getattr(sys, "frozen", False)
+"""Whether this is an executable; PyInstaller says so."""
+
+STATE = (Path(sys.executable).parent if _FROZEN else Path() if INSTALLED else PROJECT) / "var"
+"""The state directory where none is chosen. A wheel keeps nothing beside its code; an executable has its model so."""

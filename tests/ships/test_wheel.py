@@ -38,7 +38,9 @@ def test_the_base_install_lacks_what_an_extra_brings(python, name):
 
 
 def test_it_serves_a_prepared_model_from_an_empty_folder(python, bert_settings, tmp_path):
-    with Installed(python, tmp_path, artifacts_from=bert_settings.state_dir, model=bert_settings.model) as stack:
+    with Installed(
+        python.with_name("reranking"), tmp_path, artifacts_from=bert_settings.state_dir, model=bert_settings.model
+    ) as stack:
         seen = smoke(stack.url, python)
         assert seen.returncode == 0, seen.stdout
         assert "/dashboard/vendor/socket.io.js" in seen.stdout
