@@ -1,10 +1,12 @@
 """What ships beside the code agrees with it, and among itself."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from webapp.settings import STOP_GRACE_S, Settings
 from webapp.sources import NOT_OURS
@@ -15,6 +17,8 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 
 KUBERNETES = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "service.yaml").read_text()))
 
+COLOUR = yaml.safe_load((ROOT / "deploy" / "traefik" / "colour.compose.yaml").read_text())["services"]["webapp"]
+
 POD = KUBERNETES[0]["spec"]["template"]["spec"]
 
 
@@ -23,6 +27,7 @@ def test_whoever_stops_it_waits_longer_than_the_ladder():
     unit = (ROOT / "deploy" / "systemd" / "reranking.service").read_text()
     patience = {
         "compose": int(COMPOSE["services"]["reranking"]["stop_grace_period"].removesuffix("s")),
+        "a colour": int(COLOUR["stop_grace_period"].removesuffix("s")),
         "kubernetes": POD["terminationGracePeriodSeconds"],
         "systemd": int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[1]),
     }
@@ -32,9 +37,10 @@ def test_whoever_stops_it_waits_longer_than_the_ladder():
 def test_every_variable_that_is_set_is_a_setting():
     dockerfile = re.findall(r"RERANK_[A-Z_]+", (ROOT / "Dockerfile").read_text())
     compose = COMPOSE["services"]["reranking"]["environment"]
+    colours = [name for name in COLOUR["environment"] if name.startswith("RERANK_")]
     kubernetes = [variable["name"] for variable in POD["containers"][0]["env"]]
     known = {f"RERANK_{name.upper()}" for name in Settings.model_fields} | NOT_OURS
-    assert {*dockerfile, *compose, *kubernetes} - known == set()
+    assert {*dockerfile, *compose, *colours, *kubernetes} - known == set()
 
 
 @pytest.mark.parametrize(
@@ -47,6 +53,29 @@ def test_every_variable_that_is_set_is_a_setting():
 def test_compose_configures_prometheus_and_grafana_as_deploy_does(inline, file, here, there):
     shipped = (ROOT / "deploy" / file).read_text().replace(here, there)
     assert yaml.safe_load(COMPOSE["configs"][inline]["content"]) == yaml.safe_load(shipped)
+
+
+def test_compose_has_two_colours_behind_traefik_that_nobody_starts_by_accident():
+    behind = {
+        name: service for name, service in COMPOSE["services"].items() if "traefik" in service.get("profiles", ())
+    }
+    assert set(behind) == {"traefik", "blue", "green"}
+    for name, service in behind.items():
+        file = yaml.safe_load((ROOT / service["extends"]["file"]).read_text())
+        extended = file["services"][service["extends"]["service"]]
+        assert set(extended["networks"]) <= set(COMPOSE["networks"])
+        if name != "traefik":
+            assert service["environment"]["RERANK_COLOUR"] == name
+            # Variables without a default would stop `docker compose` for those who don't want the profile, too.
+            assert ":?" not in json.dumps(extended)
+
+
+def test_compose_follows_its_schema():
+    check = pytest.importorskip("check_jsonschema.cli")
+    files = [str(ROOT / "docker-compose.yml"), *map(str, (ROOT / "deploy" / "traefik").glob("*.compose.yaml"))]
+    outcome = CliRunner().invoke(check.main, ["--builtin-schema", "vendor.compose-spec", *files])
+    assert outcome.exit_code == 0, outcome.output
+    assert len(files) == 3
 
 
 def test_what_compose_mounts_is_there():

@@ -153,13 +153,3 @@ def test_two_at_once_and_rubbish_get_a_sentence(docker):
         assert said in done.stderr
     (docker.folder / ".colors").write_text("active=red\n")
     assert "red is no colour" in docker.run(image="reranking:1").stderr
-
-
-def test_the_compose_files_follow_their_schema():
-    check = pytest.importorskip("check_jsonschema.cli")
-    from click.testing import CliRunner
-
-    files = [str(path) for path in FOLDER.glob("*.compose.yaml")]
-    assert len(files) == 2
-    outcome = CliRunner().invoke(check.main, ["--builtin-schema", "vendor.compose-spec", *files])
-    assert outcome.exit_code == 0, outcome.output
