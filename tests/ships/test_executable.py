@@ -85,6 +85,13 @@ def test_it_has_a_version_and_no_torch(program):
     assert list(program.parent.rglob("*torch*")) == []
 
 
+def test_what_it_can_not_do_it_says_in_a_line(program, tmp_path):
+    code, words = said(program, "prepare", "--state-dir", str(tmp_path / "state"))
+    assert code == 1
+    assert words.startswith("reranking: preparing a model needs sentence-transformers, which is not here;")
+    assert words.count("\n") == 1
+
+
 def test_the_api_alone_scores_as_a_clone_does_and_finishes_what_it_has_when_told_to_end(
     program, bert_settings, tmp_path
 ):

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,8 @@ def prepare(
         present = None if again else read_manifest(directory)
         if present is not None:
             return present
+        if find_spec("sentence_transformers") is None:  # told before a model is fetched in vain
+            raise _lacks("sentence-transformers")
         examples = read_examples(calibration_data)
         source = resolve(settings, say)
         aside = directory.with_name(f".{directory.name}.{os.getpid()}")
@@ -65,7 +68,7 @@ def _build(settings: Settings, source: Source, examples: Examples, aside: Path, 
     try:
         from webapp.engine.prepare.build import build_best
     except ImportError as error:
-        raise SetupError(f"preparing a model needs {error.name}; run: pip install 'reranking[torch]'") from error
+        raise _lacks(error.name) from error
     from webapp.engine.prepare.candidates import candidates
 
     artifact = build_best(
@@ -81,6 +84,13 @@ def _build(settings: Settings, source: Source, examples: Examples, aside: Path, 
         f" batches of {tuning.batch_tokens} tokens, {tuning.engine_threads} engine threads"
     )
     return artifact
+
+
+def _lacks(name: str | None) -> SetupError:
+    return SetupError(
+        f"preparing a model needs {name}, which is not here; run: pip install 'reranking[torch]', or prepare elsewhere"
+        " and copy models/ of the state directory"
+    )
 
 
 def _put_in_place(aside: Path, directory: Path) -> None:
