@@ -1,7 +1,10 @@
 """What ships beside the code agrees with it, and among itself."""
 
 import json
+import os
 import re
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -76,6 +79,27 @@ def test_compose_follows_its_schema():
     outcome = CliRunner().invoke(check.main, ["--builtin-schema", "vendor.compose-spec", *files])
     assert outcome.exit_code == 0, outcome.output
     assert len(files) == 3
+
+
+@pytest.mark.parametrize("fails", ["build", "up", "the smoke test"])
+def test_the_deploy_script_goes_step_by_step_and_tells_of_the_one_that_fails(tmp_path, fails):
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/calls\n[ "$2" != "{fails}" ]\n')
+    docker.chmod(0o755)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and doesn't listen: the service can't be reached there
+        environment = {
+            **os.environ,
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "RERANK_PORT": str(nobody.getsockname()[1]),
+        }
+        done = subprocess.run(
+            [ROOT / "scripts" / "deploy"], env=environment, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 1
+    steps = [call.split()[1] for call in (tmp_path / "calls").read_text().splitlines()]
+    assert steps == (["build"] if fails == "build" else ["build", "up", "logs"])
+    assert ("GET /ready" in done.stdout) == (fails == "the smoke test")
 
 
 def test_what_compose_mounts_is_there():
