@@ -1,5 +1,6 @@
 """The executable, copied to where no Python is."""
 
+import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +24,9 @@ LONG = {"query": "bees", "texts": [f"{number} bees " + "fly home " * 100 for num
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
-    return build_executable(tmp_path_factory.mktemp("built"))
+    program = build_executable(tmp_path_factory.mktemp("built"))
+    yield program
+    shutil.rmtree(program.parent)  # a quarter of a gigabyte, and pytest keeps three runs' folders
 
 
 def said(program, *arguments):
