@@ -47,6 +47,10 @@ def alive(process: psutil.Process) -> bool:
 class Stack:
     """`reranking serve` in a process of its own."""
 
+    command = ("serve",)
+    prefix: tuple[str, ...] = ()
+    """What runs it."""
+
     def __init__(self, state_dir: Path, *, artifacts_from: Path | None = None, **variables: str) -> None:
         self.state_dir = state_dir
         self.port = free_port()
@@ -82,7 +86,7 @@ class Stack:
         self._output = output or self.state_dir / "serve.out"
         with self._output.open("w") as said:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "webapp", "serve"],
+                [*self.prefix, sys.executable, "-m", "webapp", *self.command],
                 env=self._environment,
                 stdout=said,
                 stderr=subprocess.STDOUT,

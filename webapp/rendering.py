@@ -5,8 +5,11 @@ from __future__ import annotations
 import getpass
 import json
 import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from webapp.errors import (
     DeadlineExceededError,
@@ -21,6 +24,7 @@ from webapp.errors import (
 )
 from webapp.settings import PROXY_GRACE_S, SHUTDOWN_GRACE_S, Settings
 from webapp.shares import PERCENTS
+from webapp.soundness import listed
 from webapp.source_tree import ROOT
 from webapp.tls import certificate
 
@@ -78,8 +82,44 @@ HTTP2_DIRECTIVE = (1, 25, 1)
 """Since this nginx, HTTP/2 is a directive of its own."""
 
 
+AGAIN_S = 30
+"""For that long a balancer sends a request to another machine: longer than it takes to notice that one vanished (where
+the kernel is told so), shorter than what a slow request may take."""
+
+
 def nginx_conf(settings: Settings, version: tuple[int, ...] = HTTP2_DIRECTIVE) -> str:
-    """The configuration of an nginx of this version for these settings."""
+    """The configuration of an nginx of this version before the programs of these settings."""
+    return _template("nginx.conf.j2").render(
+        **_door(settings, version),
+        shares=PERCENTS,
+        pusher_socket=settings.pusher_socket,
+        metrics_socket=settings.metrics_socket,
+        cors_origins=settings.cors_origin_list,
+        balancers=listed(settings.balancers),
+        # As many as the workers admit, and some that they refuse: below their connection pools, whose overflow hangs.
+        connections_per_address=settings.workers * (settings.max_ongoing_requests + REFUSED_AT_ONCE),
+        read_s=settings.request_timeout_s + PROXY_GRACE_S,
+        upstream_field="",
+    )
+
+
+def balancer_conf(settings: Settings, version: tuple[int, ...] = HTTP2_DIRECTIVE) -> str:
+    """The configuration of an nginx of this version before the stacks of these settings."""
+    stacks = [urlsplit(address) for address in listed(settings.stacks)]
+    return _template("balancer.conf.j2").render(
+        **_door(settings, version),
+        stacks=[address.netloc for address in stacks],
+        scheme=stacks[0].scheme,
+        stacks_ca=Path(settings.stacks_ca).expanduser().absolute(),
+        certified_name=stacks[0].hostname,
+        cors_origins=[],  # the stacks' own
+        read_s=settings.request_timeout_s + SHUTDOWN_GRACE_S,  # above theirs
+        again_s=AGAIN_S,
+        upstream_field=',"upstream":"$upstream_addr"',
+    )
+
+
+def _template(name: str) -> Template:
     templates = Environment(
         loader=FileSystemLoader(ROOT / "nginx"),
         undefined=StrictUndefined,
@@ -88,27 +128,25 @@ def nginx_conf(settings: Settings, version: tuple[int, ...] = HTTP2_DIRECTIVE) -
         autoescape=False,  # noqa: S701 - a configuration file, not a page; values come from settings # nosec B701
         keep_trailing_newline=True,
     )
+    return templates.get_template(name)
+
+
+def _door(settings: Settings, version: tuple[int, ...]) -> dict[str, Any]:
+    """What every nginx of ours is told: where it listens, what it takes, what it logs and how it refuses."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return templates.get_template("nginx.conf.j2").render(
-        run_dir=settings.run_dir,
-        shares=PERCENTS,
-        pusher_socket=settings.pusher_socket,
-        metrics_socket=settings.metrics_socket,
-        listen=f"{host}:{settings.port}",
-        plain_listen=f"{host}:{settings.plain_port}" if settings.plain_port else "",
-        port=settings.port,
-        certificate=certificate(settings),
-        http2_directive=version >= HTTP2_DIRECTIVE,
-        hsts_s=settings.hsts_s,
-        cors_origins=settings.cors_origin_list,
-        user=getpass.getuser() if os.geteuid() == 0 else "",
-        # As many as the workers admit, and some that they refuse: below their connection pools, whose overflow hangs.
-        connections_per_address=settings.workers * (settings.max_ongoing_requests + REFUSED_AT_ONCE),
-        max_body_mb=settings.max_body_mb,
-        read_s=settings.request_timeout_s + PROXY_GRACE_S,
-        shutdown_s=settings.request_timeout_s + SHUTDOWN_GRACE_S,
-        colour=settings.colour,
-        error_level=NGINX_LEVELS[settings.log_level],
-        access_lines=settings.log_level in {"debug", "info"},
-        refusals=[(status, _body(status, error, message)) for status, error, message in REFUSALS],
-    )
+    return {
+        "run_dir": settings.run_dir,
+        "listen": f"{host}:{settings.port}",
+        "plain_listen": f"{host}:{settings.plain_port}" if settings.plain_port else "",
+        "port": settings.port,
+        "certificate": certificate(settings),
+        "http2_directive": version >= HTTP2_DIRECTIVE,
+        "hsts_s": settings.hsts_s,
+        "user": getpass.getuser() if os.geteuid() == 0 else "",
+        "max_body_mb": settings.max_body_mb,
+        "shutdown_s": settings.request_timeout_s + SHUTDOWN_GRACE_S,
+        "colour": settings.colour,
+        "error_level": NGINX_LEVELS[settings.log_level],
+        "access_lines": settings.log_level in {"debug", "info"},
+        "refusals": [(status, _body(status, error, message)) for status, error, message in REFUSALS],
+    }

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from webapp.errors import SetupError
 from webapp.places import Places
-from webapp.soundness import check_origins, check_secrets, check_tls
+from webapp.soundness import check_networks, check_origins, check_secrets, check_stacks, check_tls, listed
 from webapp.source_tree import STATE
 from webapp.sources import PREFIX, Sources, gather
 
@@ -139,6 +139,17 @@ class Settings(Places, BaseSettings):
         default=0, ge=0, le=65535, description="Port that sends plain http to https; 0: there is none."
     )
 
+    stacks: str = Field(
+        default="",
+        description="Stacks on other machines that `reranking balance` divides requests over, comma-separated, as"
+        " http://10.0.0.7:8080.",
+    )
+    stacks_ca: str = Field(default="", description="Certificates by which https stacks are trusted, PEM.")
+    balancers: str = Field(
+        default="",
+        description="Addresses or networks of balancers, comma-separated: the caller's address is what they say.",
+    )
+
     events: bool = Field(default=True, description="Tell the pusher, and so the dashboard, of requests and workers.")
     events_endpoint: str = Field(
         default="",
@@ -183,7 +194,9 @@ class Settings(Places, BaseSettings):
             raise ValueError("RERANK_EVENTS_TEXT is on but RERANK_EVENTS is off, so that nothing is told; choose one")
         return self
 
-    @field_validator("api_keys", "operator_keys", "dashboard_origins", "cors_origins", mode="before")
+    @field_validator(
+        "api_keys", "operator_keys", "dashboard_origins", "cors_origins", "stacks", "balancers", mode="before"
+    )
     @classmethod
     def _a_list_is_joined(cls, value: Any) -> Any:
         """A file may have a list where a variable has commas."""
@@ -194,9 +207,11 @@ class Settings(Places, BaseSettings):
         check_tls(self.tls, self.tls_cert, self.tls_key, self.hsts_s, (self.port, self.plain_port))
         # Not by a field's validator: what that refuses is shown.
         check_secrets(api_keys=self.api_keys.get_secret_value(), redis_url=self.redis_url.get_secret_value())
+        check_stacks(self.stacks, self.stacks_ca)
         return self
 
     _origins_are_origins = field_validator("cors_origins")(check_origins)
+    _balancers_are_addresses = field_validator("balancers")(check_networks)
 
     @field_validator("api_keys_file")
     @classmethod
@@ -231,7 +246,7 @@ class Settings(Places, BaseSettings):
     @property
     def cors_origin_list(self) -> list[str]:
         """The origins, one by one."""
-        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+        return listed(self.cors_origins)
 
 
 def load_settings(flags: Collection[str] = ()) -> Settings:

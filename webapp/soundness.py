@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?")
+
+
+_STACK = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
+
+
+def listed(values: str) -> list[str]:
+    """What stands between commas."""
+    return [value.strip() for value in values.split(",") if value.strip()]
 
 
 def check_tls(tls: str, cert: str, key: str, hsts_s: int, ports: tuple[int, int]) -> None:
@@ -42,7 +51,35 @@ def check_origins(origins: str) -> str:
     Raises:
         ValueError: one of them is no origin.
     """
-    for origin in filter(None, map(str.strip, origins.split(","))):
+    for origin in listed(origins):
         if not _ORIGIN.fullmatch(origin):
             raise ValueError("an origin is scheme://host[:port], without a path; '*' is not taken, list them")
     return origins
+
+
+def check_stacks(stacks: str, trusted: str) -> None:
+    """Refuse stacks that nothing could connect to, or not safely.
+
+    Raises:
+        ValueError: one of them is no address, or they differ in their scheme.
+    """
+    addresses = listed(stacks)
+    for address in addresses:
+        if not _STACK.fullmatch(address):
+            raise ValueError(f"RERANK_STACKS: {address!r} is not http://host:port or https://host:port")
+    schemes = {address.partition(":")[0] for address in addresses}
+    if len(schemes) > 1:
+        raise ValueError("RERANK_STACKS: all of them speak http, or all of them https")
+    if (schemes == {"https"}) != bool(trusted):
+        raise ValueError("RERANK_STACKS_CA belongs to https:// addresses in RERANK_STACKS; set both or none")
+
+
+def check_networks(networks: str) -> str:
+    """The same list.
+
+    Raises:
+        ValueError: one of them is no address and no network.
+    """
+    for network in listed(networks):
+        ipaddress.ip_network(network, strict=False)
+    return networks

@@ -113,6 +113,9 @@ def _make(files: Certificate, host: str) -> None:
         .add_extension(x509.SubjectAlternativeName(_names(host)), critical=False)
         # A CA that may sign nothing but itself: some clients trust only CAs.
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        # All have one name; by these a client that trusts those of several machines tells them apart.
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
     files.key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -36,3 +36,21 @@ def test_a_wrong_value_is_named_with_its_variable(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(SetupError, match=name):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"STACKS": "10.0.0.7:8080"}, "'10.0.0.7:8080' is not http://host:port"),
+        ({"STACKS": "http://10.0.0.7"}, "is not http://host:port"),
+        ({"STACKS": "http://a:1,https://b:1", "STACKS_CA": "ca.pem"}, "all of them"),
+        ({"STACKS": "https://a:1"}, "RERANK_STACKS_CA"),
+        ({"STACKS": "http://a:1", "STACKS_CA": "ca.pem"}, "RERANK_STACKS_CA"),
+        ({"BALANCERS": "the balancer"}, "RERANK_BALANCERS"),
+    ],
+)
+def test_stacks_and_balancers_that_can_t_be_meant_are_named(monkeypatch, variables, said):
+    for name, value in variables.items():
+        monkeypatch.setenv(f"RERANK_{name}", value)
+    with pytest.raises(SetupError, match=said):
+        load_settings()

@@ -1,0 +1,28 @@
+from webapp.balancing import notices_after_s
+from webapp.rendering import balancer_conf, nginx_conf
+from webapp.settings import Settings
+
+
+def test_what_the_kernel_takes_to_notice_is_its_first_wait_and_all_its_probes(tmp_path):
+    for name, value in {"time": 7200, "intvl": 75, "probes": 9}.items():
+        (tmp_path / f"tcp_keepalive_{name}").write_text(f"{value}\n")
+    assert notices_after_s(tmp_path) == 7875
+
+
+def test_a_name_in_the_certificates_is_the_first_stack_s(tmp_path):
+    secure = balancer_conf(
+        Settings(state_dir=tmp_path, stacks="https://one.example:8443, https://[::1]:8443", stacks_ca="/ca.pem")
+    )
+    assert "proxy_ssl_name one.example;" in secure
+    assert "server [::1]:8443 " in secure
+    assert "proxy_pass https://stacks;" in secure
+    assert "ssl" not in balancer_conf(Settings(state_dir=tmp_path, stacks="http://one.example:8080"))
+
+
+def test_addresses_are_taken_from_balancers_alone(tmp_path):
+    told = nginx_conf(Settings(state_dir=tmp_path, balancers="10.0.0.1, 10.1.0.0/16"))
+    assert [line.strip() for line in told.splitlines() if "set_real_ip_from" in line] == [
+        "set_real_ip_from 10.0.0.1;",
+        "set_real_ip_from 10.1.0.0/16;",
+    ]
+    assert "real_ip" not in nginx_conf(Settings(state_dir=tmp_path))
