@@ -111,8 +111,10 @@ def _children(pid: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def service(model: Path | None = None, **settings: object) -> Iterator[Service]:
-    """Run the whole stack, as `scripts/serve` does, with these settings."""
+def service(
+    model: Path | None = None, *, command: str = "serve", core: int | None = None, **settings: object
+) -> Iterator[Service]:
+    """Run the whole stack, as `scripts/serve` does, or `balance`, with these settings; on one core, if it is given."""
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RERANK_")}
     environment |= {
@@ -123,8 +125,9 @@ def service(model: Path | None = None, **settings: object) -> Iterator[Service]:
     if model is not None:
         environment["RERANK_MODEL"] = str(model)
     environment |= {f"RERANK_{name.upper()}": str(value) for name, value in settings.items()}
+    pinned = [] if core is None else ["taskset", "-c", str(core)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "webapp", "serve"], env=environment, stdout=subprocess.PIPE, text=True
+        [*pinned, sys.executable, "-m", "webapp", command], env=environment, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout
     try:

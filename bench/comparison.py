@@ -1,0 +1,54 @@
+"""Two real replicas and two simulated ones, asked for the same at the same instants."""
+
+from __future__ import annotations
+
+import harness
+import load
+import numpy as np
+import queueing
+import service_times
+import two_replicas
+
+from webapp.engine.artifact import load_engine
+
+DOCUMENTS, WORDS = 10, 30
+
+LOADS = (0.3, 0.5, 0.7)
+"""Of what both cores can carry by the measured service times."""
+
+SEEDS = 20
+"""The balancer draws: the simulation's figures are means of so many."""
+
+
+def compare(requests: int) -> None:
+    """Print a table; "NOT HELD" where p50 or p99 differ by more than 20 %."""
+    known = service_times.read()
+    model = harness.minilm_cross_encoder()
+    session = load_engine(service_times.settings_of(model)).open_session()
+    texts = [harness.texts(DOCUMENTS, mean_words=WORDS, seed=10_000 + number) for number in range(requests)]
+    query = session.encode_query("query")
+    tokens = [int(session.encode_documents(query, each)[1].sum()) for each in texts]
+    alone_s = np.array([known.seconds(count) for count in tokens])
+    print(f"{harness.machine()}; {requests} requests of {DOCUMENTS} documents, {np.mean(tokens):.0f} tokens on average")
+    print(
+        f"service time {1000 * alone_s.mean():.1f} ms, {known.beside:.2f} times that while the other core is at work\n"
+    )
+    print("| load | requests/s | real p50 ms | simulated | real p99 ms | simulated | within 20 % |")
+    print("|---|---|---|---|---|---|---|")
+    fleet = queueing.Fleet(2, "power-of-two")
+    with two_replicas.running(model) as port:
+        bodies = [load.post(harness.body("query", each)) for each in texts]
+        two_replicas.replay(port, bodies[:50], np.arange(50) * alone_s.mean())  # warm
+        for share in LOADS:
+            # The other core is at work for that share of the time, and slows this one down by then.
+            work_s = alone_s * (1 + (known.beside - 1) * share)
+            rate = 2 * share / work_s.mean()
+            at_s = np.cumsum(np.random.default_rng(int(100 * share)).exponential(1 / rate, requests))
+            real = np.array(two_replicas.replay(port, bodies, at_s.tolist()))
+            runs = [queueing.simulate(queueing.Requests(at_s, work_s), fleet, seed=seed) for seed in range(SEEDS)]
+            row, held = [], True
+            for part in (0.5, 0.99):
+                measured, expected = np.quantile(real, part), np.mean([run.quantile_s(part) for run in runs])
+                row += [f"{1000 * measured:.0f}", f"{1000 * expected:.0f}"]
+                held &= abs(expected / measured - 1) <= 0.2
+            print(f"| {share:.0%} | {rate:.1f} | {' | '.join(row)} | {'held' if held else 'NOT HELD'} |", flush=True)

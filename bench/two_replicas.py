@@ -1,0 +1,77 @@
+"""The real thing that the simulation is compared with: stacks of one core each behind `reranking balance`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import harness
+import overload
+
+from webapp import offspring
+
+BALANCER = harness.STATE_DIR / "balancer"
+
+
+@contextlib.contextmanager
+def running(model: Path | None = None, *, replicas: int = 2, **settings: object) -> Iterator[int]:
+    """Stacks with one engine thread, each on a core of its own, behind a balancer; yields its port."""
+    models = harness.STATE_DIR / "state" / "models"
+    with contextlib.ExitStack() as stack:
+        ports = []
+        for core in range(replicas):
+            state_dir = harness.STATE_DIR / f"replica-{core}"
+            state_dir.mkdir(parents=True, exist_ok=True)
+            if not (state_dir / "models").exists():
+                (state_dir / "models").symlink_to(models)
+            started = harness.service(
+                model, core=core, state_dir=state_dir, engine_threads=1, cache_mb=0, balancers="127.0.0.1", **settings
+            )
+            ports.append(stack.enter_context(started).port)
+        balancer = harness.service(
+            command="balance",
+            state_dir=BALANCER,
+            stacks=",".join(f"http://127.0.0.1:{port}" for port in ports),
+        )
+        yield stack.enter_context(balancer).port
+
+
+def cpu_seconds() -> float:
+    """CPU time so far of the running balancer's nginx workers."""
+    master = int((BALANCER / "run" / "nginx.pid").read_text())
+    ticks = 0
+    for worker in offspring.children(master):
+        fields = Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])  # user and system, see proc(5)
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def replay(port: int, requests: Sequence[bytes], at_s: Sequence[float]) -> list[float]:
+    """Send each request at its instant, whatever happens; seconds from then until its reply was there.
+
+    Raises:
+        RuntimeError: one was not answered with 200.
+    """
+    return asyncio.run(_replay(port, requests, at_s))
+
+
+async def _replay(port: int, requests: Sequence[bytes], at_s: Sequence[float]) -> list[float]:
+    clients = overload.Clients(port, overload.Tally())
+    took = [0.0] * len(requests)
+    began = time.perf_counter() + 0.1
+
+    async def one(number: int) -> None:
+        status, _ = await clients.exchange(requests[number])
+        if status != 200:
+            raise RuntimeError(f"a request was answered with {status}")
+        took[number] = time.perf_counter() - began - at_s[number]
+
+    async with asyncio.TaskGroup() as group:
+        for number, at in enumerate(at_s):
+            await asyncio.sleep(max(0.0, began + at - time.perf_counter()))
+            group.create_task(one(number))
+    return took
