@@ -106,6 +106,19 @@ class Service:
         raise RuntimeError("gunicorn is not running")
 
 
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process and all that it started, those that ended not counted."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ticks = int(fields[11]) + int(fields[12])  # user and system, see proc(5)
+    return ticks / os.sysconf("SC_CLK_TCK") + sum(map(cpu_seconds, _children(pid)))
+
+
+def busy_seconds() -> float:
+    """CPU time of everything on this machine, all cores together."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    return sum(int(fields[place]) for place in (1, 2, 3, 6, 7)) / os.sysconf("SC_CLK_TCK")
+
+
 def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,17 +11,16 @@ from pathlib import Path
 import harness
 import overload
 
-from webapp import offspring
-
-BALANCER = harness.STATE_DIR / "balancer"
-
 
 @contextlib.contextmanager
-def running(model: Path | None = None, *, replicas: int = 2, **settings: object) -> Iterator[int]:
-    """Stacks with one engine thread, each on a core of its own, behind a balancer; yields its port."""
+def running(model: Path | None = None, *, replicas: int = 2, **settings: object) -> Iterator[tuple[int, list[int]]]:
+    """Stacks with one engine thread, each on a core of its own, behind a balancer.
+
+    Yields the balancer's port, and the pids of all, the balancer's last.
+    """
     models = harness.STATE_DIR / "state" / "models"
     with contextlib.ExitStack() as stack:
-        ports = []
+        stacks = []
         for core in range(replicas):
             state_dir = harness.STATE_DIR / f"replica-{core}"
             state_dir.mkdir(parents=True, exist_ok=True)
@@ -31,23 +29,14 @@ def running(model: Path | None = None, *, replicas: int = 2, **settings: object)
             started = harness.service(
                 model, core=core, state_dir=state_dir, engine_threads=1, cache_mb=0, balancers="127.0.0.1", **settings
             )
-            ports.append(stack.enter_context(started).port)
-        balancer = harness.service(
+            stacks.append(stack.enter_context(started))
+        started = harness.service(
             command="balance",
-            state_dir=BALANCER,
-            stacks=",".join(f"http://127.0.0.1:{port}" for port in ports),
+            state_dir=harness.STATE_DIR / "balancer",
+            stacks=",".join(f"http://127.0.0.1:{each.port}" for each in stacks),
         )
-        yield stack.enter_context(balancer).port
-
-
-def cpu_seconds() -> float:
-    """CPU time so far of the running balancer's nginx workers."""
-    master = int((BALANCER / "run" / "nginx.pid").read_text())
-    ticks = 0
-    for worker in offspring.children(master):
-        fields = Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])  # user and system, see proc(5)
-    return ticks / os.sysconf("SC_CLK_TCK")
+        balancer = stack.enter_context(started)
+        yield balancer.port, [each.process.pid for each in (*stacks, balancer)]
 
 
 def replay(port: int, requests: Sequence[bytes], at_s: Sequence[float]) -> list[float]:

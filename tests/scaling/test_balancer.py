@@ -1,5 +1,7 @@
 """`reranking balance` before two stacks, all on this machine."""
 
+import http.client
+import json
 import signal
 import subprocess
 import sys
@@ -61,17 +63,19 @@ def test_requests_are_divided_over_the_stacks_with_key_and_id(stacks, balancer):
 
 
 def test_a_caller_s_address_is_the_balancer_s_word_and_nobody_else_s(stacks, balancer):
-    post(balancer.url, {"X-Request-Id": "by-balancer", "X-Forwarded-For": "10.9.9.9"})
-    seen = wait_for(
-        lambda: [
-            line["remote"]
-            for stack in stacks
-            for line in stack.log_lines("nginx")
-            if line.get("request_id") == "by-balancer"
-        ],
-        "the line",
-    )
-    assert seen == ["127.0.0.1"]  # what the balancer saw, not what the client claims
+    claim = {**KEY, "X-Forwarded-For": "10.9.9.9"}
+    for number, (door, source) in enumerate([(balancer, "127.0.0.2"), (stacks[0], "127.0.0.3")]):
+        connection = http.client.HTTPConnection("127.0.0.1", door.port, timeout=PATIENCE_S, source_address=(source, 0))
+        connection.request("POST", "/rerank", json.dumps(BODY), {**claim, "X-Request-Id": f"from-{number}"})
+        assert connection.getresponse().status == 200
+        connection.close()
+
+    def seen(request_id):
+        lines = [line for stack in stacks for line in stack.log_lines("nginx")]
+        return [line["remote"] for line in lines if line.get("request_id") == request_id]
+
+    assert wait_for(lambda: seen("from-0"), "the line") == ["127.0.0.2"]
+    assert wait_for(lambda: seen("from-1"), "the line") == ["127.0.0.3"]
 
 
 @pytest.mark.parametrize("header", ["Content-Security-Policy", "X-Content-Type-Options", "Access-Control-Allow-Origin"])

@@ -1,4 +1,4 @@
-"""bench/queueing.py: a simulation that gets known results wrong explains nothing."""
+"""bench/queueing.py, bench/scheduled.py: a simulation that gets known results wrong explains nothing."""
 
 import importlib.util
 import math
@@ -8,10 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SPEC = importlib.util.spec_from_file_location("queueing", Path(__file__).parents[2] / "bench" / "queueing.py")
-queueing = importlib.util.module_from_spec(SPEC)
-sys.modules["queueing"] = queueing
-SPEC.loader.exec_module(queueing)
+BENCH = Path(__file__).parents[2] / "bench"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+queueing, scheduled = load("queueing"), load("scheduled")
 Absence, Fleet, Requests, Retrying = queueing.Absence, queueing.Fleet, queueing.Requests, queueing.Retrying
 
 SERVICE_S = 0.1
@@ -102,3 +109,21 @@ def test_the_same_seed_gives_the_same_outcome():
     one, again, other = (queueing.simulate(requests, Fleet(3, "random"), seed=seed) for seed in (1, 1, 2))
     assert (one.latency_s == again.latency_s).all()
     assert (one.latency_s != other.latency_s).any()
+
+
+@pytest.mark.parametrize("documents", [1, 10])
+def test_with_requests_of_one_size_the_service_s_own_scheduler_is_first_come_first_served(documents):
+    requests = requests_at(0.7, replicas=2, seconds=100)
+    texts = [[f"{number}-{place}" for place in range(documents)] for number in range(len(requests.at_s))]
+    took_s = scheduled.simulate(
+        requests.at_s,
+        texts,
+        {text: 400 // documents for each in texts for text in each},
+        replicas=2,
+        token_s=SERVICE_S / 400,
+        request_s=0,
+        budget_tokens=256,
+        seed=1,
+    )
+    plain = queueing.simulate(requests, Fleet(2), seed=1)
+    assert np.sort(took_s) == pytest.approx(np.sort(plain.latency_s), abs=1e-6)
