@@ -19,6 +19,8 @@ DOCUMENTS, WORDS = 10, 30
 LOADS = (0.3, 0.5, 0.7)
 """Of what both cores can carry by the measured service times."""
 
+IDLE_S = 3.0
+
 SEEDS = 5
 """The balancer draws: the simulation's figures are means of so many."""
 
@@ -35,26 +37,29 @@ def compare(requests: int) -> None:
     for each in texts:
         lengths |= dict(zip(each, session.encode_documents(query, each)[1].tolist(), strict=True))
     tokens = np.array([sum(map(lengths.__getitem__, each)) for each in texts])
-    alone_s = known.token_s * tokens + known.request_s + known.http_s
-    print(f"{harness.machine()}; {requests} requests of {DOCUMENTS} documents, {np.mean(tokens):.0f} tokens on average")
+    alone_s = known.token_s * tokens + known.request_s
     print(
-        f"service time {1000 * alone_s.mean():.1f} ms, {known.beside:.2f} times that while the other core is at work\n"
+        f"{harness.machine()}; {requests} requests of {DOCUMENTS} documents, {np.mean(tokens):.0f} tokens on average\n"
     )
     print(
-        "| load | requests/s | real p50 ms | simulated | real p99 ms | simulated | within 20 % | cores used by others |"
+        "| requests/s | service ms | cores at work | real p50 ms | simulated | real p99 ms | simulated | within 20 %"
+        " | cores used by others |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|")
     with two_replicas.running(model) as (port, _):
         bodies = [load.post(harness.body("query", each)) for each in texts]
         two_replicas.replay(port, bodies[:50], np.arange(50) * alone_s.mean())  # warm
+        idle = _Usage()
+        time.sleep(IDLE_S)
+        idle.end()
         for share in LOADS:
-            # The other core is at work for that share of the time, and slows this one down by then.
-            slower = 1 + (known.beside - 1) * share
-            rate = 2 * share / (slower * alone_s.mean())
+            rate = 2 * share / alone_s.mean()
             at_s = np.cumsum(np.random.default_rng(int(100 * share)).exponential(1 / rate, requests))
-            others, began = _others_s(), time.perf_counter()
+            usage = _Usage()
             real = np.array(two_replicas.replay(port, bodies, at_s.tolist()))
-            busy = (_others_s() - others) / (time.perf_counter() - began)
+            usage.end()
+            # A virtual machine's speed changes by the minute: the CPU time of this very run tells what a request took.
+            slower = (usage.own_s - idle.own * usage.seconds) / alone_s.sum()
             runs = [
                 scheduled.simulate(
                     at_s,
@@ -62,7 +67,7 @@ def compare(requests: int) -> None:
                     lengths,
                     replicas=2,
                     token_s=slower * known.token_s,
-                    request_s=slower * (known.request_s + known.http_s),
+                    request_s=slower * known.request_s,
                     budget_tokens=engine.info.tuning.batch_tokens,
                     seed=seed,
                 )
@@ -74,9 +79,22 @@ def compare(requests: int) -> None:
                 row += [f"{1000 * measured:.0f}", f"{1000 * expected:.0f}"]
                 held &= abs(expected / measured - 1) <= 0.2
             row.append("held" if held else "NOT HELD")
-            print(f"| {share:.0%} | {rate:.1f} | {' | '.join(row)} | {busy:.2f} |", flush=True)
+            service = f"{rate:.1f} | {1000 * slower * alone_s.mean():.1f} | {usage.own:.2f}"
+            print(f"| {service} | {' | '.join(row)} | {usage.others:.2f} |", flush=True)
 
 
-def _others_s() -> float:
-    """CPU time of what is not ours: with it on the same cores the comparison says little."""
-    return harness.busy_seconds() - harness.cpu_seconds(os.getpid())
+class _Usage:
+    """CPU time from now until `end`: of us and all that we started, and of everybody else."""
+
+    def __init__(self) -> None:
+        self._began = self._now()
+
+    def end(self) -> None:
+        """Take stock."""
+        self.seconds, self.own_s, busy_s = np.array(self._now()) - np.array(self._began)
+        self.own = self.own_s / self.seconds
+        self.others = (busy_s - self.own_s) / self.seconds
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        return time.perf_counter(), harness.cpu_seconds(os.getpid()), harness.busy_seconds()

@@ -44,7 +44,7 @@ class Machines:
         self.mean_s = float(np.dot(self.sizes_s, self.shares))
         self.documents = float(np.dot([count for count, _ in MIX], self.shares))
         """Of a request, on average."""
-        self.refusal_s = known.http_s / CORES
+        self.refusal_s = known.request_s / CORES
 
     def requests(self, at_s: Floats, seed: int = 0, keys: np.ndarray | None = None) -> Requests:
         return Requests(at_s, np.random.default_rng(seed).choice(self.sizes_s, len(at_s), p=self.shares), keys)
@@ -133,7 +133,7 @@ def release(machines: Machines) -> None:
     """Ten machines with warm caches at 70 %; each goes away and comes back cold, one or several at a time."""
     count, away_s, between_s, begins_s = 10, 10.0, 20.0, 300.0
     different, remembered = 5_000, 2_000
-    warm = 0.76  # the hits that this gives, so that the load is what it says
+    warm = 0.82  # the hits that this gives, so that the load is what it says
     rate = 0.7 * count / machines.mean_s / (1 - (1 - HIT) * warm)
     print("\n| machines away at a time | p99 ms before | until all were back | refused | hits before | until back |")
     print("|---|---|---|---|---|---|")

@@ -1,7 +1,7 @@
 """`reranking balance`: nginx before the stacks of other machines, in the foreground until told to stop.
 
 One program, so no supervisor: nginx keeps its own workers, and whoever runs us (systemd, a container) keeps us. HUP
-reads the settings again: stacks come and go without a lost request.
+reads the settings again and reloads nginx, which finishes what it has.
 """
 
 from __future__ import annotations
