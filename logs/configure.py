@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any
 
 import structlog
-from gevent.hub import Hub
 
 from logs.discreet import tell
 from logs.foreign import without_query_strings
@@ -104,11 +103,12 @@ def catch_the_rest(*, log_format: str, service: str, colour: str = "") -> None:
         if arguments.exc_value is not None:
             write("an exception went nowhere", arguments.exc_value)
 
-    def greenlet(_hub: Hub, _context: Any, kind: type[BaseException], error: BaseException | None, _: Any) -> None:
+    def greenlet(_hub: Any, _context: Any, kind: type[BaseException], error: BaseException | None, _: Any) -> None:
         write("a greenlet ended", error or kind())
 
     sys.excepthook, threading.excepthook, sys.unraisablehook = main_thread, thread, unraisable
-    Hub.print_exception = greenlet
+    if hub := sys.modules.get("gevent.hub"):  # else there are no greenlets of its
+        hub.Hub.print_exception = greenlet
 
 
 class _Complete:

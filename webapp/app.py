@@ -47,6 +47,7 @@ def create_app(
     quota: Quota | None = None,
     watchers: Sequence[OnReply] = (),
     deployment: Deployment = NOWHERE,
+    watch: request_context.WatchOf = request_context.nobody_watches,
 ) -> Flask:
     """Put the HTTP API before a service.
 
@@ -59,13 +60,14 @@ def create_app(
         quota: what a caller may ask for in a minute; None: anything.
         watchers: told of every reply.
         deployment: which release this is.
+        watch: over the caller of a request, by its WSGI environment.
     """
     app = App("webapp", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # that would be a redirect, which not every client follows with its body
     app.wsgi_app = single_slashes(app.wsgi_app)  # type: ignore[method-assign, assignment] # as Flask's manual has it
-    request_context.install(app, request_timeout_s=request_timeout_s)
+    request_context.install(app, request_timeout_s=request_timeout_s, watch=watch)
     replies.install(app, watchers)
     problems.install(app)
     keys = keys or KeyRing()

@@ -17,7 +17,6 @@ from wsgiref.types import WSGIApplication
 from prometheus_client import CollectorRegistry
 
 from pusher.keys import KeyRing
-from webapp import concurrency
 from webapp.api.deployment import Deployment
 from webapp.app import create_app
 from webapp.cache.memory import MemoryCache
@@ -41,6 +40,7 @@ from webapp.telemetry.pulse import PulseMaker, Vitals
 from webapp.telemetry.reporter import Reporter
 from webapp.telemetry.sampler import Sampler
 from webapp.telemetry.tracing import Tracing
+from webapp.waiting import Bridge, NativeWaiter, allocate_lock, start_native_thread
 from webapp.wiring import quota, shared_cache, vitals
 
 log = logging.getLogger(__name__)
@@ -68,6 +68,7 @@ class Webapp:
     keys: KeyRing
     sampler: Sampler
     engine: Engine
+    bridge: Bridge
     release: int = 0
     reporter: Reporter | None = None
     tracing: Tracing | None = None
@@ -85,7 +86,7 @@ class Webapp:
         """
         self._read_keys()
         self._start_telling()
-        waiter = concurrency.GeventWaiter()
+        waiter = self.bridge.make_waiter()
         outcome: list[float | Exception] = []
 
         def boot() -> None:
@@ -105,7 +106,7 @@ class Webapp:
                 self.service.mark_ready()
                 if self.reporter is not None:
                     self.reporter.tell("ready")
-                concurrency.repeat(WATCH_S, watch)
+                self.bridge.repeat(WATCH_S, watch)
             on_started(result)
 
         def watch() -> None:
@@ -113,8 +114,8 @@ class Webapp:
                 self.drain()
                 on_fault(fault)
 
-        concurrency.start_native_thread(boot, ())
-        concurrency.spawn(report)
+        start_native_thread(boot, ())
+        self.bridge.spawn(report)
 
     def _read_keys(self) -> None:
         """HUP to gunicorn makes new workers of what the master read long ago, so each reads the file itself."""
@@ -124,16 +125,16 @@ class Webapp:
 
     def _start_telling(self) -> None:
         """What goes on beside the requests."""
-        self.sampler.start(concurrency.repeat)
+        self.sampler.start(self.bridge.repeat)
         if self.reporter is not None:
-            self.reporter.start(concurrency.repeat)
+            self.reporter.start(self.bridge.repeat)
         if self.shared is not None:
-            concurrency.spawn(self.shared.start)
+            self.bridge.spawn(self.shared.start)
         if self.tracing is not None:
             self.tracing.start()
 
     def _warm_up(self) -> None:
-        waiter = concurrency.NativeWaiter()
+        waiter = NativeWaiter()
         ticket = self.scheduler.submit("is it", WARM_UP_DOCUMENTS, waiter.wake)
         if not waiter.wait(WARM_UP_TIMEOUT_S):
             raise TimeoutError(f"the first score was not made in {WARM_UP_TIMEOUT_S:g} s")
@@ -162,12 +163,16 @@ class Webapp:
             self.tracing.stop()
 
 
-def assemble(settings: Settings, engine: Engine | None = None) -> Webapp:
+def assemble(
+    settings: Settings, bridge: Bridge, engine: Engine | None = None, cache: MemoryCache | None = None
+) -> Webapp:
     """Wire the webapp up, ready to be forked.
 
     Args:
         settings: what to serve, and how.
+        bridge: to what runs the requests.
         engine: of these settings' artifact, where it was loaded before.
+        cache: scores that are known already, of any artifact.
 
     Raises:
         SetupError: the model is not prepared, or damaged.
@@ -177,20 +182,20 @@ def assemble(settings: Settings, engine: Engine | None = None) -> Webapp:
     # A measured count may come from a larger machine, or one that this container has only a part of.
     threads = settings.engine_threads or min(engine.info.tuning.engine_threads or cores, cores)
     scheduler = Scheduler(
-        lock=concurrency.allocate_lock(),
+        lock=allocate_lock(),
         budget_tokens=settings.batch_tokens or engine.info.tuning.batch_tokens,
         threads=threads,
         longest_pair_tokens=engine.info.max_length_tokens,
         first_tokens_per_s=engine.info.tuning.tokens_per_s,
     )
-    pool = EnginePool(engine, scheduler, threads=threads, start_thread=concurrency.start_native_thread)
-    shared = shared_cache(settings)
+    pool = EnginePool(engine, scheduler, threads=threads, start_thread=start_native_thread)
+    shared = shared_cache(settings, bridge)
     scoring = Scoring(
         scheduler=scheduler,
-        cache=MemoryCache(settings.cache_mb * 1024 * 1024) if settings.cache_mb else None,
+        cache=_memory_cache(settings) if cache is None else cache,
         shared=shared,
         artifact=engine.info.identity,
-        make_waiter=concurrency.GeventWaiter,
+        make_waiter=bridge.make_waiter,
     )
     publisher = Publisher(settings.events_address, colour=settings.colour)
     progress = ProgressEvents(publisher.publish, with_text=settings.events_text)
@@ -209,7 +214,7 @@ def assemble(settings: Settings, engine: Engine | None = None) -> Webapp:
         ),
         max_documents=settings.max_documents,
         texts=engine.texts,
-        elsewhere=concurrency.Offload(),
+        elsewhere=bridge.make_offload(),
         strict_model=settings.strict_model,
         guard=guard,
         observer=Guarded(progress) if settings.events else None,
@@ -236,7 +241,8 @@ def assemble(settings: Settings, engine: Engine | None = None) -> Webapp:
             "documents_per_minute": settings.documents_per_minute,
         },
         keys=keys,
-        quota=quota(settings),
+        quota=quota(settings, bridge),
+        watch=bridge.watch,
         watchers=[meter.replied, *([tracing.replied] if tracing else [])],
         deployment=Deployment(settings.colour, settings.release),
     )
@@ -250,9 +256,14 @@ def assemble(settings: Settings, engine: Engine | None = None) -> Webapp:
         keys,
         Sampler(metrics, meter, engine.info, read),
         engine,
+        bridge,
         release=settings.release,
         reporter=reporter,
         max_rss_bytes=settings.max_rss_mb * 1024 * 1024,
         tracing=tracing,
         shared=shared,
     )
+
+
+def _memory_cache(settings: Settings) -> MemoryCache | None:
+    return MemoryCache(settings.cache_mb * 1024 * 1024) if settings.cache_mb else None

@@ -1,32 +1,35 @@
-"""The bridge between native engine threads and whoever waits for them; the only file that knows both sides.
+"""The bridge between native engine threads and gevent's greenlets; `asyncio_bridge` is its counterpart.
 
-Engine threads are native: they touch no gevent API and no patched lock. gevent's monkey patch replaces `threading`
-and `_thread`, so what they need is fetched here unpatched. A waiter's `wake` may be called from any native thread.
-`queue.Queue` would lose wake-ups here once patched (native put, greenlet get); the C class `_queue.SimpleQueue`
-is never patched and serves native threads that wait for native threads or for the hub.
+`webapp.waiting` has what both stand on. Nothing here may be imported by who serves without gevent.
 """
 
 from __future__ import annotations
 
 import socket
-from _queue import SimpleQueue
-from collections.abc import Callable
-from typing import Any, Protocol, Self, TypeVar
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Self, TypeVar
 
 import gevent
-from gevent import monkey
 from gevent.event import Event
 from gevent.threadpool import ThreadPool
 
 from webapp.errors import CancelledError
+from webapp.waiting import (
+    Elsewhere,
+    NativeWaiter,
+    SimpleQueue,
+    Waiter,
+    allocate_lock,
+    here,
+    start_native_thread,
+)
 
 T = TypeVar("T")
 
-allocate_lock = monkey.get_original("_thread", "allocate_lock")
-start_native_thread = monkey.get_original("_thread", "start_new_thread")
-
 __all__ = [
     "Elsewhere",
+    "GeventBridge",
     "GeventWaiter",
     "HangUpWatch",
     "NativeWaiter",
@@ -41,16 +44,6 @@ __all__ = [
     "start_native_thread",
     "within",
 ]
-
-
-class Waiter(Protocol):
-    """One caller that sleeps until an engine thread is done with its request."""
-
-    def wake(self) -> None:
-        """Let `wait` return True. Callable from any native thread, once or more."""
-
-    def wait(self, timeout_s: float) -> bool:
-        """Sleep until woken; False when `timeout_s` passed first."""
 
 
 class GeventWaiter:
@@ -69,37 +62,6 @@ class GeventWaiter:
     def wait(self, timeout_s: float) -> bool:
         """Sleep until woken; False when `timeout_s` passed first."""
         return bool(self._event.wait(timeout_s))
-
-
-class NativeWaiter:
-    """A native thread waits: command line, tests, an engine's own warm-up."""
-
-    __slots__ = ("_lock",)
-
-    def __init__(self) -> None:
-        self._lock = allocate_lock()
-        self._lock.acquire()
-
-    def wake(self) -> None:
-        """Release the lock that `wait` is blocked on."""
-        if self._lock.locked():
-            self._lock.release()
-
-    def wait(self, timeout_s: float) -> bool:
-        """Sleep until woken; False when `timeout_s` passed first."""
-        return bool(self._lock.acquire(timeout=timeout_s))
-
-
-class Elsewhere(Protocol):
-    """Runs what would hold the hub on another thread."""
-
-    def __call__(self, run: Callable[[], Any]) -> Any:
-        """Wait for the result, let others work meanwhile."""
-
-
-def here(run: Callable[[], T]) -> T:
-    """The `Elsewhere` of who has no hub to hold."""
-    return run()
 
 
 class Offload:
@@ -179,3 +141,36 @@ def within(seconds: float, run: Callable[[], T]) -> T:
     """Run here, in the calling greenlet; raises TimeoutError when it waits for longer than that."""
     with gevent.Timeout(seconds, TimeoutError(f"took longer than {seconds:g} s")):
         return run()
+
+
+class GeventBridge:
+    """See `webapp.waiting.Bridge`; a worker's, usable after the fork."""
+
+    def make_waiter(self) -> Waiter:
+        """For a greenlet."""
+        return GeventWaiter()
+
+    def make_offload(self) -> Elsewhere:
+        """A native thread."""
+        return Offload()
+
+    def blocking(self, run: Callable[[], T]) -> T:
+        """Right here: the sockets of who is patched let others work."""
+        return run()
+
+    def within(self, seconds: float, run: Callable[[], T]) -> T:
+        """In the calling greenlet."""
+        return within(seconds, run)
+
+    def spawn(self, run: Callable[[], None]) -> None:
+        """As a greenlet."""
+        spawn(run)
+
+    def repeat(self, interval_s: float, run: Callable[[], None]) -> None:
+        """In a greenlet."""
+        repeat(interval_s, run)
+
+    def watch(self, environ: Mapping[str, Any]) -> AbstractContextManager[object]:
+        """Over the connection that gunicorn leaves in the environment."""
+        connection = environ.get("gunicorn.socket")
+        return nullcontext() if connection is None else HangUpWatch(connection)

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from webapp import concurrency
 from webapp.engine.artifact import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.scheduling.admission import Admission
@@ -17,6 +16,7 @@ from webapp.service import RerankService
 from webapp.settings import Settings
 from webapp.telemetry.observer import Caller, Silent
 from webapp.types import RerankRequest, RerankResult
+from webapp.waiting import NativeWaiter, allocate_lock, start_native_thread
 
 Tell = Callable[[int], None]
 """Told how many documents are scored."""
@@ -57,12 +57,12 @@ def local_reranker(settings: Settings) -> Iterator[LocalReranker]:
     engine = load_engine(settings)
     threads = settings.engine_threads or len(os.sched_getaffinity(0))
     scheduler = Scheduler(
-        lock=concurrency.allocate_lock(),
+        lock=allocate_lock(),
         budget_tokens=settings.batch_tokens or engine.info.tuning.batch_tokens,
         threads=threads,
         longest_pair_tokens=engine.info.max_length_tokens,
     )
-    pool = EnginePool(engine, scheduler, threads=threads, start_thread=concurrency.start_native_thread)
+    pool = EnginePool(engine, scheduler, threads=threads, start_thread=start_native_thread)
     followed = _Followed()
     scoring = Scoring(
         scheduler=scheduler,
@@ -99,7 +99,7 @@ class _Followed(Silent):
         return None
 
 
-class _TellingWaiter(concurrency.NativeWaiter):
+class _TellingWaiter(NativeWaiter):
     """Tells how far it is while it waits."""
 
     __slots__ = ("_followed",)

@@ -19,12 +19,12 @@ import numpy as np
 from webapp.cache.keys import pair_keys
 from webapp.cache.memory import MemoryCache, PairScore
 from webapp.cache.shared import Patience, SharedCache
-from webapp.concurrency import Waiter
 from webapp.errors import CancelledError, DeadlineExceededError, RerankError, UnavailableError
 from webapp.scheduling.phases import Phases
 from webapp.scheduling.scheduler import Scheduler
 from webapp.scheduling.ticket import Ticket
 from webapp.types import RerankRequest, Scored, Spent
+from webapp.waiting import Waiter
 
 SOON_S = 0.05
 """Most requests are done by then; to watch over their callers too would be wasted."""

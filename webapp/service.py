@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.concurrency import Elsewhere, here
 from webapp.engine.base import Texts
 from webapp.errors import (
     CancelledError,
@@ -32,6 +31,7 @@ from webapp.scheduling.breaker import State as BreakerState
 from webapp.scoring import Pending, Scoring, Terms, Watch
 from webapp.telemetry.observer import Caller, Observer, Silent
 from webapp.types import ModelInfo, RerankRequest, RerankResult
+from webapp.waiting import Elsewhere, here
 
 State = Literal["loading", "ready", "draining"]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
-from webapp import concurrency
 from webapp.cache.shared import SharedCache, Store
 from webapp.guard import EngineGuard
 from webapp.quota import Quota, in_redis
@@ -14,11 +14,29 @@ from webapp.service import RerankService
 from webapp.settings import Settings
 from webapp.telemetry.publisher import Publisher
 from webapp.telemetry.pulse import Vitals
+from webapp.waiting import Bridge
 
 log = logging.getLogger(__name__)
 
 
-def shared_cache(settings: Settings) -> SharedCache | None:
+class _Patient:
+    """A store whose callers let others work while it answers."""
+
+    def __init__(self, store: Store, bridge: Bridge) -> None:
+        self._store = store
+        self._blocking = bridge.blocking
+
+    def ping(self) -> None:
+        self._blocking(self._store.ping)
+
+    def get_many(self, names: Sequence[bytes]) -> list[bytes | None]:
+        return self._blocking(lambda: self._store.get_many(names))
+
+    def set_many(self, entries: Sequence[tuple[bytes, bytes, int]]) -> None:
+        self._blocking(lambda: self._store.set_many(entries))
+
+
+def shared_cache(settings: Settings, bridge: Bridge) -> SharedCache | None:
     """The second level of the pair cache, where there is a Redis."""
     url = settings.redis_url.get_secret_value()
     if not url or not settings.cache_mb:
@@ -27,7 +45,7 @@ def shared_cache(settings: Settings) -> SharedCache | None:
     def connect() -> Store:
         from webapp.cache.redis_store import RedisStore  # noqa: PLC0415 - who has no Redis needs no client
 
-        return RedisStore(url)
+        return _Patient(RedisStore(url), bridge)
 
     def breaker(what: str) -> Breaker:
         return Breaker(lambda old, new: log.warning("Redis", extra={"what": what, "was": old, "state": new}))
@@ -36,19 +54,19 @@ def shared_cache(settings: Settings) -> SharedCache | None:
         connect,
         reads=breaker("lookups"),
         writes=breaker("writes"),
-        make_waiter=concurrency.GeventWaiter,
-        spawn=concurrency.spawn,
+        make_waiter=bridge.make_waiter,
+        spawn=bridge.spawn,
     )
 
 
-def quota(settings: Settings) -> Quota:
+def quota(settings: Settings, bridge: Bridge) -> Quota:
     """What a caller may ask for in a minute."""
     url = settings.redis_url.get_secret_value()
     return Quota(
         requests_per_minute=settings.requests_per_minute,
         documents_per_minute=settings.documents_per_minute,
         shared=in_redis(url) if url else None,
-        within=concurrency.within,
+        within=bridge.within,
     )
 
 

@@ -4,11 +4,12 @@ import logging
 from wsgiref.types import WSGIApplication
 
 from webapp.bootstrap import assemble
+from webapp.concurrency import GeventBridge
 from webapp.errors import SetupError
 from webapp.settings import Settings, load_settings
 
 settings = load_settings()
-webapp = assemble(settings)
+webapp = assemble(settings, GeventBridge())
 app = webapp.app
 
 
@@ -20,7 +21,7 @@ def renew(chosen: Settings) -> WSGIApplication:
     global settings, webapp, app  # noqa: PLW0603 - what gunicorn knows by name
     if chosen is not settings:
         try:
-            webapp = assemble(chosen, engine=webapp.engine)
+            webapp = assemble(chosen, GeventBridge(), engine=webapp.engine)
         except SetupError:
             logging.getLogger(__name__).exception("the new settings can't be served; the old ones stay")
         else:

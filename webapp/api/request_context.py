@@ -7,7 +7,9 @@ import math
 import re
 import time
 import uuid
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import structlog
 from flask import Flask, Response, g, request
@@ -15,7 +17,6 @@ from werkzeug.exceptions import HTTPException
 
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.registry import dialect_of
-from webapp.concurrency import HangUpWatch
 from webapp.errors import InvalidRequestError, RerankError
 from webapp.scoring import Watch
 from webapp.telemetry.observer import Caller
@@ -34,7 +35,16 @@ TIMEOUT_HEADER = "X-Request-Timeout"
 """Seconds after which the caller no longer wants an answer; the service's own limit is the most it gets."""
 
 
-def install(app: Flask, *, request_timeout_s: float) -> None:
+WatchOf = Callable[[Mapping[str, Any]], AbstractContextManager[object]]
+"""Watches over the caller of a request, of which it gets the WSGI environment."""
+
+
+def nobody_watches(_environ: Mapping[str, Any]) -> AbstractContextManager[object]:
+    """Who hangs up is served to the end."""
+    return nullcontext()
+
+
+def install(app: Flask, *, request_timeout_s: float, watch: WatchOf = nobody_watches) -> None:
     """Run around every request."""
 
     def begin() -> None:
@@ -42,6 +52,7 @@ def install(app: Flask, *, request_timeout_s: float) -> None:
         g.request_id = given if _USABLE_ID.fullmatch(given) else uuid.uuid4().hex
         g.began = time.monotonic()
         g.deadline = g.began + request_timeout_s
+        g.watch = watch
         structlog.contextvars.bind_contextvars(request_id=g.request_id)
         wanted = request.headers.get(TIMEOUT_HEADER)
         if wanted is not None:
@@ -90,8 +101,8 @@ def fail(error: RerankError) -> None:
 
 def terms() -> tuple[float, Caller, Watch]:
     """On what terms the current request is served: its deadline, its caller, and who watches over that."""
-    connection = request.environ.get("gunicorn.socket")
-    return g.deadline, caller(), nullcontext if connection is None else lambda: HangUpWatch(connection)
+    watch, environ = g.watch, request.environ
+    return g.deadline, caller(), lambda: watch(environ)
 
 
 def speak(dialect: Dialect) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from webapp.cache.memory import PairScore
 from webapp.cache.wire import name_of, pack, unpack
-from webapp.concurrency import Waiter
+from webapp.waiting import Waiter
 
 log = logging.getLogger(__name__)
 

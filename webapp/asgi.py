@@ -1,0 +1,119 @@
+"""The WSGI application behind an asyncio server: one ASGI request in, the same bytes out as under gunicorn.
+
+A WSGI-to-ASGI library would run each request in a thread, and what serves is written for one thread; see
+`asyncio_bridge`. What is translated is PEP 3333 and the HTTP part of ASGI 3, nothing of ours.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+from wsgiref.types import WSGIApplication
+
+from webapp.asyncio_bridge import in_greenlet
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+
+
+@dataclass(slots=True)
+class Reply:
+    """A whole reply."""
+
+    status: int = 500
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    body: bytes = b""
+
+
+async def ask(app: WSGIApplication, scope: Scope, receive: Receive, *, max_body_bytes: int) -> Reply | None:
+    """Have one request answered.
+
+    Args:
+        app: answers; it may wait by the bridge.
+        scope: ASGI's, of type `http`.
+        receive: ASGI's; brings the body.
+        max_body_bytes: no more than one byte beyond is read; the app refuses that by its own limit.
+
+    Returns:
+        The reply; None when the caller hung up before it had sent all.
+    """
+    body = await _body(receive, max_body_bytes)
+    if body is None:
+        return None
+    environ = environ_of(scope, body)
+    return await in_greenlet(lambda: _answer(app, environ))
+
+
+async def _body(receive: Receive, most: int) -> bytes | None:
+    parts, size = [], 0
+    while size <= most:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if not message.get("more_body", False):
+            break
+    return b"".join(parts)
+
+
+def environ_of(scope: Scope, body: bytes) -> dict[str, Any]:
+    """A request as PEP 3333 has it."""
+    host, port = scope.get("server") or ("localhost", 80)
+    client = scope.get("client") or ("", 0)
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": _wsgi_text(scope.get("root_path", "")),
+        "PATH_INFO": _wsgi_text(scope["path"]),
+        "QUERY_STRING": scope.get("query_string", b"").decode("latin-1"),
+        "SERVER_NAME": host,
+        "SERVER_PORT": str(port),
+        "SERVER_PROTOCOL": f"HTTP/{scope.get('http_version', '1.1')}",
+        "REMOTE_ADDR": client[0],
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope.get("scheme", "http"),
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": False,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
+    for raw_name, raw_value in scope["headers"]:
+        name = raw_name.decode("latin-1")
+        if "_" in name:  # `X_Forwarded_For` would become X-Forwarded-For; nginx and gunicorn drop them, too
+            continue
+        key = "HTTP_" + name.upper().replace("-", "_")
+        key = {"HTTP_CONTENT_TYPE": "CONTENT_TYPE", "HTTP_CONTENT_LENGTH": "CONTENT_LENGTH"}.get(key, key)
+        value = raw_value.decode("latin-1")
+        environ[key] = f"{environ[key]},{value}" if key in environ else value
+    # As it is: a body may come without a length, and one that was cut short still is too long.
+    environ["CONTENT_LENGTH"] = str(len(body))
+    environ.pop("HTTP_TRANSFER_ENCODING", None)
+    return environ
+
+
+def _wsgi_text(text: str) -> str:
+    """PEP 3333's strings are bytes in disguise."""
+    return text.encode().decode("latin-1")
+
+
+def _answer(app: WSGIApplication, environ: dict[str, Any]) -> Reply:
+    reply = Reply()
+
+    def start_response(status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> Callable[[bytes], object]:
+        reply.status, reply.headers = int(status.split(" ", 1)[0]), headers
+        return written.append
+
+    written: list[bytes] = []
+    parts: Iterable[bytes] = app(environ, start_response)
+    try:
+        written.extend(parts)
+    finally:
+        if close := getattr(parts, "close", None):
+            close()
+    reply.body = b"".join(written)
+    return reply

@@ -1,0 +1,174 @@
+"""The bridge between native engine threads and an asyncio loop; the counterpart of `concurrency`, without gevent.
+
+What serves is written for callers that wait where they are, and runs on one thread that switches only at waits. Here it
+does so, too: each call runs in a greenlet on the loop's own thread, and gives the loop what it waits for. So nothing of
+it needs a lock, a call costs no thread, and the same code serves both. (`greenlet` is the library below gevent;
+it has no loop, and patches nothing.)
+
+Laws: everything here is used on the loop's thread, but for `AsyncioWaiter.wake`; what waits runs in `in_greenlet`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar, cast
+
+import greenlet
+
+from webapp.errors import CancelledError
+from webapp.waiting import Elsewhere, Waiter
+
+T = TypeVar("T")
+
+BLOCKING_THREADS = 8
+"""For answers of the network; who finds none free waits for one, within the time it has."""
+
+
+class _Call(greenlet.greenlet):  # type: ignore[misc] # greenlet has no types
+    """A call that waits as if it had a thread to itself."""
+
+    left = False
+    """Its caller hung up."""
+    watched = False
+    """It wants to be told of that, now."""
+
+
+async def in_greenlet(run: Callable[[], T]) -> T:
+    """Run on this thread; while it waits, the loop runs others.
+
+    Returns:
+        What it returned.
+
+    Raises:
+        asyncio.CancelledError: the task was cancelled. The call has come to its end by then: it was told where it
+            watches over its caller, and finished by itself where it does not.
+        Exception: what it raised.
+    """
+    call = _Call(run)
+    call.gr_context = contextvars.copy_context()
+    awaited = call.switch()
+    while not call.dead:
+        future = asyncio.ensure_future(awaited)
+        try:
+            await asyncio.wait([future])  # neither cancels it with us, nor raises for it
+        except asyncio.CancelledError:
+            call.left = True
+        if future.done():
+            awaited = call.switch(future)
+        elif call.watched:
+            future.cancel()
+            awaited = call.throw(CancelledError("the caller hung up"))
+        else:
+            awaited = future
+    if call.left:
+        raise asyncio.CancelledError
+    return cast("T", awaited)
+
+
+def wait_for(awaitable: Awaitable[T]) -> T:
+    """Wait where we are, inside `in_greenlet`; returns or raises what the awaitable does."""
+    call = greenlet.getcurrent()
+    if not isinstance(call, _Call) or call.parent is None:
+        if asyncio.iscoroutine(awaitable):
+            awaitable.close()
+        raise RuntimeError("nothing here can wait; run it by in_greenlet")
+    future: asyncio.Future[T] = call.parent.switch(awaitable)
+    return future.result()
+
+
+class AsyncioWaiter:
+    """A call waits; made and waited for on the loop's thread."""
+
+    __slots__ = ("_loop", "_woken")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Set the event on the loop's thread, the only one that may touch it."""
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._woken.set)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until woken; False when `timeout_s` passed first."""
+        return self._woken.is_set() or wait_for(self._wait(timeout_s))
+
+    async def _wait(self, timeout_s: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._woken.wait()
+        return self._woken.is_set()
+
+
+class AsyncioBridge:
+    """See `webapp.waiting.Bridge`. What it began ends with `close`."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._threads = ThreadPoolExecutor(BLOCKING_THREADS, "blocking")
+        self._computing = ThreadPoolExecutor(1, "offload")
+
+    def make_waiter(self) -> Waiter:
+        """For a call."""
+        return AsyncioWaiter()
+
+    def make_offload(self) -> Elsewhere:
+        """A native thread."""
+        return lambda run: wait_for(asyncio.get_running_loop().run_in_executor(self._computing, run))
+
+    def blocking(self, run: Callable[[], T]) -> T:
+        """On a thread, for nothing is patched here."""
+        return wait_for(asyncio.get_running_loop().run_in_executor(self._threads, run))
+
+    def within(self, seconds: float, run: Callable[[], T]) -> T:
+        """On a thread, which goes on when the time is over; its result is nobody's then."""
+        answer = asyncio.get_running_loop().run_in_executor(self._threads, run)
+        return wait_for(asyncio.wait_for(answer, seconds))
+
+    def spawn(self, run: Callable[[], None]) -> None:
+        """As a task."""
+        self._keep(in_greenlet(run))
+
+    def repeat(self, interval_s: float, run: Callable[[], None]) -> None:
+        """In a task."""
+
+        async def forever() -> None:
+            while True:
+                await asyncio.sleep(interval_s)
+                await in_greenlet(run)
+
+        self._keep(forever())
+
+    @contextlib.contextmanager
+    def _watching(self) -> Iterator[None]:
+        call = cast("_Call", greenlet.getcurrent())
+        if call.left:
+            raise CancelledError("the caller hung up")
+        call.watched = True
+        try:
+            yield
+        finally:
+            call.watched = False
+
+    def watch(self, environ: Mapping[str, Any]) -> AbstractContextManager[object]:
+        """Over the task that runs the call: the server cancels it when the caller hangs up."""
+        del environ
+        return self._watching()
+
+    def close(self) -> None:
+        """End what was spawned or repeats. Threads end when they have done what they do."""
+        for task in self._tasks:
+            task.cancel()
+        self._threads.shutdown(wait=False)
+        self._computing.shutdown(wait=False)
+
+    def _keep(self, run: Any) -> None:
+        task = asyncio.get_running_loop().create_task(run)
+        self._tasks.add(task)  # the loop itself holds tasks only weakly
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,82 @@
+"""The service as a Ray Serve application: `serve run webapp.on_ray:app`. docs/ray.md says how to run it.
+
+The only file that knows Ray. The HTTP API is the stack's own, dialects, errors and all; Serve's proxies stand
+where nginx and gunicorn do there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.config import BackpressureConfig
+from starlette.requests import Request
+from starlette.responses import Response
+
+from logs.configure import configure
+from webapp.replica import Replica
+from webapp.settings import PROXY_GRACE_S, Settings, load_settings
+
+CLIENT_CLOSED = 499
+"""As nginx has it; nobody reads it."""
+
+_limits = {name: Settings.model_fields[name].default for name in ("max_ongoing_requests", "request_timeout_s")}
+
+
+class Reranking:
+    """One replica, as Serve drives it."""
+
+    def __init__(self) -> None:
+        chosen = load_settings()
+        configure(level=chosen.log_level, log_format=chosen.log_format, service="webapp", colour=chosen.colour)
+        cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
+        self._replica = Replica(engine_threads=max(1, int(cores)))
+
+    async def reconfigure(self, user_config: Mapping[str, Any] | None, rank: Any) -> None:
+        """Serve calls this before the first request, and when `user_config` changed.
+
+        That it takes `rank`, which is no matter here, makes Serve call it also where there is no `user_config`.
+        """
+        del rank
+        await self._replica.configure(user_config or {})
+
+    def check_health(self) -> None:
+        """Whoever raises here three times is replaced."""
+        self._replica.check_health()
+
+    async def __call__(self, request: Request) -> Response:
+        """One request, whatever its path."""
+        reply = await self._replica.answer(request.scope, request.receive)
+        if reply is None:
+            return Response(status_code=CLIENT_CLOSED)
+        response = Response(reply.body, reply.status)
+        response.raw_headers = [
+            (name.lower().encode(), value.encode("latin-1"))
+            for name, value in reply.headers
+            if name != "X-Request-Id"  # the proxy adds it, the same one: it puts the header into each request
+        ]
+        return response
+
+    async def __del__(self) -> None:
+        """Serve has let all requests finish by now, or has given up waiting for them."""
+        if hasattr(self, "_replica"):
+            await self._replica.leave()
+
+
+deployment = serve.deployment(
+    name="reranking",
+    ray_actor_options={"num_cpus": 1},
+    # Serve's own refusals know no dialect, so ours come first: those count what is at work as well as what it holds.
+    max_ongoing_requests=_limits["max_ongoing_requests"] + 128,
+    max_queued_requests=256,
+    backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
+    health_check_period_s=2,
+    health_check_timeout_s=10,
+    # Above the longest request, as in the stack's own ladder.
+    graceful_shutdown_timeout_s=_limits["request_timeout_s"] + PROXY_GRACE_S,
+    graceful_shutdown_wait_loop_s=0.5,
+)(Reranking)
+
+app = deployment.bind()

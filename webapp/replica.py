@@ -1,0 +1,239 @@
+"""One replica of the service on an asyncio loop: a webapp that can be replaced by another one while requests come.
+
+Laws: whoever is answered by a webapp is answered by it to the end; the next one gets requests once it has made a real
+score, and not before; what can't be served changes nothing. All on the loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from webapp.asgi import Receive, Reply, Scope, ask
+from webapp.asyncio_bridge import AsyncioBridge
+from webapp.bootstrap import Webapp, assemble
+from webapp.engine.artifact import artifact_dir, load_engine, read_manifest
+from webapp.errors import SetupError
+from webapp.settings import Settings, read_settings
+from webapp.sources import gather, unknown, variable
+
+log = logging.getLogger(__name__)
+
+THE_STACKS_OWN = frozenset(
+    {
+        *("host", "port", "plain_port", "state_dir", "ops_group", "workers", "colour", "release"),
+        *("tls", "tls_cert", "tls_key", "hsts_s", "cors_origins", "dashboard_origins", "operator_keys"),
+        *("log_to", "log_level", "log_format"),
+    }
+)
+"""Settings of nginx, supervisor and the process as a whole: no replica can follow a change of them."""
+
+
+def replica_settings(changes: Mapping[str, Any], *, engine_threads: int) -> Settings:
+    """Settings from environment and file, and what the cluster's configuration has to say above them.
+
+    Args:
+        changes: values by the settings' names, such as {"max_documents": 500}.
+        engine_threads: what this replica has cores for; counts where nobody chose another number.
+
+    Raises:
+        SetupError: a value is wrong, or something is no setting of a replica.
+    """
+    known = set(Settings.model_fields)
+    problems = [unknown(name, known - THE_STACKS_OWN) for name in changes if name not in known]
+    problems += [f"{name} is not a replica's; {variable(name)} may be" for name in changes if name in THE_STACKS_OWN]
+    if problems:
+        raise SetupError(f"user_config: {'; '.join(problems)}")
+    found = gather(Settings.model_fields)
+    chosen = set(found.environment) | set(found.file) | set(changes)
+    above = dict(changes)
+    if "engine_threads" not in chosen:
+        above["engine_threads"] = engine_threads
+    if not chosen & {"events", "events_endpoint"}:
+        above["events"] = False  # there is a pusher only where somebody says so
+    return read_settings(
+        replace(
+            found,
+            environment=found.environment - set(above),
+            file={**found.file, **above},
+            path=Path("user_config"),  # where a message says that a value is wrong
+        )
+    )
+
+
+class Serving:
+    """A webapp, from its first score to its last reply."""
+
+    def __init__(self, settings: Settings, webapp: Webapp, bridge: AsyncioBridge) -> None:
+        self.settings = settings
+        self.webapp = webapp
+        self.fault = ""
+        """Why it can't go on."""
+        self._bridge = bridge
+        self._ongoing = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @classmethod
+    async def begin(cls, settings: Settings, last: Serving | None = None) -> Serving:
+        """Load, compile, score; returns when it is ready.
+
+        Args:
+            settings: what to serve.
+            last: what it replaces, with whom it shares what can be shared: the loaded artifact, and known scores.
+
+        Raises:
+            SetupError: the model can't be prepared, or its artifact is damaged.
+            Exception: the engine did not start.
+        """
+        engine = cache = None
+        if last is not None:
+            same_artifact = settings.engine != "stub" and artifact_dir(settings) == artifact_dir(last.settings)
+            engine = last.webapp.engine if same_artifact else None
+            cache = last.webapp.service.scoring.cache if settings.cache_mb == last.settings.cache_mb else None
+        if engine is None:
+            await prepare(settings)
+            # It reads and hashes hundreds of megabytes; requests go on.
+            engine = await asyncio.get_running_loop().run_in_executor(None, load_engine, settings)
+        bridge = AsyncioBridge()
+        webapp = assemble(settings, bridge, engine=engine, cache=cache)
+        serving = cls(settings, webapp, bridge)
+        started: asyncio.Future[float | Exception] = asyncio.get_running_loop().create_future()
+        webapp.start(started.set_result, serving._broken)
+        outcome = await started
+        if isinstance(outcome, Exception):
+            serving.stop()
+            raise outcome
+        model = webapp.engine.info
+        log.info("ready after %.2f s", outcome, extra={"model": model.model, "precision": model.precision})
+        return serving
+
+    async def answer(self, scope: Scope, receive: Receive) -> Reply | None:
+        """As `webapp.asgi.ask`."""
+        self._ongoing += 1
+        self._idle.clear()
+        try:
+            return await ask(self.webapp.app, scope, receive, max_body_bytes=self.settings.max_body_bytes)
+        finally:
+            self._ongoing -= 1
+            if not self._ongoing:
+                self._idle.set()
+
+    async def finish(self) -> None:
+        """Answer what is here, then stop. Each of them has a deadline, so this ends."""
+        await self._idle.wait()
+        self.stop()
+
+    def stop(self) -> None:
+        """End the engine threads and all that goes on beside the requests."""
+        self.webapp.stop()
+        self._bridge.close()
+
+    def _broken(self, fault: str) -> None:
+        log.critical("%s; this replica ends", fault)
+        self.fault = fault
+
+
+class Replica:
+    """What answers now, and how it becomes another."""
+
+    def __init__(self, *, engine_threads: int) -> None:
+        """Nothing is served before `configure`.
+
+        Args:
+            engine_threads: see `replica_settings`.
+        """
+        self._engine_threads = engine_threads
+        self._serving: Serving | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._finishing: set[asyncio.Task[None]] = set()
+
+    async def configure(self, changes: Mapping[str, Any]) -> None:
+        """Serve with these settings; returns when new requests are answered by them.
+
+        Args:
+            changes: see `replica_settings`.
+
+        Raises:
+            SetupError: they can't be served.
+            Exception: the engine did not start.
+        """
+        async with self._one_at_a_time:
+            settings = replica_settings(changes, engine_threads=self._engine_threads)
+            last = self._serving
+            if last is not None and settings == last.settings:
+                return
+            self._serving = await Serving.begin(settings, last)
+            if last is not None:
+                task = asyncio.get_running_loop().create_task(last.finish())
+                self._finishing.add(task)
+                task.add_done_callback(self._finishing.discard)
+
+    def check_health(self) -> None:
+        """Whether this replica can make scores.
+
+        Raises:
+            RuntimeError: it can't, and says why.
+        """
+        serving = self._serving
+        if serving is None:
+            raise RuntimeError("nothing is configured yet")
+        if serving.fault:
+            raise RuntimeError(serving.fault)
+        if (state := serving.webapp.service.state) != "ready":
+            raise RuntimeError(f"the service is {state}")
+
+    async def answer(self, scope: Scope, receive: Receive) -> Reply | None:
+        """One request.
+
+        Returns:
+            The reply; None when nobody is there to read it.
+        """
+        if self._serving is None:
+            raise RuntimeError("nothing is configured yet")
+        return await self._serving.answer(scope, receive)
+
+    async def leave(self) -> None:
+        """Answer what is here, then end all."""
+        if self._serving is not None:
+            self._serving.webapp.leave()
+            await asyncio.gather(self._serving.finish(), *self._finishing)
+
+
+async def prepare(settings: Settings) -> None:
+    """Have the artifact made where it is not there yet, by the first replica of a node; the others wait for its lock.
+
+    In a process of its own: what converts models takes gigabytes, and serving never imports it.
+
+    Raises:
+        SetupError: it can't be made.
+    """
+    if settings.engine == "stub" or read_manifest(artifact_dir(settings)) is not None:
+        return
+    log.info("preparing %s", settings.model)
+    asked = {
+        variable(name): str(value)
+        for name, value in settings
+        if name in settings.model_fields_set and name in _PREPARES_BY | {"state_dir"}
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "webapp", "prepare"),
+        env={**os.environ, **asked},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    if process.returncode:
+        raise SetupError(f"{settings.model} could not be prepared: {said.decode(errors='replace')[-2000:]}")
+
+
+_PREPARES_BY = {"model", "engine", "precision", "max_length_tokens"} | {
+    name for name in Settings.model_fields if name.startswith("gate_")
+}
+"""What an artifact depends on, as `artifact_dir` has it."""

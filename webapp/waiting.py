@@ -1,0 +1,105 @@
+"""How native engine threads and whoever waits for them meet; what every bridge between them has. Knows none of them.
+
+Engine threads are native: they touch no event loop and no patched lock. gevent's monkey patch replaces `threading` and
+`_thread`, so what they need is fetched here unpatched. A waiter's `wake` may be called from any native thread.
+`queue.Queue` would lose wake-ups here once patched (native put, greenlet get); the C class `_queue.SimpleQueue`
+is never patched and serves native threads that wait for native threads or for the hub.
+"""
+
+from __future__ import annotations
+
+import _thread
+import sys
+from _queue import SimpleQueue
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+__all__ = [
+    "Bridge",
+    "Elsewhere",
+    "NativeWaiter",
+    "SimpleQueue",
+    "Waiter",
+    "allocate_lock",
+    "here",
+    "start_native_thread",
+]
+
+
+def _native(name: str) -> Any:
+    """Of `_thread`, as it was before gevent. Who has not imported gevent has not patched anything, and need not."""
+    monkey = sys.modules.get("gevent.monkey")
+    return getattr(_thread, name) if monkey is None else monkey.get_original("_thread", name)
+
+
+allocate_lock = _native("allocate_lock")
+start_native_thread = _native("start_new_thread")
+
+
+class Waiter(Protocol):
+    """One caller that sleeps until an engine thread is done with its request."""
+
+    def wake(self) -> None:
+        """Let `wait` return True. Callable from any native thread, once or more."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until woken; False when `timeout_s` passed first."""
+
+
+class Elsewhere(Protocol):
+    """Runs what would hold the hub on another thread."""
+
+    def __call__(self, run: Callable[[], Any]) -> Any:
+        """Wait for the result, let others work meanwhile."""
+
+
+class Bridge(Protocol):
+    """What the composition root needs of whatever runs the requests: gevent's hub, or asyncio's loop."""
+
+    def make_waiter(self) -> Waiter:
+        """For one caller, made and waited for on the hub's thread."""
+
+    def make_offload(self) -> Elsewhere:
+        """For computing; it is first called after the fork."""
+
+    def blocking(self, run: Callable[[], T]) -> T:
+        """Run what waits for the network; others work meanwhile."""
+
+    def within(self, seconds: float, run: Callable[[], T]) -> T:
+        """As `blocking`; raises TimeoutError when it takes longer than that."""
+
+    def spawn(self, run: Callable[[], None]) -> None:
+        """Run beside the requests."""
+
+    def repeat(self, interval_s: float, run: Callable[[], None]) -> None:
+        """Run again and again, `interval_s` after it ended."""
+
+    def watch(self, environ: Mapping[str, Any]) -> AbstractContextManager[object]:
+        """While it is entered, CancelledError is raised in who waits in it if this WSGI request's caller hangs up."""
+
+
+class NativeWaiter:
+    """A native thread waits: command line, tests, an engine's own warm-up."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        self._lock.acquire()
+
+    def wake(self) -> None:
+        """Release the lock that `wait` is blocked on."""
+        if self._lock.locked():
+            self._lock.release()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until woken; False when `timeout_s` passed first."""
+        return bool(self._lock.acquire(timeout=timeout_s))
+
+
+def here(run: Callable[[], T]) -> T:
+    """The `Elsewhere` of who has no hub to hold."""
+    return run()
