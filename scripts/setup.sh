@@ -1,8 +1,9 @@
 # Sourced by scripts/serve, install, test and check: a virtual environment, pinned dependencies, nginx. $1: extras to install.
+# $2: another environment than .venv, for what can't live with the rest; then it is all that is set up.
 # Does nothing when nothing changed, so a second start needs no network.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-VENV="$ROOT/.venv"
+VENV="$ROOT/${2:-.venv}"
 
 fail() { echo "$(basename "$0"): $*" >&2; exit 1; }
 
@@ -28,8 +29,9 @@ setup_compiler() {
 }
 
 setup_venv() {
-    local stamp python extras="$1"
-    stamp="$(cat "$ROOT/pyproject.toml" "$ROOT/setup.py" "$ROOT/constraints.txt" "$ROOT"/webapp/engine/native/*.[ch] | sha256sum)"
+    local stamp python extras="$1" pins=(-c "$ROOT/constraints.txt")
+    [[ ",$extras," != *,ray,* ]] || pins+=(-c "$ROOT/constraints-ray.txt")
+    stamp="$(cat "$ROOT/pyproject.toml" "$ROOT/setup.py" "${pins[@]:1:1}" "${pins[@]:3:1}" "$ROOT"/webapp/engine/native/*.[ch] | sha256sum)"
     [ "$(cat "$VENV/.stamp-$extras" 2>/dev/null)" = "$stamp" ] && return
     python="$(find_python)" || fail "Python 3.11 or newer is needed; install it, or name it: PYTHON=/path/to/python $0"
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
@@ -38,12 +40,12 @@ setup_venv() {
         apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv >/dev/null \
             || fail "python3-venv could not be installed; run as root: apt-get install python3-venv"
     fi
-    echo "Installing Python packages into .venv (some minutes the first time)"
+    echo "Installing Python packages into ${VENV##*/} (some minutes the first time)"
     [ -x "$VENV/bin/python" ] || "$python" -m venv "$VENV" || fail "no virtual environment could be made in $VENV"
     setup_compiler
     # torch by itself, first: found where pip is told to look before anything else asks for "any torch".
-    local pip=("$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -c "$ROOT/constraints.txt")
-    "${pip[@]}" torch && "${pip[@]}" -e "$ROOT[$extras]" \
+    local pip=("$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "${pins[@]}")
+    { [[ ",$extras," != *,torch,* ]] || "${pip[@]}" torch; } && "${pip[@]}" -e "$ROOT[$extras]" \
         || fail "the Python packages could not be installed; look above, mend it, and run this again"
     echo "$stamp" > "$VENV/.stamp-$extras"
     [ "$extras" = torch,redis ] || cp "$VENV/.stamp-$extras" "$VENV/.stamp-torch,redis"  # every set holds what serving needs
@@ -112,6 +114,5 @@ mkdir -p "$VENV"
 exec 9>"$VENV/.lock"
 flock 9   # serve and test may start side by side
 setup_venv "$1"
-setup_nginx
-setup_dashboard
+[ $# -gt 1 ] || { setup_nginx; setup_dashboard; }
 exec 9>&-

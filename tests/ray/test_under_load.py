@@ -1,0 +1,102 @@
+"""Clients of every dialect ask all the time while replicas come, go, die and change. `-s` shows what was counted."""
+
+import os
+import signal
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import requests
+from load import Load
+from running import PATIENCE_S, wait_for
+
+CALM = 60
+"""Requests that are answered before something happens, and after."""
+
+
+def some_more(load):
+    wanted = len(load.took_s) + CALM
+    wait_for(lambda: len(load.took_s) >= wanted, "requests are answered")
+
+
+def told(what, load):
+    sys.stdout.write(
+        f"\n{what}: {sum(load.outcomes.values())} requests, {dict(load.outcomes)}, {dict(load.by_model)}\n"
+    )
+
+
+def test_a_change_of_limits_or_model_restarts_nothing_and_costs_no_request(stack, two_models):
+    load = Load(stack.port)
+    load.learn("bert")
+    stack.deploy(user_config={"model": two_models.xlm})
+    load.learn("xlm")
+    replicas = stack.replicas()
+    with load:
+        some_more(load)
+        for change in (
+            {"model": two_models.xlm, "max_documents": 5000},
+            {"model": two_models.bert},
+            {"model": two_models.bert, "request_timeout_s": 60},
+            {"model": two_models.xlm},
+        ):
+            stack.deploy(user_config=change)
+            some_more(load)
+    told("user_config changed four times", load)
+    assert sorted(stack.replicas()) == sorted(replicas)
+    assert set(load.outcomes) == {200}
+    assert set(load.by_model) == {"bert", "xlm"}
+
+
+def test_a_replica_more_and_one_less_cost_no_request(stack):
+    load = Load(stack.port)
+    load.learn("bert")
+    with load:
+        some_more(load)
+        stack.deploy(num_replicas=3)
+        wait_for(lambda: len(stack.replicas()) == 3, "three replicas")
+        some_more(load)
+        stack.deploy(num_replicas=1)
+        wait_for(lambda: len(stack.deployment()["replicas"]) == 1, "one replica")
+        some_more(load)
+    told("2 -> 3 -> 1 replicas", load)
+    assert set(load.outcomes) == {200}
+    assert set(load.by_model) == {"bert"}
+
+
+def killed_at_work(stack, port):
+    """Statuses of six large requests of which one replica has some when it dies, and what small ones met meanwhile."""
+    load = Load(port)
+    load.learn("bert")
+    texts = [f"{number} " + "bees find home " * 60 for number in range(1500)]
+    with load, ThreadPoolExecutor(6) as pool:
+        some_more(load)
+        large = [pool.submit(rerank, port, f"query {number}", texts) for number in range(6)]
+        some_more(load)
+        victim = stack.replicas()[0]
+        os.kill(victim, signal.SIGKILL)
+        statuses = [each.result() for each in large]
+        wait_for(lambda: len(pids := stack.replicas()) == 2 and victim not in pids, "another came")
+        some_more(load)
+    told(f"a replica killed, 6 large requests at work on both: {statuses}", load)
+    return Counter(statuses), load
+
+
+def rerank(port, query, texts):
+    body = {"query": query, "documents": texts}
+    return requests.post(f"http://127.0.0.1:{port}/v1/rerank", json=body, timeout=PATIENCE_S).status_code
+
+
+def test_behind_nginx_a_killed_replica_costs_no_request(stack, front):
+    statuses, load = killed_at_work(stack, front)
+    assert statuses == {200: 6}
+    assert set(load.outcomes) == {200}
+    assert set(load.by_model) == {"bert"}
+
+
+def test_without_nginx_a_killed_replica_costs_what_it_was_at_and_nothing_else(stack):
+    """Serve answers 500 to those; it sends nothing of a request again that a replica has accepted."""
+    statuses, load = killed_at_work(stack, stack.port)
+    assert 1 <= statuses[500] <= 5
+    assert statuses[200] == 6 - statuses[500]
+    assert set(load.outcomes) <= {200, 500}
+    assert set(load.by_model) == {"bert"}
