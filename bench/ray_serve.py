@@ -1,0 +1,122 @@
+"""Two single-thread replicas under Ray Serve against the gunicorn stack with two engine threads, on the same two cores.
+
+Usage: taskset -c 0,1 python bench/ray_serve.py [--rounds 3] [--requests 48]; it wants .venv-ray (./scripts/ray) and the
+tests' packages. Both are started and stopped in turn, and asked for the same: 50 documents of about 190 tokens, all
+distinct, by closed loops. On a machine that others use, too, rates say little, and processor time for each document
+says more: a machine that is busy to the last gives documents by the inverse of that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import harness
+import load
+import psutil
+from speed import bodies
+
+from webapp.engine.prepare.pipeline import prepare
+from webapp.settings import Settings
+
+sys.path.insert(0, str(harness.ROOT / "tests"))
+from ray_kit import NO_RAY, RayCluster  # the tests start one, too
+
+DOCUMENTS = 50
+CONCURRENCY = (4, 16)
+STATE_DIR = harness.STATE_DIR / "state"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One closed loop."""
+
+    documents_per_s: float
+    p50_ms: float
+    p99_ms: float
+    cpu_ms: float
+    """Processor time of all processes of the system for a document; the load generator's is not in it."""
+
+
+def cpu_s(pid: int) -> float:
+    """Of a process and all below it, as far as they live."""
+    total = 0.0
+    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+@contextlib.contextmanager
+def gunicorn(model: Path) -> Iterator[tuple[int, int]]:
+    with harness.service(model, engine_threads=2) as service:
+        yield service.port, service.process.pid
+
+
+@contextlib.contextmanager
+def ray(model: Path) -> Iterator[tuple[int, int]]:
+    with tempfile.TemporaryDirectory() as folder, RayCluster(Path(folder), cpus=2) as cluster:
+        cluster.deploy({"model": str(model), "state_dir": str(STATE_DIR), "log_level": "warning"}, num_replicas=2)
+        yield cluster.port, cluster.process.pid
+
+
+def measure(port: int, pid: int, requests: int, seed: int) -> dict[int, Run]:
+    load.closed_loop(port, bodies(8, DOCUMENTS, seed), 4)  # warm
+    runs = {}
+    for concurrency in CONCURRENCY:
+        sent = bodies(requests, DOCUMENTS, seed + 1000 * concurrency)
+        before = cpu_s(pid)
+        outcome = load.closed_loop(port, sent, concurrency)
+        spent = cpu_s(pid) - before
+        runs[concurrency] = Run(
+            outcome.rate * DOCUMENTS,
+            outcome.latency_ms(0.5),
+            outcome.latency_ms(0.99),
+            spent * 1000 / (requests * DOCUMENTS),
+        )
+    return runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=48)
+    options = parser.parse_args()
+    if NO_RAY:
+        raise SystemExit(NO_RAY)
+    model = harness.minilm_cross_encoder()
+    manifest = prepare(Settings(model=str(model), state_dir=STATE_DIR), print)
+    assert manifest is not None
+    print(f"\n{harness.machine()}; {manifest.engine} {manifest.precision}; {options.rounds} rounds\n")
+    print("| system | concurrency | documents/s | p50 ms | p99 ms | CPU ms a document |\n|---|---|---|---|---|---|")
+    systems = {"gunicorn, 1 worker of 2 threads": gunicorn, "Ray Serve, 2 replicas of 1 thread": ray}
+    all_runs: dict[tuple[str, int], list[Run]] = defaultdict(list)
+    for number in range(options.rounds):
+        for name, start in systems.items():
+            with start(model) as (port, pid):
+                for concurrency, run in measure(port, pid, options.requests, 100_000 * (number + 1)).items():
+                    all_runs[name, concurrency].append(run)
+                    figures = f"{run.documents_per_s:.1f} | {run.p50_ms:.0f} | {run.p99_ms:.0f} | {run.cpu_ms:.2f}"
+                    print(f"| {name} | {concurrency} | {figures} |", flush=True)
+    ours, rays = systems
+    print("\n| Ray Serve to gunicorn, medians | documents/s | CPU a document, inverse |\n|---|---|---|")
+    for concurrency in CONCURRENCY:
+        base, other = all_runs[ours, concurrency], all_runs[rays, concurrency]
+        rate = _median(other, "documents_per_s") / _median(base, "documents_per_s")
+        print(f"| concurrency {concurrency} | {rate:.2f} | {_median(base, 'cpu_ms') / _median(other, 'cpu_ms'):.2f} |")
+
+
+def _median(runs: list[Run], name: str) -> float:
+    return statistics.median(getattr(run, name) for run in runs)
+
+
+if __name__ == "__main__":
+    main()
