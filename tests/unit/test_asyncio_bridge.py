@@ -79,11 +79,13 @@ def test_what_a_call_binds_in_its_context_is_no_other_ones():
     name = contextvars.ContextVar("name", default="none")
 
     def call(own):
+        assert name.get() == "the task's"
         name.set(own)
         AsyncioWaiter().wait(0)
         return name.get()
 
     async def both():
+        name.set("the task's")
         return await asyncio.gather(in_greenlet(lambda: call("a")), in_greenlet(lambda: call("b")))
 
     assert run(both()) == ["a", "b"]
