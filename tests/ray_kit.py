@@ -29,9 +29,9 @@ def shipped_config(port, variables, **options):
     (application,) = config["applications"]
     application["runtime_env"]["env_vars"] |= {f"RERANK_{name.upper()}": value for name, value in variables.items()}
     (deployment,) = application["deployments"]
+    deployment.update(options)
     if "num_replicas" in options:
         del deployment["autoscaling_config"]
-    deployment.update(options)
     return config
 
 
@@ -51,6 +51,7 @@ class RayCluster:
             **{name: value for name, value in os.environ.items() if not name.startswith("RERANK_")},
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's word for: this machine alone, by loopback addresses
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "disabled",  # else it depends on whether this user has a token already
             "RAY_DASHBOARD_ADDRESS": self._dashboard,
             "RAY_worker_niceness": "0",  # other programs of this machine would starve it
         }

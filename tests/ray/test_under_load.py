@@ -63,6 +63,26 @@ def test_a_replica_more_and_one_less_cost_no_request(stack):
     assert set(load.by_model) == {"bert"}
 
 
+def test_replicas_come_with_the_load_and_go_with_it(stack):
+    """By requests at work, as serve.yaml has it, but in seconds."""
+    quick = {"upscale_delay_s": 1, "downscale_delay_s": 1, "metrics_interval_s": 1, "look_back_period_s": 2}
+    stack.options.pop("num_replicas")
+    stack.deploy(autoscaling_config={"min_replicas": 1, "max_replicas": 3, "target_ongoing_requests": 2, **quick})
+    load = Load(stack.port, rate=5)
+    load.learn("bert")
+    texts = [f"{number} " + "bees find home " * 60 for number in range(500)]
+    wait_for(lambda: len(stack.deployment()["replicas"]) == 1, "nobody asks: one replica")
+    with load, ThreadPoolExecutor(12) as pool:
+        asked = [pool.submit(rerank, stack.port, f"query {number}", texts) for number in range(60)]
+        wait_for(lambda: len(stack.replicas()) == 3, "three replicas")
+        statuses = Counter(each.result() for each in asked)
+        wait_for(lambda: len(stack.deployment()["replicas"]) < 3, "fewer again")
+    told("1 -> 3 -> fewer replicas by load", load)
+    stack.options.pop("autoscaling_config")
+    assert statuses == {200: 60}
+    assert set(load.outcomes) == {200}
+
+
 def killed_at_work(stack, port):
     """Statuses of six large requests of which one replica has some when it dies, and what small ones met meanwhile."""
     load = Load(port)
