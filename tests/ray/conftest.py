@@ -65,7 +65,8 @@ def front(stack, tmp_path):
     assert text.count(":8000") == 2
     text = text.replace(":8000", f":{stack.port}").replace(":8080", f":{port}")
     (tmp_path / "nginx.conf").write_text(text)
-    command = ["/usr/sbin/nginx", "-p", str(tmp_path), "-c", "nginx.conf", "-e", "stderr", "-g", "daemon off; user root;"]
+    command = ["/usr/sbin/nginx", "-p", str(tmp_path), "-c", "nginx.conf", "-e", "stderr"]
+    command += ["-g", "daemon off; user root;"]  # another user could not read this test's folder
     process = subprocess.Popen(command)
     wait_for(lambda: answers(port), "nginx answers")
     yield port
