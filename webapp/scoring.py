@@ -117,7 +117,7 @@ class Scoring:
         self.cache = cache
         self.shared = shared
         self._artifact = artifact
-        self._make_waiter = make_waiter
+        self.make_waiter = make_waiter
         self._clock = clock
         self._flights: dict[Hashable, _Flight] = {}
         self._unique = itertools.count()
@@ -239,7 +239,7 @@ class Scoring:
         alone = [key for key in missing if key not in self._flights]
         pending.own = None
         if alone:
-            waiter = self._make_waiter()
+            waiter = self.make_waiter()
             ticket = self._scheduler.submit(
                 pending.request.query,
                 [missing[key] for key in alone],

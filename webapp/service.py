@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from webapp.scheduling.breaker import State as BreakerState
 from webapp.scoring import Pending, Scoring, Terms, Watch
 from webapp.telemetry.observer import Caller, Observer, Silent
 from webapp.types import ModelInfo, RerankRequest, RerankResult
-from webapp.waiting import Elsewhere, here
+from webapp.waiting import Elsewhere, Waiter, here
 
 State = Literal["loading", "ready", "draining"]
 
@@ -96,7 +95,7 @@ class RerankService:
         self._observer = observer or Silent()
         self._clock = clock
         self.state: State = "loading"
-        self._loaded = threading.Event()
+        self._expecting: set[Waiter] = set()
         self._leaving = False
 
     def check_room(self) -> None:
@@ -264,12 +263,16 @@ class RerankService:
         """A real score was made; say so to `/ready`, unless we are leaving already."""
         if self.state == "loading":
             self.state = "ready"
-        self._loaded.set()
+        for waiter in list(self._expecting):
+            waiter.wake()
 
     def wait_loaded(self, timeout_s: float) -> None:
         """Sleep until a real score was made, or `timeout_s` passed."""
         if self.state == "loading":
-            self._loaded.wait(timeout_s)
+            waiter = self.scoring.make_waiter()
+            self._expecting.add(waiter)
+            waiter.wait(timeout_s)
+            self._expecting.discard(waiter)
 
     def drain(self) -> None:
         """Admit nothing new; what is admitted finishes. Only sets a flag, so a signal handler may call it."""
