@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 from asgi_kit import PATIENCE_S, body_of, receives, run, scope_of
@@ -38,6 +39,7 @@ def test_what_one_scored_the_other_knows_and_both_count_together(settings):
         for replica in (one, other):
             await replica.configure(changes)
             await holds(lambda each=replica: each._serving.webapp.shared._store is not None)
+        minute = time.time() // 60
         status, first = await asked(one)
         assert status == 200
         await holds(lambda: one._serving.webapp.shared.written == 3)
@@ -45,8 +47,9 @@ def test_what_one_scored_the_other_knows_and_both_count_together(settings):
         assert other._serving.webapp.shared.hits == 3
         assert other._serving.webapp.scheduler.totals.pairs == 2, "the warm-up alone"
         counted = [(await asked(replica))[0] for replica in (one, other) * 4]
-        assert counted.count(200) == 6
-        assert set(counted) == {200, 429}
+        if time.time() // 60 == minute:  # the count begins anew with each
+            assert counted.count(200) == 6
+            assert set(counted) == {200, 429}
         redis.kill()
         assert (await asked(one))[0] == 200, "each counts for itself"
         await asyncio.gather(one.leave(), other.leave())

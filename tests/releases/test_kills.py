@@ -85,7 +85,7 @@ def test_nginx_and_the_new_colour_killed_at_the_switch_cost_no_request_of_the_co
         os.killpg(stack.pid_of("webapp-green"), signal.SIGKILL)
         said = deploying.communicate(timeout=60)[0]
         assert deploying.returncode == 1, said
-        assert "refused at watch: green died" in said
+        assert "refused at watch: green" in said  # died, or is no longer ready: whichever was looked at first
         assert is_whole(stack)
     assert set(load.outcomes) == {200}, load.outcomes
     deploying = stack.begin_command("deploy", "--watch", "2")

@@ -24,8 +24,11 @@ def test_a_key_opens_and_its_name_is_in_the_log(secured, name):
     reply = secured.ask(key=name)
     assert reply.status_code == 200
     number = reply.headers["X-Request-Id"]
-    lines = [line for line in secured.stack.log_lines("webapp") if line.get("request_id") == number]
-    assert [line["key"] for line in lines] == [name]
+
+    def lines():
+        return [line for line in secured.stack.log_lines("webapp") if line.get("request_id") == number]
+
+    assert [line["key"] for line in wait_for(lines, "the line")] == [name]
 
 
 @pytest.mark.parametrize(

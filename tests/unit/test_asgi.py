@@ -17,7 +17,7 @@ JSON = ("Content-Type", "application/json")
 @pytest.fixture
 def app(service):
     """The API on the stub engine, waited for by asyncio."""
-    service.scoring._make_waiter = AsyncioWaiter
+    service.scoring.make_waiter = AsyncioWaiter
     bridge = AsyncioBridge()
     return create_app(service, request_timeout_s=30, max_body_bytes=1000, limits={}, watch=bridge.watch)
 
@@ -29,7 +29,7 @@ def answer(app, scope, *parts):
 def test_a_request_is_answered_as_under_wsgi(client, app, service):
     body = body_of()
     reply = answer(app, scope_of(headers=[JSON, ("X-Request-Id", "mine")]), body)
-    service.scoring._make_waiter = GeventWaiter
+    service.scoring.make_waiter = GeventWaiter
     theirs = client.post("/rerank", data=body, headers={"X-Request-Id": "mine"})
     assert (reply.status, json.loads(reply.body)["results"]) == (200, theirs.json["results"])
     assert dict(reply.headers)["X-Request-Id"] == "mine"
