@@ -15,7 +15,12 @@ from webapp import __version__
 from webapp.local import local_reranker
 from webapp.types import RerankRequest
 
-pytestmark = pytest.mark.slow
+BUILT = Path(__file__).resolve().parents[2] / "build" / "executable"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not BUILT.is_dir(), reason="takes minutes to install; run scripts/build-executable before"),
+]
 
 SHORT = {"query": "bees", "texts": ["bees find home by the sun", "milk stays fresh"]}
 
