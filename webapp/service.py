@@ -95,7 +95,7 @@ class RerankService:
         self._observer = observer or Silent()
         self._clock = clock
         self.state: State = "loading"
-        self._expecting: set[Waiter] = set()
+        self._expecting: list[Waiter] = []
         self._leaving = False
 
     def check_room(self) -> None:
@@ -263,16 +263,14 @@ class RerankService:
         """A real score was made; say so to `/ready`, unless we are leaving already."""
         if self.state == "loading":
             self.state = "ready"
-        for waiter in list(self._expecting):
-            waiter.wake()
+        while self._expecting:
+            self._expecting.pop().wake()
 
     def wait_loaded(self, timeout_s: float) -> None:
         """Sleep until a real score was made, or `timeout_s` passed."""
         if self.state == "loading":
-            waiter = self.scoring.make_waiter()
-            self._expecting.add(waiter)
+            self._expecting.append(waiter := self.scoring.make_waiter())
             waiter.wait(timeout_s)
-            self._expecting.discard(waiter)
 
     def drain(self) -> None:
         """Admit nothing new; what is admitted finishes. Only sets a flag, so a signal handler may call it."""
