@@ -2,7 +2,8 @@
 
 It sees every byte that a program writes, the last ones of a killed program too, and it alone writes the files. So it is
 here that lines become whole and JSON: no process stands between a program and its log that could die, fall
-behind or lose something. supervisord has no setting for this, so two of its classes are replaced by ours.
+behind or lose something. supervisord has no setting for this, so two of its classes are replaced by ours. A third
+because it sleeps first and acts then.
 """
 
 from __future__ import annotations
@@ -137,11 +138,27 @@ class Options(options.ServerOptions):  # type: ignore[misc] # as above
                 tell(message)
 
 
+class Prompt(supervisord.Supervisor):  # type: ignore[misc] # as above
+    """supervisord that doesn't sleep away a second before it starts anything, at its own start and after each death."""
+
+    def runforever(self) -> None:
+        """See Supervisor."""
+        self.reap()
+        super().runforever()
+
+    def reap(self, *args: Any, **kwargs: Any) -> None:
+        """See Supervisor; what has died is started again now, not after the next sleep."""
+        super().reap(*args, **kwargs)
+        for group in sorted(self.process_groups.values()):
+            group.transition()
+
+
 def install(keeping: Keeping) -> None:
     """Make supervisord keep logs in this way."""
     Output.keeping = Options.keeping = keeping
     dispatchers.POutputDispatcher = Output
     supervisord.ServerOptions = Options
+    supervisord.Supervisor = Prompt
 
 
 def main() -> None:
