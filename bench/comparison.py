@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 
 import harness
 import load
@@ -11,6 +12,7 @@ import numpy as np
 import scheduled
 import service_times
 import two_replicas
+from scheduled import Floats
 
 from webapp.engine.artifact import load_engine
 
@@ -19,7 +21,15 @@ DOCUMENTS, WORDS = 10, 30
 LOADS = (0.3, 0.5, 0.7)
 """Of what both cores can carry by the measured service times."""
 
+HEADER = (
+    "| requests/s | service ms | cores at work | real p50 ms | simulated | real p99 ms | simulated | within 20 %"
+    " | cores used by others |"
+)
+
 IDLE_S = 3.0
+
+APART, ALONE = 4, 200
+"""Requests that come so many service times apart, hardly ever meeting: how much their times differ by themselves."""
 
 SEEDS = 5
 """The balancer draws: the simulation's figures are means of so many."""
@@ -38,28 +48,24 @@ def compare(requests: int) -> None:
         lengths |= dict(zip(each, session.encode_documents(query, each)[1].tolist(), strict=True))
     tokens = np.array([sum(map(lengths.__getitem__, each)) for each in texts])
     alone_s = known.token_s * tokens + known.request_s
-    print(
-        f"{harness.machine()}; {requests} requests of {DOCUMENTS} documents, {np.mean(tokens):.0f} tokens on average\n"
-    )
-    print(
-        "| requests/s | service ms | cores at work | real p50 ms | simulated | real p99 ms | simulated | within 20 %"
-        " | cores used by others |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
+    what = f"{requests} requests of {DOCUMENTS} documents, {np.mean(tokens):.0f} tokens on average"
+    print(f"{harness.machine()}; {what}\n")
     with two_replicas.running(model) as (port, _):
         bodies = [load.post(harness.body("query", each)) for each in texts]
         two_replicas.replay(port, bodies[:50], np.arange(50) * alone_s.mean())  # warm
         idle = _Usage()
         time.sleep(IDLE_S)
         idle.end()
+        apart_s = APART * alone_s.mean()
+        slower, took_s, _ = _replayed(port, bodies[:ALONE], np.arange(ALONE) * apart_s, alone_s[:ALONE], idle)
+        spread = took_s / (slower * alone_s[:ALONE])
+        median, tail = np.quantile(spread, (0.5, 0.99))
+        print(f"One by one, half take {median:.2f} times their CPU time or less, a hundredth {tail:.2f} or more.\n")
+        print(f"{HEADER}\n{'|---' * HEADER.count(' | ')}|---|")
         for share in LOADS:
-            rate = 2 * share / alone_s.mean()
+            rate = 2 * share / (slower * alone_s.mean())
             at_s = np.cumsum(np.random.default_rng(int(100 * share)).exponential(1 / rate, requests))
-            usage = _Usage()
-            real = np.array(two_replicas.replay(port, bodies, at_s.tolist()))
-            usage.end()
-            # A virtual machine's speed changes by the minute: the CPU time of this very run tells what a request took.
-            slower = (usage.own_s - idle.own * usage.seconds) / alone_s.sum()
+            slower, real_s, usage = _replayed(port, bodies, at_s, alone_s, idle)
             runs = [
                 scheduled.simulate(
                     at_s,
@@ -69,18 +75,29 @@ def compare(requests: int) -> None:
                     token_s=slower * known.token_s,
                     request_s=slower * known.request_s,
                     budget_tokens=engine.info.tuning.batch_tokens,
+                    slowness=np.random.default_rng(seed).choice(spread, requests),
                     seed=seed,
                 )
                 for seed in range(SEEDS)
             ]
             row, held = [], True
             for part in (0.5, 0.99):
-                measured, expected = np.quantile(real, part), np.mean([np.quantile(run, part) for run in runs])
+                measured, expected = np.quantile(real_s, part), np.mean([np.quantile(run, part) for run in runs])
                 row += [f"{1000 * measured:.0f}", f"{1000 * expected:.0f}"]
                 held &= abs(expected / measured - 1) <= 0.2
             row.append("held" if held else "NOT HELD")
             service = f"{rate:.1f} | {1000 * slower * alone_s.mean():.1f} | {usage.own:.2f}"
             print(f"| {service} | {' | '.join(row)} | {usage.others:.2f} |", flush=True)
+
+
+def _replayed(
+    port: int, bodies: Sequence[bytes], at_s: Floats, alone_s: Floats, idle: _Usage
+) -> tuple[float, Floats, _Usage]:
+    """How many times `alone_s` the CPU time was, as a virtual machine's speed changes by the minute; what each took."""
+    usage = _Usage()
+    took_s = np.array(two_replicas.replay(port, bodies, at_s.tolist()))
+    usage.end()
+    return (usage.own_s - idle.own * usage.seconds) / alone_s.sum(), took_s, usage
 
 
 class _Usage:

@@ -10,7 +10,7 @@ import heapq
 import random
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,19 @@ from webapp.scheduling.scheduler import Scheduler
 Floats = NDArray[np.float64]
 
 
+class _Cost(NamedTuple):
+    """Of a document."""
+
+    tokens: int
+    reading_s: float
+    scoring_s: float
+
+
 class _Replica:
     """One engine thread on one core; a `Scorer` that only says how long it takes."""
 
-    def __init__(self, lengths: Mapping[str, int], *, token_s: float, request_s: float, budget_tokens: int) -> None:
-        self._lengths = lengths
-        self._token_s = token_s
-        self._request_s = request_s
+    def __init__(self, costs: Mapping[str, _Cost], *, budget_tokens: int) -> None:
+        self._costs = costs
         self._now = self._took_s = 0.0
         self.ongoing = 0
         self.finished: list[int] = []
@@ -47,12 +53,12 @@ class _Replica:
         return query
 
     def encode_documents(self, _query: str, documents: Sequence[str]) -> tuple[list[Any], Any, Any]:
-        self._took_s += self._request_s
-        lengths = np.array([self._lengths[text] for text in documents], np.int32)
-        return lengths.tolist(), lengths, np.zeros(len(documents), np.bool_)
+        costs = [self._costs[text] for text in documents]
+        self._took_s += sum(cost.reading_s for cost in costs)
+        return costs, np.array([cost.tokens for cost in costs], np.int32), np.zeros(len(costs), np.bool_)
 
-    def score(self, pairs: Sequence[tuple[str, int]], _length: int) -> NDArray[np.float32]:
-        self._took_s += self._token_s * sum(tokens for _, tokens in pairs)  # the native engine pads nothing
+    def score(self, pairs: Sequence[tuple[str, _Cost]], _length: int) -> NDArray[np.float32]:
+        self._took_s += sum(cost.scoring_s for _, cost in pairs)  # the native engine pads nothing
         return np.zeros(len(pairs), np.float32)
 
 
@@ -65,24 +71,29 @@ def simulate(
     token_s: float,
     request_s: float,
     budget_tokens: int,
+    slowness: Floats | None = None,
     seed: int,
 ) -> Floats:
     """Seconds that each request takes, behind a balancer that draws two and takes the one with fewer at work.
 
     Args:
         at_s: when each request comes, in order.
-        requests: the documents of each.
+        requests: the documents of each; no two requests share one.
         lengths: tokens of each document, with the query.
         replicas: at least two.
         token_s: what a token costs.
         request_s: what a request costs beside its tokens.
         budget_tokens: cap of a batch.
+        slowness: how many times as long as that each request takes; None: once.
         seed: of the draws.
     """
     draw = random.Random(seed)
-    fleet = [
-        _Replica(lengths, token_s=token_s, request_s=request_s, budget_tokens=budget_tokens) for _ in range(replicas)
-    ]
+    costs = {
+        text: _Cost(lengths[text], slow * request_s / len(texts), slow * token_s * lengths[text])
+        for texts, slow in zip(requests, np.ones(len(at_s)) if slowness is None else slowness, strict=True)
+        for text in texts
+    }
+    fleet = [_Replica(costs, budget_tokens=budget_tokens) for _ in range(replicas)]
     took = np.zeros(len(at_s))
     ends: list[tuple[float, int]] = []
     upcoming = 0
