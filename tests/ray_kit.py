@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -38,8 +39,8 @@ def shipped_config(port, variables, **options):
 class RayCluster:
     """`ray start --head` in a process of its own, on the loopback interface, and what it starts."""
 
-    def __init__(self, folder: Path, *, cpus: int = 4, **options) -> None:
-        """`options` are the deployment's; settings of the service follow by `deploy`."""
+    def __init__(self, folder: Path, *, cpus: int = 4, environment: Mapping[str, str] | None = None, **options) -> None:
+        """`environment` is Ray's, `options` are the deployment's; settings of the service follow by `deploy`."""
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -54,6 +55,7 @@ class RayCluster:
             "RAY_AUTH_MODE": "disabled",  # else it depends on whether this user has a token already
             "RAY_DASHBOARD_ADDRESS": self._dashboard,
             "RAY_worker_niceness": "0",  # other programs of this machine would starve it
+            **(environment or {}),
         }
 
     def __enter__(self) -> Self:
