@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from webapp.concurrency import NativeWaiter, allocate_lock, start_native_thread
-from webapp.engine.artifact import load_engine
 from webapp.engine.base import Engine, Session
+from webapp.engine.opening import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.scheduling.batching import padded
 from webapp.settings import Settings

@@ -21,8 +21,8 @@ import load
 import numpy as np
 import two_replicas
 
-from webapp.engine.artifact import load_engine
 from webapp.engine.base import Session
+from webapp.engine.opening import load_engine
 from webapp.engine.prepare.pipeline import prepare
 from webapp.settings import Settings
 

@@ -21,9 +21,9 @@ from webapp.api.deployment import Deployment
 from webapp.app import create_app
 from webapp.cache.memory import MemoryCache
 from webapp.cache.shared import SharedCache
-from webapp.engine.artifact import load_engine
 from webapp.engine.base import Engine
 from webapp.engine.lexical_engine import lexical_scores
+from webapp.engine.opening import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.guard import EngineGuard
 from webapp.scheduling.admission import Admission

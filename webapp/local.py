@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from webapp.engine.artifact import load_engine
+from webapp.engine.opening import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.scheduler import Scheduler

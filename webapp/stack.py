@@ -39,7 +39,6 @@ from webapp.premises import (
 from webapp.releases.applied import environment, settings_with
 from webapp.releases.recovery import resume
 from webapp.releases.state import COLOURS
-from webapp.reloading import reload
 from webapp.rendering import nginx_conf
 from webapp.settings import STOP_GRACE_S, Settings
 from webapp.shares import FALLBACK, point
@@ -250,6 +249,8 @@ def _wait_for_end(settings: Settings, supervisord: subprocess.Popen[bytes], stop
         except subprocess.TimeoutExpired:
             reap(supervisord.pid)
             if stop.reload_asked and not stop.asked:
+                from webapp.reloading import reload  # noqa: PLC0415 - supervisor's modules would delay each start
+
                 stop.reload_asked = False
                 reload(settings)
             if stop.asked:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # `serve` reads manifests by these types, and has no other use for numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 ScoreScale = Literal["sigmoid", "cosine"]
 

@@ -11,8 +11,9 @@ import pytest
 from models import texts
 from scheduling_kit import Rig
 
-from webapp.engine.artifact import MANIFEST, artifact_dir, load_engine, read_manifest
+from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest
 from webapp.engine.native_engine import library
+from webapp.engine.opening import load_engine
 from webapp.engine.openvino_engine import has_bf16
 from webapp.engine.prepare import fidelity, pipeline
 from webapp.engine.prepare.calibration import read_examples

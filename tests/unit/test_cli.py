@@ -73,6 +73,14 @@ def test_help_loads_nothing_heavy():
         assert outcome.stdout.splitlines()[-1] == "[]", arguments
 
 
+def test_serve_itself_loads_no_tensors_and_no_supervisor_for_each_start_waits_for_it():
+    program = (
+        "import sys, webapp.stack; print(sorted({'numpy', 'tokenizers', 'flask', 'supervisor'} & set(sys.modules)))"
+    )
+    outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert outcome.stdout == "[]\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from webapp.engine.base import Forward, Runtime
+from webapp.engine.template import Template
 from webapp.engine.text_tools import TextTools
-from webapp.engine.tokenizer import Template, TextEncoder, split_room
+from webapp.engine.tokenizer import TextEncoder, split_room
 from webapp.types import ModelInfo
 
 

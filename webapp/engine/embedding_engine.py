@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from webapp.engine.base import Forward, Runtime
+from webapp.engine.template import Template
 from webapp.engine.text_tools import TextTools
-from webapp.engine.tokenizer import Template, TextEncoder
+from webapp.engine.tokenizer import TextEncoder
 from webapp.types import ModelInfo
 
 Vector = NDArray[np.float32]

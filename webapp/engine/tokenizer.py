@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
@@ -14,27 +13,6 @@ CHARS_PER_TOKEN_BOUND = 16
 """Documents are cut to this many characters a token before they are tokenised; see `encode`."""
 
 CUT_SLACK_TOKENS = 32
-
-
-class Template(msgspec.Struct, frozen=True):
-    """How a tokenizer frames its input: `prefix query middle document suffix`, or without query and middle.
-
-    Read off the tokenizer once (see `prepare.export`), so that query and documents can be encoded apart from each
-    other and the query only once a request.
-    """
-
-    prefix: list[int]
-    middle: list[int]
-    suffix: list[int]
-    document_type: int
-    """Token type of the document and the suffix; the query's is 0."""
-    pad_id: int
-    max_length_tokens: int
-
-    @property
-    def room_tokens(self) -> int:
-        """Tokens left for texts."""
-        return self.max_length_tokens - len(self.prefix) - len(self.middle) - len(self.suffix)
 
 
 def split_room(query: int, document: int, room: int) -> tuple[int, int]:

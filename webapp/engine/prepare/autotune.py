@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from webapp.engine.artifact import Manifest, open_engine
+from webapp.engine.artifact import Manifest
 from webapp.engine.base import Session
+from webapp.engine.opening import open_engine
 from webapp.types import Tuning
 
 BUDGETS_TOKENS = (256, 512, 1024)

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import msgspec
 
-from webapp.engine.artifact import FORMAT, GOLDEN, MANIFEST, PACKED_MODEL, Manifest, open_engine, sha256_of
+from webapp.engine.artifact import FORMAT, GOLDEN, MANIFEST, PACKED_MODEL, Manifest, sha256_of
+from webapp.engine.opening import open_engine
 from webapp.engine.prepare import autotune, export, fidelity
 from webapp.engine.prepare.calibration import Examples
 from webapp.engine.prepare.candidates import Candidate
 from webapp.engine.prepare.pack import pack
 from webapp.engine.prepare.resolve import Say, Source
 from webapp.engine.source_model import SourceModel
-from webapp.engine.tokenizer import Template
+from webapp.engine.template import Template
 from webapp.errors import SetupError
 from webapp.settings import Settings
 from webapp.types import Tuning

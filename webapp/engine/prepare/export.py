@@ -7,7 +7,7 @@ from typing import Any
 
 from webapp.engine.artifact import MODEL, TOKENIZER
 from webapp.engine.source_model import SourceModel
-from webapp.engine.tokenizer import Template
+from webapp.engine.template import Template
 from webapp.errors import SetupError
 
 

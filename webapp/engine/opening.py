@@ -1,0 +1,49 @@
+"""From a prepared model on disk to an engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from webapp.engine.artifact import MODEL, PACKED_MODEL, TOKENIZER, Manifest, artifact_dir, read_manifest
+from webapp.engine.base import Engine, Runtime
+from webapp.engine.cross_encoder_engine import CrossEncoderEngine
+from webapp.engine.embedding_engine import EmbeddingEngine
+from webapp.errors import SetupError
+from webapp.settings import Settings
+
+
+def open_engine(directory: Path, manifest: Manifest) -> CrossEncoderEngine | EmbeddingEngine:
+    """The engine of an artifact, read into memory but not compiled: safe before a fork."""
+    runtime: Runtime
+    if manifest.engine == "torch":
+        from webapp.engine.torch_engine import TorchRuntime  # noqa: PLC0415 - torch only where it is asked for
+
+        runtime = TorchRuntime(Path(manifest.source), manifest.precision)
+    elif manifest.engine == "native":
+        from webapp.engine.native_engine import NativeRuntime  # noqa: PLC0415 - a library is opened
+
+        runtime = NativeRuntime(directory / PACKED_MODEL)
+    else:
+        from webapp.engine.openvino_engine import OpenVINORuntime  # noqa: PLC0415 - the torch engine needs none
+
+        runtime = OpenVINORuntime(directory / MODEL, manifest.precision)
+    if manifest.kind == "embedding":
+        return EmbeddingEngine(manifest.info(), runtime, directory / TOKENIZER, manifest.template, manifest.prompts)
+    return CrossEncoderEngine(manifest.info(), runtime, directory / TOKENIZER, manifest.template)
+
+
+def load_engine(settings: Settings) -> Engine:
+    """The engine that the settings ask for.
+
+    Raises:
+        SetupError: it was not prepared, or its artifact is damaged.
+    """
+    if settings.engine == "stub":
+        from webapp.engine.stub_engine import StubEngine  # noqa: PLC0415
+
+        return StubEngine()
+    directory = artifact_dir(settings)
+    manifest = read_manifest(directory)
+    if manifest is None:
+        raise SetupError(f"{settings.model} is not prepared; run: reranking prepare")
+    return open_engine(directory, manifest)
