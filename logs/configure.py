@@ -12,11 +12,17 @@ import time
 from types import TracebackType
 from typing import Any
 
-import structlog
+# structlog loads rich where some other package brought it along, and takes an eighth of a second for that at each start
+# of each program. We write no line by it.
+_rich = sys.modules.setdefault("rich", None)  # type: ignore[arg-type] # None: an import of it fails
+import structlog  # noqa: E402
 
-from logs.discreet import tell
-from logs.foreign import without_query_strings
-from logs.line import Form, renderer, stamp
+if _rich is None:
+    del sys.modules["rich"]
+
+from logs.discreet import tell  # noqa: E402
+from logs.foreign import without_query_strings  # noqa: E402
+from logs.line import Form, renderer, stamp  # noqa: E402
 
 OURS = ("webapp", "pusher", "logs")
 

@@ -185,3 +185,9 @@ def test_exceptions_that_nobody_caught_are_lines_of_our_shape_too():
     ]
     assert "planted" not in outcome.stderr
     assert "told, for no request is near" in lines[-1]["exception"]
+
+
+def test_logging_leaves_rich_alone_and_whoever_wants_it_has_it():
+    program = "import sys, logs.configure; print('rich.console' in sys.modules); import rich; print(rich.__name__)"
+    outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert outcome.stdout.split() == ["False", "rich"]
