@@ -1,8 +1,11 @@
 """gunicorn's settings, each with its reason. Used by `gunicorn -c gunicorn_config.py` and by `python -m webapp`."""
 
 # First of all: preload imports the app in the master, and what it imports must see patched sockets and locks.
-from gevent import monkey
+from gevent import events, monkey
 
+# gevent looks for plugins of its own among all installed packages, 25 times, in the master and again in each worker: a
+# third of a second each time, and nobody has one.
+events.notify_and_call_entry_points = events.notify
 monkey.patch_all()
 
 import logging.config  # noqa: E402

@@ -6,8 +6,9 @@ import os
 os.nice(10)
 os.umask(0o077)  # its sockets, and what it remembers, are for this user alone
 
-from gevent import monkey  # noqa: E402
+from gevent import events, monkey  # noqa: E402
 
+events.notify_and_call_entry_points = events.notify  # as in gunicorn_config.py
 monkey.patch_all()
 
 import signal  # noqa: E402

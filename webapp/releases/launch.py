@@ -11,7 +11,6 @@ from pathlib import Path
 
 from webapp.errors import SetupError
 from webapp.releases import state
-from webapp.releases.programs import Programs, program_of
 
 
 def main() -> None:
@@ -41,6 +40,8 @@ def _started_by_mistake(colours: state.Colours, colour: str, state_dir: Path) ->
     wanted = {colours.active, colours.attempt.colour if colours.attempt else colours.active}
     if colour in wanted:
         return False
+    from webapp.releases.programs import Programs, program_of  # noqa: PLC0415 - a start does not wait for what it rarely needs
+
     programs = Programs(state_dir / "run")
     if programs.of(program_of(colours.active)).up:
         return False  # an operator's wish
