@@ -42,11 +42,20 @@ def test_a_worker_is_replaced_and_no_request_is_lost(stack_with, how):
 
 def test_who_asks_during_a_reload_whether_the_service_is_ready_always_hears_yes(stack_with):
     with stack_with() as stack:
-        said = []
+        said, replaced = [], threading.Event()
         (worker,) = stack.workers()
+
+        def ask():
+            while not replaced.is_set():
+                said.append(requests.get(f"{stack.url}/ready", timeout=10).status_code)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        wait_for(lambda: said, "a first answer")
         os.kill(stack.pid_of("webapp"), signal.SIGHUP)
-        while stack.workers() == [worker] or worker in stack.workers():
-            said.append(requests.get(f"{stack.url}/ready", timeout=10).status_code)
+        wait_for(lambda: stack.workers() and worker not in stack.workers(), "another worker")
+        replaced.set()
+        asking.join()
         assert set(said) == {200}, said
 
 
