@@ -29,6 +29,7 @@ def test_it_fits_every_python_and_says_its_types_and_version(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {"webapp/py.typed", "pusher/py.typed", "logs/py.typed"} <= set(names)
     assert [name for name in names if name.startswith(("tests/", "bench/", "supervisor/", "var/"))] == []
+    assert [name for name in names if name.endswith((".c", ".h"))] == [], "they are compiled"
 
 
 @pytest.mark.parametrize("name", ["torch", "transformers", "sentence_transformers", "redis", "opentelemetry", "pytest"])
