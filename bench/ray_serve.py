@@ -13,6 +13,7 @@ import contextlib
 import statistics
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ STATE_DIR = harness.STATE_DIR / "state"
 
 CALM = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1", "RAY_metrics_report_interval_ms": "60000"}
 """Ray's own processes take a fifth of a core while nobody asks; with these a quarter less (docs/ray.md)."""
+
+REST_S, REST_CORES, PATIENCE = 3.0, 0.2, 20
+"""A system is at rest when it takes fewer cores than these for so long; it is given that many times as long."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,21 @@ def ray(model: Path) -> Iterator[tuple[int, int]]:
         yield cluster.port, cluster.process.pid
 
 
+def settle(pid: int) -> None:
+    """Wait until a system that has just started is at rest: Ray goes on starting processes for a while."""
+    for _ in range(PATIENCE):
+        before = cpu_s(pid)
+        time.sleep(REST_S)
+        if cpu_s(pid) - before < REST_CORES * REST_S:
+            return
+    raise SystemExit(f"the system takes more than {REST_CORES} of a core without being asked anything")
+
+
 def measure(port: int, pid: int, requests: int, seed: int) -> dict[int, Run]:
     load.closed_loop(port, bodies(8, DOCUMENTS, seed), 4)  # warm
     runs = {}
     for concurrency in CONCURRENCY:
+        settle(pid)
         sent = bodies(requests, DOCUMENTS, seed + 1000 * concurrency)
         before = cpu_s(pid)
         outcome = load.closed_loop(port, sent, concurrency)

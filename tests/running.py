@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -122,7 +123,8 @@ class Stack:
         family = self.family()
         self.process.kill()
         for process in family:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # who sees its parent die ends by itself
+                process.kill()
         self.process.wait(PATIENCE_S)
         wait_for(lambda: not any(map(alive, family)), "all are dead")
 
