@@ -3,7 +3,7 @@
 It sees every byte that a program writes, the last ones of a killed program too, and it alone writes the files. So it is
 here that lines become whole and JSON: no process stands between a program and its log that could die, fall
 behind or lose something. supervisord has no setting for this, so two of its classes are replaced by ours. A third
-because it sleeps first and acts then.
+is, because supervisord sleeps before it acts.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class Prompt(supervisord.Supervisor):  # type: ignore[misc] # as above
 
 
 def install(keeping: Keeping) -> None:
-    """Make supervisord keep logs in this way."""
+    """Make supervisord keep logs in this way, and start programs without delay."""
     Output.keeping = Options.keeping = keeping
     dispatchers.POutputDispatcher = Output
     supervisord.ServerOptions = Options

@@ -40,7 +40,7 @@ def _started_by_mistake(colours: state.Colours, colour: str, state_dir: Path) ->
     wanted = {colours.active, colours.attempt.colour if colours.attempt else colours.active}
     if colour in wanted:
         return False
-    from webapp.releases.programs import Programs, program_of  # noqa: PLC0415 - a start does not wait for what it rarely needs
+    from webapp.releases.programs import Programs, program_of  # noqa: PLC0415 - rare, and a start would wait
 
     programs = Programs(state_dir / "run")
     if programs.of(program_of(colours.active)).up:
