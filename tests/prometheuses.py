@@ -45,7 +45,7 @@ class Prometheus:
 
     def __exit__(self, *_) -> None:
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(60)
 
     def _scraped(self) -> bool:
         try:

@@ -86,7 +86,7 @@ class RayCluster:
     def _answers(self) -> bool:
         assert self.process.poll() is None, (self.folder / "ray.out").read_text()[-2000:]
         try:
-            return requests.get(f"{self._dashboard}/api/serve/applications/", timeout=5).ok
+            return requests.get(f"{self._dashboard}/api/serve/applications/", timeout=60).ok
         except requests.RequestException:
             return False
 

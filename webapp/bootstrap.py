@@ -148,7 +148,7 @@ class Webapp:
             self.reporter.tell("draining")
 
     def leave(self) -> None:
-        """Another worker takes over: not ready, but what still reaches us is answered. As above."""
+        """Another worker takes over, but what still reaches us is answered. As above."""
         self.service.leave()
         if self.reporter is not None:
             self.reporter.tell("draining")

@@ -96,7 +96,7 @@ class RerankService:
         self._clock = clock
         self.state: State = "loading"
         self._expecting: list[Waiter] = []
-        self._leaving = False
+        self.leaving = False
 
     def check_room(self) -> None:
         """Refuse what can't come in whatever it holds, before anything is read of it.
@@ -104,7 +104,7 @@ class RerankService:
         Raises:
             OverloadedError, UnavailableError: nothing comes in now.
         """
-        if self.state == "draining" and not self._leaving:
+        if self.state == "draining" and not self.leaving:
             raise UnavailableError("the service is draining", retry_after_s=1, reason="draining")
         self._admission.check()
 
@@ -277,12 +277,12 @@ class RerankService:
         self.state = "draining"
 
     def leave(self) -> None:
-        """Another worker takes over: not ready from now on, but what still reaches us is answered.
+        """Another worker takes over, but what still reaches us is answered. Only sets flags.
 
         The doors are closed by the server, connection by connection; a request that came through one before was
-        accepted, and refusing it would lose it. Only sets flags.
+        accepted, and refusing it would lose it. A probe among them must not hear that nobody is ready.
         """
-        self._leaving = self.state != "draining"
+        self.leaving = self.leaving or self.state != "draining"
         self.state = "draining"
 
     @property

@@ -154,10 +154,10 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
                 hang_up(connection)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """TERM: not ready from now on; whatever still comes through our connections is answered, and closes them.
+        """TERM: the door closes now, and not up to a second later as gunicorn would: our successor takes what comes.
 
-        gunicorn would close the door up to a second later, and who asks whether the service is ready would hear of this
-        worker while its successor is there. Who came in until now was accepted, as far as nginx knows.
+        Whatever still comes through our connections was accepted, as far as nginx knows: it is answered, and closes
+        them.
         """
         self.webapp.leave()
         super().handle_exit(sig, frame)

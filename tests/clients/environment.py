@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -20,12 +21,14 @@ def python_of(name: str) -> Path:
     requirements = HERE / f"requirements{name}.txt"
     home = ROOT / f".venv-clients{name}"
     stamp, wanted = home / "stamp", hashlib.sha256(requirements.read_bytes()).hexdigest()
-    if not stamp.exists() or stamp.read_text() != wanted:
-        venv.create(home, with_pip=True, clear=True)
-        pip = [home / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        if subprocess.run([*map(str, pip), "-r", str(requirements)], check=False).returncode:
-            pytest.skip(f"the packages of {requirements.name} can't be installed here; see above")
-        stamp.write_text(wanted)
+    with home.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # files run side by side, and more than one needs it
+        if not stamp.exists() or stamp.read_text() != wanted:
+            venv.create(home, with_pip=True, clear=True)
+            pip = [home / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            if subprocess.run([*map(str, pip), "-r", str(requirements)], check=False).returncode:
+                pytest.skip(f"the packages of {requirements.name} can't be installed here; see above")
+            stamp.write_text(wanted)
     return home / "bin" / "python"
 
 

@@ -61,7 +61,7 @@ def in_background(stack, name, count, words=60, **body):
 
 
 def hears_workers(stack):
-    reply = requests.get(f"{stack.url}/progress", timeout=10)
+    reply = requests.get(f"{stack.url}/progress", timeout=60)
     return reply.status_code == 200 and reply.json()["frames"]
 
 

@@ -151,7 +151,7 @@ def test_every_query_of_the_dashboard_is_answered(service, prometheus):
 
 
 def scrape(service):
-    reply = requests.get(f"{service.url}/metrics", timeout=5)
+    reply = requests.get(f"{service.url}/metrics", timeout=60)
     assert reply.status_code == 200, reply.text
     return reply.text
 
@@ -207,9 +207,9 @@ def test_stopped_workers_and_a_dead_pusher_hide_nothing(service):
         for worker in workers:
             os.kill(worker, signal.SIGCONT)
     os.kill(exporter, signal.SIGKILL)
-    refused = requests.get(f"{service.url}/metrics", timeout=5)
+    refused = requests.get(f"{service.url}/metrics", timeout=60)
     assert refused.status_code in {200, 503}
-    wait_for(lambda: requests.get(f"{service.url}/metrics", timeout=5).status_code == 200, "the exporter is back")
+    wait_for(lambda: requests.get(f"{service.url}/metrics", timeout=60).status_code == 200, "the exporter is back")
     assert service.rerank().status_code == 200
 
 
@@ -223,9 +223,9 @@ def test_a_request_is_a_span_of_its_callers_trace(service, collector):
 
 
 def test_only_reading_is_served_and_the_pushers_own_figures_are_not(service):
-    assert requests.head(f"{service.url}/metrics", timeout=5).status_code == 200
-    assert requests.post(f"{service.url}/metrics", timeout=5).json()["status"] == 405
-    assert requests.get(f"{service.url}/figures", timeout=5).status_code == 404
+    assert requests.head(f"{service.url}/metrics", timeout=60).status_code == 200
+    assert requests.post(f"{service.url}/metrics", timeout=60).json()["status"] == 405
+    assert requests.get(f"{service.url}/figures", timeout=60).status_code == 404
 
 
 def test_promtool_finds_nothing_to_complain_of(service):

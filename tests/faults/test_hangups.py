@@ -11,7 +11,7 @@ DOCUMENTS = [f"document {number} {TEXT}" for number in range(5000)]
 
 
 def ongoing(stack):
-    return requests.get(f"{stack.url}/load", timeout=10).json()["server_load"]
+    return requests.get(f"{stack.url}/load", timeout=60).json()["server_load"]
 
 
 def post(stack, documents):

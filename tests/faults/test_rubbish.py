@@ -24,7 +24,7 @@ HEAD = f"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Length: {len(BODY)}\r\n".en
 def counters(stack):
     """What must return to where it was: requests at work, and the worker's file descriptors."""
     (worker,) = stack.workers()
-    at_work = requests.get(f"{stack.url}/load", timeout=10).json()["server_load"]
+    at_work = requests.get(f"{stack.url}/load", timeout=60).json()["server_load"]
     return at_work, psutil.Process(worker).num_fds()
 
 

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import statistics
 import subprocess
 import time
 
@@ -11,6 +10,7 @@ import pytest
 import redis
 from running import free_port, wait_for
 
+from webapp import quota as quotas
 from webapp.concurrency import within
 from webapp.errors import RateLimitedError
 from webapp.quota import Quota, in_redis
@@ -82,7 +82,10 @@ def test_workers_share_their_counts_and_go_on_alone_when_redis_is_gone_and_toget
     assert refused(workers[0])[0] > 0
 
 
-def test_a_redis_that_stands_still_costs_one_request_a_moment_and_the_others_nothing(server):
+def test_a_redis_that_stands_still_costs_one_request_a_moment_and_the_others_nothing(server, monkeypatch):
+    moment_s = 1.0  # instead of 10 ms, which a busy machine adds as well
+    monkeypatch.setattr(quotas, "REDIS_WAIT_S", moment_s)
+    monkeypatch.setattr(quotas, "REDIS_REST_S", 3600)
     quota = Quota(requests_per_minute=1000, shared=in_redis(server.url), within=within)
     refused(quota)
     server.signal(signal.SIGSTOP)
@@ -91,5 +94,4 @@ def test_a_redis_that_stands_still_costs_one_request_a_moment_and_the_others_not
     finally:
         server.signal(signal.SIGCONT)
     assert [seconds for wait_s, seconds in took if wait_s] == []
-    assert statistics.median(seconds for _, seconds in took) < 0.005  # all but the first found memory
-    assert took[0][1] < 0.2  # 10 ms, and what a busy machine adds
+    assert [seconds >= moment_s for _, seconds in took] == [True] + [False] * 49  # they found memory

@@ -136,6 +136,21 @@ def test_readiness_follows_the_service(client, service, monkeypatch):
     assert client.get("/ready").status_code == 503
 
 
+def test_a_worker_that_leaves_is_ready_for_whoever_still_reaches_it(client, service):
+    service.mark_ready()
+    service.leave()
+    service.leave()  # gunicorn may send TERM again before a worker is gone
+    assert (client.get("/ready").status_code, client.get("/ready").json) == (200, {"status": "ready"})
+    assert client.post("/rerank", json={"query": "q", "documents": [{"content": "x"}]}).status_code == 200
+
+
+def test_a_drained_worker_that_leaves_is_not_ready(client, service):
+    service.mark_ready()
+    service.drain()
+    service.leave()
+    assert client.get("/ready").status_code == 503
+
+
 def test_who_asks_a_worker_that_loads_whether_it_is_ready_hears_of_it_once_it_is(client, service):
     threading.Timer(0.05, service.mark_ready).start()
     assert client.get("/ready").status_code == 200

@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -52,20 +52,19 @@ def exporter(folder, pusher):
         yield address
     finally:
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def scrape(address):
     """Sample name with labels -> value."""
-    connection = http.client.HTTPConnection("exporter", timeout=10)
-    connection.sock = socket.socket(socket.AF_UNIX)
-    try:
-        connection.sock.connect(str(address))
-    except ConnectionRefusedError:
-        return {}
-    connection.request("GET", "/metrics")
-    text = connection.getresponse().read().decode()
-    connection.close()
+    with closing(http.client.HTTPConnection("exporter", timeout=60)) as connection:
+        connection.sock = socket.socket(socket.AF_UNIX)
+        try:
+            connection.sock.connect(str(address))
+        except ConnectionRefusedError:  # bound, and not listening yet
+            return {}
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
     return {
         (sample.name, *sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)

@@ -2,11 +2,11 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -65,14 +65,17 @@ def hub():
 
 
 SCRIPT = """
-import sys
+import sys, time
 from webapp.engine.prepare.resolve import resolve
 from webapp.errors import SetupError
 from webapp.settings import load_settings
+began = time.monotonic()
 try:
     source = resolve(load_settings(), print)
 except SetupError as error:
     sys.exit(f"SetupError: {error}")
+finally:
+    print("decided after", time.monotonic() - began)
 print(source.model, source.revision, source.directory, source.substitute_for)
 """
 
@@ -86,11 +89,11 @@ def resolve_in_a_process(endpoint, tmp_path, **variables):
         "RERANK_STATE_DIR": str(tmp_path),
         **variables,
     }
-    began = time.monotonic()
     outcome = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=150, check=False
     )
-    return outcome.stdout + outcome.stderr, time.monotonic() - began
+    said = outcome.stdout + outcome.stderr
+    return said, float(re.search(r"decided after (\S+)", said)[1])
 
 
 def test_a_hub_id_becomes_files_and_a_commit(hub, tmp_path):
@@ -128,7 +131,7 @@ def test_without_a_hub_the_default_gives_way_to_the_embedded_model_and_says_so(d
     said, took_s = resolve_in_a_process(dead_endpoint, tmp_path)
     assert "serving the embedded sentence-transformers/all-MiniLM-L6-v2 in its place" in said
     assert "cross-encoder/ms-marco-MiniLM-L6-v2" in said.splitlines()[-1]
-    assert took_s < 15, "3 s to decide, the rest is imports"
+    assert took_s < 15, "3 s, and what a busy machine adds"
 
 
 def test_without_a_hub_a_named_model_is_an_error_and_never_replaced(dead_endpoint, tmp_path):

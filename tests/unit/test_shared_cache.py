@@ -94,9 +94,8 @@ def test_what_was_kept_is_found(shared):
 
 def test_a_write_does_not_keep_its_caller_waiting(shared, redis):
     redis.delay_s = 0.05
-    began = time.monotonic()
     shared.put_many({b"a": SCORE})
-    assert time.monotonic() - began < 0.02
+    assert redis.values == {}
     gevent.sleep(0.1)
     assert redis.values == {name_of(b"a"): pack(SCORE)}
 
@@ -107,7 +106,7 @@ def test_a_slow_redis_costs_one_call_its_patience_however_many_lookups_it_has(sh
     began = time.monotonic()
     for _ in range(10):
         assert shared.get_many([b"a"], patience) == {}
-    assert time.monotonic() - began < 0.1  # 0.011 on a machine of our own
+    assert time.monotonic() - began < redis.delay_s
     assert redis.asked == [1]
 
 

@@ -78,7 +78,8 @@ def blueprint(service: RerankService, *, guarded: bool) -> Blueprint:
 
     def ready() -> Response:
         service.wait_loaded(READY_WAIT_S)
-        return _json({"status": service.state}, 200 if service.state == "ready" else 503)
+        state = "ready" if service.leaving else service.state
+        return _json({"status": state}, 200 if state == "ready" else 503)
 
     answers: dict[str, Callable[[], Response]] = {
         **dict.fromkeys(LIVE, live),
