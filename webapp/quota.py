@@ -14,11 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
-
-from webapp.errors import PayloadTooLargeError, RateLimitedError, SetupError
+from webapp.errors import PayloadTooLargeError, RateLimitedError
 
 log = logging.getLogger(__name__)
 
@@ -40,23 +36,10 @@ IPV6_NETWORK_BITS = 64
 
 
 class Counter(Protocol):
-    """One storage of counts, as `limits` has them."""
+    """Counts of accounts; see `webapp.counting`."""
 
-    def hit(self, item: RateLimitItemPerMinute, *identifiers: str, cost: int = 1) -> bool:
-        """Count, or return False and count nothing."""
-
-    def seen(self, item: RateLimitItemPerMinute, *identifiers: str) -> Seen:
-        """What is counted so far."""
-
-
-class _Window(SlidingWindowCounterRateLimiter):
-    """Two counters an account, however many documents it sent."""
-
-    def seen(self, item: RateLimitItemPerMinute, *identifiers: str) -> Seen:
-        window: Seen = self.storage.get_sliding_window(  # type: ignore[attr-defined] # checked when it was made
-            item.key_for(*identifiers), item.get_expiry()
-        )
-        return window
+    def hit(self, limit: int, account: tuple[str, str], cost: int) -> Seen | None:
+        """Count, unless it is more than the limit a minute; then return what is counted so far."""
 
 
 class Within(Protocol):
@@ -114,8 +97,7 @@ class Quota:
                 f"{cost} {unit} are more than the {limit} a minute that this caller may send",
                 figures={"limit": limit},
             )
-        item = RateLimitItemPerMinute(limit, namespace="rerank")
-        in_the_way = self._ask(lambda counter: _hit(counter, item, (unit, account), cost))
+        in_the_way = self._ask(lambda counter: counter.hit(limit, (unit, account), cost))
         if in_the_way:
             wait_s = wait_for_room(in_the_way, cost=cost, limit=limit)
             raise RateLimitedError(
@@ -138,29 +120,11 @@ class Quota:
                 )
             else:
                 return answer
-        # It starts a timer, so it is made in the worker, after the fork.
-        self._own = self._own or _Window(MemoryStorage())
+        if self._own is None:
+            from webapp.counting import in_memory  # noqa: PLC0415 - who sets no limit needs no counts
+
+            self._own = in_memory()
         return ask(self._own)
-
-
-def in_redis(url: str) -> Counter:
-    """Counts in the Redis at this address; connects at the first use. `limits` keeps a minute's counts for two.
-
-    Raises:
-        SetupError: its client is not installed.
-    """
-    try:
-        import redis  # noqa: PLC0415 - an optional part
-    except ModuleNotFoundError as error:
-        raise SetupError("RERANK_REDIS_URL: redis is not installed; pip install 'reranking[redis]'") from error
-    from limits.storage import RedisStorage  # noqa: PLC0415
-    from redis.backoff import NoBackoff  # noqa: PLC0415
-    from redis.retry import Retry  # noqa: PLC0415
-
-    pool = redis.ConnectionPool.from_url(
-        url, socket_timeout=REDIS_WAIT_S, socket_connect_timeout=REDIS_WAIT_S, retry=Retry(NoBackoff(), 0)
-    )
-    return _Window(RedisStorage("redis://", connection_pool=pool))
 
 
 def account_of(address: str) -> str:
@@ -182,8 +146,3 @@ def wait_for_room(window: Seen, *, cost: int, limit: int) -> float:
         return max(0.0, previous_s - (room - current) * WINDOW_S / previous)
     # This window has to become the previous one, and then to fade; its counter lives until it has faded whole.
     return max(0.0, current_s - WINDOW_S * min(1.0, room / max(current, 1)))
-
-
-def _hit(counter: Counter, item: RateLimitItemPerMinute, account: tuple[str, str], cost: int) -> Seen | None:
-    """None when it was counted, else what is in the way."""
-    return None if counter.hit(item, *account, cost=cost) else counter.seen(item, *account)

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from webapp.errors import SetupError
 
 PREFIX = "RERANK_"
@@ -89,7 +87,7 @@ def gather(known: Collection[str], flags: Collection[str] = (), environment: Map
             for name in environment
             if name.upper().startswith(PREFIX) and name.upper() not in NOT_OURS
         ),
-        file=read_file(path) if path else {},
+        file=_read(path) if path else {},
         path=path,
         flags=frozenset(flags),
     )
@@ -100,23 +98,10 @@ def gather(known: Collection[str], flags: Collection[str] = (), environment: Map
     return sources
 
 
-def read_file(path: Path) -> dict[str, Any]:
-    """The settings in a YAML file, not checked.
+def _read(path: Path) -> dict[str, Any]:
+    from webapp.settings_file import read_file  # noqa: PLC0415 - a parser that most services don't need
 
-    Raises:
-        SetupError: it can't be read, or holds something else.
-    """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _NoDoubles)  # noqa: S506 - a SafeLoader
-    except OSError as error:
-        raise SetupError(f"{path} can't be read ({error.strerror}); {FILE_VARIABLE} names the file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SetupError(f"{path} is not valid YAML: {_one_line(error)}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise SetupError(f'{path} should hold lines of "name: value", such as "port: 8080"')
-    return content
+    return read_file(path)
 
 
 def _path(environment: Mapping[str, str]) -> Path | None:
@@ -135,20 +120,3 @@ def unknown(name: str, known: Collection[str] | map[str]) -> str:
         name.lower().replace("-", "_"), candidates, 1
     )
     return f"{name} is no setting; " + (f"did you mean {nearest[0]}?" if nearest else "`reranking config` lists them")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
-
-
-class _NoDoubles(yaml.SafeLoader):  # type: ignore[misc] # yaml has no types
-    """YAML takes the last of two equal names without a word; an operator would search for long."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - yaml's own
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if str(key.value) in seen:
-                raise yaml.YAMLError(f"{key.value} is there twice, again in line {key.start_mark.line + 1}")
-            seen.add(str(key.value))
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        return mapping

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from webapp.cache.shared import SharedCache, Store
 from webapp.guard import EngineGuard
-from webapp.quota import Quota, in_redis
+from webapp.quota import REDIS_WAIT_S, Quota
 from webapp.scheduling.breaker import Breaker
 from webapp.scheduling.scheduler import Scheduler
 from webapp.service import RerankService
@@ -62,10 +62,15 @@ def shared_cache(settings: Settings, bridge: Bridge) -> SharedCache | None:
 def quota(settings: Settings, bridge: Bridge) -> Quota:
     """What a caller may ask for in a minute."""
     url = settings.redis_url.get_secret_value()
+    shared = None
+    if url or settings.requests_per_minute or settings.documents_per_minute or settings.api_keys_file:
+        from webapp import counting  # noqa: PLC0415 - here, so that workers share it
+
+        shared = counting.in_redis(url, wait_s=REDIS_WAIT_S) if url else None
     return Quota(
         requests_per_minute=settings.requests_per_minute,
         documents_per_minute=settings.documents_per_minute,
-        shared=in_redis(url) if url else None,
+        shared=shared,
         within=bridge.within,
     )
 

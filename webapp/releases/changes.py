@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from webapp import sources
+from webapp import settings_file, sources
 from webapp.errors import SetupError
 from webapp.settings import Settings
 
@@ -60,7 +60,7 @@ def read_file(path: Path) -> dict[str, str]:
     Raises:
         SetupError: as above, or the file can't be read.
     """
-    values = sources.read_file(path.expanduser())
+    values = settings_file.read_file(path.expanduser())
     try:
         return {_variable(name): _as_text(value) for name, value in values.items()}
     except SetupError as error:
