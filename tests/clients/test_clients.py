@@ -42,13 +42,25 @@ def guarded(bert_settings, tmp_path_factory):
         yield running
 
 
+SCRIPTS = {"-vendors": "vendors.py", "-haystack": "haystacks.py", "-infinity": "infinities.py", "": "others.py"}
+"""Environment -> what runs in it."""
+
+
 @pytest.fixture(scope="module")
-def full(tmp_path_factory):
-    """A stack that takes one request at a time, and has one that never ends."""
+def environments():
+    """Made before anything waits for them: that may take ten minutes."""
+    return [environment.python_of(name) for name in SCRIPTS]
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory, environments):
+    """A stack that takes one request at a time, and has one that lasts longer than these tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", FAULTY)
-        options = {"api_keys": KEY, "max_ongoing_requests": "1", "engine_stall_s": "3600"}
-        with Stack(tmp_path_factory.mktemp("full"), engine="stub", **options) as running:
+        patient = {"engine_stall_s": "3600", "request_timeout_s": "3600"}
+        with Stack(
+            tmp_path_factory.mktemp("full"), engine="stub", api_keys=KEY, max_ongoing_requests="1", **patient
+        ) as running:
             held = running.raw()
             body = json.dumps({"query": "hang", "documents": ["x"]})
             head = f"POST /rerank HTTP/1.1\r\nHost: x\r\nX-Api-Key: {KEY}\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -77,8 +89,7 @@ def said(guarded, full):
         }
     )
     here = Path(__file__).parent
-    scripts = {"-vendors": "vendors.py", "-haystack": "haystacks.py", "-infinity": "infinities.py", "": "others.py"}
-    output = "".join(environment.run(name, here / script, argument) for name, script in scripts.items())
+    output = "".join(environment.run(name, here / script, argument) for name, script in SCRIPTS.items())
     lines = [json.loads(line[1:]) for line in output.splitlines() if line.startswith("@")]
     return {(line["client"], line["situation"]): line for line in lines}
 
