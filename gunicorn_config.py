@@ -8,9 +8,17 @@ from gevent import events, monkey
 events.notify_and_call_entry_points = events.notify
 monkey.patch_all()
 
+import sys  # noqa: E402
+
+from webapp.releases import launch as _launch  # noqa: E402
+
+# HUP reads this file again, but what the master has assembled stays.
+_serving = sys.modules.get("webapp.wsgi")
+if _serving is None:
+    _launch.become_the_release()  # before anything that takes long to load
+
 import logging.config  # noqa: E402
 import os  # noqa: E402
-import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -20,9 +28,8 @@ from webapp.errors import SetupError  # noqa: E402
 from webapp.releases.applied import load_release as _load_release  # noqa: E402
 from webapp.telemetry import multiprocess as _multiprocess  # noqa: E402
 
-# HUP reads this file again, but what the master has assembled stays: so do the settings that it was assembled by, but
-# for a deploy that gave this colour another release. A settings file that is being edited can't harm what runs.
-_serving = sys.modules.get("webapp.wsgi")
+# At HUP the settings stay, too, but for a deploy that gave this colour another release. A settings file that is being
+# edited can't harm what runs.
 try:
     _chosen = _load_release(_serving.settings if _serving else None)
 except SetupError as _error:

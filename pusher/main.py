@@ -12,17 +12,23 @@ events.notify_and_call_entry_points = events.notify  # as in gunicorn_config.py
 monkey.patch_all()
 
 import signal  # noqa: E402
+import sys  # noqa: E402
+
+# python-socketio loads these where others have installed them, for clients and for sharing among servers: a quarter of
+# a second, and memory. None in their place is an ImportError, for which it is prepared.
+for unused in ("redis", "requests", "websocket"):
+    sys.modules[unused] = None  # type: ignore[assignment] # as Python's manual of the import system has it
 
 import gevent  # noqa: E402
 
 from logs.configure import configure  # noqa: E402
 from pusher.server import Pusher  # noqa: E402
-from pusher.settings import Settings  # noqa: E402
+from pusher.settings import load_settings  # noqa: E402
 
 
 def main() -> None:
     """Serve until TERM or INT."""
-    settings = Settings()
+    settings = load_settings()
     configure(level=settings.log_level, log_format=settings.log_format, service="pusher", colour=settings.colour)
     settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     pusher = Pusher(settings)

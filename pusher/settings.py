@@ -9,19 +9,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    YamlConfigSettingsSource,
-)
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+PREFIX = "RERANK_"
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Every tunable, its unit and its default."""
 
-    model_config = SettingsConfigDict(env_prefix="RERANK_", frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     state_dir: Path = Field(default=Path("var"), description="Sockets lie in its run/, what the pusher remembers too.")
     events_endpoint: str = Field(
@@ -42,19 +38,6 @@ class Settings(BaseSettings):
     colour: str = Field(default="", description="Release slot, told in every log line.")
     log_level: str = Field(default="info", description="Least level that is logged.")
     log_format: str = Field(default="auto", description="json, human, or auto: human on a terminal.")
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment, then the file."""
-        file = YamlConfigSettingsSource(settings_cls, yaml_file=os.environ.get("RERANK_CONFIG") or None)
-        return init_settings, env_settings, file
 
     @field_validator("api_keys", "operator_keys", "dashboard_origins", mode="before")
     @classmethod
@@ -86,6 +69,19 @@ class Settings(BaseSettings):
     def intake_address(self) -> str:
         """Where workers connect."""
         return self.events_endpoint or f"ipc://{self.run_dir / 'events.sock'}"
+
+
+def load_settings() -> Settings:
+    """What the environment says, above what the file says."""
+    found: dict[str, Any] = {}
+    if path := os.environ.get("RERANK_CONFIG"):
+        import yaml  # noqa: PLC0415 - most services have no file
+
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    for name, value in os.environ.items():
+        if name.upper().startswith(PREFIX):
+            found[name.upper().removeprefix(PREFIX).lower()] = value
+    return Settings(**found)
 
 
 def listed(value: str) -> list[str]:

@@ -75,6 +75,6 @@ def create_app(
     app.register_blueprint(rerank.blueprint(service))
     app.register_blueprint(health.blueprint(service, guarded=keys.guarded))
     app.register_blueprint(models.blueprint(service, limits, deployment))
-    app.register_blueprint(docs.blueprint())
+    app.register_blueprint(docs.blueprint(service.elsewhere))
     deployments.install(app, deployment)
     return app

@@ -20,7 +20,8 @@ from webapp.errors import SetupError
 from webapp.premises import check_keys, check_port, find_nginx, group_of
 from webapp.settings import Settings
 from webapp.source_tree import PROJECT
-from webapp.tls import certificate, valid_until
+from webapp.certificates import valid_until
+from webapp.tls import certificate
 
 Verdict = Literal["good", "poor", "bad"]
 """bad: it won't start, or won't answer. poor: it will, but not as well as it could."""
@@ -141,7 +142,7 @@ def _certificate(settings: Settings) -> Finding:
         return Finding("certificate", verdict, "none: plain http", "" if verdict == "good" else "set RERANK_TLS_CERT")
     if settings.tls and not files.cert.exists():
         return Finding("certificate", "good", "self-signed, made at the start")
-    end = valid_until(files)
+    end = valid_until(files.cert, files.key)
     days = (end - dt.datetime.now(dt.UTC)).days
     seen = f"{files.cert} is valid until {end:%Y-%m-%d}"
     if days < LEAST_DAYS:

@@ -61,7 +61,7 @@ def replica_settings(changes: Mapping[str, Any], *, engine_threads: int) -> Sett
     return read_settings(
         replace(
             found,
-            environment=found.environment - set(above),
+            environment={name: value for name, value in found.environment.items() if name not in above},
             file={**found.file, **above},
             path=Path("user_config"),  # where a message says that a value is wrong
         )

@@ -6,14 +6,13 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from webapp.errors import SetupError
 from webapp.places import Places
 from webapp.soundness import check_networks, check_origins, check_secrets, check_stacks, check_tls, listed
 from webapp.source_tree import STATE
-from webapp.sources import PREFIX, Sources, gather
+from webapp.sources import Sources, gather
 
 DEFAULT_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
 
@@ -26,10 +25,10 @@ SHUTDOWN_GRACE_S = 15
 STOP_GRACE_S = 20
 
 
-class Settings(Places, BaseSettings):
+class Settings(Places, BaseModel):
     """What an operator can choose."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True)
 
     host: str = Field(default="127.0.0.1", description="Address nginx listens on.")
     port: int = Field(default=8080, ge=1, le=65535, description="Port nginx listens on.")
@@ -268,7 +267,7 @@ def read_settings(sources: Sources) -> Settings:
         SetupError: a value is wrong; the message names the place.
     """
     try:
-        return Settings(**sources.from_file())
+        return Settings(**sources.values())
     except ValidationError as error:
         problems = []
         for problem in error.errors(include_url=False):

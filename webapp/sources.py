@@ -32,7 +32,7 @@ Origin = Literal["flag", "environment", "file", "default"]
 class Sources:
     """What was found, by the settings' names: `port`."""
 
-    environment: frozenset[str]
+    environment: dict[str, str]
     file: dict[str, Any]
     path: Path | None
     flags: frozenset[str] = field(default_factory=frozenset)
@@ -54,9 +54,9 @@ class Sources:
             "default": variable(name),
         }[self.origin(name)]
 
-    def from_file(self) -> dict[str, Any]:
-        """The file's values that nothing above it replaces."""
-        return {name: value for name, value in self.file.items() if self.origin(name) == "file"}
+    def values(self) -> dict[str, Any]:
+        """What was chosen, not checked."""
+        return {**self.file, **self.environment}
 
 
 def variable(name: str) -> str:
@@ -82,16 +82,16 @@ def gather(known: Collection[str], flags: Collection[str] = (), environment: Map
     """
     path = _path(environment)
     sources = Sources(
-        environment=frozenset(
-            name.upper().removeprefix(PREFIX).lower()
-            for name in environment
+        environment={
+            name.upper().removeprefix(PREFIX).lower(): value
+            for name, value in environment.items()
             if name.upper().startswith(PREFIX) and name.upper() not in NOT_OURS
-        ),
+        },
         file=_read(path) if path else {},
         path=path,
         flags=frozenset(flags),
     )
-    problems = [unknown(variable(name), map(variable, known)) for name in sorted(sources.environment - set(known))]
+    problems = [unknown(variable(name), map(variable, known)) for name in sorted(set(sources.environment) - set(known))]
     problems += [f"{path}: {unknown(name, known)}" for name in sources.file if name not in known]
     if problems:
         raise SetupError("; ".join(problems))

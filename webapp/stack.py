@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from pusher.keys import make_own
 from webapp.calling import ask, url_of
-from webapp.engine.artifact import artifact_dir, read_manifest
+from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest
 from webapp.errors import SetupError
 from webapp.offspring import WITH_PARENT, adopt_orphans, children, end_orphans, kill_groups, reap
 from webapp.outlet import Outlet
@@ -48,7 +48,7 @@ from webapp.telemetry import multiprocess
 from webapp.tls import prepare_certificate
 
 READY_TIMEOUT_S = 120.0
-POLL_S = 0.05
+POLL_S = 0.02
 
 PUSHER_PATIENCE_S = 5.0
 """Nothing needs the pusher; but who reads that we are ready may open the dashboard."""
@@ -125,6 +125,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     stop.forward_to(supervisord)
     ready = False
     try:
+        read_manifest(artifact_dir(settings_with(colours.serving.settings)))  # says at once what gunicorn's log would
         ready = _wait_until_ready(settings, outlet, supervisord, stop)
         if ready:
             _wait_for_pusher(settings, stop)
@@ -192,7 +193,7 @@ def _tell_systemd(state: str) -> None:
 def _prepare(release: Mapping[str, str], outlet: Outlet, stop: _StopSignals) -> None:
     """Prepare in a process of its own, which takes torch and its memory with it when it ends."""
     served = settings_with(release)
-    if served.engine == "stub" or read_manifest(artifact_dir(served)) is not None:
+    if served.engine == "stub" or (artifact_dir(served) / MANIFEST).exists():
         return
     make_private(served.models_dir)  # not before: in an image it may be read-only
     with environment(release):

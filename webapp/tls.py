@@ -1,27 +1,12 @@
-"""The certificate that nginx shows: given, or made here for trials."""
+"""Where the certificate is that nginx shows: given, or made here for trials; and how our own calls trust it."""
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
-import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
-from webapp.errors import SetupError
 from webapp.settings import Settings
-
-VALID_DAYS = 397
-"""Of a certificate that we make; browsers take none that lasts longer."""
-
-RENEW_DAYS = 30
-"""One that has fewer days left is made anew at the next start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,31 +37,11 @@ def prepare_certificate(settings: Settings) -> None:
     files = certificate(settings)
     if files is None:
         return
-    if settings.tls and not _good_for(files.cert, settings.host):
-        _make(files, settings.host)
-    valid_until(files)
+    from webapp import certificates  # noqa: PLC0415 - what most services don't need takes a moment to load
 
-
-def valid_until(files: Certificate) -> dt.datetime:
-    """The end of a certificate that nginx will take, in UTC.
-
-    Raises:
-        SetupError: no client would take it, or nginx.
-    """
-    try:
-        # As nginx will: the files are there, are PEM, and belong together.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(files.cert, files.key, password=_no_passphrase)
-        found = x509.load_pem_x509_certificate(files.cert.read_bytes())
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or str(error)
-        raise SetupError(
-            f"RERANK_TLS_CERT, RERANK_TLS_KEY: they can't be used ({reason}); give another pair"
-        ) from error
-    if found.not_valid_after_utc < _now():
-        raise SetupError(
-            f"RERANK_TLS_CERT: it was valid until {found.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; renew it"
-        )
-    return found.not_valid_after_utc
+    if settings.tls and not certificates.good_for(files.cert, settings.host):
+        certificates.make(files.cert, files.key, settings.host)
+    certificates.valid_until(files.cert, files.key)
 
 
 def trust_own(settings: Settings) -> ssl.SSLContext | None:
@@ -88,61 +53,3 @@ def trust_own(settings: Settings) -> ssl.SSLContext | None:
     context.check_hostname = False  # it names the public host, and we call the address that nginx listens on
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
-
-
-def _good_for(cert: Path, host: str) -> bool:
-    try:
-        found = x509.load_pem_x509_certificate(cert.read_bytes())
-        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (OSError, ValueError, x509.ExtensionNotFound):
-        return False
-    return list(names) == _names(host) and found.not_valid_after_utc > _now() + dt.timedelta(days=RENEW_DAYS)
-
-
-def _make(files: Certificate, host: str) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "reranking, self-signed")])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(_now() - dt.timedelta(days=1))  # a client's clock may be behind
-        .not_valid_after(_now() + dt.timedelta(days=VALID_DAYS))
-        .add_extension(x509.SubjectAlternativeName(_names(host)), critical=False)
-        # A CA that may sign nothing but itself: some clients trust only CAs.
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        # All have one name; by these a client that trusts those of several machines tells them apart.
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    files.key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    for path, content in ((files.key, private), (files.cert, made.public_bytes(serialization.Encoding.PEM))):
-        path.unlink(missing_ok=True)
-        path.touch(mode=0o600)
-        path.write_bytes(content)
-
-
-def _names(host: str) -> list[x509.GeneralName]:
-    """What a trial may call this machine."""
-    names = dict.fromkeys(["localhost", socket.gethostname()])
-    addresses = dict.fromkeys(map(ipaddress.ip_address, ("127.0.0.1", "::1")))
-    try:
-        addresses[ipaddress.ip_address(host)] = None
-    except ValueError:
-        names[host] = None
-    return [*map(x509.DNSName, names), *(x509.IPAddress(each) for each in addresses if not each.is_unspecified)]
-
-
-def _no_passphrase() -> str:
-    """Openssl would ask at the terminal."""
-    raise ValueError("the key wants a passphrase")
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)

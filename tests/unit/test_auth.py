@@ -4,7 +4,7 @@ from pusher.keys import Key, KeyRing, digest_of, line_of
 from webapp.api.auth import OPEN_PATHS, is_open
 from webapp.app import create_app
 from webapp.quota import Quota
-from webapp.settings import Settings
+from webapp.settings import load_settings
 
 BODY = {"query": "q", "documents": ["a", "b"]}
 
@@ -90,7 +90,7 @@ def test_without_keys_everyone_may_call_whatever_they_send(client):
 
 def test_keys_are_read_from_a_comma_separated_setting_that_shows_them_to_nobody(monkeypatch):
     monkeypatch.setenv("RERANK_API_KEYS", "one, two,,")
-    settings = Settings()
+    settings = load_settings()
     keys = KeyRing(settings.api_keys.get_secret_value())
     assert [keys.find([key])[0].name for key in ("one", "two")] == ["setting-1", "setting-2"]
     assert keys.find([""]) is None

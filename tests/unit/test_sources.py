@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from pusher.settings import Settings as PusherSettings
+from pusher.settings import load_settings as load_pusher_settings
 from webapp import configuration
 from webapp.errors import SetupError
 from webapp.settings import Settings, load_settings, read_settings
@@ -106,7 +107,7 @@ def test_the_pusher_sees_what_the_webapp_sees(tmp_path, monkeypatch):
     write("api_keys: [one, two]\nlog_level: debug\nport: 9000\ndashboard_origins: https://a.example\n")
     monkeypatch.setenv("RERANK_CONFIG", str(tmp_path / "reranking.yaml"))
     monkeypatch.setenv("RERANK_LOG_LEVEL", "warning")
-    webapp, pusher = load_settings(), PusherSettings()
+    webapp, pusher = load_settings(), load_pusher_settings()
     assert webapp.api_keys.get_secret_value() == "one,two"
     assert pusher.api_keys == webapp.api_keys.get_secret_value()
     assert pusher.log_level == webapp.log_level == "warning"

@@ -4,7 +4,7 @@ import ssl
 import pytest
 from cryptography import x509
 
-from webapp import tls
+from webapp import certificates
 from webapp.errors import SetupError
 from webapp.rendering import nginx_conf
 from webapp.settings import Settings, load_settings
@@ -38,7 +38,7 @@ def test_it_is_made_anew_before_it_ends_and_when_we_listen_elsewhere(trial, monk
     prepare_certificate(moved)
     after = certificate(trial).cert.read_bytes()
     assert after != before
-    monkeypatch.setattr(tls, "_now", lambda: dt.datetime.now(dt.UTC) + dt.timedelta(days=tls.VALID_DAYS - 29))
+    monkeypatch.setattr(certificates, "_now", lambda: dt.datetime.now(dt.UTC) + dt.timedelta(days=certificates.VALID_DAYS - 29))
     prepare_certificate(moved)
     assert certificate(trial).cert.read_bytes() != after
 
@@ -59,7 +59,7 @@ def test_a_given_certificate_that_can_t_be_used_is_one_line_with_the_reason(tria
         with pytest.raises(SetupError, match=reason) as caught:
             prepare_certificate(given(cert, key, tmp_path))
         assert "\n" not in str(caught.value)
-    monkeypatch.setattr(tls, "_now", lambda: dt.datetime.now(dt.UTC) + dt.timedelta(days=tls.VALID_DAYS + 1))
+    monkeypatch.setattr(certificates, "_now", lambda: dt.datetime.now(dt.UTC) + dt.timedelta(days=certificates.VALID_DAYS + 1))
     with pytest.raises(SetupError, match="it was valid until"):
         prepare_certificate(given(files.cert, files.key, tmp_path))
 

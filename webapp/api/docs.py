@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import msgspec
 from flask import Blueprint, Response, send_from_directory
 
 from webapp.api.openapi import openapi
+from webapp.waiting import Elsewhere
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Reranking API</title>
@@ -29,10 +31,10 @@ _CONTENT_SECURITY_POLICY = (
 )
 
 
-def blueprint() -> Blueprint:
-    """The pages."""
+def blueprint(elsewhere: Elsewhere) -> Blueprint:
+    """The pages. The document is made when somebody asks for it: `elsewhere`, for the hub would be held."""
     views = Blueprint("docs", __name__)
-    document = msgspec.json.encode(openapi())
+    document = functools.cache(lambda: elsewhere(lambda: msgspec.json.encode(openapi())))
     spec = importlib.util.find_spec("flask_openapi3_swagger")
     if spec is None or spec.origin is None:
         raise RuntimeError("flask-openapi3-swagger is not installed")
@@ -41,7 +43,7 @@ def blueprint() -> Blueprint:
     @views.get("/openapi.json")
     @views.get("/api-doc/openapi.json")
     def openapi_json() -> Response:
-        return Response(document, content_type="application/json")
+        return Response(document(), content_type="application/json")
 
     @views.get("/docs")
     def page() -> Response:

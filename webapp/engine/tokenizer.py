@@ -39,28 +39,29 @@ class TextEncoder:
     """Encodes texts without special tokens, cut at `room_tokens`. Safe to share between threads."""
 
     def __init__(self, path: Path, room_tokens: int) -> None:
-        self._tokenizer = Tokenizer.from_file(str(path))
-        self._tokenizer.no_padding()
-        self.whole = Tokenizer.from_str(self._tokenizer.to_str())
-        self.whole.no_truncation()
-        self._tokenizer.enable_truncation(room_tokens + 1)  # one more tells a cut text from one that just fits
+        self.whole = Tokenizer.from_file(str(path))
+        self.whole.no_padding()
+        self.whole.no_truncation()  # it reads a text to its end anyway, and so it can count, too
         self._room_tokens = room_tokens
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Token ids of each text, at most room + 1 of them.
 
-        A tokenizer reads a text to its end before it truncates, a second for some megabytes. So a long text is
+        A tokenizer reads a text to its end whatever is kept, a second for some megabytes. So a long text is
         first tried by its beginning, which is enough unless it holds unusually few tokens (a megabyte of spaces).
         """
         bound = (self._room_tokens + CUT_SLACK_TOKENS) * CHARS_PER_TOKEN_BOUND
         cut = [text if len(text) <= bound else text[:bound] for text in texts]
-        encodings = self._tokenizer.encode_batch_fast(cut, add_special_tokens=False)
-        ids = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+        ids = self._encode(cut)
         for index, text in enumerate(texts):
             if len(text) > bound and len(ids[index]) <= self._room_tokens:
-                encoding = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0]
-                ids[index] = np.array(encoding.ids, dtype=np.int32)
+                (ids[index],) = self._encode([text])
         return ids
+
+    def _encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        kept = slice(self._room_tokens + 1)  # one more tells a cut text from one that just fits
+        encodings = self.whole.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(encoding.ids[kept], dtype=np.int32) for encoding in encodings]
 
     def count(self, text: str) -> int:
         """Tokens of the whole text, however long."""

@@ -1,4 +1,4 @@
-"""What supervisor runs for a colour: becomes the gunicorn of the release that this colour serves.
+"""How a colour starts: supervisor runs the stack's own gunicorn, which becomes that of the release that it serves.
 
 A release remembers which interpreter and which folder it was deployed from, so two versions of the code may lie side by
 side, and a rollback brings the older one back.
@@ -13,23 +13,35 @@ from webapp.errors import SetupError
 from webapp.releases import state
 
 
-def main() -> None:
-    """Exec gunicorn; exits 1 with one line when that can't be."""
+_DONE = "STACK_LAUNCHED"
+"""Process id of the gunicorn that is the release's already."""
+
+
+def become_the_release() -> None:
+    """Exec the release's gunicorn, where that is another one; nothing without a stack. For gunicorn_config.py.
+
+    Raises:
+        SystemExit: there is nothing to serve; one line says why.
+    """
+    if "STACK_ROOT" not in os.environ or os.environ.get(_DONE) == str(os.getpid()):
+        return
     state_dir, colour = Path(os.environ["RERANK_STATE_DIR"]), os.environ["RERANK_COLOUR"]
     try:
         colours = state.read(state_dir)
         if colours and _started_by_mistake(colours, colour, state_dir):
-            return
+            raise SystemExit(0)
     except SetupError as error:
         raise SystemExit(f"reranking: {error}") from None
     release = colours.serves.get(colour) if colours else None
     if release is None:
         raise SystemExit(f"reranking: {colour} serves nothing yet; run: reranking deploy")
-    own_root = os.environ["STACK_ROOT"]
-    python, root = release.python or os.environ["STACK_PYTHON"], release.root or own_root
+    own_python, own_root = os.environ["STACK_PYTHON"], os.environ["STACK_ROOT"]
+    python, root = release.python or own_python, release.root or own_root
+    if (python, root) == (own_python, own_root):
+        return
     try:
-        if root != own_root:
-            os.chdir(root)  # gunicorn puts the current folder before the interpreter's own packages
+        os.chdir(root)  # gunicorn puts the current folder before the interpreter's own packages
+        os.environ[_DONE] = str(os.getpid())
         os.execv(python, [python, "-m", "gunicorn", "-c", f"{root}/gunicorn_config.py"])  # noqa: S606 # nosec B606
     except OSError as error:
         raise SystemExit(f"reranking: {python} in {root} can't be run ({error.strerror}); deploy again") from None
@@ -47,7 +59,3 @@ def _started_by_mistake(colours: state.Colours, colour: str, state_dir: Path) ->
         return False  # an operator's wish
     programs.start(program_of(colours.active))
     return True
-
-
-if __name__ == "__main__":
-    main()

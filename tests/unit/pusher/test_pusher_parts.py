@@ -12,7 +12,8 @@ from pusher.access import Viewer
 from pusher.events import VERSION, Finished, Frame, Source, Worker, encode
 from pusher.intake import Intake
 from pusher.relay import Relay, Update
-from pusher.settings import Settings, listed
+from pusher.settings import listed
+from pusher.settings import load_settings as pusher_settings
 from pusher.streams import MOST_STREAMS, Streams, TooManyStreamsError
 from pusher.websocket import WholeSends
 
@@ -149,13 +150,13 @@ def test_the_lock_file_pins_by_hash_and_names_no_registry():
 
 
 def test_settings_follow_the_webapp_s(monkeypatch, tmp_path):
-    from webapp.settings import Settings as WebappSettings
+    from webapp.settings import load_settings
 
     monkeypatch.setenv("RERANK_STATE_DIR", str(tmp_path))
-    assert Settings().socket == WebappSettings().pusher_socket
-    assert Settings().intake_address == WebappSettings().events_address
+    assert pusher_settings().socket == load_settings().pusher_socket
+    assert pusher_settings().intake_address == load_settings().events_address
     monkeypatch.setenv("RERANK_EVENTS_ENDPOINT", "tcp://127.0.0.1:5999")
-    assert Settings().intake_address == WebappSettings().events_address == "tcp://127.0.0.1:5999"
+    assert pusher_settings().intake_address == load_settings().events_address == "tcp://127.0.0.1:5999"
 
 
 def test_lists_are_comma_separated():
