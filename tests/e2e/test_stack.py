@@ -110,6 +110,12 @@ def test_a_model_that_is_not_there_is_one_line(tmp_path):
     assert "there is no directory /nowhere" in refusal(Stack(tmp_path, model="/nowhere"))
 
 
+def test_a_damaged_model_file_is_one_line_with_the_remedy(own_stack):
+    (file,) = own_stack.state_dir.glob("models/*/tokenizer.json")
+    file.write_text(file.read_text() + " ")
+    assert f"{file} does not match its manifest; remove" in refusal(own_stack)
+
+
 @pytest.mark.slow
 def test_a_program_that_does_not_start_is_named_with_its_log(own_stack):
     """The artifact is whole, by its manifest, but OpenVINO can't read it."""
