@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from webapp.certificates import valid_until
 from webapp.draining import owner
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.native_engine import library
@@ -20,7 +21,6 @@ from webapp.errors import SetupError
 from webapp.premises import check_keys, check_port, find_nginx, group_of
 from webapp.settings import Settings
 from webapp.source_tree import PROJECT
-from webapp.certificates import valid_until
 from webapp.tls import certificate
 
 Verdict = Literal["good", "poor", "bad"]

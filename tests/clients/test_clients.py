@@ -53,7 +53,7 @@ def environments():
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory, environments):
+def full(tmp_path_factory, environments):  # noqa: ARG001 - they are made first
     """A stack that takes one request at a time, and has one that lasts longer than these tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", FAULTY)

@@ -4,7 +4,7 @@ import ssl
 import pytest
 from cryptography import x509
 
-from webapp import certificates
+from webapp.certificates import VALID_DAYS
 from webapp.errors import SetupError
 from webapp.rendering import nginx_conf
 from webapp.settings import Settings, load_settings
@@ -16,6 +16,10 @@ def trial(tmp_path):
     settings = Settings(state_dir=tmp_path, tls="self-signed", host="192.0.2.1")
     prepare_certificate(settings)
     return settings
+
+
+def in_days(days, monkeypatch):
+    monkeypatch.setattr("webapp.certificates._now", lambda: dt.datetime.now(dt.UTC) + dt.timedelta(days=days))
 
 
 def given(cert, key, tmp_path):
@@ -38,7 +42,7 @@ def test_it_is_made_anew_before_it_ends_and_when_we_listen_elsewhere(trial, monk
     prepare_certificate(moved)
     after = certificate(trial).cert.read_bytes()
     assert after != before
-    monkeypatch.setattr(certificates, "_now", lambda: dt.datetime.now(dt.UTC) + dt.timedelta(days=certificates.VALID_DAYS - 29))
+    in_days(VALID_DAYS - 29, monkeypatch)
     prepare_certificate(moved)
     assert certificate(trial).cert.read_bytes() != after
 
@@ -59,7 +63,7 @@ def test_a_given_certificate_that_can_t_be_used_is_one_line_with_the_reason(tria
         with pytest.raises(SetupError, match=reason) as caught:
             prepare_certificate(given(cert, key, tmp_path))
         assert "\n" not in str(caught.value)
-    monkeypatch.setattr(certificates, "_now", lambda: dt.datetime.now(dt.UTC) + dt.timedelta(days=certificates.VALID_DAYS + 1))
+    in_days(VALID_DAYS + 1, monkeypatch)
     with pytest.raises(SetupError, match="it was valid until"):
         prepare_certificate(given(files.cert, files.key, tmp_path))
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from webapp.errors import SetupError
 from webapp.releases import state
 
-
 _DONE = "STACK_LAUNCHED"
 """Process id of the gunicorn that is the release's already."""
 
