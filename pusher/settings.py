@@ -77,7 +77,10 @@ def load_settings() -> Settings:
     if path := os.environ.get("RERANK_CONFIG"):
         import yaml  # noqa: PLC0415 - most services have no file
 
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        try:
+            found = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8")) or {}
+        except OSError as error:
+            raise SystemExit(f"pusher: RERANK_CONFIG: {path} can't be read ({error.strerror})") from None
     for name, value in os.environ.items():
         if name.upper().startswith(PREFIX):
             found[name.upper().removeprefix(PREFIX).lower()] = value

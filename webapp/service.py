@@ -96,7 +96,7 @@ class RerankService:
         self._clock = clock
         self.state: State = "loading"
         self._expecting: list[Waiter] = []
-        self.leaving = False
+        self.left_as: State | None = None
 
     def check_room(self) -> None:
         """Refuse what can't come in whatever it holds, before anything is read of it.
@@ -104,7 +104,7 @@ class RerankService:
         Raises:
             OverloadedError, UnavailableError: nothing comes in now.
         """
-        if self.state == "draining" and not self.leaving:
+        if self.state == "draining" and not self.left_as:
             raise UnavailableError("the service is draining", retry_after_s=1, reason="draining")
         self._admission.check()
 
@@ -282,8 +282,8 @@ class RerankService:
         The doors are closed by the server, connection by connection; a request that came through one before was
         accepted, and refusing it would lose it. A probe among them must not hear that nobody is ready.
         """
-        self.leaving = self.leaving or self.state != "draining"
-        self.state = "draining"
+        if self.state != "draining":
+            self.left_as, self.state = self.state, "draining"
 
     @property
     def breaker(self) -> BreakerState:

@@ -280,7 +280,7 @@ def read_settings(sources: Sources) -> Settings:
                 message += "; put quotes around it"
             seen = "" if is_secret(name) else f" (it is {problem['input']!r})"
             problems.append(f"{sources.place(name)}: {message}{seen}")
-        raise SetupError("; ".join(problems)) from error
+        raise SetupError("; ".join(problems)) from None  # pydantic's own words show the input, secrets too
 
 
 def is_secret(name: str) -> bool:

@@ -144,6 +144,11 @@ def test_a_worker_that_leaves_is_ready_for_whoever_still_reaches_it(client, serv
     assert client.post("/rerank", json={"query": "q", "documents": [{"content": "x"}]}).status_code == 200
 
 
+def test_a_worker_that_leaves_before_it_was_ready_never_says_so(client, service):
+    service.leave()
+    assert (client.get("/ready").status_code, client.get("/ready").json) == (503, {"status": "loading"})
+
+
 def test_a_drained_worker_that_leaves_is_not_ready(client, service):
     service.mark_ready()
     service.drain()

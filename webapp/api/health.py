@@ -78,7 +78,7 @@ def blueprint(service: RerankService, *, guarded: bool) -> Blueprint:
 
     def ready() -> Response:
         service.wait_loaded(READY_WAIT_S)
-        state = "ready" if service.leaving else service.state
+        state = service.left_as or service.state
         return _json({"status": state}, 200 if state == "ready" else 503)
 
     answers: dict[str, Callable[[], Response]] = {

@@ -59,9 +59,10 @@ class TextEncoder:
         return ids
 
     def _encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        kept = slice(self._room_tokens + 1)  # one more tells a cut text from one that just fits
         encodings = self.whole.encode_batch_fast(texts, add_special_tokens=False)
-        return [np.array(encoding.ids[kept], dtype=np.int32) for encoding in encodings]
+        for encoding in encodings:  # before Python sees them: a list of a million numbers would hold the hub
+            encoding.truncate(self._room_tokens + 1)  # one more tells a cut text from one that just fits
+        return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def count(self, text: str) -> int:
         """Tokens of the whole text, however long."""

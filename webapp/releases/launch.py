@@ -7,6 +7,7 @@ side, and a rollback brings the older one back.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from webapp.errors import SetupError
@@ -39,7 +40,8 @@ def become_the_release() -> None:
     if (python, root) == (own_python, own_root):
         return
     try:
-        os.chdir(root)  # gunicorn puts the current folder before the interpreter's own packages
+        if root != own_root:
+            os.chdir(root)  # gunicorn puts the current folder before the interpreter's own packages
         os.environ[_DONE] = str(os.getpid())
         os.execv(python, [python, "-m", "gunicorn", "-c", f"{root}/gunicorn_config.py"])  # noqa: S606 # nosec B606
     except OSError as error:
@@ -58,3 +60,8 @@ def _started_by_mistake(colours: state.Colours, colour: str, state_dir: Path) ->
         return False  # an operator's wish
     programs.start(program_of(colours.active))
     return True
+
+
+if __name__ == "__main__":  # what a supervisord still runs that was started before gunicorn itself did the above
+    gunicorn = [sys.executable, "-m", "gunicorn", "-c", f"{os.environ['STACK_ROOT']}/gunicorn_config.py"]
+    os.execv(sys.executable, gunicorn)  # noqa: S606 # nosec B606

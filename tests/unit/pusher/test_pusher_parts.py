@@ -159,6 +159,12 @@ def test_settings_follow_the_webapp_s(monkeypatch, tmp_path):
     assert pusher_settings().intake_address == load_settings().events_address == "tcp://127.0.0.1:5999"
 
 
+def test_a_settings_file_that_is_gone_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("RERANK_CONFIG", str(tmp_path / "gone.yaml"))
+    with pytest.raises(SystemExit, match=r"pusher: RERANK_CONFIG: .*gone.yaml can't be read"):
+        pusher_settings()
+
+
 def test_lists_are_comma_separated():
     assert listed(" a, b ,,c") == ["a", "b", "c"]
 
