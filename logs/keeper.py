@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -24,6 +25,9 @@ MOST_PENDING_BYTES = 64 * 1024
 
 _NO_NEWS = "running without any HTTP authentication checking"
 """Said of our Unix socket at each start, as critical; but who may use that is told by its mode (`supervisord.conf`)."""
+
+_OURS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR2)
+"""What supervisord itself listens to."""
 
 _LEVELS = {50: "critical", 40: "error", 30: "warning", 20: "info"}
 
@@ -136,6 +140,23 @@ class Options(options.ServerOptions):  # type: ignore[misc] # as above
         ):
             for message in messages:
                 tell(message)
+
+
+    def fork(self) -> int:
+        """See ServerOptions. A child that is told to stop before it has become its program stops.
+
+        It would inherit our handlers, which only note a signal; the program would never hear of it, and be waited for
+        until it is killed.
+        """
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
+        try:
+            pid: int = super().fork()
+            if pid == 0:
+                for number in _OURS:
+                    signal.signal(number, signal.SIG_DFL)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        return pid
 
 
 class Prompt(supervisord.Supervisor):  # type: ignore[misc] # as above
