@@ -23,6 +23,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from logs import configure as _logs  # noqa: E402
+from logs import forks as _forks  # noqa: E402
 from webapp import settings as _settings  # noqa: E402
 from webapp.errors import SetupError  # noqa: E402
 from webapp.releases.applied import load_release as _load_release  # noqa: E402
@@ -88,6 +89,7 @@ proc_name = "reranking"
 
 if _serving is None:  # at HUP the old workers still count
     _multiprocess.begin()
+    _forks.lose_no_stop()
 
 
 def child_exit(_server: Any, worker: Any) -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from logs.foreign import ours, translate
+from logs.forks import lose_no_stop
 from logs.line import Form, renderer, stamp
 from supervisor import dispatchers, loggers, options, supervisord
 
@@ -25,9 +25,6 @@ MOST_PENDING_BYTES = 64 * 1024
 
 _NO_NEWS = "running without any HTTP authentication checking"
 """Said of our Unix socket at each start, as critical; but who may use that is told by its mode (`supervisord.conf`)."""
-
-_OURS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR2)
-"""What supervisord itself listens to."""
 
 _LEVELS = {50: "critical", 40: "error", 30: "warning", 20: "info"}
 
@@ -142,23 +139,6 @@ class Options(options.ServerOptions):  # type: ignore[misc] # as above
                 tell(message)
 
 
-    def fork(self) -> int:
-        """See ServerOptions. A child that is told to stop before it has become its program stops.
-
-        It would inherit our handlers, which only note a signal; the program would never hear of it, and be waited for
-        until it is killed.
-        """
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
-        try:
-            pid: int = super().fork()
-            if pid == 0:
-                for number in _OURS:
-                    signal.signal(number, signal.SIG_DFL)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, held)
-        return pid
-
-
 class Prompt(supervisord.Supervisor):  # type: ignore[misc] # as above
     """supervisord that doesn't sleep away a second before it starts anything, at its own start and after each death."""
 
@@ -190,6 +170,7 @@ def main() -> None:
     parser.add_argument("--colour", default="")
     chosen, rest = parser.parse_known_args()
     install(Keeping(to_stdout=chosen.to == "stdout", form=chosen.form, colour=chosen.colour))
+    lose_no_stop()
     supervisord.main(rest)
 
 

@@ -1,0 +1,42 @@
+"""Children that are told to stop before they have handlers of their own."""
+
+import signal
+import subprocess
+import sys
+
+FORKED = """
+import os, signal
+{imports}
+from logs.forks import lose_no_stop
+
+noted = []
+signal.signal(signal.{name}, lambda number, _: noted.append(number))
+lose_no_stop()
+pid = os.fork()
+while not pid:  # a child that never chooses handlers
+    signal.alarm(30)
+    signal.pause()
+os.kill(pid, signal.{name})
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+os.kill(os.getpid(), signal.{name})
+print(noted, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+
+
+def forked(name, imports=""):
+    return subprocess.run(
+        [sys.executable, "-c", FORKED.format(name=name, imports=imports)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    ).stdout.splitlines()
+
+
+def test_a_child_that_is_told_to_stop_right_after_the_fork_stops_and_its_parent_hears_what_it_is_told():
+    assert forked("SIGTERM") == [str(-signal.SIGTERM), "[15] set()"]
+    assert forked("SIGQUIT") == [str(-signal.SIGQUIT), "[3] set()"]
+
+
+def test_a_gevent_worker_is_such_a_child():
+    assert forked("SIGTERM", "from gevent import monkey; monkey.patch_all()") == [str(-signal.SIGTERM), "[15] set()"]
