@@ -7,13 +7,18 @@ VENV="$ROOT/${2:-.venv}"
 
 fail() { echo "$(basename "$0"): $*" >&2; exit 1; }
 
+# The system's Python before others: it is built with optimisations that version managers leave out, which is a sixth of a
+# small request's time. One without venv, which has to be installed, is the last resort.
 find_python() {
-    local candidate
-    for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            command -v "$candidate"
-            return
-        fi
+    local candidate modules candidates=(/usr/bin/python3 python3 python3.13 python3.12 python3.11)
+    [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
+    for modules in sys,ensurepip,venv sys; do
+        for candidate in "${candidates[@]}"; do
+            if "$candidate" -c "import $modules; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; then
+                command -v "$candidate"
+                return
+            fi
+        done
     done
     return 1
 }
