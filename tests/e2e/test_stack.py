@@ -136,13 +136,10 @@ def test_a_bad_python_is_one_line_with_the_remedy(tmp_path):
     shutil.copytree(root / "webapp" / "engine" / "native", tree / "webapp" / "engine" / "native")
     for name in ("pyproject.toml", "setup.py", "constraints.txt"):
         shutil.copy(root / name, tree)
-    old = tmp_path / "bin" / "python3"
-    old.parent.mkdir()
+    old = tmp_path / "python"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
-    for name in ("python3.11", "python3.12", "python3.13"):
-        shutil.copy(old, old.with_name(name))
-    environment = {"PATH": f"{old.parent}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHON": str(old)}
     outcome = subprocess.run(
         [str(tree / "scripts" / "serve")], env=environment, capture_output=True, text=True, check=False
     )
