@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -139,19 +140,60 @@ class Options(options.ServerOptions):  # type: ignore[misc] # as above
                 tell(message)
 
 
+class Wake:
+    """Ends supervisord's sleep when a signal comes: Python by itself goes back to sleep for as long as was left.
+
+    What `Supervisor.runforever` asks of those whose descriptors it looks after.
+    """
+
+    def __init__(self) -> None:
+        self.descriptor, self._told = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)  # it only has to be readable
+
+    def close(self) -> None:
+        """Let go of the signals."""
+        signal.set_wakeup_fd(-1)
+        os.close(self.descriptor)
+        os.close(self._told)
+
+    def readable(self) -> bool:
+        """Always looked at."""
+        return True
+
+    def writable(self) -> bool:
+        """Never."""
+        return False
+
+    def handle_read_event(self) -> None:
+        """What came is noted elsewhere (`Supervisor.handle_signal`)."""
+        os.read(self.descriptor, 4096)
+
+
 class Prompt(supervisord.Supervisor):  # type: ignore[misc] # as above
-    """supervisord that doesn't sleep away a second before it starts anything, at its own start and after each death."""
+    """supervisord that doesn't sleep away a second before each thing it does: a start, a stop, and after each death."""
 
     def runforever(self) -> None:
         """See Supervisor."""
         self.reap()
-        super().runforever()
+        wake = Wake()
+        watched = self.options.get_socket_map()
+        watched[wake.descriptor] = wake
+        try:
+            super().runforever()
+        finally:
+            del watched[wake.descriptor]
+            wake.close()
 
     def reap(self, *args: Any, **kwargs: Any) -> None:
         """See Supervisor; what has died is started again now, not after the next sleep."""
         super().reap(*args, **kwargs)
         for group in sorted(self.process_groups.values()):
             group.transition()
+
+    def ordered_stop_groups_phase_2(self) -> None:
+        """See Supervisor; groups that have nothing to stop take no turn of their own."""
+        while self.stop_groups and not self.stop_groups[-1].get_unstopped_processes():
+            self.stop_groups.pop()
 
 
 def install(keeping: Keeping) -> None:

@@ -1,0 +1,67 @@
+"""supervisord as we run it, with programs that do nothing."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+ASLEEP = """
+from supervisor import poller
+from logs import keeper
+
+poll = poller.Poller.poll
+
+def sleep(self, _):
+    print("{}", flush=True)
+    return poll(self, 3600)  # as good as for ever
+
+poller.Poller.poll = sleep
+keeper.main()
+"""
+
+PATIENCE_S = 60
+
+
+@pytest.fixture
+def supervisord(tmp_path):
+    """supervisord, whose sleep only an event can end, with these programs running."""
+    started = []
+
+    def start(programs):
+        sections = [f"[supervisord]\nnodaemon=true\nlogfile={tmp_path}/log\npidfile={tmp_path}/pid"]
+        for name, lines in programs.items():
+            command = "setpriv --pdeathsig KILL sh -c 'echo up; exec sleep 3600'"
+            log = f"redirect_stderr=true\nstdout_logfile={tmp_path}/{name}.log"
+            sections.append(f"[program:{name}]\ncommand={command}\n{log}\n{lines}")
+        (tmp_path / "conf").write_text("\n".join(sections))
+        process = subprocess.Popen(
+            [sys.executable, "-c", ASLEEP, "--to", "stdout", "-c", str(tmp_path / "conf")],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        said = set()
+        while not {name for name, lines in programs.items() if "autostart=false" not in lines} <= said:
+            event = json.loads(process.stdout.readline())
+            said.add(event.get("service"))
+        while json.loads(process.stdout.readline()):
+            pass  # until it sleeps
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_what_it_is_told_wakes_it_and_it_stops_one_after_the_other_without_a_sleep(supervisord):
+    idle = {f"idle{number}": "priority=2\nautostart=false" for number in range(5)}
+    process = supervisord({"first": "priority=1", "last": "priority=3", **idle})
+    process.send_signal(signal.SIGTERM)
+    told, _ = process.communicate(timeout=PATIENCE_S)
+    messages = [json.loads(line).get("message", "") for line in told.splitlines()]
+    stops = [message for message in messages if message.startswith("stopped")]
+    assert [stop.split()[1] for stop in stops] == ["last", "first"]
+    assert process.returncode == 0
