@@ -126,6 +126,12 @@ class Options(options.ServerOptions):  # type: ignore[misc] # as above
     """supervisord's options, with a log of ours."""
 
     keeping: Keeping
+    heard = options.SignalReceiver()
+    """One for all: a reload makes new options, and a stop that comes meanwhile must not be lost with the old ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.signal_receiver = self.heard
 
     def make_logger(self) -> None:
         """See ServerOptions; its own format is not JSON."""
@@ -165,8 +171,8 @@ class Wake:
         return False
 
     def handle_read_event(self) -> None:
-        """What came is noted elsewhere (`Supervisor.handle_signal`)."""
-        os.read(self.descriptor, 4096)
+        """What came is noted elsewhere. `Supervisor.handle_signal` takes one each time: the others wake it again."""
+        os.read(self.descriptor, 1)
 
 
 class Prompt(supervisord.Supervisor):  # type: ignore[misc] # as above
@@ -174,11 +180,11 @@ class Prompt(supervisord.Supervisor):  # type: ignore[misc] # as above
 
     def runforever(self) -> None:
         """See Supervisor."""
-        self.reap()
         wake = Wake()
         watched = self.options.get_socket_map()
         watched[wake.descriptor] = wake
         try:
+            self.reap()
             super().runforever()
         finally:
             del watched[wake.descriptor]
@@ -190,10 +196,12 @@ class Prompt(supervisord.Supervisor):  # type: ignore[misc] # as above
         for group in sorted(self.process_groups.values()):
             group.transition()
 
-    def ordered_stop_groups_phase_2(self) -> None:
+    def ordered_stop_groups_phase_1(self) -> None:
         """See Supervisor; groups that have nothing to stop take no turn of their own."""
+        super().ordered_stop_groups_phase_1()
         while self.stop_groups and not self.stop_groups[-1].get_unstopped_processes():
             self.stop_groups.pop()
+            super().ordered_stop_groups_phase_1()
 
 
 def install(keeping: Keeping) -> None:

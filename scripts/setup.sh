@@ -38,7 +38,7 @@ setup_venv() {
     [[ ",$extras," != *,ray,* ]] || pins+=(-c "$ROOT/constraints-ray.txt")
     stamp="$(cat "$ROOT/pyproject.toml" "$ROOT/setup.py" "${pins[@]:1:1}" "${pins[@]:3:1}" "$ROOT"/webapp/engine/native/*.[ch] | sha256sum)"
     [ "$(cat "$VENV/.stamp-$extras" 2>/dev/null)" = "$stamp" ] && return
-    python="$(find_python)" || fail "Python 3.11 or newer is needed; install it, or name it: PYTHON=/path/to/python $0"
+    python="$(find_python)" || fail "Python 3.11 or newer is needed${PYTHON:+, and $PYTHON is not}; install it, or name it: PYTHON=/path/to/python $0"
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "Python lacks its venv module; run as root: apt-get install python3-venv"
         echo "Installing python3-venv"

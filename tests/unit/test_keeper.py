@@ -58,7 +58,8 @@ def supervisord(tmp_path):
 
 def test_what_it_is_told_wakes_it_and_it_stops_one_after_the_other_without_a_sleep(supervisord):
     idle = {f"idle{number}": "priority=2\nautostart=false" for number in range(5)}
-    process = supervisord({"first": "priority=1", "last": "priority=3", **idle})
+    process = supervisord({"first": "priority=1", "last": "priority=3", **idle, "never": "priority=4\nautostart=false"})
+    process.send_signal(signal.SIGUSR2)
     process.send_signal(signal.SIGTERM)
     told, _ = process.communicate(timeout=PATIENCE_S)
     messages = [json.loads(line).get("message", "") for line in told.splitlines()]
