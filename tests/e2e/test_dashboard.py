@@ -125,14 +125,15 @@ def test_a_dropped_file_is_read_and_can_be_removed(stack, chromium, tmp_path):
 @pytest.mark.slow
 def test_a_long_run_in_the_playground_shows_how_far_it_is_and_can_be_stopped(stack, chromium, tmp_path):
     many = tmp_path / "many.jsonl"
-    many.write_text("\n".join(json.dumps({"text": text, "id": n}) for n, text in enumerate(documents(2000, words=300))))
+    many.write_text("\n".join(json.dumps({"text": text, "id": n}) for n, text in enumerate(documents(6000, words=300))))
     with page(chromium) as opened:
         opened.goto(f"{stack.url}/dashboard#playground")
         opened.set_input_files("#open", str(many))
+        opened.wait_for_selector("text=many.jsonl, 6,000 documents")
         opened.fill("#query", "bees")
         opened.click("#rank")
         wait_for(lambda: opened.evaluate("document.querySelector('#progress').value > 0.05"), "the bar moves")
-        assert "of 2,000 documents scored" in opened.inner_text("#progress-said")
+        assert "of 6,000 documents scored" in opened.inner_text("#progress-said")
         opened.click("#cancel")
         opened.wait_for_selector("#problem:has-text('Stopped waiting')")
         assert opened.is_hidden("#working")
