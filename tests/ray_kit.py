@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -14,7 +16,7 @@ from typing import Self
 import psutil
 import requests
 import yaml
-from running import PATIENCE_S, alive, free_port, wait_for
+from running import PATIENCE_S, alive, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ROOT / ".venv-ray" / "bin"
@@ -34,6 +36,15 @@ def shipped_config(port, variables, **options):
     if "num_replicas" in options:
         del deployment["autoscaling_config"]
     return config
+
+
+def free_port() -> int:
+    """One that no connection is given by chance (Linux gives 32768 and above): Ray opens hundreds while it starts."""
+    while True:
+        port = random.randrange(20_000, 32_000)  # noqa: S311 - no secret
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class RayCluster:
