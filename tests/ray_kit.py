@@ -41,7 +41,7 @@ def shipped_config(port, variables, **options):
 def free_port() -> int:
     """One that no connection is given by chance (Linux gives 32768 and above): Ray opens hundreds while it starts."""
     while True:
-        port = random.randrange(20_000, 32_000)  # noqa: S311 - no secret
+        port = random.randrange(20_000, 32_000)
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
             return port
