@@ -89,7 +89,7 @@ proc_name = "reranking"
 
 if _serving is None:  # at HUP the old workers still count
     _multiprocess.begin()
-    _forks.lose_no_stop()
+    _forks.lose_no_stop()  # a worker told to stop before it listens would be waited for until graceful_timeout
 
 
 def child_exit(_server: Any, worker: Any) -> None:

@@ -205,7 +205,7 @@ class Prompt(supervisord.Supervisor):  # type: ignore[misc] # as above
 
 
 def install(keeping: Keeping) -> None:
-    """Make supervisord keep logs in this way, and start programs without delay."""
+    """Make supervisord keep logs in this way, and start and stop programs without delay."""
     Output.keeping = Options.keeping = keeping
     dispatchers.POutputDispatcher = Output
     supervisord.ServerOptions = Options

@@ -38,7 +38,7 @@ def shipped_config(port, variables, **options):
     return config
 
 
-def free_port() -> int:
+def free_low_port() -> int:
     """One that no connection is given by chance (Linux gives 32768 and above): Ray opens hundreds while it starts."""
     while True:
         port = random.randrange(20_000, 32_000)
@@ -53,11 +53,11 @@ class RayCluster:
     def __init__(self, folder: Path, *, cpus: int = 4, environment: Mapping[str, str] | None = None, **options) -> None:
         """`environment` is Ray's, `options` are the deployment's; settings of the service follow by `deploy`."""
         self.folder = folder
-        self.port = free_port()
+        self.port = free_low_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.options = {"num_replicas": 2, **options}
         self._cpus = cpus
-        self._dashboard = f"http://127.0.0.1:{free_port()}"
+        self._dashboard = f"http://127.0.0.1:{free_low_port()}"
         self._temp = Path(tempfile.mkdtemp(prefix="ray"))  # its unix sockets need a short path
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("RERANK_")},
@@ -81,8 +81,8 @@ class RayCluster:
             *(PROGRAMS / "ray", "start", "--head", "--block", "--disable-usage-stats"),
             *("--node-ip-address=127.0.0.1", f"--num-cpus={self._cpus}", "--object-store-memory=100000000"),
             *("--dashboard-host=127.0.0.1", f"--dashboard-port={self._dashboard.rpartition(':')[2]}"),
-            *(f"--port={free_port()}", f"--dashboard-agent-listen-port={free_port()}"),
-            *(f"--ray-client-server-port={free_port()}", f"--temp-dir={self._temp}"),
+            *(f"--port={free_low_port()}", f"--dashboard-agent-listen-port={free_low_port()}"),
+            *(f"--ray-client-server-port={free_low_port()}", f"--temp-dir={self._temp}"),
         ]
         with (self.folder / "ray.out").open("w") as said:
             self.process = subprocess.Popen(

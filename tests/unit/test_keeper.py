@@ -21,6 +21,22 @@ poller.Poller.poll = sleep
 keeper.main()
 """
 
+RELOADED = """
+import os, signal
+from logs import keeper
+
+realize, times = keeper.Options.realize, []
+
+def slow(self, *args, **options):
+    realize(self, *args, **options)
+    times.append(1)
+    if len(times) == 2:  # told between the old options and the new ones' handlers
+        os.kill(os.getpid(), signal.SIGTERM)
+
+keeper.Options.realize = slow
+keeper.main()
+"""
+
 PATIENCE_S = 60
 
 
@@ -66,3 +82,16 @@ def test_what_it_is_told_wakes_it_and_it_stops_one_after_the_other_without_a_sle
     stops = [message for message in messages if message.startswith("stopped")]
     assert [stop.split()[1] for stop in stops] == ["last", "first"]
     assert process.returncode == 0
+
+
+def test_a_stop_that_comes_while_it_reloads_is_heard(tmp_path):
+    (tmp_path / "conf").write_text(f"[supervisord]\nnodaemon=true\nlogfile={tmp_path}/log\npidfile={tmp_path}/pid")
+    command = [sys.executable, "-c", RELOADED, "--to", "stdout", "-c", str(tmp_path / "conf")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        while "supervisord started" not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGHUP)
+        try:
+            assert process.wait(PATIENCE_S) == 0
+        finally:
+            process.kill()
