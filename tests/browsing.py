@@ -6,6 +6,7 @@ import shutil
 from contextlib import contextmanager
 
 import pytest
+from running import PATIENCE_S
 
 CHROMIUM = shutil.which("chromium")
 
@@ -36,7 +37,7 @@ def page(of, **options):
     """A page that fails its test for any error of a script of ours."""
     context = of.new_context(**{"viewport": {"width": 1240, "height": 900}, **options})
     opened = context.new_page()
-    opened.set_default_timeout(20_000)
+    opened.set_default_timeout(PATIENCE_S * 1000)
     errors = []
     opened.on("pageerror", lambda error: errors.append(str(error)))
     try:

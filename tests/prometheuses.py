@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 import requests
-from running import free_port, wait_for
+from running import PATIENCE_S, free_port, wait_for
 
 SHIPPED = Path(__file__).resolve().parents[1] / "deploy" / "prometheus"
 
@@ -37,7 +37,7 @@ class Prometheus:
             ]
         )
         try:
-            wait_for(self._scraped, "Prometheus scrapes the service", 20)
+            wait_for(self._scraped, "Prometheus scrapes the service")
         except BaseException:
             self.__exit__()
             raise
@@ -45,11 +45,11 @@ class Prometheus:
 
     def __exit__(self, *_) -> None:
         self._process.terminate()
-        self._process.wait(60)
+        self._process.wait(PATIENCE_S)
 
     def _scraped(self) -> bool:
         try:
-            if requests.get(f"{self.url}/-/ready", timeout=20).status_code != 200:
+            if requests.get(f"{self.url}/-/ready", timeout=PATIENCE_S).status_code != 200:
                 return False
             return self.value('up{job="reranking"}') == 1
         except requests.ConnectionError:
@@ -57,7 +57,7 @@ class Prometheus:
 
     def ask(self, query: str) -> list[dict]:
         """Series of an instant query."""
-        reply = requests.get(f"{self.url}/api/v1/query", {"query": query}, timeout=20).json()
+        reply = requests.get(f"{self.url}/api/v1/query", {"query": query}, timeout=PATIENCE_S).json()
         assert reply["status"] == "success", (query, reply)
         return reply["data"]["result"]
 

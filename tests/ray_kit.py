@@ -97,7 +97,7 @@ class RayCluster:
     def _answers(self) -> bool:
         assert self.process.poll() is None, (self.folder / "ray.out").read_text()[-2000:]
         try:
-            return requests.get(f"{self._dashboard}/api/serve/applications/", timeout=60).ok
+            return requests.get(f"{self._dashboard}/api/serve/applications/", timeout=PATIENCE_S).ok
         except requests.RequestException:
             return False
 
@@ -148,7 +148,7 @@ class RayCluster:
             wait_for(self.running, "the deployment runs")
 
     def application(self) -> dict:
-        told = requests.get(f"{self._dashboard}/api/serve/applications/", timeout=30).json()
+        told = requests.get(f"{self._dashboard}/api/serve/applications/", timeout=PATIENCE_S).json()
         return told["applications"].get("reranking", {})
 
     def deployment(self) -> dict:

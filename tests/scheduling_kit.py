@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from running import PATIENCE_S
+
 from webapp.concurrency import NativeWaiter, allocate_lock, start_native_thread
 from webapp.engine.pool import EnginePool
 from webapp.scheduling.scheduler import Scheduler
-
-PATIENCE_S = 60.0
 
 
 class Rig:

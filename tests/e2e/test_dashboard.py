@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 from browsing import NO_SCROLL, browser, needs_chromium, page
-from running import Stack, wait_for
+from running import PATIENCE_S, Stack, wait_for
 
 pytestmark = needs_chromium
 
@@ -61,7 +61,7 @@ def in_background(stack, name, count, words=60, **body):
 
 
 def hears_workers(stack):
-    reply = requests.get(f"{stack.url}/progress", timeout=60)
+    reply = requests.get(f"{stack.url}/progress", timeout=PATIENCE_S)
     return reply.status_code == 200 and reply.json()["frames"]
 
 

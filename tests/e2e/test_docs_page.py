@@ -4,6 +4,7 @@ import shutil
 import subprocess
 
 import pytest
+from running import PATIENCE_S
 
 CHROMIUM = shutil.which("chromium")
 
@@ -16,6 +17,6 @@ FLAGS = (
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_swagger_ui_shows_the_routes(stack, tmp_path):
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path}", "--dump-dom", f"{stack.url}/docs"]
-    page = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    page = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
     assert "/rerank/batch" in page
     assert "several requests of ours together" in page

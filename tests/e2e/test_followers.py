@@ -171,7 +171,7 @@ def test_five_hundred_followers_all_hear_of_the_end(stack):
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=PATIENCE_S,
     )
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     told, _slowest_s = outcome.stdout.split()[-2:]

@@ -121,11 +121,16 @@ def test_every_program_serves_by_the_file_and_systemd_hears_of_it(tmp_path):
             systemd.settimeout(PATIENCE_S)
             assert systemd.recv(100) == b"READY=1"
             key = {"Authorization": "Bearer two"}
-            assert requests.get(f"{stack.url}/info", headers=key, timeout=60).json()["limits"]["max_documents"] == 7
-            assert requests.get(f"{stack.url}/info", timeout=60).status_code == 401
+            assert (
+                requests.get(f"{stack.url}/info", headers=key, timeout=PATIENCE_S).json()["limits"]["max_documents"]
+                == 7
+            )
+            assert requests.get(f"{stack.url}/info", timeout=PATIENCE_S).status_code == 401
             progress = f"{stack.url}/progress"  # the pusher is not waited for long
-            wait_for(lambda: requests.get(progress, headers=key, timeout=60).status_code == 200, "the pusher answers")
-            assert requests.get(progress, timeout=60).status_code == 401
+            wait_for(
+                lambda: requests.get(progress, headers=key, timeout=PATIENCE_S).status_code == 200, "the pusher answers"
+            )
+            assert requests.get(progress, timeout=PATIENCE_S).status_code == 401
             run = stack.state_dir / "run"
             modes = {
                 name: stat.S_IMODE((run / name).stat().st_mode) for name in ("supervisor.sock", "webapp-blue.sock", ".")

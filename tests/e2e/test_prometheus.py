@@ -18,7 +18,7 @@ import requests
 from collectors import Collector, attributes
 from prometheus_client.parser import text_string_to_metric_families
 from prometheuses import SHIPPED, Prometheus
-from running import Stack, wait_for
+from running import PATIENCE_S, Stack, wait_for
 
 pytestmark = [
     pytest.mark.slow,
@@ -76,7 +76,7 @@ def load(service, seconds=SECONDS):
             number = next(numbers)
             key = keys[number % len(keys)]
             path, body, _ = CALLS[key]
-            reply = session.post(f"{service.url}{path}", json=body, timeout=20)
+            reply = session.post(f"{service.url}{path}", json=body, timeout=PATIENCE_S)
             assert str(reply.status_code) == key[2], reply.text
             made[key] += 1
         return made
@@ -97,7 +97,7 @@ def counted(prometheus):
 def settled(read, expected):
     """Equal after the next scrapes."""
     with contextlib.suppress(AssertionError):
-        wait_for(lambda: read() == expected, "scrapes", 10)
+        wait_for(lambda: read() == expected, "scrapes")
     assert read() == expected
 
 
@@ -109,7 +109,7 @@ def test_what_prometheus_counts_is_what_the_load_generator_made(service, prometh
     settled(lambda: prometheus.value("rerank_document_count_sum") - documents_before, documents)
     ranked = sum(count for key, count in made.items() if CALLS[key][2])
     for name in ("request_duration", "queue", "tokenise", "score"):
-        wait_for(lambda each=name: prometheus.value(f"rerank_{each}_seconds_count") >= ranked, name, 10)
+        wait_for(lambda each=name: prometheus.value(f"rerank_{each}_seconds_count") >= ranked, name)
     pairs = prometheus.value("rerank_cache_hits_total") + prometheus.value("rerank_cache_misses_total")
     assert pairs == prometheus.value("rerank_document_count_sum")
     assert prometheus.value("rerank_active_requests") == prometheus.value("rerank_queue_pairs") == 0
@@ -133,7 +133,7 @@ def test_every_metric_of_the_documentation_is_there(service, prometheus):
 
 def test_every_query_of_the_dashboard_is_answered(service, prometheus):
     batch = [{"query": "q", "documents": [{"content": str(n)} for n in range(600)]}] * 2
-    assert requests.post(f"{service.url}/rerank/batch", json=batch, timeout=20).status_code == 413, "sheds"
+    assert requests.post(f"{service.url}/rerank/batch", json=batch, timeout=PATIENCE_S).status_code == 413, "sheds"
     assert service.rerank(headers={"X-Request-Timeout": "0.000001"}).status_code == 429, "expires"
     dashboard = json.loads((ROOT / "deploy" / "grafana" / "reranking.json").read_text())
     queries = [
@@ -144,14 +144,14 @@ def test_every_query_of_the_dashboard_is_answered(service, prometheus):
     assert len(queries) > 25
     load(service, 0.3)
     for query in queries:
-        wait_for(lambda each=query: prometheus.ask(each), f"an answer to {query}", 10)
+        wait_for(lambda each=query: prometheus.ask(each), f"an answer to {query}")
     recorded = re.findall(r"record: (\S+)", (SHIPPED / "rules.yml").read_text())
     for name in recorded:
-        wait_for(lambda each=name: prometheus.ask(each), f"the rule {name}", 10)
+        wait_for(lambda each=name: prometheus.ask(each), f"the rule {name}")
 
 
 def scrape(service):
-    reply = requests.get(f"{service.url}/metrics", timeout=60)
+    reply = requests.get(f"{service.url}/metrics", timeout=PATIENCE_S)
     assert reply.status_code == 200, reply.text
     return reply.text
 
@@ -183,15 +183,15 @@ def test_no_counter_goes_backwards_when_a_worker_is_killed(service, prometheus):
         stop.wait(0.5)
         os.kill(victim, signal.SIGKILL)
         made = loading.result()
-        wait_for(lambda: prometheus.value("rerank_worker_starts_total") == starts + 1, "a new worker", 20)
-        wait_for(lambda: prometheus.value('rerank_workers{state="ready"}') == 2, "it is ready", 20)
+        wait_for(lambda: prometheus.value("rerank_worker_starts_total") == starts + 1, "a new worker")
+        wait_for(lambda: prometheus.value('rerank_workers{state="ready"}') == 2, "it is ready")
         stop.set()
         watching.result()
     assert went_back == []
     names = {each["metric"]["__name__"] for each in prometheus.ask('{__name__=~"rerank_.+_(total|count|sum|bucket)"}')}
     assert len(names) > 40
     assert [name for name in sorted(names) if prometheus.ask(f"resets({name}[5m]) > 0")] == []
-    wait_for(lambda: not made - (counted(prometheus) - before), "no answered request is missing", 10)
+    wait_for(lambda: not made - (counted(prometheus) - before), "no answered request is missing")
     assert not prometheus.ask(f'rerank_worker_rss_bytes{{worker="{victim}"}}'), "its levels went with it"
 
 
@@ -207,25 +207,27 @@ def test_stopped_workers_and_a_dead_pusher_hide_nothing(service):
         for worker in workers:
             os.kill(worker, signal.SIGCONT)
     os.kill(exporter, signal.SIGKILL)
-    refused = requests.get(f"{service.url}/metrics", timeout=60)
+    refused = requests.get(f"{service.url}/metrics", timeout=PATIENCE_S)
     assert refused.status_code in {200, 503}
-    wait_for(lambda: requests.get(f"{service.url}/metrics", timeout=60).status_code == 200, "the exporter is back")
+    wait_for(
+        lambda: requests.get(f"{service.url}/metrics", timeout=PATIENCE_S).status_code == 200, "the exporter is back"
+    )
     assert service.rerank().status_code == 200
 
 
 def test_a_request_is_a_span_of_its_callers_trace(service, collector):
     trace = "0af7651916cd43dd8448eb211c80319c"
     reply = service.rerank(["planted"], headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
-    spans = wait_for(lambda: [span for span in collector.spans if span.trace_id.hex() == trace], "the span", 20)
+    spans = wait_for(lambda: [span for span in collector.spans if span.trace_id.hex() == trace], "the span")
     assert attributes(spans[0])["rerank.request_id"] == reply.headers["X-Request-Id"]
     assert attributes(spans[0])["rerank.documents"] == 1
     assert "planted" not in str(collector.spans)
 
 
 def test_only_reading_is_served_and_the_pushers_own_figures_are_not(service):
-    assert requests.head(f"{service.url}/metrics", timeout=60).status_code == 200
-    assert requests.post(f"{service.url}/metrics", timeout=60).json()["status"] == 405
-    assert requests.get(f"{service.url}/figures", timeout=60).status_code == 404
+    assert requests.head(f"{service.url}/metrics", timeout=PATIENCE_S).status_code == 200
+    assert requests.post(f"{service.url}/metrics", timeout=PATIENCE_S).json()["status"] == 405
+    assert requests.get(f"{service.url}/figures", timeout=PATIENCE_S).status_code == 404
 
 
 def test_promtool_finds_nothing_to_complain_of(service):

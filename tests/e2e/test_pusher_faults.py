@@ -19,30 +19,25 @@ def events_heard(stack):
 
 
 def rerank_200(stack, during):
-    """Latencies of 200 requests, with `during` called in the middle."""
+    """Make 200 requests, with `during` called in the middle."""
     documents = [f"bees find home by the sun {n}" for n in range(20)]
-    latencies, session = [], requests.Session()
+    session = requests.Session()
     for number in range(200):
         if number == 50:
             during()
-        began = time.monotonic()
         body = {"query": f"{time.monotonic()}", "documents": documents}
         reply = session.post(f"{stack.url}/rerank", json=body, timeout=PATIENCE_S)
-        latencies.append((time.monotonic() - began) * 1000)
         assert reply.status_code == 200
-    return latencies
 
 
 @pytest.mark.slow
 def test_kill_9_of_the_pusher_costs_200_reranks_nothing_and_it_comes_back(own_stack):
     with own_stack as stack:
         rerank_200(stack, lambda: None)
-        before = rerank_200(stack, lambda: None)
         killed = stack.pid_of("pusher")
-        with_death = rerank_200(stack, lambda: os.kill(killed, signal.SIGKILL))
+        rerank_200(stack, lambda: os.kill(killed, signal.SIGKILL))
         wait_for(lambda: stack.pid_of("pusher") not in {None, killed}, "supervisor starts it again")
         wait_for(lambda: events_heard(stack), "workers connected again")
-        assert max(with_death) < max(before) + 5000, "none waits for the dead; bench/pusher.py measures what it costs"
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ import http.client
 import json
 import subprocess
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -75,11 +74,12 @@ def test_small_requests_and_probes_pass_while_a_large_one_is_scored(stack):
     with ThreadPoolExecutor() as pool:
         running = pool.submit(large)
         wait_for(
-            lambda: requests.get(f"{stack.url}/info", timeout=60).json()["ongoing_requests"], "the large one begins"
+            lambda: requests.get(f"{stack.url}/info", timeout=PATIENCE_S).json()["ongoing_requests"],
+            "the large one begins",
         )
         passed = 0
         while not large_done.is_set():
-            assert requests.get(f"{stack.url}/health", timeout=60).status_code == 200
+            assert requests.get(f"{stack.url}/health", timeout=PATIENCE_S).status_code == 200
             assert stack.rerank().status_code == 200
             passed += 1
         assert running.result().status_code == 200
@@ -140,8 +140,7 @@ def test_a_chunked_upload_of_ten_megabytes_is_answered(stack):
 
 def test_a_client_that_expects_100_continue_gets_it_at_once(stack, tmp_path):
     (tmp_path / "body.json").write_bytes(big_body())
-    began = time.monotonic()
-    command = ["curl", "-s", "-v", "-H", "Expect: 100-continue", "--expect100-timeout", "30"]
+    command = ["curl", "-s", "-v", "-H", "Expect: 100-continue", "--expect100-timeout", str(PATIENCE_S)]
     outcome = subprocess.run(
         [*command, "--data-binary", f"@{tmp_path / 'body.json'}", f"{stack.url}/rerank"],
         capture_output=True,
@@ -151,7 +150,7 @@ def test_a_client_that_expects_100_continue_gets_it_at_once(stack, tmp_path):
     )
     assert "100 Continue" in outcome.stderr
     assert json.loads(outcome.stdout)["results"]
-    assert time.monotonic() - began < 30, "curl waited for the 100 in vain"
+    assert "waiting for 100-continue" not in outcome.stderr, "curl waited for the 100 in vain"
 
 
 def test_slow_clients_hold_no_worker(stack):
@@ -162,7 +161,7 @@ def test_slow_clients_hold_no_worker(stack):
         for connection in slow:
             connection.sendall(b" ")
         assert stack.rerank().status_code == 200
-    assert requests.get(f"{stack.url}/info", timeout=60).json()["ongoing_requests"] == 0
+    assert requests.get(f"{stack.url}/info", timeout=PATIENCE_S).json()["ongoing_requests"] == 0
     worker = psutil.Process(stack.workers()[0])
     assert len(worker.net_connections(kind="unix")) < 40, "nginx keeps unfinished uploads to itself"
     for connection in slow:

@@ -160,7 +160,7 @@ def running_alone(tmp_path, *arguments, **variables):
 
     def ready():
         try:
-            return requests.get(f"http://127.0.0.1:{port}/ready", timeout=60).status_code == 200
+            return requests.get(f"http://127.0.0.1:{port}/ready", timeout=PATIENCE_S).status_code == 200
         except requests.ConnectionError:
             return False
 

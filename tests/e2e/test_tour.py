@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from running import free_port
+from running import PATIENCE_S, free_port
 
 pytestmark = pytest.mark.slow
 
@@ -79,7 +79,7 @@ def test_the_tour_runs_as_it_stands_from_install_to_undo(place):
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=300,  # on a busy machine; else half a minute
+        timeout=PATIENCE_S,  # on a busy machine; else half a minute
     )
     said = outcome.stdout
     assert outcome.returncode == 0, said

@@ -6,7 +6,7 @@ import signal
 import psutil
 import pytest
 import requests
-from running import Stack, wait_for
+from running import PATIENCE_S, Stack, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +50,7 @@ def names(stack):
 def whole(stack):
     """Whether all parts answer."""
     try:
-        return stack.rerank().status_code == 200 and requests.get(f"{stack.url}/progress", timeout=60).ok
+        return stack.rerank().status_code == 200 and requests.get(f"{stack.url}/progress", timeout=PATIENCE_S).ok
     except requests.RequestException:
         return False
 
@@ -79,7 +79,7 @@ def test_a_killed_supervisord_takes_all_with_it_and_serve_ends_with_a_failure(st
     stack.start()
     (supervisord,) = psutil.Process(stack.process.pid).children()
     supervisord.kill()
-    assert stack.process.wait(60) == 1
+    assert stack.process.wait(PATIENCE_S) == 1
     assert "supervisord ended by itself with -9" in (stack.state_dir / "serve.out").read_text()
     assert processes_of(stack) == []
     with stack:
@@ -90,7 +90,7 @@ def test_after_a_kill_of_serve_the_rest_finishes_and_the_next_start_waits_for_it
     killed = stack.start().process
     killed.kill()
     with stack:  # at once, while the rest stops
-        assert killed.wait(60) == -signal.SIGKILL
+        assert killed.wait(PATIENCE_S) == -signal.SIGKILL
         wait_for(lambda: whole(stack), "the stack is whole")
         wait_for(lambda: names(stack)["all"] == names(stack)["nginx: worker"] + 7, "one of each, and gunicorn's worker")
 
@@ -101,6 +101,6 @@ def test_with_serve_and_supervisord_killed_together_nothing_lives_on(stack):
     stack.process.kill()
     supervisord.kill()
     wait_for(lambda: not processes_of(stack), "all have ended")
-    stack.process.wait(60)
+    stack.process.wait(PATIENCE_S)
     with stack:
         wait_for(lambda: whole(stack), "the stack is whole")

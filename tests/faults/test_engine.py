@@ -27,7 +27,7 @@ def faulty(tmp_path, monkeypatch):
 
 def ask(stack, query, **options):
     body = {"query": query, "documents": [{"content": "a"}, {"content": "b"}]}
-    return requests.post(f"{stack.url}/rerank", json=body, timeout=60, **options)
+    return requests.post(f"{stack.url}/rerank", json=body, timeout=PATIENCE_S, **options)
 
 
 def test_faults_are_errors_then_the_breaker_opens_and_closes_by_itself(faulty):

@@ -4,14 +4,14 @@ import json
 
 import pytest
 import requests
-from running import wait_for
+from running import PATIENCE_S, wait_for
 
 TEXT = "bees find home by the sun and by the polarised light " * 8
 DOCUMENTS = [f"document {number} {TEXT}" for number in range(5000)]
 
 
 def ongoing(stack):
-    return requests.get(f"{stack.url}/load", timeout=60).json()["server_load"]
+    return requests.get(f"{stack.url}/load", timeout=PATIENCE_S).json()["server_load"]
 
 
 def post(stack, documents):

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 import requests
@@ -21,7 +20,7 @@ IN_FLIGHT = 200
 def idle(stack):
     """A connection that asked once and stays open."""
     session = requests.Session()
-    assert session.get(f"{stack.url}/health", timeout=60).ok
+    assert session.get(f"{stack.url}/health", timeout=PATIENCE_S).ok
     return session
 
 
@@ -47,7 +46,7 @@ def test_who_asks_during_a_reload_whether_the_service_is_ready_always_hears_yes(
 
         def ask():
             while not replaced.is_set():
-                said.append(requests.get(f"{stack.url}/ready", timeout=60).status_code)
+                said.append(requests.get(f"{stack.url}/ready", timeout=PATIENCE_S).status_code)
 
         asking = threading.Thread(target=ask)
         asking.start()
@@ -65,23 +64,20 @@ def test_a_drain_finishes_what_was_admitted_and_says_503_first(stack_with):
     replies = []
     asking = threading.Thread(target=lambda: replies.append(stack.rerank(long)))
     asking.start()
-    wait_for(lambda: requests.get(f"{stack.url}/load", timeout=60).json()["server_load"], "it is at work")
+    wait_for(lambda: requests.get(f"{stack.url}/load", timeout=PATIENCE_S).json()["server_load"], "it is at work")
     with idle(stack) as session:
-        began = time.monotonic()
         drain = subprocess.Popen(
             [sys.executable, "-m", "webapp", "drain", "--notice-s", "1"], env=stack._environment, stdout=subprocess.PIPE
         )
-        wait_for(lambda: session.get(f"{stack.url}/ready", timeout=60).status_code == 503, "not ready")
+        wait_for(lambda: session.get(f"{stack.url}/ready", timeout=PATIENCE_S).status_code == 503, "not ready")
         refused = stack.rerank()
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
         assert drain.wait(PATIENCE_S) == 0
         assert b"has ended" in drain.stdout.read()
-        drain.stdout.close()
-        took_s = time.monotonic() - began
+        drain.stdout.close()  # while the idle connection is still open
     asking.join()
     assert [reply.status_code for reply in replies] == [200], "what was admitted is finished"
     assert stack.process.wait(PATIENCE_S) == 0
-    assert took_s < 60, "idle connections, which are kept for 75 s, do not hold it"
 
 
 def test_a_drain_where_nothing_runs_says_so(tmp_path):

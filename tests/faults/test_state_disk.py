@@ -48,7 +48,7 @@ def fill(disk):
 def small_ones_are_answered(stack):
     assert {stack.rerank().status_code for _ in range(50)} == {200}
     for path in ("/ready", "/dashboard/", "/progress"):
-        assert requests.get(stack.url + path, timeout=60).status_code == 200
+        assert requests.get(stack.url + path, timeout=PATIENCE_S).status_code == 200
 
 
 def said(stack):

@@ -13,6 +13,8 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
+from running import PATIENCE_S
+
 from webapp.api.dialects.registry import DIALECTS
 from webapp.releases.gate import TOLD_BY_HEADERS, usual_path
 
@@ -55,7 +57,7 @@ def scores_in(reply):
 
 def post(port, ask, connection=None):
     fresh = connection is None
-    connection = connection or http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = connection or http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     try:
         connection.request("POST", ask.path, ask.body, ask.headers)
         reply = connection.getresponse()
@@ -112,7 +114,7 @@ class Load:
             self._due.put(None)
 
     def _client(self, number):
-        kept = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60) if number % 2 else None
+        kept = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_S) if number % 2 else None
         while due := self._due.get():
             at, ask = due
             try:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from load import Load
-from running import wait_for
+from running import PATIENCE_S, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -85,7 +85,7 @@ def test_a_colour_that_fails_its_clients_hands_them_back(faulty_stack):
     with Load(stack.port, rate=40) as load:
         wait_for((stack.state_dir / "run" / "traffic").exists, "the watch has begun")
         (stack.state_dir / "fault").write_text("fails")
-        said = deploying.communicate(timeout=60)[0]
+        said = deploying.communicate(timeout=PATIENCE_S)[0]
         assert deploying.returncode == 1
         assert "refused at watch: " in said
         answered = load.outcomes[200]

@@ -7,7 +7,7 @@ import psutil
 import pytest
 import requests
 from load import Load
-from running import wait_for
+from running import PATIENCE_S, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +64,7 @@ def test_a_killed_change_by_hup_costs_no_request_and_the_next_one_heals(stub_sta
         code, said = stack.reranking("deploy", "--set", "MAX_DOCUMENTS=700")
         assert code == 0, said
         assert is_whole(stack)
-        assert requests.get(f"{stack.url}/info", timeout=60).json()["limits"]["max_documents"] == 700
+        assert requests.get(f"{stack.url}/info", timeout=PATIENCE_S).json()["limits"]["max_documents"] == 700
     assert set(load.outcomes) == {200}, load.outcomes
 
 
@@ -83,7 +83,7 @@ def test_nginx_and_the_new_colour_killed_at_the_switch_cost_no_request_of_the_co
     with Load(stack.port) as load:
         wait_for(lambda: stack.colours()["active"] == "green", "the switch")
         os.killpg(stack.pid_of("webapp-green"), signal.SIGKILL)
-        said = deploying.communicate(timeout=60)[0]
+        said = deploying.communicate(timeout=PATIENCE_S)[0]
         assert deploying.returncode == 1, said
         assert "refused at watch: green" in said  # died, or is no longer ready: whichever was looked at first
         assert is_whole(stack)
@@ -91,7 +91,7 @@ def test_nginx_and_the_new_colour_killed_at_the_switch_cost_no_request_of_the_co
     deploying = stack.begin_command("deploy", "--watch", "2")
     wait_for(lambda: "switch" in (deploying.stdout.readline()), "the switch")
     os.kill(stack.pid_of("nginx"), signal.SIGKILL)
-    said = deploying.communicate(timeout=60)[0]
+    said = deploying.communicate(timeout=PATIENCE_S)[0]
     assert deploying.returncode == 0, said
     assert wait_for(lambda: _answers(stack), "nginx is back") == 200
     assert is_whole(stack)

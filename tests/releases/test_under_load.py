@@ -79,5 +79,4 @@ def test_deploys_and_a_rollback_cost_no_request(model_stack, bert_settings, othe
     assert set(load.outcomes) == {200}, load.outcomes
     assert set(load.by_model) == {"bert", "xlm"}, load.by_model
     assert set(load.colours) == {"blue", "green"}
-    assert took_s < 15
     assert stack.reranking("deploy", "--history")[1].count("serving") == DEPLOYS + 1

@@ -25,9 +25,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(REASON), reason=REASON)]
 CALLERS = 6
 """Of each kind."""
 
-LONGEST_S = 20.0
-"""Of a request on its way to the host that vanished: the kernel notices after 6 s, or 13 s while it sends again."""
-
 
 class Host(Stack):
     """A stack that listens on its host's address."""
@@ -178,7 +175,6 @@ def run_trial(net, one, two, url):
     report(turns, raw, ours, clients.outcomes)
     assert raw.wrong == ours.wrong == 0
     assert set(ours.outcomes) == set(clients.outcomes) == {"good"}
-    assert max(seconds for _, seconds in (*raw.took, *ours.took)) < LONGEST_S
 
 
 def report(turns, raw, ours, outcomes):

@@ -63,7 +63,7 @@ class Api:
     def ready(self):
         assert self.process.poll() is None, self.output.read_text()
         try:
-            return requests.get(f"{self.url}/ready", timeout=60).ok
+            return requests.get(f"{self.url}/ready", timeout=PATIENCE_S).ok
         except requests.ConnectionError:
             return False
 
@@ -108,7 +108,9 @@ def test_the_api_alone_scores_as_a_clone_does_and_finishes_what_it_has_when_told
         scores = requests.post(f"{api.url}/rerank", json=SHORT, timeout=PATIENCE_S).json()
         assert scores_of(scores) == pytest.approx(in_this_process(bert_settings), abs=1e-5)
         request = beside.submit(requests.post, f"{api.url}/rerank", json=LONG, timeout=PATIENCE_S)
-        wait_for(lambda: requests.get(f"{api.url}/info", timeout=60).json()["ongoing_requests"], "it is at work")
+        wait_for(
+            lambda: requests.get(f"{api.url}/info", timeout=PATIENCE_S).json()["ongoing_requests"], "it is at work"
+        )
         api.process.terminate()
         assert len(scores_of(request.result().json())) == len(LONG["texts"])
         assert api.process.wait(PATIENCE_S) == 0

@@ -60,7 +60,9 @@ def test_the_api_alone_runs_from_an_empty_folder(python, tmp_path):
 
     def ranked():
         try:
-            return requests.post(f"http://127.0.0.1:{port}/rerank", json={"query": "q", "texts": ["a"]}, timeout=60).ok
+            return requests.post(
+                f"http://127.0.0.1:{port}/rerank", json={"query": "q", "texts": ["a"]}, timeout=PATIENCE_S
+            ).ok
         except requests.ConnectionError:
             return False
 

@@ -89,12 +89,12 @@ def test_without_keys_everyone_may_call_whatever_they_send(client):
 
 
 def test_keys_are_read_from_a_comma_separated_setting_that_shows_them_to_nobody(monkeypatch):
-    monkeypatch.setenv("RERANK_API_KEYS", "one, two,,")
+    monkeypatch.setenv("RERANK_API_KEYS", "k3y-planted, tw0-planted,,")
     settings = load_settings()
     keys = KeyRing(settings.api_keys.get_secret_value())
-    assert [keys.find([key])[0].name for key in ("one", "two")] == ["setting-1", "setting-2"]
+    assert [keys.find([key])[0].name for key in ("k3y-planted", "tw0-planted")] == ["setting-1", "setting-2"]
     assert keys.find([""]) is None
-    assert "one" not in repr(settings)
+    assert "planted" not in repr(settings)
 
 
 def test_what_came_last_in_x_forwarded_for_counts_and_what_the_caller_wrote_before_it_does_not(service):

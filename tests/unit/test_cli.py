@@ -10,7 +10,7 @@ import sys
 import threading
 
 import pytest
-from running import PATIENCE_S
+from running import PATIENCE_S, free_port
 
 from webapp.cli import commands, main
 from webapp.cli.documents import read_documents
@@ -181,7 +181,9 @@ def test_doctor_names_what_is_bad_with_its_remedy(typed):
     assert code == 5
     assert "is not prepared" in out
     assert "-> reranking prepare" in out
-    code, out, _ = typed("doctor", "--engine", "stub", "--json", "--ops-group", "no-such-group")
+    code, out, _ = typed(
+        "doctor", "--engine", "stub", "--json", "--ops-group", "no-such-group", "--port", str(free_port())
+    )
     bad = {each["about"]: each["remedy"] for each in json.loads(out) if each["verdict"] == "bad"}
     assert (code, bad) == (5, {"ops group": "groupadd no-such-group"})
 
@@ -276,7 +278,7 @@ def test_progress_is_told_while_documents_are_scored_in_process(tmp_path):
         def score(self, pairs, length):
             if told or len(pairs) == 1:  # the first score of a session is made before there is anybody to tell
                 return super().score(pairs, length)
-            go_on.wait(10)
+            go_on.wait(PATIENCE_S)
             return super().score(pairs, length)
 
     def tell(scored):

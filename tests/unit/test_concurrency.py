@@ -1,5 +1,6 @@
 import gevent
 import pytest
+from running import PATIENCE_S
 
 from webapp.concurrency import GeventWaiter, NativeWaiter, SimpleQueue, start_native_thread
 
@@ -31,7 +32,7 @@ def test_no_wake_up_from_a_native_thread_is_lost():
         for _ in range(2000):
             waiter = GeventWaiter()
             jobs.put(waiter)
-            assert waiter.wait(30)
+            assert waiter.wait(PATIENCE_S)
 
     callers = [gevent.spawn(caller) for _ in range(50)]
     gevent.joinall(callers, raise_error=True)

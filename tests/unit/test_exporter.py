@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from running import wait_for
+from running import PATIENCE_S, wait_for
 
 from webapp.errors import SetupError
 from webapp.telemetry import multiprocess
@@ -34,7 +34,7 @@ meter.publish()
 def count_in_a_worker(folder, requests):
     """A worker that answers so many requests, and dies without a word. Returns its pid."""
     died = subprocess.Popen([sys.executable, "-c", WORKER, str(requests)], env=environment(folder))
-    assert died.wait(60) == 0
+    assert died.wait(PATIENCE_S) == 0
     return died.pid
 
 
@@ -52,12 +52,12 @@ def exporter(folder, pusher):
         yield address
     finally:
         process.terminate()
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE_S) == 0
 
 
 def scrape(address):
     """Sample name with labels -> value."""
-    with closing(http.client.HTTPConnection("exporter", timeout=60)) as connection:
+    with closing(http.client.HTTPConnection("exporter", timeout=PATIENCE_S)) as connection:
         connection.sock = socket.socket(socket.AF_UNIX)
         try:
             connection.sock.connect(str(address))

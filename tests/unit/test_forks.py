@@ -4,6 +4,8 @@ import signal
 import subprocess
 import sys
 
+from running import PATIENCE_S
+
 FORKED = """
 import os, signal
 {imports}
@@ -29,7 +31,7 @@ def forked(name, imports=""):
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=PATIENCE_S,
     ).stdout.splitlines()
 
 

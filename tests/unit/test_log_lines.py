@@ -6,6 +6,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from running import PATIENCE_S
 from supervisor.loggers import handle_boundIO
 
 from logs.configure import log_config
@@ -159,7 +160,7 @@ def test_libraries_speak_from_warning_up_for_below_they_quote_what_they_handle(l
 
 
 UNCAUGHT = """
-import _thread, sys, time
+import _thread, sys
 import gevent
 from logs.configure import configure
 
@@ -169,14 +170,24 @@ def fail():
     raise ValueError("planted")
 
 gevent.spawn(fail).join()
+hook, told = sys.unraisablehook, _thread.allocate_lock()
+told.acquire()
+
+def tell(what):
+    hook(what)
+    told.release()
+
+sys.unraisablehook = tell
 _thread.start_new_thread(fail, ())
-time.sleep(0.2)
+told.acquire()
 raise RuntimeError("told, for no request is near")
 """
 
 
 def test_exceptions_that_nobody_caught_are_lines_of_our_shape_too():
-    outcome = subprocess.run([sys.executable, "-c", UNCAUGHT], capture_output=True, text=True, check=False, timeout=60)
+    outcome = subprocess.run(
+        [sys.executable, "-c", UNCAUGHT], capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
     lines = [json.loads(line) for line in outcome.stderr.splitlines()]
     assert [line["message"] for line in lines] == [
         "a greenlet ended",

@@ -1,8 +1,8 @@
 """The hub path, against a small server that speaks the hub's protocol."""
 
+import contextlib
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -10,6 +10,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from running import PATIENCE_S
 
 from webapp.engine.prepare import resolve as resolving
 from webapp.errors import SetupError
@@ -65,17 +66,14 @@ def hub():
 
 
 SCRIPT = """
-import sys, time
+import sys
 from webapp.engine.prepare.resolve import resolve
 from webapp.errors import SetupError
 from webapp.settings import load_settings
-began = time.monotonic()
 try:
     source = resolve(load_settings(), print)
 except SetupError as error:
     sys.exit(f"SetupError: {error}")
-finally:
-    print("decided after", time.monotonic() - began)
 print(source.model, source.revision, source.directory, source.substitute_for)
 """
 
@@ -90,14 +88,13 @@ def resolve_in_a_process(endpoint, tmp_path, **variables):
         **variables,
     }
     outcome = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=150, check=False
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
-    said = outcome.stdout + outcome.stderr
-    return said, float(re.search(r"decided after (\S+)", said)[1])
+    return outcome.stdout + outcome.stderr
 
 
 def test_a_hub_id_becomes_files_and_a_commit(hub, tmp_path):
-    said, _ = resolve_in_a_process(hub, tmp_path, RERANK_MODEL="team/reranker")
+    said = resolve_in_a_process(hub, tmp_path, RERANK_MODEL="team/reranker")
     assert f"team/reranker {COMMIT}" in said
     (directory,) = (tmp_path / "models" / "hub").iterdir()
     assert (directory / "model.safetensors").read_bytes() == b"weights"
@@ -105,13 +102,24 @@ def test_a_hub_id_becomes_files_and_a_commit(hub, tmp_path):
 
 
 def test_a_model_that_the_hub_does_not_have_is_an_error(hub, tmp_path):
-    said, _ = resolve_in_a_process(hub, tmp_path, RERANK_MODEL="team/nothing")
+    said = resolve_in_a_process(hub, tmp_path, RERANK_MODEL="team/nothing")
     assert "SetupError: RERANK_MODEL: the hub has no model team/nothing" in said
 
 
 def test_the_default_model_that_the_hub_does_not_have_is_an_error_too(hub, tmp_path):
-    said, _ = resolve_in_a_process(hub, tmp_path)
+    said = resolve_in_a_process(hub, tmp_path)
     assert "SetupError: RERANK_MODEL: the hub has no model" in said
+
+
+def count_connections(listener):
+    """Count those that came and were never accepted."""
+    listener.setblocking(False)
+    count = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            listener.accept()[0].close()
+            count += 1
+    return count
 
 
 @pytest.fixture(params=["refused", "silent", "no name"])
@@ -125,20 +133,20 @@ def dead_endpoint(request):
         if request.param == "silent":
             listener.listen()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        if request.param == "silent":
+            assert count_connections(listener) == 1, "one probe decides"
 
 
 def test_without_a_hub_the_default_gives_way_to_the_embedded_model_and_says_so(dead_endpoint, tmp_path):
-    said, took_s = resolve_in_a_process(dead_endpoint, tmp_path)
+    said = resolve_in_a_process(dead_endpoint, tmp_path)
     assert "serving the embedded sentence-transformers/all-MiniLM-L6-v2 in its place" in said
     assert "cross-encoder/ms-marco-MiniLM-L6-v2" in said.splitlines()[-1]
-    assert took_s < 15, "3 s, and what a busy machine adds"
 
 
 def test_without_a_hub_a_named_model_is_an_error_and_never_replaced(dead_endpoint, tmp_path):
-    said, took_s = resolve_in_a_process(dead_endpoint, tmp_path, RERANK_MODEL="cross-encoder/ms-marco-MiniLM-L6-v2")
+    said = resolve_in_a_process(dead_endpoint, tmp_path, RERANK_MODEL="cross-encoder/ms-marco-MiniLM-L6-v2")
     assert "SetupError: RERANK_MODEL: cross-encoder/ms-marco-MiniLM-L6-v2 can't be fetched" in said
     assert "embedded" not in said
-    assert took_s < 15
 
 
 def test_a_missing_directory_is_an_error_with_its_name(tmp_path):

@@ -7,6 +7,7 @@ import socket
 import gevent
 import gevent.socket
 import pytest
+from running import PATIENCE_S
 
 from webapp.descriptors import SHORT_S, TELL_EVERY_S, Descriptors, hang_up
 
@@ -80,7 +81,7 @@ def test_who_waits_at_a_connection_that_is_hung_up_sees_its_end_and_no_error():
     waits = gevent.spawn(ours.recv, 1)
     gevent.idle()
     hang_up(ours)
-    assert waits.get(timeout=60) == b""
+    assert waits.get(timeout=PATIENCE_S) == b""
     ours.close()
     other.close()
     hang_up(ours)

@@ -2,6 +2,7 @@ import time
 
 import pytest
 import zmq
+from running import PATIENCE_S, wait_for
 from scheduling_kit import Rig
 
 from pusher.events import Accepted, Expired, Finished, Progress, Shed, Worker, decode
@@ -135,7 +136,7 @@ def test_an_observer_that_fails_reaches_no_request(stub_rig, caplog):
 def pull(tmp_path):
     context = zmq.Context()
     socket = context.socket(zmq.PULL)
-    socket.set(zmq.RCVTIMEO, 10_000)
+    socket.set(zmq.RCVTIMEO, int(PATIENCE_S * 1000))
     socket.set(zmq.LINGER, 0)
     address = f"ipc://{tmp_path}/events.sock"
     yield address, socket
@@ -145,12 +146,13 @@ def pull(tmp_path):
 
 def until_published(publisher, event):
     """Publish until the connection stands; what goes before is dropped, and counted."""
-    give_up = time.monotonic() + 10
-    while publisher.published == 0 and time.monotonic() < give_up:
+
+    def published():
         publisher.publish(event)
         publisher.flush()
-        time.sleep(0.01)
-    assert publisher.published
+        return publisher.published
+
+    wait_for(published, "the connection stands")
 
 
 def test_events_arrive_in_frames(pull):
@@ -169,14 +171,12 @@ def test_events_arrive_in_frames(pull):
 def test_without_a_pusher_events_are_dropped_counted_and_nothing_waits(tmp_path):
     publisher = Publisher(f"ipc://{tmp_path}/nobody.sock")
     publisher.start()
-    began = time.monotonic()
     for _ in range(BUFFER_EVENTS + 100):
         publisher.publish(Worker(state="ready"))
     assert publisher.dropped == 100
     publisher.flush()
     assert publisher.dropped == BUFFER_EVENTS + 100
-    publisher.close()
-    assert time.monotonic() - began < 1
+    publisher.close()  # returns although nobody ever connected
 
 
 def test_a_pusher_that_does_not_read_fills_a_bounded_queue_and_blocks_nobody(pull):
@@ -186,15 +186,11 @@ def test_a_pusher_that_does_not_read_fills_a_bounded_queue_and_blocks_nobody(pul
     publisher = Publisher(address)
     publisher.start()
     until_published(publisher, Worker(state="ready"))
-    slowest = 0.0
     for _ in range(200):
         for _ in range(1000):
             publisher.publish(Worker(state="ready"))
-        began = time.monotonic()
-        publisher.flush()
-        slowest = max(slowest, time.monotonic() - began)
+        publisher.flush()  # returns although nobody reads
     assert publisher.dropped > 0
-    assert slowest < 1
     publisher.close()
 
 

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 from flask import Flask
+from running import PATIENCE_S
 
 from pusher import memory, pages
 from pusher.access import Viewer
@@ -94,7 +95,7 @@ def test_a_send_is_whole_even_when_the_window_is_small():
     reader = threading.Thread(target=read)
     reader.start()
     assert WholeSends(ours).send(data) == len(data)
-    reader.join(30)
+    reader.join()
     assert len(got) == len(data)
     ours.close()
     theirs.close()
@@ -176,7 +177,7 @@ def test_a_browser_that_does_not_read_is_hung_up_on(monkeypatch):
     ours, theirs = cooperative.socketpair()
     with pytest.raises(TimeoutError):
         WholeSends(ours).send(b"x" * 10_000_000)
-    theirs.settimeout(5)
+    theirs.settimeout(PATIENCE_S)
     while theirs.recv(1_000_000):  # what was on the way, then the end
         pass
     ours.close()
