@@ -9,9 +9,9 @@ import msgspec
 
 from webapp import __version__
 from webapp.api.auth import is_open
-from webapp.api.dialects import native, tei, tokenize
+from webapp.api.dialects import native, tei, tokenize, union
 from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.registry import DIALECTS, dialect_of
+from webapp.api.dialects.registry import DIALECTS, UNKNOWN, dialect_of
 from webapp.api.health import ENDPOINTS, LIVE, RANK, READY
 
 _FAILURES = {
@@ -48,7 +48,7 @@ class _Schemas:
             tokenize.PromptTokens,
             tokenize.ContentTokens,
         ]
-        for dialect in DIALECTS:
+        for dialect in (*DIALECTS, UNKNOWN):
             self._types += [dialect.body, *_replies(dialect), dialect.error]
         schemas, self.components = msgspec.json.schema_components(
             self._types, ref_template="#/components/schemas/{name}"
@@ -115,7 +115,8 @@ def _tag(path: str) -> str:
 
 
 def _rank(path: str, spoken: list[Dialect], schemas: _Schemas) -> dict[str, Any]:
-    usual = native.DIALECT if path == "/rerank" else dialect_of(Call(path, {}, b""))
+    told = dialect_of(Call(path, {}, b""))
+    usual = native.DIALECT if path == "/rerank" else union.DIALECT if told is UNKNOWN else told
     examples = {
         dialect.name: {"summary": dialect.title, "value": dialect.example}
         for dialect in sorted(spoken, key=lambda dialect: dialect is not usual)
@@ -124,7 +125,7 @@ def _rank(path: str, spoken: list[Dialect], schemas: _Schemas) -> dict[str, Any]
         schemas.of(*(dialect.body for dialect in spoken)),
         examples,
         schemas.of(*(reply for dialect in spoken for reply in _replies(dialect))),
-        schemas.of(*(dialect.error for dialect in DIALECTS)),
+        schemas.of(*(dialect.error for dialect in (*DIALECTS, UNKNOWN))),
     )
 
 

@@ -16,6 +16,7 @@ import msgspec
 from webapp.api import json_body
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.options import Options, to_request
+from webapp.error_reply import message_of
 from webapp.errors import EmptyRequestError, InvalidRequestError, RerankError
 from webapp.types import RerankRequest, RerankResult
 
@@ -208,7 +209,7 @@ def dump_error(error: RerankError, _status: int, request_id: str) -> bytes:
 
 def error_detail(error: RerankError) -> ErrorDetail:
     """The part of an error that a client may see."""
-    message = f"{error.field}: {error.message}" if error.field else error.message
+    message = message_of(error)
     return ErrorDetail(error.code, message, error.retryable, error.field, **error.figures)  # type: ignore[arg-type]
 
 

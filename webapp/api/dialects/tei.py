@@ -15,6 +15,7 @@ from webapp.api import json_body
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.documents import Text, query_of, texts_of
 from webapp.api.dialects.options import Count, Options, to_request
+from webapp.error_reply import message_of
 from webapp.errors import (
     EmptyRequestError,
     EngineFailedError,
@@ -84,7 +85,7 @@ def dump(results: list[RerankResult], _call: Call) -> bytes:
 
 def dump_error(error: RerankError, status: int, request_id: str) -> bytes:
     """An error, with TEI's `error_type`."""
-    message = f"{error.field}: {error.message}" if error.field else error.message
+    message = message_of(error)
     match error:
         case EmptyRequestError():
             kind = "Empty"
