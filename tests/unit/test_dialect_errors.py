@@ -37,7 +37,7 @@ def assert_superset(error, status, code):
         ("/v1/rerank", {"documents": ["a"]}, 400, "documents"),
         ("/v1/rerank", {"query": " ", "documents": ["a"]}, 400, "documents"),
         ("/v2/rerank", {"query": "q", "documents": []}, 400, "documents"),
-        ("/v1/rerank", {"query": "q", "documents": ["a"], "top_n": -1}, 400, "documents"),
+        ("/v1/rerank", {"query": "q", "documents": ["a"], "top_n": -2}, 400, "documents"),
         ("/v1/rerank", {"query": "q", "documents": [3]}, 400, "documents"),
         ("/v1/rerank", {"query": "q", "documents": ["a"], "truncation_side": "up"}, 400, "documents"),
         ("/v1/ranking", {"query": "q"}, 400, "documents"),

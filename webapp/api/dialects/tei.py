@@ -63,7 +63,7 @@ class TeiError(msgspec.Struct):
 def parse(call: Call) -> list[RerankRequest]:
     """Read one request."""
     body = json_body.decode(call.body, TeiBody, strict=False)
-    texts = [body.texts] if isinstance(body.texts, str) else texts_of(body.texts)
+    texts = [body.texts] if isinstance(body.texts, str) else texts_of(body.texts, field="texts")
     if not texts:
         raise EmptyRequestError("must hold at least one text", field="texts")
     query = query_of(body.query, blank=True)

@@ -19,8 +19,8 @@ from msgspec import UNSET, Meta, UnsetType
 from webapp.api import json_body
 from webapp.api.dialects import figures
 from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.documents import Text, as_list, query_of, texts_of
-from webapp.api.dialects.options import Count, Options, to_request
+from webapp.api.dialects.documents import Text, as_list, ignored_rank_fields, query_of, texts_of
+from webapp.api.dialects.options import CountOrAll, Options, to_request
 from webapp.error_reply import message_of, type_of
 from webapp.errors import RerankError
 from webapp.types import RerankRequest, RerankResult
@@ -36,8 +36,8 @@ class DocumentsBody(Options, kw_only=True, frozen=True):
         Text | list[Text],
         Meta(description="Texts, or objects with `text` (or the `rank_fields`); one text may stand alone."),
     ]
-    top_n: Annotated[Count | None, Meta(description="How many results to return; absent, null or 0: all.")] = None
-    top_k: Annotated[Count | None, Meta(description="As `top_n`, where that is absent.")] = None
+    top_n: Annotated[CountOrAll | None, Meta(description="How many to return; absent, null, 0 or -1: all.")] = None
+    top_k: Annotated[CountOrAll | None, Meta(description="As `top_n`, where that is absent.")] = None
     return_documents: Annotated[bool | None, Meta(description="Echo the documents. Default false.")] = None
     rank_fields: Annotated[list[str] | None, Meta(description="Fields of an object that are scored.")] = None
 
@@ -119,6 +119,7 @@ def parse(call: Call) -> list[RerankRequest]:
             originals=documents,
             top_n=body.top_k if body.top_n is None else body.top_n,
             return_documents=body.return_documents,
+            warnings=ignored_rank_fields(documents, body.rank_fields),
         )
     ]
 
