@@ -99,7 +99,7 @@ class Settings(Places, BaseModel):
     )
     served_model_name: str = Field(
         default="",
-        description="Names of the model beside its own, comma-separated; a reply says the one asked for, else the first.",
+        description="Names of the model beside its own, comma-separated; a reply says the first unless asked for one.",
     )
     max_body_mb: int = Field(
         default=32, ge=1, le=1024, description="MiB a request body may hold, in nginx and in the app."

@@ -63,3 +63,9 @@ def test_a_cut_pair_has_the_tokens_that_the_tokenizers_own_truncation_leaves(tok
     plain = [token.removeprefix("##") for token in found[0] + found[1]]
     # A word cut in two begins anew at the seam: the same letters, perhaps in other pieces.
     assert "".join(plain) == "".join(token.removeprefix("##") for token in expected)
+
+
+def test_a_query_is_counted_with_the_prompt_that_the_model_wants_before_it(tokenizer, tools):
+    prompted = TextTools(tokenizer, special_tokens=2, query_takes_room=False, query_prompt="bees find ")
+    assert prompted.query_tokens("home") == len(tools.offsets("bees find home"))
+    assert tools.query_tokens("home") == len(tools.offsets("home"))

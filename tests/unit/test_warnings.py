@@ -17,6 +17,7 @@ from webapp.api.dialects.union import DocumentsBody
 from webapp.engine.stub_engine import StubTexts
 from webapp.engine.tokenizer import split_room
 from webapp.fitting import documents_cut, query_read
+from webapp.local import local_reranker
 from webapp.types import RerankRequest, Scored
 
 LONG = "milk " * 500
@@ -252,3 +253,17 @@ def test_warnings_are_the_same_wherever_they_are_said(client):
     reply = asked(client, "documents", query=LONG, documents=[LONG], topk=1, instruction="x", rank_fields=["y"])
     assert reply.json["meta"]["warnings"] == said(reply)
     assert len(said(reply)) == 5
+
+
+def test_a_cross_encoder_says_of_a_pair_which_text_was_cut(bert_settings):
+    def cut(query, *documents):
+        result = local.rerank(RerankRequest(query=query, documents=documents, originals=documents))
+        return result.query_cut, [
+            truncated for _, truncated in sorted(zip(result.order, result.truncated, strict=True))
+        ]
+
+    long = "milk " * 2000
+    with local_reranker(bert_settings) as local:
+        assert cut("bees", "milk", long) == (False, [False, True])
+        assert cut(long, "milk", long) == (True, [False, True])
+        assert cut("bees", "milk", "") == (False, [False, False])
