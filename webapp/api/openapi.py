@@ -13,6 +13,7 @@ from webapp.api.dialects import native, tei, tokenize, union
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.registry import DIALECTS, UNKNOWN, dialect_of
 from webapp.api.health import ENDPOINTS, LIVE, RANK, READY
+from webapp.api.warning_headers import HEADER
 
 _FAILURES = {
     400: "The request is malformed; the error names the field.",
@@ -25,6 +26,11 @@ _FAILURES = {
     500: "The model could not score the request, or a fault of ours.",
     503: "Loading or draining, for native callers also full: try again after Retry-After seconds.",
     504: "The time was over before every document was scored (native).",
+}
+
+_WARNING = {
+    "description": "What of the request had no effect or was cut: a line for each warning.",
+    "schema": {"type": "string"},
 }
 
 _KEYS = {
@@ -142,7 +148,11 @@ def _post(
             "content": {"application/json": {"schema": body, "examples": dict(examples)}},
         },
         "responses": {
-            "200": {"description": "Scored.", "content": {"application/json": {"schema": reply}}},
+            "200": {
+                "description": "Scored.",
+                "headers": {HEADER: _WARNING},
+                "content": {"application/json": {"schema": reply}},
+            },
             **failures,
         },
     }
