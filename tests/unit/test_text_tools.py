@@ -3,6 +3,9 @@ from models import texts
 from tokenizers import BertWordPieceTokenizer, Tokenizer
 from tokenizers.processors import TemplateProcessing
 
+from webapp.engine.embedding_engine import EmbeddingEngine
+from webapp.engine.stub_engine import StubEngine
+from webapp.engine.template import Template
 from webapp.engine.text_tools import TextTools
 from webapp.fitting import fit
 from webapp.types import Fitting, RerankRequest
@@ -69,3 +72,10 @@ def test_a_query_is_counted_with_the_prompt_that_the_model_wants_before_it(token
     prompted = TextTools(tokenizer, special_tokens=2, query_takes_room=False, query_prompt="bees find ")
     assert prompted.query_tokens("home") == len(tools.offsets("bees find home"))
     assert tools.query_tokens("home") == len(tools.offsets("home"))
+
+
+def test_a_bi_encoders_query_is_counted_with_its_own_prompt(tokenizer, tmp_path):
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    template = Template([1], [], [2], 0, 0, 16)
+    engine = EmbeddingEngine(StubEngine.info, None, tmp_path / "tokenizer.json", template, ("bees find ", "milk "))
+    assert engine.texts.query_tokens("home") == len(engine.texts.offsets("bees find home"))
