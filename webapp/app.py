@@ -12,7 +12,7 @@ from pusher.keys import KeyRing
 from webapp.api import auth, docs, health, models, problems, replies, request_context, rerank
 from webapp.api import deployment as deployments
 from webapp.api.deployment import NOWHERE, Deployment
-from webapp.api.slashes import single_slashes
+from webapp.api.paths import tidy_paths
 from webapp.quota import Quota
 from webapp.service import RerankService
 from webapp.telemetry.observer import OnReply
@@ -66,7 +66,7 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # that would be a redirect, which not every client follows with its body
-    app.wsgi_app = single_slashes(app.wsgi_app)  # type: ignore[method-assign, assignment] # as Flask's manual has it
+    app.wsgi_app = tidy_paths(app.wsgi_app)  # type: ignore[method-assign, assignment] # as Flask's manual has it
     request_context.install(app, request_timeout_s=request_timeout_s, watch=watch)
     replies.install(app, watchers)
     problems.install(app)

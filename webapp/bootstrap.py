@@ -26,12 +26,14 @@ from webapp.engine.lexical_engine import lexical_scores
 from webapp.engine.opening import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.guard import EngineGuard
+from webapp.model_names import names_of
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.scheduler import Scheduler
 from webapp.scheduling.watchdog import Watchdog
 from webapp.scoring import Scoring
 from webapp.service import RerankService
 from webapp.settings import Settings
+from webapp.soundness import listed
 from webapp.telemetry.meter import Meter
 from webapp.telemetry.metrics import Metrics
 from webapp.telemetry.progress import Guarded, ProgressEvents
@@ -216,6 +218,7 @@ def assemble(
         texts=engine.texts,
         elsewhere=bridge.make_offload(),
         strict_model=settings.strict_model,
+        names=names_of(engine.info, settings.model, listed(settings.served_model_name)),
         guard=guard,
         observer=Guarded(progress) if settings.events else None,
     )

@@ -35,6 +35,7 @@ class Fitted:
     """Characters of its document that each window holds."""
     cut: NDArray[np.bool_]
     """Whether a part of the document lies in no window, shape [documents]."""
+    query_cut: bool
 
 
 def fit(request: RerankRequest, texts: Texts, *, max_length_tokens: int, max_windows: int) -> Fitted | None:
@@ -87,6 +88,7 @@ def fit(request: RerankRequest, texts: Texts, *, max_length_tokens: int, max_win
         np.array(starts, np.intp),
         spans,
         np.array(cut, np.bool_),
+        query.cut or query_room < query.count,
     )
 
 
@@ -108,7 +110,13 @@ def collapse(scored: Scored, fitted: Fitted) -> tuple[Scored, list[tuple[int, in
 
 
 def too_long(request: RerankRequest, scored: Scored, texts: Texts, *, max_length_tokens: int) -> InvalidRequestError:
-    """Names the first document that the model could not read whole, and its length."""
+    """Names the query or the first document that the model could not read whole, and its length."""
+    if not texts.query_takes_room and not scored.truncated.any():
+        tokens = texts.query_tokens(request.query) + texts.special_tokens
+        return InvalidRequestError(
+            f"must have at most {max_length_tokens} tokens, it has {tokens}; the request forbids to cut it",
+            field="query",
+        )
     index = int(scored.truncated.argmax())
     together = [request.documents[index], *([request.query] if texts.query_takes_room else [])]
     tokens = sum(len(texts.offsets(text)) for text in together) + texts.special_tokens
@@ -116,6 +124,50 @@ def too_long(request: RerankRequest, scored: Scored, texts: Texts, *, max_length
         f"must have at most {max_length_tokens} tokens with its query, it has {tokens}; the request forbids to cut it",
         field=f"documents[{index}]",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class QueryRead:
+    """What is read of a query."""
+
+    tokens: int
+    """Beside those of its pairs: of a query that is read by itself, special tokens counted; else 0."""
+    cut: bool
+
+
+def query_read(query: str, scored: Scored, texts: Texts, *, max_length_tokens: int) -> QueryRead:
+    """What the engine read of a query.
+
+    A query that shares the model's length with its documents keeps at least half of it, and loses only what is beyond
+    that, beside documents that leave it no more room.
+    """
+    room = max_length_tokens - texts.special_tokens
+    if texts.query_takes_room:
+        return QueryRead(0, bool(scored.truncated.any()) and texts.query_tokens(query) > room // 2)
+    tokens = texts.query_tokens(query)
+    return QueryRead(texts.special_tokens + min(tokens, room), tokens > room)
+
+
+def documents_cut(
+    request: RerankRequest, scored: Scored, order: Sequence[int], texts: Texts, *, max_length_tokens: int
+) -> list[bool]:
+    """Which of these documents were cut, where their query was cut, too: beside it, a short one is read whole.
+
+    Args:
+        request: what was scored.
+        scored: which pairs were cut.
+        order: indexes of the documents.
+        texts: the engine's tokenizer.
+        max_length_tokens: the model's limit for a pair.
+    """
+    room = max_length_tokens - texts.special_tokens
+    query = texts.query_tokens(request.query)
+
+    def cut(document: str) -> bool:
+        tokens = len(texts.offsets(document))
+        return tokens > (room - room // 2 if tokens >= query else room // 2)  # an odd token is the longer one's
+
+    return [bool(scored.truncated[index]) and cut(request.documents[index]) for index in order]
 
 
 def _asks_for_more(wish: Fitting, max_length_tokens: int) -> bool:

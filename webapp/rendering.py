@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from webapp.error_reply import dump_error
 from webapp.errors import (
     DeadlineExceededError,
     InternalError,
@@ -42,7 +42,7 @@ REFUSALS: tuple[tuple[int, type[RerankError], str], ...] = (
     (504, DeadlineExceededError, "no answer came in time"),
     (505, InvalidRequestError, "this version of HTTP is not served"),
 )
-"""What nginx refuses by itself. It knows no dialect: these are errors of the documents family, see `webapp.api`."""
+"""What nginx refuses by itself. It knows no dialect, so these are errors for callers of every format."""
 
 NGINX_LEVELS = {"debug": "notice", "info": "notice", "warning": "warn", "error": "error"}
 """Our levels as nginx has them."""
@@ -53,29 +53,8 @@ REFUSED_AT_ONCE = 128
 
 
 def _body(status: int, error: type[RerankError], message: str) -> str:
-    """As `webapp.api.dialects.union` has it; nginx fills in the request's id."""
-    kind = {
-        404: "NotFoundError",
-        405: "MethodNotAllowedError",
-        408: "RequestTimeoutError",
-        413: "RequestEntityTooLargeError",
-        429: "RateLimitError",
-        500: "InternalServerError",
-        503: "ServiceUnavailableError",
-        504: "ServiceUnavailableError",
-    }.get(status, "BadRequestError")
-    request_id = "$rerank_request_id"
-    body = {
-        "id": request_id,
-        "message": message,
-        "detail": message,
-        "error": {"message": message, "type": kind, "param": None, "code": status},
-        "status": status,
-        "code": error.code,
-        "retryable": error.retryable,
-        "request_id": request_id,
-    }
-    return json.dumps(body, separators=(",", ":"))
+    """The reply to what nginx refuses; nginx fills in the request's id."""
+    return dump_error(error(message), status, "$rerank_request_id").decode()
 
 
 HTTP2_DIRECTIVE = (1, 25, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -22,19 +22,23 @@ from webapp.errors import (
     RerankError,
     UnavailableError,
 )
-from webapp.fitting import Fitted, collapse, fit, too_long
+from webapp.fitting import Fitted, QueryRead, collapse, documents_cut, fit, query_read, too_long
 from webapp.guard import EngineGuard, lexical_result
+from webapp.model_names import ModelNames, names_of
 from webapp.ranking import rank, to_scores
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.breaker import State as BreakerState
 from webapp.scoring import Pending, Scoring, Terms, Watch
 from webapp.telemetry.observer import Caller, Observer, Silent
-from webapp.types import ModelInfo, RerankRequest, RerankResult
+from webapp.types import ModelInfo, RerankRequest, RerankResult, Scored
 from webapp.waiting import Elsewhere, Waiter, here
 
 State = Literal["loading", "ready", "draining"]
 
 NOBODY = Caller(request_id="", dialect="")
+
+SHORT_QUERY_CHARS = 1000
+"""A query of so many is tokenised in less than a millisecond, on the hub; a longer one elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class RerankService:
         texts: Texts,
         elsewhere: Elsewhere = here,
         strict_model: bool = False,
+        names: ModelNames | None = None,
         guard: EngineGuard | None = None,
         observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -79,6 +84,7 @@ class RerankService:
             texts: the engine's tokenizer.
             elsewhere: where long texts are tokenised when a request wants them cut or divided.
             strict_model: whether a request that names another model is refused.
+            names: what the model is called; None: by its id.
             guard: stands before the engine.
             observer: told what happens.
             clock: monotonic seconds.
@@ -91,6 +97,7 @@ class RerankService:
         self.max_ongoing_requests = admission.max_ongoing_requests
         self._admission = admission
         self._strict_model = strict_model
+        self.names = names or names_of(model)
         self._guard = guard or EngineGuard()
         self._observer = observer or Silent()
         self._clock = clock
@@ -189,9 +196,12 @@ class RerankService:
         Raises:
             ModelNotFoundError: it is not the one that is served.
         """
-        served = self.model.model
-        if self._strict_model and name and name not in {served, served.rpartition("/")[2]}:
-            raise ModelNotFoundError(f"the model {name[:200]!r} is not served here; this is {served}", field="model")
+        if not self._strict_model or not name or self.names.include(name):
+            return
+        instead = f", in place of {self.model.substitute_for}" if self.model.substitute_for else ""
+        raise ModelNotFoundError(
+            f"the model {name[:200]!r} is not served here; this is {self.names.first}{instead}", field="model"
+        )
 
     def _check_size(self, documents: int) -> None:
         if documents > self.max_documents:
@@ -236,9 +246,12 @@ class RerankService:
             figures = {"scored": total, "total": total}
             return DeadlineExceededError(f"all {total} documents were scored, too late", figures=figures)
         spans: list[tuple[int, int] | None] = []
+        asked = each.fitted.request if each.fitted else request
+        read = self._query_read(asked.query, scored)
         if each.fitted:
+            read = replace(read, cut=each.fitted.query_cut)
             scored, spans = collapse(scored, each.fitted)
-        elif request.fitting and request.fitting.strict and scored.truncated.any():
+        elif request.fitting and request.fitting.strict and (read.cut or scored.truncated.any()):
             error: InvalidRequestError = self.elsewhere(
                 lambda: too_long(request, scored, self.texts, max_length_tokens=self.model.max_length_tokens)
             )
@@ -246,18 +259,32 @@ class RerankService:
         order = rank(scored.logits, request.top_n)
         scores = to_scores(scored.logits[order], self.model.score_scale, raw=request.raw_scores)
         places = order.tolist()
+        truncated = scored.truncated[order].tolist()
+        if read.cut and self.texts.query_takes_room and not each.fitted:
+            limit = self.model.max_length_tokens
+            truncated = self.elsewhere(
+                lambda: documents_cut(request, scored, places, self.texts, max_length_tokens=limit)
+            )
         return RerankResult(
             request=request,
             order=places,
             scores=scores.tolist(),
-            truncated=scored.truncated[order].tolist(),
-            tokens=scored.tokens,
+            truncated=truncated,
+            tokens=scored.tokens + read.tokens,
             cached=scored.cached,
             model=self.model.model,
+            name=self.names.first,
             latency_ms=(self._clock() - began) * 1000,
             spans=[spans[index] for index in places] if any(spans) else (),
+            query_cut=read.cut,
             spent=scored.spent,
         )
+
+    def _query_read(self, query: str, scored: Scored) -> QueryRead:
+        def read() -> QueryRead:
+            return query_read(query, scored, self.texts, max_length_tokens=self.model.max_length_tokens)
+
+        return read() if len(query) <= SHORT_QUERY_CHARS else self.elsewhere(read)
 
     def mark_ready(self) -> None:
         """A real score was made; say so to `/ready`, unless we are leaving already."""

@@ -97,6 +97,10 @@ class Settings(Places, BaseModel):
     strict_model: bool = Field(
         default=False, description="Refuse requests that name another model than the one served."
     )
+    served_model_name: str = Field(
+        default="",
+        description="Names of the model beside its own, comma-separated; a reply says the first unless asked for one.",
+    )
     max_body_mb: int = Field(
         default=32, ge=1, le=1024, description="MiB a request body may hold, in nginx and in the app."
     )
@@ -194,7 +198,14 @@ class Settings(Places, BaseModel):
         return self
 
     @field_validator(
-        "api_keys", "operator_keys", "dashboard_origins", "cors_origins", "stacks", "balancers", mode="before"
+        "api_keys",
+        "operator_keys",
+        "dashboard_origins",
+        "cors_origins",
+        "stacks",
+        "balancers",
+        "served_model_name",
+        mode="before",
     )
     @classmethod
     def _a_list_is_joined(cls, value: Any) -> Any:

@@ -105,9 +105,14 @@ class RerankResult:
     tokens: int
     cached: int
     model: str
+    """The id of the model that scored."""
     latency_ms: float
     spans: Sequence[tuple[int, int] | None] = ()
     """Empty, or one for each entry of `order`: the characters of the window that counted, None for an undivided one."""
+    name: str = ""
+    """What the model is called where the request named none; empty: by its id."""
+    query_cut: bool = False
+    """The query was longer than what is read of it."""
     degraded: bool = False
     """The scores come from the lexical engine."""
     spent: Spent = Spent()

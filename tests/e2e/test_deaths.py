@@ -56,13 +56,17 @@ def test_while_the_webapp_is_down_nginx_says_so_in_json(own_stack):
         assert reply.status_code == 503
         message = "the service is starting or restarting"
         assert reply.json() == {
-            "id": reply.headers["X-Request-Id"],
+            "error": {
+                "code": "unavailable",
+                "message": message,
+                "type": "ServiceUnavailableError",
+                "param": None,
+                "retryable": True,
+            },
             "message": message,
             "detail": message,
-            "error": {"message": message, "type": "ServiceUnavailableError", "param": None, "code": 503},
             "status": 503,
-            "code": "unavailable",
-            "retryable": True,
+            "code": 503,
             "request_id": reply.headers["X-Request-Id"],
         }
         assert int(reply.headers["Retry-After"]) >= 1

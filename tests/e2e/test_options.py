@@ -83,3 +83,14 @@ def test_pairs_are_scored_alike_one_by_one_and_together(stack):
         f"{stack.url}/predict", json={"inputs": [[QUERY, text] for text in texts]}, timeout=60
     ).json()
     assert [each[0]["score"] for each in labels] == pytest.approx(expected, abs=1e-4)
+
+
+def test_warnings_and_the_mark_of_a_cut_query_pass_through_nginx(stack):
+    fields = {f"raw_scores{letter}": 1 for letter in "abcdefghijklmnopqrst"} | {"rank_fields": ["é" * 40] * 5}
+    body = {"query": LONG, "documents": ["short"], **fields}
+    reply = requests.post(f"{stack.url}/v1/rerank", json=body, timeout=PATIENCE_S)
+    assert (reply.status_code, reply.json()["results"][0]["index"]) == (200, 0)
+    assert "the query was longer than what is read of it and was cut" in reply.json()["meta"]["warnings"]
+    assert len(reply.raw.headers.getlist("X-Rerank-Warning")) == 8
+    tei = requests.post(f"{stack.url}/rerank", json={"query": LONG, "texts": ["short"]}, timeout=PATIENCE_S)
+    assert "the query was longer" in tei.headers["X-Rerank-Warning"]

@@ -110,7 +110,8 @@ def test_an_address_that_floods_is_refused_beyond_its_share_and_others_are_not(s
     head, _, body = refused.recv(65536).partition(b"\r\n\r\n")
     assert b" 429 " in head.split(b"\r\n")[0]
     assert b"\r\nRetry-After: 1" in head
-    assert (json.loads(body)["code"], json.loads(body)["retryable"]) == ("overloaded", True)
+    error = json.loads(body)["error"]
+    assert (error["code"], error["retryable"]) == ("overloaded", True)
     with stack.raw(source="127.0.0.2") as other:
         other.sendall(HEAD + b"Connection: close\r\n\r\n" + BODY)
         assert b" 200 " in receive_all(other).split(b"\r\n")[0]

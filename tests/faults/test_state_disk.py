@@ -65,7 +65,7 @@ def test_a_full_disk_costs_log_lines_and_large_bodies_only_and_is_told_once(stac
         fill(disk)
         small_ones_are_answered(stack)
         refused = stack.rerank(BIG)
-        assert (refused.status_code, refused.json()["code"]) == (500, "internal"), "nginx has no place for it"
+        assert (refused.status_code, refused.json()["error"]["code"]) == (500, "internal"), "nginx has no place for it"
         (worker,) = stack.workers()
         os.kill(worker, signal.SIGKILL)
         wait_for(lambda: stack.workers() not in ([], [worker]), "a new worker needs no disk")

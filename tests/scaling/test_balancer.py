@@ -87,7 +87,7 @@ def test_headers_of_a_stack_arrive_once(balancer, header):
 @pytest.mark.parametrize("path", ["/dashboard", "/progress/x", "/metrics", "/socket.io/"])
 def test_what_each_machine_has_for_itself_is_not_found_here(balancer, path):
     reply = requests.get(balancer.url + path, timeout=PATIENCE_S)
-    assert (reply.status_code, reply.json()["code"]) == (404, "not_found")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
 
 
 def test_a_refusal_is_passed_on_as_the_stack_said_it(balancer):
@@ -145,7 +145,8 @@ def test_it_is_ready_while_any_stack_is_and_stays_itself_when_none_is(make_balan
         two.stop()
         assert ready() == 503
         reply = post(running.url)
-        assert (reply.status_code, reply.json()["code"], reply.headers["Retry-After"]) == (503, "unavailable", "1")
+        error = reply.json()["error"]
+        assert (reply.status_code, error["code"], reply.headers["Retry-After"]) == (503, "unavailable", "1")
         two.start()
         wait_for(lambda: post(running.url).status_code == 200, "the stack is tried again")
         two.stop()

@@ -69,7 +69,7 @@ def test_a_wrong_key_does_not(secured, right, header, wrong):
 
 def test_a_key_that_fits_in_no_header_is_refused_before_it_is_read(secured):
     reply = secured.ask(headers={"X-Api-Key": "k" * 20_000})
-    assert (reply.status_code, reply.json()["code"]) == (400, "invalid_request")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "invalid_request")
 
 
 PATHS = [

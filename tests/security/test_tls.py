@@ -59,7 +59,7 @@ def test_the_plain_port_sends_everything_to_https(secured):
 
 def test_plain_text_at_the_tls_port_is_refused_in_json(secured):
     reply = requests.get(secured.url.replace("https", "http"), timeout=PATIENCE_S)
-    assert (reply.status_code, reply.json()["code"]) == (400, "invalid_request")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "invalid_request")
 
 
 def test_browsers_are_told_to_come_back_by_tls(secured):

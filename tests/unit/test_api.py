@@ -90,8 +90,8 @@ def test_content_type_does_not_matter(client):
 def test_every_error_is_json_with_the_request_id(client, method, path, body, status, code):
     reply = client.open(path, method=method, data=body, headers={"X-Request-Id": "mine-1"})
     assert (reply.status_code, reply.content_type) == (status, "application/json")
-    assert reply.json["code"] == code
-    assert reply.json["error"]["code"] == status
+    assert reply.json["error"]["code"] == code
+    assert reply.json["code"] == reply.json["status"] == status
     assert reply.json["request_id"] == reply.headers["X-Request-Id"] == "mine-1"
 
 

@@ -59,7 +59,7 @@ def test_a_body_that_is_too_large_is_read_no_further_and_refused_in_the_callers_
         return {"type": "http.request", "body": b" " * 400, "more_body": True}
 
     reply = run(ask(app, scope_of(path="/v1/rerank"), receive, max_body_bytes=1000))
-    assert (reply.status, json.loads(reply.body)["code"]) == (413, "payload_too_large")
+    assert (reply.status, json.loads(reply.body)["error"]["code"]) == (413, "payload_too_large")
     assert len(read) == 3
 
 

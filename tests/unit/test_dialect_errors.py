@@ -1,21 +1,43 @@
 """Errors in each caller's dialect."""
 
+import json
+
 import pytest
 from asking import ask, post
 
+from webapp.api.dialects.registry import DIALECTS, UNKNOWN
+from webapp.client.retrying import Reply, told_in
+from webapp.errors import OverloadedError
+from webapp.rendering import REFUSALS, nginx_conf
+from webapp.settings import Settings
+
 FAMILY_ERROR = {"id", "message", "detail", "error", "status", "code", "retryable", "request_id"}
+
+
+def assert_superset(error, status, code):
+    """What a caller of any format finds in it."""
+    assert set(error) == {"error", "message", "detail", "status", "code", "request_id"}
+    assert set(error["error"]) == {"code", "message", "type", "param", "retryable"}
+    assert error["error"]["code"] == code
+    assert error["code"] == error["status"] == status
+    assert error["detail"] == error["message"] == error["error"]["message"]
 
 
 @pytest.mark.parametrize(
     ("path", "body", "status", "style"),
     [
-        ("/v1/rerank", b"{", 400, "documents"),
-        ("/v1/rerank", b"", 400, "documents"),
+        ("/v1/rerank", b"{", 400, "unknown"),
+        ("/v1/rerank", b"", 400, "unknown"),
+        ("/v1/rerank", b"[]", 400, "unknown"),
+        ("/rerank", b"{", 400, "unknown"),
+        ("/rerank", {"query": "q"}, 400, "unknown"),
+        ("/rerank", {"query": "q", "docs": ["a"]}, 400, "unknown"),
+        ("/rerank", {"query": "q", "documents": 3}, 400, "documents"),
         ("/v1/rerank", {"query": "q"}, 400, "documents"),
         ("/v1/rerank", {"documents": ["a"]}, 400, "documents"),
         ("/v1/rerank", {"query": " ", "documents": ["a"]}, 400, "documents"),
         ("/v2/rerank", {"query": "q", "documents": []}, 400, "documents"),
-        ("/v1/rerank", {"query": "q", "documents": ["a"], "top_n": -1}, 400, "documents"),
+        ("/v1/rerank", {"query": "q", "documents": ["a"], "top_n": -2}, 400, "documents"),
         ("/v1/rerank", {"query": "q", "documents": [3]}, 400, "documents"),
         ("/v1/rerank", {"query": "q", "documents": ["a"], "truncation_side": "up"}, 400, "documents"),
         ("/v1/ranking", {"query": "q"}, 400, "documents"),
@@ -40,6 +62,8 @@ def test_an_error_comes_in_the_callers_dialect(client, path, body, status, style
         assert set(error) == FAMILY_ERROR
         assert error["detail"] == error["message"] == error["error"]["message"]
         assert (error["error"]["type"], error["error"]["code"]) == ("BadRequestError", 400)
+    elif style == "unknown":
+        assert_superset(error, status, "invalid_request")
     elif style == "tei":
         assert isinstance(error["error"], str)
         assert error["error_type"] == ("Empty" if status == 400 else "Validation")
@@ -87,3 +111,44 @@ def test_a_draining_service_answers_503_to_all(client, service, form):
     reply = post(client, path, body)
     assert reply.status_code == 503
     assert int(reply.headers["Retry-After"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("GET", "/nowhere", None, 404, "not_found"),
+        ("GET", "/v2/nowhere", None, 404, "not_found"),
+        ("POST", "/infinity/nowhere", b"{}", 404, "not_found"),
+        ("POST", "/api/nowhere", None, 404, "not_found"),
+        ("GET", "/v2/rerank", None, 405, "method_not_allowed"),
+        ("GET", "/score", None, 405, "method_not_allowed"),
+        ("POST", "/info", b"{}", 405, "method_not_allowed"),
+        ("POST", "/rerank", b"x" * 100_001, 413, "payload_too_large"),
+    ],
+)
+def test_an_error_that_tells_no_format_can_be_read_by_callers_of_all(client, method, path, body, status, code):
+    reply = client.open(path, method=method, data=body)
+    assert reply.status_code == status
+    assert_superset(reply.json, status, code)
+
+
+def test_a_body_that_tells_its_format_is_answered_in_it_at_a_path_that_does_not_exist(client):
+    assert isinstance(post(client, "/nowhere", {"query": "q", "texts": ["a"]}).json["error"], str)
+    assert post(client, "/nowhere", {"query": "q", "documents": ["a"]}).json["error"]["code"] == 404
+
+
+@pytest.mark.parametrize(("status", "refused_as", "message"), REFUSALS)
+def test_nginx_and_the_app_refuse_with_the_same_body(status, refused_as, message):
+    conf = nginx_conf(Settings())
+    (body,) = {line for line in conf.splitlines() if f"return {status} '" in line and message in line}
+    error = json.loads(body.partition("'")[2].rpartition("'")[0])
+    assert_superset(error, status, refused_as.code)
+    assert error == json.loads(UNKNOWN.dump_error(refused_as(message), status, "$rerank_request_id"))
+
+
+@pytest.mark.parametrize("form", ["native", "documents", "tei", "unknown"])
+def test_our_own_client_reads_the_code_of_an_error_of_every_format_that_has_it(form):
+    error = OverloadedError("full")
+    dialect = {each.name: each for each in (*DIALECTS, UNKNOWN)}[form]
+    code, message = told_in(Reply(429, {}, dialect.dump_error(error, 429, "id-1")))
+    assert (code, message) == (("", "no reason given") if form == "tei" else ("overloaded", "full"))

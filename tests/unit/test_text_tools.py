@@ -3,6 +3,9 @@ from models import texts
 from tokenizers import BertWordPieceTokenizer, Tokenizer
 from tokenizers.processors import TemplateProcessing
 
+from webapp.engine.embedding_engine import EmbeddingEngine
+from webapp.engine.stub_engine import StubEngine
+from webapp.engine.template import Template
 from webapp.engine.text_tools import TextTools
 from webapp.fitting import fit
 from webapp.types import Fitting, RerankRequest
@@ -63,3 +66,16 @@ def test_a_cut_pair_has_the_tokens_that_the_tokenizers_own_truncation_leaves(tok
     plain = [token.removeprefix("##") for token in found[0] + found[1]]
     # A word cut in two begins anew at the seam: the same letters, perhaps in other pieces.
     assert "".join(plain) == "".join(token.removeprefix("##") for token in expected)
+
+
+def test_a_query_is_counted_with_the_prompt_that_the_model_wants_before_it(tokenizer, tools):
+    prompted = TextTools(tokenizer, special_tokens=2, query_takes_room=False, query_prompt="bees find ")
+    assert prompted.query_tokens("home") == len(tools.offsets("bees find home"))
+    assert tools.query_tokens("home") == len(tools.offsets("home"))
+
+
+def test_a_bi_encoders_query_is_counted_with_its_own_prompt(tokenizer, tmp_path):
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    template = Template([1], [], [2], 0, 0, 16)
+    engine = EmbeddingEngine(StubEngine.info, None, tmp_path / "tokenizer.json", template, ("bees find ", "milk "))
+    assert engine.texts.query_tokens("home") == len(engine.texts.offsets("bees find home"))

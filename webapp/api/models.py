@@ -11,9 +11,11 @@ import msgspec
 from flask import Blueprint, Response, request
 
 from webapp import __version__
-from webapp.api import auth, request_context
+from webapp.api import auth, request_context, warning_headers
 from webapp.api.deployment import Deployment
 from webapp.api.dialects import tei_predict, tokenize
+from webapp.api.dialects.base import Call
+from webapp.api.dialects.typos import ignored_fields
 from webapp.service import RerankService
 
 VERSIONS_OF = ("flask", "gunicorn", "gevent", "openvino", "tokenizers", "numpy")
@@ -31,7 +33,7 @@ def blueprint(service: RerankService, limits: Mapping[str, int], deployment: Dep
     created_s = int(time.time())
 
     def models() -> Response:
-        return _json({"object": "list", "data": [describe(service, service.model.model, created_s)]})
+        return _json({"object": "list", "data": [describe(service, name, created_s) for name in service.names.listed]})
 
     for path in ("/models", "/v1/models", "/infinity/models"):
         views.add_url_rule(path, view_func=models)
@@ -61,17 +63,21 @@ def blueprint(service: RerankService, limits: Mapping[str, int], deployment: Dep
 
     @views.get("/meta")
     def meta() -> Response:
-        return _json({"model": service.model.model, "version": __version__})
+        return _json({"model": service.names.first, "version": __version__})
 
     @views.post("/tokenize")
     def tokens() -> Response:
-        asked = tokenize.parse(request.get_data(cache=False))
+        sent = request.get_data(cache=False)
+        asked = tokenize.parse(sent)
         service.check_model(asked.model)
         auth.count_documents(len(asked.texts))
         found = service.elsewhere(lambda: [service.texts.tokenize(text, special=asked.special) for text in asked.texts])
         request_context.note(tokens=sum(map(len, found)))
         body = tokenize.dump(asked, found, service.model.max_length_tokens)
-        return Response(body, content_type="application/json")
+        response = Response(body, content_type="application/json")
+        sent_fields = Call("/tokenize", request.headers, sent).fields.keys()
+        warning_headers.add(response, ignored_fields(sent_fields, tokenize.TokenizeBody))
+        return response
 
     return views
 
@@ -110,7 +116,7 @@ def _as_tei(service: RerankService) -> dict[str, Any]:
         "model_id": model.model,
         "model_sha": model.revision,
         "model_dtype": model.precision,
-        "served_model_name": model.model,
+        "served_model_name": service.names.first,
         "model_type": {"reranker": {"id2label": {"0": label}, "label2id": {label: 0}}},
         "max_concurrent_requests": service.max_ongoing_requests,
         "max_input_length": model.max_length_tokens,

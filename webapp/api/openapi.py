@@ -9,10 +9,11 @@ import msgspec
 
 from webapp import __version__
 from webapp.api.auth import is_open
-from webapp.api.dialects import native, tei, tokenize
+from webapp.api.dialects import native, tei, tokenize, union
 from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.registry import DIALECTS, dialect_of
+from webapp.api.dialects.registry import DIALECTS, UNKNOWN, dialect_of
 from webapp.api.health import ENDPOINTS, LIVE, RANK, READY
+from webapp.api.warning_headers import HEADER
 
 _FAILURES = {
     400: "The request is malformed; the error names the field.",
@@ -25,6 +26,11 @@ _FAILURES = {
     500: "The model could not score the request, or a fault of ours.",
     503: "Loading or draining, for native callers also full: try again after Retry-After seconds.",
     504: "The time was over before every document was scored (native).",
+}
+
+_WARNING = {
+    "description": "What of the request had no effect or was cut: a line for each warning.",
+    "schema": {"type": "string"},
 }
 
 _KEYS = {
@@ -48,7 +54,7 @@ class _Schemas:
             tokenize.PromptTokens,
             tokenize.ContentTokens,
         ]
-        for dialect in DIALECTS:
+        for dialect in (*DIALECTS, UNKNOWN):
             self._types += [dialect.body, *_replies(dialect), dialect.error]
         schemas, self.components = msgspec.json.schema_components(
             self._types, ref_template="#/components/schemas/{name}"
@@ -115,7 +121,8 @@ def _tag(path: str) -> str:
 
 
 def _rank(path: str, spoken: list[Dialect], schemas: _Schemas) -> dict[str, Any]:
-    usual = native.DIALECT if path == "/rerank" else dialect_of(Call(path, {}, b""))
+    told = dialect_of(Call(path, {}, b""))
+    usual = native.DIALECT if path == "/rerank" else union.DIALECT if told is UNKNOWN else told
     examples = {
         dialect.name: {"summary": dialect.title, "value": dialect.example}
         for dialect in sorted(spoken, key=lambda dialect: dialect is not usual)
@@ -124,7 +131,7 @@ def _rank(path: str, spoken: list[Dialect], schemas: _Schemas) -> dict[str, Any]
         schemas.of(*(dialect.body for dialect in spoken)),
         examples,
         schemas.of(*(reply for dialect in spoken for reply in _replies(dialect))),
-        schemas.of(*(dialect.error for dialect in DIALECTS)),
+        schemas.of(*(dialect.error for dialect in (*DIALECTS, UNKNOWN))),
     )
 
 
@@ -141,7 +148,11 @@ def _post(
             "content": {"application/json": {"schema": body, "examples": dict(examples)}},
         },
         "responses": {
-            "200": {"description": "Scored.", "content": {"application/json": {"schema": reply}}},
+            "200": {
+                "description": "Scored.",
+                "headers": {HEADER: _WARNING},
+                "content": {"application/json": {"schema": reply}},
+            },
             **failures,
         },
     }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
 from webapp import errors
 from webapp.api import request_context
 from webapp.api.dialects.base import Manners
+from webapp.api.health import ENDPOINTS
+from webapp.api.paths import meant_by
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ STATUS: dict[type[errors.RerankError], tuple[int, int, int]] = {
 }
 
 COLUMN: dict[Manners, int] = {"native": 0, "documents": 1, "tei": 2}
+
+_KNOWN_PATHS = frozenset(endpoint.split()[1] for endpoint in ENDPOINTS)
 
 LATER = (errors.OverloadedError, errors.RateLimitedError, errors.UnavailableError, errors.DeadlineExceededError)
 """These carry Retry-After, never 0: cohere's client takes that for absent."""
@@ -65,7 +69,9 @@ def install(app: Flask) -> None:
 def _http(error: HTTPException) -> Response:
     """Flask's own: no such path, wrong method, body too large."""
     if isinstance(error, NotFound):
-        return respond(errors.NotFoundError("there is nothing at this path; GET / lists what there is"))
+        meant = meant_by(request.path, _KNOWN_PATHS)
+        hint = f"did you mean {meant}? " if meant else ""
+        return respond(errors.NotFoundError(f"there is nothing at this path; {hint}GET / lists what there is"))
     if isinstance(error, MethodNotAllowed):
         allowed = ", ".join(error.valid_methods or [])
         response = respond(errors.MethodNotAllowedError(f"this path takes {allowed}"))

@@ -118,7 +118,8 @@ def dialect() -> Dialect:
             body = request.get_data() if request.method == "POST" else b""
         except HTTPException:  # too large, or cut short: that may be the very error that is being told
             body = b""
-        known = g.dialect = dialect_of(Call(path=request.path.rstrip("/") or "/", headers=request.headers, body=body))
+        path = (request.path.rstrip("/") or "/") if request.url_rule else ""  # a path of nobody tells no format
+        known = g.dialect = dialect_of(Call(path=path, headers=request.headers, body=body))
     return known
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from flask import Blueprint, Response, request
 
-from webapp.api import auth, request_context
-from webapp.api.dialects import native
+from webapp.api import auth, request_context, warning_headers
+from webapp.api.dialects import figures, native
 from webapp.api.dialects.base import Call
 from webapp.api.dialects.registry import DIALECTS, dialect_of
+from webapp.api.dialects.typos import ignored_fields
 from webapp.errors import RerankError
 from webapp.service import RerankService
 from webapp.types import RerankResult, Spent
@@ -35,6 +37,8 @@ def blueprint(service: RerankService) -> Blueprint:
         dialect = dialect_of(call)
         request_context.speak(dialect)
         requests = dialect.parse(call)
+        if ignored := ignored_fields(call.fields.keys(), dialect.body):
+            requests = [replace(each, warnings=each.warnings + ignored) for each in requests]
         documents = sum(len(each.documents) for each in requests)
         request_context.note(dialect=dialect.name, documents=documents)
         auth.count_documents(documents)
@@ -69,6 +73,7 @@ def _reply(body: bytes, results: Sequence[RerankResult]) -> Response:
         score_ms=round(spent.score_ms, 3),
     )
     response = Response(body, headers=_timing(tokens, spent), content_type="application/json")
+    warning_headers.add(response, (each for result in results for each in figures.warnings(result)))
     if any(result.degraded for result in results):
         response.headers["X-Rerank-Degraded"] = "lexical"
         request_context.note(degraded=True)

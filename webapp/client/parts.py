@@ -149,7 +149,7 @@ def _answer(one: Slice, told: Any, request_id: str) -> Answer:
     return Ranking(
         query=one.question.query,
         results=tuple(_result(one, entry) for entry in told["results"]),
-        model=str(told["model"]),
+        model=str(told.get("scored_by") or told["model"]),
         latency_ms=float(told["latency_ms"]),
         request_id=request_id,
         degraded=told.get("degraded") is True,

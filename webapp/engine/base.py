@@ -68,6 +68,9 @@ class Texts(Protocol):
     query_takes_room: bool
     """Whether query and document share the model's length."""
 
+    def query_tokens(self, query: str) -> int:
+        """Tokens of a whole query with what the model wants before it, special tokens not counted."""
+
     def offsets(self, text: str) -> NDArray[np.int32]:
         """Where each token lies in the text: characters [start, stop), shape [tokens, 2]."""
 

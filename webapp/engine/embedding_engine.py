@@ -32,6 +32,7 @@ class EmbeddingEngine:
             self._encoder.whole,
             special_tokens=template.max_length_tokens - template.room_tokens,
             query_takes_room=False,
+            query_prompt=prompts[0],
         )
         self._prompts = prompts
 

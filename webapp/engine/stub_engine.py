@@ -43,6 +43,10 @@ class StubTexts:
     special_tokens = 1
     query_takes_room = False
 
+    def query_tokens(self, query: str) -> int:
+        """Four characters each."""
+        return -(-len(query) // 4)
+
     def offsets(self, text: str) -> NDArray[np.int32]:
         """Characters [start, stop) of each token, shape [tokens, 2]."""
         starts = np.arange(0, len(text), 4)

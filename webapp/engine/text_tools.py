@@ -12,11 +12,18 @@ from webapp.types import Token
 class TextTools:
     """Tokens with their places. Safe to share between threads."""
 
-    def __init__(self, tokenizer: Tokenizer, *, special_tokens: int, query_takes_room: bool) -> None:
-        """The tokenizer neither pads nor truncates."""
+    def __init__(
+        self, tokenizer: Tokenizer, *, special_tokens: int, query_takes_room: bool, query_prompt: str = ""
+    ) -> None:
+        """The tokenizer neither pads nor truncates; the prompt stands before each query."""
         self._tokenizer = tokenizer
         self.special_tokens = special_tokens
         self.query_takes_room = query_takes_room
+        self._query_prompt = query_prompt
+
+    def query_tokens(self, query: str) -> int:
+        """Tokens of a whole query with its prompt."""
+        return len(self._tokenizer.encode_batch_fast([self._query_prompt + query], add_special_tokens=False)[0])
 
     def offsets(self, text: str) -> NDArray[np.int32]:
         """Characters [start, stop) of each token, shape [tokens, 2]."""

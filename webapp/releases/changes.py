@@ -24,6 +24,7 @@ LIGHT = frozenset(
         "engine_stall_s",
         "max_rss_mb",
         "strict_model",
+        "served_model_name",
         "events",
         "events_text",
         "log_level",

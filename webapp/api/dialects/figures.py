@@ -38,8 +38,8 @@ def units(result: RerankResult) -> int:
 
 
 def model(result: RerankResult) -> str:
-    """The model that the caller named, else the one that is served."""
-    return result.model if result.degraded else result.request.model or result.model
+    """The name that the caller used for the model, else the one that it is served under."""
+    return result.model if result.degraded else result.request.model or result.name or result.model
 
 
 def meta(result: RerankResult, version: str) -> dict[str, Any]:
@@ -51,9 +51,16 @@ def meta(result: RerankResult, version: str) -> dict[str, Any]:
     }
     if result.degraded:
         said["degraded"] = True
-    warnings = list(result.request.warnings)
+    if said_too := warnings(result):
+        said["warnings"] = said_too
+    return said
+
+
+def warnings(result: RerankResult) -> tuple[str, ...]:
+    """What of a request had no effect, and what was cut, in words for the caller."""
+    said = result.request.warnings
+    if result.query_cut:
+        said += ("the query was longer than what is read of it and was cut",)
     if cut := sum(result.truncated):
-        warnings.append(f"{cut} of the documents returned were longer than what is read of them and were cut")
-    if warnings:
-        said["warnings"] = warnings
+        said += (f"{cut} of the documents returned were longer than what is read of them and were cut",)
     return said

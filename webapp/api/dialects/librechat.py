@@ -41,7 +41,7 @@ class CandidatesReply(msgspec.Struct):
 def parse(call: Call) -> list[RerankRequest]:
     """Read one request."""
     body = json_body.decode(call.body, CandidatesBody, strict=False)
-    texts = texts_of(body.candidates)
+    texts = texts_of(body.candidates, field="candidates")
     return [to_request(body, query_of(body.query), texts, originals=body.candidates, top_n=body.top_n)]
 
 

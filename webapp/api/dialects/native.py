@@ -9,13 +9,17 @@ Known by an object with `content`; a list of bare texts gets the documents famil
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Annotated, Any
 
 import msgspec
 
 from webapp.api import json_body
+from webapp.api.dialects import figures
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.options import Options, to_request
+from webapp.api.dialects.typos import ignored_fields
+from webapp.error_reply import message_of
 from webapp.errors import EmptyRequestError, InvalidRequestError, RerankError
 from webapp.types import RerankRequest, RerankResult
 
@@ -67,11 +71,16 @@ class RerankReply(msgspec.Struct, omit_defaults=True):
     query: str
     results: list[Result]
     latency_ms: float
-    model: str
-    warnings: Annotated[tuple[str, ...], msgspec.Meta(description="What of the request had no effect.")] = ()
+    model: Annotated[str, msgspec.Meta(description="The name asked for, else the first that it is served under.")]
+    warnings: Annotated[
+        tuple[str, ...], msgspec.Meta(description="What of the request had no effect, and what was cut.")
+    ] = ()
     degraded: Annotated[
         bool, msgspec.Meta(description="There, and true, when the model failed and words were compared instead.")
     ] = False
+    scored_by: Annotated[
+        str, msgspec.Meta(description="The id of the model that scored, where `model` is another name.")
+    ] = ""
 
 
 class ErrorDetail(msgspec.Struct, omit_defaults=True):
@@ -170,7 +179,8 @@ def parse_batch(body: bytes) -> list[RerankRequest | RerankError]:
 
 def _parse_item(item: Any) -> RerankRequest | RerankError:
     try:
-        return _to_request(json_body.convert(item, RerankBody))
+        request = _to_request(json_body.convert(item, RerankBody))
+        return replace(request, warnings=request.warnings + ignored_fields(item.keys(), RerankBody))
     except InvalidRequestError as error:
         return error
 
@@ -208,7 +218,7 @@ def dump_error(error: RerankError, _status: int, request_id: str) -> bytes:
 
 def error_detail(error: RerankError) -> ErrorDetail:
     """The part of an error that a client may see."""
-    message = f"{error.field}: {error.message}" if error.field else error.message
+    message = message_of(error)
     return ErrorDetail(error.code, message, error.retryable, error.field, **error.figures)  # type: ignore[arg-type]
 
 
@@ -224,8 +234,15 @@ def _to_reply(result: RerankResult) -> RerankReply:
         results.append(entry)
     for entry, span in zip(results, result.spans, strict=bool(result.spans)):
         entry.span = span
+    name = figures.model(result)
     return RerankReply(
-        request.query, results, round(result.latency_ms, 3), result.model, request.warnings, result.degraded
+        request.query,
+        results,
+        round(result.latency_ms, 3),
+        name,
+        figures.warnings(result),
+        result.degraded,
+        "" if name == result.model else result.model,
     )
 
 

@@ -49,10 +49,11 @@ class NimReply(msgspec.Struct):
 def parse(call: Call) -> list[RerankRequest]:
     """Read one request."""
     body = json_body.decode(call.body, NimBody, strict=False)
-    passages = as_list(body.passages)
+    passages = as_list(body.passages, "passages")
     top_n = body.top_n if body.top_n is not None else body.top_k
     query = query_of(body.query)
-    request = to_request(body, query, texts_of(passages), originals=passages, top_n=top_n, raw_scores=True)
+    texts = texts_of(passages, field="passages")
+    request = to_request(body, query, texts, originals=passages, top_n=top_n, raw_scores=True)
     if request.model is None and call.model_url:
         return [replace(request, model=call.model_url)]
     return [request]

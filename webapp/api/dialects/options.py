@@ -25,6 +25,9 @@ Truncate = bool | str | None
 
 Count = Annotated[int, Meta(ge=0)]
 
+CountOrAll = Annotated[int, Meta(ge=-1)]
+"""-1 is all, as older releases of vLLM had it."""
+
 
 class Options(msgspec.Struct, kw_only=True, frozen=True):
     """Every field may be absent or null; unknown fields are ignored."""
@@ -65,6 +68,7 @@ def to_request(
     return_documents: bool | None = False,
     raw_scores: bool = False,
     truncate: Truncate = None,
+    warnings: tuple[str, ...] = (),
 ) -> RerankRequest:
     """A request in our own words.
 
@@ -73,21 +77,21 @@ def to_request(
         query: the question.
         documents: the texts to score, one for each of `originals`.
         originals: what to echo.
-        top_n: 0 and None mean all.
+        top_n: 0, -1 and None mean all.
         return_documents: whether to echo.
         raw_scores: for formats whose scores are always raw.
         truncate: where a format has it elsewhere than at the top.
+        warnings: what else has no effect.
     """
     if not documents:
         raise EmptyRequestError("must hold at least one document", field="documents")
-    warnings: tuple[str, ...] = ()
     if options.instruction:
-        warnings = ("instruction was ignored: the model has no template for one",)
+        warnings += ("instruction was ignored: the model has no template for one",)
     return RerankRequest(
         query=query,
         documents=documents,
         originals=originals,
-        top_n=top_n or None,
+        top_n=top_n if top_n and top_n > 0 else None,
         raw_scores=raw_scores or bool(options.raw_scores) or options.use_activation is False,
         return_documents=bool(return_documents),
         model=options.model or None,

@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from webapp.api import json_body
 from webapp.api.dialects import figures, union
 from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.documents import Text, as_list, query_of, texts_of
+from webapp.api.dialects.documents import Text, as_list, ignored_rank_fields, query_of, texts_of
 from webapp.api.dialects.options import Count, Options, to_request
 from webapp.errors import RerankError
 from webapp.types import RerankRequest, RerankResult
@@ -77,6 +77,7 @@ def parse(call: Call) -> list[RerankRequest]:
             top_n=body.top_n,
             return_documents=body.return_documents is not False,
             truncate=truncate if isinstance(truncate, bool | str) else None,
+            warnings=ignored_rank_fields(documents, body.rank_fields),
         )
     ]
 

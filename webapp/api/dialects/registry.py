@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from webapp import error_reply
 from webapp.api.dialects import (
     cohere_v2,
     infinity,
@@ -32,10 +35,21 @@ DIALECTS: tuple[Dialect, ...] = (
     weaviate.DIALECT,
     infinity.DIALECT,
     voyage.DIALECT,
-    union.DIALECT,  # takes every call
+    union.DIALECT,
 )
+
+UNKNOWN = replace(
+    union.DIALECT,
+    name="unknown",
+    title="No format: nothing in the call tells one",
+    claims=lambda _: True,
+    dump_error=error_reply.dump_error,
+    error=error_reply.AnyError,
+    paths=(),
+)
+"""What no dialect claims gets an error that callers of all formats can read."""
 
 
 def dialect_of(call: Call) -> Dialect:
     """The dialect of a call; never raises, for errors need a dialect too."""
-    return next(dialect for dialect in DIALECTS if dialect.claims(call))
+    return next((dialect for dialect in DIALECTS if dialect.claims(call)), UNKNOWN)

@@ -15,6 +15,7 @@ from webapp.api import json_body
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.documents import Text, query_of, texts_of
 from webapp.api.dialects.options import Count, Options, to_request
+from webapp.error_reply import message_of
 from webapp.errors import (
     EmptyRequestError,
     EngineFailedError,
@@ -62,7 +63,7 @@ class TeiError(msgspec.Struct):
 def parse(call: Call) -> list[RerankRequest]:
     """Read one request."""
     body = json_body.decode(call.body, TeiBody, strict=False)
-    texts = [body.texts] if isinstance(body.texts, str) else texts_of(body.texts)
+    texts = [body.texts] if isinstance(body.texts, str) else texts_of(body.texts, field="texts")
     if not texts:
         raise EmptyRequestError("must hold at least one text", field="texts")
     query = query_of(body.query, blank=True)
@@ -84,7 +85,7 @@ def dump(results: list[RerankResult], _call: Call) -> bytes:
 
 def dump_error(error: RerankError, status: int, request_id: str) -> bytes:
     """An error, with TEI's `error_type`."""
-    message = f"{error.field}: {error.message}" if error.field else error.message
+    message = message_of(error)
     match error:
         case EmptyRequestError():
             kind = "Empty"

@@ -19,10 +19,13 @@ from msgspec import UNSET, Meta, UnsetType
 from webapp.api import json_body
 from webapp.api.dialects import figures
 from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.documents import Text, as_list, query_of, texts_of
-from webapp.api.dialects.options import Count, Options, to_request
+from webapp.api.dialects.documents import Text, as_list, ignored_rank_fields, query_of, texts_of
+from webapp.api.dialects.options import CountOrAll, Options, to_request
+from webapp.error_reply import message_of, type_of
 from webapp.errors import RerankError
 from webapp.types import RerankRequest, RerankResult
+
+OWN_PATHS = ("/v1/rerank", "/reranking", "/v1/reranking")
 
 
 class DocumentsBody(Options, kw_only=True, frozen=True):
@@ -33,8 +36,8 @@ class DocumentsBody(Options, kw_only=True, frozen=True):
         Text | list[Text],
         Meta(description="Texts, or objects with `text` (or the `rank_fields`); one text may stand alone."),
     ]
-    top_n: Annotated[Count | None, Meta(description="How many results to return; absent, null or 0: all.")] = None
-    top_k: Annotated[Count | None, Meta(description="As `top_n`, where that is absent.")] = None
+    top_n: Annotated[CountOrAll | None, Meta(description="How many to return; absent, null, 0 or -1: all.")] = None
+    top_k: Annotated[CountOrAll | None, Meta(description="As `top_n`, where that is absent.")] = None
     return_documents: Annotated[bool | None, Meta(description="Echo the documents. Default false.")] = None
     rank_fields: Annotated[list[str] | None, Meta(description="Fields of an object that are scored.")] = None
 
@@ -104,19 +107,6 @@ class DocumentsError(msgspec.Struct, omit_defaults=True):
     total: Annotated[int | None, Meta(description="Documents that were to be scored.")] = None
 
 
-ERROR_TYPES = {
-    400: "BadRequestError",
-    401: "AuthenticationError",
-    404: "NotFoundError",
-    405: "MethodNotAllowedError",
-    413: "RequestEntityTooLargeError",
-    429: "RateLimitError",
-    500: "InternalServerError",
-    503: "ServiceUnavailableError",
-}
-"""As OpenAI's clients name them."""
-
-
 def parse(call: Call) -> list[RerankRequest]:
     """Read one request; `top_n` goes before `top_k`."""
     body = json_body.decode(call.body, DocumentsBody, strict=False)
@@ -129,6 +119,7 @@ def parse(call: Call) -> list[RerankRequest]:
             originals=documents,
             top_n=body.top_k if body.top_n is None else body.top_n,
             return_documents=body.return_documents,
+            warnings=ignored_rank_fields(documents, body.rank_fields),
         )
     ]
 
@@ -187,9 +178,8 @@ def _echo(original: Any, text: str) -> dict[str, Any]:
 
 def dump_error(error: RerankError, status: int, request_id: str, *, code: int | str | None = None) -> bytes:
     """An error, `detail` always a string."""
-    message = f"{error.field}: {error.message}" if error.field else error.message
-    kind = ERROR_TYPES.get(status, "InternalServerError")
-    detail = DocumentsErrorDetail(message, kind, error.field, status if code is None else code)
+    message = message_of(error)
+    detail = DocumentsErrorDetail(message, type_of(status), error.field, status if code is None else code)
     return msgspec.json.encode(
         DocumentsError(
             request_id,
@@ -205,10 +195,15 @@ def dump_error(error: RerankError, status: int, request_id: str, *, code: int | 
     )
 
 
+def _claims(call: Call) -> bool:
+    """By its documents, or by a path where nobody but this family's clients sends what no other format claimed."""
+    return call.has("documents") or (call.path in OWN_PATHS and bool(call.fields))
+
+
 DIALECT = Dialect(
     name="documents",
     title="Cohere v1, Jina, Voyage, vLLM, Infinity, Xinference, LocalAI, llama.cpp",
-    claims=lambda _: True,
+    claims=_claims,
     parse=parse,
     dump=dump,
     dump_error=dump_error,

@@ -57,27 +57,28 @@ class ScoreReply(msgspec.Struct):
 def parse(call: Call) -> list[RerankRequest]:
     """One request for each query; pairs that share theirs are one request."""
     body = json_body.decode(call.body, ScoreBody, strict=False)
-    first = _side(body, "queries", "data_1", "text_1")
-    second = _side(body, "documents", "items", "data_2", "text_2")
+    first, _ = _side(body, "queries", "data_1", "text_1")
+    second, name = _side(body, "documents", "items", "data_2", "text_2")
+    texts = texts_of(second, field=name)
     queries = [query_of(text, blank=True) for text in first]
     if len(queries) == 1:
-        return [to_request(body, queries[0], texts_of(second), originals=second)]
+        return [to_request(body, queries[0], texts, originals=second)]
     if len(queries) != len(second):
         raise InvalidRequestError(
             f"there are {len(queries)} queries and {len(second)} documents; send one query, or as many as documents"
         )
-    texts = texts_of(second)
     return [to_request(body, query, [text], originals=[text]) for query, text in zip(queries, texts, strict=True)]
 
 
-def _side(body: ScoreBody, *names: str) -> list[Text]:
+def _side(body: ScoreBody, *names: str) -> tuple[list[Text], str]:
+    """The texts, and the name they came under."""
     for name in names:
         value = getattr(body, name)
         if value is not None:
-            texts = as_list(value)
+            texts = as_list(value, name)
             if not texts:
                 raise EmptyRequestError("must not be empty", field=name)
-            return texts
+            return texts, name
     raise InvalidRequestError("is required", field=names[0])
 
 

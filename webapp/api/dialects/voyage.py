@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from webapp.api.dialects import union
+from webapp.error_reply import message_of
 from webapp.errors import RerankError
 
 
@@ -30,7 +31,7 @@ class VoyageError(msgspec.Struct):
 
 def dump_error(error: RerankError, status: int, request_id: str) -> bytes:
     """An error, as Voyage has it."""
-    message = f"{error.field}: {error.message}" if error.field else error.message
+    message = message_of(error)
     return msgspec.json.encode(
         VoyageError(request_id, message, message, status, error.code, error.retryable, request_id)
     )

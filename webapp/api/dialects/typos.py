@@ -1,0 +1,87 @@
+"""Names that are nearly right: fields of a request, keys of a document. PURE."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
+
+import msgspec
+
+MOST_EDITS = 2
+"""Between an unknown field and the known one that it is taken for."""
+
+MOST_FIELDS = 20
+"""Unknown fields that are looked at, a millisecond each at worst."""
+
+MOST_KEYS = 1000
+"""Keys of documents that are looked at: a client that mistypes a name does so in each of them."""
+
+_TEXT, _CONTENT = frozenset({"text"}), frozenset({"content"})
+
+LONGEST = 40
+"""Characters; no name that is known is longer."""
+
+
+def ignored_fields(names: Collection[str], body: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Warnings about fields that a format does not know, where each is nearly a name that it knows.
+
+    Args:
+        names: of the fields that were sent.
+        body: what the format knows.
+    """
+    known = _fields_of(body)
+    if known.issuperset(names):
+        return ()
+    unknown = (name for name in names if name not in known and len(name) <= LONGEST)
+    return tuple(
+        f"{name!r} was ignored: there is no such field; did you mean {meant!r}?"
+        for name in islice(unknown, MOST_FIELDS)
+        if (meant := nearest(name, known, MOST_EDITS))
+    )
+
+
+def misnamed_key(documents: Iterable[object]) -> tuple[int, str, str] | None:
+    """The first key that is nearly `text` or `content`: its document's place, the key, and what was meant."""
+    for place, key in islice(_keys(documents), MOST_KEYS):
+        if meant := nearest(key, _TEXT, 1) or nearest(key, _CONTENT, MOST_EDITS):
+            return place, key, meant
+    return None
+
+
+@functools.lru_cache(1024)
+def nearest(name: str, known: frozenset[str], most: int) -> str | None:
+    """The known name with the fewest edits to this one, at most `most`; case and joints don't count."""
+    name = name.casefold()
+    alike = [each for each in known if abs(len(each) - len(name)) <= most]
+    found = [(distance, each) for each in alike if (distance := edits(name, each)) <= most]
+    if found:
+        return min(found)[1]
+    bare = name.replace("_", "").replace("-", "")  # maxTokensPerDoc
+    return next((each for each in known if each.replace("_", "") == bare and "_" in each), None)
+
+
+def edits(one: str, other: str) -> int:
+    """Characters inserted, left out, replaced or swapped with their neighbour to make one name of the other."""
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        row = [i]
+        for j, b in enumerate(other, 1):
+            least = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (a != b))
+            if i > 1 and j > 1 and a == other[j - 2] and b == one[i - 2]:
+                least = min(least, before[j - 2] + 1)
+            row.append(least)
+        before, last = last, row
+    return last[-1]
+
+
+@functools.cache
+def _fields_of(body: type[msgspec.Struct]) -> frozenset[str]:
+    return frozenset(field.encode_name for field in msgspec.structs.fields(body))
+
+
+def _keys(documents: Iterable[object]) -> Iterator[tuple[int, str]]:
+    for place, document in enumerate(documents):
+        if isinstance(document, dict):
+            yield from ((place, key) for key in document if len(key) <= LONGEST)
