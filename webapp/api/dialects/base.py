@@ -56,19 +56,10 @@ class Call:
     def fields(self) -> Mapping[str, msgspec.Raw]:
         """The body's fields that are not null, unparsed; none when it is no JSON object."""
         try:
-            raw = msgspec.json.decode(self.body, type=dict[str, msgspec.Raw])
-        except (msgspec.ValidationError, RecursionError):
-            return {}
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return self._lenient_fields()
-        return {name: value for name, value in raw.items() if value != _NULL}  # views into the body, no copies
-
-    def _lenient_fields(self) -> Mapping[str, msgspec.Raw]:
-        try:
-            value = json_body.decode(self.body, dict[str, Any])
+            raw = json_body.decode(self.body, dict[str, msgspec.Raw])
         except InvalidRequestError:
             return {}
-        return {name: msgspec.Raw(msgspec.json.encode(entry)) for name, entry in value.items() if entry is not None}
+        return {name: value for name, value in raw.items() if value != _NULL}  # views into the body, no copies
 
     def has(self, *names: str) -> bool:
         """Whether any of these fields is there."""

@@ -7,21 +7,24 @@ Sources: Cohere v1 (objects with `text`, `rank_fields`), vLLM ({content: [parts]
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
 import msgspec
+from msgspec import Raw
 
 from webapp.errors import EmptyRequestError, InvalidRequestError
 
-Text = str | dict[str, Any]
+_NULL = Raw(b"null")
+
+Text = str | dict[str, Raw]
+"""A text, or an object whose fields stay as they were written: what is not scored is only passed through."""
 
 
 def as_list(value: Text | list[Text]) -> list[Text]:
     """One document, or vLLM's {content: [part, ...]} whose parts are documents, as a list."""
     if isinstance(value, list):
         return value
-    if isinstance(value, dict) and isinstance(value.get("content"), list):
-        return [part if isinstance(part, str | dict) else {"text": part} for part in value["content"]]
+    if isinstance(value, dict) and _is(value.get("content", _NULL), "["):
+        parts = msgspec.json.decode(value["content"], type=list[Raw])
+        return [msgspec.json.decode(part, type=Text) if _is(part, '"', "{") else {"text": part} for part in parts]
     return [value]
 
 
@@ -46,32 +49,38 @@ def query_of(query: Text, *, blank: bool = False) -> str:
     return text
 
 
-def _text_of(document: dict[str, Any], rank_fields: Sequence[str] | None) -> str:
+def _text_of(document: dict[str, Raw], rank_fields: Sequence[str] | None) -> str:
     if rank_fields:
-        parts = [_as_text(document[name]) for name in rank_fields if document.get(name) is not None]
+        parts = [_as_text(value) for name in rank_fields if not _is(value := document.get(name, _NULL), "n")]
         if parts:
             return "\n".join(parts)
     for name in ("text", "content"):
-        value = document.get(name)
-        if isinstance(value, list):
-            parts = [part for entry in value if (part := _part(entry)) is not None]
-            if value and not parts:
+        value = document.get(name, _NULL)
+        if _is(value, "["):
+            entries = msgspec.json.decode(value, type=list[Raw])
+            parts = [part for entry in entries if (part := _part(entry)) is not None]
+            if entries and not parts:
                 raise InvalidRequestError(f"{name} holds no text; this model reads text only", field="documents")
             return "\n".join(parts)
-        if value is not None:
+        if not _is(value, "n"):
             return _as_text(value)
-    return _as_text(document)
+    return _as_text(Raw(msgspec.json.encode(document)))
 
 
-def _part(entry: Any) -> str | None:
+def _part(entry: Raw) -> str | None:
     """The text of a content part; None for an image."""
-    if isinstance(entry, str):
-        return entry
-    if isinstance(entry, dict) and isinstance(entry.get("text"), str):
-        text: str = entry["text"]
-        return text
-    return None
+    if _is(entry, "{"):
+        entry = msgspec.json.decode(entry, type=dict[str, Raw]).get("text", _NULL)
+    return _as_text(entry) if _is(entry, '"') else None
 
 
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+def _is(value: Raw, *begins: str) -> bool:
+    """Whether a JSON value begins with one of these characters, which tells its type."""
+    return chr(memoryview(value)[0]) in begins
+
+
+def _as_text(value: Raw) -> str:
+    """A string, or else the value's JSON without blanks."""
+    if _is(value, '"'):
+        return msgspec.json.decode(value, type=str)
+    return msgspec.json.format(bytes(value), indent=-1).decode()

@@ -110,6 +110,7 @@ ERROR_TYPES = {
     404: "NotFoundError",
     405: "MethodNotAllowedError",
     413: "RequestEntityTooLargeError",
+    415: "UnsupportedMediaTypeError",
     429: "RateLimitError",
     500: "InternalServerError",
     503: "ServiceUnavailableError",
@@ -182,7 +183,8 @@ def _echo(original: Any, text: str) -> dict[str, Any]:
     """The document as an object with `text`; what the caller sent beside it stays."""
     if not isinstance(original, dict):
         return {"text": text}
-    return original if isinstance(original.get("text"), str) else {**original, "text": text}
+    own = original.get("text")
+    return original if own is not None and bytes(memoryview(own)[:1]) == b'"' else {**original, "text": text}
 
 
 def dump_error(error: RerankError, status: int, request_id: str, *, code: int | str | None = None) -> bytes:
