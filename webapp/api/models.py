@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from webapp import __version__
 from webapp.api import auth, request_context
@@ -65,7 +65,7 @@ def blueprint(service: RerankService, limits: Mapping[str, int], deployment: Dep
 
     @views.post("/tokenize")
     def tokens() -> Response:
-        asked = tokenize.parse(request.get_data(cache=False))
+        asked: tokenize.TokenizeBody = request_context.read("tokenize", request_context.call())
         service.check_model(asked.model)
         auth.count_documents(len(asked.texts))
         found = service.elsewhere(lambda: [service.texts.tokenize(text, special=asked.special) for text in asked.texts])

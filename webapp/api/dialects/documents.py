@@ -7,10 +7,14 @@ Sources: Cohere v1 (objects with `text`, `rank_fields`), vLLM ({content: [parts]
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 import msgspec
 from msgspec import Raw
 
 from webapp.errors import EmptyRequestError, InvalidRequestError
+
+MOST_DOCUMENTS = 1_000_000
+"""No setting allows more, so no time is spent on them."""
 
 _NULL = Raw(b"null")
 
@@ -30,6 +34,8 @@ def as_list(value: Text | list[Text]) -> list[Text]:
 
 def texts_of(documents: list[Text], rank_fields: Sequence[str] | None = None) -> list[str]:
     """The text of each document that is scored."""
+    if len(documents) > MOST_DOCUMENTS:
+        raise InvalidRequestError(f"holds {len(documents)} documents, the limit is {MOST_DOCUMENTS}", field="documents")
     return [text if isinstance(text, str) else _text_of(text, rank_fields) for text in documents]
 
 

@@ -216,13 +216,16 @@ def _metadata_of(original: str | Document) -> msgspec.Raw:
 
 def dump(result: RerankResult) -> bytes:
     """The answer to one request, as JSON."""
-    return msgspec.json.encode(_to_reply(result))
+    return json_body.encode(_to_reply(result), long=result.request.return_documents)
 
 
 def dump_batch(outcomes: list[RerankResult | RerankError]) -> bytes:
     """The answers to a list of requests, as JSON, in the same order."""
     return msgspec.json.encode(
-        [BatchError(error_detail(entry)) if isinstance(entry, RerankError) else _to_reply(entry) for entry in outcomes]
+        [
+            BatchError(error_detail(each)) if isinstance(each, RerankError) else msgspec.Raw(dump(each))
+            for each in outcomes
+        ]
     )
 
 

@@ -91,7 +91,8 @@ def dump(results: list[RerankResult], _call: Call) -> bytes:
         for entry in data:
             original = request.originals[entry.index]
             entry.document = original if isinstance(original, dict) else {"text": original}
-    return msgspec.json.encode(PineconeReply(figures.model(result), data, RerankUnits(figures.units(result))))
+    reply = PineconeReply(figures.model(result), data, RerankUnits(figures.units(result)))
+    return json_body.encode(reply, long=request.return_documents)
 
 
 def dump_error(error: RerankError, status: int, request_id: str) -> bytes:

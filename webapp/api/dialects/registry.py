@@ -36,6 +36,9 @@ DIALECTS: tuple[Dialect, ...] = (
 )
 
 
+BY_NAME = {dialect.name: dialect for dialect in DIALECTS}
+
+
 def dialect_of(call: Call) -> Dialect:
     """The dialect of a call; never raises, for errors need a dialect too."""
     return next(dialect for dialect in DIALECTS if dialect.claims(call))

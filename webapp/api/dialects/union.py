@@ -166,7 +166,7 @@ def dump(
     for entry, span in zip(ranked, result.spans, strict=bool(result.spans)):
         if span:
             entry.relevant_spans = [Span(*span, entry.relevance_score)]
-    return msgspec.json.encode(
+    return json_body.encode(
         DocumentsReply(
             id=call.request_id,
             model=figures.model(result),
@@ -175,7 +175,8 @@ def dump(
             usage=figures.usage(results),
             meta=figures.meta(result, version),
             data=listed if data else UNSET,
-        )
+        ),
+        long=request.return_documents,
     )
 
 
