@@ -13,6 +13,7 @@ from webapp.api import auth, docs, health, models, problems, replies, request_co
 from webapp.api import deployment as deployments
 from webapp.api.deployment import NOWHERE, Deployment
 from webapp.api.paths import tidy_paths
+from webapp.api.reading import Reader, ReadHere
 from webapp.quota import Quota
 from webapp.service import RerankService
 from webapp.telemetry.observer import OnReply
@@ -43,6 +44,7 @@ def create_app(
     request_timeout_s: float,
     max_body_bytes: int,
     limits: Mapping[str, int],
+    reader: Reader | None = None,
     keys: KeyRing | None = None,
     quota: Quota | None = None,
     watchers: Sequence[OnReply] = (),
@@ -56,6 +58,7 @@ def create_app(
         request_timeout_s: longest time one request may take.
         max_body_bytes: larger bodies get 413.
         limits: shown by `/info`.
+        reader: of bodies; None: they are read on the calling thread.
         keys: one of them must come with every call but probes; None: open to all.
         quota: what a caller may ask for in a minute; None: anything.
         watchers: told of every reply.
@@ -67,7 +70,8 @@ def create_app(
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # that would be a redirect, which not every client follows with its body
     app.wsgi_app = tidy_paths(app.wsgi_app)  # type: ignore[method-assign, assignment] # as Flask's manual has it
-    request_context.install(app, request_timeout_s=request_timeout_s, watch=watch)
+    reader = reader or ReadHere(max_body_bytes)
+    request_context.install(app, request_timeout_s=request_timeout_s, reader=reader, watch=watch)
     replies.install(app, watchers)
     problems.install(app)
     keys = keys or KeyRing()

@@ -112,7 +112,7 @@ class AsyncioBridge:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(BLOCKING_THREADS, "blocking")
-        self._computing = ThreadPoolExecutor(1, "offload")
+        self._computing: list[ThreadPoolExecutor] = []
 
     def make_waiter(self) -> Waiter:
         """For a call."""
@@ -120,7 +120,8 @@ class AsyncioBridge:
 
     def make_offload(self) -> Elsewhere:
         """A native thread."""
-        return lambda run: wait_for(asyncio.get_running_loop().run_in_executor(self._computing, run))
+        self._computing.append(thread := ThreadPoolExecutor(1, "offload"))
+        return lambda run: wait_for(asyncio.get_running_loop().run_in_executor(thread, run))
 
     def blocking(self, run: Callable[[], T]) -> T:
         """On a thread, for nothing is patched here."""
@@ -166,7 +167,8 @@ class AsyncioBridge:
         for task in self._tasks:
             task.cancel()
         self._threads.shutdown(wait=False)
-        self._computing.shutdown(wait=False)
+        for thread in self._computing:
+            thread.shutdown(wait=False)
 
     def _keep(self, run: Any) -> None:
         task = asyncio.get_running_loop().create_task(run)

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from pusher.keys import KeyRing
 from webapp.api.deployment import Deployment
+from webapp.api.reading_process import ReadElsewhere
 from webapp.app import create_app
 from webapp.cache.memory import MemoryCache
 from webapp.cache.shared import SharedCache
@@ -71,6 +72,7 @@ class Webapp:
     sampler: Sampler
     engine: Engine
     bridge: Bridge
+    reader: ReadElsewhere
     release: int = 0
     reporter: Reporter | None = None
     tracing: Tracing | None = None
@@ -158,6 +160,7 @@ class Webapp:
     def stop(self) -> None:
         """End the engine threads; what still waits fails. Then say goodbye to those who watch."""
         self.scheduler.close()
+        self.reader.stop()
         self.sampler.sample()
         if self.reporter is not None:
             self.reporter.stop()
@@ -192,12 +195,14 @@ def assemble(
     )
     pool = EnginePool(engine, scheduler, threads=threads, start_thread=start_native_thread)
     shared = shared_cache(settings, bridge)
+    elsewhere = bridge.make_offload()
     scoring = Scoring(
         scheduler=scheduler,
         cache=_memory_cache(settings) if cache is None else cache,
         shared=shared,
         artifact=engine.info.identity,
         make_waiter=bridge.make_waiter,
+        elsewhere=elsewhere,
     )
     publisher = Publisher(settings.events_address, colour=settings.colour)
     progress = ProgressEvents(publisher.publish, with_text=settings.events_text)
@@ -216,7 +221,7 @@ def assemble(
         ),
         max_documents=settings.max_documents,
         texts=engine.texts,
-        elsewhere=bridge.make_offload(),
+        elsewhere=elsewhere,
         strict_model=settings.strict_model,
         names=names_of(engine.info, settings.model, listed(settings.served_model_name)),
         guard=guard,
@@ -228,6 +233,9 @@ def assemble(
 
     pulse = PulseMaker(read)
     reporter = Reporter(publisher=publisher, progress=progress, pulse=pulse) if settings.events else None
+    reader = ReadElsewhere(
+        bridge.make_offload(), max_body_bytes=settings.max_body_bytes, max_pairs=settings.max_queued_pairs
+    )
     keys = KeyRing(settings.api_keys.get_secret_value(), settings.api_keys_file, settings.own_key)
     app = create_app(
         service,
@@ -243,6 +251,7 @@ def assemble(
             "requests_per_minute": settings.requests_per_minute,
             "documents_per_minute": settings.documents_per_minute,
         },
+        reader=reader,
         keys=keys,
         quota=quota(settings, bridge),
         watch=bridge.watch,
@@ -260,6 +269,7 @@ def assemble(
         Sampler(metrics, meter, engine.info, read),
         engine,
         bridge,
+        reader,
         release=settings.release,
         reporter=reporter,
         max_rss_bytes=settings.max_rss_mb * 1024 * 1024,

@@ -50,6 +50,12 @@ class PayloadTooLargeError(RerankError):
     code = "payload_too_large"
 
 
+class UnsupportedEncodingError(RerankError):
+    """The body is compressed in a way that this service does not unpack; the message lists what it does."""
+
+    code = "unsupported_encoding"
+
+
 class UnauthorizedError(RerankError):
     """The request carries no key that opens this service."""
 

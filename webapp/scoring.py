@@ -24,7 +24,7 @@ from webapp.scheduling.phases import Phases
 from webapp.scheduling.scheduler import Scheduler
 from webapp.scheduling.ticket import Ticket
 from webapp.types import RerankRequest, Scored, Spent
-from webapp.waiting import Waiter
+from webapp.waiting import MANY_CHARS, Elsewhere, Waiter, here
 
 SOON_S = 0.05
 """Most requests are done by then; to watch over their callers too would be wasted."""
@@ -111,6 +111,7 @@ class Scoring:
         shared: SharedCache | None = None,
         artifact: str,
         make_waiter: Callable[[], Waiter],
+        elsewhere: Elsewhere = here,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._scheduler = scheduler
@@ -118,6 +119,7 @@ class Scoring:
         self.shared = shared
         self._artifact = artifact
         self.make_waiter = make_waiter
+        self._elsewhere = elsewhere
         self._clock = clock
         self._flights: dict[Hashable, _Flight] = {}
         self._unique = itertools.count()
@@ -137,7 +139,7 @@ class Scoring:
             keys: list[Hashable] = list(itertools.islice(self._unique, len(request.documents)))
             pending = Pending(request, keys, {}, 0, terms.deadline, terms.client)
         else:
-            digests = pair_keys(self._artifact, request.query, request.documents)
+            digests = self._digests(request)
             found = self.cache.get_many(digests)
             if self.shared is not None:
                 found |= self._from_others(digests, found, terms.patience)
@@ -148,7 +150,14 @@ class Scoring:
 
     def knows(self, request: RerankRequest) -> bool:
         """Whether every score of it is in the cache."""
-        return self.cache is not None and self.cache.holds(pair_keys(self._artifact, request.query, request.documents))
+        return self.cache is not None and self.cache.holds(self._digests(request))
+
+    def _digests(self, request: RerankRequest) -> list[bytes]:
+        """The keys of a request's pairs; the hub runs others while those of long texts are made."""
+        chars = len(request.query) + sum(map(len, request.documents))
+        run = here if chars <= MANY_CHARS else self._elsewhere
+        keys: list[bytes] = run(lambda: pair_keys(self._artifact, request.query, request.documents))
+        return keys
 
     def _from_others(
         self, keys: Iterable[bytes], found: Mapping[Hashable, PairScore], patience: Patience

@@ -8,7 +8,7 @@ is never patched and serves native threads that wait for native threads or for t
 
 from __future__ import annotations
 
-import _thread
+import _thread  # noqa: F401 - `original` finds it
 import sys
 from _queue import SimpleQueue
 from collections.abc import Callable, Mapping
@@ -17,7 +17,11 @@ from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
+MANY_CHARS = 256 * 1024
+"""To hash or to write so many characters takes a millisecond: more than these is done `Elsewhere`."""
+
 __all__ = [
+    "MANY_CHARS",
     "Bridge",
     "Elsewhere",
     "NativeWaiter",
@@ -25,18 +29,19 @@ __all__ = [
     "Waiter",
     "allocate_lock",
     "here",
+    "original",
     "start_native_thread",
 ]
 
 
-def _native(name: str) -> Any:
-    """Of `_thread`, as it was before gevent. Who has not imported gevent has not patched anything, and need not."""
+def original(module: str, name: str) -> Any:
+    """Return what a module of Python's has under a name, as it was before gevent patched it, if that was imported."""
     monkey = sys.modules.get("gevent.monkey")
-    return getattr(_thread, name) if monkey is None else monkey.get_original("_thread", name)
+    return getattr(sys.modules[module], name) if monkey is None else monkey.get_original(module, name)
 
 
-allocate_lock = _native("allocate_lock")
-start_native_thread = _native("start_new_thread")
+allocate_lock = original("_thread", "allocate_lock")
+start_native_thread = original("_thread", "start_new_thread")
 
 
 class Waiter(Protocol):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import Raw
+from msgspec.structs import replace
 
 from webapp.errors import InvalidRequestError
 
 T = TypeVar("T")
 
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_ENCODED_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+"""An escape in a JSON text; group 1 is there if it is half of a surrogate pair."""
 _PLACE = re.compile(r"(?P<problem>.*?)(?: - at `\$\.?(?P<field>.*)`)?", re.DOTALL)
 _TYPE_NAMES = {
     "str": "a string",
@@ -26,10 +31,10 @@ _TYPE_NAMES = {
 
 
 def decode(body: bytes, shape: type[T], *, strict: bool = True) -> T:
-    """Parse and check a JSON body in one pass, whatever its Content-Type.
+    """Parse and check a JSON body in one pass, whatever its Content-Type. `Raw` parts are checked to be JSON, too.
 
     Args:
-        body: as received.
+        body: as received, or a part of it.
         shape: what it must be.
         strict: False takes "true", "3" and "null" where a boolean, a number or null is due, as ragflow sends them.
 
@@ -37,48 +42,54 @@ def decode(body: bytes, shape: type[T], *, strict: bool = True) -> T:
         InvalidRequestError: the body is no JSON, or not of this shape; names the field and what was wrong.
     """
     try:
+        return _decode(body, shape, strict=strict)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if not body.strip():
+            raise InvalidRequestError("the body is empty; send a JSON object") from error
+        try:
+            return _decode(without_surrogates(body), shape, strict=strict)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InvalidRequestError(f"the body is not JSON: {_reason(error)}") from error
+
+
+def _decode(body: bytes, shape: type[T], *, strict: bool) -> T:
+    try:
+        if not body.isascii():
+            body.decode()  # msgspec looks into no text that it skips
         return msgspec.json.decode(body, type=shape, strict=strict)
     except msgspec.ValidationError as error:
         raise _invalid(error) from error
     except RecursionError as error:
         raise InvalidRequestError("the body is nested too deeply") from error
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return convert(_decode_leniently(body), shape, strict=strict)
 
 
-def convert(value: Any, shape: type[T], *, strict: bool = True) -> T:
-    """Check an already parsed value; raises as `decode` does."""
-    try:
-        return msgspec.convert(value, shape, strict=strict)
-    except msgspec.ValidationError as error:
-        raise _invalid(error) from error
+def _reason(error: Exception) -> str:
+    return str(error).removeprefix("JSON is malformed: ")
 
 
-def _decode_leniently(body: bytes) -> Any:
-    """Parse what a strict parser refuses though users send it: lone surrogates, as from a text cut in the middle."""
-    if not body.strip():
-        raise InvalidRequestError("the body is empty; send a JSON object")
-    try:
-        return _without_surrogates(json.loads(body.decode("utf-8", "surrogatepass"), parse_constant=_refuse_constant))
-    except RecursionError as error:
-        raise InvalidRequestError("the body is nested too deeply") from error
-    except ValueError as error:
-        raise InvalidRequestError(f"the body is not JSON: {error}") from error
+def encode(reply: Any, *, long: bool) -> bytes:
+    """Encode a reply; the entries of a long one by themselves, for between two of them other threads get their turn.
+
+    Args:
+        reply: a struct that holds lists, or a list.
+        long: whether its entries hold texts.
+    """
+    if not long:
+        return msgspec.json.encode(reply)
+    if isinstance(reply, list):
+        return msgspec.json.encode([Raw(msgspec.json.encode(entry)) for entry in reply])
+    lists = {name: value for name in reply.__struct_fields__ if isinstance(value := getattr(reply, name), list)}
+    apart = {id(value): [Raw(msgspec.json.encode(entry)) for entry in value] for value in lists.values()}
+    return msgspec.json.encode(replace(reply, **{name: apart[id(value)] for name, value in lists.items()}))
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
+def without_surrogates(body: bytes) -> bytes:
+    """Replace halves of surrogate pairs by U+FFFD; everything else stays as it was written.
 
-
-def _without_surrogates(value: Any) -> Any:
-    """Replace halves of surrogate pairs, which no encoder and no tokenizer takes, by U+FFFD."""
-    if isinstance(value, str):
-        return _LONE_SURROGATE.sub("\ufffd", value)
-    if isinstance(value, list):
-        return [_without_surrogates(entry) for entry in value]
-    if isinstance(value, dict):
-        return {_without_surrogates(key): _without_surrogates(entry) for key, entry in value.items()}
-    return value
+    A text that is cut in the middle ends in one, and no tokenizer and no encoder takes it.
+    """
+    body = _ENCODED_SURROGATE.sub("\ufffd".encode(), body)
+    return _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], body)
 
 
 def _invalid(error: msgspec.ValidationError) -> InvalidRequestError:

@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from webapp import __version__
 from webapp.api import auth, request_context, warning_headers
 from webapp.api.deployment import Deployment
 from webapp.api.dialects import tei_predict, tokenize
-from webapp.api.dialects.base import Call
-from webapp.api.dialects.typos import ignored_fields
 from webapp.service import RerankService
 
 VERSIONS_OF = ("flask", "gunicorn", "gevent", "openvino", "tokenizers", "numpy")
@@ -67,16 +65,15 @@ def blueprint(service: RerankService, limits: Mapping[str, int], deployment: Dep
 
     @views.post("/tokenize")
     def tokens() -> Response:
-        sent = request.get_data(cache=False)
-        asked = tokenize.parse(sent)
+        asked: tokenize.TokenizeBody
+        asked, ignored = request_context.read("tokenize", request_context.call())
         service.check_model(asked.model)
         auth.count_documents(len(asked.texts))
         found = service.elsewhere(lambda: [service.texts.tokenize(text, special=asked.special) for text in asked.texts])
         request_context.note(tokens=sum(map(len, found)))
         body = tokenize.dump(asked, found, service.model.max_length_tokens)
         response = Response(body, content_type="application/json")
-        sent_fields = Call("/tokenize", request.headers, sent).fields.keys()
-        warning_headers.add(response, ignored_fields(sent_fields, tokenize.TokenizeBody))
+        warning_headers.add(response, ignored)
         return response
 
     return views

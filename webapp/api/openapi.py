@@ -20,6 +20,7 @@ _FAILURES = {
     401: "No valid API key, where keys are asked for.",
     404: "Another model is served, and RERANK_STRICT_MODEL is set.",
     413: "The body is over the limit.",
+    415: "The body is compressed in a way that is not accepted; the header Accept-Encoding has those that are.",
     422: "The request is malformed (TEI).",
     424: "The model could not score the request (TEI).",
     429: "Full, the time was over, or more than a minute allows: try again after Retry-After seconds.",

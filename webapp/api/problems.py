@@ -10,6 +10,7 @@ from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllo
 from webapp import errors
 from webapp.api import request_context
 from webapp.api.dialects.base import Manners
+from webapp.api.encodings import ACCEPTED
 from webapp.api.health import ENDPOINTS
 from webapp.api.paths import meant_by
 
@@ -24,6 +25,7 @@ STATUS: dict[type[errors.RerankError], tuple[int, int, int]] = {
     errors.ModelNotFoundError: (404, 404, 404),
     errors.MethodNotAllowedError: (405, 405, 405),
     errors.PayloadTooLargeError: (413, 413, 413),
+    errors.UnsupportedEncodingError: (415, 415, 415),
     errors.InternalError: (500, 500, 500),
     errors.EngineFailedError: (500, 500, 424),
     # 429 is what the others' clients know how to repeat; some repeat a 503 or a 504 thirty times.
@@ -53,6 +55,8 @@ def respond(error: errors.RerankError) -> Response:
     response = Response(body, status, content_type="application/json")
     if isinstance(error, errors.UnauthorizedError):
         response.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, errors.UnsupportedEncodingError):
+        response.headers["Accept-Encoding"] = ", ".join(ACCEPTED)
     if isinstance(error, LATER):
         response.headers["Retry-After"] = str(max(1, error.retry_after_s or 1))
     return response

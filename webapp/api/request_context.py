@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -16,7 +17,8 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.registry import dialect_of
+from webapp.api.dialects.registry import BY_NAME, dialect_of
+from webapp.api.reading import Asked, Reader, What
 from webapp.errors import InvalidRequestError, RerankError
 from webapp.scoring import Watch
 from webapp.telemetry.observer import Caller
@@ -44,8 +46,8 @@ def nobody_watches(_environ: Mapping[str, Any]) -> AbstractContextManager[object
     return nullcontext()
 
 
-def install(app: Flask, *, request_timeout_s: float, watch: WatchOf = nobody_watches) -> None:
-    """Run around every request."""
+def install(app: Flask, *, request_timeout_s: float, reader: Reader, watch: WatchOf = nobody_watches) -> None:
+    """Run around every request; `reader` reads their bodies."""
 
     def begin() -> None:
         given = request.headers.get("X-Request-Id", "")
@@ -53,6 +55,7 @@ def install(app: Flask, *, request_timeout_s: float, watch: WatchOf = nobody_wat
         g.began = time.monotonic()
         g.deadline = g.began + request_timeout_s
         g.watch = watch
+        g.reader = reader
         structlog.contextvars.bind_contextvars(request_id=g.request_id)
         wanted = request.headers.get(TIMEOUT_HEADER)
         if wanted is not None:
@@ -105,6 +108,22 @@ def terms() -> tuple[float, Caller, Watch]:
     return g.deadline, caller(), lambda: watch(environ)
 
 
+def call(model: str | None = None, *, created_s: int = 0) -> Call:
+    """Take the body of the current request; `model` is what its path names, `created_s` is Unix time."""
+    body = request.get_data(cache=False)
+    return Call(_path(), request.headers, body, request_id(), created_s=created_s, model_url=model)
+
+
+def read(what: What, call: Call) -> Any:
+    """Read a body; see `webapp.api.reading`."""
+    reader: Reader = g.reader
+    return reader(what, call, g.deadline)
+
+
+def _path() -> str:
+    return request.path.rstrip("/") or "/"
+
+
 def speak(dialect: Dialect) -> None:
     """Answer in this dialect from here on, errors too."""
     g.dialect = dialect
@@ -118,9 +137,18 @@ def dialect() -> Dialect:
             body = request.get_data() if request.method == "POST" else b""
         except HTTPException:  # too large, or cut short: that may be the very error that is being told
             body = b""
-        path = (request.path.rstrip("/") or "/") if request.url_rule else ""  # a path of nobody tells no format
-        known = g.dialect = dialect_of(Call(path=path, headers=request.headers, body=body))
+        known = g.dialect = _recognise(body)
     return known
+
+
+def _recognise(body: bytes) -> Dialect:
+    path = _path() if request.url_rule else ""  # an unknown path tells no format
+    call = Call(path, request.headers, body)
+    try:
+        asked: Asked = read("dialect", call)
+    except RerankError:  # a large one, and there is no time left to read it
+        return dialect_of(replace(call, body=b""))
+    return BY_NAME[asked.dialect]
 
 
 def _seconds(wanted: str) -> float:

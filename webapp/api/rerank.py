@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from webapp.api import auth, request_context, warning_headers
 from webapp.api.dialects import figures, native
 from webapp.api.dialects.base import Call
-from webapp.api.dialects.registry import DIALECTS, dialect_of
-from webapp.api.dialects.typos import ignored_fields
+from webapp.api.dialects.registry import BY_NAME, DIALECTS
+from webapp.api.reading import Asked
 from webapp.errors import RerankError
 from webapp.service import RerankService
-from webapp.types import RerankResult, Spent
+from webapp.types import RerankRequest, RerankResult, Spent
 
 PATHS = sorted({path for dialect in DIALECTS for path in dialect.paths})
 
@@ -26,24 +25,18 @@ def blueprint(service: RerankService) -> Blueprint:
 
     def rerank(model: str | None = None) -> Response:
         _check_room(service)
-        call = Call(
-            path=request.path.rstrip("/") or "/",
-            headers=request.headers,
-            body=request.get_data(cache=False),
-            request_id=request_context.request_id(),
-            created_s=int(time.time()),
-            model_url=model,
-        )
-        dialect = dialect_of(call)
+        call = request_context.call(model, created_s=int(time.time()))
+        asked: Asked = request_context.read("rerank", call)
+        dialect, requests = BY_NAME[asked.dialect], asked.requests
         request_context.speak(dialect)
-        requests = dialect.parse(call)
-        if ignored := ignored_fields(call.fields.keys(), dialect.body):
-            requests = [replace(each, warnings=each.warnings + ignored) for each in requests]
+        if asked.error:
+            raise asked.error
+        call.nested = asked.nested
         documents = sum(len(each.documents) for each in requests)
         request_context.note(dialect=dialect.name, documents=documents)
         auth.count_documents(documents)
         results = service.rerank_all(requests, *request_context.terms())
-        return _reply(dialect.dump(results, call), results)
+        return _reply(_written(service, call, lambda: dialect.dump(results, call)), results)
 
     for path in PATHS:
         views.add_url_rule(path.replace("{model}", "<path:model>"), view_func=rerank, methods=["POST"])
@@ -51,16 +44,24 @@ def blueprint(service: RerankService) -> Blueprint:
     @views.post("/rerank/batch")
     def rerank_batch() -> Response:
         _check_room(service)
-        items = native.parse_batch(request.get_data(cache=False))
+        call = request_context.call()
+        items: list[RerankRequest | RerankError] = request_context.read("batch", call)
         good = [item for item in items if not isinstance(item, RerankError)]
         documents = sum(len(item.documents) for item in good)
         request_context.note(requests=len(items), documents=documents)
         auth.count_documents(documents)
         outcomes = iter(service.rerank_many(good, *request_context.terms()))
         merged = [item if isinstance(item, RerankError) else next(outcomes) for item in items]
-        return _reply(native.dump_batch(merged), [each for each in merged if isinstance(each, RerankResult)])
+        body = _written(service, call, lambda: native.dump_batch(merged))
+        return _reply(body, [each for each in merged if isinstance(each, RerankResult)])
 
     return views
+
+
+def _written(service: RerankService, call: Call, dump: Callable[[], bytes]) -> bytes:
+    """Write a reply; elsewhere where it may repeat much."""
+    body: bytes = service.elsewhere(dump) if call.large else dump()
+    return body
 
 
 def _reply(body: bytes, results: Sequence[RerankResult]) -> Response:

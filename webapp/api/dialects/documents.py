@@ -7,14 +7,21 @@ Sources: Cohere v1 (objects with `text`, `rank_fields`), vLLM ({content: [parts]
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import msgspec
+from msgspec import Raw
 
 from webapp.api.dialects.typos import misnamed_key
 from webapp.errors import EmptyRequestError, InvalidRequestError
 
-Text = str | dict[str, Any]
+MOST_DOCUMENTS = 1_000_000
+"""No setting allows more, so no time is spent on them."""
+
+_NULL = Raw(b"null")
+
+Text = str | dict[str, Raw]
+"""A text, or an object whose fields stay as they were written: what is not scored is only passed through."""
 
 _MOST_NAMES = 5
 _MOST_NAME_CHARS = 40
@@ -24,8 +31,8 @@ def as_list(value: Text | list[Text], field: str = "documents") -> list[Text]:
     """One document, or vLLM's {content: [part, ...]} whose parts are documents, as a list."""
     if isinstance(value, list):
         return value
-    if isinstance(value, dict) and isinstance(value.get("content"), list):
-        return _parts(value["content"], field)
+    if isinstance(value, dict) and _is(content := value.get("content", _NULL), "["):
+        return [msgspec.json.decode(part, type=Text) for part in _parts(content, field)]
     return [value]
 
 
@@ -38,8 +45,10 @@ def texts_of(documents: list[Text], rank_fields: Sequence[str] | None = None, *,
         field: what the documents are called in the request.
 
     Raises:
-        InvalidRequestError: an object's `content` is no text, or its name is mistyped.
+        InvalidRequestError: an object's `content` is no text, its name is mistyped, or there are too many documents.
     """
+    if len(documents) > MOST_DOCUMENTS:
+        raise InvalidRequestError(f"holds {len(documents)} documents, the limit is {MOST_DOCUMENTS}", field=field)
     if set(map(type, documents)) <= {str}:  # most lists, and ten thousand are soon looked at
         return cast("list[str]", documents)
     _check_names(documents, rank_fields or (), field)
@@ -58,7 +67,7 @@ def ignored_rank_fields(documents: list[Text], rank_fields: Sequence[str] | None
         if isinstance(document, str):
             missing.discard("text")
         else:
-            missing -= {name for name in missing & document.keys() if document[name] is not None}
+            missing -= {name for name in missing & document.keys() if not _is(document[name], "n")}
     if not missing:
         return ()
     names = ", ".join(repr(name[:_MOST_NAME_CHARS]) for name in sorted(missing)[:_MOST_NAMES])
@@ -81,7 +90,7 @@ def query_of(query: Text, *, blank: bool = False) -> str:
     return text
 
 
-def _query_in(query: dict[str, Any]) -> str:
+def _query_in(query: dict[str, Raw]) -> str:
     _check_names([query], (), "query")
     return _text_of(query, None, "query")
 
@@ -99,45 +108,53 @@ def _check_names(documents: Sequence[Text], rank_fields: Sequence[str], field: s
         )
 
 
-def _parts(content: Any, at: str) -> list[Text]:
+def _parts(content: Raw, at: str) -> list[Raw]:
     """A list of parts, as vLLM has it: texts, and objects of which some hold texts."""
-    if isinstance(content, list) and all(isinstance(part, str | dict) for part in content):
-        return content
+    if _is(content, "["):
+        parts = msgspec.json.decode(content, type=list[Raw])
+        if all(_is(part, '"', "{") for part in parts):
+            return parts
     raise InvalidRequestError("must be a string, null or a list of parts", field=f"{at}.content")
 
 
-def _text_of(document: dict[str, Any], rank_fields: Sequence[str] | None, field: str, place: int | None = None) -> str:
+def _text_of(document: dict[str, Raw], rank_fields: Sequence[str] | None, field: str, place: int | None = None) -> str:
     if rank_fields:
-        parts = [_as_text(document[name]) for name in rank_fields if document.get(name) is not None]
+        parts = [_as_text(value) for name in rank_fields if not _is(value := document.get(name, _NULL), "n")]
         if parts:
             return "\n".join(parts)
     for name in ("text", "content"):
-        value = document.get(name)
-        if name == "content" and not isinstance(value, str | None):
-            value = _parts(value, _at(field, place))
-        if isinstance(value, list):
-            parts = [part for entry in value if (part := _part(entry)) is not None]
-            if value and not parts:
+        value = document.get(name, _NULL)
+        if name == "content" and not _is(value, '"', "n"):
+            _parts(value, _at(field, place))
+        if _is(value, "["):
+            entries = msgspec.json.decode(value, type=list[Raw])
+            parts = [part for entry in entries if (part := _part(entry)) is not None]
+            if entries and not parts:
                 raise InvalidRequestError(f"{name} holds no text; this model reads text only", field=_at(field, place))
             return "\n".join(parts)
-        if value is not None:
+        if not _is(value, "n"):
             return _as_text(value)
-    return _as_text(document)
+    return _as_text(Raw(msgspec.json.encode(document)))
 
 
 def _at(field: str, place: int | None) -> str:
     return field if place is None else f"{field}[{place}]"
 
 
-def _part(entry: Any) -> str | None:
+def _part(entry: Raw) -> str | None:
     """The text of a content part; None for an image."""
-    if isinstance(entry, str):
-        return entry
-    if isinstance(entry, dict) and isinstance(entry.get("text"), str):
-        text: str = entry["text"]
-        return text
-    return None
+    if _is(entry, "{"):
+        entry = msgspec.json.decode(entry, type=dict[str, Raw]).get("text", _NULL)
+    return _as_text(entry) if _is(entry, '"') else None
 
 
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+def _is(value: Raw, *begins: str) -> bool:
+    """Whether a JSON value begins with one of these characters, which tells its type."""
+    return chr(memoryview(value)[0]) in begins
+
+
+def _as_text(value: Raw) -> str:
+    """A string, or else the value's JSON without blanks."""
+    if _is(value, '"'):
+        return msgspec.json.decode(value, type=str)
+    return msgspec.json.format(bytes(value), indent=-1).decode()

@@ -74,8 +74,9 @@ def dump(results: list[RerankResult], _call: Call) -> bytes:
     if request.return_documents:
         for entry in data:
             entry.input = request.originals[entry.index]
-    return msgspec.json.encode(
-        MixedbreadReply(figures.usage(results), figures.model(result), data, len(data), request.return_documents)
+    echo = request.return_documents
+    return json_body.encode(
+        MixedbreadReply(figures.usage(results), figures.model(result), data, len(data), echo), long=echo
     )
 
 

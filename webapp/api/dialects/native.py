@@ -25,12 +25,17 @@ from webapp.types import RerankRequest, RerankResult
 
 DEFAULT_TOP_K = 5
 
+_NO_METADATA = msgspec.Raw(b"{}")
+
 
 class Document(msgspec.Struct, frozen=True, gc=False):
     """A candidate text with whatever the caller wants back beside it."""
 
     content: str
-    metadata: dict[str, Any] | None = None
+    metadata: Annotated[
+        msgspec.Raw | msgspec.UnsetType,
+        msgspec.Meta(description="Comes back byte for byte.", extra_json_schema={"type": ["object", "null"]}),
+    ] = msgspec.UNSET
 
 
 class RerankBody(Options, kw_only=True, frozen=True):
@@ -56,7 +61,9 @@ class Result(msgspec.Struct, omit_defaults=True):
     index: Annotated[int, msgspec.Meta(description="Its place in the request.")]
     score: Annotated[float, msgspec.Meta(description="0..1, higher is more relevant; a logit with raw_scores.")]
     content: str | msgspec.UnsetType = msgspec.UNSET
-    metadata: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    metadata: Annotated[msgspec.Raw | msgspec.UnsetType, msgspec.Meta(extra_json_schema={"type": "object"})] = (
+        msgspec.UNSET
+    )
     truncated: Annotated[
         bool, msgspec.Meta(description="There, and true, when the text was longer than the model reads.")
     ] = False
@@ -132,8 +139,8 @@ def claims(call: Call) -> bool:
         return True
     if b'"content"' not in call.body or call.headers.get("X-Pinecone-Api-Version"):
         return False
-    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        body = msgspec.json.decode(call.body, type=_Recognised)
+    with contextlib.suppress(InvalidRequestError):
+        body = json_body.decode(call.body, _Recognised)
         objects = [document for document in body.documents if isinstance(document, _RecognisedDocument)]
         call.decoded = body
         return bool(objects) and body.rank_fields is None and all(document.text is None for document in objects)
@@ -171,16 +178,17 @@ def parse_batch(body: bytes) -> list[RerankRequest | RerankError]:
     Raises:
         InvalidRequestError: the body is not a list, or an empty one.
     """
-    items = json_body.decode(body, list[Any])
+    items = json_body.decode(body, list[msgspec.Raw])
     if not items:
         raise InvalidRequestError("the list is empty; send at least one request")
     return [_parse_item(item) for item in items]
 
 
-def _parse_item(item: Any) -> RerankRequest | RerankError:
+def _parse_item(item: msgspec.Raw) -> RerankRequest | RerankError:
     try:
-        request = _to_request(json_body.convert(item, RerankBody))
-        return replace(request, warnings=request.warnings + ignored_fields(item.keys(), RerankBody))
+        request = parse(bytes(item))
+        names = json_body.decode(bytes(item), dict[str, msgspec.Raw])
+        return replace(request, warnings=request.warnings + ignored_fields(names, RerankBody))
     except InvalidRequestError as error:
         return error
 
@@ -189,6 +197,9 @@ def _to_request(body: RerankBody) -> RerankRequest:
     if not body.query.strip():
         raise EmptyRequestError("must not be blank", field="query")
     documents = [entry if isinstance(entry, str) else entry.content for entry in body.documents]
+    for place, entry in enumerate(body.documents):
+        if isinstance(entry, Document):
+            _check_metadata(entry.metadata, f"documents[{place}].metadata")
     return to_request(
         body,
         body.query,
@@ -199,15 +210,33 @@ def _to_request(body: RerankBody) -> RerankRequest:
     )
 
 
+def _check_metadata(metadata: msgspec.Raw | msgspec.UnsetType, field: str) -> None:
+    if metadata is msgspec.UNSET or memoryview(metadata)[0] in b"{n":  # an object, or null
+        return
+    try:
+        json_body.decode(bytes(metadata), dict[str, Any])
+    except InvalidRequestError as error:
+        raise InvalidRequestError(error.message, field=field) from error
+
+
+def _metadata_of(original: str | Document) -> msgspec.Raw:
+    """What to echo: an object, whatever was sent."""
+    metadata = msgspec.UNSET if isinstance(original, str) else original.metadata
+    return _NO_METADATA if metadata is msgspec.UNSET or memoryview(metadata)[0] in b"n" else metadata
+
+
 def dump(result: RerankResult) -> bytes:
     """The answer to one request, as JSON."""
-    return msgspec.json.encode(_to_reply(result))
+    return json_body.encode(_to_reply(result), long=result.request.return_documents)
 
 
 def dump_batch(outcomes: list[RerankResult | RerankError]) -> bytes:
     """The answers to a list of requests, as JSON, in the same order."""
     return msgspec.json.encode(
-        [BatchError(error_detail(entry)) if isinstance(entry, RerankError) else _to_reply(entry) for entry in outcomes]
+        [
+            BatchError(error_detail(each)) if isinstance(each, RerankError) else msgspec.Raw(dump(each))
+            for each in outcomes
+        ]
     )
 
 
@@ -230,7 +259,7 @@ def _to_reply(result: RerankResult) -> RerankReply:
         if request.return_documents:
             original = request.originals[index]
             entry.content = request.documents[index]
-            entry.metadata = (original.metadata or {}) if isinstance(original, Document) else {}
+            entry.metadata = _metadata_of(original)
         results.append(entry)
     for entry, span in zip(results, result.spans, strict=bool(result.spans)):
         entry.span = span

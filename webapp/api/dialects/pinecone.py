@@ -58,6 +58,7 @@ CODES = {
     401: "UNAUTHENTICATED",
     404: "NOT_FOUND",
     413: "INVALID_ARGUMENT",
+    415: "INVALID_ARGUMENT",
     429: "RESOURCE_EXHAUSTED",
     503: "UNAVAILABLE",
 }
@@ -91,7 +92,8 @@ def dump(results: list[RerankResult], _call: Call) -> bytes:
         for entry in data:
             original = request.originals[entry.index]
             entry.document = original if isinstance(original, dict) else {"text": original}
-    return msgspec.json.encode(PineconeReply(figures.model(result), data, RerankUnits(figures.units(result))))
+    reply = PineconeReply(figures.model(result), data, RerankUnits(figures.units(result)))
+    return json_body.encode(reply, long=request.return_documents)
 
 
 def dump_error(error: RerankError, status: int, request_id: str) -> bytes:

@@ -50,6 +50,9 @@ UNKNOWN = replace(
 """What no dialect claims gets an error that callers of all formats can read."""
 
 
+BY_NAME = {dialect.name: dialect for dialect in (*DIALECTS, UNKNOWN)}
+
+
 def dialect_of(call: Call) -> Dialect:
     """The dialect of a call; never raises, for errors need a dialect too."""
     return next((dialect for dialect in DIALECTS if dialect.claims(call)), UNKNOWN)

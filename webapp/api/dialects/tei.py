@@ -80,7 +80,7 @@ def dump(results: list[RerankResult], _call: Call) -> bytes:
     if result.request.return_documents:
         for rank in ranks:
             rank.text = result.request.documents[rank.index]
-    return msgspec.json.encode(ranks)
+    return json_body.encode(ranks, long=result.request.return_documents)
 
 
 def dump_error(error: RerankError, status: int, request_id: str) -> bytes:

@@ -43,6 +43,7 @@ class Prediction(msgspec.Struct, gc=False):
 def parse(call: Call) -> list[RerankRequest]:
     """One request for each pair."""
     body = json_body.decode(call.body, PredictBody, strict=False)
+    call.nested = isinstance(body.inputs, list) and any(isinstance(entry, list) for entry in body.inputs)
     if not body.inputs:
         raise EmptyRequestError("must not be empty", field="inputs")
     requests = []
@@ -67,10 +68,8 @@ def _pairs(inputs: str | list[str | list[str]]) -> list[list[str]]:
 
 def dump(results: list[RerankResult], call: Call) -> bytes:
     """A list of labels; for a batch, a list of such lists."""
-    inputs = json_body.decode(call.body, PredictBody, strict=False).inputs
     labels = [[Prediction(score, LABEL)] for score in in_order(results)]
-    batch = isinstance(inputs, list) and any(isinstance(entry, list) for entry in inputs)
-    return msgspec.json.encode(labels if batch else labels[0])
+    return msgspec.json.encode(labels if call.nested else labels[0])
 
 
 DIALECT = Dialect(

@@ -156,7 +156,7 @@ def dump(
     for entry, span in zip(ranked, result.spans, strict=bool(result.spans)):
         if span:
             entry.relevant_spans = [Span(*span, entry.relevance_score)]
-    return msgspec.json.encode(
+    return json_body.encode(
         DocumentsReply(
             id=call.request_id,
             model=figures.model(result),
@@ -165,7 +165,8 @@ def dump(
             usage=figures.usage(results),
             meta=figures.meta(result, version),
             data=listed if data else UNSET,
-        )
+        ),
+        long=request.return_documents,
     )
 
 
@@ -173,7 +174,8 @@ def _echo(original: Any, text: str) -> dict[str, Any]:
     """The document as an object with `text`; what the caller sent beside it stays."""
     if not isinstance(original, dict):
         return {"text": text}
-    return original if isinstance(original.get("text"), str) else {**original, "text": text}
+    own = original.get("text")
+    return original if own is not None and bytes(memoryview(own)[:1]) == b'"' else {**original, "text": text}
 
 
 def dump_error(error: RerankError, status: int, request_id: str, *, code: int | str | None = None) -> bytes:

@@ -49,7 +49,8 @@ def dump(results: list[RerankResult], _call: Call) -> bytes:
     (result,) = results
     scores = dict(zip(result.order, result.scores, strict=True))
     texts = result.request.documents
-    return msgspec.json.encode(WeaviateReply([DocumentScore(text, scores[i]) for i, text in enumerate(texts)]))
+    reply = WeaviateReply([DocumentScore(text, scores[i]) for i, text in enumerate(texts)])
+    return json_body.encode(reply, long=True)
 
 
 DIALECT = Dialect(

@@ -1,0 +1,160 @@
+"""Large and packed bodies are read by a process of their own, beside the hub."""
+
+import gzip
+import json
+import os
+import re
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import gevent
+import pytest
+
+from webapp.api import reading_process
+from webapp.api.dialects.base import SMALL_BYTES, Call
+from webapp.api.dialects.registry import DIALECTS
+from webapp.api.reading import read
+from webapp.api.reading_process import ReadElsewhere
+from webapp.concurrency import Offload
+from webapp.errors import DeadlineExceededError, PayloadTooLargeError, UnsupportedEncodingError
+from webapp.waiting import here
+
+MOST = 32 * 1024 * 1024
+LATER = float("inf")
+HEAD = b'{"query": "q", "documents": ['
+WORST = HEAD + b",".join([b"{}"] * 11_000_000) + b"]}"
+"""Takes seconds to read."""
+
+
+def reader(elsewhere=here, **limits):
+    return ReadElsewhere(elsewhere, **{"max_body_bytes": MOST, "max_pairs": 50_000, **limits})
+
+
+@pytest.fixture(scope="module")
+def read_elsewhere():
+    """One process for all tests that leave it alive."""
+    one = reader()
+    yield one
+    one.stop()
+
+
+@pytest.fixture
+def mortal():
+    """A reader whose process may die."""
+    one = reader(Offload())
+    yield one
+    one.stop()
+
+
+def filled(body):
+    """The same request in a body too large to be read at once."""
+    return json.dumps(body).encode() + b" " * SMALL_BYTES
+
+
+def texts(requests):
+    return [(each.query, list(each.documents), each.top_n, each.fitting, each.warnings) for each in requests]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+def test_a_large_body_asks_for_the_same_wherever_it_is_read(read_elsewhere, dialect):
+    headers = {"X-Pinecone-Api-Version": "2025-10"} if dialect.name == "pinecone" else {}
+    call = Call(dialect.paths[0].replace("{model}", "m"), headers, filled(dialect.example), model_url="m")
+    elsewhere, at_once = read_elsewhere("rerank", call, LATER), read("rerank", call, MOST)
+    assert elsewhere.dialect == at_once.dialect == dialect.name
+    assert texts(elsewhere.requests) == texts(at_once.requests)
+    assert dialect.parse(call)
+    assert (elsewhere.nested, elsewhere.error) == (call.nested, None)
+    assert read_elsewhere("dialect", call, LATER).dialect == dialect.name
+
+
+def test_what_only_passes_through_comes_back_byte_for_byte(read_elsewhere):
+    metadata = b'{"a": 1e3, "a":0.1234567890123456789}'
+    body = HEAD + b'{"content": "c", "metadata": ' + metadata + b"}]}" + b" " * SMALL_BYTES
+    (request,) = read_elsewhere("rerank", Call("/rerank", {}, body), LATER).requests
+    assert bytes(request.originals[0].metadata) == metadata
+
+
+def test_batches_and_texts_to_tokenise_are_read_there_too(read_elsewhere):
+    good = {"query": "q", "documents": ["a"]}
+    items = read_elsewhere("batch", Call("/rerank/batch", {}, filled([good, {"query": 1}])), LATER)
+    assert items[0].documents == ["a"]
+    assert (items[1].field, items[1].message) == ("query", "must be a string, not an integer")
+    assert read_elsewhere("tokenize", Call("/tokenize", {}, filled({"inputs": "a"})), LATER)[0].texts == ["a"]
+
+
+def test_an_error_names_the_place_in_the_callers_dialect(read_elsewhere):
+    call = Call("/rerank", {}, filled({"query": "q", "documents": [{"content": "a", "metadata": 1}]}))
+    asked = read_elsewhere("rerank", call, LATER)
+    assert (asked.dialect, asked.error.field) == ("native", "documents[0].metadata")
+
+
+def test_a_packed_body_is_unpacked_there(read_elsewhere):
+    call = Call("/rerank", {"Content-Encoding": "gzip"}, gzip.compress(b'{"query": "q", "texts": ["a"]}'))
+    asked = read_elsewhere("rerank", call, LATER)
+    assert (asked.dialect, asked.requests[0].documents) == ("tei", ["a"])
+    refused = read_elsewhere("rerank", replace(call, headers={"Content-Encoding": "br"}), LATER)
+    assert isinstance(refused.error, UnsupportedEncodingError)
+
+
+def test_more_documents_than_the_queue_holds_never_reach_the_worker(read_elsewhere):
+    body = HEAD + b",".join([b'"a"'] * 50_001) + b"]}"
+    asked = read_elsewhere("rerank", Call("/rerank", {}, body), LATER)
+    assert isinstance(asked.error, PayloadTooLargeError)
+    assert asked.error.figures == {"limit": 50_000}
+    assert not asked.requests
+
+
+def test_a_small_body_is_answered_before_a_large_one_that_came_first(mortal):
+    order = []
+
+    def ask(name, body):
+        mortal("rerank", Call("/rerank", {}, body), LATER)
+        order.append(name)
+
+    large = gevent.spawn(ask, "large", WORST)
+    gevent.sleep(0)  # it began
+    small = gevent.spawn(ask, "small", b'{"query": "q", "documents": ["a"]}')
+    gevent.joinall([large, small], raise_error=True)
+    assert order == ["small", "large"]
+
+
+def test_a_body_that_takes_too_long_is_given_up_and_the_next_one_is_read(mortal):
+    with pytest.raises(DeadlineExceededError):
+        mortal("rerank", Call("/rerank", {}, WORST), time.monotonic() + 0.2)
+    assert mortal("rerank", Call("/rerank", {}, filled({"query": "q", "documents": ["a"]})), LATER).requests
+
+
+def test_a_body_that_nobody_should_send_gets_413_after_a_while(mortal, monkeypatch):
+    monkeypatch.setattr("webapp.api.reading_process.LONGEST_S", 0.2)
+    with pytest.raises(PayloadTooLargeError):
+        mortal("rerank", Call("/rerank", {}, WORST), LATER)
+
+
+def test_a_process_that_was_killed_is_replaced(mortal):
+    call = Call("/rerank", {}, filled({"query": "q", "documents": ["a"]}))
+    assert mortal("rerank", call, LATER).requests
+    os.kill(mortal._process._pid, signal.SIGKILL)
+    assert mortal("rerank", call, LATER).requests
+
+
+def test_a_body_that_takes_too_much_memory_gets_413(mortal, monkeypatch):
+    call = Call("/rerank", {}, filled({"query": "q", "documents": ["a"]}))
+    mortal("rerank", call, LATER)
+    (limit,) = re.findall(r"Max address space +(\d+)", Path(f"/proc/{mortal._process._pid}/limits").read_text())
+    assert int(limit) == reading_process.MEMORY_BYTES + reading_process.MEMORY_FACTOR * MOST
+
+    def read_too_much(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(reading_process, "read", read_too_much)  # as it is in the process when the limit is reached
+    _, error = reading_process._answer("rerank", call, MOST, 50_000)
+    assert isinstance(error, PayloadTooLargeError)
+
+
+def test_the_process_ends_with_its_worker(mortal):
+    mortal("rerank", Call("/rerank", {}, filled({"query": "q", "documents": ["a"]})), LATER)
+    process = mortal._process
+    process._questions.close()  # as when the worker is killed
+    assert os.waitstatus_to_exitcode(os.waitpid(process._pid, 0)[1]) == 0

@@ -1,0 +1,231 @@
+"""Read large and packed bodies in a process of their own: both sides of it.
+
+A JSON library keeps the interpreter's lock while it parses, so a thread would hold up the worker as long as the hub
+itself: seconds for the worst 32 MB. The process starts with the first body that needs it, dies with its worker, and is
+replaced when it dies. Answers come as pickles through a pipe, from which they are read piece by piece.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import pickle  # nosec B403 - from our own child, over a pipe that nobody else has
+import resource
+import signal
+import sys
+import time
+from io import BufferedReader, BufferedWriter
+from typing import Any
+
+from webapp.api.dialects.base import Call
+from webapp.api.reading import Asked, What, read
+from webapp.errors import (
+    DeadlineExceededError,
+    InternalError,
+    PayloadTooLargeError,
+    RerankError,
+    UnavailableError,
+)
+from webapp.types import RerankRequest
+from webapp.waiting import Elsewhere, original
+
+LONGEST_S = 10.0
+"""No body takes longer to read, unless it was made for it."""
+
+NICENESS = 5
+"""As the engine threads: the worker's hub goes first."""
+
+MEMORY_BYTES = 1024**3
+MEMORY_FACTOR = 32
+"""The process may take so much, and so many times the largest body beside."""
+
+
+class ReadElsewhere:
+    """A reader that leaves to another process what would hold the hub; see `webapp.api.reading.Reader`."""
+
+    def __init__(self, elsewhere: Elsewhere, *, max_body_bytes: int, max_pairs: int) -> None:
+        """Prepare; nothing is started before the first body that needs it.
+
+        Args:
+            elsewhere: waits for the process, one body after the other.
+            max_body_bytes: most that may come out of a packed body.
+            max_pairs: a call with more documents is refused unseen.
+        """
+        self._elsewhere = elsewhere
+        self._max_body_bytes = max_body_bytes
+        self._max_pairs = max_pairs
+        self._process: _Process | None = None
+
+    def __call__(self, what: What, call: Call, deadline: float) -> Any:
+        """See `Reader`."""
+        if not call.large:
+            return read(what, call, self._max_body_bytes)
+        answer, error = self._elsewhere(lambda: self._ask(what, call, deadline))
+        if error is not None:
+            raise error
+        return answer
+
+    def stop(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.end()
+            self._process = None
+
+    def _ask(self, what: What, call: Call, deadline: float) -> tuple[Any, Exception | None]:
+        """Have a body read by the process; a new one gets a second try where the process had died before."""
+        for again in (False, True):
+            left_s = min(deadline - time.monotonic(), LONGEST_S)
+            if left_s <= 0:
+                return None, DeadlineExceededError("the time was over before the body was read")
+            if self._process is None:
+                try:
+                    self._process = _Process(self._max_body_bytes, self._max_pairs)
+                except OSError as cause:
+                    return None, _caused(UnavailableError("large bodies can't be read now", retry_after_s=1), cause)
+            try:
+                return self._process.ask(what, call, left_s)
+            except (OSError, EOFError, pickle.UnpicklingError) as cause:
+                ended_by, self._process = self._process.end(), None
+                if ended_by == signal.SIGALRM:
+                    return None, _overtime(deadline)
+                if again:
+                    return None, _caused(InternalError("the process that reads large bodies died"), cause)
+        raise AssertionError
+
+
+class _Process:
+    """The other process, as the worker sees it. Used on native threads: nothing of it is patched by gevent."""
+
+    def __init__(self, max_body_bytes: int, max_pairs: int) -> None:
+        theirs_in, ours_out = os.pipe()
+        ours_in, theirs_out = os.pipe()
+        try:
+            self._pid: int = original("os", "posix_spawn")(
+                sys.executable,
+                [sys.executable, "-m", __name__, str(max_body_bytes), str(max_pairs)],
+                os.environ,
+                file_actions=[(os.POSIX_SPAWN_DUP2, theirs_in, 0), (os.POSIX_SPAWN_DUP2, theirs_out, 1)],
+                setsigmask=(),
+            )
+        except OSError:
+            os.close(ours_in)
+            os.close(ours_out)
+            raise
+        finally:
+            os.close(theirs_in)
+            os.close(theirs_out)
+        self._questions = os.fdopen(ours_out, "wb")
+        self._answers = os.fdopen(ours_in, "rb")
+
+    def ask(self, what: What, call: Call, seconds: float) -> tuple[Any, Exception | None]:
+        """Have one body read within `seconds`.
+
+        Returns:
+            What `read` returned, or what it raised.
+
+        Raises:
+            OSError, EOFError, UnpicklingError: the process died.
+        """
+        headers = _Headers((name.lower(), value) for name, value in call.headers.items())
+        question = (what, Call(call.path, headers, call.body, model_url=call.model_url), seconds)
+        pickle.dump(question, self._questions, pickle.HIGHEST_PROTOCOL)
+        self._questions.flush()
+        answer: tuple[Any, Exception | None] = pickle.load(self._answers)  # noqa: S301 # nosec B301 - our own child's
+        return answer
+
+    def end(self) -> int:
+        """Kill the process; returns the signal that ended it."""
+        status = 0
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self._pid, signal.SIGKILL)
+            _, status = original("os", "waitpid")(self._pid, 0)
+        for pipe in (
+            self._questions,
+            self._answers,
+        ):  # now, for who reads them holds their locks until the process ends
+            with contextlib.suppress(OSError):
+                pipe.close()
+        return os.WTERMSIG(status)
+
+
+class _Headers(dict[str, str]):
+    """Headers under lower-case names, looked up by any."""
+
+    def get(self, name: str, default: Any = None, /) -> Any:
+        return super().get(name.lower(), default)
+
+
+def _caused(error: RerankError, cause: Exception) -> RerankError:
+    error.__cause__ = cause
+    return error
+
+
+def _overtime(deadline: float) -> RerankError:
+    if time.monotonic() >= deadline:
+        return DeadlineExceededError("the time was over before the body was read")
+    return PayloadTooLargeError(f"the body takes longer than {LONGEST_S:g} s to read; divide it")
+
+
+def serve(questions: BufferedReader, answers: BufferedWriter, max_body_bytes: int, max_pairs: int) -> None:
+    """Read bodies until nobody asks any more. Ends this process when one takes too long."""
+    while True:
+        try:
+            what, call, seconds = pickle.load(questions)  # noqa: S301 # nosec B301 - our own parent's
+        except EOFError:
+            return
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        answer = _answer(what, call, max_body_bytes, max_pairs)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
+        answers.flush()
+        del what, call, answer
+        gc.collect()
+
+
+def _answer(what: What, call: Call, max_body_bytes: int, max_pairs: int) -> tuple[Any, Exception | None]:
+    try:
+        answer = read(what, call, max_body_bytes)
+        return _within(answer, max_pairs), None
+    except RerankError as error:
+        error.__cause__ = error.__context__ = None  # it would be sent, too, and quotes the body
+        return None, error
+    except MemoryError:
+        return None, PayloadTooLargeError("the body takes too much memory to read; divide it")
+    except Exception as error:  # noqa: BLE001 - the border: the worker tells, and its log has the name
+        return None, RuntimeError(f"{type(error).__name__} in the process that reads large bodies")
+
+
+def _within(answer: Any, max_pairs: int) -> Any:
+    """An answer, or a refusal of more documents than the queue ever holds: the worker need not see them."""
+    requests = answer.requests if isinstance(answer, Asked) else answer if isinstance(answer, list) else ()
+    pairs = sum(len(each.documents) for each in requests if isinstance(each, RerankRequest))
+    if pairs <= max_pairs:
+        return answer
+    refusal = PayloadTooLargeError(
+        f"the request holds {pairs} documents, this service takes {max_pairs} at a time; divide it",
+        figures={"limit": max_pairs},
+        reason="too_large",
+    )
+    if isinstance(answer, Asked):
+        return Asked(answer.dialect, error=refusal)
+    raise refusal
+
+
+def main() -> None:
+    """Run the process."""
+    max_body_bytes, max_pairs = map(int, sys.argv[1:])
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # whatever the worker had open
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the worker drains; we end when it does
+    memory = MEMORY_BYTES + MEMORY_FACTOR * max_body_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    os.nice(NICENESS)
+    gc.disable()  # it would look again and again through millions of values that are all alive
+    with open(0, "rb") as questions, open(1, "wb") as answers, contextlib.suppress(BrokenPipeError):
+        serve(questions, answers, max_body_bytes, max_pairs)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
