@@ -18,11 +18,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from supervisor.medusa import asyncore_25 as asyncore
+
 from logs.foreign import ours, translate
 from logs.forks import lose_no_stop
 from logs.line import Form, renderer, stamp
 from supervisor import dispatchers, loggers, options, supervisord
-from supervisor.medusa import asyncore_25 as asyncore
 
 MOST_PENDING_BYTES = 64 * 1024
 """Of a line that has no end yet; then it is told in parts."""
@@ -177,7 +178,7 @@ class Wake(asyncore.dispatcher):  # type: ignore[misc] # as above
 
     def handle_error(self) -> None:
         """Log what went wrong and close: from now on signals wait for the end of supervisord's sleep, a second."""
-        self._options.logger.critical(f"signals no longer wake supervisord: {sys.exception()!r}")
+        self._options.logger.critical("signals no longer wake supervisord: %(error)r", error=sys.exception())
         self.close()
 
     def close(self) -> None:
