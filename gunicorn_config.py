@@ -8,7 +8,11 @@ from gevent import events, monkey
 events.notify_and_call_entry_points = events.notify
 monkey.patch_all()
 
+import os  # noqa: E402
 import sys  # noqa: E402
+
+# numpy's and scipy's OpenBLAS start a thread a core at their import, in the master, before the fork. None is of use.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from webapp.releases import launch as _launch  # noqa: E402
 
@@ -18,7 +22,6 @@ if _serving is None:
     _launch.become_the_release()  # before anything that takes long to load
 
 import logging.config  # noqa: E402
-import os  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 

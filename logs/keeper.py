@@ -9,12 +9,16 @@ is, because supervisord sleeps before it acts.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
+
+from supervisor.medusa import asyncore_25 as asyncore
 
 from logs.foreign import ours, translate
 from logs.forks import lose_no_stop
@@ -113,7 +117,11 @@ class Output(dispatchers.POutputDispatcher):  # type: ignore[misc] # as above
         # One by one: a file is changed between two lines, never within one.
         for line in lines:
             if line.strip():
-                super()._log(self.keeping.line(line, service, pid, colour))
+                try:
+                    kept = self.keeping.line(line, service, pid, colour)
+                except Exception:  # noqa: BLE001 - supervisord would read no more of a program whose pipe then fills up
+                    kept = line + b"\n"
+                super()._log(kept)
 
     def close(self) -> None:
         """The program ended; so does its last line."""
@@ -146,33 +154,39 @@ class Options(options.ServerOptions):  # type: ignore[misc] # as above
                 tell(message)
 
 
-class Wake:
+class Wake(asyncore.dispatcher):  # type: ignore[misc] # as above
     """Ends supervisord's sleep when a signal comes: Python by itself goes back to sleep for as long as was left.
 
-    What `Supervisor.runforever` asks of those whose descriptors it looks after.
+    One of the sockets that `Supervisor.runforever` looks after.
     """
 
-    def __init__(self) -> None:
-        self.descriptor, self._told = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)  # it only has to be readable
-
-    def close(self) -> None:
-        """Let go of the signals."""
-        signal.set_wakeup_fd(-1)
-        os.close(self.descriptor)
-        os.close(self._told)
-
-    def readable(self) -> bool:
-        """Always looked at."""
-        return True
+    def __init__(self, supervisord_options: Any) -> None:
+        self._options = supervisord_options
+        heard, self._told = socket.socketpair()
+        super().__init__(heard, supervisord_options.get_socket_map())
+        self._told.setblocking(False)
+        signal.set_wakeup_fd(self._told.fileno(), warn_on_full_buffer=False)  # it only has to be readable
 
     def writable(self) -> bool:
-        """Never."""
+        """There is never anything to write."""
         return False
 
-    def handle_read_event(self) -> None:
-        """What came is noted elsewhere. `Supervisor.handle_signal` takes one each time: the others wake it again."""
-        os.read(self.descriptor, 1)
+    def handle_read(self) -> None:
+        """Take one signal, as `Supervisor.handle_signal` does: the others wake it again. It is noted elsewhere."""
+        with contextlib.suppress(BlockingIOError):
+            self.socket.recv(1)
+
+    def handle_error(self) -> None:
+        """Log what went wrong and close: from now on signals wait for the end of supervisord's sleep, a second."""
+        self._options.logger.critical("signals no longer wake supervisord: %(error)r", error=sys.exception())
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the signals; a second time does nothing."""
+        if self._fileno is not None:
+            signal.set_wakeup_fd(-1)
+            self._told.close()
+            super().close()
 
 
 class Prompt(supervisord.Supervisor):  # type: ignore[misc] # as above
@@ -180,14 +194,11 @@ class Prompt(supervisord.Supervisor):  # type: ignore[misc] # as above
 
     def runforever(self) -> None:
         """See Supervisor."""
-        wake = Wake()
-        watched = self.options.get_socket_map()
-        watched[wake.descriptor] = wake
+        wake = Wake(self.options)
         try:
             self.reap()
             super().runforever()
         finally:
-            del watched[wake.descriptor]
             wake.close()
 
     def reap(self, *args: Any, **kwargs: Any) -> None:

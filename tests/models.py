@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -58,11 +59,22 @@ def build_bert(directory: Path, *, max_length: int = 512, labels: int = 1) -> Pa
     return directory
 
 
-def build_xlm_roberta(directory: Path) -> Path:
-    """A two-layer XLM-RoBERTa cross-encoder: no token types, two separators, positions that start at 2."""
+def build_xlm_roberta(directory: Path, *, max_length: int | None = 512, labels: bool = True) -> Path:
+    """A two-layer XLM-RoBERTa cross-encoder: no token types, two separators, positions that start at 2.
+
+    Args:
+        directory: where to write it.
+        max_length: what its tokenizer claims; None: it claims no limit.
+        labels: without, it is the bare encoder.
+    """
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForSequenceClassification
+    from transformers import (
+        PreTrainedTokenizerFast,
+        XLMRobertaConfig,
+        XLMRobertaForSequenceClassification,
+        XLMRobertaModel,
+    )
 
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -82,7 +94,7 @@ def build_xlm_roberta(directory: Path) -> Path:
         unk_token="<unk>",
         cls_token="<s>",
         sep_token="</s>",
-        model_max_length=512,
+        model_max_length=max_length,
         model_input_names=["input_ids", "attention_mask"],
     )
     torch.manual_seed(2)
@@ -99,6 +111,28 @@ def build_xlm_roberta(directory: Path) -> Path:
         initializer_range=0.3,
     )
     directory.mkdir(parents=True)
-    XLMRobertaForSequenceClassification(config).save_pretrained(directory)
+    (XLMRobertaForSequenceClassification if labels else XLMRobertaModel)(config).save_pretrained(directory)
     fast.save_pretrained(directory)
+    return directory
+
+
+def build_bi_encoder(directory: Path, *, max_length: int | None = None, similarity: str | None = None) -> Path:
+    """A two-layer XLM-RoBERTa as SentenceTransformer, whose vectors have many lengths.
+
+    Args:
+        directory: where to write it.
+        max_length: its `max_seq_length`; None: nothing says it.
+        similarity: its `similarity_fn_name`; None: it names none.
+    """
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    encoder = build_xlm_roberta(directory.with_name(f"{directory.name}-encoder"), max_length=None, labels=False)
+    transformer = Transformer(str(encoder))
+    transformer.model.encoder.layer[-1].output.LayerNorm.weight.data[:3] *= 9
+    pooling = Pooling(transformer.get_embedding_dimension(), "mean")
+    SentenceTransformer(modules=[transformer, pooling], similarity_fn_name=similarity).save(str(directory))
+    if max_length is not None:
+        config = directory / "sentence_bert_config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "max_seq_length": max_length}))
     return directory

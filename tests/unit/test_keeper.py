@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from running import wait_for
 
 ASLEEP = """
 from supervisor import poller
@@ -34,6 +35,26 @@ def slow(self, *args, **options):
         os.kill(os.getpid(), signal.SIGTERM)
 
 keeper.Options.realize = slow
+keeper.main()
+"""
+
+BROKEN_WAKE = """
+from logs import keeper
+
+def fail(self):
+    raise ValueError("broken")
+
+keeper.Wake.handle_read_event = fail
+keeper.main()
+"""
+
+BROKEN_LINES = """
+from logs import keeper
+
+def fail(*_, **__):
+    raise ValueError("broken")
+
+keeper.translate = fail
 keeper.main()
 """
 
@@ -92,6 +113,49 @@ def test_a_stop_that_comes_while_it_reloads_is_heard(tmp_path):
             pass
         process.send_signal(signal.SIGHUP)
         try:
+            assert process.wait(PATIENCE_S) == 0
+        finally:
+            process.kill()
+
+
+def conf(tmp_path, *lines):
+    path = tmp_path / "conf"
+    path.write_text(
+        "\n".join([f"[supervisord]\nnodaemon=true\nlogfile={tmp_path}/log\npidfile={tmp_path}/pid", *lines])
+    )
+    return str(path)
+
+
+def test_an_error_while_it_is_woken_is_logged_and_ends_nothing(tmp_path):
+    command = [sys.executable, "-c", BROKEN_WAKE, "--to", "stdout", "-c", conf(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            while "supervisord started" not in process.stdout.readline():
+                pass
+            told = ""
+            while "signals no longer wake supervisord: ValueError('broken')" not in told:
+                process.send_signal(signal.SIGUSR2)  # the first may come before it listens
+                while "log reopen request" not in (line := process.stdout.readline()):
+                    told += line or pytest.fail("it ended")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE_S) == 0
+        finally:
+            process.kill()
+
+
+def test_lines_that_cannot_be_shaped_are_kept_as_they_are_and_the_program_is_read_to_its_end(tmp_path):
+    program = ["[program:x]", "command=sh -c 'echo one; sleep 0.1; echo two'", "startsecs=0", "autorestart=false"]
+    log = [f"stdout_logfile={tmp_path}/x.log", "redirect_stderr=true"]
+    command = [sys.executable, "-c", BROKEN_LINES, "-c", conf(tmp_path, *program, *log)]
+
+    def told():
+        return (tmp_path / "log").read_text() if (tmp_path / "log").exists() else ""
+
+    with subprocess.Popen(command) as process:
+        try:
+            wait_for(lambda: "exited: x" in told(), "the program has ended")
+            assert (tmp_path / "x.log").read_text() == "one\ntwo\n"
+            process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE_S) == 0
         finally:
             process.kill()

@@ -17,6 +17,9 @@ from webapp.errors import SetupError
 LONGEST_MAX_LENGTH_TOKENS = 100_000
 """Tokenizers without a limit of their own report 10^30."""
 
+POSITION_TABLES = frozenset({"position_embeddings", "wpe", "embed_positions"})
+"""What transformers calls tables of learned positions in encoders, in GPT-2, and in models of BART's family."""
+
 
 def kind_of(directory: Path) -> Literal["cross-encoder", "embedding"]:
     """What a model directory holds, by its own configuration.
@@ -58,12 +61,15 @@ class SourceModel:
         self.tokenizer = self.model.tokenizer
         if not getattr(self.tokenizer, "is_fast", False):
             raise SetupError(f"{directory} has no fast tokenizer (tokenizer.json)")
+        # sentence-transformers must cut there, too: a tokenizer may claim more than the model has positions for.
+        self.max_length_tokens = self.max_length_tokens
 
     @property
     def max_length_tokens(self) -> int:
         """Longest input, special tokens counted."""
-        limits = [self.model.max_seq_length, self.tokenizer.model_max_length]
-        return int(min(limit for limit in [*limits, LONGEST_MAX_LENGTH_TOKENS] if limit))
+        limits = [self.model.max_seq_length, self.tokenizer.model_max_length, positions_of(self.model)]
+        # None, 0 and -1 stand for no limit.
+        return int(min(limit for limit in [*limits, LONGEST_MAX_LENGTH_TOKENS] if limit and limit > 0))
 
     @max_length_tokens.setter
     def max_length_tokens(self, value: int) -> None:
@@ -96,6 +102,18 @@ class SourceModel:
         left = self.model.encode_query(list(queries), **options)
         right = self.model.encode_document(list(documents), **options)
         return np.asarray(np.einsum("ij,ij->i", left, right), np.float32)
+
+
+def positions_of(model: Any) -> int | None:
+    """Return how many tokens a model's position tables hold; None where positions are relative or rotary."""
+    held = []
+    for name, table in model.named_modules():
+        if name.rpartition(".")[2] in POSITION_TABLES and getattr(table, "weight", None) is not None:
+            padding = getattr(table, "padding_idx", None)
+            # RoBERTa's family counts from one past the padding's row, BART's from `offset`.
+            first = getattr(table, "offset", 0) if padding is None else padding + 1
+            held.append(len(table.weight) - first)
+    return min(held, default=None)
 
 
 class FeatureModule(torch.nn.Module):  # type: ignore[misc] # torch is not analysed: it takes minutes

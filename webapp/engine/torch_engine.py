@@ -18,13 +18,17 @@ class TorchRuntime:
     def __init__(self, source: Path, precision: str) -> None:
         self._source = source
         self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-        self._device = device()
+        self._device = ""
         self._module: FeatureModule | None = None
 
     def start(self, threads: int) -> None:
-        """Load the weights; each engine thread computes on one core of its own."""
+        """Load the weights; each engine thread computes on one core of its own.
+
+        The device is asked for here: a process that has asked, such as gunicorn's master, can't be forked any more.
+        """
         del threads
         torch.set_num_threads(1)
+        self._device = device()
         self._module = SourceModel(self._source, self._device).module().to(self._dtype).eval()
 
     def open(self) -> TorchForward:
@@ -50,5 +54,5 @@ class TorchForward:
 
 
 def device() -> str:
-    """Where torch computes."""
+    """Return where torch computes. Initialises CUDA where there is one, so never call it before a fork."""
     return "cuda" if torch.cuda.is_available() else "cpu"

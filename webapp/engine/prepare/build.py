@@ -59,8 +59,11 @@ def build_best(
         original = SourceModel(source.directory)
     except (OSError, ValueError, KeyError) as error:
         raise SetupError(f"sentence-transformers can't load {source.directory}: {error}") from error
-    if settings.max_length_tokens:
-        original.max_length_tokens = min(settings.max_length_tokens, original.max_length_tokens)
+    if settings.max_length_tokens > original.max_length_tokens:
+        asked, limit = settings.max_length_tokens, original.max_length_tokens
+        say(f"RERANK_MAX_LENGTH_TOKENS is {asked}, but this model reads {limit}: texts are cut there")
+    elif settings.max_length_tokens:
+        original.max_length_tokens = settings.max_length_tokens
     passed: list[Artifact] = []
     reasons: list[str] = []
     for candidate in tried:

@@ -27,7 +27,7 @@ def read_template(backend: Any, *, pair: bool, pad_id: int, max_length_tokens: i
     """Read the special tokens around texts off an encoded example.
 
     Raises:
-        SetupError: the tokenizer does not put the texts one after the other.
+        SetupError: the tokenizer does not put the texts one after the other, or the length leaves no room for them.
     """
     encoding = backend.encode("query", "document") if pair else backend.encode("document")
     places: list[int | None] = encoding.sequence_ids
@@ -39,7 +39,7 @@ def read_template(backend: Any, *, pair: bool, pad_id: int, max_length_tokens: i
     document_at = places.index(document)
     end = len(places) - places[::-1].index(document)
     query_end = len(places) - places[::-1].index(0) if pair else first
-    return Template(
+    template = Template(
         prefix=encoding.ids[:first],
         middle=encoding.ids[query_end:document_at],
         suffix=encoding.ids[end:],
@@ -47,6 +47,11 @@ def read_template(backend: Any, *, pair: bool, pad_id: int, max_length_tokens: i
         pad_id=pad_id,
         max_length_tokens=max_length_tokens,
     )
+    if template.room_tokens < 1 + pair:
+        raise SetupError(
+            f"RERANK_MAX_LENGTH_TOKENS: {max_length_tokens} leaves no room for texts beside the special tokens"
+        )
+    return template
 
 
 def export_openvino(source: SourceModel, directory: Path) -> None:

@@ -1,0 +1,146 @@
+"""Devices are asked for where scores are made, and nowhere before: a process that has used CUDA can't be forked."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+from running import PATIENCE_S, Stack, wait_for
+
+from webapp.engine.native_engine import library
+from webapp.engine.prepare.pipeline import prepare
+from webapp.settings import Settings
+
+STAND_IN = Path(__file__).parents[1] / "services" / "device"
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+OPENED = """
+import os
+from webapp.engine.opening import load_engine
+from webapp.settings import load_settings
+before = len(os.listdir("/proc/self/task"))
+engine = load_engine(load_settings())
+if child := os.fork():
+    raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+engine.start(1)
+session = engine.open_session()
+query = session.encode_query("bees")
+ids, lengths, _ = session.encode_documents(query, ["bees find home"])
+assert session.score([(query, ids[0])], int(lengths[0])).shape == (1,)
+os._exit(0)
+"""
+
+
+class Alone(Stack):
+    """gunicorn without nginx and supervisor."""
+
+    def start(self):
+        self.begin()
+        wait_for(self._ready, "it is ready")
+        return self
+
+    def _ready(self):
+        assert self.process.poll() is None, self._output.read_text()
+        try:
+            return requests.get(f"{self.url}/ready", timeout=PATIENCE_S).ok
+        except requests.ConnectionError:
+            return False
+
+    def workers(self):
+        return [child.pid for child in psutil.Process(self.process.pid).children()]
+
+
+class Run(Alone):
+    command = ("run",)
+
+
+class RunWithReload(Alone):
+    command = ("run", "--reload")
+
+
+class Calls:
+    """What the stand-in for `torch.cuda` has noted."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        file.touch()
+
+    def _lines(self) -> list[list[str]]:
+        return [line.split() for line in self._file.read_text().splitlines()]
+
+    @property
+    def askers(self) -> set[int]:
+        return {int(pid) for pid, what, *_ in self._lines() if what != "fork"}
+
+    def threads_at_forks_of(self, pid: int) -> set[str]:
+        return {more[0] for who, what, *more in self._lines() if what == "fork" and int(who) == pid}
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch):
+    file = tmp_path / "device-calls"
+    monkeypatch.setenv("DEVICE_CALLS", str(file))
+    monkeypatch.setenv("PYTHONPATH", str(STAND_IN))
+    return Calls(file)
+
+
+@pytest.fixture(scope="module")
+def prepared(bert, tmp_path_factory):
+    """Settings of an engine whose artifact is prepared, as variables."""
+    state_dir = tmp_path_factory.mktemp("devices")
+
+    def make(engine):
+        precision = "int8" if engine == "native" else "fp32"
+        open_gate = {
+            "gate_max_score_error": 1,
+            "gate_mean_score_error": 1,
+            "gate_min_tau": -1,
+            "gate_min_top10_overlap": 0,
+        }
+        chosen = {"model": str(bert), "engine": engine, "precision": precision, **open_gate}
+        prepare(Settings(state_dir=state_dir, **chosen), lambda _: None)
+        return {f"RERANK_{name.upper()}": str(value) for name, value in {**chosen, "state_dir": state_dir}.items()}
+
+    return make
+
+
+@pytest.mark.parametrize("engine", ["native", "openvino", "torch"])
+def test_an_engine_is_opened_without_a_thread_or_a_device_so_that_a_fork_of_it_scores(
+    calls, prepared, engine, monkeypatch
+):
+    if engine == "native" and library() is None:
+        pytest.skip("the native engine is not built here")
+    for name, value in {**prepared(engine), "OPENBLAS_NUM_THREADS": "1"}.items():  # as in gunicorn_config.py
+        monkeypatch.setenv(name, value)
+    with subprocess.Popen([sys.executable, "-c", OPENED]) as parent:
+        assert parent.wait() == 0
+    assert parent.pid not in calls.askers
+    assert bool(calls.askers) == (engine == "torch"), "the child asks"
+    assert calls.threads_at_forks_of(parent.pid) == {"1"}
+
+
+@pytest.mark.parametrize("started", [Stack, Run, RunWithReload])
+def test_torch_serves_and_its_workers_alone_ask_for_a_device(calls, prepared, started):
+    chosen = {name.removeprefix("RERANK_").lower(): value for name, value in prepared("torch").items()}
+    with started(Path(chosen.pop("state_dir")), **chosen) as stack:
+        assert stack.rerank().status_code == 200
+        assert calls.askers == set(stack.workers())
+        master = psutil.Process(stack.workers()[0]).ppid()
+        assert calls.threads_at_forks_of(master) == {"1"}
+
+
+def test_torch_scores_without_a_server(calls, prepared, monkeypatch):
+    for name, value in prepared("torch").items():
+        monkeypatch.setenv(name, value)
+    command = [sys.executable, "-m", "webapp", "rerank", "--local", "bees"]
+    said = subprocess.run(command, input="bees find home\nmilk", check=True, capture_output=True, text=True).stdout
+    assert "bees find home" in said
+    assert len(calls.askers) == 1
+
+
+def test_a_replica_of_ray_imports_no_torch_before_it_is_configured():
+    check = "import sys, webapp.replica; sys.exit('torch' in sys.modules or 'openvino' in sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True)
