@@ -287,13 +287,21 @@ def test_the_log_is_switched_on_for_as_long_as_somebody_compares(tmp_path):
         assert len(traffic.read(tmp_path, since)) == 1
 
 
+_COMPARING = """
+import pathlib, sys
+from webapp.releases import traffic
+traffic.start(pathlib.Path(sys.argv[1]))
+print(flush=True)
+sys.stdin.read()
+"""
+
+
 def test_a_killed_comparison_switches_the_log_off(tmp_path):
     comparing = subprocess.Popen(
         [
             sys.executable,
             "-c",
-            "import pathlib, sys, webapp.releases.traffic as traffic\n"
-            "traffic.start(pathlib.Path(sys.argv[1])); print(); sys.stdout.flush(); sys.stdin.read()",
+            _COMPARING,
             tmp_path,
         ],
         stdin=subprocess.PIPE,

@@ -17,8 +17,8 @@ LOG = "traffic.log"
 """In the run directory; nginx opens it once, and always has it open."""
 
 SWITCH = "comparing"
-"""Beside it: nginx writes to the log while this file is there. It is a link to a file of the process that compares, so that
-the log of one that was killed does not grow on."""
+"""Beside it: nginx writes to the log while this file is there. It is a link to a file of the process that compares, so
+that the log of one that was killed does not grow on."""
 
 FEWEST = 20
 """Requests below which latency says nothing."""
