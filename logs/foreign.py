@@ -22,6 +22,9 @@ _NGINX_LEVELS = {
     "emerg": "critical",
 }
 
+_USUAL = re.compile(r"an? (client request body|upstream response) is buffered to a temporary file ")
+"""What nginx warns of, and any large body or slow reader brings about."""
+
 _QUERY_STRING = re.compile(r"\?[^\s\"']*")
 
 
@@ -59,7 +62,8 @@ def translate(line: str, *, service: str, colour: str, pid: int, now: float) -> 
         year, month, day, clock, level, pid_said, connection, message = found.groups()
         # nginx runs with TZ=UTC, and tells whole seconds.
         event |= {"time": f"{year}-{month}-{day}T{clock}.000Z", "pid": int(pid_said), "logger": "nginx.error"}
-        event |= {"level": _NGINX_LEVELS.get(level, "error"), "message": without_query_strings(message)}
+        kept = "info" if _USUAL.match(message) else _NGINX_LEVELS.get(level, "error")
+        event |= {"level": kept, "message": without_query_strings(message)}
         if connection:
             event["connection"] = int(connection)  # access lines have it, too
     elif found := _NGINX_BEFORE_ITS_LOG.fullmatch(text):

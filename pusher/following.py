@@ -40,6 +40,7 @@ def blueprint(relay: Relay, access: Access, streams: Streams) -> Blueprint:
         return response
 
     @views.get("/progress")
+    @views.get("/progress/")
     def counts() -> Response:
         who = viewer()
         if who is None or not who.operator:

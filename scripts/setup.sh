@@ -7,6 +7,11 @@ VENV="$ROOT/${2:-.venv}"
 
 fail() { echo "$(basename "$0"): $*" >&2; exit 1; }
 
+# Characters that nginx, supervisor or a virtual environment's programs can't be given in a path; a blank they can.
+if [[ "$ROOT" =~ [\"\\\$%\`:[:cntrl:]] ]]; then
+    fail "$(printf '%q' "${BASH_REMATCH[0]}") can't stand in the path of this folder ($ROOT); move it"
+fi
+
 # The system's Python before others: Debian's takes a fifth less for a small request than pyenv's (docs/performance.md).
 # One without venv, which has to be installed, is the last resort.
 find_python() {

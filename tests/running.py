@@ -51,6 +51,7 @@ class Stack:
     command = ("serve",)
     prefix: tuple[str, ...] = ()
     """What runs it."""
+    python = sys.executable
 
     def __init__(self, state_dir: Path, *, artifacts_from: Path | None = None, **variables: str) -> None:
         self.state_dir = state_dir
@@ -87,7 +88,7 @@ class Stack:
         self._output = output or self.state_dir / "serve.out"
         with self._output.open("w") as said:
             self.process = subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", "webapp", *self.command],
+                [*self.prefix, self.python, "-m", "webapp", *self.command],
                 env=self._environment,
                 stdout=said,
                 stderr=subprocess.STDOUT,

@@ -9,7 +9,7 @@ from flask import Flask
 from flask.sessions import NullSession, SessionInterface
 
 from pusher.keys import KeyRing
-from webapp.api import auth, docs, health, models, problems, replies, request_context, rerank
+from webapp.api import auth, docs, front, health, models, problems, replies, request_context, rerank
 from webapp.api import deployment as deployments
 from webapp.api.deployment import NOWHERE, Deployment
 from webapp.api.paths import tidy_paths
@@ -77,6 +77,7 @@ def create_app(
     keys = keys or KeyRing()
     auth.install(app, keys, quota or Quota())
     app.register_blueprint(rerank.blueprint(service))
+    app.register_blueprint(front.blueprint())
     app.register_blueprint(health.blueprint(service, guarded=keys.guarded))
     app.register_blueprint(models.blueprint(service, limits, deployment))
     app.register_blueprint(docs.blueprint(service.elsewhere))

@@ -20,7 +20,7 @@ from typing import Any
 from webapp.calling import url_of
 from webapp.errors import SetupError
 from webapp.outlet import Outlet
-from webapp.premises import check_port, find_nginx, lock, make_private, nginx_version, writing_to
+from webapp.premises import check_port, check_program, find_nginx, lock, make_private, nginx_version, writing_to
 from webapp.rendering import AGAIN_S, balancer_conf
 from webapp.settings import SHUTDOWN_GRACE_S, STOP_GRACE_S, Settings
 from webapp.soundness import listed
@@ -50,6 +50,7 @@ def balance(settings: Settings, read_again: Callable[[], Settings]) -> None:
     if not settings.stacks:
         raise SetupError("RERANK_STACKS names no stack to divide requests over")
     nginx, outlet = find_nginx(), Outlet(settings)
+    check_program(ROOT, nginx)
     for directory in (settings.run_dir, settings.run_dir / "nginx"):
         make_private(directory)
     with writing_to(settings.state_dir):

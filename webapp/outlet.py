@@ -61,7 +61,10 @@ class Outlet:
 
     def where(self, program: str) -> str:
         """Where a program's lines are, for a message."""
-        return "its lines on stdout" if self._to_stdout else str(self._settings.log_dir / f"{program}.log")
+        if self._to_stdout:
+            return "its lines on stdout"
+        path = self._settings.log_dir / f"{program}.log"
+        return str(path) if path.exists() else "its lines above"  # supervisord's, before it has read where to write
 
 
 def _terminal() -> bool:

@@ -18,6 +18,7 @@ from typing import IO
 from pusher.keys import KeyFileError, KeyRing
 from webapp.errors import SetupError
 from webapp.settings import STOP_GRACE_S, Settings
+from webapp.soundness import check_path
 
 POLL_S = 0.05
 
@@ -33,6 +34,19 @@ def find_nginx() -> str:
     if path is None:
         raise SetupError("nginx is not installed; run as root: apt-get install nginx")
     return path
+
+
+def check_program(*paths: str | Path) -> None:
+    """Check that the programs and files at these paths can be named in nginx' and supervisor's configuration.
+
+    Raises:
+        SetupError: one can't.
+    """
+    for path in map(str, paths):
+        try:
+            check_path(path)
+        except ValueError as error:
+            raise SetupError(f"{path!r}: {error}; move or install it elsewhere") from None
 
 
 def make_private(directory: Path) -> None:

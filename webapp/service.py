@@ -102,6 +102,8 @@ class RerankService:
         self._observer = observer or Silent()
         self._clock = clock
         self.state: State = "loading"
+        self.loaded = False
+        """Whether a real score was made."""
         self._expecting: list[Waiter] = []
         self.left_as: State | None = None
 
@@ -288,6 +290,7 @@ class RerankService:
 
     def mark_ready(self) -> None:
         """A real score was made; say so to `/ready`, unless we are leaving already."""
+        self.loaded = True
         if self.state == "loading":
             self.state = "ready"
         while self._expecting:

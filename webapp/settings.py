@@ -10,14 +10,22 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from webapp.errors import SetupError
 from webapp.places import Places
-from webapp.soundness import check_networks, check_origins, check_secrets, check_stacks, check_tls, listed
+from webapp.soundness import (
+    check_networks,
+    check_origins,
+    check_path,
+    check_secrets,
+    check_stacks,
+    check_tls,
+    listed,
+)
 from webapp.source_tree import STATE
 from webapp.sources import Sources, gather
 
 DEFAULT_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
 
-LONGEST_SOCKET_PATH_BYTES = 100
-"""The kernel's limit for a unix socket is 108, our longest name below the state directory is taken off in `paths`."""
+LONGEST_SOCKET_PATH_BYTES = 99
+"""Of supervisor's socket: the kernel takes 107, and supervisor first makes it with its pid behind a dot."""
 
 # The timeout ladder: each layer waits longer than the one inside it, so that the innermost answers.
 PROXY_GRACE_S = 10
@@ -222,6 +230,7 @@ class Settings(Places, BaseModel):
 
     _origins_are_origins = field_validator("cors_origins")(check_origins)
     _balancers_are_addresses = field_validator("balancers")(check_networks)
+    _certificates_can_be_named = field_validator("tls_cert", "tls_key", "stacks_ca")(check_path)
 
     @field_validator("api_keys_file")
     @classmethod
@@ -232,6 +241,7 @@ class Settings(Places, BaseModel):
     @classmethod
     def _absolute_and_short_enough(cls, value: Path) -> Path:
         path = value.expanduser().absolute()
+        check_path(str(path))
         if len(str(path / "run" / "supervisor.sock").encode()) > LONGEST_SOCKET_PATH_BYTES:
             raise ValueError(
                 "its path is too long for the unix sockets in it; choose a shorter one, such as /tmp/rerank"

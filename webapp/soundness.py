@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?")
 
@@ -14,6 +15,27 @@ _STACK = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
 def listed(values: str) -> list[str]:
     """What stands between commas."""
     return [value.strip() for value in values.split(",") if value.strip()]
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, by its name alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def check_path(path: str) -> str:
+    """Return the same path.
+
+    Raises:
+        ValueError: a character in it can't be quoted in nginx' or supervisor's configuration.
+    """
+    for character in path:
+        # Controls, and bytes that are no UTF-8.
+        if character in '"\\$%' or unicodedata.category(character) in {"Cc", "Cs"}:
+            raise ValueError(f"{character!r} can't stand in a path that nginx and supervisor are given; choose another")
+    return path
 
 
 def check_tls(tls: str, cert: str, key: str, hsts_s: int, ports: tuple[int, int]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,12 @@ USUAL_FILE = Path("reranking.yaml")
 
 NOT_OURS = frozenset({FILE_VARIABLE, "RERANK_URL", "RERANK_KEY"})
 """Variables with the prefix that are no settings: the file's name, and what clients use to reach a service."""
+
+_SERVICE_LINK = re.compile(
+    r"RERANK_(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)|"
+    r"RERANK_(.+_)?PORT=(tcp|udp|sctp)://.+"
+)
+"""What Kubernetes puts into every pod for a service named `rerank` or `rerank-…`: a name, or a name with its value."""
 
 Origin = Literal["flag", "environment", "file", "default"]
 
@@ -81,6 +88,13 @@ def gather(known: Collection[str], flags: Collection[str] = (), environment: Map
         SetupError: something there is no setting, or the file can't be read.
     """
     path = _path(environment)
+    links = [name for name, value in environment.items() if _is_service_link(name, value)]
+    if links:
+        more = f" (and {len(links) - 1} more)" if len(links) > 1 else ""
+        raise SetupError(
+            f"{links[0]}={environment[links[0]]}{more} is a variable that Kubernetes sets for a service of that name,"
+            " and no setting; put enableServiceLinks: false into the pod's spec, or rename the service"
+        )
     sources = Sources(
         environment={
             name.upper().removeprefix(PREFIX).lower(): value
@@ -96,6 +110,10 @@ def gather(known: Collection[str], flags: Collection[str] = (), environment: Map
     if problems:
         raise SetupError("; ".join(problems))
     return sources
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    return any(map(_SERVICE_LINK.fullmatch, (name, f"{name}={value}")))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from webapp.outlet import Outlet
 from webapp.premises import (
     check_keys,
     check_port,
+    check_program,
     find_nginx,
     is_gone,
     lock,
@@ -37,6 +38,7 @@ from webapp.premises import (
     writing_to,
 )
 from webapp.releases.applied import environment, settings_with
+from webapp.releases.programs import program_of
 from webapp.releases.recovery import resume
 from webapp.releases.state import COLOURS
 from webapp.rendering import nginx_conf
@@ -73,14 +75,14 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         SetupError: it can't start, or a program gave up.
     """
     nginx = find_nginx()
+    check_program(ROOT, sys.executable, nginx)
     outlet = Outlet(settings)
     for directory in (settings.run_dir, settings.run_dir / "nginx", settings.log_dir):
         make_private(directory)
     with writing_to(settings.state_dir):
         held = lock(settings, outlet.say)
-    check_port(settings, settings.port)
-    if settings.plain_port:
-        check_port(settings, settings.plain_port)
+    for port in filter(None, (settings.port, settings.plain_port)):
+        check_port(settings, port)
     check_keys(settings)
     prepare_certificate(settings)
     stop = _StopSignals()
@@ -126,7 +128,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     ready = False
     try:
         read_manifest(artifact_dir(settings_with(colours.serving.settings)))  # says at once what gunicorn's log would
-        ready = _wait_until_ready(settings, outlet, supervisord, stop)
+        ready = _wait_until_ready(settings, outlet, supervisord, stop, program_of(colours.active))
         if ready:
             _wait_for_pusher(settings, stop)
             _announce(settings, outlet)
@@ -205,9 +207,9 @@ def _prepare(release: Mapping[str, str], outlet: Outlet, stop: _StopSignals) -> 
 
 
 def _wait_until_ready(
-    settings: Settings, outlet: Outlet, supervisord: subprocess.Popen[bytes], stop: _StopSignals
+    settings: Settings, outlet: Outlet, supervisord: subprocess.Popen[bytes], stop: _StopSignals, program: str
 ) -> bool:
-    """Wait for a first real score through nginx; False when asked to stop meanwhile."""
+    """Wait for a first real score through nginx, of that program; False when asked to stop meanwhile."""
     give_up = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < give_up:
         if stop.asked or supervisord.poll() is not None:
@@ -215,7 +217,7 @@ def _wait_until_ready(
         if _rerank_works(settings):
             return True
         time.sleep(POLL_S)
-    raise SetupError(f"the service was not ready within {READY_TIMEOUT_S:g} s; see {outlet.where('webapp')}")
+    raise SetupError(f"the service was not ready within {READY_TIMEOUT_S:g} s; see {outlet.where(program)}")
 
 
 def _wait_for_pusher(settings: Settings, stop: _StopSignals) -> None:
@@ -269,6 +271,7 @@ def _announce(settings: Settings, outlet: Outlet) -> None:
     stands_in = f" in place of {info['substitute_for']}, which can't be fetched" if info["substitute_for"] else ""
     model = f"{info['model']} ({info['engine']} {info['precision']}){stands_in}"
     outlet.say(f"Ready: {url_of(settings)} serves {model}")
+    outlet.say(f"Dashboard: {url_of(settings)}/dashboard/")
 
 
 def _end(supervisord: subprocess.Popen[bytes]) -> None:

@@ -11,6 +11,7 @@ cd "$(dirname "$0")"
 
 REPLICAS="${REPLICAS:-1}" PATIENCE_S="${PATIENCE_S:-900}"
 URL="${RERANK_URL:-http://127.0.0.1:${RERANK_PORT:-8080}}"
+export no_proxy="127.0.0.1,localhost,::1,${no_proxy:-${NO_PROXY:-}}"   # curl would ask a proxy for this machine, too
 STATE="${STATE_FILE:-.colors}"
 SURE=5   # answers of the new colour that are wanted; replicas take turns
 

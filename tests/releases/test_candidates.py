@@ -74,7 +74,7 @@ def test_a_canary_is_compared_with_the_colour_that_serves(faulty_stack):
 
 def spoil(stack, fault):
     """Once clients' traffic is looked at, no sooner: the gate would see it."""
-    wait_for((stack.state_dir / "run" / "traffic").exists, "the canary has begun")
+    wait_for((stack.state_dir / "run" / "comparing").exists, "the canary has begun")
     (stack.state_dir / "fault").write_text(fault)
 
 
@@ -83,7 +83,7 @@ def test_a_colour_that_fails_its_clients_hands_them_back(faulty_stack):
     before = now(stack)
     deploying = stack.begin_command("deploy", "--watch", "60")
     with Load(stack.port, rate=40) as load:
-        wait_for((stack.state_dir / "run" / "traffic").exists, "the watch has begun")
+        wait_for((stack.state_dir / "run" / "comparing").exists, "the watch has begun")
         (stack.state_dir / "fault").write_text("fails")
         said = deploying.communicate(timeout=PATIENCE_S)[0]
         assert deploying.returncode == 1

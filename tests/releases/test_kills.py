@@ -33,7 +33,7 @@ def is_whole(stack):
         sum("RUNNING" in line or "STARTING" in line for line in status.splitlines() if "webapp-" in line) == 1
         and not stack.colours()["attempt"]
         and not list((stack.state_dir / "run").glob("*.new"))
-        and not (stack.state_dir / "run" / "traffic").exists()
+        and not (stack.state_dir / "run" / "comparing").exists()
         and not [
             each for each in psutil.process_iter(["cmdline"]) if str(stack.state_dir) in (each.info["cmdline"] or [])
         ]

@@ -1,6 +1,8 @@
+import datetime as dt
 import json
 import re
 import threading
+import urllib.parse
 
 import pytest
 
@@ -177,7 +179,7 @@ def test_the_access_line_has_figures_and_no_text(client, caplog):
 
 def test_openapi_describes_every_route_and_swagger_ui_needs_no_network(client):
     document = client.get("/openapi.json").json
-    listed = {endpoint.split()[1] for endpoint in client.get("/").json["endpoints"]}
+    listed = {endpoint.split()[1] for endpoint in client.get("/").json["endpoints"] if " " in endpoint}
     assert set(document["paths"]) == listed
     routes = {
         re.sub(r"<(?:path:)?(\w+)>", r"{\1}", rule.rule): rule.methods
@@ -209,3 +211,88 @@ def test_a_request_that_could_never_fit_is_413_with_the_limit(client, service):
     service._admission.max_queued_pairs = 2
     reply = client.post("/rerank", json=BODY)
     assert (reply.status_code, reply.json["error"]["limit"]) == (413, 2)
+
+
+def test_health_says_what_clients_of_the_usual_tutorial_server_read(client, service):
+    service.mark_ready()
+    told = client.get("/health").json
+    assert told["status"] == "ok"
+    assert told["model_loaded"] is True
+    assert abs(dt.datetime.fromisoformat(told["timestamp"]).timestamp() - told["unix"]) < 0.001
+    assert dt.datetime.fromisoformat(told["timestamp"]).utcoffset() == dt.timedelta(0)
+    service.drain()
+    assert client.get("/health").json["model_loaded"] is True, "it leaves, but the model is there"
+
+
+def test_health_says_that_no_model_is_loaded_before_a_score_was_made(client, service):
+    assert client.get("/health").json["model_loaded"] is False
+    service.mark_ready()
+    assert client.get("/health").json["model_loaded"] is True
+
+
+def test_the_first_page_lists_endpoints_for_both_kinds_of_readers(client):
+    listed = client.get("/").json["endpoints"]
+    assert {name: listed[name] for name in ("health", "rerank", "docs")} == {
+        "health": "/health",
+        "rerank": "/rerank",
+        "docs": "/docs",
+    }
+    assert listed["POST /rerank"]
+
+
+A_BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        (A_BROWSER, "text/html"),
+        ("text/html", "text/html"),
+        ("*/*", "application/json"),
+        ("application/json, text/plain, */*", "application/json"),
+        ("", "application/json"),
+        ("image/png", "application/json"),
+    ],
+)
+def test_a_browser_gets_a_page_and_a_program_json(client, accept, kind):
+    reply = client.get("/", headers={"Accept": accept} if accept else {})
+    assert reply.content_type.startswith(kind)
+    assert "Accept" in reply.vary
+    if kind == "text/html":
+        links = re.findall(r'href="([^"]+)"', reply.text)
+        assert {"dashboard/", "docs", "metrics"} <= set(links), "relative: right under any prefix"
+
+
+@pytest.mark.parametrize(
+    ("said", "server"),
+    [
+        (None, "."),
+        ("/search", "/search"),
+        ("/search/v1/", "/search/v1"),
+        ("//evil.example", "."),
+        ("https://evil.example", "."),
+        ("/..", "."),
+        ("/a/../b", "."),
+        ("/a b", "."),
+        ('/a"><script>', "."),
+        ("/a, /b", "."),
+    ],
+)
+def test_the_description_s_server_is_the_prefix_where_that_is_a_plain_path(client, said, server):
+    headers = {"X-Forwarded-Prefix": said} if said else {}
+    described = client.get("/openapi.json", headers=headers)
+    assert described.json["servers"] == [{"url": server}]
+    assert described.json["paths"]["/rerank"]
+    page = client.get("/", headers={**headers, "Accept": "text/html"}).text
+    assert f'href="{"" if server == "." else server + "/"}docs"' in page
+
+
+def test_the_description_under_its_other_name_leads_to_the_same_paths(client):
+    server = client.get("/api-doc/openapi.json").json["servers"][0]["url"]
+    assert urllib.parse.urljoin("http://host/prefix/api-doc/openapi.json", server).rstrip("/") == "http://host/prefix"
+
+
+def test_a_slash_behind_the_api_page_leads_to_it(client):
+    reply = client.get("/docs/")
+    assert reply.status_code == 308
+    assert urllib.parse.urljoin("http://host/prefix/docs/", reply.headers["Location"]) == "http://host/prefix/docs"

@@ -69,6 +69,14 @@ def test_nginx_errors_are_told_with_their_own_time_level_and_process_and_without
     assert 'request: "GET /a?… HTTP/1.1"' in event["message"]
 
 
+@pytest.mark.parametrize("what", ["a client request body", "an upstream response"])
+def test_what_nginx_keeps_in_a_file_is_no_warning(what):
+    line = f"2026/11/21 09:50:01 [warn] 32#32: *45 {what} is buffered to a temporary file /run/body/1, client: ::1"
+    assert translate(line, service="nginx", colour="", pid=7, now=0)["level"] == "info"
+    other = line.replace("is buffered to a temporary file", "is lost")
+    assert translate(other, service="nginx", colour="", pid=7, now=0)["level"] == "warning"
+
+
 def test_what_nginx_says_before_it_has_a_log_is_understood():
     event = translate("nginx: [emerg] bind() failed", service="nginx", colour="", pid=7, now=0)
     assert (event["level"], event["logger"], event["message"]) == ("critical", "nginx.error", "bind() failed")

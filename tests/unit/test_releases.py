@@ -1,5 +1,8 @@
 """The pure parts of a deploy: shares, state, changes, steps, memory, and the judgement of two colours."""
 
+import subprocess
+import sys
+
 import pytest
 
 from webapp.api.dialects.registry import DIALECTS
@@ -266,12 +269,46 @@ def test_alone_a_colour_may_be_full_but_must_answer():
         traffic.judge_alone([*answers(20, by="blue"), *answers(50, by="green")], "green")
 
 
-def test_the_log_is_there_for_as_long_as_somebody_looks(tmp_path):
+def test_the_log_is_switched_on_for_as_long_as_somebody_compares(tmp_path):
+    switch, log = tmp_path / traffic.SWITCH, tmp_path / traffic.LOG
     since = traffic.start(tmp_path)
-    (tmp_path / "traffic" / "webapp_0").write_text(
-        f"{since + 1} 0.5 webapp_0 blue 200 0.1\n1.0 0.5 webapp_0 blue 200 0.1\n"
+    assert switch.is_file()
+    with log.open("a") as of_nginx:  # which never opens it again
+        of_nginx.write(f"{since + 1} 0.5 webapp_0 blue 200 0.1\n1.0 0.5 webapp_0 blue 200 0.1\n")
+        of_nginx.flush()
+        assert len(traffic.read(tmp_path, since)) == 1, "what began before is not of the comparison"
+        traffic.stop(tmp_path)
+        traffic.stop(tmp_path)
+        assert not switch.exists()
+        assert traffic.read(tmp_path, since) == []
+        since = traffic.start(tmp_path)
+        of_nginx.write(f"{since + 1} 0.5 webapp_0 blue 200 0.1\n")
+        of_nginx.flush()
+        assert len(traffic.read(tmp_path, since)) == 1
+
+
+_COMPARING = """
+import pathlib, sys
+from webapp.releases import traffic
+traffic.start(pathlib.Path(sys.argv[1]))
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_killed_comparison_switches_the_log_off(tmp_path):
+    comparing = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            _COMPARING,
+            tmp_path,
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
-    assert len(traffic.read(tmp_path, since)) == 1, "what began before is not of the comparison"
-    traffic.stop(tmp_path)
-    traffic.stop(tmp_path)
-    assert traffic.read(tmp_path, since) == []
+    comparing.stdout.readline()
+    assert (tmp_path / traffic.SWITCH).is_file()
+    comparing.kill()
+    comparing.communicate()
+    assert not (tmp_path / traffic.SWITCH).exists()

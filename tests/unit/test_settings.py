@@ -1,7 +1,15 @@
+import socket
+import subprocess
+from pathlib import Path
+
 import pytest
+from pydantic import ValidationError
 
 from webapp.errors import SetupError
-from webapp.settings import load_settings
+from webapp.premises import check_program, find_nginx, nginx_version
+from webapp.rendering import balancer_conf, nginx_conf
+from webapp.settings import LONGEST_SOCKET_PATH_BYTES, Settings, load_settings
+from webapp.tls import prepare_certificate
 
 
 def test_defaults_need_nothing_set():
@@ -54,3 +62,63 @@ def test_stacks_and_balancers_that_can_t_be_meant_are_named(monkeypatch, variabl
         monkeypatch.setenv(f"RERANK_{name}", value)
     with pytest.raises(SetupError, match=said):
         load_settings()
+
+
+@pytest.mark.parametrize("character", ['"', "\\", "$", "%", "\n", "\t", "\udcff"])
+@pytest.mark.parametrize("name", ["state_dir", "tls_cert", "tls_key", "stacks_ca"])
+def test_a_path_that_can_t_be_quoted_is_refused_with_its_character(monkeypatch, name, character):
+    monkeypatch.setenv(f"RERANK_{name.upper()}", f"/srv/a{character}b")
+    with pytest.raises(SetupError) as refused:
+        load_settings()
+    assert f"RERANK_{name.upper()}: {character!r} can't stand in a path" in str(refused.value)
+
+
+def test_a_path_with_anything_that_can_be_quoted_is_taken(monkeypatch):
+    monkeypatch.setenv("RERANK_STATE_DIR", "/srv/My Data; {é'#}&!()[]*?~")
+    assert load_settings().state_dir == Path("/srv/My Data; {é'#}&!()[]*?~")
+
+
+def test_nginx_takes_every_path_that_is_taken(tmp_path, monkeypatch):
+    state_dir = tmp_path / ";{é'#}&!()[ ]*?~"
+    monkeypatch.setattr("webapp.settings.LONGEST_SOCKET_PATH_BYTES", 107)  # for the folder of a test
+    (state_dir / "run" / "nginx").mkdir(parents=True)
+    settings = Settings(state_dir=state_dir, tls="self-signed")
+    prepare_certificate(settings)
+    nginx = find_nginx()
+    for conf in (
+        nginx_conf(settings, nginx_version(nginx)),
+        balancer_conf(
+            settings.model_copy(
+                update={"stacks": "https://127.0.0.1:1", "stacks_ca": str(state_dir / "tls" / "cert.pem")}
+            ),
+            nginx_version(nginx),
+        ),
+    ):
+        (state_dir / "nginx.conf").write_text(conf)
+        tried = subprocess.run(
+            [nginx, "-t", "-q", "-e", "stderr", "-c", state_dir / "nginx.conf"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert tried.returncode == 0, tried.stderr
+
+
+def test_a_program_where_it_can_t_be_quoted_is_named():
+    with pytest.raises(SetupError, match=r"'/opt/50%/python': '%' can't stand in a path"):
+        check_program("/opt/reranking", "/opt/50%/python")
+
+
+def test_the_longest_state_directory_leaves_room_for_supervisor_s_socket_and_one_byte_more_is_refused(tmp_path):
+    longest = next(
+        tmp_path / ("x" * length)
+        for length in range(60)
+        if len(str(tmp_path / ("x" * length) / "run" / "supervisor.sock")) == LONGEST_SOCKET_PATH_BYTES
+    )
+    settings = Settings(state_dir=longest)
+    settings.run_dir.mkdir(parents=True)
+    for name in ("supervisor.sock.4194304", "webapp-green.sock", "metrics.sock", "fallback.sock"):  # the largest pid
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(settings.run_dir / name))
+    with pytest.raises(ValidationError, match="too long for the unix sockets"):
+        Settings(state_dir=f"{longest}x")

@@ -184,3 +184,43 @@ def test_serving_programs_load_neither_click_nor_the_command_line():
     loaded = "import sys, webapp.settings; print([m for m in sys.modules if m.startswith(('click', 'webapp.cli'))])"
     outcome = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
     assert outcome.stdout.strip() == "[]"
+
+
+LINKS = {
+    "RERANK_SERVICE_HOST": "10.0.0.1",
+    "RERANK_SERVICE_PORT": "8080",
+    "RERANK_SERVICE_PORT_HTTP": "8080",
+    "RERANK_PORT": "tcp://10.0.0.1:8080",
+    "RERANK_PORT_8080_TCP": "tcp://10.0.0.1:8080",
+    "RERANK_PORT_8080_TCP_PROTO": "tcp",
+    "RERANK_PORT_8080_TCP_PORT": "8080",
+    "RERANK_PORT_8080_TCP_ADDR": "10.0.0.1",
+    "RERANK_PLAIN_PORT": "tcp://10.0.0.1:8080",
+    "RERANK_GPU_SERVICE_HOST": "10.0.0.1",
+}
+"""What Kubernetes sets for services named rerank, rerank-plain and rerank-gpu."""
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_a_service_link_of_kubernetes_is_told_with_its_cure(monkeypatch, name):
+    monkeypatch.setenv(name, LINKS[name])
+    with pytest.raises(SetupError) as refused:
+        load_settings()
+    said = str(refused.value)
+    assert f"{name}={LINKS[name]} is a variable that Kubernetes sets for a service" in said
+    assert "enableServiceLinks: false" in said
+    assert "did you mean" not in said
+    assert "integer" not in said
+
+
+def test_all_service_links_together_are_one_sentence(monkeypatch):
+    for name, value in LINKS.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SetupError, match=r"\(and 9 more\) is a variable that Kubernetes sets"):
+        load_settings()
+
+
+def test_a_port_is_no_service_link(monkeypatch):
+    monkeypatch.setenv("RERANK_PORT", "9000")
+    monkeypatch.setenv("RERANK_PLAIN_PORT", "0")
+    assert load_settings().port == 9000

@@ -7,9 +7,11 @@ import importlib.util
 from pathlib import Path
 
 import msgspec
-from flask import Blueprint, Response, send_from_directory
+from flask import Blueprint, Response, redirect, request, send_from_directory
+from werkzeug.wrappers import Response as ResponseBase
 
 from webapp.api.openapi import openapi
+from webapp.api.prefix import HEADER, prefix
 from webapp.waiting import Elsewhere
 
 _PAGE = """<!doctype html>
@@ -34,7 +36,8 @@ _CONTENT_SECURITY_POLICY = (
 def blueprint(elsewhere: Elsewhere) -> Blueprint:
     """The pages. The document is made when somebody asks for it: `elsewhere`, for the hub would be held."""
     views = Blueprint("docs", __name__)
-    document = functools.cache(lambda: elsewhere(lambda: msgspec.json.encode(openapi())))
+    # Without its first brace: what differs by request goes before the rest.
+    document = functools.cache(lambda: elsewhere(lambda: msgspec.json.encode(openapi())[1:]))
     spec = importlib.util.find_spec("flask_openapi3_swagger")
     if spec is None or spec.origin is None:
         raise RuntimeError("flask-openapi3-swagger is not installed")
@@ -43,10 +46,19 @@ def blueprint(elsewhere: Elsewhere) -> Blueprint:
     @views.get("/openapi.json")
     @views.get("/api-doc/openapi.json")
     def openapi_json() -> Response:
-        return Response(document(), content_type="application/json")
+        # Without a prefix: relative to this very document, so that it holds behind a proxy that says nothing, too.
+        url = prefix() or "." + "/.." * (request.path.rstrip("/").count("/") - 1)
+        servers = msgspec.json.encode({"servers": [{"url": url}]})[:-1]
+        reply = Response(servers + b"," + document(), content_type="application/json")
+        reply.vary.add(HEADER)
+        return reply
 
     @views.get("/docs")
-    def page() -> Response:
+    def page() -> ResponseBase:
+        if request.path.endswith("/"):  # where the links of the page would lead nowhere
+            aside = redirect("../docs", 308)
+            aside.autocorrect_location_header = False
+            return aside
         response = Response(_PAGE, content_type="text/html; charset=utf-8")
         response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
         return response

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import datetime as dt
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -74,7 +74,10 @@ def blueprint(service: RerankService, *, guarded: bool) -> Blueprint:
     views = Blueprint("health", __name__)
 
     def live() -> Response:
-        return _json({"status": "ok", "unix": time.time()})
+        now = dt.datetime.now(dt.UTC)
+        # The last two are what clients of the usual tutorial server read.
+        told = {"status": "ok", "unix": now.timestamp(), "model_loaded": service.loaded, "timestamp": now.isoformat()}
+        return _json(told)
 
     def ready() -> Response:
         service.wait_loaded(READY_WAIT_S)
@@ -84,7 +87,6 @@ def blueprint(service: RerankService, *, guarded: bool) -> Blueprint:
     answers: dict[str, Callable[[], Response]] = {
         **dict.fromkeys(LIVE, live),
         **dict.fromkeys(READY, ready),
-        "/": lambda: _json({"service": "reranking", "version": __version__, "endpoints": ENDPOINTS}),
         "/version": lambda: _json({"version": __version__}),
         "/load": lambda: _json({"server_load": service.ongoing}),
         "/v1/cluster/auth": lambda: _json({"auth": guarded}),

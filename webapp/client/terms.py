@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import random
 import re
 import ssl
@@ -73,7 +74,9 @@ class Terms:
         limits = httpx.Limits(
             max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEP_ALIVE_S
         )
-        return {"headers": headers, "limits": limits, "verify": context_of(trust)}
+        # HTTP_PROXY, NO_PROXY and the like are for other machines.
+        proxies = not is_loopback(urllib.parse.urlsplit(self.url).hostname or "")
+        return {"headers": headers, "limits": limits, "verify": context_of(trust), "trust_env": proxies}
 
     def deadline(self, timeout_s: float | None, now: float) -> float:
         """Of a call that begins now and has so much time, or the usual."""
@@ -90,6 +93,14 @@ class Terms:
             deadline=deadline,
             draw=random.random,
         )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, by its name alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def context_of(trust: Trust) -> ssl.SSLContext:

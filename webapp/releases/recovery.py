@@ -27,6 +27,7 @@ def resume(settings: Settings) -> Colours:
     Raises:
         SetupError: the state is damaged, or a release's settings are no longer good.
     """
+    traffic.stop(settings.run_dir)
     colours = state.read(settings.state_dir) or state.begin(settings.colour)
     colours = give_back(colours, settings.models_dir)
     # The environment may have changed since, and the model's files too.

@@ -243,4 +243,5 @@ class Stages:
         return footprint.size_of(self.settings.models_dir / artifact) if artifact else 0
 
     def _log(self) -> str:
-        return str(self.settings.log_dir / f"{program_of(self.target)}.log")
+        path = self.settings.log_dir / f"{program_of(self.target)}.log"
+        return str(path) if path.exists() else f"the lines of {program_of(self.target)} on the stack's stdout"

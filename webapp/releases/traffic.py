@@ -1,10 +1,9 @@
-"""How each colour answers its clients: a log that nginx writes while its folder is there, and the judgement of it."""
+"""How each colour answers its clients: a log that nginx writes while a file is there, and the judgement of it."""
 
 from __future__ import annotations
 
-import contextlib
+import os
 import re
-import shutil
 import statistics
 import time
 from collections.abc import Iterable
@@ -12,7 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from webapp.errors import SetupError
-from webapp.shares import PERCENTS, shares_for
+from webapp.shares import shares_for
+
+LOG = "traffic.log"
+"""In the run directory; nginx opens it once, and always has it open."""
+
+SWITCH = "comparing"
+"""Beside it: nginx writes to the log while this file is there. It is a link to a file of the process that compares, so
+that the log of one that was killed does not grow on."""
 
 FEWEST = 20
 """Requests below which latency says nothing."""
@@ -86,23 +92,21 @@ class Sample:
 def start(run_dir: Path) -> float:
     """Have nginx write its log, from nothing; returns since when, in unix time."""
     stop(run_dir)
-    (run_dir / "traffic").mkdir(mode=0o700)
+    (run_dir / SWITCH).symlink_to(f"/proc/{os.getpid()}/status")
     return time.time()
 
 
 def stop(run_dir: Path) -> None:
-    """Have it write no more. It may write into the folder while that goes."""
-    while (run_dir / "traffic").exists():
-        shutil.rmtree(run_dir / "traffic", ignore_errors=True)
+    """Have nginx write no more, and empty the log. Requests that have begun by now still add their line."""
+    (run_dir / SWITCH).unlink(missing_ok=True)
+    (run_dir / LOG).touch(mode=0o600)
+    os.truncate(run_dir / LOG, 0)  # not removed: nginx has it open
 
 
 def read(run_dir: Path, since: float) -> list[Answer]:
     """The requests that began since."""
-    found = []
-    for place in range(len(PERCENTS)):
-        with contextlib.suppress(FileNotFoundError):
-            found += parse((run_dir / "traffic" / f"webapp_{place}").read_text().splitlines())
-    return [answer for answer in found if answer.began >= since]
+    lines = (run_dir / LOG).read_text(errors="replace").splitlines()
+    return [answer for answer in parse(lines) if answer.began >= since]
 
 
 def parse(lines: Iterable[str]) -> list[Answer]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import threading
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 from webapp import __version__
 from webapp.errors import SetupError
+from webapp.soundness import is_loopback
 from webapp.telemetry.observer import Reply
 
 SERVER_ERROR = 500
@@ -43,6 +45,7 @@ class Tracing:
 
     def start(self) -> None:
         """Begin to send; after the fork."""
+        import requests  # noqa: PLC0415 - what the exporter sends by
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
@@ -53,7 +56,11 @@ class Tracing:
         ours = Resource({"service.name": "reranking", "service.version": __version__})
         # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go before ours.
         self._provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
-        exporter = OTLPSpanExporter(endpoint=f"{self._endpoint.rstrip('/')}/v1/traces", timeout=PATIENCE_S)
+        session = requests.Session()
+        session.trust_env = not is_loopback(urlsplit(self._endpoint).hostname or "")  # proxies are for other machines
+        exporter = OTLPSpanExporter(
+            endpoint=f"{self._endpoint.rstrip('/')}/v1/traces", timeout=PATIENCE_S, session=session
+        )
         self._provider.add_span_processor(BatchSpanProcessor(exporter, max_export_batch_size=FRAME_SPANS))
         self._tracer = self._provider.get_tracer("webapp", __version__)
         self._propagator = TraceContextTextMapPropagator()

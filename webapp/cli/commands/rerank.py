@@ -96,7 +96,8 @@ def _remotely(
         # The own key is for our own service: another one is not told of it. Our certificate is trusted there alone.
         key = key or ("" if url else own_key(settings.own_key))
         trust = ca_file or (None if url else trust_own(settings))
-        url = url or url_of(settings)
+        if not url:
+            url, os.environ["no_proxy"] = url_of(settings), "*"  # it runs here, whatever address it listens on
     question = Question(body["query"], body["documents"], body["top_k"] or None, body["raw_scores"])
     return rerank(url, key, question, timeout_s=timeout_s, trust=trust, tell=tell)
 

@@ -1,0 +1,30 @@
+"""Messages that say where to look name what is there."""
+
+import pytest
+
+from webapp.outlet import Outlet
+from webapp.releases.stages import Stages
+from webapp.releases.state import Release, begin
+from webapp.settings import Settings
+
+
+def where_of_a_deploy(settings):
+    return Stages(begin("blue"), Release(number=2), "green", settings, print, 1.0)._log()
+
+
+@pytest.mark.parametrize("log_to", ["files", "stdout"])
+def test_a_file_is_named_only_where_it_is(tmp_path, log_to):
+    settings = Settings(state_dir=tmp_path, log_to=log_to)
+    outlet = Outlet(settings)
+    assert str(tmp_path) not in outlet.where("webapp-green")
+    assert str(tmp_path) not in where_of_a_deploy(settings)
+    assert "stdout" in where_of_a_deploy(settings)
+    settings.log_dir.mkdir()
+    (settings.log_dir / "webapp-green.log").touch()
+    if log_to == "files":
+        assert outlet.where("webapp-green") == str(settings.log_dir / "webapp-green.log")
+        assert where_of_a_deploy(settings) == str(settings.log_dir / "webapp-green.log")
+
+
+def test_what_has_no_log_yet_has_said_it_above(tmp_path):
+    assert Outlet(Settings(state_dir=tmp_path)).where("supervisord") == "its lines above"
