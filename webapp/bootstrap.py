@@ -41,7 +41,7 @@ from webapp.telemetry.reporter import Reporter
 from webapp.telemetry.sampler import Sampler
 from webapp.telemetry.tracing import Tracing
 from webapp.waiting import Bridge, NativeWaiter, allocate_lock, start_native_thread
-from webapp.wiring import quota, shared_cache, vitals
+from webapp.wiring import quota, serves, shared_cache, vitals
 
 log = logging.getLogger(__name__)
 
@@ -223,7 +223,7 @@ def assemble(
     def read() -> Vitals:
         return vitals(service, scheduler, guard, publisher)
 
-    pulse = PulseMaker(read)
+    pulse = PulseMaker(read, serves=serves(engine.info, settings.release))
     reporter = Reporter(publisher=publisher, progress=progress, pulse=pulse) if settings.events else None
     keys = KeyRing(settings.api_keys.get_secret_value(), settings.api_keys_file, settings.own_key)
     app = create_app(
@@ -243,7 +243,11 @@ def assemble(
         keys=keys,
         quota=quota(settings, bridge),
         watch=bridge.watch,
-        watchers=[meter.replied, *([tracing.replied] if tracing else [])],
+        watchers=[
+            meter.replied,
+            *([progress.replied] if settings.events else []),
+            *([tracing.replied] if tracing else []),
+        ],
         deployment=Deployment(settings.colour, settings.release),
     )
     watchdog = Watchdog(scheduler, pool, stall_s=settings.engine_stall_s)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import urllib.request
 from typing import Any
 
-from pusher.keys import own_key
+from pusher.keys import SYNTHETIC_HEADER, own_key
 from webapp.settings import Settings
 from webapp.tls import trust_own
 
 
 def ask(settings: Settings, path: str, body: bytes | None = None, *, timeout_s: float) -> Any:
-    """Call the service of these settings.
+    """Call the service of these settings, to see how it is: no figure counts the call.
 
     Raises:
         OSError: it does not answer, or (urllib.error.HTTPError) answers with an error.
     """
     key = own_key(settings.own_key)
     return urllib.request.urlopen(
-        urllib.request.Request(f"{url_of(settings)}{path}", body, {"X-Api-Key": key} if key else {}),
+        urllib.request.Request(
+            f"{url_of(settings)}{path}", body, {"X-Api-Key": key, SYNTHETIC_HEADER: "1"} if key else {}
+        ),
         timeout=timeout_s,
         context=trust_own(settings),
     )

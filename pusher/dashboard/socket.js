@@ -1,6 +1,6 @@
 // The live connection. Comes back by itself; after every return a snapshot makes the page whole.
 
-import { io } from "socket.io-client";
+import { io } from "./vendor/socket.io.js";
 
 export function connect({ key, onSnapshot, onDelta, onState }) {
   const socket = io({
