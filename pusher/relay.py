@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from pusher.ended import Ended
+from pusher.ended import Ended, kind_of
 from pusher.events import Accepted, Breaker, Event, Frame, Progress, Pulse, Rejected, Release, Source, Worker
 from pusher.figures import Figures
 from pusher.releases import Releases
@@ -166,10 +166,17 @@ class Relay:
         return {
             "running": len(self.runs.running),
             "ended": dict(self.figures.totals),
+            "kinds": self._kinds(),
             **{name: self.seen[name] for name in ("frames", "events", "malformed", "newer", "ignored")},
             "lost_frames": self.workers.lost_frames,
             "dropped_events": self.workers.dropped_events,
         }
+
+    def _kinds(self) -> dict[str, int]:
+        kinds: Counter[str] = Counter()
+        for status, count in self.figures.totals.items():
+            kinds[kind_of(status)] += count
+        return dict(kinds)
 
     def memory(self) -> dict[str, Any]:
         """What the next life should know; running requests tell of themselves."""
