@@ -100,9 +100,8 @@ def watch(url: str, minutes: float, said: list[str]) -> list[dict[str, Any]]:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
         kept, loaded = (open_page(browser.new_page(), url, said) for _ in range(2))
         began, next_sample = time.monotonic(), 0.0
-        print(
-            "| s | nodes | heap MB | running | recent | events | rows that are there twice |\n|---|---|---|---|---|---|---|"
-        )
+        print("| s | nodes | heap MB | running | recent | events | rows that are there twice |")
+        print("|---|---|---|---|---|---|---|")
         while (passed := time.monotonic() - began) < minutes * 60:
             if passed >= next_sample:
                 next_sample += SAMPLE_S

@@ -1,5 +1,7 @@
 // Text or a file -> documents. PURE. Whatever comes in, something sensible or a plain sentence comes out.
 
+import { placeOfError } from "./jsonplace.js";
+
 const TEXT_FIELDS = ["content", "text", "document", "body", "passage", "snippet", "title"];
 const LIST_FIELDS = ["documents", "texts", "passages", "inputs", "results", "data"];
 
@@ -35,29 +37,14 @@ function fromJsonFile(text, kind) {
   const lines = fromJsonLines(text.trim());
   if (lines) return lines;
   const several = kind !== "json" || parseJson(plainLines(text)[0]) !== undefined;
-  const { line, column } = several ? badLine(text) : placeIn(text);
+  const { line, column } = several ? badLine(text) : placeOfError(text);
   return broken(`line ${line}, column ${column}: this is no valid JSON`);
 }
 
 function badLine(text) {
   const lines = text.split("\n");
   const index = lines.findIndex((line) => line.trim() && parseJson(line) === undefined);
-  return { line: index + 1, column: placeIn(lines[index]).column };
-}
-
-// Where the browser stopped reading: it says a position, or line and column, or that the end came too soon.
-function placeIn(text) {
-  let said = "";
-  try {
-    JSON.parse(text);
-  } catch (error) {
-    said = error.message;
-  }
-  const place = said.match(/line (\d+) column (\d+)/);
-  if (place) return { line: Number(place[1]), column: Number(place[2]) };
-  const position = said.match(/position (\d+)/);
-  const before = (position ? text.slice(0, Number(position[1])) : text.trimEnd()).split("\n");
-  return { line: before.length, column: before.at(-1).length + 1 };
+  return { line: index + 1, column: placeOfError(lines[index]).column };
 }
 
 function plainLines(text) {
