@@ -76,7 +76,7 @@ function showConnection() {
   const notice = noticeOf(status, Boolean(keyOf()));
   setText($("notice-title"), notice.title);
   setText($("notice-said"), notice.said);
-  setText($("notice-key"), notice.button ?? "");
+  if (notice.button) setText($("notice-key"), notice.button);
   $("notice-buttons").hidden = !notice.button;
   $("key-open").hidden = !keyOf() && !notice.button;
 }
