@@ -278,7 +278,7 @@ def test_controls_have_names_for_screen_readers(stack, chromium):
         assert unnamed == [], json.dumps(unnamed)
 
 
-COUNT_ROWS = """() => [...document.querySelectorAll("#overview ul, #overview ol, #overview dl")].flatMap((list) => {
+COUNT_ROWS = """() => [...document.querySelectorAll("#overview :is(ul, ol, dl)[id]")].flatMap((list) => {
   const keys = [...list.children].map((row) => row.dataset.key);
   return keys.length === new Set(keys).size && !keys.includes(undefined) ? [] : [`${list.id}: ${keys}`];
 })"""
@@ -353,8 +353,8 @@ def test_the_live_view_names_what_serves_and_no_trial_of_our_own_is_listed(stack
         said = opened.inner_text("#serves")
         assert Path(served["model"]).name in said
         assert f"{served['engine']}, {served['precision']}" in said
-        first = stack.log_lines("nginx")[0]["request_id"]  # of the readiness that `serve` looked for
-        assert first not in opened.inner_html("#recent")
+        first = next(line for line in stack.log_lines("webapp") if line.get("path") == "/rerank")
+        assert first["request_id"] not in opened.inner_html("#recent")
 
 
 def test_old_results_are_greyed_when_the_input_changes_and_no_longer_when_it_is_as_it_was(stack, chromium):
