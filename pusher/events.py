@@ -60,6 +60,13 @@ class Finished(_OfRequest, frozen=True, kw_only=True, tag="finished"):
     status: str
     """`ok`, or the stable code of the error."""
     latency_ms: float
+    field: str = ""
+    """Where in the request the error is."""
+    tokens: int = 0
+    queue_ms: float = 0.0
+    """Waiting for an engine thread."""
+    tokenise_ms: float = 0.0
+    score_ms: float = 0.0
     truncated: int = 0
     """Documents that were cut."""
     cached: int = 0
@@ -72,6 +79,17 @@ class Shed(_OfRequest, frozen=True, kw_only=True, tag="shed"):
     """A request was refused at the door."""
 
     reason: str
+
+
+class Rejected(_OfRequest, frozen=True, kw_only=True, tag="rejected"):
+    """A request got an error before it could be admitted: it is not valid, too large, has no key, asks too often."""
+
+    code: str
+    """The stable code of the error."""
+    http_status: int
+    latency_ms: float
+    field: str = ""
+    """Where in the request the error is."""
 
 
 class Expired(_OfRequest, frozen=True, kw_only=True, tag="expired"):
@@ -101,6 +119,18 @@ class Breaker(_Event, frozen=True, kw_only=True, tag="breaker"):
     state: BreakerState
 
 
+class Serves(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a worker serves."""
+
+    model: str
+    engine: str
+    precision: str
+    release: int = 0
+    """Number of the release; 0 where there are none."""
+    substitute_for: str = ""
+    """The model that was asked for, when this one stands in for it."""
+
+
 class Pulse(_Event, frozen=True, kw_only=True, tag="pulse"):
     """A worker's vital signs, once a second."""
 
@@ -122,6 +152,7 @@ class Pulse(_Event, frozen=True, kw_only=True, tag="pulse"):
     rss_bytes: int = 0
     dropped_events: int = 0
     """Events this worker lost on purpose since it started."""
+    serves: Serves | None = None
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -150,7 +181,7 @@ class Release(_Event, frozen=True, kw_only=True, tag="release"):
     steps: list[Step] = []
 
 
-Event = Accepted | Progress | Finished | Shed | Expired | Cancelled | Worker | Breaker | Pulse | Release
+Event = Accepted | Progress | Finished | Shed | Rejected | Expired | Cancelled | Worker | Breaker | Pulse | Release
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -39,6 +39,8 @@ class Figures:
         if status == "shed":
             self._shed.append(now)
             return
+        if state["kind"] == "refused":  # nothing was ranked
+            return
         self._ended += 1
         if status == OK:
             self._latencies.append((now, state["latency_ms"]))

@@ -21,6 +21,9 @@ from secrets import token_urlsafe
 OWN_NAME = "self"
 """The stack's own calls: made at each start, no limits."""
 
+SYNTHETIC_HEADER = "X-Rerank-Synthetic"
+"""Our own programs say with it that they only try the service out; it needs the stack's own key."""
+
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """It is in logs, so it holds no spaces, no quotes."""
 

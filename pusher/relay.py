@@ -2,8 +2,8 @@
 
 Laws:
 1. Nothing goes out but at a `tick`, four a second: a request is told at most that often, however often it is heard of.
-2. A delta carries the next sequence number; a snapshot carries the number of the delta it already contains. A browser
-   that misses a number asks for a snapshot.
+2. A delta carries the next sequence number. A snapshot is made with a delta and carries its number: it holds all that
+   the deltas up to this one told, and nothing that a later one will tell. A browser that misses a number asks for one.
 3. What is heard costs the same however many browsers listen, and memory is bounded whatever is heard.
 """
 
@@ -13,11 +13,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from pusher.events import Accepted, Breaker, Event, Frame, Progress, Pulse, Release, Source, Worker
+from pusher.ended import Ended, kind_of
+from pusher.events import Accepted, Breaker, Event, Frame, Progress, Pulse, Rejected, Release, Source, Worker
 from pusher.figures import Figures
-from pusher.happenings import Happenings
 from pusher.releases import Releases
 from pusher.runs import Run, Runs
+from pusher.worker_events import WorkerEvents
 from pusher.workers import Workers
 
 TICK_S = 0.25
@@ -25,11 +26,6 @@ POINT_S = 1.0
 
 MOST_RUNNING = 5_000
 """Running requests that are known at once; a flood of others is counted as `ignored`."""
-
-RECENT_IN_DELTA = 30
-"""Ended requests in one delta, failures first; the totals tell of all."""
-
-RECENT_IN_SNAPSHOT = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +41,8 @@ class Update:
 class _News:
     """What happened since the last tick."""
 
-    ended: list[Update] = field(default_factory=list)
+    updates: list[Update] = field(default_factory=list)
+    """Ends, for followers."""
     ended_shown: dict[str, str] = field(default_factory=dict)
     """Those that dashboards list as running: key -> status."""
     gone_workers: list[str] = field(default_factory=list)
@@ -58,13 +55,15 @@ class Relay:
         self.runs = Runs()
         self.workers = Workers()
         self.figures = Figures()
-        self.happenings = Happenings()
+        self.ended = Ended()
+        self.worker_events = WorkerEvents()
         self.releases = Releases()
         self.seen: Counter[str] = Counter()
         """Frames, events, and what was wrong with some."""
         self.seq = 0
         self._news = _News()
         self._next_point = now + POINT_S
+        self._snapshot = self._all(now)
 
     def take(self, frame: Frame, now: float) -> None:
         """A worker's frame."""
@@ -77,13 +76,15 @@ class Relay:
 
     def _take(self, source: Source, event: Event, now: float) -> None:
         if isinstance(event, Worker | Breaker):
-            self.happenings.hear(source, event, now)
+            self.worker_events.hear(source, event, now)
         if isinstance(event, Breaker):
             return  # how it is, the pulse tells
         if isinstance(event, Worker | Pulse):
             self.workers.update(source, event)
             if self.workers.gone_down(source):
                 self._lose_runs({source.id}, now)
+            if isinstance(event, Pulse) and event.serves:
+                self.releases.serves(event.serves)
         elif isinstance(event, Release):
             self.releases.hear(event)
         elif isinstance(event, Accepted | Progress):
@@ -91,6 +92,8 @@ class Relay:
                 self.runs.hear(source.id, event, now)
             else:
                 self.seen["ignored"] += 1
+        elif isinstance(event, Rejected):
+            self._reject(source, event, now)
         else:
             run, state = self.runs.end(source.id, event, now)
             self._end(run, event.owner, state, now)
@@ -100,7 +103,7 @@ class Relay:
         lost, gone = self.workers.review(now)
         self._news.gone_workers += gone
         for source in lost:
-            self.happenings.note(source, "lost", now)
+            self.worker_events.note(source, "lost", now)
         self._lose_runs({source.id for source in lost}, now)
         for run in self.runs.silent(now):
             self._lose(run.key, now)
@@ -109,25 +112,24 @@ class Relay:
         delta: dict[str, Any] = {}
         if running:
             delta["running"] = running
-        if news.ended:
-            delta["recent"] = _most_telling([update.state for update in news.ended], RECENT_IN_DELTA)
-        if news.ended_shown:
-            delta["ended"] = news.ended_shown
-        of_workers = {
+        others = {
+            "ended": news.ended_shown,
+            "recent": self.ended.news(),
             "workers": self.workers.states(changed_only=True),
             "gone": news.gone_workers,
-            "happenings": self.happenings.news(),
+            "events": self.worker_events.news(),
             "releases": self.releases.news(),
         }
-        delta |= {name: told for name, told in of_workers.items() if told}
+        delta |= {name: told for name, told in others.items() if told}
         if now >= self._next_point:
             self._next_point = now + POINT_S
             delta["point"] = self.figures.add_point(self.workers.pulses(), now)
-        updates += news.ended
+        updates += news.updates
         if not delta:
             return updates, None
         self.seq += 1
-        return updates, {"seq": self.seq, "at": round(now, 3), "counts": self.counts(), **delta}
+        self._snapshot = self._all(now)
+        return updates, {"seq": self.seq, "at": round(now, 3), "counts": self._snapshot["counts"], **delta}
 
     def _running_news(self) -> tuple[list[Update], list[dict[str, Any]]]:
         """Requests that moved: for their followers, and those of them that dashboards list."""
@@ -142,17 +144,20 @@ class Relay:
             run.changed = False
         return updates, running
 
-    def snapshot(self, now: float) -> dict[str, Any]:
-        """Everything a dashboard shows, as of the last tick."""
+    def snapshot(self) -> dict[str, Any]:
+        """Return everything a dashboard shows, as of the last delta, whatever was heard since."""
+        return self._snapshot
+
+    def _all(self, now: float) -> dict[str, Any]:
         return {
             "seq": self.seq,
             "at": round(now, 3),
             "counts": self.counts(),
             "running": [run.state() for run in self.runs.shown()],
-            "recent": _most_telling(self.runs.recent(), RECENT_IN_SNAPSHOT),
+            "recent": self.ended.states(),
             "workers": self.workers.states(),
             "points": list(self.figures.points),
-            "happenings": list(self.happenings.kept),
+            "events": list(self.worker_events.kept),
             "releases": self.releases.states(),
         }
 
@@ -161,18 +166,26 @@ class Relay:
         return {
             "running": len(self.runs.running),
             "ended": dict(self.figures.totals),
+            "kinds": self._kinds(),
             **{name: self.seen[name] for name in ("frames", "events", "malformed", "newer", "ignored")},
             "lost_frames": self.workers.lost_frames,
             "dropped_events": self.workers.dropped_events,
         }
 
+    def _kinds(self) -> dict[str, int]:
+        kinds: Counter[str] = Counter()
+        for status, count in self.figures.totals.items():
+            kinds[kind_of(status)] += count
+        return dict(kinds)
+
     def memory(self) -> dict[str, Any]:
         """What the next life should know; running requests tell of themselves."""
         return {
             "ended": self.runs.memory(),
+            "recent": self.ended.states(),
             "points": list(self.figures.points),
             "totals": dict(self.figures.totals),
-            "happenings": list(self.happenings.kept),
+            "events": list(self.worker_events.kept),
             "workers": self.workers.states(),  # for `reranking status`; the next life hears of them from themselves
             "releases": self.releases.states(),
         }
@@ -183,8 +196,10 @@ class Relay:
             self.runs.remember(str(owner), state)
         self.figures.points.extend(memory["points"])
         self.figures.totals.update(memory["totals"])
-        self.happenings.kept.extend(memory.get("happenings", ()))
-        self.releases.recall(memory.get("releases", ()))
+        self.ended.recall(memory["recent"])
+        self.worker_events.recall(memory["events"])
+        self.releases.recall(memory["releases"])
+        self._snapshot = self._all(self._snapshot["at"])
 
     def _lose_runs(self, sources: set[str], now: float) -> None:
         for run in [run for run in self.runs.running.values() if run.worker in sources]:
@@ -194,15 +209,17 @@ class Relay:
         run = self.runs.running[key]
         self._end(run, run.owner, self.runs.lose(run, now), now)
 
-    def _end(self, run: Run | None, owner: str, state: dict[str, Any], now: float) -> None:
+    def _reject(self, source: Source, event: Rejected, now: float) -> None:
+        state = self.runs.reject(source.id, event, now)
+        self.ended.add(state)
         self.figures.count(state, now)
-        self._news.ended.append(Update(state["id"], owner, state))
+        # Without a key nobody can end what others follow, nor with an id that another request has.
+        if event.code != "unauthorized" and state["key"] not in self.runs.running:
+            self._news.updates.append(Update(event.id, event.owner, state))
+
+    def _end(self, run: Run | None, owner: str, state: dict[str, Any], now: float) -> None:
+        self.ended.add(state)
+        self.figures.count(state, now)
+        self._news.updates.append(Update(state["id"], owner, state))
         if run is not None and run.announced:
             self._news.ended_shown[run.key] = state["status"]
-
-
-def _most_telling(states: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """At most so many, failures before the others."""
-    if len(states) <= count:
-        return states
-    return sorted(states, key=lambda state: state["status"] == "ok")[:count]

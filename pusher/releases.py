@@ -8,9 +8,15 @@ from typing import Any
 
 import msgspec
 
-from pusher.events import Release
+from pusher.events import Release, Serves
 
 KEPT = 20
+
+SERVING = frozenset({"serving", "rolled back"})
+"""States of the release that clients are served by."""
+
+REPLACED = "replaced"
+"""State of a release that was served, until another took its place."""
 
 
 class Releases:
@@ -21,12 +27,25 @@ class Releases:
         self._changed: set[tuple[int, float]] = set()
 
     def hear(self, event: Release) -> None:
-        """One is this far. There is one at a time, so another that ran was killed."""
-        for key, state in self._known.items():
-            if state.get("state", "running") == "running" and key != (event.number, event.began):
-                state["state"] = "interrupted"
-                self._changed.add(key)
-        self._keep({"state": event.state, **msgspec.to_builtins(event)})
+        """Note how far a release is. There is one at a time, so another that ran was killed; one alone serves."""
+        for key, state in list(self._known.items()):
+            if key == (event.number, event.began):
+                continue
+            if state["state"] == "running":
+                self._keep({**state, "state": "interrupted"})
+            elif state["state"] in SERVING and event.state in SERVING:
+                self._keep({**state, "state": REPLACED})
+        known = self._known.get((event.number, event.began), {})
+        kept = {"serves": known["serves"]} if "serves" in known else {}
+        self._keep({**msgspec.to_builtins(event), "state": event.state, **kept})
+
+    def serves(self, serves: Serves) -> None:
+        """Note which model a release turned out to serve: a worker of it says so."""
+        told = msgspec.to_builtins(serves)
+        for state in list(self._known.values()):
+            current = state["state"] == "running" or state["state"] in SERVING
+            if current and state["number"] == serves.release and state.get("serves") != told:
+                self._keep({**state, "serves": told})
 
     def news(self) -> list[dict[str, Any]]:
         """Those that changed since the last call."""

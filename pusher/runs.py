@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
-from pusher.events import OK, Accepted, Cancelled, Expired, Finished, Progress, Shed
+from pusher.events import OK, Accepted, Cancelled, Expired, Finished, Progress, Rejected, Shed
 
-KEPT = 200
-"""Ended requests that are remembered."""
-
-KEPT_FAILURES = 100
-"""Failures that are remembered beside them, so that a burst of successes doesn't push them out."""
+KEPT = 300
+"""Ended requests that are remembered for followers who come late."""
 
 SHOWN = 60
 """Running requests that dashboards list, the oldest; the others are counted."""
@@ -67,8 +64,6 @@ class Runs:
 
     def __init__(self) -> None:
         self.running: dict[str, Run] = {}
-        self._recent: deque[dict[str, Any]] = deque(maxlen=KEPT)
-        self._failures: deque[dict[str, Any]] = deque(maxlen=KEPT_FAILURES)
         self._owners: OrderedDict[str, tuple[str, dict[str, Any]]] = OrderedDict()
         """Request id -> owner and end, for those who come late."""
 
@@ -78,7 +73,9 @@ class Runs:
         run = self.running.get(key)
         if run is None or isinstance(event, Accepted):
             age_s = event.age_ms / 1000 if isinstance(event, Progress) else 0.0
+            announced = run is not None and run.announced  # dashboards have that row, and must hear of its end
             run = Run(key, event.id, event.owner, event.dialect, source, event.pairs, 0, now - age_s, now)
+            run.announced = announced
             self.running[key] = run
         if isinstance(event, Accepted):
             run.query = event.query
@@ -105,6 +102,22 @@ class Runs:
         self.remember(event.owner, state)
         return run, state
 
+    def reject(self, source: str, event: Rejected, now: float) -> dict[str, Any]:
+        """Return the state of a request that was never admitted. It ends none that runs under the same id."""
+        return {
+            "key": f"{source}/{event.id}",
+            "id": event.id,
+            "dialect": event.dialect,
+            "worker": source,
+            "pairs": event.pairs,
+            "ended": round(now, 3),
+            "status": event.code,
+            "scored": 0,
+            "latency_ms": event.latency_ms,
+            "http_status": event.http_status,
+            **_told(event, ("field",)),
+        }
+
     def lose(self, run: Run, now: float) -> dict[str, Any]:
         """A request's end was not told."""
         self.running.pop(run.key, None)
@@ -119,19 +132,14 @@ class Runs:
 
     def remember(self, owner: str, state: dict[str, Any]) -> None:
         """Keep an end for those who come late."""
-        (self._recent if state["status"] == OK else self._failures).append(state)
         self._owners[state["id"]] = (owner, state)
         self._owners.move_to_end(state["id"])
-        while len(self._owners) > KEPT + KEPT_FAILURES:
+        while len(self._owners) > KEPT:
             self._owners.popitem(last=False)
 
     def shown(self) -> Iterator[Run]:
         """Those that dashboards list."""
         return islice(self.running.values(), SHOWN)
-
-    def recent(self) -> list[dict[str, Any]]:
-        """Ended requests, the latest first."""
-        return sorted(chain(self._recent, self._failures), key=lambda state: state["ended"], reverse=True)
 
     def find(self, request_id: str) -> list[tuple[str, dict[str, Any]]]:
         """Owner and state of every request with this id: those that run, else the one that ended last."""
@@ -144,6 +152,11 @@ class Runs:
         return list(self._owners.values())
 
 
+def _told(event: Finished | Rejected, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return these fields of an event, where they say something."""
+    return {name: value for name in names if (value := getattr(event, name))}
+
+
 def _outcome(event: End) -> dict[str, Any]:
     if isinstance(event, Finished):
         return {
@@ -153,6 +166,7 @@ def _outcome(event: End) -> dict[str, Any]:
             "truncated": event.truncated,
             "cached": event.cached,
             "degraded": event.degraded,
+            **_told(event, ("field", "tokens", "queue_ms", "tokenise_ms", "score_ms")),
         }
     if isinstance(event, Shed):
         return {"status": "shed", "reason": event.reason, "scored": 0, "latency_ms": 0.0}

@@ -18,7 +18,7 @@ from flask_socketio import SocketIO
 from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
-from pusher import access_lines, clock, following, memory, pages, scraping
+from pusher import access_lines, clock, following, memory, scraping
 from pusher.access import Access
 from pusher.events import Expired, Finished, Frame, Shed
 from pusher.intake import Intake
@@ -54,7 +54,6 @@ class Pusher:
         self.streams = Streams()
         app = Flask("pusher", static_folder=None)
         access_lines.install(app)
-        app.register_blueprint(pages.blueprint())
         app.register_blueprint(following.blueprint(self.relay, access, self.streams))
         socketio = SocketIO(
             app,

@@ -11,7 +11,6 @@ from flask import request
 from flask_socketio import ConnectionRefusedError as RefuseConnection
 from flask_socketio import SocketIO, join_room, leave_room
 
-from pusher import clock
 from pusher.access import Access, Viewer
 from pusher.relay import Relay, Update
 from pusher.rooms import OVERVIEW, room_for, rooms_of
@@ -97,7 +96,7 @@ class Sockets:
         if now - self._snapshot_at.get(sid, -SNAPSHOT_EVERY_S) >= SNAPSHOT_EVERY_S:
             self._snapshot_at[sid] = now
             join_room(OVERVIEW)
-            self._socketio.emit("snapshot", self._relay.snapshot(clock.now()), to=sid)
+            self._socketio.emit("snapshot", self._relay.snapshot(), to=sid)
         return {"ok": True}
 
     def _follow(self, request_id: Any = None, *_arguments: Any) -> dict[str, Any]:

@@ -44,7 +44,7 @@ from webapp.telemetry.reporter import Reporter
 from webapp.telemetry.sampler import Sampler
 from webapp.telemetry.tracing import Tracing
 from webapp.waiting import Bridge, NativeWaiter, allocate_lock, start_native_thread
-from webapp.wiring import quota, shared_cache, vitals
+from webapp.wiring import quota, serves, shared_cache, vitals
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +231,7 @@ def assemble(
     def read() -> Vitals:
         return vitals(service, scheduler, guard, publisher)
 
-    pulse = PulseMaker(read)
+    pulse = PulseMaker(read, serves=serves(engine.info, settings.release))
     reporter = Reporter(publisher=publisher, progress=progress, pulse=pulse) if settings.events else None
     reader = ReadElsewhere(
         bridge.make_offload(), max_body_bytes=settings.max_body_bytes, max_pairs=settings.max_queued_pairs
@@ -255,7 +255,11 @@ def assemble(
         keys=keys,
         quota=quota(settings, bridge),
         watch=bridge.watch,
-        watchers=[meter.replied, *([tracing.replied] if tracing else [])],
+        watchers=[
+            meter.replied,
+            *([progress.replied] if settings.events else []),
+            *([tracing.replied] if tracing else []),
+        ],
         deployment=Deployment(settings.colour, settings.release),
     )
     watchdog = Watchdog(scheduler, pool, stall_s=settings.engine_stall_s)

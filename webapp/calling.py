@@ -5,22 +5,25 @@ from __future__ import annotations
 import urllib.request
 from typing import Any
 
-from pusher.keys import own_key
+from pusher.keys import SYNTHETIC_HEADER, own_key
 from webapp.settings import Settings
 from webapp.tls import trust_own
 
 
 def ask(settings: Settings, path: str, body: bytes | None = None, *, timeout_s: float) -> Any:
-    """Call the service of these settings. It runs on this machine, so HTTP_PROXY is not for it.
+    """Call the service of these settings, to see how it is: no figure counts the call.
+
+    The service runs on this machine, so HTTP_PROXY is not for it.
 
     Raises:
         OSError: it does not answer, or (urllib.error.HTTPError) answers with an error.
     """
     key = own_key(settings.own_key)
+    headers = {"X-Api-Key": key, SYNTHETIC_HEADER: "1"} if key else {}
     directly = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust_own(settings))
     )
-    request = urllib.request.Request(f"{url_of(settings)}{path}", body, {"X-Api-Key": key} if key else {})
+    request = urllib.request.Request(f"{url_of(settings)}{path}", body, headers)
     return directly.open(request, timeout=timeout_s)
 
 

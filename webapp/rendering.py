@@ -25,7 +25,7 @@ from webapp.errors import (
 from webapp.settings import PROXY_GRACE_S, SHUTDOWN_GRACE_S, Settings
 from webapp.shares import PERCENTS
 from webapp.soundness import listed
-from webapp.source_tree import ROOT
+from webapp.source_tree import PROJECT, ROOT
 from webapp.tls import certificate
 
 REFUSALS: tuple[tuple[int, type[RerankError], str], ...] = (
@@ -71,6 +71,7 @@ def nginx_conf(settings: Settings, version: tuple[int, ...] = HTTP2_DIRECTIVE) -
     return _template("nginx.conf.j2").render(
         **_door(settings, version),
         shares=PERCENTS,
+        dashboard=PROJECT / "pusher" / "dashboard",
         pusher_socket=settings.pusher_socket,
         metrics_socket=settings.metrics_socket,
         cors_origins=settings.cors_origin_list,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from pusher.events import Serves
 from webapp.cache.shared import SharedCache, Store
 from webapp.guard import EngineGuard
 from webapp.quota import REDIS_WAIT_S, Quota
@@ -14,6 +15,7 @@ from webapp.service import RerankService
 from webapp.settings import Settings
 from webapp.telemetry.publisher import Publisher
 from webapp.telemetry.pulse import Vitals
+from webapp.types import ModelInfo
 from webapp.waiting import Bridge
 
 log = logging.getLogger(__name__)
@@ -72,6 +74,17 @@ def quota(settings: Settings, bridge: Bridge) -> Quota:
         documents_per_minute=settings.documents_per_minute,
         shared=shared,
         within=bridge.within,
+    )
+
+
+def serves(model: ModelInfo, release: int) -> Serves:
+    """Return what dashboards say of the model."""
+    return Serves(
+        model=model.model,
+        engine=model.engine,
+        precision=model.precision,
+        release=release,
+        substitute_for=model.substitute_for or "",
     )
 
 

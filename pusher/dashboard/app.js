@@ -1,9 +1,11 @@
 // Entry: views, key, connection, and when to draw.
 
+import { showDetail, startDetail } from "./detail.js";
 import { $, setText } from "./dom.js";
-import { show } from "./live.js";
+import { show, startLive } from "./live.js";
 import { startPlayground } from "./playground.js";
 import { empty, fromSnapshot, withDelta } from "./store.js";
+import { bannerOf, noticeOf, saidOf } from "./words.js";
 
 const STALE_S = 4; // a living pusher sends something every second
 const KEY = "reranking-key";
@@ -33,59 +35,82 @@ function onDelta(delta) {
   else connection.resync();
 }
 
-function onState(next) {
+function onStatus(next) {
+  if (next === "lost") {
+    findOut();
+    if (["silent", "starting", "unreachable"].includes(status)) return; // one of them still holds
+  }
   status = next;
   heardAt = performance.now();
   if (next === "unauthorized") askKey();
   showConnection();
 }
 
-const SAID = {
-  connecting: ["warn", "Connecting"],
-  connected: ["good", "Live"],
-  lost: ["bad", "Reconnecting"],
-  unauthorized: ["bad", "Key needed"],
-  forbidden: ["bad", "Operators only"],
-  missing: ["bad", "Not installed"],
-};
+// Why there is no connection: the service answers and its pusher doesn't, or nobody does.
+let finding = false;
 
-const BANNERS = {
-  lost: "The live connection is lost. What you see is the last that was known; reconnecting by itself.",
-  unauthorized: "Live figures need an API key.",
-  forbidden: "This key may rank documents, but the live overview is for operators' keys.",
-  missing: "The live view's packages are not installed. Run scripts/serve once where npm, or Python's package index, can be reached. The playground works.",
-};
+async function findOut() {
+  if (finding) return;
+  finding = true;
+  const found = await fetch("../live", { cache: "no-store" }).then((reply) => (reply.ok ? "silent" : "starting"), () => "unreachable");
+  finding = false;
+  if (!["connected", "unauthorized", "forbidden"].includes(status)) status = found;
+  showConnection();
+}
 
 function showConnection() {
   const silence = (performance.now() - heardAt) / 1000;
   const stale = status === "connected" && silence > STALE_S;
-  const [level, said] = stale ? ["warn", "No news"] : SAID[status];
+  const [level, said] = stale ? ["warn", "No news"] : saidOf(status);
   $("connection").dataset.level = level;
   setText($("connection").lastChild, said);
+  const known = state.seq !== null;
   const since = new Date(Date.now() - silence * 1000).toLocaleTimeString("en-GB");
-  const text = stale ? `No news since ${since}: these figures are old.` : (BANNERS[status] ?? "");
+  const text = stale ? `No news since ${since}: these figures are old.` : known ? bannerOf(status) : "";
   setText($("banner"), text);
-  $("banner").hidden = !text;
+  $("banner").hidden = !text || $("live").hidden;
   $("banner").dataset.level = level;
-  $("live").classList.toggle("stale", stale || status === "lost");
+  $("overview").hidden = !known;
+  $("overview").classList.toggle("stale", stale || Boolean(bannerOf(status)));
+  $("notice").hidden = known;
+  const notice = noticeOf(status, Boolean(keyOf()));
+  setText($("notice-title"), notice.title);
+  setText($("notice-said"), notice.said);
+  if (notice.button) setText($("notice-key"), notice.button);
+  $("notice-buttons").hidden = !notice.button;
+  $("key-open").hidden = !keyOf() && !notice.button;
 }
 
 function askKey() {
   const dialog = $("key-dialog");
   if (dialog.open) return;
-  if (keyOf()) setText($("key-said"), "The service did not accept that key. Try another; it is kept in this tab only.");
+  const refused = status === "unauthorized" && keyOf();
+  setText($("key-said"), refused ? "The service did not accept that key. Try another; it is kept in this tab only." : "A key for this service. It is kept in this tab only.");
+  $("key-forget").hidden = !keyOf();
   dialog.showModal();
 }
 
-async function startLive() {
+// What one key could see is not for the next one.
+function useKey(key) {
+  if (key) sessionStorage.setItem(KEY, key);
+  else sessionStorage.removeItem(KEY);
+  $("key").value = "";
+  $("key-dialog").close();
+  $("detail").close();
+  state = empty();
+  status = "connecting";
+  connect();
+}
+
+async function connect() {
   connection?.close();
   try {
     const [socket, plotting] = await Promise.all([import("./socket.js"), import("./plots.js")]);
     plots ??= plotting.drawPlots();
-    connection = socket.connect({ key: keyOf(), onSnapshot: (snapshot) => changeState(fromSnapshot(snapshot)), onDelta, onState });
+    connection = socket.connect({ key: keyOf(), onSnapshot: (snapshot) => changeState(fromSnapshot(snapshot)), onDelta, onStatus });
   } catch (error) {
     console.error(error);
-    onState("missing");
+    onStatus("missing");
   }
 }
 
@@ -102,25 +127,27 @@ function chooseView() {
 
 // Elapsed times and ETAs move even when nothing is heard; a hidden page costs nothing.
 function draw() {
-  if (!document.hidden && !$("live").hidden) {
-    show(state, Date.now() / 1000 + clockAhead);
-    if (!drawn) plots?.show(state.points);
-    drawn = true;
-  }
   showConnection();
+  if (document.hidden || $("live").hidden || state.seq === null) return;
+  const now = Date.now() / 1000 + clockAhead;
+  show(state, now);
+  showDetail(state, now);
+  if (!drawn) plots?.show(state.points);
+  drawn = true;
 }
 
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  sessionStorage.setItem(KEY, $("key").value);
-  $("key").value = "";
-  $("key-dialog").close();
-  startLive();
+  useKey($("key").value);
 });
 $("key-cancel").addEventListener("click", () => $("key-dialog").close());
+$("key-forget").addEventListener("click", () => useKey(""));
+for (const id of ["key-open", "notice-key"]) $(id).addEventListener("click", askKey);
 addEventListener("hashchange", chooseView);
 startPlayground({ keyOf, askKey });
+startLive(draw);
+startDetail(draw);
 chooseView();
 draw();
 setInterval(draw, 250);
-startLive();
+connect();

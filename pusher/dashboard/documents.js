@@ -1,23 +1,50 @@
 // Text or a file -> documents. PURE. Whatever comes in, something sensible or a plain sentence comes out.
 
+import { placeOfError } from "./jsonplace.js";
+
 const TEXT_FIELDS = ["content", "text", "document", "body", "passage", "snippet", "title"];
 const LIST_FIELDS = ["documents", "texts", "passages", "inputs", "results", "data"];
 
-// -> { documents: [string or object with content], query?, note? }
+// -> { documents: [string or object with content], query?, note?, problem? }. A file that says what it is and is not
+// has a problem, which names the place; what was typed or pasted is read as lines then.
 export function read(text, fileName = "") {
   const kind = fileName.toLowerCase().split(".").pop();
-  const trimmed = text.replace(/^\ufeff/, "").trim();
-  if (!trimmed) return { documents: [] };
-  if (kind === "csv" || kind === "tsv") return fromTable(trimmed, kind === "tsv" ? "\t" : ",");
+  const whole = text.replace(/^\ufeff/, "");
+  const trimmed = whole.trim();
+  if (fileName && whole.includes("\u0000")) return broken("it is no text");
+  if (!trimmed) return fileName ? broken("it is empty") : { documents: [] };
+  if (kind === "csv" || kind === "tsv") return fromTable(whole, kind === "tsv" ? "\t" : ",");
+  if (kind === "json" || kind === "jsonl" || kind === "ndjson") return fromJsonFile(whole, kind);
   if (/^[[{"]/.test(trimmed)) {
-    const whole = parseJson(trimmed);
-    if (whole !== undefined) return fromJson(whole);
+    const value = parseJson(trimmed);
+    if (value !== undefined) return fromJson(value);
     const lines = fromJsonLines(trimmed);
     if (lines) return lines;
-    if (kind === "json" || kind === "jsonl" || /^[[{]/.test(trimmed))
+    if (/^[[{]/.test(trimmed))
       return { documents: plainLines(trimmed), note: "This looks like JSON but isn't valid; read as one document a line." };
   }
   return { documents: plainLines(trimmed) };
+}
+
+function broken(problem) {
+  return { documents: [], problem };
+}
+
+// One JSON value, or one a line, whatever the name says of it.
+function fromJsonFile(text, kind) {
+  const value = parseJson(text);
+  if (value !== undefined) return fromJson(value);
+  const lines = fromJsonLines(text.trim());
+  if (lines) return lines;
+  const several = kind !== "json" || parseJson(plainLines(text)[0]) !== undefined;
+  const { line, column } = several ? badLine(text) : placeOfError(text);
+  return broken(`line ${line}, column ${column}: this is no valid JSON`);
+}
+
+function badLine(text) {
+  const lines = text.split("\n");
+  const index = lines.findIndex((line) => line.trim() && parseJson(line) === undefined);
+  return { line: index + 1, column: placeOfError(lines[index]).column };
 }
 
 function plainLines(text) {
@@ -72,7 +99,9 @@ function textField(value) {
 }
 
 function fromTable(text, separator) {
-  const rows = parseTable(text, separator).filter((row) => row.some((cell) => cell.trim()));
+  const { rows: every, open } = parseTable(text, separator);
+  if (open) return broken(`line ${open}: a quote is opened here and never closed`);
+  const rows = every.filter((row) => row.some((cell) => cell.trim()));
   if (!rows.length) return { documents: [] };
   const header = rows[0].map((cell) => cell.trim().toLowerCase());
   const named = TEXT_FIELDS.map((name) => header.indexOf(name)).find((index) => index >= 0);
@@ -93,21 +122,26 @@ function parseTable(text, separator) {
   const rows = [[]];
   let cell = "";
   let quoted = false;
+  let line = 1;
+  let open = 0; // the line of the last quote that opened
   for (let i = 0; i < text.length; i++) {
     const sign = text[i];
+    if (sign === "\n") line++;
     if (quoted) {
       if (sign !== '"') cell += sign;
       else if (text[i + 1] === '"') cell += text[++i];
       else quoted = false;
-    } else if (sign === '"' && cell === "") quoted = true;
-    else if (sign === separator || sign === "\n") {
+    } else if (sign === '"' && cell === "") {
+      quoted = true;
+      open = line;
+    } else if (sign === separator || sign === "\n") {
       rows.at(-1).push(cell.replace(/\r$/, ""));
       cell = "";
       if (sign === "\n") rows.push([]);
     } else cell += sign;
   }
-  rows.at(-1).push(cell);
-  return rows;
+  rows.at(-1).push(cell.replace(/\r$/, ""));
+  return { rows, open: quoted ? open : 0 };
 }
 
 export function textOf(document) {

@@ -18,21 +18,25 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-// Keep one child for each item, in order; `make(item)` an element once, `update(element, item)` it each time.
+// Keep one child for each key, in order; `make(item)` an element once, `update(element, item)` it each time. Whatever
+// else is in there goes, and an item whose key has come before is left out: rows can neither double nor stay behind.
 export function keep(parent, items, keyOf, make, update) {
   const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
-  let place = parent.firstChild;
+  const kept = new Set();
+  let place = parent.firstElementChild;
   for (const item of items) {
     const key = String(keyOf(item));
     let child = old.get(key);
-    if (child) old.delete(key);
-    else {
+    if (kept.has(child)) continue;
+    if (!child) {
       child = make(item);
       child.dataset.key = key;
+      old.set(key, child);
     }
+    kept.add(child);
     update(child, item);
-    if (child === place) place = place.nextSibling;
+    if (child === place) place = place.nextElementSibling;
     else parent.insertBefore(child, place);
   }
-  for (const child of old.values()) child.remove();
+  for (const child of [...parent.children]) if (!kept.has(child)) child.remove();
 }

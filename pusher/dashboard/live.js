@@ -3,38 +3,53 @@
 import { $, h, keep, setText } from "./dom.js";
 import * as format from "./format.js";
 import { showReleases } from "./releases.js";
-import { GRAVE, STATUS, etaSeconds, failed, lamps } from "./store.js";
+import { showRequests, startRequests } from "./requests.js";
+import { GRAVE, lamps, modelName, modelsOf } from "./store.js";
 
-const SHOWN_RECENT = 40;
-const MOST_RUNNING = 60;
+export function startLive(draw) {
+  startRequests(draw);
+}
 
 // `now` is the server's clock, in unix seconds.
 export function show(state, now) {
+  showModels(modelsOf(state));
   showLamps(lamps(state));
   showFigures(state);
-  showRunning(state, now);
+  showRequests(state, now);
   showWorkers([...state.workers.values()]);
   showReleases(state.releases, now);
-  showRecent(state, now);
-  showHappenings(state.happenings, now);
+  showEvents(state.events, now);
   showLost(state.counts);
 }
 
-const SHOWN_HAPPENINGS = 12;
-
-function showHappenings(all, now) {
-  $("happenings-panel").hidden = !all.length;
-  const latest = all.slice(-SHOWN_HAPPENINGS).reverse();
-  keep($("happenings"), latest, (each) => `${each.worker} ${each.at} ${each.what}`, makeHappening, (row, each) => setText(row.lastChild, format.ago(now - each.at)));
+function showModels(models) {
+  $("serves").hidden = !models.length;
+  const keyOf = (serves) => `${serves.model} ${serves.engine} ${serves.precision} ${serves.substitute_for ?? ""}`;
+  keep($("serves"), models, keyOf, makeModel, () => {});
 }
 
-function makeHappening(each) {
+function makeModel(serves) {
+  const name = h("b", { title: serves.model }, modelName(serves.model));
+  const how = h("span", { class: "how" }, `${serves.engine}, ${serves.precision}`);
+  const standsIn = serves.substitute_for ? h("span", { class: "stand-in" }, `stands in for ${modelName(serves.substitute_for)}, which could not be fetched`) : null;
+  return h("li", {}, name, how, standsIn);
+}
+
+const SHOWN_EVENTS = 12;
+
+function showEvents(all, now) {
+  $("events-panel").hidden = !all.length;
+  const latest = all.slice(-SHOWN_EVENTS).reverse();
+  keep($("events"), latest, (event) => event.number, makeEvent, (row, event) => setText(row.lastChild, format.ago(now - event.at)));
+}
+
+function makeEvent(event) {
   const dot = h("span", { class: "dot", "aria-hidden": "true" });
   return h(
     "li",
-    { "data-level": GRAVE[each.what] ?? "off" },
-    h("span", { class: "what" }, dot, each.what.replace("_", "-")),
-    h("span", { class: "id" }, `worker ${each.colour ? `${each.colour} ` : ""}${each.pid}`),
+    { "data-level": GRAVE[event.what] ?? "off" },
+    h("span", { class: "what" }, dot, event.what.replace("_", "-")),
+    h("span", { class: "id" }, `worker ${event.colour ? `${event.colour} ` : ""}${event.pid}`),
     h("span", { class: "ago" }),
   );
 }
@@ -76,39 +91,6 @@ function showFigures(state) {
   keep($("figures"), list, ([name]) => name, ([name]) => h("div", {}, h("dt", {}, name), h("dd")), (element, [, value]) => setText(element.lastChild, value));
 }
 
-function showRunning(state, now) {
-  const runs = [...state.running.values()].sort((a, b) => a.began - b.began).slice(0, MOST_RUNNING);
-  const total = state.counts.running ?? runs.length;
-  setText($("running-count"), total ? format.count(total) : "");
-  $("running-empty").hidden = runs.length > 0;
-  keep($("running"), runs, (run) => run.key, makeRun, (row, run) => updateRun(row, run, now));
-}
-
-function makeRun(run) {
-  return h(
-    "li",
-    {},
-    h("span", { class: "id", title: run.id }, run.query || run.id),
-    h("span", { class: "dialect" }, run.dialect),
-    h("progress", { max: run.pairs, "aria-label": `Request ${run.id}` }),
-    h("span", { class: "done" }),
-    h("span", { class: "elapsed" }),
-    h("span", { class: "eta" }),
-  );
-}
-
-function updateRun(row, run, now) {
-  const [, , bar, done, elapsed, eta] = row.children;
-  bar.max = run.pairs;
-  bar.value = run.scored;
-  row.dataset.scored = run.scored;
-  setText(done, `${format.count(run.scored)} / ${format.count(run.pairs)}`);
-  setText(elapsed, format.seconds((run.done ?? now) - run.began));
-  const left = etaSeconds(run, now);
-  if (run.done) setText(eta, "done");
-  else setText(eta, left === null ? (run.scored ? "" : "waiting") : `${format.seconds(left)} left`);
-}
-
 function showWorkers(workers) {
   $("workers-empty").hidden = workers.length > 0;
   workers.sort((a, b) => (a.colour ?? "").localeCompare(b.colour ?? "") || a.pid - b.pid);
@@ -145,35 +127,4 @@ function updateWorker(card, worker) {
   setText(card.querySelector(".state"), worker.state + breaker + (worker.degraded ? ", degraded" : ""));
   if (worker.queue_pairs === undefined) return; // no pulse yet
   [...card.querySelectorAll("dd")].forEach((cell, index) => setText(cell, VITALS[index][1](worker)));
-}
-
-function showRecent(state, now) {
-  const ended = Object.values(state.counts.ended ?? {}).reduce((sum, each) => sum + each, 0);
-  const failures = ended - (state.counts.ended?.ok ?? 0);
-  setText($("recent-count"), ended ? `${format.count(ended)}${failures ? `, ${format.count(failures)} failed` : ""}` : "");
-  $("recent-empty").hidden = state.recent.length > 0;
-  keep($("recent"), state.recent.slice(0, SHOWN_RECENT), (request) => `${request.key} ${request.ended}`, makeRecent, (row, request) =>
-    setText(row.lastChild, format.ago(now - request.ended)),
-  );
-}
-
-function makeRecent(request) {
-  const notes = [
-    request.reason && request.reason !== "full" ? request.reason : null,
-    request.degraded ? "degraded" : null,
-    request.truncated ? `${format.count(request.truncated)} cut` : null,
-    request.cached ? `${format.count(request.cached)} cached` : null,
-    failed(request) && request.scored ? `${format.count(request.scored)} scored` : null,
-  ].filter(Boolean);
-  return h(
-    "li",
-    { "data-level": failed(request) ? "bad" : "good" },
-    h("span", { class: "status" }, h("span", { class: "dot", "aria-hidden": "true" }), STATUS[request.status] ?? request.status.replaceAll("_", " ")),
-    h("span", { class: "id", title: request.id }, request.query || request.id),
-    h("span", { class: "dialect" }, request.dialect),
-    h("span", { class: "pairs" }, format.plural(request.pairs, "pair")),
-    h("span", { class: "latency" }, request.status === "shed" ? "" : format.ms(request.latency_ms)),
-    h("span", { class: "notes" }, notes.join(", ")),
-    h("span", { class: "ago" }),
-  );
 }

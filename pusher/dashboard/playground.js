@@ -23,22 +23,35 @@ const EXAMPLE = {
 };
 
 export function startPlayground({ keyOf, askKey }) {
-  let file = null; // { name, documents } when a file was dropped
+  let file = null; // { documents, note, problem } when a file was dropped
   let running = null;
+  let asked = null; // the input of the results that are shown
   const given = () => file ?? read($("documents").value);
+  const input = () => [$("query").value, file ?? $("documents").value, $("top").value, $("raw").checked];
+
+  const compare = () => {
+    const outdated = asked !== null && input().some((part, place) => part !== asked[place]);
+    $("outdated").hidden = !outdated;
+    $("ranked").classList.toggle("stale", outdated);
+    $("timing").classList.toggle("stale", outdated);
+  };
 
   const recount = () => {
-    const { documents, note } = given();
+    const { documents, note, problem } = given();
+    $("rank").disabled = Boolean(problem);
+    setText($("file-problem"), problem ? `It can't be read. ${problem.charAt(0).toUpperCase()}${problem.slice(1)}.` : "");
+    $("file-problem").hidden = !problem;
+    compare();
     const number = documents.length ? format.plural(documents.length, "document") : "No documents yet";
     setText($("documents-count"), [number, note].filter(Boolean).join(". "));
   };
 
   const load = async (chosen) => {
     if (!chosen) return;
-    const { documents, query, note } = read(await chosen.text(), chosen.name);
-    file = { documents, note };
+    const { documents, query, note, problem } = read(await chosen.text(), chosen.name);
+    file = { documents, note, problem };
     if (query) $("query").value = query;
-    setText($("file-name"), `${chosen.name}, ${format.plural(documents.length, "document")}`);
+    setText($("file-name"), problem ? chosen.name : `${chosen.name}, ${format.plural(documents.length, "document")}`);
     useFile(true);
   };
 
@@ -63,35 +76,41 @@ export function startPlayground({ keyOf, askKey }) {
   };
 
   const rank = async () => {
+    if ($("rank").disabled) return;
     running?.abort();
-    const asked = body();
-    const problem = !asked.documents.length ? "Give at least one document." : !asked.query.trim() ? "Give a query." : null;
+    const sent = body();
+    const from = input();
+    const problem = !sent.documents.length ? "Give at least one document." : !sent.query.trim() ? "Give a query." : null;
     tell(problem);
     if (problem) return;
     const key = keyOf();
     const abort = (running = new AbortController());
     const id = `playground-${Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
-    const working = setTimeout(() => showWorking(asked.documents.length), SHOW_PROGRESS_AFTER_MS);
+    const working = setTimeout(() => showWorking(sent.documents.length), SHOW_PROGRESS_AFTER_MS);
     follow(id, key, showProgress, abort.signal).catch(() => {}); // a bar that stands still harms nobody
     const began = performance.now();
     try {
       const reply = await fetch("../rerank", {
         method: "POST",
         headers: { "Content-Type": "application/json", "X-Request-Id": id, ...(key ? { Authorization: `Bearer ${key}` } : {}) },
-        body: JSON.stringify(asked),
+        body: JSON.stringify(sent),
         signal: abort.signal,
       });
       const answer = await reply.json().catch(() => null);
       if (running !== abort) return;
       if (reply.ok && answer?.results) {
-        showResults(answer, asked.documents, $("raw").checked, performance.now() - began);
-        showSnippets(asked, Boolean(key));
+        showResults(answer, sent.documents, Boolean(sent.raw_scores), performance.now() - began);
+        showSnippets(sent, Boolean(key));
+        asked = from;
+        compare();
       } else {
         tell(fromAnswer(reply.status, answer));
         if (reply.status === 401) askKey();
       }
     } catch (error) {
-      if (running === abort) tell(error.name === "AbortError" ? "Stopped waiting." : UNREACHABLE);
+      if (running !== abort) return;
+      if (error.name === "AbortError") tell("Stopped waiting.", "off");
+      else tell(UNREACHABLE);
     } finally {
       clearTimeout(working);
       if (running === abort) {
@@ -114,6 +133,7 @@ export function startPlayground({ keyOf, askKey }) {
   });
   $("cancel").addEventListener("click", () => running?.abort());
   $("documents").addEventListener("input", recount);
+  for (const id of ["query", "top", "raw"]) $(id).addEventListener("input", compare);
   $("documents").addEventListener("paste", (event) => pasteMuch(event, recount));
   $("open").addEventListener("change", (event) => load(event.target.files[0]).finally(() => (event.target.value = "")));
   $("file-remove").addEventListener("click", () => useFile(false));
@@ -152,7 +172,9 @@ function acceptDrops(area, load) {
   });
 }
 
-function tell(problem) {
+// `level`: what one did oneself is no fault.
+function tell(problem, level = "bad") {
+  $("problem").dataset.level = level;
   setText($("problem"), problem ?? "");
   $("problem").hidden = !problem;
 }

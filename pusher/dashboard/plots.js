@@ -1,6 +1,6 @@
 // Three small plots of the last five minutes, drawn by uPlot in the page's colours.
 
-import uPlot from "uplot";
+import uPlot from "./vendor/uplot.js";
 
 import { withHoles } from "./store.js";
 

@@ -11,6 +11,23 @@ const SENTENCES = {
   internal: "Something broke on the server.",
 };
 
+// What a request's status means that was not answered with scores; "" where the status says all.
+const OF_STATUS = {
+  ...SENTENCES,
+  invalid_request: "The request is not valid; the reply named the place.",
+  not_found: "There is nothing at the path that was asked for.",
+  model_not_found: "The request named a model that is not served here.",
+  method_not_allowed: "The path does not take this HTTP method.",
+  shed: "The service was full and took nothing of it in.",
+  expired: SENTENCES.deadline_exceeded,
+  cancelled: "The client hung up before the answer.",
+  lost: "Nobody told how it ended: its worker died, or the news of it was lost.",
+};
+
+export function sentenceOf(status) {
+  return OF_STATUS[status] ?? "";
+}
+
 // From an answer that is no success; `body` is its JSON, or null.
 export function fromAnswer(status, body) {
   const error = body?.error ?? {};

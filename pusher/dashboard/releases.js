@@ -2,9 +2,12 @@
 
 import { $, h, keep, setText } from "./dom.js";
 import * as format from "./format.js";
+import { modelName } from "./store.js";
 
 const SHOWN = 5;
-const LEVELS = { running: "warn", serving: "good", "rolled back": "good", refused: "bad", interrupted: "bad" };
+// Who stops a deploy meant to.
+const LEVELS = { running: "warn", serving: "good", "rolled back": "good", replaced: "off", interrupted: "off", refused: "bad" };
+const SAID = { "rolled back": "serving again, rolled back to" };
 
 export function showReleases(releases, now) {
   const latest = [...releases.values()].sort((a, b) => b.began - a.began).slice(0, SHOWN);
@@ -16,12 +19,20 @@ export function keyOf(release) {
   return `${release.number} ${release.began}`; // a release that is rolled back to has its number again
 }
 
+// What a release serves, which may not be what was asked for; before that is known, and where it never was, what was asked.
+export function servedBy({ serves, what }) {
+  if (!serves) return what;
+  const changes = what.includes(" with ") ? `, with ${what.split(" with ").slice(1).join(" with ")}` : "";
+  const standsIn = serves.substitute_for ? `, stands in for ${modelName(serves.substitute_for)}` : "";
+  return `${modelName(serves.model)} (${serves.engine}, ${serves.precision})${standsIn}${changes}`;
+}
+
 function makeRelease(release) {
   return h(
     "li",
     {},
     h("p", { class: "who" }, h("span", { class: "dot", "aria-hidden": "true" }), h("b", {}, `${release.number}, ${release.colour}`), h("span", { class: "state" }), h("span", { class: "ago" })),
-    h("p", { class: "what", title: release.what }, release.what),
+    h("p", { class: "what", title: release.what }),
     h("ol", { class: "steps" }),
     h("p", { class: "why" }),
   );
@@ -29,7 +40,8 @@ function makeRelease(release) {
 
 function updateRelease(row, release, now) {
   row.dataset.level = LEVELS[release.state] ?? "bad";
-  setText(row.querySelector(".state"), release.state);
+  setText(row.querySelector(".state"), SAID[release.state] ?? release.state);
+  setText(row.querySelector(".what"), servedBy(release));
   setText(row.querySelector(".ago"), format.ago(now - release.began));
   const make = (step) => h("li", {}, h("b", {}, step.name), h("span", { class: "took" }));
   keep(row.querySelector(".steps"), release.steps ?? [], (step) => step.name, make, (element, step) => {

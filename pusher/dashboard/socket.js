@@ -1,8 +1,8 @@
 // The live connection. Comes back by itself; after every return a snapshot makes the page whole.
 
-import { io } from "socket.io-client";
+import { io } from "./vendor/socket.io.js";
 
-export function connect({ key, onSnapshot, onDelta, onState }) {
+export function connect({ key, onSnapshot, onDelta, onStatus }) {
   const socket = io({
     path: new URL("../socket.io", location.href).pathname,
     transports: ["websocket", "polling"],
@@ -14,17 +14,17 @@ export function connect({ key, onSnapshot, onDelta, onState }) {
   });
   const watch = () =>
     socket.emit("watch", (answer) => {
-      if (!answer.ok) onState("forbidden");
+      if (!answer.ok) onStatus("forbidden");
     });
   socket.on("connect", () => {
-    onState("connected");
+    onStatus("connected");
     watch();
   });
   socket.on("disconnect", (reason) => {
-    onState("lost");
+    onStatus("lost");
     if (reason === "io server disconnect") socket.connect(); // it let us go, which the client takes as final
   });
-  socket.on("connect_error", (error) => onState(error.message === "unauthorized" ? "unauthorized" : "lost"));
+  socket.on("connect_error", (error) => onStatus(error.message === "unauthorized" ? "unauthorized" : "lost"));
   socket.on("snapshot", onSnapshot);
   socket.on("delta", onDelta);
   return { resync: watch, close: () => socket.close() };

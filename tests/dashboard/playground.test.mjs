@@ -3,6 +3,7 @@ import { execFileSync } from "node:child_process";
 import test from "node:test";
 
 import { read } from "../../pusher/dashboard/documents.js";
+import { placeOfError } from "../../pusher/dashboard/jsonplace.js";
 import { fromAnswer } from "../../pusher/dashboard/problems.js";
 import { curl, python } from "../../pusher/dashboard/snippets.js";
 
@@ -23,6 +24,42 @@ test("broken JSON is read as lines, and says so", () => {
   assert.match(note, /isn't valid/);
 });
 test("entries without text are counted, not sent", () => assert.match(read('["a", null, {}, []]').note, /3 of 4/));
+
+test("a broken file has a problem that names the place, and no documents", () => {
+  const problem = (...given) => {
+    const { documents, problem: found } = read(...given);
+    assert.equal(documents.length, 0);
+    return found ?? "";
+  };
+  assert.match(problem('[\n {"text": "a"},\n {"text": "b"\n {"text": "c"}\n]', "x.json"), /^line 4, column 2/);
+  assert.match(problem('[{"text": "a"},\n {"text": "b"', "x.json"), /^line 2/);
+  assert.match(problem('{"text": "a"}\n\n{"text": "b",}\n{"text": "c"}', "x.jsonl"), /^line 3, column 14:/);
+  assert.match(problem('{"text": "a"}\nnonsense\n', "x.ndjson"), /^line 2, column 1:/);
+  assert.match(problem('{"text": "a"}\n{"text": \n', "x.json"), /^line 2/);
+  assert.match(problem('id,text\n1,"good"\n2,"never closed\n3,more\n', "x.csv"), /^line 3: a quote/);
+  assert.match(problem("a\u0000b", "x.txt"), /no text/);
+  assert.match(problem("  \n", "x.json"), /empty/);
+});
+
+test("the place is where a text stops being JSON, whatever is wrong with it", () => {
+  const place = (text) => Object.values(placeOfError(text)).join(":");
+  const cases = {
+    "[1, 2,]": "1:7", "{'a': 1}": "1:2", '{"a" 1}': "1:6", '{"a": 1,}': "1:9", "[1 2]": "1:4", '["a': "1:2", '["a\nb"]': "1:2", "[1]\n x": "2:2",
+    "[1,\n 2": "2:3", "nul": "1:1", "[01]": "1:3", '{"a": [1, {"b": }]}': "1:17", "]": "1:1", "": "1:1", '["\\x"]': "1:2",
+  };
+  for (const [text, expected] of Object.entries(cases)) {
+    assert.throws(() => JSON.parse(text));
+    assert.equal(place(text), expected, text);
+  }
+  const deep = "[".repeat(100_000) + '{"a": "' + "x".repeat(1_000_000) + '", }';
+  assert.equal(place(deep), `1:${deep.length}`);
+});
+
+test("a sound file, and whatever is pasted, has no problem", () => {
+  for (const given of [['[{"text": "a"}]', "x.json"], ['{"text": "a"}\n{"text": "b"}', "x.json"], ['id,text\n1,"a\nb"', "x.csv"], ["plain", "x.txt"], ['[{"text": ', ""], ["", ""]]) {
+    assert.equal(read(...given).problem, undefined, given[0]);
+  }
+});
 
 test("rubbish never throws", () => {
   for (const rubbish of ["\u0000", "[[[[", '"', '{"a":1}', "null", "[]", "{}", ",,,\n,,", '"""', "[1,[2,[3]]]", "\ufeff", "💥\ud800"]) {

@@ -135,7 +135,7 @@ def test_a_long_run_in_the_playground_shows_how_far_it_is_and_can_be_stopped(sta
         wait_for(lambda: opened.evaluate("document.querySelector('#progress').value > 0.05"), "the bar moves")
         assert "of 6,000 documents scored" in opened.inner_text("#progress-said")
         opened.click("#cancel")
-        opened.wait_for_selector("#problem:has-text('Stopped waiting')")
+        opened.wait_for_selector("#problem[data-level='off']:has-text('Stopped waiting')")
         assert opened.is_hidden("#working")
 
 
@@ -195,7 +195,7 @@ def test_without_its_packages_the_page_says_what_is_missing_and_the_playground_w
     with page(chromium) as opened:
         opened.route("**/vendor/**", lambda route: route.fulfill(status=404))
         opened.goto(f"{stack.url}/dashboard")
-        opened.wait_for_selector("#banner:has-text('scripts/serve')")
+        opened.wait_for_selector("#notice:has-text('scripts/serve')")
         opened.click("#to-playground")
         opened.click("#example")
         opened.click("#rank")
@@ -213,12 +213,29 @@ def test_with_keys_the_page_asks_for_one_and_shows_operators_everything(bert_set
     ):
         opened.goto(f"{stack.url}/dashboard")
         opened.wait_for_selector("#key-dialog[open]")
-        for key, then in (("wrong", "text=did not accept that key"), ("first", "#banner:has-text('operators')")):
+        for key, then in (("wrong", "text=did not accept that key"), ("first", "text=Not visible with this key")):
             opened.fill("#key", key)
             opened.keyboard.press("Enter")
             opened.wait_for_selector(then)
-        opened.evaluate("sessionStorage.setItem('reranking-key', 'boss')")
-        live(opened, stack)
+        assert opened.is_hidden("#overview"), "nothing is said of workers or requests that can't be seen"
+        assert opened.get_attribute("#connection", "data-level") == "off", "a key that may not see all is no fault"
+        stack.rerank(headers={"X-Api-Key": "first", "X-Request-Id": "seen"})
+        opened.click("#notice-key")
+        opened.fill("#key", "boss")
+        opened.keyboard.press("Enter")
+        opened.wait_for_selector('#workers li[data-level="good"]')
+        opened.wait_for_selector("#recent li:has-text('seen')")
+        refused = requests.post(f"{stack.url}/rerank", json={}, headers={"X-Request-Id": "keyless"}, timeout=60)
+        assert refused.status_code == 401
+        opened.wait_for_selector("#recent li:has-text('keyless') .status:has-text('401')")
+        opened.click("#key-open")
+        opened.fill("#key", "first")
+        opened.keyboard.press("Enter")
+        opened.wait_for_selector("text=Not visible with this key")
+        assert "seen" not in opened.inner_text("#main"), "what an operator's key saw is gone with it"
+        opened.click("#key-open")
+        opened.click("#key-forget")
+        opened.wait_for_selector("#notice:has-text('needs a key')")
 
 
 @pytest.mark.slow
@@ -259,3 +276,142 @@ def test_controls_have_names_for_screen_readers(stack, chromium):
               .map((each) => each.outerHTML)"""
         )
         assert unnamed == [], json.dumps(unnamed)
+
+
+COUNT_ROWS = """() => [...document.querySelectorAll("#overview :is(ul, ol, dl)[id]")].flatMap((list) => {
+  const keys = [...list.children].map((row) => row.dataset.key);
+  return keys.length === new Set(keys).size && !keys.includes(undefined) ? [] : [`${list.id}: ${keys}`];
+})"""
+
+
+def test_rows_are_there_once_and_do_not_grow_through_traffic_reloads_and_reconnects(stack, chromium):
+    with page(chromium) as opened:
+        complaints = []
+        opened.on("console", lambda message: complaints.append(message.text))
+        live(opened, stack)
+        for turn in range(6):
+            for number in range(50):  # one id again and again, some of it rubbish
+                data = b"{" if number % 10 == 0 else json.dumps({"query": "q", "documents": ["a", f"{turn} {number}"]})
+                headers = {"X-Request-Id": "again" if number % 2 else f"turn-{turn}-{number}"}
+                requests.post(f"{stack.url}/rerank", data=data, headers=headers, timeout=60)
+                if number == 25 and turn % 2:
+                    opened.reload()
+            stack.rerank(headers={"X-Request-Id": f"last-{turn}"})
+            opened.wait_for_selector(f"#recent li:has-text('last-{turn}')")
+            assert opened.evaluate(COUNT_ROWS) == []
+            assert opened.locator("#recent li").count() <= 12
+        nodes = opened.evaluate("document.querySelectorAll('*').length")
+        drawn = "() => new Promise((done) => { let n = 0; setInterval(() => ++n > 12 && done(), 250); })"
+        opened.evaluate(drawn)  # a dozen draws of an idle service
+        assert opened.evaluate("document.querySelectorAll('*').length") == nodes
+        assert complaints == []
+
+
+def test_a_request_that_is_not_valid_is_listed_and_one_can_be_found_and_shown_in_full(stack, chromium):
+    with page(chromium) as opened:
+        live(opened, stack)
+        url = f"{stack.url}/v2/rerank"
+        requests.post(url, data="{", headers={"X-Request-Id": "odd-one"}, timeout=60)
+        requests.post(
+            url, json={"query": "q", "documents": ["a b", "c"]}, headers={"X-Request-Id": "good-one"}, timeout=60
+        )
+        opened.wait_for_selector("#recent li:has-text('odd-one') .status:has-text('not valid (400)')")
+        assert "nginx" in opened.inner_text("#not-listed"), "what is not listed is said"
+        opened.fill("#find", "GOOD-o")
+        opened.wait_for_selector("#recent li:has-text('good-one')")
+        wait_for(lambda: opened.locator("#recent li").count() == 1, "only what was looked for is listed")
+        opened.focus("#recent li button")
+        opened.keyboard.press("Enter")
+        opened.wait_for_selector("#detail[open]")
+        facts = dict(
+            zip(
+                opened.locator("#detail-facts dt").all_inner_texts(),
+                opened.locator("#detail-facts dd").all_inner_texts(),
+                strict=True,
+            )
+        )
+        assert facts["Documents"] == "2"
+        assert int(facts["Tokens"]) > 3
+        assert facts["Format"] == "cohere_v2"
+        assert opened.locator("#phases-legend dt").all_inner_texts() == ["Waiting", "Tokenising", "Scoring", "Rest"]
+        opened.keyboard.press("Escape")
+        opened.wait_for_selector("#detail", state="hidden")
+        opened.fill("#find", "")
+        opened.select_option("#find-kind", "refused")
+        opened.wait_for_selector("#recent li:has-text('odd-one')")
+        assert opened.locator("#recent li:has-text('good-one')").count() == 0
+        opened.click("#recent li:has-text('odd-one') button")
+        opened.wait_for_selector("#detail-facts:has-text('invalid_request')")
+        assert "HTTP status" in opened.inner_text("#detail-facts")
+
+
+def test_the_live_view_names_what_serves_and_no_trial_of_our_own_is_listed(stack, chromium):
+    with page(chromium) as opened:
+        live(opened, stack)
+        opened.wait_for_selector("#serves b")
+        served = requests.get(f"{stack.url}/info", timeout=60).json()
+        said = opened.inner_text("#serves")
+        assert Path(served["model"]).name in said
+        assert f"{served['engine']}, {served['precision']}" in said
+        first = next(line for line in stack.log_lines("webapp") if line.get("path") == "/rerank")
+        assert first["request_id"] not in opened.inner_html("#recent")
+
+
+def test_old_results_are_greyed_when_the_input_changes_and_no_longer_when_it_is_as_it_was(stack, chromium):
+    with page(chromium) as opened:
+        opened.goto(f"{stack.url}/dashboard/#playground")
+        opened.click("#example")
+        opened.click("#rank")
+        opened.wait_for_selector("#ranked li")
+        assert opened.is_hidden("#outdated")
+        for change, undo in (
+            (lambda: opened.press("#query", "x"), lambda: opened.press("#query", "Backspace")),
+            (lambda: opened.fill("#top", "3"), lambda: opened.fill("#top", "")),
+            (lambda: opened.check("#raw"), lambda: opened.uncheck("#raw")),
+        ):
+            opened.press("#query", "End")
+            change()
+            opened.wait_for_selector("#ranked.stale")
+            assert opened.is_visible("#outdated")
+            undo()
+            opened.wait_for_selector("#outdated", state="hidden")
+        opened.fill("#documents", "other")
+        opened.wait_for_selector("#ranked.stale")
+        opened.click("#rank")
+        opened.wait_for_selector("#outdated", state="hidden")
+
+
+def test_a_broken_file_disables_rank_and_says_where_it_breaks(stack, chromium, tmp_path):
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"text": "a"}\n{"text": "b",}\n')
+    with page(chromium) as opened:
+        opened.goto(f"{stack.url}/dashboard/#playground")
+        opened.fill("#query", "bees")
+        opened.set_input_files("#open", str(broken))
+        opened.wait_for_selector("#file-problem:has-text('Line 2, column 14')")
+        assert opened.is_disabled("#rank")
+        opened.focus("#query")
+        opened.keyboard.press("Control+Enter")
+        assert opened.is_hidden("#problem")
+        opened.click("#file-remove")
+        assert opened.is_enabled("#rank")
+
+
+@pytest.mark.slow
+def test_without_its_pusher_the_page_opens_and_says_what_is_missing_until_it_is_back(own_stack, chromium):
+    with own_stack as stack, page(chromium) as opened:
+        stack.supervisorctl("stop", "pusher")
+        opened.goto(f"{stack.url}/dashboard")
+        opened.wait_for_selector("#notice:has-text('The live view is not running')")
+        assert opened.is_hidden("#overview")
+        opened.click("#to-playground")
+        opened.click("#example")
+        opened.click("#rank")
+        opened.wait_for_selector("#ranked li")
+        opened.click("#to-live")
+        stack.supervisorctl("start", "pusher")
+        opened.wait_for_selector('#workers li[data-level="good"]')
+        assert opened.is_hidden("#notice")
+        stack.supervisorctl("stop", "pusher")
+        opened.wait_for_selector("#banner:has-text('its pusher does not')")
+        opened.wait_for_selector("#workers li")

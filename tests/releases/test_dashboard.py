@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import requests
 from browsing import browser, needs_chromium, page
 
 pytestmark = [needs_chromium, pytest.mark.slow]
@@ -32,6 +33,12 @@ def test_it_sees_every_step_and_is_never_cut(faulty_stack):
             colour = faulty_stack.colours()["active"]
             row = f"#releases > li:first-child:has-text('{number}, {colour}')"
             opened.wait_for_selector(f"{row} .state:has-text('serving')")
+            opened.wait_for_selector(f"{row} .what:has-text('stub (stub, none)')")
+            others = opened.locator("#releases > li:not(:first-child) .state").all_inner_texts()
+            assert set(others) <= {"replaced"}, "one release serves"
+        opened.wait_for_selector("#recent-empty:visible")
+        figures = requests.get(f"{faulty_stack.url}/metrics", timeout=60).text
+        assert "rerank_request_duration_seconds_count 0.0" in figures, "what the gate asks is nobody's request"
         steps = set("prepare room start ready gate switch watch drain".split())
         assert set(opened.evaluate("[...window.steps]")) == steps
         assert opened.locator("#releases > li").count() == min(DEPLOYS, 5)

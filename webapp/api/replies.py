@@ -18,7 +18,7 @@ NO_ROUTE = "unmatched"
 
 
 def install(app: Flask, watchers: Sequence[OnReply]) -> None:
-    """Run after every request; a watcher that fails reaches no reply."""
+    """Run after every request that is not synthetic; a watcher that fails reaches no reply."""
     failures = 0
 
     def tell(response: Response) -> Response:
@@ -26,6 +26,8 @@ def install(app: Flask, watchers: Sequence[OnReply]) -> None:
         # Each look through Flask's proxies costs a microsecond.
         call: Any = request
         call, known = call._get_current_object(), g._get_current_object().__dict__  # noqa: SLF001 - documented
+        if known.get("synthetic"):
+            return response
         dialect = known.get("dialect")
         reply = Reply(
             call.method,
@@ -37,6 +39,8 @@ def install(app: Flask, watchers: Sequence[OnReply]) -> None:
             call.headers,
             known.get("access", {}),
             known.get("error"),
+            known.get("owner", ""),
+            known.get("watched", False),
         )
         for watch in watchers:
             try:

@@ -164,7 +164,14 @@ def _seconds(wanted: str) -> float:
 def caller() -> Caller:
     """Whose request the current one is, for those who watch it."""
     owner: str = g.get("owner", "")
-    return Caller(request_id(), dialect().name, owner, owner or address())
+    g.watched = True
+    return Caller(request_id(), dialect().name, owner, owner or address(), synthetic())
+
+
+def synthetic() -> bool:
+    """Return whether one of our own programs only tries the service out; `auth` says so."""
+    value: bool = g.get("synthetic", False)
+    return value
 
 
 def address() -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pusher.keys import own_key
+from pusher.keys import SYNTHETIC_HEADER, own_key
 from webapp.errors import SetupError
 from webapp.settings import Settings
 from webapp.shares import socket_of
@@ -61,7 +61,7 @@ class Colour:
         """
         self._socket = socket_of(settings.run_dir, colour)
         key = own_key(settings.own_key)
-        self._headers = {"X-Api-Key": key} if key else {}
+        self._headers = {"X-Api-Key": key, SYNTHETIC_HEADER: "1"} if key else {}
 
     def ask(
         self, path: str, body: Any = None, headers: Mapping[str, str] | None = None, *, timeout_s: float = 10.0

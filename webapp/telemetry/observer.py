@@ -20,6 +20,8 @@ class Caller:
     """`pusher.events.owner_of` the caller's key; empty where no keys are asked for."""
     client: str = ""
     """Who shares the engine with others: the owner, or the address where there is none."""
+    synthetic: bool = False
+    """Our own programs try the service out: neither figures nor dashboards count it."""
 
 
 class Headers(Protocol):
@@ -46,6 +48,10 @@ class Reply(NamedTuple):
     """What the access line says: documents, tokens, times. Never texts."""
     error: RerankError | None = None
     """Why it failed."""
+    owner: str = ""
+    """As `Caller` has it."""
+    watched: bool = False
+    """Whether an `Observer` is told of it, too."""
 
     @property
     def ranked(self) -> bool:

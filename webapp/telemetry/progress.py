@@ -6,13 +6,14 @@ A request that ends before the next frame is told once, by its end: most are sho
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from pusher.events import OK, Accepted, Breaker, BreakerState, Event, Expired, Finished, Progress, Shed
+from pusher.events import OK, Accepted, Breaker, BreakerState, Event, Expired, Finished, Progress, Rejected, Shed
 from webapp.errors import DeadlineExceededError, OverloadedError, RerankError
-from webapp.telemetry.observer import Caller, Observer
+from webapp.telemetry.observer import Caller, Observer, Reply
 from webapp.types import RerankRequest, RerankResult
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,11 @@ REPEAT_S = 1.0
 """A request that makes no progress is told again after this: a pusher that was restarted learns of it."""
 
 MOST_QUERY_CHARS = 200
+
+NOT_RANKED = frozenset({"/tokenize"})
+"""Routes whose requests rank nothing, by POST."""
+
+_PLACE = re.compile(r"[A-Za-z0-9_.$\[\]-]{1,64}")
 
 
 @dataclass(slots=True, eq=False)
@@ -53,6 +59,8 @@ class ProgressEvents:
 
     def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> _Running | None:
         """Requests were admitted together."""
+        if caller.synthetic:
+            return None
         now = self._clock()
         pairs = _pairs(requests)
         running = _Running(caller, pairs, scored, now, now)
@@ -72,6 +80,8 @@ class ProgressEvents:
 
     def refused(self, caller: Caller, requests: Sequence[RerankRequest], error: RerankError) -> None:
         """Requests were not admitted."""
+        if caller.synthetic:
+            return
         reason = "full" if isinstance(error, OverloadedError) else error.code
         self._publish(
             Shed(
@@ -80,6 +90,23 @@ class ProgressEvents:
                 owner=caller.owner,
                 pairs=_pairs(requests),
                 reason=reason,
+            )
+        )
+
+    def replied(self, reply: Reply) -> None:
+        """Publish an error that a request got before the service heard of it; an `OnReply`."""
+        if reply.error is None or reply.watched or reply.method != "POST" or reply.route in NOT_RANKED:
+            return
+        self._publish(
+            Rejected(
+                id=reply.request_id,
+                dialect=reply.dialect,
+                owner=reply.owner,
+                pairs=reply.facts.get("documents", 0),
+                code=reply.error.code,
+                http_status=reply.status,
+                latency_ms=round(reply.seconds * 1000, 3),
+                field=_place(reply.error),
             )
         )
 
@@ -130,6 +157,11 @@ def _pairs(requests: Sequence[RerankRequest]) -> int:
     return sum(len(request.documents) for request in requests)
 
 
+def _place(error: RerankError) -> str:
+    """Return where in the request an error is, unless that may be a text."""
+    return error.field if error.field and _PLACE.fullmatch(error.field) else ""
+
+
 def _end_of(running: _Running, outcomes: Sequence[RerankResult | RerankError], latency_ms: float) -> Event:
     caller, latency_ms = running.caller, round(latency_ms, 3)
     errors = [outcome for outcome in outcomes if isinstance(outcome, RerankError)]
@@ -150,10 +182,20 @@ def _end_of(running: _Running, outcomes: Sequence[RerankResult | RerankError], l
         pairs=running.pairs,
         status=errors[0].code if errors else OK,
         latency_ms=latency_ms,
+        field=_place(errors[0]) if errors else "",
+        tokens=sum(result.tokens for result in results),
+        queue_ms=_longest(result.spent.queue_ms for result in results),
+        tokenise_ms=_longest(result.spent.tokenise_ms for result in results),
+        score_ms=_longest(result.spent.score_ms for result in results),
         truncated=sum(sum(result.truncated) for result in results),
         cached=sum(result.cached for result in results),
         degraded=any(result.degraded for result in results),
     )
+
+
+def _longest(parts_ms: Iterable[float]) -> float:
+    """Return the longest of several parts, which are scored side by side."""
+    return round(max(parts_ms, default=0.0), 3)
 
 
 class Guarded:

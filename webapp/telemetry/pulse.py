@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pusher.events import Pulse
+from pusher.events import Pulse, Serves
 
 _STATM = Path("/proc/self/statm")
 
@@ -44,8 +44,11 @@ class Vitals:
 class PulseMaker:
     """Turns vitals into pulses; keeps the last ones, for rates."""
 
-    def __init__(self, read: Callable[[], Vitals], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, read: Callable[[], Vitals], *, serves: Serves | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._read = read
+        self._serves = serves
         self._clock = clock
         self._last: Vitals | None = None
         self._last_at = clock()
@@ -72,6 +75,7 @@ class PulseMaker:
             hub_lag_ms=round(hub_lag_ms, 1),
             rss_bytes=rss_bytes(),
             dropped_events=dropped_events,
+            serves=self._serves,
         )
 
 

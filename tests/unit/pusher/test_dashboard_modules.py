@@ -13,7 +13,7 @@ NODE = shutil.which("node")
 
 
 @pytest.mark.skipif(NODE is None, reason="node is not installed")
-@pytest.mark.parametrize("name", ["store", "playground"])
+@pytest.mark.parametrize("name", ["store", "dom", "playground"])
 def test_the_pure_modules_keep_their_promises(name):
     outcome = subprocess.run(
         [NODE, "--test", str(TESTS / f"{name}.test.mjs")], capture_output=True, text=True, check=False, timeout=60

@@ -19,6 +19,10 @@ FRAMES = {
     "finished": events.Finished(**OF, status="ok", latency_ms=512.25, truncated=1, cached=3, degraded=True),
     "failed": events.Finished(**OF, status="engine_failed", latency_ms=3.0),
     "shed": events.Shed(**OF, reason="full"),
+    "finished-with-phases": events.Finished(
+        **OF, status="ok", latency_ms=512.25, tokens=812, queue_ms=1.5, tokenise_ms=2.25, score_ms=500.0
+    ),
+    "rejected": events.Rejected(**OF, code="invalid_request", http_status=400, latency_ms=0.25, field="documents[3]"),
     "expired": events.Expired(**OF, scored=7, latency_ms=300000.0),
     "cancelled": events.Cancelled(**OF, scored=7, latency_ms=120.0),
     "release": events.Release(
@@ -43,6 +47,20 @@ FRAMES = {
     ),
     "worker": events.Worker(state="draining"),
     "breaker": events.Breaker(was="closed", state="open"),
+    "pulse-that-names-its-model": events.Pulse(
+        state="ready",
+        queue_pairs=0,
+        queue_tokens=0,
+        in_flight=0,
+        pairs_per_s=0.0,
+        serves=events.Serves(
+            model="sentence-transformers/all-MiniLM-L6-v2",
+            engine="native",
+            precision="int8",
+            release=7,
+            substitute_for="cross-encoder/ms-marco-MiniLM-L6-v2",
+        ),
+    ),
     "pulse": events.Pulse(
         state="ready",
         queue_pairs=120,

@@ -1,5 +1,7 @@
 import json
 
+from pusher.ended import IN_DELTA
+from pusher.ended import KEPT as ENDED
 from pusher.events import (
     VERSION,
     Accepted,
@@ -9,14 +11,16 @@ from pusher.events import (
     Frame,
     Progress,
     Pulse,
+    Rejected,
     Release,
+    Serves,
     Shed,
     Source,
     Step,
     Worker,
 )
-from pusher.relay import RECENT_IN_DELTA, RECENT_IN_SNAPSHOT, TICK_S, Relay
-from pusher.runs import KEPT, KEPT_FAILURES, SHOWN
+from pusher.relay import TICK_S, Relay
+from pusher.runs import KEPT, SHOWN
 
 NOW = 1000.0
 
@@ -78,7 +82,7 @@ def test_deltas_are_numbered_without_gaps_and_a_snapshot_carries_the_last_number
         workers.say(accepted(str(step)))
         numbers.append(relay.tick(NOW + step * TICK_S)[1]["seq"])
     assert numbers == [1, 2, 3, 4, 5]
-    assert relay.snapshot(NOW + 2)["seq"] == 5
+    assert relay.snapshot()["seq"] == 5
 
 
 def test_nothing_new_is_no_delta():
@@ -102,7 +106,7 @@ def test_snapshot_and_deltas_tell_the_same_story():
         running |= {run["key"]: run for run in delta.get("running", [])}
         for key in delta.get("ended", []):
             running.pop(key, None)
-    snapshot = {run["key"]: run for run in relay.snapshot(NOW + 100)["running"]}
+    snapshot = {run["key"]: run for run in relay.snapshot()["running"]}
     assert running == snapshot
     assert snapshot
 
@@ -142,7 +146,8 @@ def test_a_restarted_pusher_learns_of_running_requests_from_their_progress():
     relay, workers = relay_and_workers()
     workers.seqs["w1"] = 500
     workers.say(progress(scored=40))
-    (run,) = relay.snapshot(NOW)["running"]
+    relay.tick(NOW)
+    (run,) = relay.snapshot()["running"]
     assert (run["scored"], run["pairs"]) == (40, 100)
     assert relay.counts()["lost_frames"] == 0
 
@@ -162,13 +167,16 @@ def test_a_worker_that_falls_silent_is_lost_with_its_requests_and_later_forgotte
     assert updates[0].state["status"] == "lost"
     assert delta["workers"][0]["state"] == "lost"
     assert relay.tick(NOW + 30)[1]["gone"] == ["w1"]
-    assert relay.snapshot(NOW + 30)["workers"] == []
+    assert relay.snapshot()["workers"] == []
 
 
 def test_a_worker_that_says_goodbye_leaves_no_request_running():
     relay, workers = relay_and_workers()
-    workers.say(accepted(), Worker(state="down"))
-    assert relay.snapshot(NOW)["running"] == []
+    workers.say(accepted())
+    relay.tick(NOW)
+    workers.say(Worker(state="down"))
+    relay.tick(NOW + TICK_S)
+    assert relay.snapshot()["running"] == []
 
 
 def test_a_request_whose_end_was_dropped_does_not_run_for_ever():
@@ -177,18 +185,20 @@ def test_a_request_whose_end_was_dropped_does_not_run_for_ever():
     for second in range(8):
         workers.say(pulse(), at=NOW + second)
         relay.tick(NOW + second)
-    assert relay.snapshot(NOW)["running"] == []
+    assert relay.snapshot()["running"] == []
 
 
 def test_blue_and_green_are_told_apart_even_with_one_request_id():
     relay, workers = relay_and_workers()
     workers.say(pulse(), accepted(), worker="b", colour="blue")
     workers.say(pulse(), accepted(), worker="g", colour="green")
-    snapshot = relay.snapshot(NOW)
+    relay.tick(NOW)
+    snapshot = relay.snapshot()
     assert {worker["colour"] for worker in snapshot["workers"]} == {"blue", "green"}
     assert len({run["key"] for run in snapshot["running"]}) == 2
     workers.say(finished(), worker="b")
-    (run,) = relay.snapshot(NOW)["running"]
+    relay.tick(NOW + TICK_S)
+    (run,) = relay.snapshot()["running"]
     assert run["worker"] == "g"
 
 
@@ -209,27 +219,70 @@ def test_a_flood_leaves_messages_and_memory_bounded_and_failures_visible():
     for number in range(20_000):
         workers.say(accepted(str(number)), finished(str(number)) if number % 2 else progress(str(number)))
     _, delta = relay.tick(NOW)
-    assert len(delta["recent"]) == RECENT_IN_DELTA
+    assert len(delta["recent"]) == IN_DELTA["done"] + 1
     assert delta["recent"][0]["status"] == "internal"
     assert len(json.dumps(delta)) < 32_000
-    snapshot = relay.snapshot(NOW)
+    snapshot = relay.snapshot()
     assert len(snapshot["running"]) == SHOWN
-    assert len(snapshot["recent"]) == RECENT_IN_SNAPSHOT
+    assert snapshot["recent"] == delta["recent"], "a late browser lists what the others do"
     assert any(state["id"] == "the one failure" for state in snapshot["recent"])
     assert len(relay.runs.running) <= 5000
     assert relay.counts()["ignored"] > 0
-    assert len(relay.runs.memory()) <= KEPT + KEPT_FAILURES
+    assert len(relay.runs.memory()) <= KEPT
+
+
+def rejected(code="invalid_request", name="a", **more):
+    told = {"dialect": "cohere", "pairs": 0, "http_status": 400, "latency_ms": 0.5}
+    return Rejected(**{**told, "id": name, "code": code, **more})
+
+
+def test_a_request_that_is_not_valid_is_listed_with_its_code_and_counts_in_no_latency():
+    relay, workers = relay_and_workers()
+    workers.say(rejected(field="documents"), rejected("payload_too_large", http_status=413))
+    updates, delta = relay.tick(NOW + 1)
+    told = [(each["status"], each["http_status"], each["kind"]) for each in delta["recent"]]
+    assert told == [("invalid_request", 400, "refused"), ("payload_too_large", 413, "refused")]
+    assert delta["recent"][0]["field"] == "documents"
+    assert (delta["point"]["p50"], delta["point"]["requests_per_s"]) == (None, 0.0)
+    assert len(updates) == 2, "who follows it hears that it was refused"
+
+
+def test_a_request_that_is_not_valid_ends_none_that_runs_under_its_id():
+    relay, workers = relay_and_workers()
+    workers.say(accepted())
+    relay.tick(NOW)
+    workers.say(rejected(), rejected("unauthorized", "b"))
+    updates, delta = relay.tick(NOW + TICK_S)
+    assert updates == [], "without a key, or with the id of another request, nobody ends what others follow"
+    assert "ended" not in delta
+    assert len(relay.snapshot()["running"]) == 1
+
+
+def test_a_flood_of_rubbish_pushes_no_other_request_out():
+    relay, workers = relay_and_workers()
+    workers.say(finished("good"), finished("bad", status="internal"))
+    relay.tick(NOW)
+    for step in range(100):
+        workers.say(*[rejected(name=f"r{n}") for n in range(200)])
+        _, delta = relay.tick(NOW + step)
+        assert len(delta["recent"]) == IN_DELTA["refused"]
+    listed = [state["id"] for state in relay.snapshot()["recent"]]
+    assert {"good", "bad"} <= set(listed)
+    assert len(listed) == 2 + ENDED["refused"]
+    assert [state["status"] for _, state in relay.runs.find("good")] == ["ok"]
+    assert relay.counts()["ended"]["invalid_request"] == 20_000
 
 
 def test_what_one_life_knew_the_next_one_recalls():
     relay, workers = relay_and_workers()
     workers.say(pulse(), finished("good"), finished("bad", status="internal"))
     relay.tick(NOW + 1)
+    workers.say(accepted())  # what was heard since is in no snapshot
     memory = json.loads(json.dumps(relay.memory()))
     next_life = Relay(NOW + 5)
     next_life.recall(memory)
-    assert {state["id"] for state in next_life.snapshot(NOW + 5)["recent"]} == {"good", "bad"}
-    assert next_life.snapshot(NOW + 5)["points"] == relay.snapshot(NOW + 5)["points"]
+    assert {state["id"] for state in next_life.snapshot()["recent"]} == {"good", "bad"}
+    assert next_life.snapshot()["points"] == relay.snapshot()["points"]
     assert next_life.counts()["ended"] == {"ok": 1, "internal": 1}
 
 
@@ -257,7 +310,7 @@ def test_a_release_is_told_whole_and_is_no_worker():
     assert [each["state"] for each in delta["releases"]] == ["serving"]
     _, delta = relay.tick(NOW + 3 * TICK_S)
     assert delta is None or "releases" not in delta
-    assert len(relay.snapshot(NOW)["releases"]) == 1
+    assert len(relay.snapshot()["releases"]) == 1
 
 
 def test_a_release_whose_deploy_was_killed_is_interrupted_when_another_begins():
@@ -272,6 +325,45 @@ def test_a_release_whose_deploy_was_killed_is_interrupted_when_another_begins():
 def test_a_restarted_pusher_knows_the_releases_again():
     relay, workers = relay_and_workers()
     workers.say(release(2, state="serving"), worker="deploy")
+    relay.tick(NOW)
     again = Relay(NOW)
     again.recall(json.loads(json.dumps(relay.memory())))
-    assert again.snapshot(NOW)["releases"] == relay.snapshot(NOW)["releases"]
+    assert again.snapshot()["releases"] == relay.snapshot()["releases"]
+
+
+def test_only_the_last_release_serves_the_others_were_replaced():
+    relay, workers = relay_and_workers()
+    workers.say(release(2, state="serving"), release(3, state="refused"), release(4, state="serving"), worker="deploy")
+    _, delta = relay.tick(NOW)
+    assert {each["number"]: each["state"] for each in delta["releases"]} == {2: "replaced", 3: "refused", 4: "serving"}
+    workers.say(release(2, NOW + 9, state="rolled back"), worker="deploy")
+    _, delta = relay.tick(NOW + TICK_S)
+    assert {(each["number"], each["state"]) for each in delta["releases"]} == {(4, "replaced"), (2, "rolled back")}
+
+
+def test_a_release_that_fails_leaves_the_one_that_serves():
+    relay, workers = relay_and_workers()
+    workers.say(release(2, state="serving"), release(3), release(3, state="refused"), worker="deploy")
+    relay.tick(NOW)
+    assert [each["state"] for each in relay.snapshot()["releases"]] == ["serving", "refused"]
+
+
+def test_a_release_has_the_name_of_the_model_that_its_workers_serve():
+    relay, workers = relay_and_workers()
+    embedded = Serves(
+        model="all-MiniLM-L6-v2", engine="native", precision="int8", release=2, substitute_for="asked/for"
+    )
+    workers.say(release(2), worker="deploy")
+    workers.say(pulse(serves=embedded))
+    workers.say(release(2, state="serving"), worker="deploy")
+    _, delta = relay.tick(NOW)
+    (told,) = delta["releases"]
+    assert (told["state"], told["serves"]["model"], told["serves"]["substitute_for"]) == (
+        "serving",
+        "all-MiniLM-L6-v2",
+        "asked/for",
+    )
+    workers.say(pulse(serves=embedded), at=NOW + 1)
+    assert "releases" not in relay.tick(NOW + 1)[1], "told once"
+    (worker,) = relay.snapshot()["workers"]
+    assert worker["serves"]["precision"] == "int8"

@@ -1,6 +1,6 @@
 from pusher.events import VERSION, Breaker, Frame, Pulse, Source, Worker
-from pusher.happenings import KEPT
 from pusher.relay import Relay
+from pusher.worker_events import KEPT
 
 NOW = 1000.0
 SOURCE = Source(id="w1", pid=42, colour="blue")
@@ -15,7 +15,7 @@ def pulse(breaker="closed"):
 
 
 def told(delta):
-    return [happening["what"] for happening in delta.get("happenings", ())]
+    return [event["what"] for event in delta.get("events", ())]
 
 
 def test_changes_of_the_breaker_and_of_workers_are_told_once_in_their_order():
@@ -23,13 +23,20 @@ def test_changes_of_the_breaker_and_of_workers_are_told_once_in_their_order():
     say(relay, Worker(state="ready"), Breaker(was="closed", state="open"), Breaker(was="open", state="half_open"))
     _, delta = relay.tick(NOW + 0.25)
     assert told(delta) == ["ready", "breaker open", "breaker half_open"], "though all lie between two pulses"
-    assert delta["happenings"][1] == {"at": NOW, "worker": "w1", "pid": 42, "colour": "blue", "what": "breaker open"}
+    assert delta["events"][1] == {
+        "number": 1,
+        "at": NOW,
+        "worker": "w1",
+        "pid": 42,
+        "colour": "blue",
+        "what": "breaker open",
+    }
     say(relay, pulse("half_open"), at=NOW + 1, seq=1)
     _, delta = relay.tick(NOW + 1)
     assert told(delta) == []
 
 
-def test_a_worker_that_falls_silent_is_a_happening():
+def test_a_worker_that_falls_silent_is_a_event():
     relay = Relay(NOW)
     say(relay, Worker(state="ready"))
     relay.tick(NOW)
@@ -41,7 +48,8 @@ def test_snapshots_and_the_next_life_know_the_latest():
     relay = Relay(NOW)
     for _ in range(KEPT):
         say(relay, Breaker(was="closed", state="open"), Breaker(was="open", state="closed"))
+    relay.tick(NOW)
     after = Relay(NOW)
     after.recall(relay.memory())
-    assert after.snapshot(NOW)["happenings"] == relay.snapshot(NOW)["happenings"]
-    assert len(after.snapshot(NOW)["happenings"]) == KEPT
+    assert after.snapshot()["events"] == relay.snapshot()["events"]
+    assert len(after.snapshot()["events"]) == KEPT

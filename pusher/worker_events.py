@@ -1,0 +1,51 @@
+"""What became of workers and of their breakers, for operators. PURE."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from pusher.events import Breaker, Source, Worker
+
+KEPT = 50
+
+WorkerEvent = dict[str, Any]
+
+
+class WorkerEvents:
+    """The latest of them, oldest first."""
+
+    def __init__(self) -> None:
+        self.kept: deque[WorkerEvent] = deque(maxlen=KEPT)
+        self._news: deque[WorkerEvent] = deque(maxlen=KEPT)
+        self._next_number = 0
+
+    def hear(self, source: Source, event: Worker | Breaker, now: float) -> None:
+        """Note what a worker tells of itself."""
+        self.note(source, f"breaker {event.state}" if isinstance(event, Breaker) else event.state, now)
+
+    def note(self, source: Source, what: str, now: float) -> None:
+        """Note that something happened to a worker."""
+        event = {
+            "number": self._next_number,  # two can be alike in all else
+            "at": round(now, 3),
+            "worker": source.id,
+            "pid": source.pid,
+            "colour": source.colour,
+            "what": what,
+        }
+        self._next_number += 1
+        self.kept.append(event)
+        self._news.append(event)
+
+    def news(self) -> list[WorkerEvent]:
+        """Return those since the last call."""
+        news = list(self._news)
+        self._news.clear()
+        return news
+
+    def recall(self, events: Iterable[WorkerEvent]) -> None:
+        """Take over from the last life."""
+        self.kept.extend(events)
+        self._next_number = max((event["number"] for event in self.kept), default=-1) + 1
