@@ -37,6 +37,8 @@ from webapp.premises import (
     writing_to,
 )
 from webapp.releases.applied import environment, settings_with
+from webapp.releases.comparing import start_if_due
+from webapp.releases.programs import Programs
 from webapp.releases.recovery import resume
 from webapp.releases.state import COLOURS
 from webapp.rendering import nginx_conf
@@ -130,7 +132,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         if ready:
             _wait_for_pusher(settings, stop)
             _announce(settings, outlet)
-            _tell_systemd("READY=1")
+            _begin_serving(settings, settings_with(colours.serving.settings))
         code = _wait_for_end(settings, supervisord, stop, held)
     finally:
         _end(supervisord)
@@ -269,6 +271,12 @@ def _announce(settings: Settings, outlet: Outlet) -> None:
     stands_in = f" in place of {info['substitute_for']}, which can't be fetched" if info["substitute_for"] else ""
     model = f"{info['model']} ({info['engine']} {info['precision']}){stands_in}"
     outlet.say(f"Ready: {url_of(settings)} serves {model}")
+
+
+def _begin_serving(settings: Settings, served: Settings) -> None:
+    """Do what waits until requests are answered."""
+    _tell_systemd("READY=1")
+    start_if_due(served, Programs(settings.run_dir))
 
 
 def _end(supervisord: subprocess.Popen[bytes]) -> None:

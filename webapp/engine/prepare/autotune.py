@@ -1,7 +1,7 @@
 """How fast an engine is here, and with which batches: measured for some seconds, never guessed.
 
-Speed is tokens for the processor time that was used, not for the time on the clock: programs beside us make that longer,
-by factors, but hardly change what a batch costs. So the same machine gives the same figures, busy or idle.
+Speed is tokens for the processor time that was used, not for the time on the clock: programs beside us make that
+longer, by factors, but hardly change what a batch costs. So the same machine gives the same figures, busy or idle.
 """
 
 from __future__ import annotations
