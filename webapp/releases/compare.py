@@ -108,7 +108,7 @@ def compare(
     except RefusedError as error:
         _settle(serving, f"{said}; {serving.manifest.engine} stays, for the release was {error}")
     else:
-        _settle(serving, f"{said}; release {number} serves it", faster=other.directory.name)
+        _settle(serving, f"{said}; it became release {number}", faster=other.directory.name)
 
 
 def _settle(serving: Built, said: str, faster: str = "") -> None:
@@ -258,6 +258,7 @@ def _compare(settings: Settings) -> None:
     if not rivals:
         _settle(serving, f"{manifest.engine} {manifest.precision}: no other engine computes in that precision here")
         return
+    log.info("%s is compared with %s %s while the service is idle", rivals[0], manifest.engine, manifest.precision)
     builder = Builder(settings, serving, Idleness(partial(ask_exporter, settings.metrics_socket)))
     with ThreadPoolExecutor(1, initializer=_step_back) as background:
         try:

@@ -211,8 +211,11 @@ def _publisher(settings: Settings, colour: str) -> Publisher | None:
 
 
 def _what(release: Release) -> str:
-    settings = " ".join(f"{name.removeprefix('RERANK_')}={value}" for name, value in sorted(release.settings.items()))
-    return f"{release.model}" + (f" with {settings}" if settings else "")
+    named = {name.removeprefix("RERANK_"): value for name, value in sorted(release.settings.items())}
+    artifact = named.pop("FASTER_ARTIFACT", "")
+    faster = " by the engine that is faster here" if artifact and artifact == release.artifact else ""
+    settings = " ".join(f"{name}={value}" for name, value in named.items())
+    return f"{release.model}{faster}" + (f" with {settings}" if settings else "")
 
 
 @contextmanager
