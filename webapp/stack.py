@@ -61,6 +61,8 @@ GIVEN_UP = "given-up"
 NOTIFY_VARIABLE = "NOTIFY_SOCKET"
 """Where systemd listens. Not for our programs: gunicorn would say that all is ready when only it is."""
 
+_BEGAN = time.monotonic()
+
 _FIRST_REQUEST = json.dumps({"query": "is it ready", "documents": ["it is", "it is not"]}).encode()
 
 
@@ -132,7 +134,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         if ready:
             _wait_for_pusher(settings, stop)
             _announce(settings, outlet)
-            _begin_serving(settings, settings_with(colours.serving.settings))
+            _begin_serving(settings, settings_with(colours.serving.settings), outlet)
         code = _wait_for_end(settings, supervisord, stop, held)
     finally:
         _end(supervisord)
@@ -273,8 +275,9 @@ def _announce(settings: Settings, outlet: Outlet) -> None:
     outlet.say(f"Ready: {url_of(settings)} serves {model}")
 
 
-def _begin_serving(settings: Settings, served: Settings) -> None:
+def _begin_serving(settings: Settings, served: Settings, outlet: Outlet) -> None:
     """Do what waits until requests are answered."""
+    outlet.say(f"Started in {time.monotonic() - _BEGAN:.0f} s")
     _tell_systemd("READY=1")
     start_if_due(served, Programs(settings.run_dir))
 
