@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from webapp.engine.prepare.progress import Stages, line
+from webapp.engine.prepare.progress import Stages, line, remaining
 
 
 class Clock:
@@ -43,14 +43,22 @@ def test_a_stage_that_fails_leaves_no_bar():
 
 
 @pytest.mark.parametrize(
-    ("took_s", "done", "shown"),
+    ("done", "done_after_s", "took_s", "left_s"),
     [
-        (0.4, 0, "t 0 s"),
-        (9, 0, "t 9 s"),
-        (1, 0.5, "t [##########..........] 1 s"),
-        (6, 0.25, "t [#####...............] 6 s, about 18 s more"),
-        (6, 1, "t [####################] 6 s"),
+        (0.0, 0, 9, 0),
+        (0.5, 1, 9, 0),  # too early to tell
+        (0.25, 5, 5, 15),
+        (0.25, 5, 12, 8),  # time passes, and the estimate with it
+        (0.25, 5, 40, 0),  # it was wrong
+        (1, 6, 6, 0),
     ],
 )
-def test_an_estimate_is_told_only_where_a_good_part_is_done(took_s, done, shown):
-    assert line("t", took_s, done) == shown
+def test_an_estimate_is_told_only_where_a_good_part_is_done_and_falls_while_time_passes(
+    done, done_after_s, took_s, left_s
+):
+    assert remaining(done, done_after_s, took_s) == left_s
+
+
+def test_a_bar_shows_the_whole_job():
+    assert line("t", 0.25, 9, 15) == "t [#####...............] 9 s, about 15 s more"
+    assert line("t", 0, 0.4, 0) == "t [....................] 0 s"

@@ -114,11 +114,14 @@ def measure(
         ours = to_scores(engine_logits(engine, pairs), scale, raw=False)
         return ours, to_scores(source.reference(pairs), scale, raw=False)
 
-    ours, theirs = both(check_pairs())
+    pairs = check_pairs()
+    total, done = len(pairs) + sum(len(documents) for _, documents in judged), len(pairs)
+    ours, theirs = both(pairs)
     errors = [np.abs(ours - theirs)]
     taus, overlaps = [], []
-    for place, (query, documents) in enumerate(judged, 1):
-        at(place / (len(judged) + 1))
+    for query, documents in judged:
+        at(done / total)
+        done += len(documents)
         ours, theirs = both([(query, document) for document in documents])
         errors.append(np.abs(ours - theirs))
         tau = float(kendalltau(ours, theirs).statistic)

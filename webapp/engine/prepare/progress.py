@@ -44,8 +44,11 @@ class Stages:
         self._drawing = threading.Lock()
         self._title = ""
         """Of the stage that runs; empty between two."""
+        self._number = 0
         self._began = 0.0
         self._done = 0.0
+        self._done_after_s = 0.0
+        """When `_done` was told, since the stage began."""
 
     def say(self, message: str) -> None:
         """Say a line; a bar that is there moves down."""
@@ -57,7 +60,7 @@ class Stages:
     def stage(self, number: int, what: str) -> Iterator[At]:
         """Tell of one stage while it runs; a job that tries several ways may come to the same one again."""
         title = f"[{number}/{self._total}] {what}"
-        self._began, self._done = self._clock(), 0.0
+        self._number, self._began, self._done = number, self._clock(), 0.0
         if self._terminal is None:
             self._say(title)
         self._title = title
@@ -74,7 +77,7 @@ class Stages:
             self._end(title)
 
     def _at(self, share: float) -> None:
-        self._done = min(1.0, share)
+        self._done, self._done_after_s = min(1.0, share), self._clock() - self._began
 
     def _end(self, title: str) -> None:
         took_s = self._clock() - self._began
@@ -91,7 +94,11 @@ class Stages:
             with self._drawing:
                 self._clear()
                 if self._terminal is not None:
-                    self._terminal.write(line(self._title, self._clock() - self._began, self._done))
+                    took_s = self._clock() - self._began
+                    left_s = remaining(self._done, self._done_after_s, took_s)
+                    self._terminal.write(
+                        line(self._title, (self._number - 1 + self._done) / self._total, took_s, left_s)
+                    )
                     self._terminal.flush()
 
     def _clear(self) -> None:
@@ -100,10 +107,15 @@ class Stages:
             self._terminal.flush()
 
 
-def line(title: str, took_s: float, done: float) -> str:
-    """A bar with its title, the time so far and, where that is known, about how much longer. PURE."""
-    filled = round(done * BAR_WIDTH)
-    bar = f" [{'#' * filled}{'.' * (BAR_WIDTH - filled)}]" if done else ""
-    sure = took_s >= SURE_AFTER_S and SURE_AFTER <= done < 1
-    left = f", about {took_s / done - took_s:.0f} s more" if sure else ""
-    return f"{title}{bar} {took_s:.0f} s{left}"
+def remaining(done: float, done_after_s: float, took_s: float) -> float:
+    """Seconds that a stage goes on, at the pace of the share that is done; 0: that can't be told. PURE."""
+    if done < SURE_AFTER or done_after_s < SURE_AFTER_S:
+        return 0.0
+    return max(0.0, done_after_s / done - took_s)
+
+
+def line(title: str, share: float, took_s: float, left_s: float) -> str:
+    """A stage, a bar of the whole job, the stage's time so far and, where it is known, the time left. PURE."""
+    filled = round(share * BAR_WIDTH)
+    left = f", about {left_s:.0f} s more" if left_s >= 1 else ""
+    return f"{title} [{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {took_s:.0f} s{left}"
