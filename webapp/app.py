@@ -49,6 +49,7 @@ def create_app(
     quota: Quota | None = None,
     watchers: Sequence[OnReply] = (),
     deployment: Deployment = NOWHERE,
+    comparison: Callable[[], str] = str,
     watch: request_context.WatchOf = request_context.nobody_watches,
 ) -> Flask:
     """Put the HTTP API before a service.
@@ -63,6 +64,7 @@ def create_app(
         quota: what a caller may ask for in a minute; None: anything.
         watchers: told of every reply.
         deployment: which release this is.
+        comparison: says what is known of other engines, for `/info`.
         watch: over the caller of a request, by its WSGI environment.
     """
     app = App("webapp", static_folder=None)
@@ -79,7 +81,7 @@ def create_app(
     app.register_blueprint(rerank.blueprint(service))
     app.register_blueprint(front.blueprint())
     app.register_blueprint(health.blueprint(service, guarded=keys.guarded))
-    app.register_blueprint(models.blueprint(service, limits, deployment))
+    app.register_blueprint(models.blueprint(service, limits, deployment, comparison))
     app.register_blueprint(docs.blueprint(service.elsewhere))
     deployments.install(app, deployment)
     return app

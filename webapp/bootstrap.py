@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from wsgiref.types import WSGIApplication
 
 from prometheus_client import CollectorRegistry
@@ -22,6 +23,7 @@ from webapp.api.reading_process import ReadElsewhere
 from webapp.app import create_app
 from webapp.cache.memory import MemoryCache
 from webapp.cache.shared import SharedCache
+from webapp.engine import comparison
 from webapp.engine.base import Engine
 from webapp.engine.lexical_engine import lexical_scores
 from webapp.engine.opening import load_engine
@@ -261,6 +263,7 @@ def assemble(
             *([tracing.replied] if tracing else []),
         ],
         deployment=Deployment(settings.colour, settings.release),
+        comparison=partial(comparison.said, settings) if settings.colour else str,  # only a stack compares
     )
     watchdog = Watchdog(scheduler, pool, stall_s=settings.engine_stall_s)
     return Webapp(

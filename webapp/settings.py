@@ -54,7 +54,8 @@ class Settings(Places, BaseModel):
         description="Hub id or local directory of a CrossEncoder or SentenceTransformer.",
     )
     engine: Literal["auto", "native", "openvino", "torch", "stub"] = Field(
-        default="auto", description="What computes the scores; auto: native or openvino, whichever is faster here."
+        default="auto",
+        description="What computes the scores; auto: native or openvino, compared on this machine while it is idle.",
     )
     precision: Literal["auto", "int8", "bf16", "fp32"] = Field(
         default="auto",
@@ -179,6 +180,11 @@ class Settings(Places, BaseModel):
         description="Colour of this release, shown wherever it answers; a stack sets it for its programs.",
     )
     release: int = Field(default=0, ge=0, description="Number of this release; set by `reranking deploy`.")
+    faster_artifact: str = Field(
+        default="",
+        pattern="^[A-Za-z0-9.-]*$",
+        description="Artifact that the comparison of engines found faster; set by the release that it makes.",
+    )
 
     log_to: Literal["files", "stdout"] = Field(
         default="files", description="files in the state directory, or stdout alone, as for a container."

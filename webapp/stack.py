@@ -38,7 +38,8 @@ from webapp.premises import (
     writing_to,
 )
 from webapp.releases.applied import environment, settings_with
-from webapp.releases.programs import program_of
+from webapp.releases.comparing import start_if_due
+from webapp.releases.programs import Programs, program_of
 from webapp.releases.recovery import resume
 from webapp.releases.state import COLOURS
 from webapp.rendering import nginx_conf
@@ -60,6 +61,8 @@ GIVEN_UP = "given-up"
 
 NOTIFY_VARIABLE = "NOTIFY_SOCKET"
 """Where systemd listens. Not for our programs: gunicorn would say that all is ready when only it is."""
+
+_BEGAN = time.monotonic()
 
 _FIRST_REQUEST = json.dumps({"query": "is it ready", "documents": ["it is", "it is not"]}).encode()
 
@@ -132,7 +135,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         if ready:
             _wait_for_pusher(settings, stop)
             _announce(settings, outlet)
-            _tell_systemd("READY=1")
+            _begin_serving(settings, settings_with(colours.serving.settings), outlet)
         code = _wait_for_end(settings, supervisord, stop, held)
     finally:
         _end(supervisord)
@@ -272,6 +275,13 @@ def _announce(settings: Settings, outlet: Outlet) -> None:
     model = f"{info['model']} ({info['engine']} {info['precision']}){stands_in}"
     outlet.say(f"Ready: {url_of(settings)} serves {model}")
     outlet.say(f"Dashboard: {url_of(settings)}/dashboard/")
+
+
+def _begin_serving(settings: Settings, served: Settings, outlet: Outlet) -> None:
+    """Do what waits until requests are answered."""
+    outlet.say(f"Started in {time.monotonic() - _BEGAN:.0f} s")
+    _tell_systemd("READY=1")
+    start_if_due(served, Programs(settings.run_dir))
 
 
 def _end(supervisord: subprocess.Popen[bytes]) -> None:

@@ -14,8 +14,9 @@ import msgspec
 from supervisor.xmlrpc import SupervisorTransport
 
 from webapp.calling import ask, url_of
+from webapp.engine import comparison
 from webapp.engine.artifact import MANIFEST, artifact_dir
-from webapp.releases import state
+from webapp.releases import comparing, state
 from webapp.releases.applied import settings_with
 from webapp.releases.programs import program_of
 from webapp.releases.state import Colours
@@ -55,6 +56,8 @@ class Status:
     figures: dict[str, Any] = field(default_factory=dict)
     """The last second: requests/s, documents/s, queue, latencies."""
     troubles: list[str] = field(default_factory=list)
+    comparison: str = ""
+    """What is known of other engines; empty where the settings name one."""
 
     @property
     def health(self) -> Health:
@@ -77,6 +80,7 @@ def look(settings: Settings) -> Status:
         workers=workers,
         figures=figures,
         troubles=_troubles([each for each in programs if not _rests(each, colours)], workers, figures),
+        comparison=comparison.said(settings_with(colours.serving.settings) if colours else settings),
     )
 
 
@@ -117,6 +121,7 @@ def _programs(settings: Settings) -> list[Program]:
             uptime_s=max(0, each["now"] - each["start"]) if each["pid"] else 0,
         )
         for each in told
+        if each["name"] != comparing.PROGRAM or each["pid"]  # it ends by itself
     ]
 
 

@@ -19,7 +19,7 @@ from webapp.engine.openvino_engine import has_bf16
 from webapp.engine.prepare import fidelity, pipeline
 from webapp.engine.prepare.calibration import read_examples
 from webapp.engine.prepare.candidates import Candidate
-from webapp.engine.prepare.resolve import EMBEDDED_MODEL
+from webapp.engine.prepare.resolve import EMBEDDED_MODEL, _embedded
 from webapp.engine.source_model import SourceModel
 from webapp.errors import SetupError
 from webapp.ranking import to_scores
@@ -189,6 +189,47 @@ def test_auto_goes_on_to_the_next_precision_and_says_why(bert, tmp_path, monkeyp
     assert any(line.startswith("openvino int8 differs too much") for line in said)
     assert "openvino int8 differs too much" in manifest.chosen_because
     assert "openvino fp32 passes the gate" in manifest.chosen_because
+
+
+def test_the_first_engine_that_passes_serves_and_no_other_is_built(bert, tmp_path, monkeypatch):
+    order = [Candidate("torch", "bf16"), Candidate("openvino", "fp32"), Candidate("torch", "fp32")]
+    monkeypatch.setattr("webapp.engine.prepare.candidates.candidates", lambda *_: order)
+    said = []
+    manifest = pipeline.prepare(Settings(model=str(bert), state_dir=tmp_path, gate_max_score_error=0), said.append)
+    assert (manifest.engine, manifest.precision) == ("openvino", "fp32")
+    stages = [line for line in said if line.startswith("[") and "done in" not in line]
+    assert [stage[:5] for stage in stages] == ["[1/5]", "[2/5]", "[3/5]", "[4/5]", "[3/5]", "[4/5]", "[5/5]"]
+    assert not any("torch fp32" in line for line in said)
+
+
+def test_the_original_scores_each_pair_once_however_many_candidates_are_tried(bert, tmp_path, monkeypatch):
+    order = [Candidate("torch", "bf16"), Candidate("openvino", "fp32")]
+    monkeypatch.setattr("webapp.engine.prepare.candidates.candidates", lambda *_: order)
+    scored, honest = [], SourceModel.reference
+
+    def reference(self, pairs):
+        scored.extend(pairs)
+        return honest(self, pairs)
+
+    monkeypatch.setattr(SourceModel, "reference", reference)
+    pipeline.prepare(Settings(model=str(bert), state_dir=tmp_path, gate_max_score_error=0), lambda _: None)
+    assert len(scored) == len(set(scored)) > 100
+
+
+@pytest.mark.slow
+def test_equal_texts_of_a_bi_encoder_are_encoded_once(monkeypatch):
+    source = SourceModel(_embedded("").directory)
+    pairs = [(query, document) for query in ("a", "b") for document in ("c", "d", "c")]
+    alone = np.concatenate([source.reference([pair]) for pair in pairs])
+    encoded, honest = [], source.model.encode_document
+
+    def encode(texts, **options):
+        encoded.extend(texts)
+        return honest(texts, **options)
+
+    monkeypatch.setattr(source.model, "encode_document", encode)
+    assert np.allclose(source.reference(pairs), alone, atol=1e-6)
+    assert encoded == ["c", "d"]
 
 
 def test_calibration_data_of_ones_own_is_used_and_checked(tmp_path):

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 from running import Stack
 
+from webapp.engine.native_engine import library
 from webapp.engine.prepare.pipeline import prepare
+
+OPEN_GATE = {
+    "gate_max_score_error": "1",
+    "gate_mean_score_error": "1",
+    "gate_min_tau": "-1",
+    "gate_min_top10_overlap": "0",
+}
+"""A model with random weights is no judge of int8's fidelity."""
 
 FAULTS = Path(__file__).resolve().parents[1] / "services" / "candidate"
 
@@ -96,3 +105,15 @@ def model_stack(bert_settings, two_models, tmp_path_factory):
         request_timeout_s="20",
     ) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def auto_stack(bert, tmp_path_factory):
+    """A stack that chooses its engine by itself, on its first start."""
+    if library() is None:
+        pytest.skip("the native engine is not built here")
+    stack = ReleaseStack(tmp_path_factory.mktemp("first"), model=str(bert), request_timeout_s="20", **OPEN_GATE)
+    for name in ("RERANK_ENGINE", "RERANK_PRECISION"):
+        del stack._environment[name]
+    with stack:
+        yield stack

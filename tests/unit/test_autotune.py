@@ -12,7 +12,7 @@ def tuned(monkeypatch, rates, threads=(2,), engine="openvino"):
     monkeypatch.setattr(autotune, "open_engine", lambda *_: StubEngine())
     monkeypatch.setattr(autotune, "thread_counts", lambda: list(threads))
     monkeypatch.setattr(autotune, "_batches", lambda _, budget: budget)
-    monkeypatch.setattr(autotune, "measure", lambda sessions, budget: rates(len(sessions), budget))
+    monkeypatch.setattr(autotune, "measure", lambda sessions, budget: autotune.Speed(rates(len(sessions), budget), 1))
     return autotune.tune(None, SimpleNamespace(engine=engine), [("query", "document")])
 
 
@@ -56,7 +56,7 @@ def test_every_pair_is_in_one_batch_and_no_batch_exceeds_the_budget():
 def test_a_measurement_ends_and_counts_the_tokens_of_all_sessions():
     session = StubEngine().open_session()
     batches = autotune._batches(autotune._encode(session, [("query", "word " * 30)] * 4), 256)
-    assert autotune.measure([session, session], batches) > 0
+    assert autotune.measure([session, session], batches).tokens_per_s > 0
 
 
 @pytest.mark.parametrize("siblings", [True, False])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -24,7 +24,9 @@ SCALES = {
 }
 
 
-def blueprint(service: RerankService, limits: Mapping[str, int], deployment: Deployment) -> Blueprint:
+def blueprint(
+    service: RerankService, limits: Mapping[str, int], deployment: Deployment, comparison: Callable[[], str]
+) -> Blueprint:
     """Descriptions; none of them needs the engine but its tokenizer."""
     views = Blueprint("models", __name__)
     versions = {name: importlib.metadata.version(name) for name in VERSIONS_OF}
@@ -49,6 +51,7 @@ def blueprint(service: RerankService, limits: Mapping[str, int], deployment: Dep
                 **msgspec.to_builtins(service.model),
                 **_as_tei(service),
                 "score_scale": SCALES[service.model.score_scale],
+                "engine_comparison": comparison() or None,
                 "state": service.state,
                 "deployment": {"color": deployment.colour, "release": deployment.release},
                 "ongoing_requests": service.ongoing,

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from webapp.engine import verdict
 from webapp.engine.template import Template
 from webapp.errors import SetupError
 from webapp.settings import Settings
@@ -71,6 +72,20 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 def artifact_dir(settings: Settings) -> Path:
     """Where the artifact for these settings lies, prepared or not.
+
+    It is the one that the comparison of engines found faster, where a release was made of it and it is still there.
+    """
+    first = first_artifact_dir(settings)
+    if settings.faster_artifact:
+        found = verdict.read(first)
+        faster = settings.models_dir / settings.faster_artifact
+        if found is not None and found.faster == settings.faster_artifact and (faster / MANIFEST).is_file():
+            return faster
+    return first
+
+
+def first_artifact_dir(settings: Settings) -> Path:
+    """Where the artifact lies that `prepare` makes for these settings.
 
     The name holds everything that was asked for, so that another choice is another artifact. A local model's files
     count by size and time: retrained in place, it is prepared again.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,8 +100,8 @@ class SourceModel:
             return np.asarray(logits, np.float32).reshape(len(pairs))
         queries, documents = zip(*pairs, strict=True)
         options = {"normalize_embeddings": True, "show_progress_bar": False}
-        left = self.model.encode_query(list(queries), **options)
-        right = self.model.encode_document(list(documents), **options)
+        left = _each_once(partial(self.model.encode_query, **options), queries)
+        right = _each_once(partial(self.model.encode_document, **options), documents)
         return np.asarray(np.einsum("ij,ij->i", left, right), np.float32)
 
 
@@ -114,6 +115,12 @@ def positions_of(model: Any) -> int | None:
             first = getattr(table, "offset", 0) if padding is None else padding + 1
             held.append(len(table.weight) - first)
     return min(held, default=None)
+
+
+def _each_once(encode: Callable[[list[str]], Any], texts: Sequence[str]) -> Any:
+    """Vectors of texts, shape [texts, width]; equal texts are computed once."""
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    return encode(list(places))[[places[text] for text in texts]]
 
 
 class FeatureModule(torch.nn.Module):  # type: ignore[misc] # torch is not analysed: it takes minutes

@@ -38,12 +38,15 @@ class Reply:
             raise SetupError(f"an answer with status {self.status} is no JSON") from error
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
+    """A connection to a unix socket."""
+
     def __init__(self, path: Path, timeout_s: float) -> None:
         super().__init__("localhost", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
+        """Connect to the socket."""
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
@@ -71,7 +74,7 @@ class Colour:
         Raises:
             OSError: nobody answers.
         """
-        connection = _UnixConnection(self._socket, timeout_s)
+        connection = UnixConnection(self._socket, timeout_s)
         try:
             data = None if body is None else json.dumps(body).encode()
             connection.request("GET" if body is None else "POST", path, data, {**self._headers, **(headers or {})})

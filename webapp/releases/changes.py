@@ -32,7 +32,7 @@ LIGHT = frozenset(
 )
 """Settings that new workers of the same master take up: HUP does it."""
 
-OF_THE_ARTIFACT = frozenset({"model", "engine", "precision", "max_length_tokens"})
+OF_THE_ARTIFACT = frozenset({"model", "engine", "precision", "max_length_tokens", "faster_artifact"})
 """Settings that make another artifact, with all whose names begin with `gate_`: a new colour does it."""
 
 _OURS = frozenset({"colour", "release"})

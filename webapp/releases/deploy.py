@@ -23,7 +23,7 @@ import msgspec
 
 from pusher import events
 from webapp.errors import SetupError
-from webapp.releases import changes, recovery, state
+from webapp.releases import changes, comparing, recovery, state
 from webapp.releases.applied import settings_with
 from webapp.releases.light import Light
 from webapp.releases.programs import Programs
@@ -48,10 +48,12 @@ class Wish:
     patience_s: float = 120.0
     """Longest wait until the new colour is ready."""
     dry_run: bool = False
+    made: str = ""
+    """Artifact that was made for this release."""
 
 
-def deploy(wish: Wish, say: Say) -> None:
-    """Bring a new release to the clients.
+def deploy(wish: Wish, say: Say) -> int:
+    """Bring a new release to the clients; return its number.
 
     Raises:
         SetupError: it was refused, or can't be tried; clients are where they were.
@@ -75,9 +77,11 @@ def deploy(wish: Wish, say: Say) -> None:
         if wish.dry_run:
             names = ", ".join(step.name for step in (*plan.steps, *plan.after))
             say(f"would {names}; {plan.stages.room()}; nothing was changed")
-            return
-        plan.stages.keep(msgspec.structs.replace(colours, last_number=release.number))
+            return colours.serving.number
+        made = [*colours.made, wish.made] if wish.made else colours.made
+        plan.stages.keep(msgspec.structs.replace(colours, last_number=release.number, made=made))
         _carry_out(plan, "serving", say)
+    return release.number
 
 
 def rollback(say: Say, patience_s: float) -> None:
@@ -207,8 +211,11 @@ def _publisher(settings: Settings, colour: str) -> Publisher | None:
 
 
 def _what(release: Release) -> str:
-    settings = " ".join(f"{name.removeprefix('RERANK_')}={value}" for name, value in sorted(release.settings.items()))
-    return f"{release.model}" + (f" with {settings}" if settings else "")
+    named = {name.removeprefix("RERANK_"): value for name, value in sorted(release.settings.items())}
+    artifact = named.pop("FASTER_ARTIFACT", "")
+    faster = " by the engine that is faster here" if artifact and artifact == release.artifact else ""
+    settings = " ".join(f"{name}={value}" for name, value in named.items())
+    return f"{release.model}{faster}" + (f" with {settings}" if settings else "")
 
 
 @contextmanager
@@ -223,11 +230,16 @@ def _alone(say: Say) -> Iterator[Colours]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SetupError("another deploy runs; wait for its end") from None
+        comparing.stop(programs)
         _adopt_environment(run_dir)
         colours = state.read(settings.state_dir)
         if colours is None:
             raise SetupError(f"{settings.state_dir / state.FILE} is missing; restart the stack")
-        yield recovery.heal(colours, load_settings(), programs, say)
+        try:
+            yield recovery.heal(colours, load_settings(), programs, say)
+        finally:
+            if (serving := state.read(settings.state_dir)) is not None:
+                comparing.start_if_due(settings_with(serving.serving.settings), programs)
 
 
 def _adopt_environment(run_dir: Path) -> None:

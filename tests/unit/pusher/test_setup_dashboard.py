@@ -10,9 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 
-FUNCTION = re.search(
-    r"^setup_dashboard\(\) \{.*?^\}", (ROOT / "scripts" / "setup.sh").read_text(), re.DOTALL | re.MULTILINE
-)[0]
+SETUP = (ROOT / "scripts" / "setup.sh").read_text()
+FUNCTIONS = "\n".join(re.findall(r"^(?:setup|fetch)_dashboard\(\) \{.*?^\}", SETUP, re.DOTALL | re.MULTILINE))
 
 
 @pytest.fixture
@@ -27,7 +26,8 @@ def tree(tmp_path):
 def install(tree, npm):
     (tree / "bin" / "npm").write_text(f"#!/bin/sh\n{npm}\n")
     (tree / "bin" / "npm").chmod(0o755)
-    script = f'set -u\nROOT="{tree}" VENV="{tree}/.venv"\n{FUNCTION}\nsetup_dashboard\necho went on\n'
+    begin = f'set -u\nROOT="{tree}" VENV="{tree}/.venv"\nsource "{ROOT}/scripts/stages.sh"\n'
+    script = f"{begin}{FUNCTIONS}\nsetup_dashboard\necho went on\n"
     environment = {**os.environ, "PATH": f"{tree}/bin:/usr/bin:/bin"}
     return subprocess.run(
         ["/bin/bash", "-c", script], env=environment, capture_output=True, text=True, check=True

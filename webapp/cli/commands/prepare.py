@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -28,6 +29,7 @@ def command(*, again: bool, calibration_data: Path | None) -> None:
     from webapp.engine.prepare.pipeline import prepare  # noqa: PLC0415
 
     data = {"calibration_data": calibration_data} if calibration_data else {}
-    manifest = prepare(load(), click.echo, again=again or bool(data), **data)
+    terminal = sys.stdout if sys.stdout.isatty() else None
+    manifest = prepare(load(), click.echo, again=again or bool(data), terminal=terminal, **data)
     if manifest is not None:
         click.echo(f"{manifest.model} is ready to serve in {manifest.precision}")

@@ -58,6 +58,8 @@ def _as_text(seen: Status) -> str:
         click.style(seen.health, fg=COLOURS[seen.health], bold=True) + f"  {seen.url}  {model}",
         *(click.style(f"  ! {trouble}", fg="yellow") for trouble in seen.troubles),
     ]
+    if seen.comparison:
+        parts.append(f"  {seen.comparison}")
     if seen.ready != "ready":
         parts.append(click.style(f"  ! /ready: {seen.ready}", fg="red"))
     if seen.programs:

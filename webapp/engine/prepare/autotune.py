@@ -1,4 +1,8 @@
-"""How fast an engine is here, and with which batches: measured for some seconds, never guessed."""
+"""How fast an engine is here, and with which batches: measured for some seconds, never guessed.
+
+Speed is tokens for the processor time that was used, not for the time on the clock: programs beside us make that
+longer, by factors, but hardly change what a batch costs. So the same machine gives the same figures, busy or idle.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +35,42 @@ LENGTH_STEP_TOKENS = 16
 
 MEASURED_S = 0.3
 ROUNDS = 3
-"""The first compiles for new shapes, and of the others the best counts: whatever else runs here only slows down."""
+"""The first compiles for new shapes, and of the others the best counts: what runs beside us only slows down."""
 
 PAIRS = 192
 
 Batch = tuple[list[tuple[Any, Any]], int, int]
 """Pairs, length they are padded to, tokens without padding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What one measurement found."""
+
+    tokens_per_s: float
+    """Of all threads at once, padding not counted, had each a core for itself."""
+    share: float
+    """Of the cores that it wanted it got so much."""
+
+
+class Bench:
+    """An artifact's engine, opened to be measured."""
+
+    def __init__(self, directory: Path, manifest: Manifest, threads: int) -> None:
+        """Open an engine with a session a thread."""
+        engine = open_engine(directory, manifest)
+        engine.start(threads)
+        self._sessions = [engine.open_session() for _ in range(threads)]
+        self._encoded: list[tuple[Any, Any, int]] = []
+
+    def batches(self, pairs: Sequence[tuple[str, str]], budget_tokens: int) -> list[Batch]:
+        """Batches to measure with, of the first `PAIRS` pairs."""
+        self._encoded = self._encoded or _encode(self._sessions[0], pairs[:PAIRS])
+        return _batches(self._encoded, budget_tokens)
+
+    def measure(self, batches: Sequence[Batch]) -> Speed:
+        """Score for `MEASURED_S` seconds with all sessions at once, each on a thread of its own."""
+        return measure(self._sessions, batches)
 
 
 def tune(directory: Path, manifest: Manifest, pairs: Sequence[tuple[str, str]]) -> Tuning:
@@ -52,14 +87,11 @@ def tune(directory: Path, manifest: Manifest, pairs: Sequence[tuple[str, str]]) 
     best = Tuning()
     budgets = BUDGETS_TOKENS[:1] if manifest.engine == "native" else BUDGETS_TOKENS
     for threads in thread_counts():
-        engine = open_engine(directory, manifest)
-        engine.start(threads)
-        sessions = [engine.open_session() for _ in range(threads)]
-        encoded = _encode(sessions[0], pairs[:PAIRS])
+        bench = Bench(directory, manifest, threads)
         rates = dict.fromkeys(budgets, 0.0)
         for _ in range(ROUNDS):
             for budget in budgets:
-                rates[budget] = max(rates[budget], measure(sessions, _batches(encoded, budget)))
+                rates[budget] = max(rates[budget], bench.measure(bench.batches(pairs, budget)).tokens_per_s)
         for budget, rate in rates.items():
             if rate > best.tokens_per_s * WORTH:
                 best = Tuning(batch_tokens=budget, engine_threads=threads, tokens_per_s=round(rate))
@@ -78,12 +110,12 @@ def thread_counts() -> list[int]:
     return sorted({len(allowed), len(siblings)}, reverse=True)
 
 
-def measure(sessions: Sequence[Session], batches: Sequence[Batch]) -> float:
-    """Tokens a second (padding not counted) of all sessions at once, each on a thread of its own."""
+def measure(sessions: Sequence[Session], batches: Sequence[Batch]) -> Speed:
+    """Measure all sessions at once, each on a thread of its own."""
     for session in sessions:
         session.score(*batches[0][:2])  # one after the other: see `pool.EnginePool.start`
     tokens: list[int] = []
-    began = time.perf_counter()
+    began, used_before_s = time.perf_counter(), time.process_time()
     ends = began + MEASURED_S
     threads = [
         threading.Thread(target=_score_until, args=(ends, session, _mixed(batches, seed), tokens))
@@ -93,7 +125,9 @@ def measure(sessions: Sequence[Session], batches: Sequence[Batch]) -> float:
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(tokens) / (time.perf_counter() - began)
+    cores_s = (time.perf_counter() - began) * len(sessions)
+    used_s = time.process_time() - used_before_s
+    return Speed(sum(tokens) / used_s * len(sessions), used_s / cores_s)
 
 
 def _mixed(batches: Sequence[Batch], seed: int) -> list[Batch]:

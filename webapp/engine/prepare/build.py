@@ -1,11 +1,13 @@
-"""From a source model to an artifact: build each candidate, judge it, measure it, keep the best."""
+"""From a source model to an artifact: build candidates one after the other until one passes the gate."""
 
 from __future__ import annotations
 
 import datetime as dt
 import importlib.metadata
+import io
 import shutil
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +19,16 @@ from webapp.engine.prepare import autotune, export, fidelity
 from webapp.engine.prepare.calibration import Examples
 from webapp.engine.prepare.candidates import Candidate
 from webapp.engine.prepare.pack import pack
+from webapp.engine.prepare.progress import At, Stages
 from webapp.engine.prepare.resolve import Say, Source
 from webapp.engine.source_model import SourceModel
 from webapp.engine.template import Template
 from webapp.errors import SetupError
 from webapp.settings import Settings
 from webapp.types import Tuning
+
+CONVERTING, JUDGING, MEASURING = 3, 4, 5
+"""Numbers of these stages, as they are told; after a candidate that is refused the next one begins with the first."""
 
 VERSIONS_OF = ("openvino", "sentence-transformers", "tokenizers", "torch", "transformers")
 
@@ -39,21 +45,11 @@ class Artifact:
     manifest: Manifest
 
 
-def build_best(
-    tried: Sequence[Candidate], *, settings: Settings, source: Source, examples: Examples, aside: Path, say: Say
-) -> Artifact:
-    """The first precision that passes the gate, by the fastest engine that has it.
-
-    Args:
-        tried: best precision first.
-        settings: limits of the gate, and of the length.
-        source: files of the original.
-        examples: texts to calibrate with and to judge by.
-        aside: an empty directory to build in.
-        say: told what is going on.
+def load_original(settings: Settings, source: Source, say: Say) -> SourceModel:
+    """The model as sentence-transformers has it, with the length that was chosen; `say` is told when it is less.
 
     Raises:
-        SetupError: sentence-transformers can't load the model, or nothing passes.
+        SetupError: sentence-transformers can't load it.
     """
     try:
         original = SourceModel(source.directory)
@@ -64,74 +60,99 @@ def build_best(
         say(f"RERANK_MAX_LENGTH_TOKENS is {asked}, but this model reads {limit}: texts are cut there")
     elif settings.max_length_tokens:
         original.max_length_tokens = settings.max_length_tokens
-    passed: list[Artifact] = []
+    return original
+
+
+def build_first(
+    tried: Sequence[Candidate],
+    original: SourceModel,
+    *,
+    settings: Settings,
+    source: Source,
+    examples: Examples,
+    aside: Path,
+    stages: Stages,
+) -> Artifact:
+    """The first candidate that passes the gate.
+
+    Args:
+        tried: in the order in which they are to be tried.
+        original: what they are made of.
+        settings: limits of the gate.
+        source: files of the original.
+        examples: texts to calibrate with and to judge by.
+        aside: an empty directory to build in.
+        stages: told what is going on.
+
+    Raises:
+        SetupError: nothing passes.
+    """
+    scores = fidelity.Remembered(original)
     reasons: list[str] = []
     for candidate in tried:
-        if passed and candidate.precision != passed[0].manifest.precision:
-            break
         directory = aside / str(candidate).replace(" ", "-")
         directory.mkdir()
         try:
             template = export.export_tokenizer(original, directory, original.max_length_tokens)
             manifest = _manifest(candidate, original, source, template)
-            _export_model(manifest, original, examples, directory, say)
-            manifest = _judged(
-                manifest, original=original, examples=examples, directory=directory, settings=settings, say=say
-            )
+            with stages.stage(CONVERTING, _conversion(candidate)):
+                _export_model(manifest, original, examples, directory)
+            with stages.stage(JUDGING, f"comparing {candidate} scores with sentence-transformers' own") as at:
+                figures = _judged(manifest, scores, examples, directory, at)
+                fidelity.accept(figures, candidate, settings)
         except (NotForThisModelError, fidelity.GateError) as error:
             reasons.append(str(error))
-            say(reasons[-1])
+            stages.say(reasons[-1])
             continue
-        tuning = autotune.tune(directory, manifest, examples.tuning)
-        reasons.append(f"{candidate} passes the gate at {tuning.tokens_per_s:,.0f} tokens a second")
-        say(reasons[-1])
-        passed.append(Artifact(directory, msgspec.structs.replace(manifest, tuning=tuning)))
-    if not passed:
-        raise SetupError(f"{reasons[-1]}; try another RERANK_PRECISION, or RERANK_ENGINE=torch")
-    best = max(passed, key=lambda artifact: artifact.manifest.tuning.tokens_per_s)
-    _write_golden(best, original)
-    return _finished(best, "; ".join(reasons))
+        with stages.stage(MEASURING, f"measuring how fast {candidate} is"):
+            tuning = autotune.tune(directory, manifest, examples.tuning)
+        reasons.append(f"{candidate} passes the gate, at {tuning.tokens_per_s:,.0f} tokens a second")
+        stages.say(reasons[-1])
+        artifact = Artifact(directory, msgspec.structs.replace(manifest, fidelity=figures, tuning=tuning))
+        _write_golden(artifact, scores)
+        return _finished(artifact, "; ".join(reasons))
+    raise SetupError(f"{reasons[-1]}; try another RERANK_PRECISION, or RERANK_ENGINE=torch")
 
 
-def _export_model(manifest: Manifest, original: SourceModel, examples: Examples, directory: Path, say: Say) -> None:
+def _conversion(candidate: Candidate) -> str:
+    """What is done to the model, in words."""
+    if candidate.engine == "torch":
+        return "taking its files as they are"
+    if candidate.engine == "native":
+        return "packing it for the native engine"
+    return "converting it to OpenVINO" + (" and quantising it to int8" if candidate.precision == "int8" else "")
+
+
+def _export_model(manifest: Manifest, original: SourceModel, examples: Examples, directory: Path) -> None:
     """Write the model in the form and precision that the manifest names."""
     if manifest.engine == "native":
-        say("packing it for the native engine")
         if not pack(original, directory / PACKED_MODEL):
             raise NotForThisModelError("the native engine does not know this architecture")
     elif manifest.engine == "openvino":
         converted = directory.with_name("converted")
         if not converted.exists():
-            say("converting it to OpenVINO")
             converted.mkdir()
             export.export_openvino(original, converted)
         shutil.copytree(converted, directory, dirs_exist_ok=True)
         if manifest.precision == "int8":
             from webapp.engine.prepare.quantise import quantise
 
-            say(f"quantising it to int8 with {len(examples.calibration)} pairs")
-            quantise(open_engine(directory, manifest), examples.calibration, directory)
+            with redirect_stdout(io.StringIO()):  # nncf draws bars of its own
+                quantise(open_engine(directory, manifest), examples.calibration, directory)
 
 
 def _judged(
-    manifest: Manifest, *, original: SourceModel, examples: Examples, directory: Path, settings: Settings, say: Say
-) -> Manifest:
-    """The manifest with the figures of the gate.
-
-    Raises:
-        GateError: it does not pass.
-    """
-    say(f"comparing its {manifest.precision} scores with sentence-transformers' own")
+    manifest: Manifest, scores: fidelity.Original, examples: Examples, directory: Path, at: At
+) -> dict[str, float]:
+    """The figures that the gate judges by."""
     engine = open_engine(directory, manifest)
     engine.start(1)
-    figures = fidelity.measure(engine, original, examples.judged)
-    fidelity.accept(figures, Candidate(manifest.engine, manifest.precision), settings)
-    return msgspec.structs.replace(manifest, fidelity=figures)
+    return fidelity.measure(engine, scores, examples.judged, at)
 
 
-def _write_golden(artifact: Artifact, original: SourceModel) -> None:
+def _write_golden(artifact: Artifact, scores: fidelity.Original) -> None:
     """What the artifact has to score as long as it serves, for those who check it again."""
-    found = fidelity.golden(original, artifact.manifest.score_scale, artifact.manifest.fidelity)
+    found = fidelity.golden(scores, artifact.manifest.score_scale, artifact.manifest.fidelity)
     (artifact.directory / GOLDEN).write_bytes(msgspec.json.encode(found))
 
 

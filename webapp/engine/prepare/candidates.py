@@ -1,4 +1,4 @@
-"""Which engines and precisions may serve a model here, the fastest first by what the processor can do."""
+"""Which engines and precisions may serve a model here, in an order that follows from the settings and the processor."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ class Candidate:
 
 
 def candidates(settings: Settings, say: Say) -> list[Candidate]:
-    """What to try, in this order; of those that pass the gate, the first precision is served, by its fastest engine.
+    """What to try; the first that passes the gate is served.
+
+    The native engine comes first: it is ready in a second, where OpenVINO's int8 takes a minute to calibrate. Which of
+    two engines of the same precision is faster here is measured while the service is idle (`releases.compare`).
 
     Raises:
         SetupError: what was asked for can't be had here.

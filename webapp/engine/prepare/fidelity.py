@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,28 @@ GOLDEN_SLACK = 5e-3
 
 class GateError(SetupError):
     """An artifact may not serve."""
+
+
+class Original(Protocol):
+    """The model whose scores are the right ones."""
+
+    def reference(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """What sentence-transformers itself gives, shape [pairs]."""
+
+
+class Remembered:
+    """The original's scores, computed once however many candidates are compared with them."""
+
+    def __init__(self, source: SourceModel) -> None:
+        self._source = source
+        self._known: dict[tuple[str, str], np.float32] = {}
+
+    def reference(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """What sentence-transformers itself gives, shape [pairs]."""
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
+        if new:
+            self._known.update(zip(new, self._source.reference(new), strict=True))
+        return np.array([self._known[pair] for pair in pairs], np.float32)
 
 
 _QUERIES = (
@@ -67,13 +90,19 @@ def engine_logits(engine: Engine, pairs: Sequence[tuple[str, str]]) -> NDArray[n
     return logits
 
 
-def measure(engine: Engine, source: SourceModel, judged: Sequence[tuple[str, list[str]]]) -> dict[str, float]:
+def measure(
+    engine: Engine,
+    source: Original,
+    judged: Sequence[tuple[str, list[str]]],
+    at: Callable[[float], None] = lambda _share: None,
+) -> dict[str, float]:
     """Compare the scores and the rankings that a client would see.
 
     Args:
         engine: of the artifact, started.
         source: the original.
         judged: queries with the documents to rank, none of them seen in calibration.
+        at: told which share is done.
 
     Returns:
         `pairs`; `max_score_error` and `mean_score_error`, between 0 and 1; `kendall_tau` (-1..1) and `top10_overlap`
@@ -85,10 +114,14 @@ def measure(engine: Engine, source: SourceModel, judged: Sequence[tuple[str, lis
         ours = to_scores(engine_logits(engine, pairs), scale, raw=False)
         return ours, to_scores(source.reference(pairs), scale, raw=False)
 
-    ours, theirs = both(check_pairs())
+    pairs = check_pairs()
+    total, done = len(pairs) + sum(len(documents) for _, documents in judged), len(pairs)
+    ours, theirs = both(pairs)
     errors = [np.abs(ours - theirs)]
     taus, overlaps = [], []
     for query, documents in judged:
+        at(done / total)
+        done += len(documents)
         ours, theirs = both([(query, document) for document in documents])
         errors.append(np.abs(ours - theirs))
         tau = float(kendalltau(ours, theirs).statistic)
@@ -104,7 +137,7 @@ def measure(engine: Engine, source: SourceModel, judged: Sequence[tuple[str, lis
     }
 
 
-def golden(source: SourceModel, scale: ScoreScale, figures: dict[str, float]) -> Golden:
+def golden(source: Original, scale: ScoreScale, figures: dict[str, float]) -> Golden:
     """The original's scores of the check pairs, and how far from them the judged artifact may be."""
     texts = [document for document in _DOCUMENTS if document.strip()]  # the API refuses blank ones in some formats
     groups = []

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from webapp.engine.artifact import Manifest, artifact_dir, read_manifest
 from webapp.engine.prepare.calibration import DEFAULT_FILE, Examples, read_examples
+from webapp.engine.prepare.progress import Stages
 from webapp.engine.prepare.resolve import Say, Source, resolve
 from webapp.errors import SetupError
 from webapp.settings import Settings
@@ -22,8 +23,17 @@ if TYPE_CHECKING:
     from webapp.engine.prepare.build import Artifact
 
 
+STAGES = 5
+"""Finding, loading, converting, judging, measuring; the last three are `build`'s."""
+
+
 def prepare(
-    settings: Settings, say: Say, *, again: bool = False, calibration_data: Path = DEFAULT_FILE
+    settings: Settings,
+    say: Say,
+    *,
+    again: bool = False,
+    calibration_data: Path = DEFAULT_FILE,
+    terminal: TextIO | None = None,
 ) -> Manifest | None:
     """Make the artifact for these settings, unless it is there.
 
@@ -32,6 +42,7 @@ def prepare(
         say: told what is going on, a line at a time.
         again: prepare even if there is an artifact, as after the hub came back.
         calibration_data: JSONL of {"query", "documents"}, to quantise with and to judge by.
+        terminal: where to draw bars; None draws none.
 
     Returns:
         The artifact's manifest; None for the stub engine, which needs none.
@@ -42,48 +53,52 @@ def prepare(
     if settings.engine == "stub":
         return None
     directory = artifact_dir(settings)
-    with _one_at_a_time(settings.models_dir):
+    with _one_at_a_time(settings.models_dir, say):
         present = None if again else read_manifest(directory)
         if present is not None:
             return present
         if find_spec("sentence_transformers") is None:  # told before a model is fetched in vain
             raise _lacks("sentence-transformers")
-        examples = read_examples(calibration_data)
-        source = resolve(settings, say)
+        began = time.monotonic()
+        stages = Stages(STAGES, say, terminal)
+        with stages.stage(1, f"finding {settings.model}"):
+            examples = read_examples(calibration_data)
+            source = resolve(settings, stages.say)
         aside = directory.with_name(f".{directory.name}.{os.getpid()}")
         try:
             aside.mkdir()
-            artifact = _build(settings, source, examples, aside, say)
+            artifact = _build(settings, source, examples, aside, stages)
             _put_in_place(artifact.directory, directory)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+        say(_summary(artifact.manifest, time.monotonic() - began))
     return artifact.manifest
 
 
-def _build(settings: Settings, source: Source, examples: Examples, aside: Path, say: Say) -> Artifact:
-    """The best artifact for these settings, in a directory of its own below `aside`."""
-    say(f"loading {source.model} with sentence-transformers")
+def _build(settings: Settings, source: Source, examples: Examples, aside: Path, stages: Stages) -> Artifact:
+    """An artifact for these settings, in a directory of its own below `aside`."""
     _quiet_libraries()
-    began = time.monotonic()
-    try:
-        from webapp.engine.prepare.build import build_best
-    except ImportError as error:
-        raise _lacks(error.name) from error
+    with stages.stage(2, f"loading {source.model} with sentence-transformers"):
+        try:
+            from webapp.engine.prepare.build import build_first, load_original
+        except ImportError as error:
+            raise _lacks(error.name) from error
+        original = load_original(settings, source, stages.say)
     from webapp.engine.prepare.candidates import candidates
 
-    artifact = build_best(
-        candidates(settings, say), settings=settings, source=source, examples=examples, aside=aside, say=say
-    )
-    manifest = artifact.manifest
+    tried = candidates(settings, stages.say)
+    return build_first(tried, original, settings=settings, source=source, examples=examples, aside=aside, stages=stages)
+
+
+def _summary(manifest: Manifest, took_s: float) -> str:
     figures, tuning = manifest.fidelity, manifest.tuning
-    say(
-        f"{source.model} is prepared for {manifest.engine} in {manifest.precision}, {time.monotonic() - began:.0f} s;"
+    return (
+        f"{manifest.model} is prepared for {manifest.engine} in {manifest.precision}, {took_s:.0f} s;"
         f" scores differ from sentence-transformers' by at most {figures['max_score_error']:.1g}, on average"
         f" {figures['mean_score_error']:.1g};"
         f" Kendall tau {figures['kendall_tau']:.3f}, top-10 overlap {figures['top10_overlap']:.3f};"
         f" batches of {tuning.batch_tokens} tokens, {tuning.engine_threads} engine threads"
     )
-    return artifact
 
 
 def _lacks(name: str | None) -> SetupError:
@@ -113,11 +128,15 @@ def _put_in_place(aside: Path, directory: Path) -> None:
 
 
 @contextmanager
-def _one_at_a_time(models_dir: Path) -> Iterator[None]:
+def _one_at_a_time(models_dir: Path, say: Say) -> Iterator[None]:
     """Hold the lock that keeps two prepares apart; the kernel lets go of it when a process dies."""
     models_dir.mkdir(parents=True, exist_ok=True)
     with (models_dir / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another prepare to end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         # What a killed prepare left behind; nobody else is writing now.
         for leftover in models_dir.glob(".*-*.[0-9]*"):
             shutil.rmtree(leftover, ignore_errors=True)
