@@ -40,6 +40,7 @@ from webapp.releases.applied import environment, settings_with
 from webapp.releases.recovery import resume
 from webapp.releases.state import COLOURS
 from webapp.rendering import nginx_conf
+from webapp.running import ADDRESS, note_address
 from webapp.settings import STOP_GRACE_S, Settings
 from webapp.shares import FALLBACK, point
 from webapp.source_tree import ROOT
@@ -92,8 +93,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         return
     with writing_to(settings.state_dir):
         _clean(settings)  # what a killed predecessor left; the lock says that nobody uses it
-        (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings, nginx_version(nginx)))
-        make_own(settings.own_key)
+        _write_run_dir(settings, nginx)
         point(settings.run_dir, colours.active)
     socket_mode, socket_owner = who_may_manage(settings)
     adopt_orphans()
@@ -179,8 +179,16 @@ class _StopSignals:
 
 def _clean(settings: Settings) -> None:
     """Take away what tells of programs that have ended."""
-    for stale in (*settings.run_dir.glob("*.sock*"), settings.run_dir / GIVEN_UP, settings.own_key):
+    files = (settings.run_dir / GIVEN_UP, settings.run_dir / ADDRESS, settings.own_key)
+    for stale in (*settings.run_dir.glob("*.sock*"), *files):
         stale.unlink(missing_ok=True)
+
+
+def _write_run_dir(settings: Settings, nginx: str) -> None:
+    """Write what our programs and commands read there."""
+    (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings, nginx_version(nginx)))
+    make_own(settings.own_key)
+    note_address(settings)
 
 
 def _tell_systemd(state: str) -> None:
