@@ -22,6 +22,11 @@ _NGINX_LEVELS = {
     "emerg": "critical",
 }
 
+_NO_HARM = re.compile(
+    r"SSL_(do_handshake|read|write|shutdown)\(\) failed .*client: |open socket #\d+ left in connection"
+)
+"""What nginx calls critical, and is a client that left or spoke some other TLS, or a connection open at nginx' end."""
+
 _QUERY_STRING = re.compile(r"\?[^\s\"']*")
 
 
@@ -59,7 +64,8 @@ def translate(line: str, *, service: str, colour: str, pid: int, now: float) -> 
         year, month, day, clock, level, pid_said, connection, message = found.groups()
         # nginx runs with TZ=UTC, and tells whole seconds.
         event |= {"time": f"{year}-{month}-{day}T{clock}.000Z", "pid": int(pid_said), "logger": "nginx.error"}
-        event |= {"level": _NGINX_LEVELS.get(level, "error"), "message": without_query_strings(message)}
+        said = "info" if _NO_HARM.search(message) else _NGINX_LEVELS.get(level, "error")
+        event |= {"level": said, "message": without_query_strings(message)}
         if connection:
             event["connection"] = int(connection)  # access lines have it, too
     elif found := _NGINX_BEFORE_ITS_LOG.fullmatch(text):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from xmlrpc.client import Fault
 
 from webapp.errors import SetupError
 from webapp.premises import check_keys
@@ -29,6 +31,8 @@ READY_S = 120.0
 """Longest wait until a restarted webapp made a score."""
 
 POLL_S = 0.05
+
+HANG_UP_EVERY_S = 1.0
 
 
 def restart(settings: Settings, names: Sequence[str], say: Say) -> None:
@@ -57,7 +61,8 @@ def restart(settings: Settings, names: Sequence[str], say: Say) -> None:
                 programs.restart(name, patience_s=settings.request_timeout_s + 2 * STOP_GRACE_S)
                 _wait_until_ready(settings, colours.active, programs)
             else:
-                programs.restart(name, patience_s=settings.request_timeout_s + 2 * STOP_GRACE_S)
+                waits = _hang_up(programs) if name == "nginx" else _wait
+                programs.restart(name, patience_s=settings.request_timeout_s + 2 * STOP_GRACE_S, waits=waits)
                 _wait_until_runs(name, programs)
             say(f"{name} runs again after {time.monotonic() - began:.1f} s")
 
@@ -124,6 +129,24 @@ def _check_before_restart(colours: Colours) -> None:
     settings_with(colours.serving.settings)
     if with_artifact(colours.serving).artifact != colours.serving.artifact:
         raise SetupError("model, engine or precision have changed since it was started; reranking deploy brings them")
+
+
+def _wait() -> None:
+    """Nothing has to be done while a program ends."""
+
+
+def _hang_up(programs: Programs) -> Callable[[], None]:
+    """While nginx ends: closes browsers' connections, for which it would wait; they connect again by themselves."""
+    told = 0.0
+
+    def waits() -> None:
+        nonlocal told
+        if programs.of("nginx").state == "STOPPING" and time.monotonic() - told > HANG_UP_EVERY_S:
+            told = time.monotonic()
+            with contextlib.suppress(Fault):  # the pusher does not run
+                programs.signal("pusher", "HUP")
+
+    return waits
 
 
 def _wait_until_ready(settings: Settings, colour: str, programs: Programs) -> None:

@@ -1,7 +1,7 @@
 """The whole stack in the foreground: prepare the model, render the configuration, run supervisord until told to stop.
 
-Start order: model, supervisord -> webapp, nginx, then the line with the URL. Stop order is supervisor's: nginx
-finishes its requests, then the webapp drains, then supervisord ends, then we do.
+Start order: model, supervisord -> webapp, nginx, then the line with the URL. Stop order is supervisor's: the
+pusher lets go of browsers, nginx finishes its requests, then the webapp drains, then supervisord ends, then we do.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """`restart`, `stop`, `reload`, `logs`, `status` and `doctor`, typed where nothing but the state directory is known."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 
 import psutil
 import pytest
+import socketio
 from loading import Clients
 from release_stack import ReleaseStack
 from running import PATIENCE_S, wait_for
@@ -131,6 +133,23 @@ def test_an_idle_colour_that_supervisorctl_started_is_warned_of_with_the_command
     assert remedy in warned[-1]["message"], "and the log has it from the moment of the start"
     assert stack.reranking(*remedy.split()[1:]) == (0, f"{idle} has stopped\n")
     assert programs(stack)[1] == []
+
+
+# The client's library leaves its socket to the collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+def test_an_open_dashboard_holds_up_neither_a_restart_of_nginx_nor_the_stop_of_the_stack(tmp_path):
+    with ReleaseStack(tmp_path / "own", engine="stub") as stack, contextlib.ExitStack() as after:
+        browser = socketio.Client()
+        after.callback(browser.disconnect)
+        connects = []
+        browser.on("connect", lambda: connects.append(browser.call("watch")))
+        browser.connect(stack.url, transports=["websocket"], wait_timeout=PATIENCE_S)
+        wait_for(lambda: len(connects) == 1, "it watches")
+        assert stack.reranking("restart", "nginx", timeout=PATIENCE_S)[0] == 0
+        wait_for(lambda: len(connects) == 2, "it connected again by itself")
+        assert stack.stop() == 0, "which waits for less than nginx would"
+    stops = [line["message"].split()[1] for line in stack.log_lines("supervisord") if "stopped: " in line["message"]]
+    assert stops[-4:] == ["pusher", "nginx", "metrics", "webapp-blue"]
 
 
 def test_stop_does_not_take_away_what_serves_by_half(stack):

@@ -108,9 +108,9 @@ class Programs:
             waits()
             time.sleep(POLL_S)
 
-    def restart(self, name: str, *, patience_s: float) -> None:
+    def restart(self, name: str, *, patience_s: float, waits: Callable[[], None] = lambda: None) -> None:
         """Stop it as `stop` does and start it again; doesn't wait until it has come up."""
-        self.stop(name, patience_s=patience_s)
+        self.stop(name, patience_s=patience_s, waits=waits)
         self.start(name)
 
     def signal(self, name: str, signal: str) -> None:
