@@ -68,7 +68,7 @@ def main() -> None:
     settings = load_settings()
     host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104 - compared, not bound
     with Client(host, settings.port, settings.own_key.read_text() if settings.own_key.exists() else "") as client:
-        for command in (["deploy", *sys.argv[1:]], ["rollback"]):
+        for command in (["deploy", "--again", *sys.argv[1:]], ["rollback"]):
             time.sleep(TOLD_EVERY_S)
             print(f"$ reranking {' '.join(command)}", flush=True)
             if subprocess.run([sys.executable, "-m", "webapp", *command], check=False).returncode:

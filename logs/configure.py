@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import logging.config
 import os
@@ -23,6 +24,8 @@ if _rich is None:
 from logs.discreet import tell  # noqa: E402
 from logs.foreign import without_query_strings  # noqa: E402
 from logs.line import Form, renderer, stamp  # noqa: E402
+
+_HUNG_UP = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ESHUTDOWN})
 
 OURS = ("webapp", "pusher", "logs")
 
@@ -81,10 +84,10 @@ def catch_the_rest(*, log_format: str, service: str, colour: str = "") -> None:
     """
     render = renderer(_form(log_format))
 
-    def write(message: str, error: BaseException, *, words: bool = False) -> None:
+    def write(message: str, error: BaseException, *, words: bool = False, level: str = "critical") -> None:
         event = {
             "time": stamp(time.time()),
-            "level": "critical",
+            "level": level,
             "service": service,
             "colour": colour,
             "pid": os.getpid(),
@@ -110,11 +113,17 @@ def catch_the_rest(*, log_format: str, service: str, colour: str = "") -> None:
             write("an exception went nowhere", arguments.exc_value)
 
     def greenlet(_hub: Any, _context: Any, kind: type[BaseException], error: BaseException | None, _: Any) -> None:
-        write("a greenlet ended", error or kind())
+        error = error or kind()
+        write("a greenlet ended", error, level="info" if _hung_up(error) else "critical")
 
     sys.excepthook, threading.excepthook, sys.unraisablehook = main_thread, thread, unraisable
     if hub := sys.modules.get("gevent.hub"):  # else there are no greenlets of its
         hub.Hub.print_exception = greenlet
+
+
+def _hung_up(error: BaseException) -> bool:
+    """Whether it only says that the other side of a connection has left."""
+    return isinstance(error, OSError) and error.errno in _HUNG_UP
 
 
 class _Complete:

@@ -22,8 +22,12 @@ _NGINX_LEVELS = {
     "emerg": "critical",
 }
 
-_USUAL = re.compile(r"an? (client request body|upstream response) is buffered to a temporary file ")
-"""What nginx warns of, and any large body or slow reader brings about."""
+_NO_HARM = re.compile(
+    r"SSL_(do_handshake|read|write|shutdown)\(\) failed .*client: |open socket #\d+ left in connection"
+    r"|an? (client request body|upstream response) is buffered to a temporary file "
+)
+"""What nginx warns of or calls critical, and is a client that left or spoke some other TLS, a connection open at nginx'
+end, a large body, or a slow reader."""
 
 _QUERY_STRING = re.compile(r"\?[^\s\"']*")
 
@@ -62,8 +66,8 @@ def translate(line: str, *, service: str, colour: str, pid: int, now: float) -> 
         year, month, day, clock, level, pid_said, connection, message = found.groups()
         # nginx runs with TZ=UTC, and tells whole seconds.
         event |= {"time": f"{year}-{month}-{day}T{clock}.000Z", "pid": int(pid_said), "logger": "nginx.error"}
-        kept = "info" if _USUAL.match(message) else _NGINX_LEVELS.get(level, "error")
-        event |= {"level": kept, "message": without_query_strings(message)}
+        said = "info" if _NO_HARM.search(message) else _NGINX_LEVELS.get(level, "error")
+        event |= {"level": said, "message": without_query_strings(message)}
         if connection:
             event["connection"] = int(connection)  # access lines have it, too
     elif found := _NGINX_BEFORE_ITS_LOG.fullmatch(text):

@@ -8,6 +8,8 @@ import time
 
 from flask import Flask, Response, g, request
 
+from logs.levels import level_of
+
 log = logging.getLogger("pusher.access")
 
 _USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -23,7 +25,8 @@ def install(app: Flask) -> None:
 
     def end(response: Response) -> Response:
         given = request.headers.get("X-Request-Id", "")  # nginx' own, or one that it found usable
-        log.info(
+        log.log(
+            level_of(response.status_code, comes_later="Retry-After" in response.headers),
             "request",
             extra={
                 "request_id": given if _USABLE_ID.fullmatch(given) else "",

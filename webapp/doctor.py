@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Literal
 
 from webapp.certificates import valid_until
-from webapp.draining import owner
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.native_engine import library
 from webapp.errors import SetupError
 from webapp.premises import check_keys, check_port, find_nginx, group_of
+from webapp.releases import state
+from webapp.releases.programs import Programs
+from webapp.releases.roles import idle_that_runs
+from webapp.running import address, owner
 from webapp.settings import Settings
 from webapp.source_tree import PROJECT
 from webapp.tls import certificate
@@ -117,13 +120,28 @@ def _nginx(_settings: Settings) -> Finding:
 
 def _port(settings: Settings) -> Finding:
     ports = [settings.port, *([settings.plain_port] if settings.plain_port else [])]
-    about, seen = "port", f"{settings.host}:{', '.join(map(str, ports))}"
+    seen = f"{settings.host}:{', '.join(map(str, ports))}"
+    taken = address(settings.run_dir) if _runs(settings) else {}
+    free = [port for port in ports if port not in {taken.get("port"), taken.get("plain_port")}]
+    for port in free:
+        check_port(settings, port)
+    if len(free) == len(ports):
+        return Finding("port", "good", f"{seen} is free")
+    return Finding("port", "good", f"{seen}, our service runs (pid {owner(settings)})")
+
+
+def _colours(settings: Settings) -> Finding:
+    colours = state.read(settings.state_dir)
+    if colours is None or not _runs(settings):
+        return Finding("colours", "good", "no stack runs here")
+    seen = f"{colours.active} is active, {colours.idle} is idle"
     try:
-        return Finding(about, "good", f"{seen}, our service runs (pid {owner(settings)})")
-    except SetupError:
-        for port in ports:
-            check_port(settings, port)
-    return Finding(about, "good", f"{seen} is free")
+        programs = Programs(settings.run_dir).all()
+    except SetupError:  # the stack prepares its model, or ends
+        return Finding("colours", "good", seen)
+    if needless := idle_that_runs(settings.run_dir, colours, programs):
+        return Finding("colours", "poor", f"{seen}, yet it runs, and takes memory", f"reranking stop {needless}")
+    return Finding("colours", "good", seen)
 
 
 def _keys(settings: Settings) -> Finding:
@@ -229,6 +247,7 @@ _CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "limits": _limits,
     "nginx": _nginx,
     "port": _port,
+    "colours": _colours,
     "keys": _keys,
     "certificate": _certificate,
     "ops group": _group,

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Any
-from xmlrpc.client import Error, ServerProxy
-
-from supervisor.xmlrpc import SupervisorTransport
+from xmlrpc.client import Fault
 
 from webapp.errors import SetupError
+from webapp.releases.programs import Programs
 from webapp.settings import Settings
 from webapp.tls import prepare_certificate
 
@@ -19,19 +17,13 @@ READERS = ("webapp-blue", "webapp-green", "pusher", "nginx")
 """What they do at HUP: new workers that take over from the old ones; keys; certificate."""
 
 
-def supervisor_of(settings: Settings) -> Any:
-    """Supervisord's remote procedures; nothing is connected yet."""
-    transport = SupervisorTransport("", "", f"unix://{settings.run_dir / 'supervisor.sock'}")
-    return ServerProxy("http://localhost", transport=transport).supervisor
-
-
 def reload(settings: Settings) -> None:
     """Have the programs read again what they read from files. What is wrong there is logged, and they go on."""
     try:
         prepare_certificate(settings)
     except SetupError as error:
         log.error("%s; nginx keeps the certificate that it has", error)  # noqa: TRY400 - the message says it all
-    programs = supervisor_of(settings)
+    programs = Programs(settings.run_dir)
     for program in READERS:
-        with contextlib.suppress(OSError, Error):  # it is not running, and will read when it starts
-            programs.signalProcess(program, "HUP")
+        with contextlib.suppress(SetupError, Fault):  # it is not running, and will read when it starts
+            programs.signal(program, "HUP")

@@ -44,6 +44,9 @@ REFUSALS: tuple[tuple[int, type[RerankError], str], ...] = (
 )
 """What nginx refuses by itself. It knows no dialect, so these are errors for callers of every format."""
 
+LEFT_OUT = {"debug": "none", "info": "none", "warning": "info", "error": "info|warning"}
+"""Levels of nginx' access lines that are not written at a level of ours."""
+
 NGINX_LEVELS = {"debug": "notice", "info": "notice", "warning": "warn", "error": "error"}
 """Our levels as nginx has them."""
 
@@ -127,6 +130,7 @@ def _door(settings: Settings, version: tuple[int, ...]) -> dict[str, Any]:
         "shutdown_s": settings.request_timeout_s + SHUTDOWN_GRACE_S,
         "colour": settings.colour,
         "error_level": NGINX_LEVELS[settings.log_level],
-        "access_lines": settings.log_level in {"debug", "info"},
+        "levels_left_out": LEFT_OUT[settings.log_level],
+        "codes": [(status, error.code) for status, error, _ in REFUSALS],
         "refusals": [(status, _body(status, error, message)) for status, error, message in REFUSALS],
     }

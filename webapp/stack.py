@@ -1,7 +1,7 @@
 """The whole stack in the foreground: prepare the model, render the configuration, run supervisord until told to stop.
 
-Start order: model, supervisord -> webapp, nginx, then the line with the URL. Stop order is supervisor's: nginx
-finishes its requests, then the webapp drains, then supervisord ends, then we do.
+Start order: model, supervisord -> webapp, nginx, then the line with the URL. Stop order is supervisor's: the
+pusher lets go of browsers, nginx finishes its requests, then the webapp drains, then supervisord ends, then we do.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from webapp.releases.programs import Programs, program_of
 from webapp.releases.recovery import resume
 from webapp.releases.state import COLOURS
 from webapp.rendering import nginx_conf
+from webapp.running import ADDRESS, note_address
 from webapp.settings import STOP_GRACE_S, Settings
 from webapp.shares import FALLBACK, point
 from webapp.source_tree import ROOT
@@ -97,8 +98,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         return
     with writing_to(settings.state_dir):
         _clean(settings)  # what a killed predecessor left; the lock says that nobody uses it
-        (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings, nginx_version(nginx)))
-        make_own(settings.own_key)
+        _write_run_dir(settings, nginx)
         point(settings.run_dir, colours.active)
     socket_mode, socket_owner = who_may_manage(settings)
     adopt_orphans()
@@ -184,8 +184,16 @@ class _StopSignals:
 
 def _clean(settings: Settings) -> None:
     """Take away what tells of programs that have ended."""
-    for stale in (*settings.run_dir.glob("*.sock*"), settings.run_dir / GIVEN_UP, settings.own_key):
+    files = (settings.run_dir / GIVEN_UP, settings.run_dir / ADDRESS, settings.own_key)
+    for stale in (*settings.run_dir.glob("*.sock*"), *files):
         stale.unlink(missing_ok=True)
+
+
+def _write_run_dir(settings: Settings, nginx: str) -> None:
+    """Write what our programs and commands read there."""
+    (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings, nginx_version(nginx)))
+    make_own(settings.own_key)
+    note_address(settings)
 
 
 def _tell_systemd(state: str) -> None:

@@ -8,17 +8,17 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from xmlrpc.client import Error, ServerProxy
 
 import msgspec
-from supervisor.xmlrpc import SupervisorTransport
 
 from webapp.calling import ask, url_of
 from webapp.engine import comparison
 from webapp.engine.artifact import MANIFEST, artifact_dir
+from webapp.errors import SetupError
 from webapp.releases import comparing, state
 from webapp.releases.applied import settings_with
-from webapp.releases.programs import program_of
+from webapp.releases.programs import Program, Programs
+from webapp.releases.roles import Role, idle_runs, idle_that_runs, role_of
 from webapp.releases.state import Colours
 from webapp.settings import Settings
 
@@ -31,14 +31,10 @@ TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
-    """One of supervisor's."""
+class Listed(Program):
+    """One of supervisor's programs."""
 
-    name: str
-    state: str
-    """RUNNING, STARTING, BACKOFF, STOPPED, FATAL...: supervisor's words."""
-    pid: int
-    uptime_s: int
+    role: Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +46,7 @@ class Status:
     """What /ready says: ready, loading, draining, unavailable; or why nobody answers."""
     model: dict[str, str]
     """`model`, `engine`, `precision`; empty where nothing is prepared."""
-    programs: list[Program]
+    programs: list[Listed]
     workers: list[dict[str, Any]] = field(default_factory=list)
     """Each one's last pulse; empty where the pusher knows none, or is not asked (RERANK_EVENTS)."""
     figures: dict[str, Any] = field(default_factory=dict)
@@ -70,26 +66,25 @@ class Status:
 def look(settings: Settings) -> Status:
     """Ask everybody; who doesn't answer is part of the answer."""
     colours = state.read(settings.state_dir)
-    programs = _programs(settings)
+    programs = _programs(settings, colours)
     workers, figures = _told_by_pusher(settings) if programs else ([], {})  # what it wrote last may be a moment old
+    needless = idle_that_runs(settings.run_dir, colours, programs)
     return Status(
         url=url_of(settings),
         ready=_ready(settings),
-        model=_model(settings, colours),
+        model=_model(settings, colours, runs=bool(programs)),
         programs=programs,
         workers=workers,
         figures=figures,
-        troubles=_troubles([each for each in programs if not _rests(each, colours)], workers, figures),
+        troubles=[
+            *_troubles([each for each in programs if each.role != "idle"], workers, figures),
+            *([idle_runs(needless)] if needless else []),
+        ],
         comparison=comparison.said(settings_with(colours.serving.settings) if colours else settings),
     )
 
 
-def _rests(program: Program, colours: Colours | None) -> bool:
-    """Whether it is the idle colour's: that one is stopped, as it should be."""
-    return colours is not None and program.name == program_of(colours.idle) and program.state == "STOPPED"
-
-
-def _troubles(programs: list[Program], workers: list[dict[str, Any]], figures: dict[str, Any]) -> list[str]:
+def _troubles(programs: list[Listed], workers: list[dict[str, Any]], figures: dict[str, Any]) -> list[str]:
     troubles = [] if programs else ["supervisor doesn't answer"]
     # STARTING is how supervisor calls the first seconds of a program that runs.
     troubles += [f"{each.name} is {each.state}" for each in programs if each.state not in {"RUNNING", "STARTING"}]
@@ -105,23 +100,15 @@ def _troubles(programs: list[Program], workers: list[dict[str, Any]], figures: d
     return troubles
 
 
-def _programs(settings: Settings) -> list[Program]:
-    transport = SupervisorTransport("", "", f"unix://{settings.run_dir / 'supervisor.sock'}")
+def _programs(settings: Settings, colours: Colours | None) -> list[Listed]:
     try:
-        told: Any = ServerProxy("http://localhost", transport=transport).supervisor.getAllProcessInfo()
-    except (OSError, Error):
+        programs = Programs(settings.run_dir).all()
+    except SetupError:
         return []
-    finally:
-        transport.close()
     return [
-        Program(
-            name=each["name"],
-            state=each["statename"],
-            pid=each["pid"],
-            uptime_s=max(0, each["now"] - each["start"]) if each["pid"] else 0,
-        )
-        for each in told
-        if each["name"] != comparing.PROGRAM or each["pid"]  # it ends by itself
+        Listed(each.name, each.state, each.pid, each.uptime_s, role=role_of(each.name, colours))
+        for each in programs
+        if each.name != comparing.PROGRAM or each.pid  # it ends by itself
     ]
 
 
@@ -138,12 +125,16 @@ def _ready(settings: Settings) -> str:
         return f"no answer ({getattr(error, 'reason', error)})"
 
 
-def _model(settings: Settings, colours: Colours | None) -> dict[str, str]:
-    served = settings_with(colours.serving.settings) if colours else settings
-    if served.engine == "stub":
+def _model(settings: Settings, colours: Colours | None, *, runs: bool) -> dict[str, str]:
+    if colours and runs:  # what it was started with, whatever was edited since
+        artifact = colours.serving.artifact
+    else:
+        served = settings_with(colours.serving.settings) if colours else settings
+        artifact = "" if served.engine == "stub" else artifact_dir(served).name
+    if not artifact:
         return {"model": "stub", "engine": "stub", "precision": "none"}
     try:
-        manifest = msgspec.json.decode((artifact_dir(served) / MANIFEST).read_bytes())
+        manifest = msgspec.json.decode((settings.models_dir / artifact / MANIFEST).read_bytes())
         return {name: manifest[name] for name in ("model", "engine", "precision")}
     except (OSError, msgspec.DecodeError, KeyError):
         return {}

@@ -27,6 +27,7 @@ from webapp.errors import SetupError
 from webapp.log_patience import have_patience
 from webapp.releases import state
 from webapp.releases.programs import program_of
+from webapp.releases.roles import idle_runs, role_of
 
 EXIT_CODE = 1
 
@@ -69,9 +70,17 @@ class _Supervision:
 
     def _hold(self, event: Any) -> None:
         group = event.process.group
+        self._tell_of_idle(group.config.name)
         self._stopped_at.pop(group.config.name, None)
         if hasattr(group, "socket_manager") and group.config.name not in self._doors:
             self._doors[group.config.name] = group.socket_manager.get_socket()
+
+    def _tell_of_idle(self, program: str) -> None:
+        """`supervisorctl` starts the idle colour without a word; a deploy writes its attempt down before."""
+        with contextlib.suppress(SetupError):
+            colours = state.read(self._state_dir)
+            if colours and not colours.attempt and role_of(program, colours) == "idle":
+                self._supervisord.options.logger.warn(idle_runs(program))  # noqa: G010 - its own
 
     def _note_the_end(self, event: Any) -> None:
         self._stopped_at[event.process.group.config.name] = time.monotonic()

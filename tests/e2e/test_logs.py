@@ -109,6 +109,69 @@ def test_every_line_of_every_log_has_one_shape_and_holds_no_text_and_no_key(tmp_
         assert SECRET not in path.read_text(), path
 
 
+def test_access_lines_say_how_bad_it_is_why_and_how_long_in_every_program_alike(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", FAULTY)
+    with Stack(tmp_path / "own", engine="stub", api_keys=KEY, log_level="info") as stack:
+        url = stack.url
+
+        def post(request_id, path="/rerank", **options):
+            headers = {"X-Api-Key": KEY, "X-Request-Id": request_id, **options.pop("headers", {})}
+            return requests.post(f"{url}{path}", headers=headers, timeout=PATIENCE_S, **options).status_code
+
+        good = {"query": "q", "documents": ["a", "b"]}
+        assert post("good", json=good) == 200
+        assert post("field", json={**good, "top_k": "x"}) == 400
+        assert post("fails", json={**good, "query": "raise"}) == 500
+        assert post("tei", "/predict", json={"inputs": [["raise", "a"]]}) == 424
+        assert post("key", json=good, headers={"X-Api-Key": "wrong"}) == 401
+        assert post("large", data=b"x" * (33 * 1024 * 1024)) == 413
+        assert (
+            requests.get(f"{url}/progress/x", headers={"X-Request-Id": "pusher"}, timeout=PATIENCE_S).status_code == 401
+        )
+        slow = json.dumps({"query": "slow", "documents": ["a"]})
+        head = f"POST /rerank HTTP/1.1\r\nHost: x\r\nX-Api-Key: {KEY}\r\nX-Request-Id: leaves\r\n"
+        say(stack, f"{head}Content-Length: {len(slow)}\r\n\r\n{slow}".encode())
+        wait_for(lambda: _access(stack, "webapp", "leaves"), "it is noticed that the client left")
+        stack.supervisorctl("stop", "webapp")
+        wait_for(lambda: requests.get(f"{url}/info", timeout=PATIENCE_S).status_code == 503, "the door is closed")
+        assert post("away", json=good) == 503
+    nginx = {
+        name: _access(stack, "nginx", name) for name in "good field fails tei key large pusher leaves away".split()
+    }
+    assert {name: line["level"] for name, line in nginx.items()} == {
+        "good": "info",
+        **dict.fromkeys(["field", "key", "large", "pusher", "away"], "warning"),
+        **dict.fromkeys(["fails", "tei"], "error"),
+        "leaves": "info",
+    }
+    assert {name: line["code"] for name, line in nginx.items() if line["code"]} == {
+        "large": "payload_too_large",
+        "away": "unavailable",
+    }, "the others' codes are in the lines of the programs that answered"
+    webapp = {name: _access(stack, "webapp", name) for name in ("good", "field", "fails", "tei", "key", "leaves")}
+    assert {name: line["level"] for name, line in webapp.items()} == {name: nginx[name]["level"] for name in webapp}
+    said = {name: (line.get("code"), line.get("field")) for name, line in webapp.items()}
+    assert said["good"] == (None, None)
+    assert said["field"] == ("invalid_request", "top_k")
+    assert {said[name][0] for name in ("fails", "tei")} == {"engine_failed"}
+    assert (said["key"][0], said["leaves"][0]) == ("unauthorized", "cancelled")
+    assert _access(stack, "pusher", "pusher")["level"] == "warning"
+    lines = [line for program in ("webapp", "nginx", "pusher") for line in stack.log_lines(program)]
+    for line in lines:
+        if line["message"] == "request":
+            assert isinstance(line["duration_ms"], (int, float)), line
+            assert not {"duration_s", "upstream_s"} & set(line)
+    assert all(isinstance(nginx[name]["upstream_ms"], int) for name in ("good", "field", "fails"))
+    assert nginx["good"]["upstream_ms"] <= nginx["good"]["duration_ms"]
+    assert nginx["large"]["upstream_ms"] is None, "nobody was asked"
+    assert [line for line in lines if line["level"] == "critical"] == []
+
+
+def _access(stack, program, request_id):
+    lines = [line for line in stack.log_lines(program) if line["message"] == "request"]
+    return next((line for line in lines if line["request_id"] == request_id), None)
+
+
 def _hears_events(url, headers):
     with contextlib.suppress(requests.ConnectionError):  # a killed nginx' workers may answer last
         reply = requests.get(f"{url}/progress", headers=headers, timeout=PATIENCE_S)

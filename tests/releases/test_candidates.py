@@ -38,7 +38,7 @@ def test_each_bad_candidate_is_refused_at_its_step(faulty_stack):
             ("fails", "gate", "status 500"),
         ):
             fault.write_text(what)
-            code, said = stack.reranking("deploy", "--patience", "25")
+            code, said = stack.reranking("deploy", "--again", "--patience", "25")
             assert code == 1
             last = said.splitlines()[-1]
             assert last.startswith(f"reranking: refused at {step}: "), said
@@ -56,7 +56,7 @@ def test_a_canary_is_compared_with_the_colour_that_serves(faulty_stack):
         spoiling = threading.Thread(target=spoil, args=(stack, fault))
         spoiling.start()
         with Load(stack.port) as load:
-            code, said = stack.reranking("deploy", "--canary", "40", "--for", "4", "--watch", "0")
+            code, said = stack.reranking("deploy", "--again", "--canary", "40", "--for", "4", "--watch", "0")
         spoiling.join()
         assert code == 1, said
         assert f"refused at canary: {why}" in said
@@ -64,7 +64,7 @@ def test_a_canary_is_compared_with_the_colour_that_serves(faulty_stack):
         assert fault == "fails" or set(load.outcomes) == {200}, load.outcomes
         (stack.state_dir / "fault").unlink()
     with Load(stack.port) as load:
-        code, said = stack.reranking("deploy", "--canary", "40", "--for", "4", "--watch", "0")
+        code, said = stack.reranking("deploy", "--again", "--canary", "40", "--for", "4", "--watch", "0")
     assert code == 0, said
     assert "new: " in said
     assert set(load.outcomes) == {200}, load.outcomes
@@ -81,7 +81,7 @@ def spoil(stack, fault):
 def test_a_colour_that_fails_its_clients_hands_them_back(faulty_stack):
     stack = faulty_stack
     before = now(stack)
-    deploying = stack.begin_command("deploy", "--watch", "60")
+    deploying = stack.begin_command("deploy", "--again", "--watch", "60")
     with Load(stack.port, rate=40) as load:
         wait_for((stack.state_dir / "run" / "comparing").exists, "the watch has begun")
         (stack.state_dir / "fault").write_text("fails")

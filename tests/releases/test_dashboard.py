@@ -28,7 +28,7 @@ def test_it_sees_every_step_and_is_never_cut(faulty_stack):
         opened.wait_for_selector('#connection[data-level="good"]')
         opened.evaluate(WATCH)
         for number in range(2, 2 + DEPLOYS):
-            code, said = faulty_stack.reranking("deploy", "--watch", "1")
+            code, said = faulty_stack.reranking("deploy", "--again", "--watch", "1")
             assert code == 0, said
             colour = faulty_stack.colours()["active"]
             row = f"#releases > li:first-child:has-text('{number}, {colour}')"
@@ -43,6 +43,6 @@ def test_it_sees_every_step_and_is_never_cut(faulty_stack):
         assert set(opened.evaluate("[...window.steps]")) == steps
         assert opened.locator("#releases > li").count() == min(DEPLOYS, 5)
         (faulty_stack.state_dir / "fault").write_text("no room")
-        assert faulty_stack.reranking("deploy")[0] == 1
+        assert faulty_stack.reranking("deploy", "--again")[0] == 1
         opened.wait_for_selector("#releases > li:first-child[data-level='bad'] .why:has-text('two colours')")
         assert opened.evaluate("window.breaks") == 0, "one connection, from the first step to the last"

@@ -47,8 +47,10 @@ def test_a_killed_deploy_costs_no_request_and_the_next_one_heals(stub_stack):
     stack = stub_stack
     with Load(stack.port) as load:
         for step in STEPS:  # each is said when it is done, so the next one has begun
-            kill_after(stack.begin_command("deploy", "--watch", "1", "--canary", "50", "--for", "1"), f"{step} ")
-        code, said = stack.reranking("deploy", "--watch", "0")
+            kill_after(
+                stack.begin_command("deploy", "--again", "--watch", "1", "--canary", "50", "--for", "1"), f"{step} "
+            )
+        code, said = stack.reranking("deploy", "--again", "--watch", "0")
         assert code == 0, said
         assert "was killed; what it left is put away" in said
         assert is_whole(stack)
@@ -70,7 +72,7 @@ def test_a_killed_change_by_hup_costs_no_request_and_the_next_one_heals(stub_sta
 
 def test_a_stack_that_was_stopped_in_a_deploy_starts_whole(stub_stack):
     stack = stub_stack
-    kill_after(stack.begin_command("deploy", "--watch", "30"), "gate ")
+    kill_after(stack.begin_command("deploy", "--again", "--watch", "30"), "gate ")
     assert stack.stop() == 0
     with stack:
         assert is_whole(stack)
@@ -79,7 +81,7 @@ def test_a_stack_that_was_stopped_in_a_deploy_starts_whole(stub_stack):
 
 def test_nginx_and_the_new_colour_killed_at_the_switch_cost_no_request_of_the_colour(stub_stack):
     stack = stub_stack
-    deploying = stack.begin_command("deploy", "--watch", "30")
+    deploying = stack.begin_command("deploy", "--again", "--watch", "30")
     with Load(stack.port) as load:
         wait_for(lambda: stack.colours()["active"] == "green", "the switch")
         os.killpg(stack.pid_of("webapp-green"), signal.SIGKILL)
@@ -88,7 +90,7 @@ def test_nginx_and_the_new_colour_killed_at_the_switch_cost_no_request_of_the_co
         assert "refused at watch: green" in said  # died, or is no longer ready: whichever was looked at first
         assert is_whole(stack)
     assert set(load.outcomes) == {200}, load.outcomes
-    deploying = stack.begin_command("deploy", "--watch", "2")
+    deploying = stack.begin_command("deploy", "--again", "--watch", "2")
     wait_for(lambda: "switch" in (deploying.stdout.readline()), "the switch")
     os.kill(stack.pid_of("nginx"), signal.SIGKILL)
     said = deploying.communicate(timeout=PATIENCE_S)[0]

@@ -63,7 +63,7 @@ def test_deploys_and_a_rollback_cost_no_request(model_stack, bert_settings, othe
         for number in range(DEPLOYS):
             # Every other one changes the model, the others only say the same again.
             other = ["--model", models["bert" if number % 4 == 0 else "xlm"]] if number % 2 == 0 else []
-            code, said = stack.reranking("deploy", *other, "--watch", "1")
+            code, said = stack.reranking("deploy", "--again", *other, "--watch", "1")
             assert code == 0, said
         busy = load.quantiles(since)
         began = time.monotonic()
@@ -79,4 +79,4 @@ def test_deploys_and_a_rollback_cost_no_request(model_stack, bert_settings, othe
     assert set(load.outcomes) == {200}, load.outcomes
     assert set(load.by_model) == {"bert", "xlm"}, load.by_model
     assert set(load.colours) == {"blue", "green"}
-    assert stack.reranking("deploy", "--history")[1].count("serving") == DEPLOYS + 1
+    assert stack.reranking("deploy", "--history")[1].count("  served ") == DEPLOYS + 1

@@ -296,3 +296,26 @@ def test_a_slash_behind_the_api_page_leads_to_it(client):
     reply = client.get("/docs/")
     assert reply.status_code == 308
     assert urllib.parse.urljoin("http://host/prefix/docs/", reply.headers["Location"]) == "http://host/prefix/docs"
+
+
+def access_line(client, caplog, method, path, **options):
+    caplog.clear()
+    with caplog.at_level("DEBUG", "webapp.access"):
+        client.open(path, method=method, **options)
+    (record,) = [record for record in caplog.records if record.name == "webapp.access"]
+    return record
+
+
+def test_the_access_line_of_a_refusal_has_its_code_and_field(client, caplog):
+    record = access_line(client, caplog, "POST", "/rerank", json={**BODY, "top_k": "many"})
+    assert (record.levelname, record.code, record.field) == ("WARNING", "invalid_request", "top_k")
+    record = access_line(client, caplog, "GET", "/nowhere")
+    assert (record.levelname, record.code, record.field) == ("WARNING", "not_found", "")
+    record = access_line(client, caplog, "POST", "/rerank", json=BODY)
+    assert record.levelname == "INFO"
+    assert not hasattr(record, "code")
+
+
+@pytest.mark.parametrize("path", [*health.LIVE, *health.READY])
+def test_probes_have_no_access_line_above_debug(client, caplog, path):
+    assert access_line(client, caplog, "GET", path).levelname == "DEBUG"

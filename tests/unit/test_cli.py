@@ -153,7 +153,7 @@ def test_completion_knows_commands_flags_and_choices():
         outcome = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         return {line.partition(",")[2] for line in outcome.stdout.splitlines()}
 
-    assert offered("st") == {"status"}
+    assert offered("st") == {"status", "stop"}
     assert "--engine-threads" in offered("serve", "--eng")
     assert offered("serve", "--precision", "f") == {"fp32"}
 

@@ -120,6 +120,18 @@ def test_a_client_that_says_nothing_holds_nobody_up(tmp_path):
         assert scrape(address)["rerank_metrics_files",] == 0
 
 
+def test_a_client_that_leaves_is_no_news(tmp_path, capfd):
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    with exporter(folder, tmp_path / "nobody.sock") as address:
+        for _ in range(5):
+            with socket.socket(socket.AF_UNIX) as leaving:
+                leaving.connect(str(address))
+                leaving.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert scrape(address)
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_the_folder_is_private_and_each_service_and_colour_has_its_own(tmp_path):
     folders = [multiprocess.folder(tmp_path / "a"), multiprocess.folder(tmp_path / "a", "green")]
     folders.append(multiprocess.folder(tmp_path / "b"))

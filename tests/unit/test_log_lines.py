@@ -13,6 +13,7 @@ from logs.configure import log_config
 from logs.discreet import tell
 from logs.foreign import ours, translate
 from logs.keeper import Keeping, OwnLog
+from logs.levels import level_of
 from logs.line import FIRST, MOST_BYTES, as_json, renderer, stamp
 
 values = st.recursive(
@@ -210,3 +211,51 @@ def test_logging_leaves_rich_alone_and_whoever_wants_it_has_it():
     program = "import sys, logs.configure; print('rich.console' in sys.modules); import rich; print(rich.__name__)"
     outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert outcome.stdout.split() == ["False", "rich"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[crit] 7#7: *4 SSL_do_handshake() failed (SSL: error:0A00006C:SSL routines::bad key share), client: 1.2.3.4",
+        "[crit] 7#7: *4 SSL_read() failed (SSL: error:0A000126) while waiting for request, client: 1.2.3.4, server: x",
+        "[alert] 7#7: *4 open socket #3 left in connection 4",
+    ],
+)
+def test_a_client_that_leaves_is_not_critical_to_nginx(line):
+    event = translate(f"2026/11/21 09:50:01 {line}", service="nginx", colour="", pid=7, now=0)
+    assert event["level"] == "info"
+
+
+LEFT = """
+import errno, os
+import gevent
+from logs.configure import configure
+
+configure(level="info", log_format="json", service="trial")
+
+def fail(number):
+    raise OSError(number, os.strerror(number))
+
+for number in (errno.EPIPE, errno.ECONNRESET, errno.ENOSPC):
+    gevent.spawn(fail, number).join()
+"""
+
+
+def test_a_browser_that_leaves_is_not_critical_and_a_full_disk_is():
+    outcome = subprocess.run([sys.executable, "-c", LEFT], capture_output=True, text=True, check=False, timeout=60)
+    assert [json.loads(line)["level"] for line in outcome.stderr.splitlines()] == ["info", "info", "critical"]
+
+
+@pytest.mark.parametrize(
+    ("status", "comes_later", "level"),
+    [
+        *((status, later, "INFO") for status in (200, 204, 304, 499) for later in (False, True)),
+        *((status, False, "WARNING") for status in (400, 401, 404, 413, 422, 429)),
+        (429, True, "WARNING"),
+        (503, True, "WARNING"),
+        *((status, False, "ERROR") for status in (424, 500, 502, 503, 504)),
+        *((status, True, "ERROR") for status in (424, 500, 504)),
+    ],
+)
+def test_an_access_line_is_as_loud_as_its_status_is_bad(status, comes_later, level):
+    assert logging.getLevelName(level_of(status, comes_later=comes_later)) == level

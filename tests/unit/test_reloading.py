@@ -6,31 +6,31 @@ from webapp import reloading
 from webapp.settings import Settings
 
 
-class Supervisord:
+class Programs:
     """Notes the signals that it is asked to send; one program is not running."""
 
     def __init__(self):
         self.sent = []
 
-    def signalProcess(self, program, name):  # noqa: N802 - as supervisor has it
+    def signal(self, program, name):
         if program == "pusher":
             raise Fault(70, "NOT_RUNNING: pusher")
         self.sent.append((program, name))
 
 
 @pytest.fixture
-def supervisord(monkeypatch):
-    made = Supervisord()
-    monkeypatch.setattr(reloading, "supervisor_of", lambda _settings: made)
+def programs(monkeypatch):
+    made = Programs()
+    monkeypatch.setattr(reloading, "Programs", lambda _run_dir: made)
     return made
 
 
-def test_everything_that_reads_keys_or_certificate_is_told_and_what_is_down_hinders_nobody(supervisord, tmp_path):
+def test_everything_that_reads_keys_or_certificate_is_told_and_what_is_down_hinders_nobody(programs, tmp_path):
     reloading.reload(Settings(state_dir=tmp_path))
-    assert supervisord.sent == [("webapp-blue", "HUP"), ("webapp-green", "HUP"), ("nginx", "HUP")]
+    assert programs.sent == [("webapp-blue", "HUP"), ("webapp-green", "HUP"), ("nginx", "HUP")]
 
 
-def test_a_certificate_that_is_no_good_is_told_and_the_keys_are_read_all_the_same(supervisord, tmp_path, caplog):
+def test_a_certificate_that_is_no_good_is_told_and_the_keys_are_read_all_the_same(programs, tmp_path, caplog):
     reloading.reload(Settings(state_dir=tmp_path, tls_cert="/nowhere/cert.pem", tls_key="/nowhere/key.pem"))
     assert "nginx keeps the certificate that it has" in caplog.text
-    assert ("webapp-blue", "HUP") in supervisord.sent
+    assert ("webapp-blue", "HUP") in programs.sent

@@ -6,6 +6,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from msgspec import structs
 from supervisor.datatypes import UnixStreamSocketConfig
 from supervisor.socket_manager import SocketManager
 from supervisor.states import ProcessStates, SupervisorStates
@@ -34,7 +35,9 @@ class Supervisord:
         self.given_up = directory / "given-up"
         self.own = None
         self.said = []
-        logger = SimpleNamespace(critical=lambda message, **fields: self.said.append(message % fields))
+        logger = SimpleNamespace(
+            critical=lambda message, **fields: self.said.append(message % fields), warn=self.said.append
+        )
         self.options = SimpleNamespace(mood=SupervisorStates.RUNNING, logger=logger)
         self.process_groups = {name: SimpleNamespace(config=SimpleNamespace(name=name)) for name in ("webapp", "nginx")}
         for name, group in self.process_groups.items():
@@ -133,3 +136,20 @@ def test_another_program_may_be_given_up(supervisord):
     pusher = Program("pusher", SimpleNamespace(config=SimpleNamespace(name="pusher")))
     events.notify(events.ProcessStateFatalEvent(pusher, STOPPED))
     assert supervisord.options.mood == SupervisorStates.RUNNING
+
+
+def test_the_start_of_an_idle_colour_is_told_unless_a_deploy_does_it(supervisord):
+    directory = supervisord.given_up.parent
+    colours = state.begin("blue")
+
+    def said_of(name):
+        supervisord.said.clear()
+        program = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
+        events.notify(events.ProcessStateStartingEvent(program, STOPPED))
+        return supervisord.said
+
+    state.write(directory, colours)
+    assert said_of("webapp-blue") == said_of("pusher") == []
+    assert "stop it with: reranking stop webapp-green" in said_of("webapp-green")[0]
+    state.write(directory, structs.replace(colours, attempt=state.Attempt(number=2, colour="green")))
+    assert said_of("webapp-green") == []

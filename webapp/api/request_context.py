@@ -16,6 +16,7 @@ import structlog
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
+from logs.levels import level_of
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.registry import BY_NAME, dialect_of
 from webapp.api.reading import Asked, Reader, What
@@ -27,9 +28,13 @@ log = logging.getLogger("webapp.access")
 
 _USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
-QUIET_PATHS = frozenset({"/health", "/ready", "/live", "/ping"})
-"""Probes come every second; their access lines are debug."""
-
+QUIET_PATHS = frozenset(
+    {
+        *("/health", "/live", "/ping", "/ready", "/v1/health", "/v1/health/live", "/v1/health/ready"),
+        *("/.well-known/live", "/.well-known/ready", "/infinity/health"),
+    }
+)
+"""Probes come every second; their access lines are debug, whatever the answer is. nginx has none of them."""
 
 MOST_PATH_CHARS = 256
 
@@ -63,14 +68,17 @@ def install(app: Flask, *, request_timeout_s: float, reader: Reader, watch: Watc
 
     def end(response: Response) -> Response:
         response.headers["X-Request-Id"] = request_id()
-        write = log.debug if request.path in QUIET_PATHS else log.info
-        write(
+        failed: RerankError | None = g.get("error")
+        level = level_of(response.status_code, comes_later="Retry-After" in response.headers)
+        log.log(
+            logging.DEBUG if request.path in QUIET_PATHS else level,
             "request",
             extra={
                 "method": request.method[:16],
                 "path": request.path[:MOST_PATH_CHARS],
                 "status": response.status_code,
                 "duration_ms": round((time.monotonic() - g.began) * 1000, 3),
+                **({"code": failed.code, "field": failed.field or ""} if failed else {}),
                 **g.get("access", {}),
             },
         )

@@ -29,6 +29,8 @@ Examples:
   reranking config                          settings in force, and where each is from
   reranking status --watch                  programs, workers, rates
   reranking doctor                          what is wrong here, and its remedy
+  reranking restart                         take over changed settings; no request is lost
+  reranking logs -f                         follow all programs' logs
   reranking rerank "how do bees find home" notes.txt --top-k 3
   eval "$(reranking completion bash)"       completion in this shell
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _HELP = "webapp.cli.help"
 _FLAGS = "webapp.cli.flags"
+_FILE = "webapp.cli.file"
 
 
 class SettingsCommand(click.Command):
@@ -46,7 +47,8 @@ class SettingsCommand(click.Command):
         given = {name: ctx.params.pop(name) for name in list(ctx.params) if name in names}
         flags = {name: value for name, value in given.items() if value is not None}
         os.environ.update({variable(name): _as_text(value) for name, value in flags.items()})
-        if (path := ctx.params.pop("config", None)) is not None:
+        path = ctx.meta[_FILE] = ctx.params.pop("config", None)
+        if path is not None:
             os.environ[FILE_VARIABLE] = path
         ctx.meta[_FLAGS] = frozenset(flags)
         return super().invoke(ctx)
@@ -65,6 +67,25 @@ def load() -> Settings:
         SetupError: they are wrong.
     """
     return load_with_sources()[0]
+
+
+def load_running() -> Settings:
+    """Settings of the stack that runs in the command's state directory, wherever it listens; its flags lie over them.
+
+    Where none runs, they are the command's own.
+
+    Raises:
+        SetupError: they are wrong.
+    """
+    from webapp.running import settings_of_stack  # noqa: PLC0415 - most commands look at no stack
+
+    settings, sources = load_with_sources()
+    return settings_of_stack(settings, sources.flags)
+
+
+def load_candidate() -> Settings:
+    """Settings of the file that the command line names, to be tried; else as `load_running`."""
+    return load() if click.get_current_context().meta[_FILE] is not None else load_running()
 
 
 def load_with_sources() -> tuple[Settings, Sources]:

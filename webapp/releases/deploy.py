@@ -8,8 +8,6 @@ or the next start of the stack, gives it back.
 from __future__ import annotations
 
 import datetime as dt
-import fcntl
-import os
 import signal
 import sys
 import time
@@ -23,17 +21,21 @@ import msgspec
 
 from pusher import events
 from webapp.errors import SetupError
-from webapp.releases import changes, comparing, recovery, state
+from webapp.releases import changes, comparing, freshness, recovery, roles, state
 from webapp.releases.applied import settings_with
 from webapp.releases.light import Light
-from webapp.releases.programs import Programs
+from webapp.releases.programs import Programs, program_of
 from webapp.releases.stages import Stages
 from webapp.releases.state import Colours, Entry, Outcome, Release
 from webapp.releases.steps import RefusedError, Step, run
 from webapp.releases.telling import Say, Telling
+from webapp.running import adopt_environment, variables_of
 from webapp.settings import Settings, load_settings
 from webapp.source_tree import ROOT
 from webapp.telemetry.publisher import Publisher
+
+_SERVED = ("serving", "rolled back")
+"""Outcomes after which a release has the clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,22 @@ class Wish:
     patience_s: float = 120.0
     """Longest wait until the new colour is ready."""
     dry_run: bool = False
+    again: bool = False
+    """Deploy even if nothing changes."""
     made: str = ""
     """Artifact that was made for this release."""
 
 
-def deploy(wish: Wish, say: Say) -> int:
-    """Bring a new release to the clients; return its number.
+def deploy(wish: Wish, say: Say, draw: Say | None = None) -> int:
+    """Bring a new release to the clients; nothing is started where it would be the one that serves.
+
+    Args:
+        wish: what is asked for.
+        say: told a line at a time.
+        draw: see `Telling`.
+
+    Returns:
+        Number of the release that serves.
 
     Raises:
         SetupError: it was refused, or can't be tried; clients are where they were.
@@ -62,10 +74,17 @@ def deploy(wish: Wish, say: Say) -> int:
         old = settings_with(colours.serving.settings)
         values = changes.combined(colours.serving.settings, wish.values)
         new = settings_with(values)
-        way = changes.way_of(changes.differing(old, new))
+        differing = changes.differing(old, new)
+        way = changes.way_of(differing)
         release = recovery.with_artifact(
             Release(number=colours.last_number + 1, settings=values, python=sys.executable, root=str(ROOT))
         )
+        if not (wish.again or differing) and _serves_already(release, colours.serving, old.run_dir, colours.active):
+            say(
+                f"nothing changes: {colours.active} serves release {colours.serving.number}, {_what(colours.serving)};"
+                " --again deploys it all the same"
+            )
+            return colours.serving.number
         if way == "hup" and not wish.canary_percent:
             light = Light(colours, release, colours.active, new, say, wish.patience_s)
             plan = _Plan(light, [Step("room", light.room), Step("reload", light.reload, light.unreload)])
@@ -80,12 +99,17 @@ def deploy(wish: Wish, say: Say) -> int:
             return colours.serving.number
         made = [*colours.made, wish.made] if wish.made else colours.made
         plan.stages.keep(msgspec.structs.replace(colours, last_number=release.number, made=made))
-        _carry_out(plan, "serving", say)
+        _carry_out(plan, "serving", say, draw)
     return release.number
 
 
-def rollback(say: Say, patience_s: float) -> None:
+def rollback(say: Say, patience_s: float, draw: Say | None = None) -> None:
     """Bring the release before back to the clients.
+
+    Args:
+        say: told a line at a time.
+        patience_s: longest wait until it is ready.
+        draw: see `Telling`.
 
     Raises:
         SetupError: there is none, or it does not start; clients are where they were.
@@ -101,19 +125,24 @@ def rollback(say: Say, patience_s: float) -> None:
         else:
             plan = _rollback_plan(Stages(colours, release, colours.idle, settings, say, patience_s))
         say(f"back to release {release.number}, {_what(release)}")
-        _carry_out(plan, "rolled back", say)
+        _carry_out(plan, "rolled back", say, draw)
 
 
 def history(settings: Settings) -> list[str]:
-    """What happened, a line each, the latest last."""
+    """What happened, a line each, the latest last; a star marks the one that serves."""
     colours = state.read(settings.state_dir)
     if colours is None:
         raise SetupError(f"no stack has run in {settings.state_dir}; set RERANK_STATE_DIR to the one that is meant")
-    lines = [
-        f"{entry.at}  {entry.number:>4}  {entry.colour:<5}  {entry.outcome:<11}  {entry.took_s:>6.1f} s  {entry.what}"
-        for entry in colours.history
-    ]
     served = colours.serving
+    mine = [entry for entry in colours.history if entry.number == served.number and entry.outcome in _SERVED]
+    lines = []
+    for entry in colours.history:
+        serves = bool(mine) and entry is mine[-1]
+        outcome = "served" if entry.outcome == "serving" and not serves else entry.outcome
+        lines.append(
+            f"{'*' if serves else ' '} {entry.at}  {entry.number:>4}  {entry.colour:<5}  {outcome:<11}"
+            f"  {entry.took_s:>6.1f} s  {entry.what}"
+        )
     return [*lines, f"{colours.active} serves release {served.number}, {_what(served)}"]
 
 
@@ -168,14 +197,27 @@ def _rollback_plan(stages: Stages) -> _Plan:
     return _Plan(stages, steps, [Step("drain", stages.drain)])
 
 
-def _carry_out(plan: _Plan, outcome: Outcome, say: Say) -> None:
+def _serves_already(release: Release, serving: Release, run_dir: Path, active: str) -> bool:
+    """Whether the process that serves has this release's model and code, and read the settings as they are now."""
+    program = Programs(run_dir).of(program_of(active))
+    own = variables_of(_supervisord(run_dir))
+    code = (serving.python or own["STACK_PYTHON"], serving.root or own["STACK_ROOT"])
+    return (
+        program.state in {"STARTING", "RUNNING"}
+        and release.artifact == serving.artifact
+        and (release.python, release.root) == code
+        and not freshness.changed_since(time.time() - program.uptime_s)
+    )
+
+
+def _carry_out(plan: _Plan, outcome: Outcome, say: Say, draw: Say | None) -> None:
     """Run the steps, tell of them, write down how it ended."""
     stages, release = plan.stages, plan.stages.release
     what = _what(release)
     began = time.monotonic()
     told = events.Release(number=release.number, colour=stages.target, what=what, began=round(time.time(), 3))
-    tell = Telling(say, _publisher(stages.settings, stages.target), told)
-    stages.more = tell.more
+    tell = Telling(say, _publisher(stages.settings, stages.target), told, draw)
+    stages.more, stages.count = tell.more, tell.count
 
     def end(outcome: Outcome, what: str) -> None:
         entry = Entry(
@@ -225,13 +267,9 @@ def _alone(say: Say) -> Iterator[Colours]:
     run_dir = settings.run_dir
     programs = Programs(run_dir)
     programs.of("nginx")  # or there is no stack
-    with (run_dir / "deploy.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SetupError("another deploy runs; wait for its end") from None
+    with roles.alone(run_dir):
         comparing.stop(programs)
-        _adopt_environment(run_dir)
+        adopt_environment(_supervisord(run_dir))
         colours = state.read(settings.state_dir)
         if colours is None:
             raise SetupError(f"{settings.state_dir / state.FILE} is missing; restart the stack")
@@ -242,16 +280,8 @@ def _alone(say: Say) -> Iterator[Colours]:
                 comparing.start_if_due(settings_with(serving.serving.settings), programs)
 
 
-def _adopt_environment(run_dir: Path) -> None:
-    """RERANK_* as the stack was started with: the colours get theirs from supervisord, whatever this terminal has."""
+def _supervisord(run_dir: Path) -> int:
     try:
-        pid = int((run_dir / "supervisord.pid").read_text())
-        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return int((run_dir / "supervisord.pid").read_text())
     except (OSError, ValueError) as error:
-        raise SetupError(f"the stack's environment can't be read ({error}); deploy as the user who runs it") from error
-    for name in [name for name in os.environ if name.startswith("RERANK_")]:
-        del os.environ[name]
-    for variable in variables:
-        name, _, value = os.fsdecode(variable).partition("=")
-        if name.startswith("RERANK_"):
-            os.environ[name] = value
+        raise SetupError(f"{run_dir / 'supervisord.pid'} can't be read ({error}); restart the stack") from error

@@ -26,9 +26,12 @@ _RUNS = frozenset({"STARTING", "RUNNING", "BACKOFF", "STOPPING"})
 class Program:
     """How a program is."""
 
+    name: str
     state: str
     """Supervisor's word: STOPPED, STARTING, RUNNING, BACKOFF, STOPPING, EXITED, FATAL, UNKNOWN."""
     pid: int
+    uptime_s: int
+    """Since its process began; 0 where it has none."""
 
     @property
     def up(self) -> bool:
@@ -39,6 +42,11 @@ class Program:
 def program_of(colour: str) -> str:
     """A colour's program."""
     return f"webapp-{colour}"
+
+
+def _program(said: Any) -> Program:
+    uptime_s = max(0, said["now"] - said["start"]) if said["pid"] else 0
+    return Program(said["name"], said["statename"], said["pid"], uptime_s)
 
 
 class Programs:
@@ -53,8 +61,11 @@ class Programs:
         Raises:
             SetupError: no stack runs here.
         """
-        said = self._call("getProcessInfo", name)
-        return Program(said["statename"], said["pid"])
+        return _program(self._call("getProcessInfo", name))
+
+    def all(self) -> list[Program]:
+        """How all programs are. Raises as above."""
+        return [_program(said) for said in self._call("getAllProcessInfo")]
 
     def start(self, name: str) -> None:
         """Start it, unless it runs; doesn't wait."""
@@ -97,8 +108,18 @@ class Programs:
             waits()
             time.sleep(POLL_S)
 
+    def restart(self, name: str, *, patience_s: float, waits: Callable[[], None] = lambda: None) -> None:
+        """Stop it as `stop` does and start it again; doesn't wait until it has come up."""
+        self.stop(name, patience_s=patience_s, waits=waits)
+        self.start(name)
+
     def signal(self, name: str, signal: str) -> None:
-        """Send a signal to a program's first process."""
+        """Send a signal to a program's first process.
+
+        Raises:
+            Fault: it does not run.
+            SetupError: no stack runs here.
+        """
         self._call("signalProcess", name, signal)
 
     def _call(self, method: str, *arguments: Any) -> Any:
@@ -113,3 +134,5 @@ class Programs:
             raise SetupError(
                 f"no stack runs in {self._run_dir.parent}; start it with reranking serve, or set RERANK_STATE_DIR"
             ) from error
+        finally:
+            transport.close()

@@ -45,6 +45,8 @@ class Stages:
     """Told what goes on inside a step."""
     patience_s: float
     """Longest wait until it is ready."""
+    count: Callable[[str], None] = field(init=False)
+    """Told of a figure that changes inside a step, once a second."""
     programs: Programs = field(init=False)
     api: Colour = field(init=False)
     _old: str = field(init=False)
@@ -55,6 +57,7 @@ class Stages:
     """When the log of the clients' traffic began, in unix time."""
 
     def __post_init__(self) -> None:
+        self.count = self.more
         self.programs = Programs(self.settings.run_dir)
         self.api = Colour(self.settings, self.target)
         self._old = state.other(self.target)
@@ -155,7 +158,7 @@ class Stages:
         point(run_dir, self.target, other=self._old, percent=percent, fallback=self._old)
         self._look_at_clients()
         for left_s in self._while_it_lives(for_s):
-            self.more(f"{percent} % for {left_s:.0f} s more")
+            self.count(f"{percent} % of requests, for {left_s:.0f} s more")
         until = time.time()
         point(run_dir, self._old)  # what it was given ends now, or it tells of the quick ones only
         for _ in self._while_it_lives(self.settings.request_timeout_s):
@@ -205,7 +208,7 @@ class Stages:
             nonlocal told
             if time.monotonic() - told > 1:
                 told = time.monotonic()
-                self.more(f"{colour} finishes {api.ongoing()} requests")
+                self.count(f"{colour} finishes {api.ongoing()} requests")
 
         patience_s = self.settings.request_timeout_s + 2 * STOP_GRACE_S
         self.programs.stop(program_of(colour), patience_s=patience_s, waits=waits)

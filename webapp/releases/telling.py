@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 
@@ -17,17 +18,20 @@ Say = Callable[[str], None]
 class Telling:
     """Tells of one release's steps; see `steps.Tell`. Nobody needs to listen."""
 
-    def __init__(self, say: Say, publisher: Publisher | None, release: events.Release) -> None:
+    def __init__(self, say: Say, publisher: Publisher | None, release: events.Release, draw: Say | None = None) -> None:
         """Begin.
 
         Args:
             say: told a line at a time.
             publisher: to the pusher, started; None: no events.
             release: as far as it is known.
+            draw: draws a line that the next one replaces; None: there is no terminal for that.
         """
         self._say = say
         self._publisher = publisher
         self._release = release
+        self._draw = draw
+        self._counted = ""
         self._steps: list[events.Step] = []
         self._publish()
 
@@ -46,6 +50,15 @@ class Telling:
     def more(self, said: str) -> None:
         """A step goes on."""
         self._say(f"    {said}")
+
+    def count(self, said: str) -> None:
+        """A figure of a step changed. Without a terminal it is said once: a log needs no line a second."""
+        words = re.sub(r"\d+", "", said)
+        if self._draw is not None:
+            self._draw(f"    {said}")
+        elif words != self._counted:
+            self.more(said)
+        self._counted = words
 
     def end(self, state: events.ReleaseState) -> None:
         """How it ended. A dashboard hears of it, if one listens."""

@@ -103,6 +103,11 @@ class _Server(ThreadingMixIn, UnixStreamServer):
     daemon_threads = True
     request_queue_size = 64
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tell what failed, unless it is that the client left."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
 
 class _Handler(MetricsHandler):
     timeout = 10  # s; who connects and says nothing is let go

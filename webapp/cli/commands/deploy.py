@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from webapp.cli.terminal import Terminal
 from webapp.errors import SetupError
 
 
@@ -26,8 +27,9 @@ from webapp.errors import SetupError
     metavar="SECONDS",
     help="Longest wait until it is ready.",
 )
+@click.option("--again", is_flag=True, help="Even if nothing changes.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done.")
-@click.option("--history", is_flag=True, help="Say what was done.")
+@click.option("--history", is_flag=True, help="List what was done; a star marks what serves.")
 def command(
     *,
     model: str | None,
@@ -37,12 +39,14 @@ def command(
     canary_s: float,
     watch: float,
     patience: float,
+    again: bool,
     dry_run: bool,
     history: bool,
 ) -> None:
     """Bring a new model, new settings or new code to a running stack; nobody loses a request.
 
-    It talks to the stack in RERANK_STATE_DIR, and takes all other settings from there.
+    It talks to the stack in RERANK_STATE_DIR, and takes all other settings from there. Where the same model, settings
+    and code serve already, it says so and starts nothing.
 
     Examples:
       reranking deploy --model my-org/retrained-reranker
@@ -60,5 +64,7 @@ def command(
     values = changes.read_file(config) if config else {}
     values |= changes.read_assignments(assignments)
     values |= {"RERANK_MODEL": model} if model else {}
+    terminal = Terminal()
+    wish = deploy.Wish(values, canary, canary_s, watch, patience, dry_run, again)
     with deploy.undone_on_term():
-        deploy.deploy(deploy.Wish(values, canary, canary_s, watch, patience, dry_run), click.echo)
+        deploy.deploy(wish, terminal.say, terminal.draw if terminal.draws else None)

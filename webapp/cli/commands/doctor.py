@@ -7,7 +7,7 @@ import json
 
 import click
 
-from webapp.cli.settings_flags import SettingsCommand, load
+from webapp.cli.settings_flags import SettingsCommand, load_candidate
 
 SOMETHING_BAD = 5
 
@@ -19,6 +19,8 @@ MARKS = {"good": ("ok", "green"), "poor": ("poor", "yellow"), "bad": ("BAD", "re
 def command(*, as_json: bool) -> None:
     """Look for what is wrong here, and say the remedy.
 
+    Where a stack runs in the state directory its settings are looked at, or those of --config instead.
+
     Model files against their sha256, directories and their permissions, disk, memory, processor, limits, ports, keys,
     certificate, nginx, Redis. Exit codes: 0 nothing is bad, 5 something has to be mended before it serves.
 
@@ -29,7 +31,7 @@ def command(*, as_json: bool) -> None:
     from webapp.doctor import examine  # noqa: PLC0415
 
     findings = []
-    for finding in examine(load()):
+    for finding in examine(load_candidate()):
         findings.append(finding)
         if not as_json:
             mark, colour = MARKS[finding.verdict]

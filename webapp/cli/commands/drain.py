@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from webapp.cli.settings_flags import SettingsCommand, load
+from webapp.cli.settings_flags import SettingsCommand, load_running
 
 
 @click.command(cls=SettingsCommand)
@@ -17,4 +17,4 @@ def command(*, notice_s: float) -> None:
     """
     from webapp.draining import drain  # noqa: PLC0415
 
-    drain(load(), notice_s=notice_s, say=click.echo)
+    drain(load_running(), notice_s=notice_s, say=click.echo)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from webapp.cli.settings_flags import SettingsCommand, load
+from webapp.cli.settings_flags import SettingsCommand, load, load_running
 from webapp.errors import SetupError
 
 RELOAD = "A running service reads the file when the stack gets HUP: kill -HUP, or systemctl reload."
@@ -75,6 +75,6 @@ def remove(*, name: str, oldest: bool, file: Path | None) -> None:
 def _path(file: Path | None) -> Path:
     if file is not None:
         return file
-    if given := load().api_keys_file:
+    if given := load().api_keys_file or load_running().api_keys_file:
         return Path(given)
     raise SetupError("which key file is not said; set RERANK_API_KEYS_FILE or give --file")

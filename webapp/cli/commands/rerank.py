@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from webapp.cli.documents import read_documents
-from webapp.cli.settings_flags import SettingsCommand, load
+from webapp.cli.settings_flags import SettingsCommand, load, load_running
 
 if TYPE_CHECKING:
     from webapp.client.terms import Trust
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     help="Of output.",
 )
 @click.option("--local", is_flag=True, help="In this process, with the prepared model; no service is needed.")
-@click.option("--url", envvar="RERANK_URL", help="The service; default: RERANK_URL, else the settings' host and port.")
+@click.option("--url", envvar="RERANK_URL", help="The service; default: RERANK_URL, else where the stack listens.")
 @click.option(
     "--timeout-s",
     type=click.FloatRange(0.1),
@@ -88,7 +88,7 @@ def _remotely(
     key = os.environ.get("RERANK_KEY", "")
     trust: Trust = ca_file
     if not url or not key:
-        settings = load()
+        settings = load_running()
         from pusher.keys import own_key  # noqa: PLC0415
         from webapp.calling import url_of  # noqa: PLC0415
         from webapp.tls import trust_own  # noqa: PLC0415

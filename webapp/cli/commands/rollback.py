@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from webapp.cli.terminal import Terminal
+
 
 @click.command()
 @click.option("--patience", type=float, default=60.0, show_default=True, help="Longest wait until it is ready, in s.")
@@ -15,5 +17,6 @@ def command(*, patience: float) -> None:
     """
     from webapp.releases.deploy import rollback, undone_on_term  # noqa: PLC0415 - each command loads what it needs
 
+    terminal = Terminal()
     with undone_on_term():
-        rollback(click.echo, patience)
+        rollback(terminal.say, patience, terminal.draw if terminal.draws else None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from webapp.cli.settings_flags import SettingsCommand, load
+from webapp.cli.settings_flags import SettingsCommand, load_running
 
 if TYPE_CHECKING:
     from webapp.status import Status
@@ -26,6 +26,9 @@ COLOURS = {"serving": "green", "impaired": "yellow", "down": "red"}
 def command(*, watch: bool, every: float, as_json: bool) -> None:
     """Show programs, workers, model, queue, rates and breaker.
 
+    The stack is found by its state directory, wherever it listens. Of its two colours one is active, the other idle
+    and stopped.
+
     Exit codes: 0 serving; 3 impaired: it serves, but a program is down, a breaker is open, answers are degraded or
     requests are shed; 4 not serving.
 
@@ -36,7 +39,7 @@ def command(*, watch: bool, every: float, as_json: bool) -> None:
     """
     from webapp.status import look  # noqa: PLC0415
 
-    settings = load()
+    settings = load_running()
     while True:
         seen = look(settings)
         if watch and not as_json:
@@ -64,10 +67,10 @@ def _as_text(seen: Status) -> str:
         parts.append(click.style(f"  ! /ready: {seen.ready}", fg="red"))
     if seen.programs:
         rows = [
-            [each.name, each.state, str(each.pid or "-"), _duration(each.uptime_s) if each.pid else "-"]
+            [each.name, each.role, each.state, str(each.pid or "-"), _duration(each.uptime_s) if each.pid else "-"]
             for each in seen.programs
         ]
-        parts += ["", _table(["program", "state", "pid", "up"], rows)]
+        parts += ["", _table(["program", "", "state", "pid", "up"], rows)]
     if seen.workers:
         parts += ["", _table(list(_WORKER), [_worker(worker) for worker in seen.workers])]
     if seen.figures:

@@ -1,0 +1,54 @@
+"""`reranking logs`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import click
+
+from webapp import journal
+from webapp.cli.settings_flags import SettingsCommand, load
+
+
+@click.command(cls=SettingsCommand)
+@click.argument("programs", nargs=-1, metavar="[PROGRAM]...")
+@click.option("-f", "--follow", is_flag=True, help="Go on with new lines, until Ctrl-C.")
+@click.option("-n", "--lines", type=click.IntRange(0), default=20, show_default=True, help="Begin with so many.")
+@click.option("--request", metavar="ID", default="", help="Lines of this request alone.")
+@click.option("--level", type=click.Choice(journal.LEVELS), default="debug", help="Lines of this level and above.")
+@click.option("--json", "as_json", is_flag=True, help="As they are in the files; so they are where no terminal reads.")
+def command(*, programs: tuple[str, ...], follow: bool, lines: int, request: str, level: str, as_json: bool) -> None:
+    """Show the log lines of all PROGRAMs together, in order of time.
+
+    Programs are webapp (both colours), webapp-blue, webapp-green, nginx, pusher, metrics, supervisord; without one,
+    all of them. Rotated files are read as far as needed.
+
+    Examples:
+      reranking logs -f
+      reranking logs -n 100 webapp nginx --level warning
+      reranking logs --request 1234-abcd --json | jq .duration_ms
+    """
+    files = journal.files_of(load().log_dir, programs)
+    wanted = journal.Filter(request, level).takes
+    show = _shown(as_json=as_json or not sys.stdout.isatty())
+    for line in journal.last(files, lines, wanted):
+        click.echo(show(line))
+    if follow:
+        for line in journal.follow(files, wanted):
+            click.echo(show(line))
+
+
+def _shown(*, as_json: bool) -> Callable[[str], str]:
+    if as_json:
+        return lambda line: line
+    from logs.foreign import ours  # noqa: PLC0415
+    from logs.line import renderer  # noqa: PLC0415
+
+    render = renderer("colour")
+
+    def text(line: str) -> str:
+        event = ours(line)
+        return line if event is None else render(event)  # with RERANK_LOG_FORMAT=human the files are text already
+
+    return text

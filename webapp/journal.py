@@ -1,0 +1,148 @@
+"""The log files of a stack read together: their last lines in order of time, and what is appended to them."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from logs.foreign import ours
+from webapp.errors import SetupError
+
+POLL_S = 0.2
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which lines are wanted."""
+
+    request_id: str = ""
+    """Of this request alone; empty: of any."""
+    level: str = "debug"
+    """The least level."""
+
+    def takes(self, line: str) -> bool:
+        """Whether a line is wanted. One that isn't JSON (RERANK_LOG_FORMAT=human) has no level to go by."""
+        if self.request_id not in line:  # most lines are settled by this, which costs far less than to parse them
+            return False
+        if not self.request_id and self.level == LEVELS[0]:
+            return True
+        event = ours(line)
+        if event is None:
+            return self.level == LEVELS[0]
+        mine = not self.request_id or event["request_id"] == self.request_id
+        return mine and event["level"] in LEVELS[LEVELS.index(self.level) :]
+
+
+def files_of(log_dir: Path, programs: Iterable[str]) -> list[Path]:
+    """Log files of programs, by their names; `webapp` stands for both colours, and no name for all programs.
+
+    Raises:
+        SetupError: there are none, or none of that name.
+    """
+    files = {path.stem: path for path in sorted(log_dir.glob("*.log"))}
+    if not files:
+        raise SetupError(f"there are no logs in {log_dir}; with RERANK_LOG_TO=stdout all lines are on serve's stdout")
+    chosen: list[Path] = []
+    for name in programs:
+        found = [path for stem, path in files.items() if name in {stem, stem.partition("-")[0]}]
+        if not found:
+            raise SetupError(f"there is no log of {name!r}; there are logs of {', '.join(files)}")
+        chosen += [path for path in found if path not in chosen]
+    return chosen or list(files.values())
+
+
+def last(files: Iterable[Path], most: int, wanted: Callable[[str], bool]) -> list[str]:
+    """The last lines that are wanted, of all files together and by their time. Rotated files are read as needed."""
+    found = [line for file in files for line in _last_of(file, most, wanted)]
+    found.sort(key=_time_of)  # stable: lines of one program and one millisecond stay as they were written
+    return found[len(found) - most :] if most < len(found) else found
+
+
+def follow(
+    files: Iterable[Path], wanted: Callable[[str], bool], sleep: Callable[[float], None] = time.sleep
+) -> Iterator[str]:
+    """Lines as they are appended, from now on, until the reader has enough.
+
+    Args:
+        files: to follow; supervisor renames them when they are full, and begins new ones.
+        wanted: which lines.
+        sleep: between two looks.
+    """
+    tails = [_Tail(file) for file in files]
+    try:
+        while True:
+            lines = [line for tail in tails for line in tail.read() if wanted(line)]
+            yield from sorted(lines, key=_time_of)
+            sleep(POLL_S)
+    finally:
+        for tail in tails:
+            tail.close()
+
+
+class _Tail:
+    """One file's end."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[str] | None = None
+        self._part = ""
+        """Of a line that has no end yet."""
+        if file := self._open():
+            file.seek(0, 2)
+
+    def read(self) -> list[str]:
+        """Lines that were appended since; of the renamed file first, then of the new one."""
+        file = self._file or self._open()
+        if file is None:
+            return []
+        text = self._part + file.read()
+        if self._renamed(file):
+            text += file.read()  # written between the read and the rename
+            file.close()
+            if (file := self._open()) is not None:
+                text += file.read()
+        *lines, self._part = text.split("\n")
+        return lines
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def _renamed(self, file: IO[str]) -> bool:
+        try:
+            return self._path.stat().st_ino != Path(f"/proc/self/fd/{file.fileno()}").stat().st_ino
+        except FileNotFoundError:
+            return True
+
+    def _open(self) -> IO[str] | None:
+        try:
+            self._file = self._path.open(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            self._file = None
+        return self._file
+
+
+def _last_of(file: Path, most: int, wanted: Callable[[str], bool]) -> list[str]:
+    """Of one program, the newest file first, until there are enough."""
+    found: list[str] = []
+    rotated = sorted(file.parent.glob(f"{file.name}.[0-9]*"), key=lambda path: int(path.suffix[1:]))
+    for path in (file, *rotated):
+        if len(found) >= most:
+            break
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            ended = (line.rstrip("\n") for line in lines)
+            found = [*deque((line for line in ended if wanted(line)), maxlen=most - len(found)), *found]
+    return found
+
+
+def _time_of(line: str) -> str:
+    """ISO 8601 in UTC sorts as text; lines that are no JSON begin with it."""
+    event = ours(line)
+    return str(event["time"]) if event else line

@@ -1,0 +1,38 @@
+"""Whether the process that serves has read the code, packages and settings file that are there now."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import logs
+import pusher
+import webapp
+from webapp.source_tree import ROOT
+from webapp.sources import FILE_VARIABLE
+
+
+def changed_since(moment: float) -> bool:
+    """Whether any of it was written since.
+
+    Args:
+        moment: when the process began, in unix time.
+    """
+    # ctime: a checkout or an installer may give files an older mtime.
+    return any(path.stat().st_ctime >= int(moment) for path in _what_it_reads() if path.exists())
+
+
+def _what_it_reads() -> Iterator[Path]:
+    for package in (webapp, pusher, logs):
+        folder = Path(str(package.__file__)).parent
+        yield from folder.rglob("*.py")
+        yield from folder.rglob("*.so")
+    yield ROOT / "gunicorn_config.py"
+    yield Path(sys.executable).resolve()
+    for packages in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        yield from Path(packages).glob("*.dist-info")  # each is written by an install, and by nothing else
+    if named := os.environ.get(FILE_VARIABLE):
+        yield Path(named)
