@@ -109,7 +109,7 @@ def test_no_spelling_of_a_path_leads_past_the_key(secured, method):
     """And with a key the paths that mean /rerank do."""
     for path in PATHS:
         answer = secured.literal(method, path, **{"Content-Type": "application/json"})
-        assert answer.status != 200 or b"results" not in answer.body, path
+        assert answer.status != 200 or b'"results"' not in answer.body, path
         if method == "POST":
             assert answer.status in {400, 401, 404, 405, 501}, (path, answer.status)
     assert secured.literal("POST", "//rerank", **{"X-Api-Key": secured.keys["search"]}).status == 200
