@@ -1,8 +1,10 @@
 """Large and packed bodies are read by a process of their own, beside the hub."""
 
 import gzip
+import io
 import json
 import os
+import pickle
 import re
 import signal
 import time
@@ -151,6 +153,17 @@ def test_a_body_that_takes_too_much_memory_gets_413(mortal, monkeypatch):
     monkeypatch.setattr(reading_process, "read", read_too_much)  # as it is in the process when the limit is reached
     _, error = reading_process._answer("rerank", call, MOST, 50_000)
     assert isinstance(error, PayloadTooLargeError)
+
+
+@pytest.mark.parametrize(("kept_kb", "answered"), [(10**9, 2), (0, 1)])
+def test_a_process_that_took_much_memory_ends_after_its_answer(monkeypatch, kept_kb, answered):
+    monkeypatch.setattr(reading_process, "MOST_KEPT_KB", kept_kb)
+    question = pickle.dumps(("rerank", Call("/rerank", {}, b'{"query": "q", "documents": ["a"]}'), 600.0))
+    answers = io.BytesIO()
+    reading_process.serve(io.BytesIO(question * 2), answers, MOST, 50_000)
+    answers.seek(0)
+    read_back = [pickle.load(answers)[0].requests[0].documents for _ in range(answered)]  # noqa: S301
+    assert (read_back, answers.read()) == ([["a"]] * answered, b"")
 
 
 def test_the_process_ends_with_its_worker(mortal):
