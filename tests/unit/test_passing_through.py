@@ -5,7 +5,9 @@ import json
 import pytest
 from asking import post
 
-METADATA = b'{"price": 1e3, "exact": 0.1234567890123456789, "twice": 1, "twice":2, "big": 12345678901234567890123 , "e": 1E999}'
+METADATA = (
+    b'{"price": 1e3, "exact": 0.1234567890123456789, "twice": 1, "twice":2, "big": 12345678901234567890123 , "e": 1E999}'
+)
 
 
 def native(metadata):

@@ -1,5 +1,6 @@
 """Large and packed bodies are read by a process of their own, beside the hub."""
 
+import asyncio
 import gzip
 import io
 import json
@@ -19,6 +20,7 @@ from webapp.api.dialects.base import SMALL_BYTES, Call
 from webapp.api.dialects.registry import DIALECTS
 from webapp.api.reading import read
 from webapp.api.reading_process import ReadElsewhere
+from webapp.asyncio_bridge import AsyncioBridge, in_greenlet
 from webapp.concurrency import Offload
 from webapp.errors import DeadlineExceededError, PayloadTooLargeError, UnsupportedEncodingError
 from webapp.waiting import here
@@ -119,6 +121,28 @@ def test_a_small_body_is_answered_before_a_large_one_that_came_first(mortal):
     gevent.sleep(0)  # it began
     small = gevent.spawn(ask, "small", b'{"query": "q", "documents": ["a"]}')
     gevent.joinall([large, small], raise_error=True)
+    assert order == ["small", "large"]
+
+
+def test_on_an_asyncio_loop_a_small_body_is_answered_first_too():
+    order = []
+
+    async def both():
+        bridge = AsyncioBridge()
+        one = reader(bridge.make_offload())
+
+        async def ask(name, body):
+            await in_greenlet(lambda: one("rerank", Call("/rerank", {}, body), LATER))
+            order.append(name)
+
+        large = asyncio.create_task(ask("large", WORST))
+        await asyncio.sleep(0)  # it began
+        await ask("small", b'{"query": "q", "documents": ["a"]}')
+        await large
+        one.stop()
+        bridge.close()
+
+    asyncio.run(both())
     assert order == ["small", "large"]
 
 
