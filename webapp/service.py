@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -34,6 +34,8 @@ from webapp.types import ModelInfo, RerankRequest, RerankResult, Scored
 from webapp.waiting import Elsewhere, Waiter, here
 
 State = Literal["loading", "ready", "draining"]
+
+REQUESTS_A_TURN = 64
 
 NOBODY = Caller(request_id="", dialect="")
 
@@ -178,9 +180,10 @@ class RerankService:
             outcomes: list[RerankResult | RerankError] = []
             terms = Terms(deadline, caller.client)
             try:
-                begun.extend(self._begin(request, terms) for request in requests)  # one by one, should one raise
+                # One by one, should one raise.
+                begun.extend(self._begin(request, terms) for request in self._taking_turns(requests))
                 self._admission.queued(place)
-                for request, each in zip(requests, begun, strict=True):
+                for request, each in zip(self._taking_turns(requests), begun, strict=True):
                     outcomes.append(self._finish(request, each, began, deadline, watch))
                     if isinstance(outcomes[-1], CancelledError):
                         raise outcomes[-1]
@@ -191,6 +194,13 @@ class RerankService:
                 missing = len(requests) - len(outcomes)
                 self._observer.ended(watched, [*outcomes, *[InternalError("not finished")] * missing])
             return outcomes
+
+    def _taking_turns(self, requests: Sequence[RerankRequest]) -> Iterator[RerankRequest]:
+        """Yield each request; others have their turn after some, for a call may hold thousands."""
+        for place, request in enumerate(requests, 1):
+            yield request
+            if not place % REQUESTS_A_TURN:
+                self.scoring.make_waiter().wait(0)
 
     def check_model(self, name: str | None) -> None:
         """Mind the model's name, when told to.

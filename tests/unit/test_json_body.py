@@ -1,9 +1,11 @@
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from webapp.api import json_body
 from webapp.api.dialects import native
 from webapp.errors import InvalidRequestError, RerankError
 
@@ -109,3 +111,19 @@ def test_defaults_are_the_missions():
 def test_null_means_the_default_and_0_means_all():
     assert native.parse(json.dumps({**GOOD, "top_k": None, "raw_scores": None}).encode()).top_n == 5
     assert native.parse(json.dumps({**GOOD, "top_k": 0}).encode()).top_n is None
+
+
+@given(
+    st.lists(
+        st.sampled_from([r"\ud83d", r"\uDE00", r"\u0041", r"\\", r"\n", r"\"", "ud83d", "a", "\u8702"]), max_size=12
+    )
+)
+def test_only_halves_of_surrogate_pairs_are_replaced(pieces):
+    text = "".join(pieces)
+    expected = re.sub("[\ud800-\udfff]", "\ufffd", json.loads(f'"{text}"'))
+    assert json.loads(json_body.without_surrogates(f'"{text}"'.encode())) == expected
+    assert json_body.decode(f'"{text}"'.encode(), str) == expected
+
+
+def test_what_stands_for_a_backslash_is_no_way_in():
+    assert isinstance(error_of(b'{"query": "\\ud800", "documents": ["\0\0"]}'), InvalidRequestError)

@@ -63,3 +63,11 @@ def test_probes_answer(client, path):
 
 def test_slashes_do_not_matter(client):
     assert ask(client, "//v1//rerank/")["results"]
+
+
+@pytest.mark.parametrize("body", [{"inputs": ["a" * 600, "b" * 600]}, {"prompt": "a" * 1200}, {"content": "a" * 1200}])
+def test_more_text_than_a_reply_may_list_is_refused(client, monkeypatch, body):
+    monkeypatch.setattr("webapp.api.dialects.tokenize.MOST_CHARS", 1000)
+    reply = post(client, "/tokenize", body)
+    assert reply.status_code == 413
+    assert "1200 characters, 1000 are taken at a time" in reply.text

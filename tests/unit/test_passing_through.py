@@ -6,8 +6,7 @@ import pytest
 from asking import post
 
 METADATA = (
-    b'{"price": 1e3, "exact": 0.1234567890123456789, "twice": 1, "twice":2,'
-    b' "big": 12345678901234567890123 , "e": 1E999}'
+    b'{"price": 1e3, "exact": 0.1234567890123456789, "twice": 1, "twice":2, "big": 123456789012345678901 , "e": 1E999}'
 )
 
 

@@ -1,8 +1,11 @@
 """Large and packed bodies are read by a process of their own, beside the hub."""
 
+import asyncio
 import gzip
+import io
 import json
 import os
+import pickle
 import re
 import signal
 import time
@@ -17,6 +20,7 @@ from webapp.api.dialects.base import SMALL_BYTES, Call
 from webapp.api.dialects.registry import DIALECTS
 from webapp.api.reading import read
 from webapp.api.reading_process import ReadElsewhere
+from webapp.asyncio_bridge import AsyncioBridge, in_greenlet
 from webapp.concurrency import Offload
 from webapp.errors import DeadlineExceededError, PayloadTooLargeError, UnsupportedEncodingError
 from webapp.waiting import here
@@ -120,6 +124,28 @@ def test_a_small_body_is_answered_before_a_large_one_that_came_first(mortal):
     assert order == ["small", "large"]
 
 
+def test_on_an_asyncio_loop_a_small_body_is_answered_first_too():
+    order = []
+
+    async def both():
+        bridge = AsyncioBridge()
+        one = reader(bridge.make_offload())
+
+        async def ask(name, body):
+            await in_greenlet(lambda: one("rerank", Call("/rerank", {}, body), LATER))
+            order.append(name)
+
+        large = asyncio.create_task(ask("large", WORST))
+        await asyncio.sleep(0)  # it began
+        await ask("small", b'{"query": "q", "documents": ["a"]}')
+        await large
+        one.stop()
+        bridge.close()
+
+    asyncio.run(both())
+    assert order == ["small", "large"]
+
+
 def test_a_body_that_takes_too_long_is_given_up_and_the_next_one_is_read(mortal):
     with pytest.raises(DeadlineExceededError):
         mortal("rerank", Call("/rerank", {}, WORST), time.monotonic() + 0.2)
@@ -151,6 +177,17 @@ def test_a_body_that_takes_too_much_memory_gets_413(mortal, monkeypatch):
     monkeypatch.setattr(reading_process, "read", read_too_much)  # as it is in the process when the limit is reached
     _, error = reading_process._answer("rerank", call, MOST, 50_000)
     assert isinstance(error, PayloadTooLargeError)
+
+
+@pytest.mark.parametrize(("kept_kb", "answered"), [(10**9, 2), (0, 1)])
+def test_a_process_that_took_much_memory_ends_after_its_answer(monkeypatch, kept_kb, answered):
+    monkeypatch.setattr(reading_process, "MOST_KEPT_KB", kept_kb)
+    question = pickle.dumps(("rerank", Call("/rerank", {}, b'{"query": "q", "documents": ["a"]}'), 600.0))
+    answers = io.BytesIO()
+    reading_process.serve(io.BytesIO(question * 2), answers, MOST, 50_000)
+    answers.seek(0)
+    read_back = [pickle.load(answers)[0].requests[0].documents for _ in range(answered)]  # noqa: S301
+    assert (read_back, answers.read()) == ([["a"]] * answered, b"")
 
 
 def test_the_process_ends_with_its_worker(mortal):

@@ -1,5 +1,6 @@
 import time
 
+import gevent
 import pytest
 from scheduling_kit import Rig
 
@@ -74,3 +75,20 @@ def test_a_draining_service_admits_nothing(stub_rig):
 def test_many_requests_are_answered_in_order_each_with_its_own_error(stub_rig):
     outcomes = service_on(stub_rig).rerank_many([request(), request(["x"] * 101), request(["z"])], soon())
     assert [type(outcome).__name__ for outcome in outcomes] == ["RerankResult", "InvalidRequestError", "RerankResult"]
+
+
+def test_a_call_of_very_many_requests_lets_others_have_their_turn(service, monkeypatch):
+    begun, seen = [], set()
+    plain = service.scoring.begin
+    monkeypatch.setattr(service.scoring, "begin", lambda *given: begun.append(1) or plain(*given))
+
+    def watch():
+        while True:
+            seen.add(len(begun))
+            gevent.sleep(0)
+
+    watching = gevent.spawn(watch)
+    results = service.rerank_all([RerankRequest("q", [str(n)], [str(n)]) for n in range(1000)], time.monotonic() + 60)
+    watching.kill()
+    assert len(results) == len(begun) == 1000
+    assert len(seen - {0, 1000}) >= 10

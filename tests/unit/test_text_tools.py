@@ -36,6 +36,13 @@ def test_offsets_are_characters_of_the_text(tools):
     assert "".join(pieces) == text.replace(" ", "")
 
 
+def test_offsets_of_a_long_text_are_read_in_pieces(tools, monkeypatch):
+    text = " ".join(texts(20))
+    at_once = tools.offsets(text)
+    monkeypatch.setattr("webapp.engine.text_tools.PIECE_TOKENS", 7)
+    assert tools.offsets(text).tolist() == at_once.tolist()
+
+
 def test_no_text_has_no_tokens(tools):
     assert tools.offsets("").shape == (0, 2)
     assert tools.tokenize("", special=False) == []

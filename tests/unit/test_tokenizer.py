@@ -5,7 +5,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from webapp.engine.tokenizer import TextEncoder, split_room
+from webapp.engine.tokenizer import MOST_CHARS, TextEncoder, split_room
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +43,8 @@ def test_a_text_is_cut_at_the_room_and_one_more(encoder):
 
 def test_tokens_after_a_long_stretch_of_nothing_are_found(encoder):
     assert encoder.encode([" " * 1_000_000 + "a b a"])[0].tolist() == [0, 1, 0]
+
+
+def test_a_text_without_end_is_read_so_far_and_no_further(encoder):
+    assert encoder.encode([" " * MOST_CHARS + "a b a"])[0].tolist() == []
+    assert encoder.count("a " * MOST_CHARS) == MOST_CHARS / 2

@@ -1,6 +1,9 @@
+import io
 import socket
 
-from webapp.worker import HeadWithBody
+import gevent
+
+from webapp.worker import PIECE_BYTES, Body, HeadWithBody
 
 
 class Recorder:
@@ -48,3 +51,42 @@ def test_everything_else_is_the_sockets_own():
     with ours, theirs:
         theirs.sendall(b"peek")
         assert HeadWithBody(ours).recv(4, socket.MSG_PEEK) == b"peek"
+
+
+def turns_while(run):
+    """How often another greenlet had its turn while `run` went on."""
+    turns = []
+
+    def count():
+        while True:
+            turns.append(1)
+            gevent.sleep(0)
+
+    counting = gevent.spawn(count)
+    run()
+    counting.kill()
+    return len(turns)
+
+
+def test_a_long_reply_is_sent_in_pieces_between_which_others_have_their_turn():
+    wire = Recorder()
+    connection = HeadWithBody(wire)
+    body = bytes(range(256)) * (PIECE_BYTES // 256) * 8 + b"end"
+    connection.sendall(b"head;")
+    assert turns_while(lambda: connection.sendall(body)) >= 8
+    assert b"".join(wire.sent) == b"head;" + body
+    assert len(wire.sent) == 9
+
+
+def test_a_long_body_is_read_in_pieces_between_which_others_have_their_turn():
+    sent = bytes(PIECE_BYTES * 8)
+    body = Body(io.BytesIO(sent))
+    received = []
+
+    def read_all():
+        while part := body.read(64 * 1024):
+            received.append(part)
+
+    assert turns_while(read_all) >= 8
+    assert b"".join(received) == sent
+    assert body.readline() == b""

@@ -14,10 +14,10 @@ from webapp.errors import InvalidRequestError
 T = TypeVar("T")
 
 _ENCODED_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+_LONE_SURROGATE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
-"""An escape in a JSON text; group 1 is there if it is half of a surrogate pair."""
+"""Half of a pair of escapes, in a text without escaped backslashes."""
 _PLACE = re.compile(r"(?P<problem>.*?)(?: - at `\$\.?(?P<field>.*)`)?", re.DOTALL)
 _TYPE_NAMES = {
     "str": "a string",
@@ -88,8 +88,11 @@ def without_surrogates(body: bytes) -> bytes:
 
     A text that is cut in the middle ends in one, and no tokenizer and no encoder takes it.
     """
-    body = _ENCODED_SURROGATE.sub("\ufffd".encode(), body)
-    return _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], body)
+    if b"\0" in body:
+        return body  # no JSON, and below it stands for what is JSON
+    whole = _ENCODED_SURROGATE.sub("\ufffd".encode(), body)
+    without_backslashes = whole.replace(rb"\\", b"\0\0")
+    return _LONE_SURROGATE.sub(rb"\\ufffd", without_backslashes).replace(b"\0\0", rb"\\")
 
 
 def _invalid(error: msgspec.ValidationError) -> InvalidRequestError:

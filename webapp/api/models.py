@@ -72,9 +72,13 @@ def blueprint(
         asked, ignored = request_context.read("tokenize", request_context.call())
         service.check_model(asked.model)
         auth.count_documents(len(asked.texts))
-        found = service.elsewhere(lambda: [service.texts.tokenize(text, special=asked.special) for text in asked.texts])
-        request_context.note(tokens=sum(map(len, found)))
-        body = tokenize.dump(asked, found, service.model.max_length_tokens)
+
+        def answer() -> tuple[int, bytes]:
+            found = [service.texts.tokenize(text, special=asked.special) for text in asked.texts]
+            return sum(map(len, found)), tokenize.dump(asked, found, service.model.max_length_tokens)
+
+        count, body = service.elsewhere(answer)
+        request_context.note(tokens=count)
         response = Response(body, content_type="application/json")
         warning_headers.add(response, ignored)
         return response

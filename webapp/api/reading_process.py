@@ -36,6 +36,9 @@ LONGEST_S = 10.0
 NICENESS = 5
 """As the engine threads: the worker's hub goes first."""
 
+MOST_KEPT_KB = 400 * 1024
+"""A process that once took more is replaced: Python returns little of it to the system."""
+
 MEMORY_BYTES = 1024**3
 MEMORY_FACTOR = 32
 """The process may take so much, and so many times the largest body beside."""
@@ -168,7 +171,7 @@ def _overtime(deadline: float) -> RerankError:
 
 
 def serve(questions: BufferedReader, answers: BufferedWriter, max_body_bytes: int, max_pairs: int) -> None:
-    """Read bodies until nobody asks any more. Ends this process when one takes too long."""
+    """Read bodies until nobody asks any more, or one took much memory. Ends this process when one takes too long."""
     while True:
         try:
             what, call, seconds = pickle.load(questions)  # noqa: S301 # nosec B301 - our own parent's
@@ -180,6 +183,8 @@ def serve(questions: BufferedReader, answers: BufferedWriter, max_body_bytes: in
         pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
         answers.flush()
         del what, call, answer
+        if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > MOST_KEPT_KB:
+            return
         gc.collect()
 
 

@@ -8,6 +8,9 @@ from tokenizers import Tokenizer
 
 from webapp.types import Token
 
+PIECE_TOKENS = 10_000
+"""A list of all the tokens of a long text would be made under the interpreter's lock, for seconds."""
+
 
 class TextTools:
     """Tokens with their places. Safe to share between threads."""
@@ -28,7 +31,13 @@ class TextTools:
     def offsets(self, text: str) -> NDArray[np.int32]:
         """Characters [start, stop) of each token, shape [tokens, 2]."""
         encoding = self._tokenizer.encode_batch([text], add_special_tokens=False)[0]
-        return np.array(encoding.offsets, np.int32).reshape(-1, 2)
+        if len(encoding) <= PIECE_TOKENS:
+            return np.array(encoding.offsets, np.int32).reshape(-1, 2)
+        places = np.empty((len(encoding), 2), np.int32)
+        for start in range(0, len(encoding), PIECE_TOKENS):
+            piece = range(start, min(start + PIECE_TOKENS, len(encoding)))
+            places[start : start + PIECE_TOKENS] = [encoding.token_to_chars(token) or (0, 0) for token in piece]
+        return places
 
     def tokenize(self, text: str, *, special: bool) -> list[Token]:
         """Every token; a special one has no place, and its text is its name."""

@@ -14,6 +14,9 @@ CHARS_PER_TOKEN_BOUND = 16
 
 CUT_SLACK_TOKENS = 32
 
+MOST_CHARS = 4_000_000
+"""No more of a text is ever read: 32 MB of blanks would hold an engine thread for ten seconds and take gigabytes."""
+
 
 def split_room(query: int, document: int, room: int) -> tuple[int, int]:
     """Tokens of a pair that are kept, as `longest_first` truncation of Hugging Face's tokenizers has it.
@@ -48,14 +51,14 @@ class TextEncoder:
         """Token ids of each text, at most room + 1 of them.
 
         A tokenizer reads a text to its end whatever is kept, a second for some megabytes. So a long text is
-        first tried by its beginning, which is enough unless it holds unusually few tokens (a megabyte of spaces).
+        first tried by its beginning, which is enough unless it holds unusually few tokens (thousands of spaces).
         """
         bound = (self._room_tokens + CUT_SLACK_TOKENS) * CHARS_PER_TOKEN_BOUND
         cut = [text if len(text) <= bound else text[:bound] for text in texts]
         ids = self._encode(cut)
         for index, text in enumerate(texts):
             if len(text) > bound and len(ids[index]) <= self._room_tokens:
-                (ids[index],) = self._encode([text])
+                (ids[index],) = self._encode([text[:MOST_CHARS]])
         return ids
 
     def _encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
@@ -65,5 +68,5 @@ class TextEncoder:
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def count(self, text: str) -> int:
-        """Tokens of the whole text, however long."""
-        return len(self.whole.encode_batch_fast([text], add_special_tokens=False)[0])
+        """Tokens of the whole text, or of the most that is read of it."""
+        return len(self.whole.encode_batch_fast([text[:MOST_CHARS]], add_special_tokens=False)[0])

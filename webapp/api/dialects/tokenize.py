@@ -13,8 +13,11 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from webapp.api import json_body
-from webapp.errors import EmptyRequestError, InvalidRequestError
+from webapp.errors import EmptyRequestError, InvalidRequestError, PayloadTooLargeError
 from webapp.types import Token
+
+MOST_CHARS = 1_000_000
+"""Every token is an object in the reply: of more text they would take seconds to write, and hundreds of megabytes."""
 
 
 class TokenizeBody(msgspec.Struct, kw_only=True, frozen=True):
@@ -75,12 +78,19 @@ def parse(body: bytes) -> TokenizeBody:
 
     Raises:
         InvalidRequestError: names the field and what was wrong.
+        PayloadTooLargeError: it holds too much text.
     """
     asked = json_body.decode(body, TokenizeBody, strict=False)
     if asked.inputs is None and asked.prompt is None and asked.content is None:
         raise InvalidRequestError("is required", field="inputs")
     if not asked.texts:
         raise EmptyRequestError("must not be empty", field="inputs")
+    if (chars := sum(map(len, asked.texts))) > MOST_CHARS:
+        raise PayloadTooLargeError(
+            f"the request holds {chars} characters, {MOST_CHARS} are taken at a time; divide it",
+            figures={"limit": MOST_CHARS},
+            reason="too_large",
+        )
     return asked
 
 
