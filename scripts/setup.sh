@@ -129,10 +129,11 @@ setup_chromium() {
 
 # The system's packages without the services that they would start: ours run under supervisor, or in a test.
 install_unstarted() {
-    local policy=/usr/sbin/policy-rc.d outcome
+    local policy=/usr/sbin/policy-rc.d outcome said
     [ -e "$policy" ] && policy= || { printf '#!/bin/sh\nexit 101\n' > "$policy"; chmod +x "$policy"; }
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+    said="$(apt-get update -qq 2>&1 && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" 2>&1)"
     outcome=$?
+    [ "$outcome" = 0 ] || echo "$said" >&2
     [ -z "$policy" ] || rm -f "$policy"
     return "$outcome"
 }
