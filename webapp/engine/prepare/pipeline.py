@@ -88,8 +88,8 @@ def _build(settings: Settings, source: Source, examples: Examples, aside: Path, 
 
 def _lacks(name: str | None) -> SetupError:
     return SetupError(
-        f"preparing a model needs {name}, which is not here; run: pip install 'reranking[torch]', or prepare elsewhere"
-        " and copy models/ of the state directory"
+        f"preparing a model needs {name}, which is not here; run: pip install 'reranking[torch]'"
+        " (docs/install.md#a-wheel), or prepare elsewhere and copy models/ of the state directory"
     )
 
 
