@@ -49,10 +49,9 @@ class Machine:
         for name in ("constraints.txt", "pyproject.toml", "setup.py", "pusher/dashboard/package-lock.json"):
             shutil.copy(ROOT / name, self.clone / name)
         (self.clone / "webapp/engine/native/bert.c").touch()
-        script = (ROOT / "scripts" / "setup.sh").read_text()
-        (self.clone / "scripts/setup.sh").write_text(
-            script.replace("/usr/sbin", str(top / "sbin")).replace("/usr/bin", str(top / "bin"))
-        )
+        for script in (ROOT / "scripts").glob("*.sh"):
+            text = script.read_text().replace("/usr/sbin", f"{top}/sbin").replace("/usr/bin", f"{top}/bin")
+            (self.clone / "scripts" / script.name).write_text(text)
         self.program(
             "serve", 'set -u\nsource "$(dirname "$0")/setup.sh" torch,redis\necho serving', self.clone / "scripts"
         )
