@@ -5,13 +5,15 @@
 ARG BASE=python:3.13-slim
 
 FROM ${BASE} AS prepare
-# Where pip finds torch built for CPUs, if not where it looks by itself; the one for CUDA is many times as large.
+# Where pip looks beside the package index, and where torch for CPUs is, if not at PyTorch's own index (scripts/install-torch).
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
+ARG TORCH_INDEX
 WORKDIR /src
 # What is large and rarely changes, in a layer of its own.
 COPY constraints.txt ./
-RUN python3 -m venv .venv && .venv/bin/python -m pip install --quiet --no-cache-dir -c constraints.txt torch \
+COPY scripts/install-torch scripts/
+RUN python3 -m venv .venv && PIP_NO_CACHE_DIR=1 .venv/bin/python scripts/install-torch \
     && .venv/bin/python -m pip install --quiet --no-cache-dir -c constraints.txt sentence-transformers nncf
 COPY . .
 # The rest, a compiler and the dashboard's packages come by the same script as in a clone, and stay in this stage.
@@ -32,6 +34,10 @@ RUN if [ -n "$MODEL" ]; then echo "model: $MODEL"; fi > /opt/reranking/reranking
     && rm -rf /var/lib/reranking/models/hub /var/lib/reranking/models/.lock
 
 FROM ${BASE}
+LABEL org.opencontainers.image.title="reranking" \
+    org.opencontainers.image.description="A self-hosted reranking service" \
+    org.opencontainers.image.version="0.2.0" \
+    org.opencontainers.image.licenses="Apache-2.0"
 RUN apt-get update && apt-get install -y --no-install-recommends nginx \
     && apt-get clean && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log /var/www/html
 # Not root, and a number, so that Kubernetes sees that it isn't (runAsNonRoot).

@@ -30,34 +30,96 @@ find_python() {
     return 1
 }
 
-# The native engine's kernels are compiled at installation; without a compiler OpenVINO serves, slower where VNNI is missing.
-setup_compiler() {
-    command -v gcc >/dev/null && return
-    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null \
-        || { echo "No C compiler: the native engine is left out (apt-get install gcc libc6-dev)"; return; }
-    stage 1 "the system's packages: gcc libc6-dev" install_unstarted gcc libc6-dev \
-        || echo "gcc could not be installed: the native engine is left out"
+# Debian's packages that are needed and missing, one a line. $1: "nginx" where that is needed, too.
+missing_packages() {
+    local python
+    if python="$(find_python)"; then
+        "$python" -c 'import ensurepip, venv' 2>/dev/null || venv_package "$python"
+    elif [ -z "${PYTHON:-}" ] && ! command -v python3 >/dev/null; then
+        printf 'python3\npython3-venv\n'
+    fi
+    [ "${1:-}" != nginx ] || PATH="$PATH:/usr/sbin" command -v nginx >/dev/null || echo nginx
+    # The native engine's kernels are compiled at installation.
+    echo '#include <math.h>' | gcc -E - >/dev/null 2>&1 || printf 'gcc\nlibc6-dev\n'
+}
+
+# The package with the venv module of that Python; none where it isn't the system's.
+venv_package() {
+    local file
+    file="$(readlink -f "$1")"
+    if [ "$file" = "$(readlink -f /usr/bin/python3)" ]; then echo python3-venv
+    elif [[ "$file" = /usr/bin/python3.* ]]; then echo "${file##*/}-venv"; fi
+}
+
+# Install all that the system lacks at once, as root; else name it at once. $1: as for missing_packages.
+setup_system() {
+    local missing packages python problem=""
+    mapfile -t missing < <(missing_packages "${1:-}")
+    packages="${missing[*]}"
+    find_python >/dev/null || [ "${missing[0]:-}" = python3 ] \
+        || problem="Python 3.11 or newer is needed, and ${PYTHON:-what is here} is not; install one (Debian 12 and Ubuntu 24.04 have it) and name it: PYTHON=/path/to/python $0"
+    if [ -n "$problem" ] || { [ -n "$packages" ] && ! may_install && [ "$packages" != "$COMPILER" ]; }; then
+        fail "$problem${problem:+${packages:+$'\n'}}${packages:+missing here: $packages; $(how_to_install "$packages")}"
+    elif [ -n "$packages" ] && may_install; then
+        stage 1 "the system's packages: $packages" install_unstarted "${missing[@]}"
+        mapfile -t missing < <(missing_packages "${1:-}")
+        packages="${missing[*]}"
+        [ "${packages:-$COMPILER}" = "$COMPILER" ] || fail "could not be installed: $packages; look above, or $(how_to_install "$packages")"
+    fi
+    [ -z "$packages" ] || echo "No C compiler: the native engine is left out, OpenVINO serves; to have it, $(how_to_install "$packages")"
+    python="$(find_python)" || fail "Python 3.11 or newer is needed, and the system's packages have an older one; install one and name it: PYTHON=/path/to/python $0"
+    "$python" -c 'import ensurepip, venv' 2>/dev/null || fail "$python lacks its venv module; install it, or name another Python: PYTHON=/path/to/python $0"
+}
+
+COMPILER="gcc libc6-dev"   # what can be done without
+
+may_install() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
+
+# A command, or words where there is no apt-get. $1: packages.
+how_to_install() {
+    local package
+    if ! command -v apt-get >/dev/null; then
+        echo "there is no apt-get, so install by this system's own means:"
+        for package in $1; do
+            case "$package" in
+                python3) echo "- Python 3.11 or newer" ;;
+                python*-venv) echo "- Python's venv and ensurepip modules" ;;
+                gcc) echo "- a C compiler" ;;
+                libc6-dev) echo "- the C library's headers" ;;
+                *) echo "- $package" ;;
+            esac
+        done
+    elif command -v sudo >/dev/null; then echo "run: sudo apt-get install $1"
+    else echo "run as root: apt-get install $1"; fi
+}
+
+# Before anything is installed: no file here is somebody else's, as in another user's clone or after a start as root.
+check_writable() {
+    local foreign
+    foreign="$(find "$ROOT" ! -type l ! -user "$(id -u)" ! -writable -print -quit 2>/dev/null)"
+    [ -z "$foreign" ] || fail "$foreign belongs to $(stat -c %U "$foreign"), and you are $(id -un), who can't write there.
+Make a clone of your own. If this one is yours, take it back: sudo chown -R $(id -un) '$ROOT'"
+}
+
+# Whether what is installed is what is asked for. $1: extras.
+is_current() { [ "$(cat "$VENV/.stamp-$1" 2>/dev/null)" = "$(stamp_of "$1")" ]; }
+
+stamp_of() {
+    local pins=("$ROOT/constraints.txt")
+    [[ ",$1," != *,ray,* ]] || pins+=("$ROOT/constraints-ray.txt")
+    cat "$ROOT/pyproject.toml" "$ROOT/setup.py" "${pins[@]}" "$ROOT"/webapp/engine/native/*.[ch] | sha256sum
 }
 
 setup_venv() {
-    local stamp python extras="$1" pins=(-c "$ROOT/constraints.txt")
+    local extras="$1" pins=(-c "$ROOT/constraints.txt")
+    is_current "$extras" && return
     [[ ",$extras," != *,ray,* ]] || pins+=(-c "$ROOT/constraints-ray.txt")
-    stamp="$(cat "$ROOT/pyproject.toml" "$ROOT/setup.py" "${pins[@]:1:1}" "${pins[@]:3:1}" "$ROOT"/webapp/engine/native/*.[ch] | sha256sum)"
-    [ "$(cat "$VENV/.stamp-$extras" 2>/dev/null)" = "$stamp" ] && return
-    python="$(find_python)" || fail "Python 3.11 or newer is needed${PYTHON:+, and $PYTHON is not}; install it, or name it: PYTHON=/path/to/python $0"
-    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-        [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "Python lacks its venv module; run as root: apt-get install python3-venv"
-        stage 1 "the system's packages: python3-venv" install_unstarted python3-venv \
-            || fail "python3-venv could not be installed; run as root: apt-get install python3-venv"
-    fi
-    [ -x "$VENV/bin/python" ] || "$python" -m venv "$VENV" || fail "no virtual environment could be made in $VENV"
-    setup_compiler
-    # torch by itself, first: found where pip is told to look before anything else asks for "any torch".
-    local pip=("$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "${pins[@]}")
-    { [[ ",$extras," != *,torch,* ]] || stage 2 "torch, the largest Python package" "${pip[@]}" torch; } \
-        && stage 3 "the other Python packages" "${pip[@]}" -e "$ROOT[$extras]" \
+    [ -x "$VENV/bin/python" ] || "$(find_python)" -m venv "$VENV" || fail "no virtual environment could be made in $VENV"
+    # torch by itself, first: which build of it is a question of its own.
+    { [[ ",$extras," != *,torch,* ]] || stage 2 "torch, the largest Python package" "$VENV/bin/python" "$ROOT/scripts/install-torch"; } \
+        && stage 3 "the other Python packages" "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "${pins[@]}" -e "$ROOT[$extras]" \
         || fail "the Python packages could not be installed; look above, mend it, and run this again"
-    echo "$stamp" > "$VENV/.stamp-$extras"
+    stamp_of "$extras" > "$VENV/.stamp-$extras"
     [ "$extras" = torch,redis ] || cp "$VENV/.stamp-$extras" "$VENV/.stamp-torch,redis"  # every set holds what serving needs
 }
 
@@ -72,10 +134,11 @@ setup_chromium() {
 
 # The system's packages without the services that they would start: ours run under supervisor, or in a test.
 install_unstarted() {
-    local policy=/usr/sbin/policy-rc.d outcome
+    local policy=/usr/sbin/policy-rc.d outcome said
     [ -e "$policy" ] && policy= || { printf '#!/bin/sh\nexit 101\n' > "$policy"; chmod +x "$policy"; }
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+    said="$(apt-get update -qq 2>&1 && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" 2>&1)"
     outcome=$?
+    [ "$outcome" = 0 ] || echo "$said" >&2
     [ -z "$policy" ] || rm -f "$policy"
     return "$outcome"
 }
@@ -92,12 +155,6 @@ setup_prometheus() {
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
     echo "Installing prometheus from the system's packages"
     install_unstarted prometheus || echo "prometheus could not be installed: its tests are skipped"
-}
-
-setup_nginx() {
-    PATH="$PATH:/usr/sbin" command -v nginx >/dev/null && return
-    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "nginx is not installed; run as root: apt-get install nginx"
-    stage 1 "the system's packages: nginx" install_unstarted nginx || fail "nginx could not be installed; run as root: apt-get install nginx"
 }
 
 fetch_dashboard() {
@@ -122,10 +179,13 @@ setup_dashboard() {
     fi
 }
 
-mkdir -p "$VENV"
-exec 9>"$VENV/.lock"
-flock 9   # serve and test may start side by side
+# serve and test may start side by side. Where nothing is to be done, the clone may be somebody else's.
+is_current "$1" || check_writable
+mkdir -p "$VENV" || fail "$VENV can't be made"
+{ exec 9>>"$VENV/.lock" || exec 9<"$VENV/.lock"; } 2>/dev/null && flock 9
+[ $# -gt 1 ] && nginx= || nginx=nginx
+is_current "$1" || setup_system "$nginx"
 setup_venv "$1"
-[ $# -gt 1 ] || { setup_nginx; setup_dashboard; }
+[ -z "$nginx" ] || setup_dashboard
 tell_stages
 exec 9>&-

@@ -1,3 +1,3 @@
 """The reranking API: a query and documents in, the documents in order of relevance out."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -126,7 +126,7 @@ _REFERENCE = """\
 # Settings
 
 Made from [webapp/settings.py](../webapp/settings.py) by `reranking config --reference`; `scripts/check` sees to it that
-it is true. How to use them is in [operations](operations.md#settings).
+it is true. How to use them is in [operations](operations.md#3-settings).
 
 A setting called `port` is, in this order of precedence:
 

