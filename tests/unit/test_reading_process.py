@@ -153,7 +153,7 @@ def test_a_body_that_takes_too_long_is_given_up_and_the_next_one_is_read(mortal)
 
 
 def test_a_body_that_nobody_should_send_gets_413_after_a_while(mortal, monkeypatch):
-    monkeypatch.setattr("webapp.api.reading_process.LONGEST_S", 0.2)
+    monkeypatch.setattr("webapp.api.reading_process.MOST_CPU_S", 0.2)
     with pytest.raises(PayloadTooLargeError):
         mortal("rerank", Call("/rerank", {}, WORST), LATER)
 
@@ -182,7 +182,7 @@ def test_a_body_that_takes_too_much_memory_gets_413(mortal, monkeypatch):
 @pytest.mark.parametrize(("kept_kb", "answered"), [(10**9, 2), (0, 1)])
 def test_a_process_that_took_much_memory_ends_after_its_answer(monkeypatch, kept_kb, answered):
     monkeypatch.setattr(reading_process, "MOST_KEPT_KB", kept_kb)
-    question = pickle.dumps(("rerank", Call("/rerank", {}, b'{"query": "q", "documents": ["a"]}'), 600.0))
+    question = pickle.dumps(("rerank", Call("/rerank", {}, b'{"query": "q", "documents": ["a"]}'), 600.0, 600.0))
     answers = io.BytesIO()
     reading_process.serve(io.BytesIO(question * 2), answers, MOST, 50_000)
     answers.seek(0)

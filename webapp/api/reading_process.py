@@ -30,8 +30,10 @@ from webapp.errors import (
 from webapp.types import RerankRequest
 from webapp.waiting import Elsewhere, original
 
-LONGEST_S = 10.0
-"""No body takes longer to read, unless it was made for it."""
+MOST_CPU_S = 10.0
+"""No body takes more to read, unless it was made for it."""
+
+A_DAY_S = 86_400.0
 
 NICENESS = 5
 """As the engine threads: the worker's hub goes first."""
@@ -78,7 +80,7 @@ class ReadElsewhere:
     def _ask(self, what: What, call: Call, deadline: float) -> tuple[Any, Exception | None]:
         """Have a body read by the process; a new one gets a second try where the process had died before."""
         for again in (False, True):
-            left_s = min(deadline - time.monotonic(), LONGEST_S)
+            left_s = min(deadline - time.monotonic(), A_DAY_S)
             if left_s <= 0:
                 return None, DeadlineExceededError("the time was over before the body was read")
             if self._process is None:
@@ -91,7 +93,9 @@ class ReadElsewhere:
             except (OSError, EOFError, pickle.UnpicklingError) as cause:
                 ended_by, self._process = self._process.end(), None
                 if ended_by == signal.SIGALRM:
-                    return None, _overtime(deadline)
+                    return None, DeadlineExceededError("the time was over before the body was read")
+                if ended_by == signal.SIGPROF:
+                    return None, PayloadTooLargeError(f"the body takes more than {MOST_CPU_S:g} s to read; divide it")
                 if again:
                     return None, _caused(InternalError("the process that reads large bodies died"), cause)
         raise AssertionError
@@ -122,7 +126,7 @@ class _Process:
         self._answers = os.fdopen(ours_in, "rb")
 
     def ask(self, what: What, call: Call, seconds: float) -> tuple[Any, Exception | None]:
-        """Have one body read within `seconds`.
+        """Have one body read within `seconds`, by the clock.
 
         Returns:
             What `read` returned, or what it raised.
@@ -131,7 +135,7 @@ class _Process:
             OSError, EOFError, UnpicklingError: the process died.
         """
         headers = _Headers((name.lower(), value) for name, value in call.headers.items())
-        question = (what, Call(call.path, headers, call.body, model_url=call.model_url), seconds)
+        question = (what, Call(call.path, headers, call.body, model_url=call.model_url), seconds, MOST_CPU_S)
         pickle.dump(question, self._questions, pickle.HIGHEST_PROTOCOL)
         self._questions.flush()
         answer: tuple[Any, Exception | None] = pickle.load(self._answers)  # noqa: S301 # nosec B301 - our own child's
@@ -164,22 +168,18 @@ def _caused(error: RerankError, cause: Exception) -> RerankError:
     return error
 
 
-def _overtime(deadline: float) -> RerankError:
-    if time.monotonic() >= deadline:
-        return DeadlineExceededError("the time was over before the body was read")
-    return PayloadTooLargeError(f"the body takes longer than {LONGEST_S:g} s to read; divide it")
-
-
 def serve(questions: BufferedReader, answers: BufferedWriter, max_body_bytes: int, max_pairs: int) -> None:
     """Read bodies until nobody asks any more, or one took much memory. Ends this process when one takes too long."""
     while True:
         try:
-            what, call, seconds = pickle.load(questions)  # noqa: S301 # nosec B301 - our own parent's
+            what, call, seconds, cpu_seconds = pickle.load(questions)  # noqa: S301 # nosec B301 - our own parent's
         except EOFError:
             return
         signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
         answer = _answer(what, call, max_body_bytes, max_pairs)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for timer in (signal.ITIMER_REAL, signal.ITIMER_PROF):
+            signal.setitimer(timer, 0)
         pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
         answers.flush()
         del what, call, answer
