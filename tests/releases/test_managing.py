@@ -1,6 +1,5 @@
 """`restart`, `stop`, `reload`, `logs`, `status` and `doctor`, typed where nothing but the state directory is known."""
 
-import contextlib
 import json
 import os
 import subprocess
@@ -8,7 +7,7 @@ import sys
 
 import psutil
 import pytest
-import socketio
+from browsing import browser, needs_chromium, page
 from loading import Clients
 from release_stack import ReleaseStack
 from running import PATIENCE_S, wait_for
@@ -135,18 +134,13 @@ def test_an_idle_colour_that_supervisorctl_started_is_warned_of_with_the_command
     assert programs(stack)[1] == []
 
 
-# The client's library leaves its socket to the collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+@needs_chromium
 def test_an_open_dashboard_holds_up_neither_a_restart_of_nginx_nor_the_stop_of_the_stack(tmp_path):
-    with ReleaseStack(tmp_path / "own", engine="stub") as stack, contextlib.ExitStack() as after:
-        browser = socketio.Client()
-        after.callback(browser.disconnect)
-        connects = []
-        browser.on("connect", lambda: connects.append(browser.call("watch")))
-        browser.connect(stack.url, transports=["websocket"], wait_timeout=PATIENCE_S)
-        wait_for(lambda: len(connects) == 1, "it watches")
+    with ReleaseStack(tmp_path / "own", engine="stub") as stack, browser() as chromium, page(chromium) as opened:
+        opened.goto(f"{stack.url}/dashboard")
+        opened.wait_for_selector('#connection[data-level="good"]')
         assert stack.reranking("restart", "nginx", timeout=PATIENCE_S)[0] == 0
-        wait_for(lambda: len(connects) == 2, "it connected again by itself")
+        opened.wait_for_selector('#connection[data-level="good"]')
         assert stack.stop() == 0, "which waits for less than nginx would"
     stops = [line["message"].split()[1] for line in stack.log_lines("supervisord") if "stopped: " in line["message"]]
     assert stops[-4:] == ["pusher", "nginx", "metrics", "webapp-blue"]
@@ -193,9 +187,7 @@ def test_a_settings_file_that_was_written_since_is_a_change(tmp_path):
     stack = ReleaseStack(tmp_path / "own")
     stack._environment = stack._terminal() | {"RERANK_CONFIG": str(file), "RERANK_PORT": str(stack.port)}
     with stack:
-        wait_for(
-            lambda: "nothing changes" in stack.reranking("deploy", "--dry-run")[1], "the second of its start is over"
-        )
+        assert "nothing changes" in stack.reranking("deploy", "--dry-run")[1]
         file.write_text("engine: stub\nmax_documents: 7\n")
         assert "by a new colour" in stack.reranking("deploy", "--dry-run")[1]
 

@@ -206,7 +206,7 @@ def _serves_already(release: Release, serving: Release, run_dir: Path, active: s
         program.state in {"STARTING", "RUNNING"}
         and release.artifact == serving.artifact
         and (release.python, release.root) == code
-        and not freshness.changed_since(time.time() - program.uptime_s)
+        and not freshness.changed_since_start(program.pid)
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,15 +15,20 @@ import webapp
 from webapp.source_tree import ROOT
 from webapp.sources import FILE_VARIABLE
 
+_START_TIME = 19
+"""Its place behind the name of the program in /proc/PID/stat; in clock ticks since the machine was started."""
 
-def changed_since(moment: float) -> bool:
-    """Whether any of it was written since.
 
-    Args:
-        moment: when the process began, in unix time.
-    """
+def changed_since_start(pid: int) -> bool:
+    """Whether any of it was written since that process was started, or the process is gone."""
+    try:
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[_START_TIME])
+    except OSError:
+        return True
+    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    began = time.time() - age_s
     # ctime: a checkout or an installer may give files an older mtime.
-    return any(path.stat().st_ctime >= int(moment) for path in _what_it_reads() if path.exists())
+    return any(path.stat().st_ctime >= began for path in _what_it_reads() if path.exists())
 
 
 def _what_it_reads() -> Iterator[Path]:
