@@ -103,7 +103,7 @@ def _check_names(documents: Sequence[Text], rank_fields: Sequence[str], field: s
     if wrong := misnamed_key(documents):
         place, key, meant = wrong
         raise InvalidRequestError(
-            f"has neither text nor content; did you mean {meant!r} by {key!r}?",
+            f"has neither text nor content; did you mean {meant!r} instead of {key!r}?",
             field=_at(field, None if field == "query" else place),
         )
 
