@@ -21,12 +21,12 @@ def refusal(client, documents, path="/rerank", name="documents", status=400, **f
 @pytest.mark.parametrize("key", ["contents", "Content", "CONTENT", "conten", "cotnent", "contnet", "context"])
 def test_a_key_that_is_nearly_content_is_refused_with_what_was_meant(client, key):
     said = refusal(client, [{key: "x"}])
-    assert said == f"documents[0]: has neither text nor content; did you mean 'content' by {key!r}?"
+    assert said == f"documents[0]: has neither text nor content; did you mean 'content' instead of {key!r}?"
 
 
 @pytest.mark.parametrize("key", ["texts", "Text", "txt", "tetx", "test"])
 def test_a_key_that_is_nearly_text_is_refused_with_what_was_meant(client, key):
-    assert f"did you mean 'text' by {key!r}?" in refusal(client, [{key: "x"}])
+    assert f"did you mean 'text' instead of {key!r}?" in refusal(client, [{key: "x"}])
 
 
 @pytest.mark.parametrize("name", PLACES)
@@ -43,7 +43,7 @@ def test_the_second_side_of_pairs_is_checked_under_its_own_name(client):
 
 def test_a_query_with_a_mistyped_key_is_refused(client):
     reply = post(client, "/v1/rerank", {"query": {"txt": "x"}, "documents": ["a"]})
-    assert reply.json["detail"] == "query: has neither text nor content; did you mean 'text' by 'txt'?"
+    assert reply.json["detail"] == "query: has neither text nor content; did you mean 'text' instead of 'txt'?"
 
 
 @pytest.mark.parametrize(
