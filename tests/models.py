@@ -116,22 +116,32 @@ def build_xlm_roberta(directory: Path, *, max_length: int | None = 512, labels: 
     return directory
 
 
-def build_bi_encoder(directory: Path, *, max_length: int | None = None, similarity: str | None = None) -> Path:
+def build_bi_encoder(
+    directory: Path,
+    *,
+    max_length: int | None = None,
+    similarity: str | None = None,
+    normalize: bool = False,
+    truncate_dim: int | None = None,
+) -> Path:
     """A two-layer XLM-RoBERTa as SentenceTransformer, whose vectors have many lengths.
 
     Args:
         directory: where to write it.
         max_length: its `max_seq_length`; None: nothing says it.
         similarity: its `similarity_fn_name`; None: it names none.
+        normalize: its last module brings vectors to length 1.
+        truncate_dim: how much of a vector counts; None: all.
     """
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
     encoder = build_xlm_roberta(directory.with_name(f"{directory.name}-encoder"), max_length=None, labels=False)
     transformer = Transformer(str(encoder))
     transformer.model.encoder.layer[-1].output.LayerNorm.weight.data[:3] *= 9
     pooling = Pooling(transformer.get_embedding_dimension(), "mean")
-    SentenceTransformer(modules=[transformer, pooling], similarity_fn_name=similarity).save(str(directory))
+    modules = [transformer, pooling, *([Normalize()] if normalize else [])]
+    SentenceTransformer(modules=modules, similarity_fn_name=similarity, truncate_dim=truncate_dim).save(str(directory))
     if max_length is not None:
         config = directory / "sentence_bert_config.json"
         config.write_text(json.dumps({**json.loads(config.read_text()), "max_seq_length": max_length}))

@@ -12,8 +12,9 @@ def to_scores(logits: NDArray[np.float32], scale: ScoreScale, *, raw: bool) -> N
     """Turn model outputs into what the client sees.
 
     Args:
-        logits: shape [documents]; logits of a cross-encoder, cosines of a bi-encoder.
-        scale: "sigmoid" gives 1 / (1 + exp(-x)), "cosine" gives (1 + x) / 2: both end in 0..1.
+        logits: shape [documents]; logits of a cross-encoder, similarities of a bi-encoder (distances are negative).
+        scale: "sigmoid" gives 1 / (1 + exp(-x)), "cosine" (1 + x) / 2, "dot" (1 + x / (1 + |x|)) / 2, a distance d
+            1 / (1 + d): all of them keep the order and end in 0..1.
         raw: return the model's numbers unchanged.
 
     Returns:
@@ -22,9 +23,16 @@ def to_scores(logits: NDArray[np.float32], scale: ScoreScale, *, raw: bool) -> N
     values = logits.astype(np.float64)
     if raw:
         return values
+    if scale == "sigmoid":
+        return np.exp(-np.logaddexp(0.0, -values))  # without an exp that could overflow
     if scale == "cosine":
         return np.clip((1.0 + values) / 2.0, 0.0, 1.0)
-    return np.exp(-np.logaddexp(0.0, -values))  # the sigmoid, without an exp that could overflow
+    # Dot products of common models are about 100 and distances about 10: an exponential map would be 1 or 0 for all of
+    # them. These fall off as 1 / x, which keeps neighbouring float32 numbers apart up to 10^8.
+    closeness = 1.0 / (1.0 + np.abs(values))
+    if scale == "dot":
+        return np.where(values < 0, closeness / 2.0, 1.0 - closeness / 2.0)
+    return closeness
 
 
 def rank(logits: NDArray[np.float32], top_n: int | None) -> NDArray[np.intp]:

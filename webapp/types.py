@@ -10,7 +10,8 @@ if TYPE_CHECKING:  # `serve` reads manifests by these types, and has no other us
     import numpy as np
     from numpy.typing import NDArray
 
-ScoreScale = Literal["sigmoid", "cosine"]
+ScoreScale = Literal["sigmoid", "cosine", "dot", "euclidean", "manhattan"]
+"""What a model's raw score is (a logit, or a similarity of two vectors), and so how it is brought to 0..1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,5 +154,8 @@ class ModelInfo:
     def identity(self) -> str:
         """Everything a pair's score depends on beside its texts; part of every cache key."""
         return "/".join(
-            (self.kind, self.model, self.revision, self.engine, self.precision, str(self.max_length_tokens))
+            (
+                *(self.kind, self.model, self.revision, self.engine, self.precision),
+                *(str(self.max_length_tokens), self.score_scale),
+            )
         )

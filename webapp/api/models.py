@@ -15,12 +15,16 @@ from webapp.api import auth, request_context, warning_headers
 from webapp.api.deployment import Deployment
 from webapp.api.dialects import tei_predict, tokenize
 from webapp.service import RerankService
+from webapp.types import ScoreScale
 
 VERSIONS_OF = ("flask", "gunicorn", "gevent", "openvino", "tokenizers", "numpy")
 
-SCALES = {
+SCALES: dict[ScoreScale, str] = {
     "sigmoid": "0..1, the sigmoid of the model's logit; raw_scores gives the logit",
     "cosine": "0..1, (1 + cosine) / 2; raw_scores gives the cosine",
+    "dot": "0..1, (1 + dot / (1 + |dot|)) / 2; raw_scores gives the dot product",
+    "euclidean": "0..1, 1 / (1 + distance); raw_scores gives the Euclidean distance, negative",
+    "manhattan": "0..1, 1 / (1 + distance); raw_scores gives the Manhattan distance, negative",
 }
 
 

@@ -15,7 +15,7 @@ from webapp.errors import SetupError
 from webapp.settings import Settings
 from webapp.types import ModelInfo, ScoreScale, Tuning
 
-FORMAT = 5
+FORMAT = 6
 """Raised when artifacts of older releases must be prepared again."""
 
 MANIFEST = "manifest.json"
@@ -41,6 +41,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     score_scale: ScoreScale
     template: Template
     prompts: tuple[str, str]
+    unit_vectors: bool
+    """Whether a bi-encoder's vectors are brought to length 1 before they are compared."""
     source: str
     """Directory of the original model, for the torch engine."""
     substitute_for: str | None

@@ -56,7 +56,7 @@ class Session(Protocol):
             length: tokens to pad each row to, at least the longest pair.
 
         Returns:
-            Logits (cosines from a bi-encoder), shape [pairs].
+            Logits (similarities from a bi-encoder), shape [pairs].
         """
 
 

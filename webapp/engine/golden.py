@@ -16,12 +16,14 @@ class GoldenQuery(msgspec.Struct, frozen=True):
     query: str
     documents: list[str]
     scores: list[float]
-    """Of sentence-transformers, 0..1, in the documents' order."""
+    """Of sentence-transformers, in the documents' order."""
 
 
 class Golden(msgspec.Struct, frozen=True, kw_only=True):
     """All of an artifact."""
 
+    raw: bool
+    """Whether scores are the model's own numbers; else they are 0..1."""
     tolerance: float
     """Largest difference of a served score: what `prepare` measured, and a little for other batches."""
     queries: list[GoldenQuery]

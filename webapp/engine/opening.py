@@ -28,7 +28,14 @@ def open_engine(directory: Path, manifest: Manifest) -> CrossEncoderEngine | Emb
 
         runtime = OpenVINORuntime(directory / MODEL, manifest.precision)
     if manifest.kind == "embedding":
-        return EmbeddingEngine(manifest.info(), runtime, directory / TOKENIZER, manifest.template, manifest.prompts)
+        return EmbeddingEngine(
+            manifest.info(),
+            runtime,
+            directory / TOKENIZER,
+            manifest.template,
+            prompts=manifest.prompts,
+            unit_vectors=manifest.unit_vectors,
+        )
     return CrossEncoderEngine(manifest.info(), runtime, directory / TOKENIZER, manifest.template)
 
 

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize
 
 from webapp.errors import SetupError
+from webapp.types import ScoreScale
 
 LONGEST_MAX_LENGTH_TOKENS = 100_000
 """Tokenizers without a limit of their own report 10^30."""
@@ -86,6 +88,18 @@ class SourceModel:
         document = named.get("document") or named.get("passage") or named.get("corpus") or fallback
         return named.get("query") or fallback, document
 
+    @property
+    def score_scale(self) -> ScoreScale:
+        """What its scores are: logits, or similarities by the function that a SentenceTransformer names."""
+        return "sigmoid" if self.kind == "cross-encoder" else self.model.similarity_fn_name
+
+    @property
+    def unit_vectors(self) -> bool:
+        """Whether a bi-encoder compares vectors of length 1: by cosine, or because its last module makes them so."""
+        return self.score_scale == "cosine" or (
+            self.kind == "embedding" and isinstance(self.model[-1], Normalize) and self.model.truncate_dim is None
+        )
+
     def module(self) -> FeatureModule:
         """The bare computation: arrays of token ids in, the output that scores are made of."""
         names = ["input_ids", "attention_mask"]
@@ -94,15 +108,15 @@ class SourceModel:
         return FeatureModule(self.model, names, "scores" if self.kind == "cross-encoder" else "sentence_embedding")
 
     def reference(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        """What sentence-transformers itself gives: logits, or cosines of a bi-encoder; shape [pairs]."""
+        """What sentence-transformers itself gives: logits, or similarities of a bi-encoder; shape [pairs]."""
         if self.kind == "cross-encoder":
             logits = self.model.predict(list(pairs), activation_fn=torch.nn.Identity(), show_progress_bar=False)
             return np.asarray(logits, np.float32).reshape(len(pairs))
         queries, documents = zip(*pairs, strict=True)
-        options = {"normalize_embeddings": True, "show_progress_bar": False}
+        options = {"convert_to_tensor": True, "show_progress_bar": False}
         left = _each_once(partial(self.model.encode_query, **options), queries)
         right = _each_once(partial(self.model.encode_document, **options), documents)
-        return np.asarray(np.einsum("ij,ij->i", left, right), np.float32)
+        return np.asarray(self.model.similarity_pairwise(left, right).cpu().numpy(), np.float32)
 
 
 def positions_of(model: Any) -> int | None:
@@ -136,4 +150,7 @@ class FeatureModule(torch.nn.Module):  # type: ignore[misc] # torch is not analy
         """Tensors of shape [rows, length] in; [rows, 1] logits or [rows, width] vectors out."""
         given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         output = self.model({name: given[name] for name in self.input_names})[self.output_name]
-        return output if output.ndim > 1 else output.unsqueeze(-1)
+        if output.ndim == 1:
+            return output.unsqueeze(-1)
+        width = getattr(self.model, "truncate_dim", None)  # of a SentenceTransformer; None: all
+        return output if width is None else output[:, :width]

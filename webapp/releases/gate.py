@@ -36,7 +36,8 @@ def golden(colour: Colour, known: Golden) -> str:
     """
     worst, pairs = 0.0, 0
     for group in known.queries:
-        body = {"query": group.query, "documents": [{"content": text} for text in group.documents], "top_k": 0}
+        documents = [{"content": text} for text in group.documents]
+        body = {"query": group.query, "documents": documents, "top_k": 0, "raw_scores": known.raw}
         reply = _good(colour.ask("/rerank", body, timeout_s=PATIENCE_S), "golden pairs")
         scores = {result["index"]: result["score"] for result in reply.json()["results"]}
         if sorted(scores) != list(range(len(group.documents))):

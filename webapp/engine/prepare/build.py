@@ -152,7 +152,7 @@ def _judged(
 
 def _write_golden(artifact: Artifact, scores: fidelity.Original) -> None:
     """What the artifact has to score as long as it serves, for those who check it again."""
-    found = fidelity.golden(scores, artifact.manifest.score_scale, artifact.manifest.fidelity)
+    found = fidelity.golden(scores, artifact.manifest.fidelity)
     (artifact.directory / GOLDEN).write_bytes(msgspec.json.encode(found))
 
 
@@ -173,9 +173,10 @@ def _manifest(candidate: Candidate, original: SourceModel, source: Source, templ
         kind=original.kind,
         engine=candidate.engine,
         precision=candidate.precision,
-        score_scale="sigmoid" if original.kind == "cross-encoder" else "cosine",
+        score_scale=original.score_scale,
         template=template,
         prompts=original.prompts,
+        unit_vectors=original.unit_vectors,
         source=str(source.directory),
         substitute_for=source.substitute_for,
         fidelity={},

@@ -24,6 +24,9 @@ LARGEST_BF16_SCORE_ERROR = 2e-2
 GOLDEN_SLACK = 5e-3
 """Added to the measured error: a service scores in other batches than the gate."""
 
+UNBOUNDED: frozenset[ScoreScale] = frozenset({"dot", "euclidean", "manhattan"})
+"""Scales whose golden scores are raw, as they are judged."""
+
 
 class GateError(SetupError):
     """An artifact may not serve."""
@@ -31,6 +34,10 @@ class GateError(SetupError):
 
 class Original(Protocol):
     """The model whose scores are the right ones."""
+
+    @property
+    def score_scale(self) -> ScoreScale:
+        """What its scores are."""
 
     def reference(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         """What sentence-transformers itself gives, shape [pairs]."""
@@ -42,6 +49,7 @@ class Remembered:
     def __init__(self, source: SourceModel) -> None:
         self._source = source
         self._known: dict[tuple[str, str], np.float32] = {}
+        self.score_scale = source.score_scale
 
     def reference(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         """What sentence-transformers itself gives, shape [pairs]."""
@@ -105,46 +113,62 @@ def measure(
         at: told which share is done.
 
     Returns:
-        `pairs`; `max_score_error` and `mean_score_error`, between 0 and 1; `kendall_tau` (-1..1) and `top10_overlap`
+        `pairs`; `max_score_error` and `mean_score_error`, as shares of `score_range`; `score_range`, how far the
+        original's raw scores are apart where their scale has no ends, else 1; `kendall_tau` (-1..1) and `top10_overlap`
         (0..1), both averaged over the judged queries.
     """
-    scale = engine.info.score_scale
-
-    def both(pairs: Sequence[tuple[str, str]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        ours = to_scores(engine_logits(engine, pairs), scale, raw=False)
-        return ours, to_scores(source.reference(pairs), scale, raw=False)
-
-    pairs = check_pairs()
-    total, done = len(pairs) + sum(len(documents) for _, documents in judged), len(pairs)
-    ours, theirs = both(pairs)
-    errors = [np.abs(ours - theirs)]
-    taus, overlaps = [], []
-    for query, documents in judged:
+    groups = [check_pairs(), *([(query, document) for document in documents] for query, documents in judged)]
+    total, done, both = sum(map(len, groups)), 0, []
+    for pairs in groups:
+        both.append((engine_logits(engine, pairs), source.reference(pairs)))
+        done += len(pairs)
         at(done / total)
-        done += len(documents)
-        ours, theirs = both([(query, document) for document in documents])
-        errors.append(np.abs(ours - theirs))
+    all_ours, all_theirs = (np.concatenate(column) for column in zip(*both, strict=True))
+    every, score_range = _errors(all_ours, all_theirs, source.score_scale)
+    taus, overlaps = [], []
+    for (ours, theirs), (_, documents) in zip(both[1:], judged, strict=True):
         tau = float(kendalltau(ours, theirs).statistic)
         taus.append(0.0 if np.isnan(tau) else tau)  # scores that are all the same rank nothing
         overlaps.append(len(set(np.argsort(-ours)[:10]) & set(np.argsort(-theirs)[:10])) / min(10, len(documents)))
-    every = np.concatenate(errors)
     return {
         "pairs": float(len(every)),
         "max_score_error": float(every.max()),
         "mean_score_error": float(every.mean()),
+        "score_range": score_range,
         "kendall_tau": float(np.mean(taus)),
         "top10_overlap": float(np.mean(overlaps)),
     }
 
 
-def golden(source: Original, scale: ScoreScale, figures: dict[str, float]) -> Golden:
+def _errors(
+    ours: NDArray[np.float32], theirs: NDArray[np.float32], scale: ScoreScale
+) -> tuple[NDArray[np.float64], float]:
+    """Return how far raw scores are from the original's, as shares of the range that is returned beside them.
+
+    A scale without ends is not compared by its map to 0..1: that makes all that is far from 0 look alike, and another
+    similarity would pass. The range of the original's scores is the measure there.
+    """
+    if scale == "sigmoid":
+        return np.abs(to_scores(ours, scale, raw=False) - to_scores(theirs, scale, raw=False)), 1.0
+    differences = np.abs(ours.astype(np.float64) - theirs)
+    if scale == "cosine":
+        return differences / 2.0, 1.0  # what a client sees of it; not cut at the ends, where a dot product would hide
+    score_range = float(theirs.max() - theirs.min())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return differences / score_range, score_range  # NaN, and so refused, where the original says the same of all
+
+
+def golden(source: Original, figures: dict[str, float]) -> Golden:
     """The original's scores of the check pairs, and how far from them the judged artifact may be."""
+    scale = source.score_scale
+    raw = scale in UNBOUNDED
     texts = [document for document in _DOCUMENTS if document.strip()]  # the API refuses blank ones in some formats
     groups = []
     for query in _QUERIES:
         logits = source.reference([(query, text) for text in texts])
-        groups.append(GoldenQuery(query, texts, to_scores(logits, scale, raw=False).tolist()))
-    return Golden(tolerance=figures["max_score_error"] + GOLDEN_SLACK, queries=groups)
+        groups.append(GoldenQuery(query, texts, to_scores(logits, scale, raw=raw).tolist()))
+    tolerance = (figures["max_score_error"] + GOLDEN_SLACK) * figures["score_range"]
+    return Golden(raw=raw, tolerance=tolerance, queries=groups)
 
 
 def accept(figures: dict[str, float], candidate: Candidate, settings: Settings) -> None:

@@ -157,6 +157,8 @@ def _parts(source: SourceModel) -> tuple[Any, Any, tuple[Any, Any] | None] | Non
             transformer, pooling, *rest = source.model
             if pooling.pooling_mode != "mean" or any(type(each).__name__ != "Normalize" for each in rest):
                 return None
+            if source.model.truncate_dim is not None:
+                return None
             encoder, config, head = transformer.auto_model, transformer.auto_model.config, None
     except (AttributeError, TypeError, ValueError):
         return None
