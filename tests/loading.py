@@ -1,5 +1,7 @@
 """Clients that rerank without pause, and what they got."""
 
+import itertools
+import random
 import threading
 from collections import Counter
 
@@ -57,3 +59,13 @@ def outcome(reply):
     if reply.status_code == 503 and "Retry-After" in reply.headers and reply.json()["request_id"]:
         return "refused"
     return reply.status_code
+
+
+_numbers = itertools.count()
+
+
+def fresh_documents(count, words=60):
+    """Texts that no cache knows."""
+    pool = "bees find home by the sun and milk keeps".split()
+    rng = random.Random(next(_numbers))
+    return [" ".join(rng.choices(pool, k=words)) + f" {next(_numbers)}" for _ in range(count)]

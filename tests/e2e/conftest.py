@@ -1,4 +1,5 @@
 import pytest
+from browsing import browser
 from running import Stack
 
 
@@ -15,3 +16,9 @@ def stack(bert_settings, tmp_path_factory):
 def own_stack(bert_settings, tmp_path):
     """A stack that a test may harm; not started yet."""
     return Stack(tmp_path / "own", artifacts_from=bert_settings.state_dir, model=bert_settings.model)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser() as running:
+        yield running
