@@ -1,7 +1,12 @@
 """What clients ask before they call, and probes."""
 
+from dataclasses import replace
+
 import pytest
 from asking import ask, post
+
+from webapp.cache.keys import pair_keys
+from webapp.engine.stub_engine import StubEngine
 
 
 @pytest.mark.parametrize("path", ["/models", "/v1/models", "/infinity/models"])
@@ -63,3 +68,9 @@ def test_probes_answer(client, path):
 
 def test_slashes_do_not_matter(client):
     assert ask(client, "//v1//rerank/")["results"]
+
+
+def test_scores_of_another_similarity_are_other_entries_of_a_cache():
+    info = StubEngine.info
+    other = replace(info, score_scale="dot")
+    assert not set(pair_keys(info.identity, "q", ["a", "b"])) & set(pair_keys(other.identity, "q", ["a", "b"]))
