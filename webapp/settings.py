@@ -63,8 +63,12 @@ class Settings(Places, BaseModel):
     )
     max_length_tokens: int = Field(default=0, ge=0, le=131_072, description="Longest pair; 0 is the model's own limit.")
 
-    gate_max_score_error: float = Field(default=0.25, ge=0, le=1, description="Largest score error of bf16 or int8.")
-    gate_mean_score_error: float = Field(default=0.05, ge=0, le=1, description="Mean score error of bf16 or int8.")
+    gate_max_score_error: float = Field(
+        default=0.25, ge=0, le=1, description="Largest score error of bf16 or int8, a share of the scale."
+    )
+    gate_mean_score_error: float = Field(
+        default=0.05, ge=0, le=1, description="Mean score error of bf16 or int8, a share of the scale."
+    )
     gate_min_tau: float = Field(default=0.9, ge=-1, le=1, description="Least mean Kendall tau of bf16 or int8 to fp32.")
     gate_min_top10_overlap: float = Field(default=0.85, ge=0, le=1, description="Least mean overlap of the ten best.")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import coheres  # noqa: F401 - registers more
-from running import PATIENCE_S
 from situations import client, main
 
 
@@ -56,7 +55,7 @@ def llama_nvidia(url, key, query, documents, echo):
     from llama_index.postprocessor.nvidia_rerank import NVIDIARerank
 
     headers = {"Authorization": f"Bearer {key}"}
-    served = requests.get(f"{url}/v1/models", headers=headers, timeout=PATIENCE_S).json()
+    served = requests.get(f"{url}/v1/models", headers=headers, timeout=30).json()
     name = served["data"][0]["id"] if "data" in served else "m"
     return ranked_by(NVIDIARerank(model=name, base_url=f"{url}/v1", api_key=key, top_n=99), query, documents, echo)
 

@@ -3,11 +3,14 @@ import json
 import re
 import threading
 import urllib.parse
+from typing import get_args
 
 import pytest
 
 from webapp.api import health
+from webapp.api.models import SCALES
 from webapp.app import create_app
+from webapp.types import ScoreScale
 
 BODY = {"query": "q", "documents": [{"content": "a", "metadata": {"id": 7}}, "b", "c"]}
 
@@ -167,6 +170,11 @@ def test_info_tells_model_scale_limits_and_versions(client):
     info = client.get("/info").json
     assert {"model", "revision", "precision", "max_length_tokens", "score_scale", "limits", "versions"} <= set(info)
     assert info["score_scale"].startswith("0..1")
+
+
+def test_info_has_words_for_every_scale():
+    assert SCALES.keys() == set(get_args(ScoreScale))
+    assert all(words.startswith("0..1, ") and "raw_scores gives the " in words for words in SCALES.values())
 
 
 def test_the_access_line_has_figures_and_no_text(client, caplog):

@@ -1,7 +1,12 @@
 """What clients ask before they call, and probes."""
 
+from dataclasses import replace
+
 import pytest
 from asking import ask, post
+
+from webapp.cache.keys import pair_keys
+from webapp.engine.stub_engine import StubEngine
 
 
 @pytest.mark.parametrize("path", ["/models", "/v1/models", "/infinity/models"])
@@ -71,3 +76,9 @@ def test_more_text_than_a_reply_may_list_is_refused(client, monkeypatch, body):
     reply = post(client, "/tokenize", body)
     assert reply.status_code == 413
     assert "1200 characters, 1000 are taken at a time" in reply.text
+
+
+def test_scores_of_another_similarity_are_other_entries_of_a_cache():
+    info = StubEngine.info
+    other = replace(info, score_scale="dot")
+    assert not set(pair_keys(info.identity, "q", ["a", "b"])) & set(pair_keys(other.identity, "q", ["a", "b"]))

@@ -1,9 +1,13 @@
+from typing import get_args
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from webapp.ranking import rank, to_scores
+from webapp.types import ScoreScale
 
 logits = arrays(np.float32, st.integers(1, 50), elements=st.floats(-80, 80, width=32))
 
@@ -21,11 +25,34 @@ def test_top_n_is_a_prefix_of_the_whole_order(values, top_n):
     assert rank(values, top_n).tolist() == rank(values, None).tolist()[:top_n]
 
 
+def of_scale(values, scale):
+    """Numbers that a model of this scale may give: distances are negative."""
+    return -np.abs(values) if scale in {"euclidean", "manhattan"} else values
+
+
+@pytest.mark.parametrize("scale", get_args(ScoreScale))
 @given(logits)
-def test_sigmoid_scores_lie_in_0_to_1_and_keep_the_order(values):
-    scores = to_scores(values, "sigmoid", raw=False)
+def test_scores_of_every_scale_lie_in_0_to_1_and_keep_the_order(scale, values):
+    values = of_scale(values, scale)
+    scores = to_scores(values, scale, raw=False)
     assert ((scores >= 0) & (scores <= 1)).all()
     assert (np.diff(scores[rank(values, None)]) <= 0).all()
+
+
+@pytest.mark.parametrize("scale", ["dot", "euclidean", "manhattan"])
+@given(st.floats(2**-20, 1e8, width=32), st.booleans())
+def test_scores_of_scales_without_ends_tell_neighbouring_numbers_apart(scale, size, negative):
+    value = of_scale(np.float32(-size if negative else size), scale)
+    neighbour = np.nextafter(value, np.float32(-np.inf), dtype=np.float32)
+    lower, higher = to_scores(np.array([neighbour, value], np.float32), scale, raw=False)
+    assert lower < higher
+
+
+def test_scores_of_similarities_are_the_maps_that_info_names():
+    values = np.array([-4, -1, 0, 1, 4], np.float32)
+    assert to_scores(values, "dot", raw=False).tolist() == [0.1, 0.25, 0.5, 0.75, 0.9]
+    for scale in ("euclidean", "manhattan"):
+        assert to_scores(values[:3], scale, raw=False).tolist() == [0.2, 0.5, 1.0]
 
 
 def test_sigmoid_does_not_overflow_at_either_end():

@@ -3,12 +3,15 @@
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
 from webapp.api.dialects.registry import DIALECTS
+from webapp.engine.golden import Golden, GoldenQuery
 from webapp.errors import SetupError
 from webapp.releases import changes, footprint, gate, state, steps, traffic
 from webapp.releases.applied import environment, load_release, settings_with
+from webapp.releases.asking import Reply
 from webapp.releases.state import Attempt, Release
 from webapp.settings import Settings
 from webapp.shares import FALLBACK, PERCENTS, link_of, point, shares_for
@@ -312,3 +315,24 @@ def test_a_killed_comparison_switches_the_log_off(tmp_path):
     comparing.kill()
     comparing.communicate()
     assert not (tmp_path / traffic.SWITCH).exists()
+
+
+class ColourThatScores:
+    """A colour whose model gives these raw scores."""
+
+    def __init__(self, *raw):
+        self._raw = raw
+
+    def ask(self, _path, body, timeout_s):
+        del timeout_s
+        scores = self._raw if body["raw_scores"] else [(1 + raw / (1 + abs(raw))) / 2 for raw in self._raw]
+        results = [{"index": index, "score": score} for index, score in enumerate(scores)]
+        return Reply(200, msgspec.json.encode({"results": results}))
+
+
+def test_golden_scores_of_a_scale_without_ends_are_compared_as_raw_scores():
+    """As shares of 1 they are all alike: 30 is 0.984 there, and 40 is 0.988."""
+    known = Golden(raw=True, tolerance=0.5, queries=[GoldenQuery("bees", ["a", "b"], [30.0, 20.0])])
+    assert gate.golden(ColourThatScores(30.2, 20.1), known) == "2 golden scores within 0.2"
+    with pytest.raises(SetupError, match="golden scores are off by 10"):
+        gate.golden(ColourThatScores(40.0, 20.0), known)

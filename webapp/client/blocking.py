@@ -85,7 +85,7 @@ class RerankClient:
             query: the question.
             documents: texts, or mappings with `content` and perhaps `metadata`.
             top_n: how many results to return; None: all.
-            raw_scores: the model's logits instead of 0..1.
+            raw_scores: the model's own numbers instead of 0..1.
             options: whatever else the service knows.
             timeout_s: for this call.
             request_id: to follow it, and to find it in logs; None: a new one.

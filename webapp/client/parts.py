@@ -29,7 +29,7 @@ class Question:
     top_n: int | None = None
     """How many results to return; None: all."""
     raw_scores: bool = False
-    """The model's logits instead of 0..1."""
+    """The model's own numbers instead of 0..1."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Whatever else the service knows: `max_chunks_per_doc`, `truncation_side`, `priority`, ..."""
 

@@ -16,7 +16,7 @@ class Result:
     index: int
     """Its place in the list that was given."""
     score: float
-    """0..1, higher is more relevant; a logit with `raw_scores`."""
+    """0..1, higher is more relevant; the model's own number with `raw_scores`."""
     content: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """As given; it never travelled."""

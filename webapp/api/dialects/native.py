@@ -59,7 +59,9 @@ class Result(msgspec.Struct, omit_defaults=True):
     """One ranked document."""
 
     index: Annotated[int, msgspec.Meta(description="Its place in the request.")]
-    score: Annotated[float, msgspec.Meta(description="0..1, higher is more relevant; a logit with raw_scores.")]
+    score: Annotated[
+        float, msgspec.Meta(description="0..1, higher is more relevant; the model's own number with raw_scores.")
+    ]
     content: str | msgspec.UnsetType = msgspec.UNSET
     metadata: Annotated[msgspec.Raw | msgspec.UnsetType, msgspec.Meta(extra_json_schema={"type": "object"})] = (
         msgspec.UNSET

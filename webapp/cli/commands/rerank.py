@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.argument("query")
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--top-k", type=click.IntRange(0), default=10, show_default=True, help="How many to show; 0: all.")
-@click.option("--raw-scores", is_flag=True, help="The model's logits instead of 0..1.")
+@click.option("--raw-scores", is_flag=True, help="The model's own numbers instead of 0..1.")
 @click.option(
     "--format",
     "form",
