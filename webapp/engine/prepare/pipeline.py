@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 from webapp.engine.artifact import Manifest, artifact_dir, read_manifest
 from webapp.engine.prepare.calibration import DEFAULT_FILE, Examples, read_examples
 from webapp.engine.prepare.progress import Stages
-from webapp.engine.prepare.resolve import Say, Source, resolve
+from webapp.engine.prepare.resolve import Say, Source, local_directory, resolve
 from webapp.errors import SetupError
 from webapp.settings import Settings
 
@@ -59,6 +59,7 @@ def prepare(
             return present
         if find_spec("sentence_transformers") is None:  # told before a model is fetched in vain
             raise _lacks("sentence-transformers")
+        local_directory(settings)  # a missing one is all that is told
         began = time.monotonic()
         stages = Stages(STAGES, say, terminal)
         with stages.stage(1, f"finding {settings.model}"):

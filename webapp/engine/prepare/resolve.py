@@ -58,11 +58,8 @@ def resolve(settings: Settings, say: Say) -> Source:
     Raises:
         SetupError: the model can't be had. A model that was named is never replaced by another one.
     """
-    directory = Path(settings.model).expanduser()
-    if directory.is_dir():
-        return Source(directory.absolute(), directory.absolute().name, _weights_sha256(directory))
-    if settings.model.startswith((".", "/", "~")):
-        raise SetupError(f"RERANK_MODEL: there is no directory {settings.model}")
+    if directory := local_directory(settings):
+        return Source(directory, directory.name, _weights_sha256(directory))
     try:
         return _from_hub(settings.model, settings.models_dir / "hub", say)
     except _HubUnreachableError as error:
@@ -73,6 +70,20 @@ def resolve(settings: Settings, say: Say) -> Source:
             ) from error
         say(f"{settings.model} can't be fetched ({error}): serving the embedded {EMBEDDED_MODEL} in its place")
         return _embedded(settings.model)
+
+
+def local_directory(settings: Settings) -> Path | None:
+    """Return the model's directory where the setting names one; None where it is a hub id.
+
+    Raises:
+        SetupError: it names one that is not there.
+    """
+    directory = Path(settings.model).expanduser()
+    if directory.is_dir():
+        return directory.absolute()
+    if settings.model.startswith((".", "/", "~")):
+        raise SetupError(f"RERANK_MODEL: there is no directory {settings.model}")
+    return None
 
 
 def _from_hub(model: str, directory: Path, say: Say) -> Source:
