@@ -27,7 +27,7 @@ from webapp.types import RerankRequest
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+SIMILARITIES = ["dot", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cosine", "euclidean", "manhattan"))]
 OPEN_GATE = {"gate_max_score_error": 1, "gate_mean_score_error": 1, "gate_min_tau": -1, "gate_min_top10_overlap": 0}
 QUERY, DOCUMENTS = "how do bees find home", texts(60)
 
@@ -87,6 +87,7 @@ def test_a_model_that_names_none_is_compared_by_cosine(prepared):
     assert differences(settings, model).max() <= 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("similarity", ["dot", "euclidean"])
 def test_vectors_that_the_model_brings_to_length_1_are_compared_so(prepared, similarity, engine):
@@ -97,6 +98,7 @@ def test_vectors_that_the_model_brings_to_length_1_are_compared_so(prepared, sim
     assert differences(settings, model).max() <= (0.3 if engine == "native" else 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_vectors_that_the_model_truncates_are_compared_so(prepared, similarity, normalize):
