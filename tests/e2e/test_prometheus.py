@@ -38,7 +38,7 @@ CALLS = {
     ("/rerank", "tei", "200"): ("/rerank", {"query": "q", "texts": TEXTS[:2]}, 2),
     ("/v1/rerank", "documents", "200"): ("/v1/rerank", {"query": "q", "documents": TEXTS}, 3),
     ("/v2/rerank", "cohere_v2", "400"): ("/v2/rerank", {"query": "q", "documents": 7}, 0),
-    ("unmatched", "documents", "404"): ("/nowhere", {}, 0),
+    ("unmatched", "unknown", "404"): ("/nowhere", {}, 0),
 }
 
 
