@@ -88,7 +88,7 @@ def test_restart_takes_single_programs_and_names_what_there_is(stack):
     after = {name: stack.pid_of(name) for name in before}
     assert {name for name in before if before[name] != after[name]} == {"pusher", "nginx"}
     idle = f"webapp-{stack.colours()['idle']}"
-    for name, said in (("postgres", "there are webapp, metrics, nginx, pusher"), (idle, f"{idle} is idle")):
+    for name, said in (("postgres", "there are webapp, compare, metrics, nginx, pusher"), (idle, f"{idle} is idle")):
         assert stack.reranking("restart", name)[0] == 1
         assert said in stack.reranking("restart", name)[1]
 

@@ -84,5 +84,7 @@ def test_a_query_is_counted_with_the_prompt_that_the_model_wants_before_it(token
 def test_a_bi_encoders_query_is_counted_with_its_own_prompt(tokenizer, tmp_path):
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     template = Template([1], [], [2], 0, 0, 16)
-    engine = EmbeddingEngine(StubEngine.info, None, tmp_path / "tokenizer.json", template, ("bees find ", "milk "))
+    prompts = ("bees find ", "milk ")
+    path = tmp_path / "tokenizer.json"
+    engine = EmbeddingEngine(StubEngine.info, None, path, template, prompts=prompts, unit_vectors=True)
     assert engine.texts.query_tokens("home") == len(engine.texts.offsets("bees find home"))
