@@ -16,7 +16,7 @@ from webapp.waiting import Elsewhere
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Reranking API</title>
-<link rel="stylesheet" href="docs/assets/css/swagger-ui.css"></head>
+<link rel="icon" href="dashboard/icon.svg"><link rel="stylesheet" href="docs/assets/css/swagger-ui.css"></head>
 <body><div id="ui"></div>
 <script src="docs/assets/js/swagger-ui-bundle.js"></script><script src="docs/start.js"></script>
 </body></html>"""

@@ -26,15 +26,13 @@ LINKS = {
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Reranking</title>
-<style>:root{{color-scheme:light dark}}
+<link rel="icon" href="{icon}"><style>:root{{color-scheme:light dark}}
 body{{font:1rem/1.6 system-ui,sans-serif;max-width:40rem;margin:3rem auto;padding:0 1rem}}</style></head>
 <body><h1>Reranking</h1><p>Version {version}. Programs send <code>POST {base}rerank</code>.</p>
 <ul>{links}</ul>
 </body></html>"""
 
-_CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
+_CONTENT_SECURITY_POLICY = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
 def blueprint() -> Blueprint:
@@ -59,4 +57,4 @@ def _page() -> str:
     said = prefix()
     base = "" if said is None else f"{said}/"
     links = "".join(f'<li><a href="{base}{path}">{html.escape(text)}</a></li>' for path, text in LINKS.items())
-    return _PAGE.format(version=__version__, base=base or "/", links=links)
+    return _PAGE.format(version=__version__, base=base or "/", icon=f"{base}dashboard/icon.svg", links=links)
