@@ -32,8 +32,10 @@ body{{font:1rem/1.6 system-ui,sans-serif;max-width:40rem;margin:3rem auto;paddin
 <ul>{links}</ul>
 </body></html>"""
 
-_CONTENT_SECURITY_POLICY = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
+_CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 def blueprint() -> Blueprint:
