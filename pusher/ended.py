@@ -23,6 +23,7 @@ REFUSED = frozenset(
     {
         "invalid_request",
         "payload_too_large",
+        "unsupported_encoding",
         "unauthorized",
         "not_found",
         "model_not_found",

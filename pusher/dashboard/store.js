@@ -18,6 +18,7 @@ export const STATUS = {
   engine_failed: "model failed",
   invalid_request: "not valid",
   payload_too_large: "too large",
+  unsupported_encoding: "encoding not accepted",
   unauthorized: "no valid key",
   not_found: "no such path",
   model_not_found: "no such model",
