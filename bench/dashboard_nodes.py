@@ -48,7 +48,7 @@ SEEN_BEFORE = "existence failed"
 
 
 class Traffic:
-    """So many requests a second, one after the other; inside `with`."""
+    """Sends requests at a rate, one after the other, inside `with`."""
 
     def __init__(self, url: str, rate: float) -> None:
         self.answers: Counter[int] = Counter()

@@ -67,7 +67,7 @@ def kinds() -> Mapping[str, Callable[[], bytes]]:
 
 
 def packed(body: bytes) -> bytes:
-    """As gzip has it."""
+    """Compress a body with gzip."""
     packer = zlib.compressobj(wbits=31)
     return packer.compress(body) + packer.flush()
 

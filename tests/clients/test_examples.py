@@ -79,7 +79,7 @@ def test_the_example_in_cpp_compiles_without_a_warning_and_ranks_a_file(stack, t
 
 
 def test_the_readme_s_command_ranks_its_file(stack):
-    """As it stands there, from the clone."""
+    """Run the command as it stands there, from the clone."""
     (command,) = re.findall(r"^\.venv/bin/reranking (rerank .*?) +#", (ROOT / "README.md").read_text(), re.MULTILINE)
     words = shlex.split(command)
     assert words[2].endswith("notes.txt")

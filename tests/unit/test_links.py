@@ -28,7 +28,7 @@ def prose(page):
 
 @cache
 def anchors(page):
-    """As GitHub makes them of headings: lower case, no punctuation, blanks are hyphens, a number after a double."""
+    """Return the anchors of headings as GitHub makes them: lower case, no punctuation, hyphens, doubles numbered."""
     seen, found = {}, set()
     for heading in re.findall(r"^#{1,6} +(.*?) *#*$", prose(page), re.MULTILINE):
         words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")

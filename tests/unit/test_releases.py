@@ -331,7 +331,7 @@ class ColourThatScores:
 
 
 def test_golden_scores_of_a_scale_without_ends_are_compared_as_raw_scores():
-    """As shares of 1 they are all alike: 30 is 0.984 there, and 40 is 0.988."""
+    """Mapped to 0..1 the scores would be all alike: 30 is 0.984 there, and 40 is 0.988."""
     known = Golden(raw=True, tolerance=0.5, queries=[GoldenQuery("bees", ["a", "b"], [30.0, 20.0])])
     assert gate.golden(ColourThatScores(30.2, 20.1), known) == "2 golden scores within 0.2"
     with pytest.raises(SetupError, match="golden scores are off by 10"):

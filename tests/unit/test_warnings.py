@@ -240,7 +240,7 @@ def test_a_short_document_beside_a_query_that_is_cut_is_not_called_cut(service, 
 
 
 def cut_all(finish):
-    """As a cross-encoder has it: pairs are cut whose query is too long."""
+    """A cross-encoder cuts pairs whose query is too long."""
 
     def finished(*arguments):
         scored = finish(*arguments)

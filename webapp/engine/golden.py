@@ -16,7 +16,7 @@ class GoldenQuery(msgspec.Struct, frozen=True):
     query: str
     documents: list[str]
     scores: list[float]
-    """Of sentence-transformers, in the documents' order."""
+    """Scores of sentence-transformers, in the documents' order."""
 
 
 class Golden(msgspec.Struct, frozen=True, kw_only=True):

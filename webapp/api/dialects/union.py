@@ -198,7 +198,7 @@ def dump_error(error: RerankError, status: int, request_id: str, *, code: int | 
 
 
 def _claims(call: Call) -> bool:
-    """By its documents, or by a path where nobody but this family's clients sends what no other format claimed."""
+    """Whether a call has documents, or a path at which only this family's clients send what no other format claimed."""
     return call.has("documents") or (call.path in OWN_PATHS and bool(call.fields))
 
 
