@@ -1,6 +1,6 @@
 import pytest
-from models import texts
-from tokenizers import BertWordPieceTokenizer, Tokenizer
+from models import bert_tokenizer, texts
+from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from webapp.engine.embedding_engine import EmbeddingEngine
@@ -15,9 +15,7 @@ SPECIAL_OF_A_PAIR = 3
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    made = BertWordPieceTokenizer(lowercase=True)
-    made.train_from_iterator(texts(200), vocab_size=400, show_progress=False)
-    whole = Tokenizer.from_str(made.to_str())
+    whole = Tokenizer.from_str(bert_tokenizer().to_str())
     ends = [(name, whole.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
     whole.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ends
@@ -88,3 +86,9 @@ def test_a_bi_encoders_query_is_counted_with_its_own_prompt(tokenizer, tmp_path)
     path = tmp_path / "tokenizer.json"
     engine = EmbeddingEngine(StubEngine.info, None, path, template, prompts=prompts, unit_vectors=True)
     assert engine.texts.query_tokens("home") == len(engine.texts.offsets("bees find home"))
+
+
+def test_of_a_text_without_end_no_more_is_looked_at_than_the_engine_reads(tools, monkeypatch):
+    monkeypatch.setattr("webapp.engine.text_tools.MOST_CHARS", 1000)
+    assert tools.offsets("bees " * 1000).max() <= 1000
+    assert tools.query_tokens("bees " * 1000) == 200
