@@ -75,12 +75,11 @@ class Relay:
             self._take(frame.source, event, now)
 
     def _take(self, source: Source, event: Event, now: float) -> None:
-        if isinstance(event, Worker | Breaker):
-            self.worker_events.hear(source, event, now)
         if isinstance(event, Breaker):
-            return  # how it is, the pulse tells
-        if isinstance(event, Worker | Pulse):
-            self.workers.update(source, event)
+            self.worker_events.note(source, f"breaker {event.state}", now)  # how it is, the pulse tells
+        elif isinstance(event, Worker | Pulse):
+            if self.workers.update(source, event):
+                self.worker_events.became(source, event.state, now)
             if self.workers.gone_down(source):
                 self._lose_runs({source.id}, now)
             if isinstance(event, Pulse) and event.serves:

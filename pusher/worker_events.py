@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from pusher.events import Breaker, Source, Worker
+from pusher.events import Source
 
 KEPT = 50
 
@@ -21,9 +21,11 @@ class WorkerEvents:
         self._news: deque[WorkerEvent] = deque(maxlen=KEPT)
         self._next_number = 0
 
-    def hear(self, source: Source, event: Worker | Breaker, now: float) -> None:
-        """Note what a worker tells of itself."""
-        self.note(source, f"breaker {event.state}" if isinstance(event, Breaker) else event.state, now)
+    def became(self, source: Source, state: str, now: float) -> None:
+        """Note a worker's new state, unless the last life did: a worker that was ready then is not ready anew."""
+        states = (told["what"] for told in reversed(self.kept) if told["worker"] == source.id)
+        if next((what for what in states if not what.startswith("breaker ")), None) != state:
+            self.note(source, state, now)
 
     def note(self, source: Source, what: str, now: float) -> None:
         """Note that something happened to a worker."""

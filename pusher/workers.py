@@ -20,6 +20,7 @@ FORGET_S = 20.0
 class _Known:
     source: Source
     state: str
+    """Empty until it says it."""
     heard: float
     next_seq: int
     pulse: Pulse | None = None
@@ -41,17 +42,19 @@ class Workers:
         """A frame came."""
         known = self._known.get(source.id)
         if known is None:
-            known = self._known[source.id] = _Known(source, "loading", now, seq)
+            known = self._known[source.id] = _Known(source, "", now, seq)
         # Counted from the first frame that we saw: what came before we lived is not lost.
         self.lost_frames += max(0, seq - known.next_seq)
         known.next_seq, known.heard = seq + 1, now
 
-    def update(self, source: Source, event: Worker | Pulse) -> None:
-        """A worker says how it is."""
+    def update(self, source: Source, event: Worker | Pulse) -> bool:
+        """A worker says how it is. Returns whether that is another state; a pulse tells it where the event was lost."""
         known = self._known[source.id]
+        differs = event.state != known.state
         known.state, known.changed = event.state, True
         if isinstance(event, Pulse):
             known.pulse = event
+        return differs
 
     def review(self, now: float) -> tuple[list[Source], list[str]]:
         """Workers that were lost just now, and those to forget."""
@@ -82,7 +85,7 @@ class Workers:
                 "id": known.source.id,
                 "pid": known.source.pid,
                 "colour": known.source.colour,
-                "state": known.state,
+                "state": known.state or "loading",
             }
             for known in chosen
         ]

@@ -53,3 +53,32 @@ def test_snapshots_and_the_next_life_know_the_latest():
     after.recall(relay.memory())
     assert after.snapshot()["events"] == relay.snapshot()["events"]
     assert len(after.snapshot()["events"]) == KEPT
+
+
+def test_a_state_whose_event_was_dropped_is_told_by_the_pulse_and_only_once():
+    relay = Relay(NOW)  # the worker was there first: its "loading" and "ready" found nobody
+    for second in range(3):
+        say(relay, pulse(), at=NOW + second, seq=second)
+    _, delta = relay.tick(NOW + 3)
+    assert told(delta) == ["ready"]
+    assert delta["events"][0]["at"] == NOW
+
+
+def test_a_worker_that_was_lost_and_is_heard_again_is_ready_again():
+    relay = Relay(NOW)
+    say(relay, Worker(state="ready"))
+    relay.tick(NOW + 10)
+    say(relay, pulse(), at=NOW + 11, seq=1)
+    relay.tick(NOW + 11)
+    assert [event["what"] for event in relay.snapshot()["events"]] == ["ready", "lost", "ready"]
+
+
+def test_a_new_life_of_the_pusher_does_not_tell_again_what_the_last_one_told():
+    relay = Relay(NOW)
+    say(relay, Worker(state="ready"), Breaker(was="closed", state="open"))
+    after = Relay(NOW)
+    after.recall(relay.memory())
+    say(after, pulse("open"), at=NOW + 1, seq=1)
+    assert told(after.tick(NOW + 1)[1]) == []
+    say(after, Worker(state="draining"), at=NOW + 2, seq=2)
+    assert told(after.tick(NOW + 2)[1]) == ["draining"]
