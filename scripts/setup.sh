@@ -133,15 +133,21 @@ setup_chromium() {
 }
 
 # The system's packages without the services that they would start: ours run under supervisor, or in a test.
-install_unstarted() {
-    local policy=/usr/sbin/policy-rc.d outcome said
-    [ -e "$policy" ] && policy= || { printf '#!/bin/sh\nexit 101\n' > "$policy"; chmod +x "$policy"; }
+install_unstarted() (   # a subshell, for traps of its own: Ctrl-C must not leave the policy behind
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT
+        for signal in INT TERM HUP; do
+            trap "rm -f '$policy'; trap - $signal; kill -$signal \$BASHPID" "$signal"
+        done
+        printf '#!/bin/sh\nexit 101\n' > "$policy"
+        chmod +x "$policy"
+    fi
     said="$(apt-get update -qq 2>&1 && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" 2>&1)"
     outcome=$?
     [ "$outcome" = 0 ] || echo "$said" >&2
-    [ -z "$policy" ] || rm -f "$policy"
-    return "$outcome"
-}
+    exit "$outcome"
+)
 
 setup_redis() {
     command -v redis-server >/dev/null && return

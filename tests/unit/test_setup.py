@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -27,6 +28,7 @@ APT = """
 echo "apt-get $*" >> "$TOP/log"
 [ "$1" = install ] || exit 0
 [ ! -e "$TOP/apt-fails" ] || exit 100
+[ ! -e "$TOP/apt-interrupts" ] || { ls "$TOP/sbin" >> "$TOP/log"; kill -INT 0; }
 for package; do
     case "$package" in
         python3) cp "$TOP/kept/python3" "$TOP/bin" ;;
@@ -82,6 +84,7 @@ class Machine:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
+            start_new_session=True,
             **({"user": as_user, "group": as_user, "extra_groups": []} if as_user else {}),
         )
         return outcome.stdout, outcome.returncode
@@ -214,3 +217,15 @@ def test_another_user_s_clone_serves_where_nothing_is_to_be_installed(machine):
     machine.has("python3", "python3-venv", "nginx", "gcc")
     assert machine.as_root()[1] == 0
     assert machine.serve("nobody", 65534, as_user=65534) == ("serving\n", 0)
+
+
+def test_an_interrupted_installation_ends_and_lets_other_packages_services_start_again(machine):
+    machine.has("apt-get")
+    machine.program("apt-get", APT)
+    (machine.top / "sbin").mkdir()
+    (machine.top / "apt-interrupts").touch()
+    said, code = machine.as_root()
+    assert code == -signal.SIGINT
+    assert "serving" not in said
+    assert "policy-rc.d" in machine.log, "no service was started meanwhile"
+    assert list((machine.top / "sbin").iterdir()) == []
