@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.engine.base import Texts
+from webapp.engine.base import MOST_CHARS, Texts
 from webapp.errors import InvalidRequestError
 from webapp.types import Fitting, RerankRequest, Scored
 
@@ -198,10 +198,11 @@ class _Places:
             part = text[base : base + bound]
         offsets = texts.offsets(part)
         if len(offsets) < most and len(part) < len(text):  # unusually few tokens, such as a megabyte of spaces
-            base = 0
-            offsets = texts.offsets(text)
-        cut = len(offsets) > most
-        if cut:
+            base = max(0, len(text) - MOST_CHARS) if keep == "end" else 0
+            part = text[base : base + MOST_CHARS]
+            offsets = texts.offsets(part)
+        cut = len(offsets) > most or bool(text[:base].strip() or text[base + len(part) :].strip())
+        if len(offsets) > most:
             offsets = offsets[-most:] if keep == "end" else offsets[:most]
         return cls(offsets, len(text), base, cut)
 

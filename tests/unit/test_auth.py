@@ -1,3 +1,5 @@
+import io
+
 import pytest
 
 from pusher.keys import Key, KeyRing, digest_of, line_of
@@ -144,3 +146,22 @@ def test_the_stack_s_own_key_has_no_limit(service, tmp_path):
     client = app_with(service, KeyRing(own=tmp_path / "own.key"), requests_per_minute=1, documents_per_minute=1)
     for _ in range(3):
         assert client.post("/rerank", json=BODY, headers={"X-Api-Key": "ours"}).status_code == 200
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Encoding": "gzip"}])
+def test_a_large_or_packed_body_without_a_key_is_never_read(service, headers):
+    class Body(io.BytesIO):
+        def read(self, *_):
+            raise AssertionError("it is read")
+
+        readline = readinto = read
+
+    def reader(*_):
+        raise AssertionError("it is read")
+
+    app = create_app(
+        service, request_timeout_s=30, max_body_bytes=10**9, limits={}, keys=KeyRing("right"), reader=reader
+    )
+    size = 10 if headers else 10**8
+    refused = app.test_client().post("/rerank", input_stream=Body(), headers={"Content-Length": str(size), **headers})
+    assert (refused.status_code, refused.json["error"]["code"]) == (401, "unauthorized")

@@ -104,6 +104,18 @@ def test_a_full_service_answers_503_natively_and_429_to_others(client, service, 
     assert int(reply.headers["Retry-After"]) >= 1
 
 
+@pytest.mark.parametrize(
+    ("path", "status"), [("/rerank", 503), ("/rerank/batch", 503), ("/v1/rerank", 429), ("/v2/rerank", 429)]
+)
+def test_a_full_service_answers_a_large_body_as_its_path_tells_and_does_not_read_it(client, service, path, status):
+    broken = b"[" * 90_000
+    with service._admission.admit():
+        service._admission.max_ongoing_requests = 1
+        reply = post(client, path, broken)
+    assert (reply.status_code, "overloaded" in reply.text) == (status, True)
+    assert int(reply.headers["Retry-After"]) >= 1
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_draining_service_answers_503_to_all(client, service, form):
     path, body = FORMS[form]

@@ -144,3 +144,22 @@ def test_every_window_is_a_part_of_its_document_and_fits(documents, query, wish,
         for window, span in zip(result.request.documents[start:stop], result.spans[start:stop], strict=True):
             assert window == document[slice(*span)]
             assert len(texts.offsets(window)) <= max(1, room - used)
+
+
+@pytest.mark.parametrize("keep", ["start", "end"])
+def test_a_text_of_which_a_part_is_never_read_is_cut(monkeypatch, keep):
+    class Words(StubTexts):
+        """A token is a letter; all else is none."""
+
+        def offsets(self, text):
+            places = np.flatnonzero(np.frombuffer(text.encode(), np.uint8) != ord(" "))
+            return np.stack([places, places + 1], axis=1).astype(np.int32)
+
+    monkeypatch.setattr("webapp.fitting.MOST_CHARS", 10_000)
+    texts = ["ab" + " " * 30_000 + "yz", "ab" + " " * 30_000, " " * 30_000 + "yz", "ab"]
+    result = fitted(texts, texts=Words(), max_document_tokens=4, keep=keep)
+    read = [document.split() for document in result.request.documents]
+    start = keep == "start"
+    assert result.cut.tolist() == [True, not start, start, False]
+    assert read[0] == (["ab"] if start else ["yz"])
+    assert read[3] == ["ab"]

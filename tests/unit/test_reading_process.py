@@ -1,6 +1,7 @@
 """Large and packed bodies are read by a process of their own, beside the hub."""
 
 import asyncio
+import errno
 import gzip
 import io
 import json
@@ -8,6 +9,8 @@ import os
 import pickle
 import re
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +25,7 @@ from webapp.api.reading import read
 from webapp.api.reading_process import ReadElsewhere
 from webapp.asyncio_bridge import AsyncioBridge, in_greenlet
 from webapp.concurrency import Offload
-from webapp.errors import DeadlineExceededError, PayloadTooLargeError, UnsupportedEncodingError
+from webapp.errors import DeadlineExceededError, PayloadTooLargeError, UnavailableError, UnsupportedEncodingError
 from webapp.waiting import here
 
 MOST = 32 * 1024 * 1024
@@ -70,7 +73,6 @@ def test_a_large_body_asks_for_the_same_wherever_it_is_read(read_elsewhere, dial
     assert texts(elsewhere.requests) == texts(at_once.requests)
     assert dialect.parse(call)
     assert (elsewhere.nested, elsewhere.error) == (call.nested, None)
-    assert read_elsewhere("dialect", call, LATER).dialect == dialect.name
 
 
 def test_what_only_passes_through_comes_back_byte_for_byte(read_elsewhere):
@@ -179,6 +181,58 @@ def test_a_body_that_takes_too_much_memory_gets_413(mortal, monkeypatch):
     assert isinstance(error, PayloadTooLargeError)
 
 
+def test_a_process_that_ended_itself_leaves_no_zombie(mortal, monkeypatch):
+    call = Call("/rerank", {}, filled({"query": "q", "documents": ["a"]}))
+    mortal("rerank", call, LATER)
+    pid = mortal._process._pid
+    load = pickle.load
+    monkeypatch.setattr(pickle, "load", lambda answers: (load(answers)[0], True))
+    assert mortal("rerank", call, LATER).requests
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_process_of_a_worker_that_is_large_itself_is_kept(mortal):
+    of_the_worker = b"x" * (reading_process.MOST_KEPT_KB * 1024 + 1)
+    call = Call("/rerank", {}, filled({"query": "q", "documents": ["a"]}))
+    mortal("rerank", call, LATER)
+    assert len(of_the_worker) > 0
+    assert mortal._process is not None
+
+
+def test_descriptors_that_can_t_be_had_refuse_the_body_and_leak_nothing(mortal, monkeypatch):
+    made = []
+
+    def pipe():
+        if made:
+            raise OSError(errno.EMFILE, "Too many open files")
+        made.extend(pipe_of_the_system())
+        return made
+
+    pipe_of_the_system = os.pipe
+    monkeypatch.setattr(os, "pipe", pipe)
+    with pytest.raises(UnavailableError):
+        mortal("rerank", Call("/rerank", {}, filled({"query": "q", "documents": ["a"]})), LATER)
+    for end in made:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(end)
+
+
+@pytest.mark.parametrize("ends", ["in the middle of a question", "before the answer"])
+def test_a_worker_that_is_killed_leaves_no_traceback_of_the_process(ends):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "webapp.api.reading_process", str(MOST), "50000"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    question = pickle.dumps(("rerank", Call("/rerank", {}, b'{"query": "q", "documents": ["a"]}'), 600.0, 600.0))
+    process.stdout.close()
+    process.stdin.write(question[:50] if ends == "in the middle of a question" else question)
+    process.stdin.close()
+    assert (process.stderr.read(), process.wait()) == (b"", 0)
+    process.stderr.close()
+
+
 @pytest.mark.parametrize(("kept_kb", "answered"), [(10**9, 2), (0, 1)])
 def test_a_process_that_took_much_memory_ends_after_its_answer(monkeypatch, kept_kb, answered):
     monkeypatch.setattr(reading_process, "MOST_KEPT_KB", kept_kb)
@@ -186,8 +240,10 @@ def test_a_process_that_took_much_memory_ends_after_its_answer(monkeypatch, kept
     answers = io.BytesIO()
     reading_process.serve(io.BytesIO(question * 2), answers, MOST, 50_000)
     answers.seek(0)
-    read_back = [pickle.load(answers)[0].requests[0].documents for _ in range(answered)]  # noqa: S301
-    assert (read_back, answers.read()) == ([["a"]] * answered, b"")
+    read_back = [pickle.load(answers) for _ in range(answered)]  # noqa: S301
+    assert [asked.requests[0].documents for (asked, _), _ in read_back] == [["a"]] * answered
+    assert [last for _, last in read_back] == [kept_kb == 0] * answered
+    assert answers.read() == b""
 
 
 def test_the_process_ends_with_its_worker(mortal):

@@ -5,7 +5,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from webapp.engine.tokenizer import MOST_CHARS, TextEncoder, split_room
+from webapp.engine.base import MOST_CHARS
+from webapp.engine.tokenizer import TextEncoder, split_room
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +49,9 @@ def test_tokens_after_a_long_stretch_of_nothing_are_found(encoder):
 def test_a_text_without_end_is_read_so_far_and_no_further(encoder):
     assert encoder.encode([" " * MOST_CHARS + "a b a"])[0].tolist() == []
     assert encoder.count("a " * MOST_CHARS) == MOST_CHARS / 2
+
+
+def test_a_text_of_which_a_part_is_never_read_says_so(encoder):
+    assert encoder.leaves_some(" " * MOST_CHARS + "a")
+    assert not encoder.leaves_some("a" + " " * MOST_CHARS)
+    assert not encoder.leaves_some("a" * MOST_CHARS)

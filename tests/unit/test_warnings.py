@@ -124,7 +124,7 @@ def test_no_request_of_a_real_client_is_warned_of():
     for name, request, _ in captured.load():
         call = Call(request["path"], captured.headers(request), captured.raw_body(request))
         dialect = dialect_of(call)
-        assert typos.ignored_fields(call.fields.keys(), dialect.body) == (), name
+        assert typos.IgnoredFields().warn(call.fields.keys(), dialect.body) == (), name
         for each in dialect.parse(call):
             assert [warning for warning in each.warnings if "instruction" not in warning] == [], name
 
@@ -267,3 +267,11 @@ def test_a_cross_encoder_says_of_a_pair_which_text_was_cut(bert_settings):
         assert cut("bees", "milk", long) == (False, [False, True])
         assert cut(long, "milk", long) == (True, [False, True])
         assert cut("bees", "milk", "") == (False, [False, False])
+
+
+def test_unknown_fields_of_one_call_are_looked_at_so_far_however_many_requests_it_holds(client, monkeypatch):
+    looked_at = []
+    monkeypatch.setattr(typos, "nearest", lambda name, *_: looked_at.append(name))
+    items = [{"query": QUERY, "documents": ["a"], **{f"n{item}x{each}": 1 for each in range(5)}} for item in range(50)]
+    assert post(client, "/rerank/batch", items).status_code == 200
+    assert looked_at == [f"n{item}x{each}" for item in range(4) for each in range(5)]

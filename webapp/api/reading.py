@@ -9,12 +9,12 @@ from typing import Any, Literal, Protocol
 from webapp.api.dialects import native, tokenize
 from webapp.api.dialects.base import Call
 from webapp.api.dialects.registry import dialect_of
-from webapp.api.dialects.typos import ignored_fields
+from webapp.api.dialects.typos import IgnoredFields
 from webapp.api.encodings import HEADER, coding_of, unpack
 from webapp.errors import InvalidRequestError, RerankError
 from webapp.types import RerankRequest
 
-What = Literal["rerank", "dialect", "batch", "tokenize"]
+What = Literal["rerank", "batch", "tokenize"]
 """What is wanted of a body; see `_READERS`."""
 
 
@@ -64,7 +64,7 @@ def read(what: What, call: Call, max_body_bytes: int) -> Any:
         max_body_bytes: most that may come out of a packed body.
 
     Returns:
-        `Asked` for "rerank" and "dialect", the requests of a "batch", a `TokenizeBody` with its warnings.
+        `Asked` for "rerank", the requests of a "batch", a `TokenizeBody` with its warnings.
 
     Raises:
         RerankError: the body of a batch, or one to tokenise, can't be read.
@@ -87,18 +87,17 @@ def _rerank(call: Call) -> Asked:
         return Asked(dialect.name, error=error)
     except RecursionError:
         return Asked(dialect.name, error=InvalidRequestError("the body is nested too deeply"))
-    if ignored := ignored_fields(call.fields.keys(), dialect.body):
+    if ignored := IgnoredFields().warn(call.fields.keys(), dialect.body):
         requests = [replace(each, warnings=each.warnings + ignored) for each in requests]
     return Asked(dialect.name, requests, call.nested)
 
 
 def _tokenize(call: Call) -> tuple[tokenize.TokenizeBody, tuple[str, ...]]:
-    return tokenize.parse(call.body), ignored_fields(call.fields.keys(), tokenize.TokenizeBody)
+    return tokenize.parse(call.body), IgnoredFields().warn(call.fields.keys(), tokenize.TokenizeBody)
 
 
 _READERS: Mapping[str, Callable[[Call], Any]] = {
     "rerank": _rerank,
-    "dialect": lambda call: Asked(dialect_of(call).name),
     "batch": lambda call: native.parse_batch(call.body),
     "tokenize": _tokenize,
 }

@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from io import BufferedReader, BufferedWriter
+from pathlib import Path
 from typing import Any
 
 from webapp.api.dialects.base import Call
@@ -78,6 +79,12 @@ class ReadElsewhere:
             self._process = None
 
     def _ask(self, what: What, call: Call, deadline: float) -> tuple[Any, Exception | None]:
+        outcome = self._try(what, call, deadline)
+        if self._process is not None and self._process.ends:
+            self.stop()
+        return outcome
+
+    def _try(self, what: What, call: Call, deadline: float) -> tuple[Any, Exception | None]:
         """Have a body read by the process; a new one gets a second try where the process had died before."""
         for again in (False, True):
             left_s = min(deadline - time.monotonic(), A_DAY_S)
@@ -105,9 +112,11 @@ class _Process:
     """The other process, as the worker sees it. Used on native threads: nothing of it is patched by gevent."""
 
     def __init__(self, max_body_bytes: int, max_pairs: int) -> None:
-        theirs_in, ours_out = os.pipe()
-        ours_in, theirs_out = os.pipe()
+        ends: list[int] = []
         try:
+            ends += os.pipe()
+            ends += os.pipe()
+            theirs_in, ours_out, ours_in, theirs_out = ends
             self._pid: int = original("os", "posix_spawn")(
                 sys.executable,
                 [sys.executable, "-m", __name__, str(max_body_bytes), str(max_pairs)],
@@ -116,14 +125,16 @@ class _Process:
                 setsigmask=(),
             )
         except OSError:
-            os.close(ours_in)
-            os.close(ours_out)
+            for end in ends:
+                os.close(end)
             raise
-        finally:
-            os.close(theirs_in)
-            os.close(theirs_out)
+        os.close(theirs_in)
+        os.close(theirs_out)
         self._questions = os.fdopen(ours_out, "wb")
         self._answers = os.fdopen(ours_in, "rb")
+
+        self.ends = False
+        """Whether it ends by itself after its last answer."""
 
     def ask(self, what: What, call: Call, seconds: float) -> tuple[Any, Exception | None]:
         """Have one body read within `seconds`, by the clock.
@@ -138,8 +149,9 @@ class _Process:
         question = (what, Call(call.path, headers, call.body, model_url=call.model_url), seconds, MOST_CPU_S)
         pickle.dump(question, self._questions, pickle.HIGHEST_PROTOCOL)
         self._questions.flush()
-        answer: tuple[Any, Exception | None] = pickle.load(self._answers)  # noqa: S301 # nosec B301 - our own child's
-        return answer
+        outcome: tuple[Any, Exception | None]
+        outcome, self.ends = pickle.load(self._answers)  # noqa: S301 # nosec B301 - our own child's
+        return outcome
 
     def end(self) -> int:
         """Kill the process; returns the signal that ended it."""
@@ -147,10 +159,7 @@ class _Process:
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
             os.kill(self._pid, signal.SIGKILL)
             _, status = original("os", "waitpid")(self._pid, 0)
-        for pipe in (
-            self._questions,
-            self._answers,
-        ):  # now, for who reads them holds their locks until the process ends
+        for pipe in (self._questions, self._answers):  # now: who reads them holds their locks until the process ends
             with contextlib.suppress(OSError):
                 pipe.close()
         return os.WTERMSIG(status)
@@ -173,19 +182,26 @@ def serve(questions: BufferedReader, answers: BufferedWriter, max_body_bytes: in
     while True:
         try:
             what, call, seconds, cpu_seconds = pickle.load(questions)  # noqa: S301 # nosec B301 - our own parent's
-        except EOFError:
+        except (EOFError, pickle.UnpicklingError):  # the worker ended, maybe in the middle of a question
             return
         signal.setitimer(signal.ITIMER_REAL, seconds)
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
         answer = _answer(what, call, max_body_bytes, max_pairs)
         for timer in (signal.ITIMER_REAL, signal.ITIMER_PROF):
             signal.setitimer(timer, 0)
-        pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
+        last = _peak_kb() > MOST_KEPT_KB
+        pickle.dump((answer, last), answers, pickle.HIGHEST_PROTOCOL)
         answers.flush()
         del what, call, answer
-        if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > MOST_KEPT_KB:
+        if last:
             return
         gc.collect()
+
+
+def _peak_kb() -> int:
+    """The most memory that this process ever had; `getrusage` would tell of the worker's, from which it was started."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split(maxsplit=1)[0])
 
 
 def _answer(what: What, call: Call, max_body_bytes: int, max_pairs: int) -> tuple[Any, Exception | None]:
@@ -227,7 +243,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     os.nice(NICENESS)
     gc.disable()  # it would look again and again through millions of values that are all alive
-    with open(0, "rb") as questions, open(1, "wb") as answers, contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(BrokenPipeError), open(0, "rb") as questions, open(1, "wb") as answers:
         serve(questions, answers, max_body_bytes, max_pairs)
     os._exit(0)
 

@@ -17,9 +17,9 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from logs.levels import level_of
-from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.registry import BY_NAME, dialect_of
-from webapp.api.reading import Asked, Reader, What
+from webapp.api.dialects.base import SMALL_BYTES, Call, Dialect
+from webapp.api.dialects.registry import dialect_of, dialect_of_unread
+from webapp.api.reading import Reader, What
 from webapp.errors import InvalidRequestError, RerankError
 from webapp.scoring import Watch
 from webapp.telemetry.observer import Caller
@@ -138,25 +138,22 @@ def speak(dialect: Dialect) -> None:
 
 
 def dialect() -> Dialect:
-    """The dialect of the current request; where no view has read it, as its path, headers and body tell."""
+    """The dialect of the current request; where no view has read it, as its path, headers and a small body tell."""
     known: Dialect | None = g.get("dialect")
     if known is None:
-        try:
-            body = request.get_data() if request.method == "POST" else b""
-        except HTTPException:  # too large, or cut short: that may be the very error that is being told
-            body = b""
-        known = g.dialect = _recognise(body)
+        known = g.dialect = _recognise()
     return known
 
 
-def _recognise(body: bytes) -> Dialect:
+def _recognise() -> Dialect:
     path = _path() if request.url_rule else ""  # an unknown path tells no format
-    call = Call(path, request.headers, body)
+    call = Call(path, request.headers, b"")
+    if call.large or (request.content_length or 0) > SMALL_BYTES or request.content_length is None:
+        return dialect_of_unread(call)
     try:
-        asked: Asked = read("dialect", call)
-    except RerankError:  # a large one, and there is no time left to read it
-        return dialect_of(replace(call, body=b""))
-    return BY_NAME[asked.dialect]
+        return dialect_of(replace(call, body=request.get_data()))
+    except HTTPException:  # cut short: that may be the very error that is being told
+        return dialect_of_unread(call)
 
 
 def _seconds(wanted: str) -> float:

@@ -60,6 +60,10 @@ class Session(Protocol):
         """
 
 
+MOST_CHARS = 4_000_000
+"""No more of a text is ever tokenised: 32 MB of blanks would hold a thread for ten seconds and take gigabytes."""
+
+
 class Texts(Protocol):
     """An engine's tokenizer as seen from outside: for cutting texts before they are scored, and for `/tokenize`."""
 
@@ -69,10 +73,10 @@ class Texts(Protocol):
     """Whether query and document share the model's length."""
 
     def query_tokens(self, query: str) -> int:
-        """Tokens of a whole query with what the model wants before it, special tokens not counted."""
+        """Tokens of a query's first `MOST_CHARS` and what the model wants before it; special tokens not counted."""
 
     def offsets(self, text: str) -> NDArray[np.int32]:
-        """Where each token lies in the text: characters [start, stop), shape [tokens, 2]."""
+        """Where each token lies in the first `MOST_CHARS` of a text: characters [start, stop), shape [tokens, 2]."""
 
     def tokenize(self, text: str, *, special: bool) -> list[Token]:
         """Every token of one text; with `special`, framed as the model reads a single text."""

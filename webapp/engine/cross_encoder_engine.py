@@ -83,6 +83,8 @@ class CrossEncoderSession:
             if sum(sizes) > room:
                 truncated[index] = True
                 ids[index] = document[:kept].copy()  # a slice would keep the whole alive
+            elif self._encoder.leaves_some(documents[index]):
+                truncated[index] = True
         return ids, lengths, truncated
 
     def score(self, pairs: Sequence[tuple[Query, NDArray[np.int32]]], length: int) -> NDArray[np.float32]:

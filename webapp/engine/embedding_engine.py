@@ -119,8 +119,10 @@ class EmbeddingSession:
         del query  # takes no room here
         room = self._template.room_tokens
         prompt = self._document_prompt
-        ids = self._encoder.encode([prompt + text for text in documents] if prompt else documents)
-        truncated = np.fromiter((len(document) > room for document in ids), np.bool_, len(ids))
+        texts = [prompt + text for text in documents] if prompt else documents
+        ids = self._encoder.encode(texts)
+        cut = (len(found) > room or self._encoder.leaves_some(text) for found, text in zip(ids, texts, strict=True))
+        truncated = np.fromiter(cut, np.bool_, len(ids))
         ids = [document[:room] for document in ids]
         lengths = np.fromiter((len(document) for document in ids), np.int32, len(ids))
         return ids, lengths + self._special_tokens, truncated

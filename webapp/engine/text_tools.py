@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from webapp.engine.base import MOST_CHARS
 from webapp.types import Token
 
 PIECE_TOKENS = 10_000
@@ -25,12 +26,13 @@ class TextTools:
         self._query_prompt = query_prompt
 
     def query_tokens(self, query: str) -> int:
-        """Tokens of a whole query with its prompt."""
-        return len(self._tokenizer.encode_batch_fast([self._query_prompt + query], add_special_tokens=False)[0])
+        """Tokens of a query, or of the most that is read of it, with its prompt."""
+        read = self._query_prompt + query[:MOST_CHARS]
+        return len(self._tokenizer.encode_batch_fast([read], add_special_tokens=False)[0])
 
     def offsets(self, text: str) -> NDArray[np.int32]:
-        """Characters [start, stop) of each token, shape [tokens, 2]."""
-        encoding = self._tokenizer.encode_batch([text], add_special_tokens=False)[0]
+        """Characters [start, stop) of each token of a text, or of the most that is read of it; shape [tokens, 2]."""
+        encoding = self._tokenizer.encode_batch([text[:MOST_CHARS]], add_special_tokens=False)[0]
         if len(encoding) <= PIECE_TOKENS:
             return np.array(encoding.offsets, np.int32).reshape(-1, 2)
         places = np.empty((len(encoding), 2), np.int32)

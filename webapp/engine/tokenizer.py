@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from webapp.engine.base import MOST_CHARS
+
 CHARS_PER_TOKEN_BOUND = 16
 """Documents are cut to this many characters a token before they are tokenised; see `encode`."""
 
 CUT_SLACK_TOKENS = 32
-
-MOST_CHARS = 4_000_000
-"""No more of a text is ever read: 32 MB of blanks would hold an engine thread for ten seconds and take gigabytes."""
 
 
 def split_room(query: int, document: int, room: int) -> tuple[int, int]:
@@ -66,6 +65,11 @@ class TextEncoder:
         for encoding in encodings:  # before Python sees them: a list of a million numbers would hold the hub
             encoding.truncate(self._room_tokens + 1)  # one more tells a cut text from one that just fits
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+    @staticmethod
+    def leaves_some(text: str) -> bool:
+        """Whether there is more of a text than is ever read of one."""
+        return len(text) > MOST_CHARS and not text[MOST_CHARS:].isspace()
 
     def count(self, text: str) -> int:
         """Tokens of the whole text, or of the most that is read of it."""

@@ -18,7 +18,7 @@ from webapp.api import json_body
 from webapp.api.dialects import figures
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.options import Options, to_request
-from webapp.api.dialects.typos import ignored_fields
+from webapp.api.dialects.typos import IgnoredFields
 from webapp.error_reply import message_of
 from webapp.errors import EmptyRequestError, InvalidRequestError, RerankError
 from webapp.types import RerankRequest, RerankResult
@@ -183,14 +183,15 @@ def parse_batch(body: bytes) -> list[RerankRequest | RerankError]:
     items = json_body.decode(body, list[msgspec.Raw])
     if not items:
         raise InvalidRequestError("the list is empty; send at least one request")
-    return [_parse_item(item) for item in items]
+    ignored = IgnoredFields()
+    return [_parse_item(item, ignored) for item in items]
 
 
-def _parse_item(item: msgspec.Raw) -> RerankRequest | RerankError:
+def _parse_item(item: msgspec.Raw, ignored: IgnoredFields) -> RerankRequest | RerankError:
     try:
         request = parse(bytes(item))
         names = json_body.decode(bytes(item), dict[str, msgspec.Raw])
-        return replace(request, warnings=request.warnings + ignored_fields(names, RerankBody))
+        return replace(request, warnings=request.warnings + ignored.warn(names, RerankBody))
     except InvalidRequestError as error:
         return error
 

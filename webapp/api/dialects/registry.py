@@ -50,9 +50,20 @@ UNKNOWN = replace(
 """What no dialect claims gets an error that callers of all formats can read."""
 
 
+UNREAD = replace(UNKNOWN, manners=native.DIALECT.manners)
+"""What is known of a call to our own path before its body is read."""
+
+_OUR_PATHS = ("/rerank", "/rerank/batch")
+
 BY_NAME = {dialect.name: dialect for dialect in (*DIALECTS, UNKNOWN)}
 
 
 def dialect_of(call: Call) -> Dialect:
     """The dialect of a call; never raises, for errors need a dialect too."""
     return next((dialect for dialect in DIALECTS if dialect.claims(call)), UNKNOWN)
+
+
+def dialect_of_unread(call: Call) -> Dialect:
+    """The dialect of a call whose body is large: its path and headers tell, for to read it costs more than an error."""
+    found = dialect_of(replace(call, body=b""))
+    return UNREAD if found is UNKNOWN and call.path in _OUR_PATHS else found

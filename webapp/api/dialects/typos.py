@@ -12,7 +12,7 @@ MOST_EDITS = 2
 """Between an unknown field and the known one that it is taken for."""
 
 MOST_FIELDS = 20
-"""Unknown fields that are looked at, a millisecond each at worst."""
+"""Unknown fields of a call that are looked at, a millisecond each at worst."""
 
 MOST_KEYS = 1000
 """Keys of documents that are looked at: a client that mistypes a name does so in each of them."""
@@ -23,22 +23,29 @@ LONGEST = 40
 """Characters; no name that is known is longer."""
 
 
-def ignored_fields(names: Collection[str], body: type[msgspec.Struct]) -> tuple[str, ...]:
-    """Warnings about fields that a format does not know, where each is nearly a name that it knows.
+class IgnoredFields:
+    """Fields that a format does not know, in all the requests of one call."""
 
-    Args:
-        names: of the fields that were sent.
-        body: what the format knows.
-    """
-    known = _fields_of(body)
-    if known.issuperset(names):
-        return ()
-    unknown = (name for name in names if name not in known and len(name) <= LONGEST)
-    return tuple(
-        f"{name!r} was ignored: there is no such field; did you mean {meant!r}?"
-        for name in islice(unknown, MOST_FIELDS)
-        if (meant := nearest(name, known, MOST_EDITS))
-    )
+    def __init__(self) -> None:
+        self._left = MOST_FIELDS
+
+    def warn(self, names: Collection[str], body: type[msgspec.Struct]) -> tuple[str, ...]:
+        """Warn of fields that are nearly known ones.
+
+        Args:
+            names: of the fields that were sent.
+            body: what the format knows.
+        """
+        known = _fields_of(body)
+        if known.issuperset(names):
+            return ()
+        unknown = [name for name in names if name not in known and len(name) <= LONGEST][: self._left]
+        self._left -= len(unknown)
+        return tuple(
+            f"{name!r} was ignored: there is no such field; did you mean {meant!r}?"
+            for name in unknown
+            if (meant := nearest(name, known, MOST_EDITS))
+        )
 
 
 def misnamed_key(documents: Iterable[object]) -> tuple[int, str, str] | None:
