@@ -174,7 +174,7 @@ def plant_garbage(_engine, _pairs, directory):
 
 def test_a_broken_int8_model_is_refused_with_the_figures(bert, tmp_path, monkeypatch):
     monkeypatch.setattr("webapp.engine.prepare.quantise.quantise", plant_garbage)
-    with pytest.raises(SetupError, match=r"int8 differs too much .*kendall_tau \S+ \(at least 0.9\)"):
+    with pytest.raises(SetupError, match=r"int8 differs too much .*mean_score_error \S+ \(at most 0.05\)"):
         prepared(tmp_path, bert, engine="openvino", precision="int8")
     assert [path.name for path in (tmp_path / "models").iterdir()] == [".lock"]
 
