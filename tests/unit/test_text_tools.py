@@ -91,4 +91,4 @@ def test_a_bi_encoders_query_is_counted_with_its_own_prompt(tokenizer, tmp_path)
 def test_of_a_text_without_end_no_more_is_looked_at_than_the_engine_reads(tools, monkeypatch):
     monkeypatch.setattr("webapp.engine.text_tools.MOST_CHARS", 1000)
     assert tools.offsets("bees " * 1000).max() <= 1000
-    assert tools.query_tokens("bees " * 1000) == 200
+    assert tools.query_tokens("bees " * 1000) == tools.query_tokens("bees " * 200)
