@@ -56,7 +56,8 @@ def test_refusals_have_the_service_s_own_words(stack):
         good, bad = client.rerank_batch([Question("q", ["x"]), Question("q", [])])
         assert good.results[0].content == "x"
         assert isinstance(bad, RefusedError)
-        with pytest.raises(CallFailedError, match=r"gave no answer in \S+ s| s left"):  # too late, or known to become so
+        # Too late, or known to become so.
+        with pytest.raises(CallFailedError, match=r"gave no answer in \S+ s| s left"):
             client.rerank("q", [f"late {number}" for number in range(5000)], timeout_s=0.2)
 
 
