@@ -128,10 +128,14 @@ def test_access_lines_say_how_bad_it_is_why_and_how_long_in_every_program_alike(
         assert (
             requests.get(f"{url}/progress/x", headers={"X-Request-Id": "pusher"}, timeout=PATIENCE_S).status_code == 401
         )
-        slow = json.dumps({"query": "slow", "documents": ["a"]})
+        go_on = tmp_path / "go-on"
+        asked = json.dumps({"query": f"until {go_on}", "documents": ["a"]})
         head = f"POST /rerank HTTP/1.1\r\nHost: x\r\nX-Api-Key: {KEY}\r\nX-Request-Id: leaves\r\n"
-        say(stack, f"{head}Content-Length: {len(slow)}\r\n\r\n{slow}".encode())
+        with stack.raw() as connection:
+            connection.sendall(f"{head}Content-Length: {len(asked)}\r\n\r\n{asked}".encode())
+            wait_for(go_on.with_suffix(".began").exists, "it is scored")
         wait_for(lambda: _access(stack, "webapp", "leaves"), "it is noticed that the client left")
+        go_on.touch()
         stack.supervisorctl("stop", "webapp")
         wait_for(lambda: requests.get(f"{url}/info", timeout=PATIENCE_S).status_code == 503, "the door is closed")
         assert post("away", json=good) == 503
