@@ -79,6 +79,7 @@ class ReadElsewhere:
             self._process = None
 
     def _ask(self, what: What, call: Call, deadline: float) -> tuple[Any, Exception | None]:
+        """Have a body read, and wait for the end of a process that ends itself after that."""
         outcome = self._try(what, call, deadline)
         if self._process is not None and self._process.ends:
             self.stop()
@@ -112,11 +113,11 @@ class _Process:
     """The other process, as the worker sees it. Used on native threads: nothing of it is patched by gevent."""
 
     def __init__(self, max_body_bytes: int, max_pairs: int) -> None:
-        ends: list[int] = []
+        pipes: list[int] = []
         try:
-            ends += os.pipe()
-            ends += os.pipe()
-            theirs_in, ours_out, ours_in, theirs_out = ends
+            pipes += os.pipe()
+            pipes += os.pipe()
+            theirs_in, ours_out, ours_in, theirs_out = pipes
             self._pid: int = original("os", "posix_spawn")(
                 sys.executable,
                 [sys.executable, "-m", __name__, str(max_body_bytes), str(max_pairs)],
@@ -125,14 +126,13 @@ class _Process:
                 setsigmask=(),
             )
         except OSError:
-            for end in ends:
-                os.close(end)
+            for descriptor in pipes:
+                os.close(descriptor)
             raise
         os.close(theirs_in)
         os.close(theirs_out)
         self._questions = os.fdopen(ours_out, "wb")
         self._answers = os.fdopen(ours_in, "rb")
-
         self.ends = False
         """Whether it ends by itself after its last answer."""
 

@@ -148,7 +148,8 @@ def dialect() -> Dialect:
 def _recognise() -> Dialect:
     path = _path() if request.url_rule else ""  # an unknown path tells no format
     call = Call(path, request.headers, b"")
-    if call.large or (request.content_length or 0) > SMALL_BYTES or request.content_length is None:
+    length = request.content_length  # None: a GET, or chunks of which nobody knows how many come
+    if call.large or length is None or length > SMALL_BYTES:
         return dialect_of_unread(call)
     try:
         return dialect_of(replace(call, body=request.get_data()))
