@@ -170,7 +170,7 @@ def test_slow_clients_hold_no_worker(stack):
 
 
 def test_supervisorctl_shows_and_restarts_programs(stack):
-    assert stack.supervisorctl("status").count("RUNNING") == 4
+    wait_for(lambda: stack.supervisorctl("status").count("RUNNING") == 4, "all four count as started")
     before = stack.pid_of("webapp")
     assert ": started" in stack.supervisorctl("restart", "webapp")
     assert stack.pid_of("webapp") != before
