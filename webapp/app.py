@@ -9,12 +9,13 @@ from flask import Flask
 from flask.sessions import NullSession, SessionInterface
 
 from pusher.keys import KeyRing
-from webapp.api import auth, docs, front, health, models, problems, replies, request_context, rerank
+from webapp.api import auth, docs, front, health, large_replies, models, problems, replies, request_context, rerank
 from webapp.api import deployment as deployments
 from webapp.api.deployment import NOWHERE, Deployment
 from webapp.api.paths import tidy_paths
 from webapp.api.reading import Reader, ReadHere
 from webapp.quota import Quota
+from webapp.reply_files import ReplyFiles
 from webapp.service import RerankService
 from webapp.telemetry.observer import OnReply
 
@@ -51,6 +52,7 @@ def create_app(
     deployment: Deployment = NOWHERE,
     comparison: Callable[[], str] = str,
     watch: request_context.WatchOf = request_context.nobody_watches,
+    reply_files: ReplyFiles | None = None,
 ) -> Flask:
     """Put the HTTP API before a service.
 
@@ -66,6 +68,7 @@ def create_app(
         deployment: which release this is.
         comparison: says what is known of other engines, for `/info`.
         watch: over the caller of a request, by its WSGI environment.
+        reply_files: where nginx finds large replies; None: they are sent through the connection.
     """
     app = App("webapp", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
@@ -75,6 +78,8 @@ def create_app(
     reader = reader or ReadHere(max_body_bytes)
     request_context.install(app, request_timeout_s=request_timeout_s, reader=reader, watch=watch)
     replies.install(app, watchers)
+    if reply_files is not None:  # after the two above, so that its refusal is what they tell
+        large_replies.install(app, reply_files, service.elsewhere)
     problems.install(app)
     keys = keys or KeyRing()
     auth.install(app, keys, quota or Quota())

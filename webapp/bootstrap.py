@@ -30,6 +30,7 @@ from webapp.engine.opening import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.guard import EngineGuard
 from webapp.model_names import names_of
+from webapp.reply_files import COLLECT_S, ReplyFiles
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.scheduler import Scheduler
 from webapp.scheduling.watchdog import Watchdog
@@ -80,6 +81,7 @@ class Webapp:
     tracing: Tracing | None = None
     max_rss_bytes: int = 0
     shared: SharedCache | None = None
+    reply_files: ReplyFiles | None = None
 
     def start(
         self, on_started: Callable[[float | Exception], None], on_fault: Callable[[str], None] = lambda _: None
@@ -92,6 +94,7 @@ class Webapp:
         """
         self._read_keys()
         self._start_telling()
+        self._open_reply_files()
         waiter = self.bridge.make_waiter()
         outcome: list[float | Exception] = []
 
@@ -129,6 +132,17 @@ class Webapp:
         for problem in self.keys.problems:
             log.error("a key is left out: %s", problem)
 
+    def _open_reply_files(self) -> None:
+        """Have nginx send large replies from files, where that is possible."""
+        if self.reply_files is None:
+            return
+        try:
+            self.reply_files.open()
+        except OSError as error:
+            log.warning("large replies are sent in pieces, which a worker's death can cut short: %s", error)
+        else:
+            self.bridge.repeat(COLLECT_S, self.reply_files.collect)
+
     def _start_telling(self) -> None:
         """What goes on beside the requests."""
         self.sampler.start(self.bridge.repeat)
@@ -163,6 +177,8 @@ class Webapp:
         """End the engine threads; what still waits fails. Then say goodbye to those who watch."""
         self.scheduler.close()
         self.reader.stop()
+        if self.reply_files is not None:
+            self.reply_files.close()
         self.sampler.sample()
         if self.reporter is not None:
             self.reporter.stop()
@@ -239,6 +255,7 @@ def assemble(
         bridge.make_offload(), max_body_bytes=settings.max_body_bytes, max_pairs=settings.max_queued_pairs
     )
     keys = KeyRing(settings.api_keys.get_secret_value(), settings.api_keys_file, settings.own_key)
+    reply_files = ReplyFiles(settings.replies_dir) if settings.colour else None  # only a stack's nginx sends them
     app = create_app(
         service,
         request_timeout_s=settings.request_timeout_s,
@@ -264,6 +281,7 @@ def assemble(
         ],
         deployment=Deployment(settings.colour, settings.release),
         comparison=partial(comparison.said, settings) if settings.colour else str,  # only a stack compares
+        reply_files=reply_files,
     )
     watchdog = Watchdog(scheduler, pool, stall_s=settings.engine_stall_s)
     return Webapp(
@@ -282,6 +300,7 @@ def assemble(
         max_rss_bytes=settings.max_rss_mb * 1024 * 1024,
         tracing=tracing,
         shared=shared,
+        reply_files=reply_files,
     )
 
 

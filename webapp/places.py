@@ -52,6 +52,11 @@ class Places:
         return self.run_dir / "metrics.sock"
 
     @property
+    def replies_dir(self) -> Path:
+        """Large replies until nginx has opened them."""
+        return self.run_dir / "replies"
+
+    @property
     def webapp_socket(self) -> Path:
         """Where gunicorn listens for nginx."""
         return socket_of(self.run_dir, self.colour)

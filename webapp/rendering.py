@@ -60,6 +60,12 @@ def _body(status: int, error: type[RerankError], message: str) -> str:
     return dump_error(error(message), status, "$rerank_request_id").decode()
 
 
+REPLY_HEADERS = (
+    *("X-Request-Id", "X-Deployment-Color", "X-Rerank-Warning", "X-Rerank-Degraded"),
+    *("x-compute-tokens", "x-total-time", "x-queue-time", "x-tokenization-time", "x-inference-time"),
+)
+"""Headers of a worker's reply that nginx adds to the file it sends in its place."""
+
 HTTP2_DIRECTIVE = (1, 25, 1)
 """Since this nginx, HTTP/2 is a directive of its own."""
 
@@ -77,6 +83,8 @@ def nginx_conf(settings: Settings, version: tuple[int, ...] = HTTP2_DIRECTIVE) -
         dashboard=PROJECT / "pusher" / "dashboard",
         pusher_socket=settings.pusher_socket,
         metrics_socket=settings.metrics_socket,
+        replies_dir=settings.replies_dir,
+        reply_file_headers=REPLY_HEADERS,
         cors_origins=settings.cors_origin_list,
         balancers=listed(settings.balancers),
         # As many as the workers admit, and some that they refuse: below their connection pools, whose overflow hangs.
