@@ -1,4 +1,4 @@
-"""Send large replies by way of nginx' disk, so that a worker's death cuts none of them short; see `webapp.reply_files`."""
+"""Send large replies as files, so that a worker's death cuts none of them short; see `webapp.reply_files`."""
 
 from __future__ import annotations
 
