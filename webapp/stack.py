@@ -21,8 +21,8 @@ from typing import IO, Any
 
 from pusher.keys import make_own
 from webapp.calling import ask, url_of
-from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest
 from webapp.door import WITHOUT_STREAM, look_at
+from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest
 from webapp.errors import SetupError
 from webapp.offspring import WITH_PARENT, adopt_orphans, children, end_orphans, kill_groups, reap
 from webapp.outlet import Outlet

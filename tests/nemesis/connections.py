@@ -69,9 +69,7 @@ def hold(stack: Stack, kind: Kind, *, key: str, each: int, seconds: float) -> tu
         ours.close()
         hostile.join(PATIENCE_S)
         hostile.kill()
-    row.note = (
-        f"{figures.held:,} held, {figures.ended:,} of {figures.opened:,} closed; the pusher {pusher >> 20} MiB; {row.note}"
-    )
+    row.note = f"{figures.held:,} held, {figures.ended:,} of {figures.opened:,} closed; the pusher {pusher >> 20} MiB; {row.note}"
     return row, figures
 
 
@@ -132,7 +130,7 @@ def _status(port: int, path: str, key: str) -> str:
 
 def main(arguments: Sequence[str], say: Callable[[str], object] = print) -> int:
     """Start a stack, and hold connections to it; returns the exit code."""
-    from running import Stack  # noqa: PLC0415 - on the path only now
+    from running import Stack
 
     each, seconds = (int(arguments[0]), float(arguments[1])) if arguments else (10_000, 60.0)
     with (

@@ -60,7 +60,9 @@ def kinds(key: str) -> tuple[Kind, ...]:
             16 * (b"GET /openapi.json HTTP/1.1\r\n" + host + b"\r\n"),
             reads=False,
         ),
-        Kind("event streams", b"GET /progress/nobody HTTP/1.1\r\n" + host + b"X-Api-Key: " + key.encode() + b"\r\n\r\n"),
+        Kind(
+            "event streams", b"GET /progress/nobody HTTP/1.1\r\n" + host + b"X-Api-Key: " + key.encode() + b"\r\n\r\n"
+        ),
     )
 
 

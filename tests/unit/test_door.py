@@ -109,7 +109,10 @@ def test_an_ipv6_network_of_64_bits_has_one_share_of_connections(tmp_path):
         if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):  # CLONE_NEWNET, of this thread
             return
         addresses = ("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1")
-        for command in (["link", "set", "lo", "up"], *(["address", "add", f"{each}/64", "dev", "lo", "nodad"] for each in addresses)):
+        for command in (
+            ["link", "set", "lo", "up"],
+            *(["address", "add", f"{each}/64", "dev", "lo", "nodad"] for each in addresses),
+        ):
             subprocess.run(["ip", *command], check=True)
         with (
             Door(tmp_path, host="2001:db8::1", connections_per_address=PER_ADDRESS) as running,
@@ -145,7 +148,10 @@ def test_without_the_stream_module_it_serves_and_says_what_is_missing(tmp_path):
     [
         ("nginx version: nginx/1.27.3\nconfigure arguments: --with-stream --with-stream_ssl_module", ""),
         ("nginx version: nginx/1.18.0 (Ubuntu)\nconfigure arguments: --modules-path={} --with-stream=dynamic", "{}"),
-        ("nginx version: nginx/1.18.0 (Ubuntu)\nconfigure arguments: --modules-path=/nowhere --with-stream=dynamic", None),
+        (
+            "nginx version: nginx/1.18.0 (Ubuntu)\nconfigure arguments: --modules-path=/nowhere --with-stream=dynamic",
+            None,
+        ),
         ("nginx version: nginx/1.22.1\nconfigure arguments: --with-stream_ssl_module", None),
     ],
     ids=["compiled in", "to be loaded", "not installed", "not built"],
