@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -130,6 +131,7 @@ class Pusher:
         if delta is not None:
             self.sockets.push_overview(delta)
         self.sockets.disconnect_stalled()
+        self.sockets.disconnect_strangers(time.monotonic())
 
     def _remember(self) -> None:
         try:

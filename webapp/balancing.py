@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from webapp.calling import url_of
+from webapp.door import WITHOUT_STREAM, look_at
 from webapp.errors import SetupError
 from webapp.outlet import Outlet
-from webapp.premises import check_port, check_program, find_nginx, lock, make_private, nginx_version, writing_to
+from webapp.premises import check_port, check_program, find_nginx, lock, make_private, writing_to
 from webapp.rendering import AGAIN_S, balancer_conf
 from webapp.settings import SHUTDOWN_GRACE_S, STOP_GRACE_S, Settings
 from webapp.soundness import listed
@@ -65,6 +66,8 @@ def balance(settings: Settings, read_again: Callable[[], Settings]) -> None:
     )
     try:
         if _wait_until_listening(settings, process, signals):
+            if look_at(nginx).stream is None:
+                outlet.say(WITHOUT_STREAM)
             outlet.say(f"Ready: {url_of(settings)} divides requests over {', '.join(listed(settings.stacks))}")
             if (notices_s := notices_after_s(KERNEL)) > AGAIN_S:
                 outlet.say(
@@ -122,7 +125,7 @@ def _render(settings: Settings, nginx: str) -> None:
     prepare_certificate(settings)
     conf, aside = settings.run_dir / "nginx.conf", settings.run_dir / "nginx.conf.new"
     with writing_to(settings.state_dir):
-        aside.write_text(balancer_conf(settings, nginx_version(nginx)))
+        aside.write_text(balancer_conf(settings, look_at(nginx)))
     # Names are looked up now: one that is unknown would end it.
     tried = subprocess.run(
         [nginx, "-t", "-q", "-e", "stderr", "-c", str(aside)], capture_output=True, text=True, check=False

@@ -7,13 +7,13 @@ import importlib
 import os
 import resource
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from webapp.certificates import valid_until
+from webapp.door import STREAM_REMEDY, bounds, look_at
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.native_engine import library
 from webapp.errors import SetupError
@@ -113,9 +113,13 @@ def _model(settings: Settings) -> Finding:
     return Finding("model", "good", seen)
 
 
-def _nginx(_settings: Settings) -> Finding:
-    said = subprocess.run([find_nginx(), "-v"], capture_output=True, text=True, check=False).stderr
-    return Finding("nginx", "good", said.strip().removeprefix("nginx version: "))
+def _nginx(settings: Settings) -> Finding:
+    nginx = look_at(find_nginx())
+    seen = ".".join(map(str, nginx.version))
+    if nginx.stream is None:
+        return Finding("nginx", "poor", f"{seen}, without its stream module: no bound on connections", STREAM_REMEDY)
+    most = bounds(settings, nginx).connections_per_address
+    return Finding("nginx", "good", f"{seen}, {most:,} connections an address")
 
 
 def _port(settings: Settings) -> Finding:

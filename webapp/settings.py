@@ -166,6 +166,13 @@ class Settings(Places, BaseModel):
         description="Addresses or networks of balancers, comma-separated: the caller's address is what they say.",
     )
 
+    connections_per_address: int = Field(
+        default=0,
+        ge=0,
+        le=1_048_576,
+        description="Connections an address may have at nginx; 0: half of what one of its processes can hold.",
+    )
+
     events: bool = Field(default=True, description="Tell the pusher, and so the dashboard, of requests and workers.")
     events_endpoint: str = Field(
         default="",

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from pusher.keys import make_own
 from webapp.calling import ask, url_of
+from webapp.door import WITHOUT_STREAM, look_at
 from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest
 from webapp.errors import SetupError
 from webapp.offspring import WITH_PARENT, adopt_orphans, children, end_orphans, kill_groups, reap
@@ -33,7 +34,6 @@ from webapp.premises import (
     is_gone,
     lock,
     make_private,
-    nginx_version,
     who_may_manage,
     writing_to,
 )
@@ -98,7 +98,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         return
     with writing_to(settings.state_dir):
         _clean(settings)  # what a killed predecessor left; the lock says that nobody uses it
-        _write_run_dir(settings, nginx)
+        _write_run_dir(settings, nginx, outlet)
         point(settings.run_dir, colours.active)
     socket_mode, socket_owner = who_may_manage(settings)
     adopt_orphans()
@@ -189,9 +189,12 @@ def _clean(settings: Settings) -> None:
         stale.unlink(missing_ok=True)
 
 
-def _write_run_dir(settings: Settings, nginx: str) -> None:
+def _write_run_dir(settings: Settings, nginx: str, outlet: Outlet) -> None:
     """Write what our programs and commands read there."""
-    (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings, nginx_version(nginx)))
+    seen = look_at(nginx)
+    if seen.stream is None:
+        outlet.say(WITHOUT_STREAM)
+    (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings, seen))
     make_own(settings.own_key)
     note_address(settings)
 
