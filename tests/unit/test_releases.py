@@ -266,7 +266,7 @@ def test_callers_that_hang_up_and_what_nginx_refuses_veto_no_release_and_hide_no
 
 
 def test_a_body_that_was_on_its_way_when_the_share_was_given_back_counts_for_nobody():
-    """nginx chooses the colour's socket when the body is whole: the old one by then."""
+    """A request goes to a colour when its body is whole: to the old one by then."""
     mine = min(shares_for(10))
     slow = traffic.parse([f"{ended} 5.000 webapp_{mine} blue 200 0.010" for ended in (99, 101, 102, 103)])
     _, new = traffic.samples([*answers(20, share=mine, by="green"), *slow], "green", 10, until=100)
