@@ -97,6 +97,7 @@ class Pusher:
         log.info("the pusher listens for workers on %s", self._settings.intake_address)
         self._asked_to_stop.wait()
         server.stop_accepting()
+        listener.close()  # before its name is gone: `serve` gives a socket that listens its name back
         with contextlib.suppress(FileNotFoundError):  # at once: later it might be our successor's
             self._settings.socket.unlink()
         gevent.killall(loops, timeout=STOP_S)

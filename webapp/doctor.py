@@ -21,10 +21,11 @@ from webapp.premises import check_keys, check_port, find_nginx, group_of
 from webapp.releases import state
 from webapp.releases.programs import Programs
 from webapp.releases.roles import idle_that_runs
-from webapp.running import address, owner
+from webapp.running import address, owner, supervisord
 from webapp.settings import Settings
 from webapp.source_tree import PROJECT
 from webapp.tls import certificate
+from webapp.upkeep import missing
 
 Verdict = Literal["good", "poor", "bad"]
 """bad: it won't start, or won't answer. poor: it will, but not as well as it could."""
@@ -148,6 +149,21 @@ def _colours(settings: Settings) -> Finding:
     return Finding("colours", "good", seen)
 
 
+def _sockets(settings: Settings) -> Finding:
+    if not supervisord(settings):
+        return Finding("sockets", "good", "no stack runs here")
+    try:
+        gone = missing(settings.run_dir, Programs(settings.run_dir).all())
+    except SetupError:
+        gone = ["supervisor.sock"]
+    if not gone:
+        return Finding("sockets", "good", f"programs are reached in {settings.run_dir}")
+    remedy = "serve makes them again within seconds; what stays away a restart of its program makes"
+    if "supervisor.sock" in gone:
+        remedy = "serve makes it again within seconds; if not: stop serve, and start it again"
+    return Finding("sockets", "bad", f"gone from {settings.run_dir}: {', '.join(gone)}", remedy)
+
+
 def _keys(settings: Settings) -> Finding:
     check_keys(settings)
     if settings.api_keys_file or settings.api_keys.get_secret_value():
@@ -252,6 +268,7 @@ _CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "nginx": _nginx,
     "port": _port,
     "colours": _colours,
+    "sockets": _sockets,
     "keys": _keys,
     "certificate": _certificate,
     "ops group": _group,

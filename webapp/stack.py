@@ -50,6 +50,7 @@ from webapp.source_tree import ROOT
 from webapp.sources import FILE_VARIABLE
 from webapp.telemetry import multiprocess
 from webapp.tls import prepare_certificate
+from webapp.upkeep import SPARE, Upkeep
 
 READY_TIMEOUT_S = 120.0
 POLL_S = 0.02
@@ -128,15 +129,16 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         pass_fds=[held.fileno()],  # should we be killed, the lock is free when it has stopped everything
     )
     stop.forward_to(supervisord)
-    ready = False
+    ready, upkeep = False, Upkeep(settings, colours, outlet.say)
     try:
         read_manifest(artifact_dir(settings_with(colours.serving.settings)))  # says at once what gunicorn's log would
         ready = _wait_until_ready(settings, outlet, supervisord, stop, program_of(colours.active))
         if ready:
             _wait_for_pusher(settings, stop)
+            upkeep.look()
             _announce(settings, outlet)
             _begin_serving(settings, settings_with(colours.serving.settings), outlet)
-        code = _wait_for_end(settings, supervisord, stop, held)
+        code = _wait_for_end(settings, supervisord, stop, held, upkeep)
     finally:
         _end(supervisord)
         end_orphans(supervisord.pid, settings.request_timeout_s + STOP_GRACE_S, lambda: stop.asked > 1)
@@ -187,6 +189,7 @@ def _clean(settings: Settings) -> None:
     files = (settings.run_dir / GIVEN_UP, settings.run_dir / ADDRESS, settings.own_key)
     for stale in (*settings.run_dir.glob("*.sock*"), *files):
         stale.unlink(missing_ok=True)
+    shutil.rmtree(settings.run_dir / SPARE, ignore_errors=True)
 
 
 def _write_run_dir(settings: Settings, nginx: str, outlet: Outlet) -> None:
@@ -259,7 +262,9 @@ def _given_up(settings: Settings) -> str:
     return ""
 
 
-def _wait_for_end(settings: Settings, supervisord: subprocess.Popen[bytes], stop: _StopSignals, held: IO[str]) -> int:
+def _wait_for_end(
+    settings: Settings, supervisord: subprocess.Popen[bytes], stop: _StopSignals, held: IO[str], upkeep: Upkeep
+) -> int:
     while True:
         try:
             return supervisord.wait(timeout=1)
@@ -277,6 +282,8 @@ def _wait_for_end(settings: Settings, supervisord: subprocess.Popen[bytes], stop
             elif is_gone(held):
                 # The sockets are gone with it: only connections that are open still work, and not for long.
                 raise SetupError(f"{settings.run_dir} was removed; start again, which makes it anew") from None
+            else:
+                upkeep.look()
 
 
 def _announce(settings: Settings, outlet: Outlet) -> None:

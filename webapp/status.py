@@ -21,6 +21,7 @@ from webapp.releases.programs import Program, Programs
 from webapp.releases.roles import Role, idle_runs, idle_that_runs, role_of
 from webapp.releases.state import Colours
 from webapp.settings import Settings
+from webapp.upkeep import missing
 
 Health = Literal["serving", "impaired", "down"]
 
@@ -65,7 +66,7 @@ class Status:
 
 def look(settings: Settings) -> Status:
     """Ask everybody; who doesn't answer is part of the answer."""
-    colours = state.read(settings.state_dir)
+    colours, damage = _colours(settings)
     programs = _programs(settings, colours)
     workers, figures = _told_by_pusher(settings) if programs else ([], {})  # what it wrote last may be a moment old
     needless = idle_that_runs(settings.run_dir, colours, programs)
@@ -79,9 +80,19 @@ def look(settings: Settings) -> Status:
         troubles=[
             *_troubles([each for each in programs if each.role != "idle"], workers, figures),
             *([idle_runs(needless)] if needless else []),
+            *([damage] if damage else []),
+            *(f"{name} is gone" for name in (missing(settings.run_dir, programs) if programs else [])),
         ],
         comparison=comparison.said(settings_with(colours.serving.settings) if colours else settings),
     )
+
+
+def _colours(settings: Settings) -> tuple[Colours | None, str]:
+    """What `.colors` says, or why it says nothing."""
+    try:
+        return state.read(settings.state_dir), ""
+    except SetupError as error:
+        return None, str(error)
 
 
 def _troubles(programs: list[Listed], workers: list[dict[str, Any]], figures: dict[str, Any]) -> list[str]:

@@ -3,10 +3,11 @@
 **Doors stay open.** An fcgi-program's listening socket belongs to supervisord, which closes it when the program has
 ended, so between the two halves of a restart nobody would listen. We keep a reference: who connects meanwhile waits
 in the kernel's queue, and the new process answers. A program that stays stopped loses its door, so that nginx can
-refuse at once.
+refuse at once; so does one whose socket somebody removed, for its next start then binds another.
 
 **Nothing limps.** When a program without which nothing is served is given up (FATAL), supervisord stops the others and
-exits with 1, so that whoever runs us, a container's runtime or systemd, learns of it.
+exits with 1, so that whoever runs us, a container's runtime or systemd, learns of it. What serves is needed, even if
+`.colors` can't be read.
 
 **Full disks end nothing.** See `webapp.log_patience`.
 """
@@ -28,6 +29,7 @@ from webapp.log_patience import have_patience
 from webapp.releases import state
 from webapp.releases.programs import program_of
 from webapp.releases.roles import idle_runs, role_of
+from webapp.shares import FALLBACK, colour_of
 
 EXIT_CODE = 1
 
@@ -83,7 +85,10 @@ class _Supervision:
                 self._supervisord.options.logger.warn(idle_runs(program))  # noqa: G010 - its own
 
     def _note_the_end(self, event: Any) -> None:
-        self._stopped_at[event.process.group.config.name] = time.monotonic()
+        group = event.process.group
+        self._stopped_at[group.config.name] = time.monotonic()
+        if group.config.name in self._doors and not Path(group.socket_manager.config().path).exists():
+            del self._doors[group.config.name]
 
     def _let_go(self, _event: Any) -> None:
         for name, at in list(self._stopped_at.items()):
@@ -93,7 +98,7 @@ class _Supervision:
 
     def _end(self, event: Any) -> None:
         name = event.process.config.name
-        if name not in self._needed and name != self._active():
+        if name not in self._needed and name not in self._serving():
             return
         self._doors.clear()  # who waits there is told
         self._supervisord.options.logger.critical("%(name)s was given up: everything is stopped", name=name)
@@ -103,10 +108,13 @@ class _Supervision:
         with contextlib.suppress(OSError):  # a full disk may be why
             self._given_up.write_text(name)
 
-    def _active(self) -> str:
-        """The program of the colour that serves; a new colour that does not start ends nothing."""
-        try:
+    def _serving(self) -> set[str]:
+        """The program of the colour that serves; a new colour that does not start ends nothing.
+
+        Where `.colors` can't tell, the link that always names a colour that serves does; without that, both may serve.
+        """
+        colours = None
+        with contextlib.suppress(SetupError):
             colours = state.read(self._state_dir)
-        except SetupError:
-            return ""
-        return program_of(colours.active) if colours else ""
+        active = colours.active if colours else colour_of(self._given_up.parent / FALLBACK, state.COLOURS)
+        return {program_of(colour) for colour in state.COLOURS if active in {colour, ""}}

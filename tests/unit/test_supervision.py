@@ -13,6 +13,7 @@ from supervisor.states import ProcessStates, SupervisorStates
 
 from supervisor import events
 from webapp.releases import state
+from webapp.shares import point
 from webapp.supervision import extend
 
 RUNNING, STOPPED = ProcessStates.RUNNING, ProcessStates.STOPPED
@@ -130,6 +131,34 @@ def test_a_colour_that_is_given_up_ends_everything_if_it_is_the_active_one(super
         colour = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
         events.notify(events.ProcessStateFatalEvent(colour, STOPPED))
         assert supervisord.options.mood == mood
+
+
+@pytest.mark.parametrize("damaged", ["removed", "garbage"])
+def test_where_the_colours_can_t_be_read_the_colour_that_the_links_name_is_needed(supervisord, damaged):
+    directory = supervisord.given_up.parent
+    if damaged == "garbage":
+        (directory / state.FILE).write_text("garbage")
+    point(directory, "blue", other="green", percent=10, fallback="green")
+    for name, mood in (("webapp-blue", SupervisorStates.RUNNING), ("webapp-green", SupervisorStates.SHUTDOWN)):
+        colour = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
+        events.notify(events.ProcessStateFatalEvent(colour, STOPPED))
+        assert supervisord.options.mood == mood
+
+
+@pytest.mark.parametrize("name", ["webapp-blue", "webapp-green"])
+def test_where_nothing_tells_which_colour_serves_each_is_needed(supervisord, name):
+    colour = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
+    events.notify(events.ProcessStateFatalEvent(colour, STOPPED))
+    assert supervisord.options.mood == SupervisorStates.SHUTDOWN
+    assert supervisord.given_up.read_text() == name
+
+
+def test_a_door_whose_socket_was_removed_is_made_anew_by_a_restart(supervisord):
+    supervisord.start()
+    supervisord.door.unlink()
+    supervisord.end()
+    supervisord.start()
+    assert supervisord.lets_in
 
 
 def test_another_program_may_be_given_up(supervisord):
