@@ -50,7 +50,7 @@ class Machine:
             (top / "bin" / name).symlink_to(shutil.which(name))
         for name in ("constraints.txt", "pyproject.toml", "setup.py", "pusher/dashboard/package-lock.json"):
             shutil.copy(ROOT / name, self.clone / name)
-        (self.clone / "webapp/engine/native/bert.c").touch()
+        (self.clone / "webapp/engine/native/border.c").touch()
         for script in (ROOT / "scripts").glob("*.sh"):
             text = script.read_text().replace("/usr/sbin", f"{top}/sbin").replace("/usr/bin", f"{top}/bin")
             (self.clone / "scripts" / script.name).write_text(text)

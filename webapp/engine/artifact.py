@@ -10,12 +10,13 @@ from typing import Literal
 import msgspec
 
 from webapp.engine import verdict
+from webapp.engine.tables import Tables
 from webapp.engine.template import Template
 from webapp.errors import SetupError
 from webapp.settings import Settings
 from webapp.types import ModelInfo, ScoreScale, Tuning
 
-FORMAT = 6
+FORMAT = 7
 """Raised when artifacts of older releases must be prepared again."""
 
 MANIFEST = "manifest.json"
@@ -40,6 +41,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     precision: Precision
     score_scale: ScoreScale
     template: Template
+    tables: Tables
     prompts: tuple[str, str]
     unit_vectors: bool
     """Whether a bi-encoder's vectors are brought to length 1 before they are compared."""
@@ -132,6 +134,12 @@ def read_manifest(directory: Path) -> Manifest | None:
         if not path.is_file() or sha256_of(path) != sha256:
             raise SetupError(f"{path} does not match its manifest; remove {directory} and prepare again")
     return manifest
+
+
+def damaged(path: Path, why: object) -> SetupError:
+    """Return what to raise for a file of an artifact that can't be what `prepare` wrote: one line, with the remedy."""
+    first_line = next(iter(str(why).splitlines()), type(why).__name__)
+    return SetupError(f"{path} is damaged ({first_line}); remove {path.parent} and prepare again")
 
 
 def sha256_of(path: Path) -> str:

@@ -55,6 +55,9 @@ def load_original(settings: Settings, source: Source, say: Say) -> SourceModel:
         original = SourceModel(source.directory)
     except (OSError, ValueError, KeyError) as error:
         raise SetupError(f"sentence-transformers can't load {source.directory}: {error}") from error
+    for name, weight in original.model.named_parameters():
+        if not weight.isfinite().all():
+            raise SetupError(f"{name} of {source.directory} holds NaN or infinity; name another RERANK_MODEL")
     if settings.max_length_tokens > original.max_length_tokens:
         asked, limit = settings.max_length_tokens, original.max_length_tokens
         say(f"RERANK_MAX_LENGTH_TOKENS is {asked}, but this model reads {limit}: texts are cut there")
@@ -126,6 +129,11 @@ def _conversion(candidate: Candidate) -> str:
 def _export_model(manifest: Manifest, original: SourceModel, examples: Examples, directory: Path) -> None:
     """Write the model in the form and precision that the manifest names."""
     if manifest.engine == "native":
+        frame = manifest.template
+        if not (frame.prefix or frame.middle or frame.suffix):
+            raise NotForThisModelError(
+                "the native engine needs a tokenizer that adds special tokens: a row has one at least"
+            )
         if not pack(original, directory / PACKED_MODEL):
             raise NotForThisModelError("the native engine does not know this architecture")
     elif manifest.engine == "openvino":
@@ -175,6 +183,7 @@ def _manifest(candidate: Candidate, original: SourceModel, source: Source, templ
         precision=candidate.precision,
         score_scale=original.score_scale,
         template=template,
+        tables=original.tables,
         prompts=original.prompts,
         unit_vectors=original.unit_vectors,
         source=str(source.directory),
