@@ -8,6 +8,8 @@ refuse at once.
 **Nothing limps.** When a program without which nothing is served is given up (FATAL), supervisord stops the others and
 exits with 1, so that whoever runs us, a container's runtime or systemd, learns of it.
 
+**nginx ends when all are answered.** It would wait for clients who keep a connection and don't hang up.
+
 **Full disks end nothing.** See `webapp.log_patience`.
 """
 
@@ -16,6 +18,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from typing import Any
 from supervisor.states import SupervisorStates
 
 from supervisor import events
+from webapp.door import Farewell
 from webapp.errors import SetupError
 from webapp.log_patience import have_patience
 from webapp.releases import state
@@ -30,6 +34,8 @@ from webapp.releases.programs import program_of
 from webapp.releases.roles import idle_runs, role_of
 
 EXIT_CODE = 1
+
+POLL_S = 0.05
 
 RESTART_S = 2.0
 """A program that has been stopped for longer isn't being restarted. We look at supervisor's ticks, every five s."""
@@ -65,6 +71,7 @@ class _Supervision:
         events.subscribe(events.ProcessStateStoppedEvent, self._note_the_end)
         events.subscribe(events.ProcessStateExitedEvent, self._note_the_end)
         events.subscribe(events.Tick5Event, self._let_go)
+        events.subscribe(events.ProcessStateStoppingEvent, self._part)
         events.subscribe(events.SupervisorStoppingEvent, lambda _: self._doors.clear())
         events.subscribe(events.ProcessStateFatalEvent, self._end)
 
@@ -90,6 +97,18 @@ class _Supervision:
             if time.monotonic() - at >= RESTART_S:
                 del self._stopped_at[name]
                 self._doors.pop(name, None)
+
+    def _part(self, event: Any) -> None:
+        process = event.process
+        if process.config.name == "nginx":
+            threading.Thread(target=self._see_off, args=(process, process.pid), daemon=True).start()
+
+    def _see_off(self, process: Any, pid: int) -> None:
+        """Look after an nginx that was told to quit, until supervisord has seen its end."""
+        farewell = Farewell(self._state_dir / "run")
+        while process.pid == pid:
+            farewell.look()
+            time.sleep(POLL_S)
 
     def _end(self, event: Any) -> None:
         name = event.process.config.name
