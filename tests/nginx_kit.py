@@ -42,8 +42,8 @@ class Door:
         return self
 
     def __exit__(self, *_):
-        for process in psutil.Process(self.process.pid).children():
-            with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(self.process.pid).children():
                 process.kill()
         self.process.kill()
         self.process.wait(PATIENCE_S)

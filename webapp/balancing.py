@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from webapp.calling import url_of
-from webapp.door import WITHOUT_STREAM, look_at
+from webapp.door import WITHOUT_STREAM, Farewell, look_at
 from webapp.errors import SetupError
 from webapp.outlet import Outlet
 from webapp.premises import check_port, check_program, find_nginx, lock, make_private, writing_to
@@ -74,8 +74,10 @@ def balance(settings: Settings, read_again: Callable[[], Settings]) -> None:
                     f"A machine that vanishes is noticed by its requests after {notices_s:,.0f} s, which the kernel's"
                     " tcp_keepalive_* set: see docs/scaling.md"
                 )
+        farewell = Farewell(settings.run_dir)
         while process.poll() is None:
             if signals.stop:
+                farewell.look()
                 process.send_signal(signal.SIGQUIT)  # again and again: one that comes while nginx starts has no effect
             elif signals.reread:
                 signals.reread = False

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import resource
+import signal
 import subprocess
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from webapp.settings import Settings
+
+HALF_CLOSE = (1, 21, 4)
+"""Since this nginx, its stream module lets http read on after a refusal."""
 
 NEWEST = (1, 25, 1)
 """Since this nginx, HTTP/2 is a directive of its own."""
 
 STREAM_MODULE = "ngx_stream_module.so"
 
-STREAM_REMEDY = "install nginx' stream module (Debian: libnginx-mod-stream)"
+STREAM_REMEDY = "install nginx 1.21.4 or newer and its stream module (Debian: libnginx-mod-stream)"
 
-WITHOUT_STREAM = f"One address can use up all connections: {STREAM_REMEDY} to bound them"
+WITHOUT_STREAM = f"nginx can't bound the connections of one address: {STREAM_REMEDY}"
 
 LEAST_CONNECTIONS = 16_384
 """For each of nginx' workers, where it may have that many files open."""
@@ -28,6 +34,12 @@ MOST_CONNECTIONS = 65_536
 
 PER_CLIENT = 4
 """nginx' own count of one client at work: its connection, the pipe between stream and http (two ends), the upstream."""
+
+LAST_WORDS_S = 0.2
+"""The http block has closed its last connection: what it said before is passed on within that time."""
+
+LISTENS = " 00010000 "
+"""How the kernel's list of unix sockets marks one that listens."""
 
 REFUSED_AT_ONCE = 128
 """Of one address and one worker; gunicorn's pool has room for twice as many, so other addresses find some."""
@@ -70,11 +82,9 @@ class Bounds:
 def look_at(nginx: str) -> Nginx:
     """Return what the program at this path says of itself; what can't be read is taken for missing."""
     said = subprocess.run([nginx, "-V"], capture_output=True, text=True, check=False).stderr
-    version = re.search(r"nginx/([0-9]+(?:\.[0-9]+)*)", said)
-    return Nginx(
-        version=tuple(map(int, version[1].split("."))) if version else (0,),
-        stream=_stream(said),
-    )
+    found = re.search(r"nginx/([0-9]+(?:\.[0-9]+)*)", said)
+    version = tuple(map(int, found[1].split("."))) if found else (0,)
+    return Nginx(version, _stream(said) if version >= HALF_CLOSE else None)
 
 
 def _stream(said: str) -> str | None:
@@ -112,3 +122,36 @@ def bounds(settings: Settings, nginx: Nginx) -> Bounds:
         # As many as the workers admit, and some that they refuse: below their connection pools, whose overflow hangs.
         requests_per_address=admitted,
     )
+
+
+class Farewell:
+    """Ends an nginx that was told to quit and answers nobody any more.
+
+    Its stream module waits for each client to close its side too, and a client with an idle connection may never do so.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._idle_since: float | None = None
+
+    def look(self) -> None:
+        """End nginx if its http block has had no connection for a moment, in which last words reach the kernel."""
+        if not self._is_idle():
+            self._idle_since = None
+            return
+        now = time.monotonic()
+        if self._idle_since is None:
+            self._idle_since = now
+        elif now - self._idle_since >= LAST_WORDS_S:
+            with contextlib.suppress(OSError, ValueError):
+                pid = int((self._run_dir / "nginx.pid").read_text())
+                if b"nginx" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGTERM)
+
+    def _is_idle(self) -> bool:
+        inside = f" {self._run_dir}/nginx/"
+        try:
+            lines = Path("/proc/net/unix").read_text(errors="replace").splitlines()
+        except OSError:  # not shown here: nginx waits as long as it may
+            return False
+        return not any(inside in line and LISTENS not in line for line in lines)

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from pusher.keys import make_own
 from webapp.calling import ask, url_of
-from webapp.door import WITHOUT_STREAM, look_at
+from webapp.door import WITHOUT_STREAM, Farewell, look_at
 from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest
 from webapp.errors import SetupError
 from webapp.offspring import WITH_PARENT, adopt_orphans, children, end_orphans, kill_groups, reap
@@ -141,7 +141,8 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         code = _wait_for_end(settings, supervisord, stop, held, upkeep)
     finally:
         _end(supervisord)
-        end_orphans(supervisord.pid, settings.request_timeout_s + STOP_GRACE_S, lambda: stop.asked > 1)
+        patience_s = settings.request_timeout_s + STOP_GRACE_S
+        end_orphans(supervisord.pid, patience_s, lambda: stop.asked > 1, Farewell(settings.run_dir).look)
         shutil.rmtree(figures, ignore_errors=True)
         given_up = _given_up(settings)
         _clean(settings)

@@ -9,6 +9,8 @@ refuse at once; so does one whose socket somebody removed, for its next start th
 exits with 1, so that whoever runs us, a container's runtime or systemd, learns of it. What serves is needed, even if
 `.colors` can't be read.
 
+**nginx ends when all are answered.** It would wait for clients who keep a connection and don't hang up.
+
 **Full disks end nothing.** See `webapp.log_patience`.
 """
 
@@ -17,6 +19,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from typing import Any
 from supervisor.states import SupervisorStates
 
 from supervisor import events
+from webapp.door import Farewell
 from webapp.errors import SetupError
 from webapp.log_patience import have_patience
 from webapp.releases import state
@@ -32,6 +36,8 @@ from webapp.releases.roles import idle_runs, role_of
 from webapp.shares import FALLBACK, colour_of
 
 EXIT_CODE = 1
+
+POLL_S = 0.05
 
 RESTART_S = 2.0
 """A program that has been stopped for longer isn't being restarted. We look at supervisor's ticks, every five s."""
@@ -67,6 +73,7 @@ class _Supervision:
         events.subscribe(events.ProcessStateStoppedEvent, self._note_the_end)
         events.subscribe(events.ProcessStateExitedEvent, self._note_the_end)
         events.subscribe(events.Tick5Event, self._let_go)
+        events.subscribe(events.ProcessStateStoppingEvent, self._part)
         events.subscribe(events.SupervisorStoppingEvent, lambda _: self._doors.clear())
         events.subscribe(events.ProcessStateFatalEvent, self._end)
 
@@ -95,6 +102,18 @@ class _Supervision:
             if time.monotonic() - at >= RESTART_S:
                 del self._stopped_at[name]
                 self._doors.pop(name, None)
+
+    def _part(self, event: Any) -> None:
+        process = event.process
+        if process.config.name == "nginx":
+            threading.Thread(target=self._see_off, args=(process, process.pid), daemon=True).start()
+
+    def _see_off(self, process: Any, pid: int) -> None:
+        """Look after an nginx that was told to quit, until supervisord has seen its end."""
+        farewell = Farewell(self._state_dir / "run")
+        while process.pid == pid:
+            farewell.look()
+            time.sleep(POLL_S)
 
     def _end(self, event: Any) -> None:
         name = event.process.config.name

@@ -69,7 +69,8 @@ def hold(stack: Stack, kind: Kind, *, key: str, each: int, seconds: float) -> tu
         ours.close()
         hostile.join(PATIENCE_S)
         hostile.kill()
-    row.note = f"{figures.held:,} held, {figures.ended:,} of {figures.opened:,} closed; the pusher {pusher >> 20} MiB; {row.note}"
+    kept = f"{figures.held:,} held, {figures.ended:,} of {figures.opened:,} closed"
+    row.note = f"{kept}; the pusher {pusher >> 20} MiB; {row.note}"
     return row, figures
 
 

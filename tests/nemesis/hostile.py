@@ -22,7 +22,7 @@ ESTABLISHED = 1
 """The kernel's number for a TCP connection that neither side has closed."""
 
 BIND_ADDRESS_NO_PORT = 24
-"""Linux' option by which the port is chosen when the peer is known, so that ports don't run out; Python has no name for it."""
+"""Linux' option to choose a port when the peer is known, so that ports don't run out. Python has no name for it."""
 
 PONG = bytes((0x81, 0x81, 0, 0, 0, 0)) + b"3"
 """What engine.io answers a ping with: the text "3", masked with zeros."""

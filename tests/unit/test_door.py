@@ -5,6 +5,7 @@ import ctypes
 import json
 import re
 import select
+import signal
 import ssl
 import subprocess
 import threading
@@ -13,7 +14,8 @@ import pytest
 from nginx_kit import NGINX, PAGE, Door
 from running import PATIENCE_S, wait_for
 
-from webapp.door import Nginx, bounds, look_at
+import webapp.door
+from webapp.door import Farewell, Nginx, bounds, look_at
 from webapp.rendering import KEYLESS_KEEP_ALIVE_S, KEYLESS_PER_ADDRESS, nginx_conf
 from webapp.settings import Settings
 
@@ -138,6 +140,22 @@ def test_a_killed_nginx_leaves_nothing_that_keeps_its_successor_from_starting(do
     assert b" 200 " in door.get()
 
 
+def test_told_to_quit_it_answers_and_then_waits_for_no_client_that_keeps_its_connection(tmp_path, monkeypatch):
+    monkeypatch.setattr(webapp.door, "LAST_WORDS_S", 0)
+    with Door(tmp_path) as running, running.connect() as idle, running.connect() as at_work:
+        farewell = Farewell(running.settings.run_dir)
+        idle.sendall(f"GET {PAGE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert b" 200 " in idle.recv(4096)
+        at_work.sendall(SLOW % b"")
+        running.process.send_signal(signal.SIGQUIT)
+        wait_for(lambda: not running.listens(), "it lets nobody in")
+        for _ in range(5):
+            farewell.look()
+        at_work.sendall(b"012345678")
+        assert b" 503 " in at_work.recv(4096)  # of the program that isn't there
+        wait_for(lambda: farewell.look() or running.process.poll() is not None, "its end")
+
+
 def test_without_the_stream_module_it_serves_and_says_what_is_missing(tmp_path):
     with Door(tmp_path, nginx=Nginx(look_at(NGINX).version, stream=None), balancers=BALANCER) as running:
         assert b" 200 " in running.get()
@@ -257,13 +275,12 @@ def test_rapid_resets_end_the_connection_and_harm_nobody(secure):
 
 
 def test_who_shows_no_key_has_few_requests_at_once_and_is_soon_let_go(tmp_path):
-    with Door(tmp_path, api_keys="k") as running:
+    with Door(tmp_path, api_keys="k") as running, running.connect() as keyed:
         with held(running, KEYLESS_PER_ADDRESS + 3, opening=SLOW % b"") as keyless:
             wait_for(lambda: told(keyless) == 3, "those beyond it are refused")
             assert all(b" 429 " in each.recv(99) for each in keyless if told([each]))
-            with running.connect() as keyed:
-                keyed.sendall(SLOW % b"X-Api-Key: k\r\n" + b"012345678")
-                assert b" 503 " in keyed.recv(99)  # of the program that isn't there: not 429
+        keyed.sendall(SLOW % b"X-Api-Key: k\r\n" + b"012345678")
+        assert b" 503 " in keyed.recv(99)  # of the program that isn't there: not 429
     conf = nginx_conf(running.settings)
     assert f"        keepalive_timeout {KEYLESS_KEEP_ALIVE_S}s;\n" in conf
     assert re.search(r"if \(\$keyless\) \{ return 419; \}\s+keepalive_timeout 75s;", conf)
