@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -44,6 +45,7 @@ def create_app(
     *,
     request_timeout_s: float,
     max_body_bytes: int,
+    max_batch_requests: int = sys.maxsize,
     limits: Mapping[str, int],
     reader: Reader | None = None,
     keys: KeyRing | None = None,
@@ -60,6 +62,7 @@ def create_app(
         service: what the views call.
         request_timeout_s: longest time one request may take.
         max_body_bytes: larger bodies get 413.
+        max_batch_requests: so do batches of more, unless `reader` has limits of its own.
         limits: shown by `/info`.
         reader: of bodies; None: they are read on the calling thread.
         keys: one of them must come with every call but probes; None: open to all.
@@ -75,7 +78,7 @@ def create_app(
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # that would be a redirect, which not every client follows with its body
     app.wsgi_app = tidy_paths(app.wsgi_app)  # type: ignore[method-assign, assignment] # as Flask's manual has it
-    reader = reader or ReadHere(max_body_bytes)
+    reader = reader or ReadHere(max_body_bytes, max_batch_requests)
     request_context.install(app, request_timeout_s=request_timeout_s, reader=reader, watch=watch)
     replies.install(app, watchers)
     if reply_files is not None:  # after the two above, so that its refusal is what they tell

@@ -252,7 +252,10 @@ def assemble(
     pulse = PulseMaker(read, serves=serves(engine.info, settings.release))
     reporter = Reporter(publisher=publisher, progress=progress, pulse=pulse) if settings.events else None
     reader = ReadElsewhere(
-        bridge.make_offload(), max_body_bytes=settings.max_body_bytes, max_pairs=settings.max_queued_pairs
+        bridge.make_offload(),
+        max_body_bytes=settings.max_body_bytes,
+        max_pairs=settings.max_queued_pairs,
+        max_batch_requests=settings.max_batch_requests,
     )
     keys = KeyRing(settings.api_keys.get_secret_value(), settings.api_keys_file, settings.own_key)
     reply_files = ReplyFiles(settings.replies_dir) if settings.colour else None  # only a stack's nginx sends them
@@ -262,6 +265,7 @@ def assemble(
         max_body_bytes=settings.max_body_bytes,
         limits={
             "max_documents": settings.max_documents,
+            "max_batch_requests": settings.max_batch_requests,
             "max_body_bytes": settings.max_body_bytes,
             "max_ongoing_requests": settings.max_ongoing_requests,
             "max_queued_pairs": settings.max_queued_pairs,

@@ -261,7 +261,7 @@ class Scoring:
             self._flights |= dict.fromkeys(alone, pending.own)
         for flight in pending.borrowed:
             flight.wanted_by += 1
-            flight.ticket.deadline = max(flight.ticket.deadline, pending.deadline)
+            self._scheduler.put_off(flight.ticket, pending.deadline)
         pending.waits = True
 
     def _land(self, flight: _Flight) -> None:

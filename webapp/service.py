@@ -58,6 +58,29 @@ class _Lexical:
     scores: NDArray[np.float32]
 
 
+@dataclass(slots=True)
+class _Course:
+    """How far the requests of one call are. To ask takes no longer for many requests than for few."""
+
+    begun: Sequence[_Begun | _Lexical | RerankError]
+    _finished: int = 0
+    _scored: int = 0
+    """Documents of the finished ones."""
+
+    def finish(self, each: _Begun | _Lexical | RerankError) -> None:
+        """Note that the next request has its outcome."""
+        self._finished += 1
+        self._scored += _scored([each])
+
+    def __call__(self) -> int:
+        """Return the documents that are scored by now, of those far from their turn none."""
+        return self._scored + _scored(self.begun[self._finished : self._finished + REQUESTS_A_TURN])
+
+
+def _scored(begun: Sequence[_Begun | _Lexical | RerankError]) -> int:
+    return sum([each.pending.scored for each in begun if isinstance(each, _Begun)])
+
+
 class RerankService:
     """Reranks, for any caller that can wait."""
 
@@ -176,7 +199,7 @@ class RerankService:
             # While the model loads, requests wait in the queue: a restart costs its callers a second, not an error.
             began = self._clock()
             begun: list[_Begun | _Lexical | RerankError] = []
-            watched = self._observer.accepted(caller, requests, lambda: _scored(begun))
+            watched = self._observer.accepted(caller, requests, course := _Course(begun))
             outcomes: list[RerankResult | RerankError] = []
             terms = Terms(deadline, caller.client)
             try:
@@ -185,6 +208,7 @@ class RerankService:
                 self._admission.queued(place)
                 for request, each in zip(self._taking_turns(requests), begun, strict=True):
                     outcomes.append(self._finish(request, each, began, deadline, watch))
+                    course.finish(each)
                     if isinstance(outcomes[-1], CancelledError):
                         raise outcomes[-1]
             finally:
@@ -334,7 +358,3 @@ class RerankService:
     def ongoing(self) -> int:
         """Requests at work."""
         return self._admission.ongoing
-
-
-def _scored(begun: Sequence[_Begun | _Lexical | RerankError]) -> int:
-    return sum(each.pending.scored for each in begun if isinstance(each, _Begun))

@@ -107,6 +107,9 @@ class Settings(Places, BaseModel):
         default=0, ge=0, le=1_048_576, description="MiB a worker may take before it is replaced; 0: any."
     )
     max_documents: int = Field(default=10_000, ge=1, le=1_000_000, description="Documents a request may hold.")
+    max_batch_requests: int = Field(
+        default=1000, ge=1, le=1_000_000, description="Requests a call of /rerank/batch may hold."
+    )
     strict_model: bool = Field(
         default=False, description="Refuse requests that name another model than the one served."
     )

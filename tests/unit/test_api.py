@@ -73,6 +73,15 @@ def test_a_batch_answers_in_order_with_errors_in_place(client):
     assert reply.json[1]["error"]["field"] == "documents"
 
 
+def test_a_batch_of_more_requests_than_a_call_may_hold_is_refused_with_the_limit(service):
+    client = create_app(
+        service, request_timeout_s=30, max_body_bytes=100_000, max_batch_requests=2, limits={}
+    ).test_client()
+    assert client.post("/rerank/batch", json=[BODY] * 2).status_code == 200
+    reply = client.post("/rerank/batch", json=[BODY] * 3)
+    assert (reply.status_code, reply.json["error"]["limit"]) == (413, 2)
+
+
 @pytest.mark.parametrize("body", [b"[]", b"{}", b"3", b"", b'"x"'])
 def test_a_batch_that_is_no_list_of_requests_is_refused(client, body):
     assert client.post("/rerank/batch", data=body).status_code == 400

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webapp.scheduling.batching import ROWS, SPILL, Batch, TokeniseChunk, padded, plan_batch
+from webapp.scheduling.order import FEW, Order
 from webapp.scheduling.ticket import Ticket
 
 
@@ -17,8 +18,28 @@ def ticket(number, lengths, *, unread=0):
     return made
 
 
-def plan(tickets, *, passed_over=0, budget_tokens=1024, threads=1, idle=0):
-    return plan_batch(tickets, passed_over=passed_over, budget_tokens=budget_tokens, threads=threads, idle=idle)
+def order_of(tickets, one_round_tokens, *, served=None, few=FEW):
+    order = Order(one_round_tokens, few=few)
+    for each in tickets:
+        order.serve(each.client, (served or {}).get(each.client, 0))
+        order.add(each)
+    return order
+
+
+def plan(tickets, *, passed_over=0, budget_tokens=1024, threads=1, idle=0, served=None):
+    """Plan with the tickets sorted and with the tickets in the index, which must be the same."""
+    by_sorting, by_index = (
+        plan_batch(
+            order_of(tickets, budget_tokens * threads, served=served, few=few),
+            passed_over=passed_over,
+            budget_tokens=budget_tokens,
+            threads=threads,
+            idle=idle,
+        )
+        for few in (len(tickets), 0)
+    )
+    assert by_sorting == by_index
+    return by_sorting
 
 
 queues = st.lists(st.lists(st.integers(3, 600), min_size=1, max_size=40), min_size=1, max_size=8)
@@ -136,5 +157,5 @@ def test_among_requests_of_a_size_the_client_that_was_served_less_leads():
     greedy, modest = ticket(0, [100] * 4), ticket(1, [100] * 4)
     greedy.client, modest.client = "greedy", "modest"
     served = {"greedy": 5000, "modest": 100}
-    made = plan_batch([greedy, modest], passed_over=0, budget_tokens=1024, threads=1, served=served)
+    made = plan([greedy, modest], served=served)
     assert made.picks[0].ticket is modest

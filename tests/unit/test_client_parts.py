@@ -47,6 +47,11 @@ def test_small_questions_travel_together_and_large_ones_in_slices():
     ]
 
 
+def test_no_request_holds_more_questions_than_a_service_takes():
+    parts = plan([Question("q", ["a"])] * 2500, 5000)
+    assert [len(part.slices) for part in parts] == [1000, 1000, 500]
+
+
 def test_only_texts_travel_and_the_rest_is_here_again():
     documents = ["plain", {"content": "bees", "metadata": {"id": 7}}, {"content": "bare"}]
     (part,) = plan([Question("q", documents, top_n=2, options={"priority": 1, "top_k": 9})], 10)

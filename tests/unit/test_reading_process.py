@@ -112,6 +112,14 @@ def test_more_documents_than_the_queue_holds_never_reach_the_worker(read_elsewhe
     assert not asked.requests
 
 
+def test_a_batch_of_more_requests_than_a_call_may_hold_never_reaches_the_worker(mortal):
+    mortal._max_batch_requests = 2
+    call = Call("/rerank/batch", {}, filled([{"query": "q", "documents": ["a"]}] * 3))
+    with pytest.raises(PayloadTooLargeError) as caught:
+        mortal("batch", call, LATER)
+    assert caught.value.figures == {"limit": 2}
+
+
 def test_a_small_body_is_answered_before_a_large_one_that_came_first(mortal):
     order = []
 
@@ -177,7 +185,7 @@ def test_a_body_that_takes_too_much_memory_gets_413(mortal, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(reading_process, "read", read_too_much)  # as it is in the process when the limit is reached
-    _, error = reading_process._answer("rerank", call, MOST, 50_000)
+    _, error = reading_process._answer("rerank", call, MOST, 50_000, 1000)
     assert isinstance(error, PayloadTooLargeError)
 
 
@@ -220,7 +228,7 @@ def test_descriptors_that_can_t_be_had_refuse_the_body_and_leak_nothing(mortal, 
 @pytest.mark.parametrize("ends", ["in the middle of a question", "before the answer"])
 def test_a_worker_that_is_killed_leaves_no_traceback_of_the_process(ends):
     process = subprocess.Popen(
-        [sys.executable, "-m", "webapp.api.reading_process", str(MOST), "50000"],
+        [sys.executable, "-m", "webapp.api.reading_process", str(MOST), "50000", "1000"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -238,7 +246,7 @@ def test_a_process_that_took_much_memory_ends_after_its_answer(monkeypatch, kept
     monkeypatch.setattr(reading_process, "MOST_KEPT_KB", kept_kb)
     question = pickle.dumps(("rerank", Call("/rerank", {}, b'{"query": "q", "documents": ["a"]}'), 600.0, 600.0))
     answers = io.BytesIO()
-    reading_process.serve(io.BytesIO(question * 2), answers, MOST, 50_000)
+    reading_process.serve(io.BytesIO(question * 2), answers, MOST, 50_000, 1000)
     answers.seek(0)
     read_back = [pickle.load(answers) for _ in range(answered)]  # noqa: S301
     assert [asked.requests[0].documents for (asked, _), _ in read_back] == [["a"]] * answered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -46,22 +47,23 @@ class Reader(Protocol):
 class ReadHere:
     """A reader on the calling thread."""
 
-    def __init__(self, max_body_bytes: int) -> None:
-        self._max_body_bytes = max_body_bytes
+    def __init__(self, max_body_bytes: int, max_batch_requests: int = sys.maxsize) -> None:
+        self._limits = max_body_bytes, max_batch_requests
 
     def __call__(self, what: What, call: Call, deadline: float) -> Any:
         """See `Reader`."""
         del deadline
-        return read(what, call, self._max_body_bytes)
+        return read(what, call, *self._limits)
 
 
-def read(what: What, call: Call, max_body_bytes: int) -> Any:
+def read(what: What, call: Call, max_body_bytes: int, max_batch_requests: int = sys.maxsize) -> Any:
     """Unpack and read a body.
 
     Args:
         what: what is wanted of it.
         call: its body as received.
         max_body_bytes: most that may come out of a packed body.
+        max_batch_requests: most that a batch may hold.
 
     Returns:
         `Asked` for "rerank", the requests of a "batch", a `TokenizeBody` with its warnings.
@@ -76,6 +78,8 @@ def read(what: What, call: Call, max_body_bytes: int) -> Any:
         if what in {"batch", "tokenize"}:
             raise
         return Asked(dialect_of(replace(call, body=b"")).name, error=error)
+    if what == "batch":
+        return native.parse_batch(call.body, max_batch_requests)
     return _READERS[what](call)
 
 
@@ -96,8 +100,4 @@ def _tokenize(call: Call) -> tuple[tokenize.TokenizeBody, tuple[str, ...]]:
     return tokenize.parse(call.body), IgnoredFields().warn(call.fields.keys(), tokenize.TokenizeBody)
 
 
-_READERS: Mapping[str, Callable[[Call], Any]] = {
-    "rerank": _rerank,
-    "batch": lambda call: native.parse_batch(call.body),
-    "tokenize": _tokenize,
-}
+_READERS: Mapping[str, Callable[[Call], Any]] = {"rerank": _rerank, "tokenize": _tokenize}

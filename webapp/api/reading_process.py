@@ -50,23 +50,27 @@ MEMORY_FACTOR = 32
 class ReadElsewhere:
     """A reader that leaves to another process what would hold the hub; see `webapp.api.reading.Reader`."""
 
-    def __init__(self, elsewhere: Elsewhere, *, max_body_bytes: int, max_pairs: int) -> None:
+    def __init__(
+        self, elsewhere: Elsewhere, *, max_body_bytes: int, max_pairs: int, max_batch_requests: int = sys.maxsize
+    ) -> None:
         """Prepare; nothing is started before the first body that needs it.
 
         Args:
             elsewhere: waits for the process, one body after the other.
             max_body_bytes: most that may come out of a packed body.
             max_pairs: a call with more documents is refused unseen.
+            max_batch_requests: most that a batch may hold.
         """
         self._elsewhere = elsewhere
         self._max_body_bytes = max_body_bytes
         self._max_pairs = max_pairs
+        self._max_batch_requests = max_batch_requests
         self._process: _Process | None = None
 
     def __call__(self, what: What, call: Call, deadline: float) -> Any:
         """See `Reader`."""
         if not call.large:
-            return read(what, call, self._max_body_bytes)
+            return read(what, call, self._max_body_bytes, self._max_batch_requests)
         answer, error = self._elsewhere(lambda: self._ask(what, call, deadline))
         if error is not None:
             raise error
@@ -93,7 +97,7 @@ class ReadElsewhere:
                 return None, DeadlineExceededError("the time was over before the body was read")
             if self._process is None:
                 try:
-                    self._process = _Process(self._max_body_bytes, self._max_pairs)
+                    self._process = _Process(self._max_body_bytes, self._max_pairs, self._max_batch_requests)
                 except OSError as cause:
                     return None, _caused(UnavailableError("large bodies can't be read now", retry_after_s=1), cause)
             try:
@@ -112,7 +116,7 @@ class ReadElsewhere:
 class _Process:
     """The other process, as the worker sees it. Used on native threads: nothing of it is patched by gevent."""
 
-    def __init__(self, max_body_bytes: int, max_pairs: int) -> None:
+    def __init__(self, *limits: int) -> None:
         pipes: list[int] = []
         try:
             pipes += os.pipe()
@@ -120,7 +124,7 @@ class _Process:
             theirs_in, ours_out, ours_in, theirs_out = pipes
             self._pid: int = original("os", "posix_spawn")(
                 sys.executable,
-                [sys.executable, "-m", __name__, str(max_body_bytes), str(max_pairs)],
+                [sys.executable, "-m", __name__, *map(str, limits)],
                 os.environ,
                 file_actions=[(os.POSIX_SPAWN_DUP2, theirs_in, 0), (os.POSIX_SPAWN_DUP2, theirs_out, 1)],
                 setsigmask=(),
@@ -177,7 +181,7 @@ def _caused(error: RerankError, cause: Exception) -> RerankError:
     return error
 
 
-def serve(questions: BufferedReader, answers: BufferedWriter, max_body_bytes: int, max_pairs: int) -> None:
+def serve(questions: BufferedReader, answers: BufferedWriter, *limits: int) -> None:
     """Read bodies until nobody asks any more, or one took much memory. Ends this process when one takes too long."""
     while True:
         try:
@@ -186,7 +190,7 @@ def serve(questions: BufferedReader, answers: BufferedWriter, max_body_bytes: in
             return
         signal.setitimer(signal.ITIMER_REAL, seconds)
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
-        answer = _answer(what, call, max_body_bytes, max_pairs)
+        answer = _answer(what, call, *limits)
         for timer in (signal.ITIMER_REAL, signal.ITIMER_PROF):
             signal.setitimer(timer, 0)
         last = _peak_kb() > MOST_KEPT_KB
@@ -204,9 +208,11 @@ def _peak_kb() -> int:
     return int(status.partition("VmHWM:")[2].split(maxsplit=1)[0])
 
 
-def _answer(what: What, call: Call, max_body_bytes: int, max_pairs: int) -> tuple[Any, Exception | None]:
+def _answer(
+    what: What, call: Call, max_body_bytes: int, max_pairs: int, max_batch_requests: int
+) -> tuple[Any, Exception | None]:
     try:
-        answer = read(what, call, max_body_bytes)
+        answer = read(what, call, max_body_bytes, max_batch_requests)
         return _within(answer, max_pairs), None
     except RerankError as error:
         error.__cause__ = error.__context__ = None  # it would be sent, too, and quotes the body
@@ -235,7 +241,7 @@ def _within(answer: Any, max_pairs: int) -> Any:
 
 def main() -> None:
     """Run the process."""
-    max_body_bytes, max_pairs = map(int, sys.argv[1:])
+    max_body_bytes, max_pairs, max_batch_requests = map(int, sys.argv[1:])
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # whatever the worker had open
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the worker drains; we end when it does
@@ -244,7 +250,7 @@ def main() -> None:
     os.nice(NICENESS)
     gc.disable()  # it would look again and again through millions of values that are all alive
     with contextlib.suppress(BrokenPipeError), open(0, "rb") as questions, open(1, "wb") as answers:
-        serve(questions, answers, max_body_bytes, max_pairs)
+        serve(questions, answers, max_body_bytes, max_pairs, max_batch_requests)
     os._exit(0)
 
 

@@ -20,6 +20,10 @@ Document = str | Mapping[str, Any]
 Answer = Ranking | RefusedError
 
 
+MOST_QUESTIONS = 1000
+"""Of one request: what a service takes unless it is told otherwise (`RERANK_MAX_BATCH_REQUESTS`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """A query and its candidates."""
@@ -107,13 +111,13 @@ class Part:
 
 
 def plan(questions: Sequence[Question], most_documents: int) -> list[Part]:
-    """Requests that hold at most so many documents each, in order: small questions together, large ones in slices."""
+    """Divide questions into requests of at most so many documents each, in order: large ones are sliced."""
     parts: list[Part] = []
     gathered: list[Slice] = []
     room = most_documents
     for one in _slices(questions, most_documents):
         size = one.stop - one.start
-        if gathered and size > room:
+        if gathered and (size > room or len(gathered) == MOST_QUESTIONS):
             parts.append(Part(tuple(gathered)))
             gathered, room = [], most_documents
         gathered.append(one)

@@ -20,6 +20,7 @@ LIGHT = frozenset(
         "max_queued_pairs",
         "max_queued_tokens",
         "max_documents",
+        "max_batch_requests",
         "degraded",
         "engine_stall_s",
         "max_rss_mb",

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from webapp.scheduling.batching import Batch, TokeniseChunk
+from sortedcontainers import SortedList
+
+from webapp.scheduling.batching import Batch, TokeniseChunk, padded
+from webapp.scheduling.order import Order
 from webapp.scheduling.ticket import CHARS_PER_TOKEN, Ticket, weigh
 
 
@@ -17,18 +21,22 @@ class BatchWork:
     length: int
 
 
-@dataclass(slots=True)
 class Backlog:
-    """Sums over all tickets of the queue."""
+    """The tickets that wait, in order, and sums over all tickets of the queue."""
 
-    pairs: int = 0
-    """Admitted and not yet scored."""
-    unread_chars: int = 0
-    ready_tokens: int = 0
-    served: dict[str, int] = field(default_factory=dict)
-    """Client with waiting tickets -> padded tokens it was served; who comes anew begins level with the least served."""
-    _tickets: Counter[str] = field(default_factory=Counter)
-    """Client -> waiting tickets."""
+    def __init__(self, one_round_tokens: int) -> None:
+        """Begin empty; see `Order`."""
+        self.order = Order(one_round_tokens)
+        self.pairs = 0
+        """Admitted and not yet scored."""
+        self.unread_chars = 0
+        self.ready_tokens = 0
+        self._served: dict[str, int] = {}
+        """Client with tickets -> padded tokens it was served; a new one begins level with the least served."""
+        self._least_served = SortedList()
+        """(tokens, client) of the same."""
+        self._tickets: Counter[str] = Counter()
+        """Client -> its tickets."""
 
     @property
     def tokens(self) -> int:
@@ -39,19 +47,35 @@ class Backlog:
         """A ticket comes in, whole."""
         self.pairs += len(ticket.documents)
         self.unread_chars += ticket.unread_chars
-        if ticket.client not in self.served:
-            self.served[ticket.client] = min(self.served.values(), default=0)
+        if ticket.client not in self._served:
+            self._serve(ticket.client, self._least_served[0][0] if self._least_served else 0)
         self._tickets[ticket.client] += 1
+        self.order.add(ticket)
 
     def remove(self, ticket: Ticket) -> None:
         """A ticket leaves, with what of it still waits."""
         self.pairs -= len(ticket.documents) - ticket.scored
         self.unread_chars -= ticket.unread_chars
         self.ready_tokens -= ticket.ready_tokens
+        self.order.remove(ticket)
         self._tickets[ticket.client] -= 1
         if not self._tickets[ticket.client]:
             del self._tickets[ticket.client]
-            del self.served[ticket.client]
+            self._least_served.remove((self._served.pop(ticket.client), ticket.client))
+            self.order.forget(ticket.client)
+
+    def read(self, ticket: Ticket, lengths: Iterable[tuple[int, int]]) -> None:
+        """Documents of a ticket were tokenised.
+
+        Args:
+            ticket: whose.
+            lengths: (index of the document, tokens of its pair).
+        """
+        for index, tokens in lengths:
+            ticket.ready.setdefault(padded(tokens), []).append(index)
+            ticket.ready_tokens += padded(tokens)
+            self.ready_tokens += padded(tokens)
+        self.order.put(ticket)
 
     def take(self, plan: TokeniseChunk | Batch, now: float) -> TokeniseChunk | BatchWork:
         """An engine thread has this in hand from now on."""
@@ -64,18 +88,32 @@ class Backlog:
         chars = weigh(ticket.documents[chunk.start : chunk.stop], ticket.longest_chars)
         ticket.unread_chars -= chars
         self.unread_chars -= chars
+        self.order.put(ticket)
         return chunk
 
     def _take_batch(self, batch: Batch, now: float) -> BatchWork:
         rows = []
+        served: dict[str, int] = {}
         for pick in batch.picks:
-            pick.ticket.phases.change(now, batches=1)
-            waiting = pick.ticket.ready[pick.length]
-            rows.append((pick.ticket, waiting[-pick.count :]))
+            ticket = pick.ticket
+            ticket.phases.change(now, batches=1)
+            waiting = ticket.ready[pick.length]
+            rows.append((ticket, waiting[-pick.count :]))
             del waiting[-pick.count :]
             if not waiting:
-                del pick.ticket.ready[pick.length]
-            pick.ticket.ready_tokens -= pick.count * pick.length
+                del ticket.ready[pick.length]
+            ticket.ready_tokens -= pick.count * pick.length
             self.ready_tokens -= pick.count * pick.length
-            self.served[pick.ticket.client] += pick.count * pick.length
+            served[ticket.client] = served.get(ticket.client, 0) + pick.count * pick.length
+            self.order.put(ticket)
+        for client, tokens in served.items():
+            self._serve(client, tokens)
         return BatchWork(tuple(rows), batch.length)
+
+    def _serve(self, client: str, tokens: int) -> None:
+        before = self._served.get(client)
+        if before is not None:
+            self._least_served.remove((before, client))
+        served = self._served[client] = (before or 0) + tokens
+        self._least_served.add((served, client))
+        self.order.serve(client, served)

@@ -1,4 +1,4 @@
-"""What an engine thread does next. PURE: takes the queue, returns a plan, changes nothing.
+"""What an engine thread does next. PURE: reads the order of the tickets, returns a plan, changes nothing.
 
 Laws:
 1. The lowest priority number leads; among equals less remaining work does, by orders of two, so that a small request
@@ -16,10 +16,11 @@ Laws:
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
 
+from webapp.scheduling.order import Order
 from webapp.scheduling.ticket import Ticket
 
 LENGTH_STEP = 16
@@ -77,77 +78,48 @@ def padded(length_tokens: int) -> int:
     return -(-length_tokens // LENGTH_STEP) * LENGTH_STEP
 
 
-def size_class(remaining_tokens: int, one_round_tokens: int) -> int:
-    """Requests of a smaller class go first: 0 for what one batch in every engine thread holds, then orders of two."""
-    return (remaining_tokens // one_round_tokens).bit_length()
-
-
 def plan_batch(
-    tickets: Iterable[Ticket],
-    *,
-    passed_over: int,
-    budget_tokens: int,
-    threads: int,
-    idle: int = 0,
-    served: Mapping[str, int] = MappingProxyType({}),
+    order: Order, *, passed_over: int, budget_tokens: int, threads: int, idle: int = 0
 ) -> TokeniseChunk | Batch | None:
     """Decide what one engine thread does next.
 
     Args:
-        tickets: every unfinished ticket, oldest first.
+        order: every ticket that waits.
         passed_over: how many plans in a row were not led by the oldest.
         budget_tokens: cap on rows x longest of a batch.
         threads: engine threads that share the queue; of what is short each takes its part, not all that fits.
         idle: how many of the others have nothing to do.
-        served: tokens that each client was served; what is missing counts as 0.
 
     Returns:
         A plan, or None when every ticket is in other threads' hands.
     """
-    waiting = [ticket for ticket in tickets if ticket.ready or ticket.unread < len(ticket.documents)]
-    if not waiting:
+    oldest = order.oldest
+    if oldest is None:
         return None
-    oldest = waiting[0]
-    one_round_tokens = budget_tokens * threads
-    # Stable: equals stay in order of arrival.
-    waiting.sort(
-        key=lambda ticket: (
-            ticket.priority,
-            size_class(ticket.remaining_tokens, one_round_tokens),
-            served.get(ticket.client, 0) // one_round_tokens,
-        )
-    )
-    if passed_over >= PASSED_OVER_LIMIT:
-        waiting.remove(oldest)
-        waiting.insert(0, oldest)
-    lead = waiting[0]
-    plan: TokeniseChunk | Batch
+    lead = oldest if passed_over >= PASSED_OVER_LIMIT else order.first
     if lead.unread < len(lead.documents) and (not lead.ready or lead.ready_tokens < READ_AHEAD_TOKENS):
-        plan = _next_chunk(lead)
-    else:
-        small = [ticket for ticket in waiting[1:] if ticket.remaining_tokens < one_round_tokens]
-        together = [lead, *small]
-        ready_tokens = sum(ticket.ready_tokens for ticket in together)
-        share_tokens = max(ready_tokens // threads, min(-(-ready_tokens // (1 + idle)), WORTH_SHARING_TOKENS))
-        plan = _fill(together, min(budget_tokens, share_tokens))
-    return replace(plan, led_by_oldest=lead is oldest)
+        start, stop = _next_chunk(lead)
+        return TokeniseChunk(lead, start, stop, lead is oldest)
+    ready_tokens = order.small_ready_tokens + (0 if order.is_small(lead) else lead.ready_tokens)
+    share_tokens = max(ready_tokens // threads, min(-(-ready_tokens // (1 + idle)), WORTH_SHARING_TOKENS))
+    length = max(lead.ready)
+    picks = _fill(lead, order, length, min(budget_tokens, share_tokens) // length)
+    return Batch(picks, length, lead is oldest)
 
 
-def _next_chunk(ticket: Ticket) -> TokeniseChunk:
+def _next_chunk(ticket: Ticket) -> tuple[int, int]:
     start = stop = ticket.unread
     chars = 0
     while stop < len(ticket.documents) and (stop == start or chars + len(ticket.documents[stop]) <= CHUNK_CHARS):
         # An empty document costs something too.
         chars += len(ticket.documents[stop]) + CHUNK_CHARS // 512
         stop += 1
-    return TokeniseChunk(ticket, start, stop)
+    return start, stop
 
 
-def _fill(tickets: list[Ticket], room_tokens: int) -> Batch:
-    """A batch led by the first ticket's longest pair."""
-    length = max(tickets[0].ready)
-    room = max(1, room_tokens // length)
-    found = list(_candidates(tickets, length, room))
+def _fill(lead: Ticket, order: Order, length: int, room: int) -> tuple[Pick, ...]:
+    """Pick the rows of a batch that is led by this ticket's longest pair."""
+    found = list(_candidates(lead, order, length, max(1, room)))
     rows = ROWS[bisect_right(ROWS, sum(pick.count for pick in found)) - 1]
     picks = []
     for pick in found:
@@ -156,14 +128,15 @@ def _fill(tickets: list[Ticket], room_tokens: int) -> Batch:
         taken = min(pick.count, rows)
         picks.append(Pick(pick.ticket, pick.length, taken))
         rows -= taken
-    return Batch(tuple(picks), length)
+    return tuple(picks)
 
 
-def _candidates(tickets: list[Ticket], length: int, room: int) -> Iterator[Pick]:
+def _candidates(lead: Ticket, order: Order, length: int, room: int) -> Iterator[Pick]:
     """Pairs between `SPILL` x length and length, ticket by ticket, longest first, until `room` rows are found."""
-    shortest = int(length * SPILL)
-    for ticket in tickets:
-        for near in range(length, max(shortest, LENGTH_STEP) - 1, -LENGTH_STEP):
+    near_lengths = range(length, max(int(length * SPILL), LENGTH_STEP) - 1, -LENGTH_STEP)
+    others = (ticket for ticket in order.small(near_lengths) if ticket is not lead)
+    for ticket in chain((lead,), others):
+        for near in near_lengths:
             if near in ticket.ready:
                 count = min(len(ticket.ready[near]), room)
                 yield Pick(ticket, near, count)

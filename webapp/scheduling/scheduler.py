@@ -17,10 +17,11 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from sortedcontainers import SortedList
 
 from webapp.errors import DeadlineExceededError, EngineFailedError, RerankError, UnavailableError
 from webapp.scheduling.backlog import Backlog, BatchWork
-from webapp.scheduling.batching import TokeniseChunk, padded, plan_batch, size_class
+from webapp.scheduling.batching import TokeniseChunk, plan_batch
 from webapp.scheduling.rate import Rate
 from webapp.scheduling.ticket import CHARS_PER_TOKEN, Ticket
 from webapp.scheduling.totals import Totals
@@ -68,9 +69,9 @@ class Scheduler:
         self._clock = clock
         self.longest_chars = longest_pair_tokens * CHARS_PER_TOKEN or sys.maxsize
         self._rate = Rate(first_tokens_per_s)
-        self._backlog = Backlog()
-        self._next_deadline = math.inf
-        """None of the tickets expires before."""
+        self._backlog = Backlog(budget_tokens * threads)
+        self._deadlines = SortedList()
+        """(deadline, number) of every ticket."""
         self.budget_tokens = budget_tokens
         self._threads = threads
         self._tickets: dict[int, Ticket] = {}
@@ -119,9 +120,17 @@ class Scheduler:
                 self._rate.resume(now)
             self._tickets[ticket.number] = ticket
             self._backlog.add(ticket)
-            self._next_deadline = min(self._next_deadline, deadline)
+            self._deadlines.add((deadline, ticket.number))
             self._wake_one()
         return ticket
+
+    def put_off(self, ticket: Ticket, deadline: float) -> None:
+        """Let a ticket wait until this deadline, if that is later than its own."""
+        with self._lock:
+            if ticket.number in self._tickets and deadline > ticket.deadline:
+                self._deadlines.remove((ticket.deadline, ticket.number))
+                ticket.deadline = deadline
+                self._deadlines.add((deadline, ticket.number))
 
     def cancel(self, ticket: Ticket, error: RerankError) -> None:
         """Give a ticket up: its waiting pairs are never scored, those in a running batch are forgotten."""
@@ -149,14 +158,8 @@ class Scheduler:
 
     def queued_tokens_before(self, tokens: int, priority: int) -> int:
         """Of those, what goes before a request of this size that comes now; see the laws of `batching`."""
-        one_round = self.budget_tokens * self._threads
-        own = size_class(tokens, one_round)
         with self._lock:
-            return sum(
-                ticket.remaining_tokens
-                for ticket in self._tickets.values()
-                if (ticket.priority, size_class(ticket.remaining_tokens, one_round)) <= (priority, own)
-            )
+            return self._backlog.order.tokens_before(priority, tokens)
 
     @property
     def tokens_per_s(self) -> float:
@@ -199,12 +202,11 @@ class Scheduler:
                 now = self._clock()
                 self._expire(now)
                 plan = plan_batch(
-                    self._tickets.values(),
+                    self._backlog.order,
                     passed_over=self._passed_over,
                     budget_tokens=self.budget_tokens,
                     threads=self._threads,
                     idle=self._idle,
-                    served=self._backlog.served,
                 )
                 if plan is not None:
                     self._passed_over = 0 if plan.led_by_oldest else self._passed_over + 1
@@ -216,12 +218,10 @@ class Scheduler:
 
     def _expire(self, now: float) -> None:
         """Between batches: what is late leaves the queue."""
-        if now < self._next_deadline:
-            return
-        for ticket in [each for each in self._tickets.values() if each.deadline <= now]:
+        while self._deadlines and self._deadlines[0][0] <= now:
+            ticket = self._tickets[self._deadlines[0][1]]
             self.totals.expired_pairs += len(ticket.documents) - ticket.scored
             self._finish(ticket, DeadlineExceededError("the time was over"))
-        self._next_deadline = min((ticket.deadline for ticket in self._tickets.values()), default=math.inf)
 
     def _wake_one(self) -> None:
         """Whoever takes work wakes one more while work is left: none wakes for nothing."""
@@ -243,10 +243,7 @@ class Scheduler:
             ticket.phases.change(self._clock(), chunks=-1)
             if ticket.number not in self._tickets:
                 return  # given up meanwhile
-            for index, length in enumerate(lengths.tolist(), chunk.start):
-                ticket.ready.setdefault(padded(length), []).append(index)
-                ticket.ready_tokens += padded(length)
-                self._backlog.ready_tokens += padded(length)
+            self._backlog.read(ticket, enumerate(lengths.tolist(), chunk.start))
 
     def _score(self, scorer: Scorer, work: BatchWork) -> None:
         pairs = [(ticket.encoded_query, ticket.token_ids[index]) for ticket, indexes in work.rows for index in indexes]
@@ -278,6 +275,7 @@ class Scheduler:
         """Take a ticket out of the queue and wake its waiter; once, under the lock."""
         if self._tickets.pop(ticket.number, None) is not None:
             ticket.error = error
+            self._deadlines.remove((ticket.deadline, ticket.number))
             self._backlog.remove(ticket)
             ticket.on_done()
 

@@ -72,7 +72,7 @@ class Ticket:
         self.priority = priority
         """Lower goes first."""
         self.deadline = deadline
-        """Monotonic time after which none of its pairs is scored; may be put off by whoever else wants them."""
+        """Monotonic time after which none of its pairs is scored; changed by `Scheduler.put_off` alone."""
         self.client = client
         """Whose request it is; clients share the engine equally."""
         self.longest_chars = longest_chars
@@ -101,6 +101,11 @@ class Ticket:
     def succeeded(self) -> bool:
         """Every pair was scored."""
         return self.error is None and self.scored == len(self.documents)
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is something of it that no engine thread has in hand."""
+        return bool(self.ready) or self.unread < len(self.documents)
 
     @property
     def remaining_tokens(self) -> int:

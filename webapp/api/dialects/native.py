@@ -9,6 +9,7 @@ Known by an object with `content`; a list of bare texts gets the documents famil
 from __future__ import annotations
 
 import contextlib
+import sys
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -20,7 +21,7 @@ from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.options import Options, to_request
 from webapp.api.dialects.typos import IgnoredFields
 from webapp.error_reply import message_of
-from webapp.errors import EmptyRequestError, InvalidRequestError, RerankError
+from webapp.errors import EmptyRequestError, InvalidRequestError, PayloadTooLargeError, RerankError
 from webapp.types import RerankRequest, RerankResult
 
 DEFAULT_TOP_K = 5
@@ -174,15 +175,22 @@ def _looks_native(documents: msgspec.Raw) -> bool:
     return any(isinstance(probe.content, str) for probe in objects) and all(probe.text is None for probe in objects)
 
 
-def parse_batch(body: bytes) -> list[RerankRequest | RerankError]:
+def parse_batch(body: bytes, max_requests: int = sys.maxsize) -> list[RerankRequest | RerankError]:
     """Read a list of requests; a bad one gives its own error in its place.
 
     Raises:
         InvalidRequestError: the body is not a list, or an empty one.
+        PayloadTooLargeError: it is a list of more than `max_requests`.
     """
     items = json_body.decode(body, list[msgspec.Raw])
     if not items:
         raise InvalidRequestError("the list is empty; send at least one request")
+    if len(items) > max_requests:
+        raise PayloadTooLargeError(
+            f"the list holds {len(items)} requests, this service takes {max_requests} in one call; divide it",
+            figures={"limit": max_requests},
+            reason="too_large",
+        )
     ignored = IgnoredFields()
     return [_parse_item(item, ignored) for item in items]
 
