@@ -9,32 +9,17 @@ import pytest
 from running import wait_for
 
 ASLEEP = """
-from supervisor import poller
+from supervisor import loggers, poller
 from logs import keeper
 
 poll = poller.Poller.poll
 
 def sleep(self, _):
-    print("{}", flush=True)
+    keeper.Options.keeping.open(log := loggers.Logger(), "", 0, 0)
+    log.info(b"{}\\n")  # after all that was said before
     return poll(self, 3600)  # as good as for ever
 
 poller.Poller.poll = sleep
-keeper.main()
-"""
-
-RELOADED = """
-import os, signal
-from logs import keeper
-
-realize, times = keeper.Options.realize, []
-
-def slow(self, *args, **options):
-    realize(self, *args, **options)
-    times.append(1)
-    if len(times) == 2:  # told between the old options and the new ones' handlers
-        os.kill(os.getpid(), signal.SIGTERM)
-
-keeper.Options.realize = slow
 keeper.main()
 """
 
@@ -103,19 +88,6 @@ def test_what_it_is_told_wakes_it_and_it_stops_one_after_the_other_without_a_sle
     stops = [message for message in messages if message.startswith("stopped")]
     assert [stop.split()[1] for stop in stops] == ["last", "first"]
     assert process.returncode == 0
-
-
-def test_a_stop_that_comes_while_it_reloads_is_heard(tmp_path):
-    (tmp_path / "conf").write_text(f"[supervisord]\nnodaemon=true\nlogfile={tmp_path}/log\npidfile={tmp_path}/pid")
-    command = [sys.executable, "-c", RELOADED, "--to", "stdout", "-c", str(tmp_path / "conf")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        while "supervisord started" not in process.stdout.readline():
-            pass
-        process.send_signal(signal.SIGHUP)
-        try:
-            assert process.wait(PATIENCE_S) == 0
-        finally:
-            process.kill()
 
 
 def conf(tmp_path, *lines):
