@@ -51,6 +51,7 @@ def balance(settings: Settings, read_again: Callable[[], Settings]) -> None:
     if not settings.stacks:
         raise SetupError("RERANK_STACKS names no stack to divide requests over")
     nginx, outlet = find_nginx(), Outlet(settings)
+    outlet.never_wait()
     check_program(ROOT, nginx)
     for directory in (settings.run_dir, settings.run_dir / "nginx"):
         make_private(directory)
@@ -59,7 +60,7 @@ def balance(settings: Settings, read_again: Callable[[], Settings]) -> None:
     check_port(settings, settings.port)
     _render(settings, nginx)
     signals = _Signals()
-    process = subprocess.Popen(
+    process = outlet.start_nginx(
         [*_WITH_PARENT, str(ROOT / "nginx" / "start"), nginx, str(settings.run_dir)],
         env={"TZ": "UTC"},  # one clock in all logs
         start_new_session=True,  # Ctrl-C comes to us alone; and see nginx/start

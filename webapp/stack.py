@@ -82,6 +82,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     nginx = find_nginx()
     check_program(ROOT, sys.executable, nginx)
     outlet = Outlet(settings)
+    outlet.never_wait()
     for directory in (settings.run_dir, settings.run_dir / "nginx", settings.log_dir):
         make_private(directory)
     with writing_to(settings.state_dir):

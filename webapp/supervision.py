@@ -11,7 +11,8 @@ exits with 1, so that whoever runs us, a container's runtime or systemd, learns 
 
 **nginx ends when all are answered.** It would wait for clients who keep a connection and don't hang up.
 
-**Full disks end nothing.** See `webapp.log_patience`.
+**HUP restarts nothing.** To supervisord it means, as `supervisorctl reload` does, that all programs end and start anew.
+Here keys and certificate are read again, as at HUP to `reranking serve`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -29,7 +31,6 @@ from supervisor.states import SupervisorStates
 from supervisor import events
 from webapp.door import Farewell
 from webapp.errors import SetupError
-from webapp.log_patience import have_patience
 from webapp.releases import state
 from webapp.releases.programs import program_of
 from webapp.releases.roles import idle_runs, role_of
@@ -52,7 +53,6 @@ def extend(supervisord: Any, *, needed: str, state_dir: str, given_up: str) -> o
         state_dir: where it is written which colour that is.
         given_up: path of the file that gets the name of the one that was given up.
     """
-    have_patience()
     names = frozenset(name.strip() for name in needed.split(","))
     return _Supervision(supervisord, names, Path(state_dir), Path(given_up))
 
@@ -65,6 +65,7 @@ class _Supervision:
         self._needed = needed
         self._state_dir = state_dir
         self._given_up = given_up
+        self._parent = os.getppid()
         self._doors: dict[str, Any] = {}
         """Group -> supervisor's reference to its listening socket, which is closed with the last one."""
         self._stopped_at: dict[str, float] = {}
@@ -76,6 +77,7 @@ class _Supervision:
         events.subscribe(events.ProcessStateStoppingEvent, self._part)
         events.subscribe(events.SupervisorStoppingEvent, lambda _: self._doors.clear())
         events.subscribe(events.ProcessStateFatalEvent, self._end)
+        supervisord.reload = self._reload
 
     def _hold(self, event: Any) -> None:
         group = event.process.group
@@ -114,6 +116,12 @@ class _Supervision:
         while process.pid == pid:
             farewell.look()
             time.sleep(POLL_S)
+
+    def _reload(self) -> None:
+        """Leave it to `reranking serve`, for whose calls supervisord has to be free."""
+        self._supervisord.options.logger.info("nothing is restarted: keys and certificate are read again")
+        if os.getppid() == self._parent:  # else it has died, and we end
+            os.kill(self._parent, signal.SIGHUP)
 
     def _end(self, event: Any) -> None:
         name = event.process.config.name

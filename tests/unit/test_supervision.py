@@ -1,6 +1,8 @@
 """What our supervisord does beyond its own, on supervisor's own socket manager and events."""
 
 import atexit
+import os
+import signal
 import socket
 import time
 from types import SimpleNamespace
@@ -37,7 +39,9 @@ class Supervisord:
         self.own = None
         self.said = []
         logger = SimpleNamespace(
-            critical=lambda message, **fields: self.said.append(message % fields), warn=self.said.append
+            critical=lambda message, **fields: self.said.append(message % fields),
+            warn=self.said.append,
+            info=self.said.append,
         )
         self.options = SimpleNamespace(mood=SupervisorStates.RUNNING, logger=logger)
         self.process_groups = {name: SimpleNamespace(config=SimpleNamespace(name=name)) for name in ("webapp", "nginx")}
@@ -182,3 +186,13 @@ def test_the_start_of_an_idle_colour_is_told_unless_a_deploy_does_it(supervisord
     assert "stop it with: reranking stop webapp-green" in said_of("webapp-green")[0]
     state.write(directory, structs.replace(colours, attempt=state.Attempt(number=2, colour="green")))
     assert said_of("webapp-green") == []
+
+
+def test_a_reload_is_left_to_who_started_it_and_to_nobody_else(supervisord, monkeypatch):
+    told = []
+    monkeypatch.setattr(os, "kill", lambda *asked: told.append(asked))
+    supervisord.reload()
+    assert told == [(os.getppid(), signal.SIGHUP)]
+    monkeypatch.setattr(os, "getppid", lambda: 1)  # it has died, and its child has another parent
+    supervisord.reload()
+    assert len(told) == 1
