@@ -112,6 +112,7 @@ def guarded_stack(tmp_path_factory):
         operator_keys="boss",
         events_text="true",
     ) as running:
+        wait_for(lambda: counts(running, "boss").get("events"), "the workers are connected to the pusher")
         yield running
 
 
@@ -153,7 +154,6 @@ def test_a_room_needs_ownership_or_an_operator_s_key(guarded_stack):
 def test_no_caller_reads_another_s_query_by_taking_its_request_id(guarded_stack):
     """Both send the same id, side by side and one after the other; each follows it, and so does an operator."""
     name, keys = "taken", ("first", "second")
-    wait_for(lambda: counts(guarded_stack, "boss")["events"], "the workers are connected to the pusher")
     with ExitStack() as opened:
         followers = {key: opened.enter_context(Follower(guarded_stack, name, key)) for key in (*keys, "boss")}
 
