@@ -119,6 +119,7 @@ class Pusher:
         self._keys.reload()
         self._tell_problems()
         self.sockets.disconnect_all()
+        self.streams.close_all()
 
     def _tell_problems(self) -> None:
         for problem in self._keys.problems:

@@ -136,7 +136,7 @@ class Sockets:
             self._rooms[request_id] = self._rooms.get(request_id, 0) + 1
             join_room(room_for(request_id, viewer))
             log.info("followed", extra={"request_id": request_id})
-        states = [state for owner, state in self._relay.runs.find(request_id) if viewer.may_see(owner)]
+        states = self._relay.runs.find(request_id, viewer.may_see)
         return {"ok": True, "state": states[-1] if states else None}
 
     def _unfollow(self, request_id: Any = None, *_arguments: Any) -> dict[str, Any]:
