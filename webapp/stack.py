@@ -87,10 +87,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         make_private(directory)
     with writing_to(settings.state_dir):
         held = lock(settings, outlet.say)
-    for port in filter(None, (settings.port, settings.plain_port)):
-        check_port(settings, port)
-    check_keys(settings)
-    prepare_certificate(settings)
+    _check(settings)
     stop = _StopSignals()
     with writing_to(settings.state_dir):
         colours = resume(settings)
@@ -153,6 +150,18 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         raise SetupError(f"{given_up} {outcome}; see {outlet.where(given_up)}")
     if not stop.asked:
         raise SetupError(f"supervisord ended by itself with {code}; see {outlet.where('supervisord')}")
+
+
+def _check(settings: Settings) -> None:
+    """Look at ports, keys and certificate, while there is somebody to read what is wrong.
+
+    Raises:
+        SetupError: one of them is no good.
+    """
+    for port in filter(None, (settings.port, settings.plain_port)):
+        check_port(settings, port)
+    check_keys(settings)
+    prepare_certificate(settings)
 
 
 class _StopSignals:

@@ -118,8 +118,9 @@ def test_an_ipv6_network_of_64_bits_has_one_share_of_connections(tmp_path):
             subprocess.run(["ip", *command], check=True)
         with (
             Door(tmp_path, host="2001:db8::1", connections_per_address=PER_ADDRESS) as running,
-            held(running, PER_ADDRESS, "2001:db8::2"),
+            held(running, PER_ADDRESS + 5, "2001:db8::2") as connections,
         ):
+            wait_for(lambda: told(connections) == 5, "those beyond the share are closed")
             seen["same network"] = running.get(source="2001:db8::1")
             seen["other network"] = running.get(source="2001:db8:0:1::1")[:15]
 
