@@ -23,7 +23,7 @@ from webapp.engine.prepare.progress import At, Stages
 from webapp.engine.prepare.resolve import Say, Source
 from webapp.engine.source_model import SourceModel
 from webapp.engine.template import Template
-from webapp.errors import SetupError
+from webapp.errors import SetupError, reason_of
 from webapp.settings import Settings
 from webapp.types import Tuning
 
@@ -53,8 +53,10 @@ def load_original(settings: Settings, source: Source, say: Say) -> SourceModel:
     """
     try:
         original = SourceModel(source.directory)
-    except (OSError, ValueError, KeyError) as error:
-        raise SetupError(f"sentence-transformers can't load {source.directory}: {error}") from error
+    except SetupError:
+        raise
+    except Exception as error:  # of safetensors, tokenizers, torch, ...: each has its own
+        raise SetupError(f"sentence-transformers can't load {source.directory}: {reason_of(error)}") from error
     if settings.max_length_tokens > original.max_length_tokens:
         asked, limit = settings.max_length_tokens, original.max_length_tokens
         say(f"RERANK_MAX_LENGTH_TOKENS is {asked}, but this model reads {limit}: texts are cut there")
