@@ -91,6 +91,7 @@ def test_serve_itself_loads_no_tensors_and_no_supervisor_for_each_start_waits_fo
         (["config", "--config", "/nowhere.yaml"], 1, "/nowhere.yaml can't be read"),
         (["config", "--api-keys", "k"], 2, "No such option"),
         (["drain"], 1, "no stack runs in"),
+        (["prepare", "--model", "my model"], 1, "RERANK_MODEL: my model is neither a directory nor the id of a model"),
         (["rerank", "q", "/nowhere.txt"], 2, "No such file"),
         (["rerank", "q", "/dev/null"], 1, "/dev/null holds no documents"),
     ],

@@ -74,6 +74,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+def directory_of(model: str) -> Path | None:
+    """Return the local directory that is meant by a model's name; None where there is none."""
+    try:
+        directory = Path(model).expanduser()
+        return directory.absolute() if directory.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long for a path, not to be read, a home of nobody, a NUL
+        return None
+
+
 def artifact_dir(settings: Settings) -> Path:
     """Where the artifact for these settings lies, prepared or not.
 
@@ -104,8 +113,8 @@ def first_artifact_dir(settings: Settings) -> Path:
         # Another gate may choose another precision.
         *(str(value) for name, value in sorted(settings) if name.startswith("gate_")),
     ]
-    local = Path(settings.model)
-    if local.is_dir():
+    local = directory_of(settings.model)
+    if local is not None:
         for path in sorted(local.rglob("*")):
             if path.is_file():
                 stat = path.stat()

@@ -9,7 +9,7 @@ from webapp.engine.base import Engine, Runtime
 from webapp.engine.cross_encoder_engine import CrossEncoderEngine
 from webapp.engine.embedding_engine import EmbeddingEngine
 from webapp.engine.tables import check_tables
-from webapp.errors import SetupError
+from webapp.errors import SetupError, reason_of
 from webapp.settings import Settings
 
 
@@ -65,4 +65,12 @@ def load_engine(settings: Settings) -> Engine:
     manifest = read_manifest(directory)
     if manifest is None:
         raise SetupError(f"{settings.model} is not prepared; run: reranking prepare")
-    return open_engine(directory, manifest)
+    try:
+        return open_engine(directory, manifest)
+    except SetupError:
+        raise
+    except Exception as error:
+        # The torch engine reads the model's own files, and OpenVINO and tokenizers have errors of their own.
+        raise SetupError(
+            f"{directory} can't be opened ({reason_of(error)}); prepare it again: reranking prepare --again"
+        ) from error

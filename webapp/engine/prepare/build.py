@@ -23,7 +23,7 @@ from webapp.engine.prepare.progress import At, Stages
 from webapp.engine.prepare.resolve import Say, Source
 from webapp.engine.source_model import SourceModel
 from webapp.engine.template import Template
-from webapp.errors import SetupError
+from webapp.errors import SetupError, reason_of
 from webapp.settings import Settings
 from webapp.types import Tuning
 
@@ -53,8 +53,10 @@ def load_original(settings: Settings, source: Source, say: Say) -> SourceModel:
     """
     try:
         original = SourceModel(source.directory)
-    except (OSError, ValueError, KeyError) as error:
-        raise SetupError(f"sentence-transformers can't load {source.directory}: {error}") from error
+    except SetupError:
+        raise
+    except Exception as error:  # of safetensors, tokenizers, torch, ...: each has its own
+        raise SetupError(f"sentence-transformers can't load {source.directory}: {reason_of(error)}") from error
     for name, weight in original.model.named_parameters():
         if not weight.isfinite().all():
             raise SetupError(f"{name} of {source.directory} holds NaN or infinity; name another RERANK_MODEL")
