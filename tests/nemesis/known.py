@@ -1,0 +1,162 @@
+"""Requests whose right answers are known before the service is asked."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import load
+import models
+import requests
+
+from nemesis.judging import RefusedInPartError
+from webapp.local import local_reranker
+from webapp.settings import Settings
+from webapp.types import RerankRequest
+
+QUERIES = 12
+DOCUMENTS = 1500
+LARGE_DOCUMENTS = 1400
+"""Documents whose texts, sent back, are a reply above a megabyte."""
+
+CHARS = 800
+"""Of a document. Most are beyond what the model reads, so that large replies cost little to score."""
+
+TOLERANCE = 1e-3
+"""Of scores, for an engine whose batches are not bit-equal."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request, and what is right for it."""
+
+    path: str
+    right: Callable[[bytes], str]
+    """Tells what is wrong with a reply's body, in words; empty where nothing is."""
+    body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    large: bool = False
+    """Whether its body or its reply is above a megabyte."""
+
+
+class Known:
+    """Texts, and the score of each pair of them."""
+
+    def __init__(self, settings: Settings, *, exact: bool) -> None:
+        """Score every pair in this process, with the artifact that the service has.
+
+        Args:
+            settings: what opens the artifact.
+            exact: whether scores are the same in every batch.
+        """
+        rng = random.Random(17)
+        self.queries = [f"{number} {' '.join(rng.choices(models.WORDS, k=6))}" for number in range(QUERIES)]
+        heads = [f"{number} {' '.join(rng.choices(models.WORDS, k=25))} " for number in range(DOCUMENTS)]
+        self.documents = [(head + "milk " * CHARS)[:CHARS] for head in heads]
+        self.dialects: list[load.Ask] = []
+        self._dialect_scores: dict[str, list[float]] = {}
+        self._tolerance = 0.0 if exact else TOLERANCE
+        with local_reranker(settings) as reranker:
+            self._scores = [self._learn(reranker, query) for query in self.queries]
+
+    def _learn(self, reranker: Any, query: str) -> list[float]:
+        result = reranker.rerank(RerankRequest(query=query, documents=self.documents, originals=self.documents))
+        scores = dict(zip(result.order, result.scores, strict=True))
+        return [scores[number] for number in range(DOCUMENTS)]
+
+    def learn_dialects(self, url: str) -> None:
+        """Ask a service that nothing harms once in each vendor's format, and remember its scores."""
+        self.dialects, _ = load.asks()
+        for ask in self.dialects:
+            reply = requests.post(url + ask.path, data=ask.body, headers=ask.headers, timeout=60)
+            assert reply.status_code == 200, (ask.name, reply.text[:300])
+            self._dialect_scores[ask.name] = load.scores_in(reply.json())
+
+    def small(self, rng: random.Random) -> Ask:
+        """Four documents in our own format."""
+        return self._native(rng, 4)
+
+    def medium(self, rng: random.Random) -> Ask:
+        """The best ten of sixty, without their texts."""
+        return self._native(rng, 60, top_k=10, return_documents=False)
+
+    def large(self, rng: random.Random) -> Ask:
+        """More than a megabyte, there and back."""
+        return self._native(rng, LARGE_DOCUMENTS)
+
+    def compressed(self, rng: random.Random) -> Ask:
+        """A packed body, and a packed reply where nginx packs it."""
+        ask = self._native(rng, 30)
+        return Ask(
+            ask.path,
+            ask.right,
+            gzip.compress(ask.body or b"", 1),
+            {"Content-Encoding": "gzip", "Accept-Encoding": "gzip"},
+        )
+
+    def batch(self, rng: random.Random) -> Ask:
+        """Five requests in one call."""
+        bodies, checks = zip(*(self._request(rng, 8) for _ in range(5)), strict=True)
+
+        def right(body: bytes) -> str:
+            replies = json.loads(body)
+            errors = [reply["error"] for reply in replies if "error" in reply]
+            if errors and all(error["retryable"] for error in errors):
+                raise RefusedInPartError(str(errors))
+            if len(replies) != len(checks):
+                return f"{len(replies)} replies to {len(checks)} requests"
+            return "; ".join(filter(None, (check(reply) for check, reply in zip(checks, replies, strict=True))))
+
+        return Ask("/rerank/batch", right, json.dumps(bodies).encode())
+
+    def dialect(self, rng: random.Random) -> Ask:
+        """The example of another vendor's format."""
+        chosen = rng.choice(self.dialects)
+        expected = self._dialect_scores[chosen.name]
+
+        def right(body: bytes) -> str:
+            return self._compare(load.scores_in(json.loads(body)), expected, chosen.name)
+
+        return Ask(chosen.path, right, chosen.body, chosen.headers)
+
+    def _native(self, rng: random.Random, count: int, **options: Any) -> Ask:
+        body, check = self._request(rng, count, **options)
+        large = count == LARGE_DOCUMENTS
+        return Ask("/rerank", lambda reply: check(json.loads(reply)), json.dumps(body).encode(), large=large)
+
+    def _request(self, rng: random.Random, count: int, **options: Any) -> tuple[dict[str, Any], Callable[[Any], str]]:
+        """Return a request of documents drawn at random, and its check."""
+        number = rng.randrange(QUERIES)
+        chosen = rng.sample(range(DOCUMENTS), count)
+        scores = [self._scores[number][each] for each in chosen]
+        order = sorted(range(count), key=lambda place: (-scores[place], place))[: options.get("top_k", count)]
+        with_texts = options.get("return_documents", True)
+        query, texts = self.queries[number], [self.documents[each] for each in chosen]
+
+        def check(reply: Any) -> str:
+            results = reply["results"]
+            if reply["query"] != query:
+                return f"the query is {reply['query']!r}, and {query!r} was asked"
+            if self._tolerance == 0 and [each["index"] for each in results] != order:
+                return f"the order is {[each['index'] for each in results][:10]}..., not {order[:10]}..."
+            if with_texts and any(each["content"] != texts[each["index"]] for each in results):
+                return "a text is not that of its document"
+            return self._compare([each["score"] for each in results], [scores[each] for each in order], "scores")
+
+        body = {"query": query, "documents": [{"content": text} for text in texts], "top_k": 0, **options}
+        return body, check
+
+    def _compare(self, got: list[float], expected: list[float], what: str) -> str:
+        if len(got) != len(expected):
+            return f"{what}: {len(got)} instead of {len(expected)}"
+        worst = max((abs(one - other) for one, other in zip(got, expected, strict=True)), default=0.0)
+        return f"{what} are off by {worst:g}" if worst > self._tolerance else ""
+
+
+def page(path: str) -> Ask:
+    """Return a request for a page or a figure, of which only the status is known."""
+    return Ask(path, lambda body: "" if body else "the page is empty")
