@@ -17,7 +17,7 @@ from typing import Self
 import socketio
 
 from nemesis.judging import NO_EXCUSE, Excuse, Reply, Verdict, judge
-from nemesis.known import Ask, Known, page
+from nemesis.known import PAGES, Ask, Known, page
 
 PATIENCE_S = 90.0
 """Longest wait for a reply: above the service's own deadline of a minute, so that only a hang takes so long."""
@@ -27,9 +27,7 @@ PAUSE_S = (0.01, 0.06)
 
 AFTER_REFUSAL_S = 0.2
 
-PAGES = ("/ready", "/metrics", "/progress", "/dashboard/")
-
-SHOWN = 20
+SHOWN = 5
 """Problems of a window that are kept in words; the others are counted."""
 
 
@@ -62,7 +60,7 @@ class Clients:
             "dialect": known.dialect,
             "dialect, kept connection": known.dialect,
         }
-        self.calm = self.window = Window("none", 0.0)
+        self.calm = self.window = Window("none, between the others", 0.0)
         self._began = time.monotonic()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -175,22 +173,28 @@ class Client(threading.Thread):
         return self._clients.record(self, window, took_s, lambda excuse: judge(got, ask.right, excuse, large=ask.large))
 
     def _send(self, ask: Ask) -> Reply | Exception:
-        keeps = "kept" in self.name
-        connection = self._kept or http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_S)
-        self._kept = connection if keeps else None
+        kept, self._kept = self._kept, None
+        got = self._exchange(kept, ask) if kept else None
+        if isinstance(got, Reply | TimeoutError):
+            return got
+        # Whoever keeps a connection has to reckon with its end while it is idle, and asks again.
+        return self._exchange(http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_S), ask)
+
+    def _exchange(self, connection: http.client.HTTPConnection, ask: Ask) -> Reply | Exception:
         try:
             connection.request("POST" if ask.body is not None else "GET", ask.path, ask.body, dict(ask.headers))
             reply = connection.getresponse()
             body = reply.read()
             if reply.getheader("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
-            return Reply(reply.status, reply.headers, body)
         except (OSError, EOFError, http.client.HTTPException) as error:
             connection.close()
             return error
-        finally:
-            if not keeps:
-                connection.close()
+        if "kept" in self.name:
+            self._kept = connection
+        else:
+            connection.close()
+        return Reply(reply.status, reply.headers, body)
 
 
 class Follower(Client):

@@ -46,26 +46,26 @@ def _started_comparison(trial: Trial) -> int | None:
     return found[0].pid if found else None
 
 
-def killed(find: Find) -> Do:
+def killed(find: Find, times: int = 1) -> Do:
+    """Kill one; then the next, as soon as clients got on without it."""
+
     def do(trial: Trial) -> Iterator[None]:
-        victim = find(trial)
-        _signal(victim, signal.SIGKILL)
-        trial.subject.patiently(lambda: not victim.is_running() or victim.status() == "zombie", "it is dead")
+        for number in range(times):
+            if number:
+                trial.met_by_all()
+            victim = find(trial)
+            _signal(victim, signal.SIGKILL)
+            trial.subject.patiently(lambda gone=victim: _is_dead(gone), "it is dead")
         yield
 
     return do
 
 
-def killed_often(find: Find, times: int) -> Do:
-    """Kill one after the other, each as soon as all are there."""
-
-    def do(trial: Trial) -> Iterator[None]:
-        whole = trial.subject.count()
-        for _ in range(times):
-            yield from killed(find)(trial) if False else ()
-        yield
-
-    return do
+def _is_dead(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def paused(find: Find) -> Do:
@@ -132,8 +132,8 @@ def killed_deploy(trial: Trial) -> Iterator[None]:
 FAULTS = (
     Fault(
         "kills",
-        "`kill -9` of a worker",
-        killed(_worker),
+        "`kill -9` of a worker, five times",
+        killed(_worker, 5),
         FOLLOWERS,
         before="2 of 78, and 6 of 481, replies of more than 1 MB were cut short",
     ),

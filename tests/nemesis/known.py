@@ -29,6 +29,9 @@ CHARS = 800
 TOLERANCE = 1e-3
 """Of scores, for an engine whose batches are not bit-equal."""
 
+PAGES = ("/ready", "/metrics", "/progress", "/dashboard/")
+"""What the parts of the service answer by themselves."""
+
 
 @dataclass(frozen=True)
 class Ask:

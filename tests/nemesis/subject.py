@@ -10,9 +10,10 @@ import tempfile
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import models
 import psutil
@@ -21,7 +22,7 @@ from processes import processes_of
 from redis_kit import Redis
 from release_stack import ReleaseStack
 
-from nemesis.known import Known
+from nemesis.known import PAGES, Known
 from webapp.engine.native_engine import library
 from webapp.engine.prepare import autotune
 from webapp.engine.prepare.pipeline import prepare
@@ -30,6 +31,9 @@ from webapp.settings import Settings
 DISK_MB = 512
 
 WORKERS = 2
+
+KEPT_LINES = 1000
+"""Of what the stack says on its standard output. In memory, for the disk may be full."""
 
 OTHER_ADDRESS = "127.0.0.66"
 """Where hostile clients come from: what is refused to an address is not refused to others."""
@@ -117,8 +121,8 @@ class Subject(ReleaseStack):
 
     def begin(self, output: Path | None = None) -> subprocess.Popen:
         """Start without waiting, with a reader of its standard output."""
-        self._output = output or self.place / "said"
-        self._output.write_text("")
+        assert output is None
+        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         self.process = subprocess.Popen(
             [self.python, "-m", "webapp", *self.command],
             env=self._environment,
@@ -126,16 +130,18 @@ class Subject(ReleaseStack):
             stderr=subprocess.STDOUT,
             text=True,
         )
-        threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True).start()
+        threading.Thread(target=self._read, args=(self.process.stdout, self._lines), daemon=True).start()
         return self.process
 
-    def _read(self, said: Any) -> None:
-        with self._output.open("w") as kept:
-            for line in said:
-                kept.write(line)
-                kept.flush()
-                self.reading.wait()
+    def _read(self, said: IO[str], lines: deque[str]) -> None:
+        for line in said:
+            lines.append(line)
+            self.reading.wait()
         said.close()
+
+    def _first_words(self) -> str:
+        said = "".join(list(self._lines))
+        return said if "Ready: " in said or self.ended else ""
 
     @property
     def ended(self) -> bool:
@@ -198,8 +204,7 @@ class Subject(ReleaseStack):
     def answers(self) -> bool:
         """Return whether every part of the service answers."""
         try:
-            pages = ("/ready", "/metrics", "/progress", "/dashboard/")
-            return all(requests.get(self.url + path, timeout=5).status_code == 200 for path in pages)
+            return all(requests.get(self.url + path, timeout=5).status_code == 200 for path in PAGES)
         except requests.RequestException:
             return False
 

@@ -6,10 +6,12 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import socketserver
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 from nemesis.fault import CUT, FOLLOWERS, Do, Fault, Trial
 from nemesis.judging import Excuse
@@ -93,10 +95,23 @@ class _Nonsense(socketserver.ThreadingTCPServer):
     def __init__(self, port: int, kind: str) -> None:
         super().__init__(("127.0.0.1", port), _Talk)
         self.answer = NONSENSE[kind]
+        self.talks: list[socket.socket] = []
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+        for talk in self.talks:
+            with contextlib.suppress(OSError):
+                talk.shutdown(socket.SHUT_RDWR)
 
 
 class _Talk(socketserver.StreamRequestHandler):
     def handle(self) -> None:
+        self.server.talks.append(self.connection)
         with contextlib.suppress(OSError, ValueError):
             while head := self.rfile.readline():
                 words = [self._word() for _ in range(int(head[1:]))]
@@ -112,11 +127,9 @@ def redis_talks(kind: str) -> Do:
     def do(trial: Trial) -> Iterator[None]:
         trial.subject.redis.kill()
         try:
-            with _Nonsense(trial.subject.redis.port, kind) as server:
-                threading.Thread(target=server.serve_forever, daemon=True).start()
+            with _Nonsense(trial.subject.redis.port, kind):
                 trial.met_by_all()
                 yield
-                server.shutdown()
         finally:
             start_redis(trial.subject)
 
