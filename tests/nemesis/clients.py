@@ -9,7 +9,7 @@ import json
 import random
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
@@ -26,6 +26,9 @@ PAUSE_S = (0.01, 0.06)
 """Between a client's requests: they are there all the time, and leave some of the cores to what is tested."""
 
 AFTER_REFUSAL_S = 0.2
+
+IN_A_ROW = 3
+"""So many right replies in a row, to each client, say that the service is whole. One alone may come by luck."""
 
 SHOWN = 5
 """Problems of a window that are kept in words; the others are counted."""
@@ -117,27 +120,29 @@ class Clients:
                     )
         return verdict
 
-    def turn(self, most_s: float) -> bool:
-        """Wait until each client has ended a request that it began after now; return whether all did in time."""
-        return self._all(time.monotonic(), most_s, lambda client: client.last_began)
+    def turn(self, most_s: float) -> list[str]:
+        """Wait until each client has ended a request that it began after now; return those that have not, by name."""
+        since = time.monotonic()
+        return self._late(since, most_s, lambda client: client.last_began)
 
     def well(self, most_s: float) -> list[str]:
-        """Wait until each client got a right reply to a request that it began after now; return those that did not."""
+        """Wait until each client got right replies alone for some requests that it began after now.
+
+        Returns:
+            The clients that did not, by name.
+        """
         since, heard = time.monotonic(), self.browser.heard
-        self._all(since, most_s, lambda client: client.last_right)
+        late = self._late(since, most_s, Client.right_since)
         give_up = since + most_s
         while self.browser.heard == heard and time.monotonic() < give_up:
             time.sleep(0.05)
-        late = [client.name for client in self.all if client.last_right < since]
         return late + ([] if self.browser.heard > heard else ["dashboard"])
 
-    def _all(self, since: float, most_s: float, when: Callable[[Client], float]) -> bool:
+    def _late(self, since: float, most_s: float, when: Callable[[Client], float]) -> list[str]:
         give_up = time.monotonic() + most_s
-        while time.monotonic() < give_up:
-            if all(when(client) >= since for client in self.all):
-                return True
+        while (late := [client.name for client in self.all if when(client) < since]) and time.monotonic() < give_up:
             time.sleep(0.02)
-        return False
+        return late
 
 
 class Client(threading.Thread):
@@ -146,8 +151,10 @@ class Client(threading.Thread):
     def __init__(self, clients: Clients, name: str, port: int, seed: int, make: Callable[[random.Random], Ask]) -> None:
         super().__init__(name=name, daemon=True)
         self.count = 0
-        self.last_began = self.last_right = 0.0
-        """When the last request that ended began, and the last that got a right reply."""
+        self.last_began = 0.0
+        """When the last request that ended began."""
+        self._right: deque[float] = deque([0.0] * IN_A_ROW, IN_A_ROW)
+        """When those began that got a right reply, after the last that did not."""
         self._clients = clients
         self._port = port
         self._make = make
@@ -161,9 +168,12 @@ class Client(threading.Thread):
             began = time.monotonic()
             verdict = self.once(self._make(self._rng))
             self.last_began = began
-            if verdict == Verdict.RIGHT:
-                self.last_right = began
+            self._right.extend([began] if verdict == Verdict.RIGHT else [0.0] * IN_A_ROW)
             time.sleep(self._rng.uniform(*PAUSE_S) + (AFTER_REFUSAL_S if verdict != Verdict.RIGHT else 0))
+
+    def right_since(self) -> float:
+        """Return when the first of the last few requests began, if all of them got right replies; else 0."""
+        return self._right[0]
 
     def once(self, ask: Ask) -> Verdict:
         """Make one request, and have it judged."""

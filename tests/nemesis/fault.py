@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from nemesis.clients import Clients
 from nemesis.judging import NO_EXCUSE, Excuse
-from nemesis.subject import Subject
+from nemesis.subject import BrokenError, Subject
 
 CUT = Excuse(cut=True, followers=True)
 """A program in front of the webapp dies with the connections that it has."""
 
 FOLLOWERS = Excuse(followers=True)
 """What tells of progress dies, and no reply depends on it."""
-
-TURN_S = 15.0
-"""Longest time for which a fault goes on until each client has met it."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +28,21 @@ class Trial:
     scale: float
     """How much of the full number of hostile clients there shall be."""
 
-    def met_by_all(self, most_s: float = TURN_S) -> None:
-        """Wait until each client has ended a request that it began now, or for some seconds."""
-        self.clients.turn(most_s)
+    def hold(self, seconds: float) -> None:
+        """Let the fault go on until each client has ended a request that it began now, or for some seconds."""
+        self.clients.turn(seconds)
 
-    def met_by_requests(self, count: int) -> None:
-        """Wait until so many requests have met it, or for some seconds."""
-        give_up = time.monotonic() + TURN_S
-        while self.clients.window.met.total() < count and time.monotonic() < give_up:
-            time.sleep(0.02)
+    def goes_on(self, requests: int = 0) -> None:
+        """Let the fault go on until each client, and so many requests, have ended: the service has to answer meanwhile.
+
+        Raises:
+            BrokenError: some hang.
+        """
+        window = self.clients.window
+        waiting = self.clients.turn(self.subject.patience_s)
+        if waiting:
+            raise BrokenError(f"no answer while it went on: {', '.join(waiting)}")
+        self.subject.patiently(lambda: window.met.total() >= requests, f"{requests} requests end while it goes on")
 
     def scaled(self, count: int) -> int:
         """Return the number of hostile clients in this run."""

@@ -52,7 +52,7 @@ def killed(find: Find, times: int = 1) -> Do:
     def do(trial: Trial) -> Iterator[None]:
         for number in range(times):
             if number:
-                trial.met_by_all()
+                trial.goes_on()
             victim = find(trial)
             _signal(victim, signal.SIGKILL)
             trial.subject.patiently(lambda gone=victim: _is_dead(gone), "it is dead")
@@ -68,12 +68,23 @@ def _is_dead(process: psutil.Process) -> bool:
         return True
 
 
-def paused(find: Find) -> Do:
+PAUSE_S = (1, 4)
+
+LOGGED_REQUESTS = 400
+"""More than the 140 after which the service hung when nobody took its log lines."""
+
+
+def paused(find: Find, *, for_requests: int | None = None) -> Do:
+    """Stop a process for some seconds; or for so many requests, where all has to answer without it."""
+
     def do(trial: Trial) -> Iterator[None]:
         victim = find(trial)
         _signal(victim, signal.SIGSTOP)
         try:
-            trial.met_by_all(trial.rng.uniform(1, 4))
+            if for_requests is None:
+                trial.hold(trial.rng.uniform(*PAUSE_S))
+            else:
+                trial.goes_on(for_requests)
             yield
         finally:
             _signal(victim, signal.SIGCONT)
@@ -154,17 +165,17 @@ FAULTS = (
     Fault(
         "pauses",
         "SIGSTOP of the pusher",
-        paused(_one("pusher")),
+        paused(_one("pusher"), for_requests=0),
         FOLLOWERS,
         before="what depends on it hung",
     ),
-    Fault("pauses", "SIGSTOP of the exporter", paused(_one("exporter")), before="`/metrics` hung"),
+    Fault("pauses", "SIGSTOP of the exporter", paused(_one("exporter"), for_requests=0), before="`/metrics` hung"),
     Fault("pauses", "SIGSTOP of an nginx worker", paused(_one("nginx worker"))),
     Fault("pauses", "SIGSTOP of nginx' master", paused(_one("nginx"))),
     Fault(
         "pauses",
         "SIGSTOP of supervisord",
-        paused(_one("supervisord")),
+        paused(_one("supervisord"), for_requests=LOGGED_REQUESTS),
         before="all hung after 140 requests, `/ready` too",
     ),
     Fault("restarts", "HUP of `reranking serve`", hung_up(_one("serve"))),

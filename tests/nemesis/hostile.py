@@ -68,7 +68,7 @@ def held(count: int, sent: bytes) -> Do:
                     holding.enter_context(connection)
                     with contextlib.suppress(OSError):
                         connection.sendall(sent)
-            trial.met_by_all()
+            trial.goes_on()
             yield
 
     return do
@@ -84,7 +84,7 @@ def slow_bodies(trial: Trial) -> Iterator[None]:
             for connection in connections:
                 with contextlib.suppress(OSError):
                     connection.sendall(whole[:position] if position == begun else whole[position - 1 : position])
-        trial.met_by_all()
+        trial.goes_on()
         yield
 
 

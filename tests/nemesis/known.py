@@ -7,7 +7,7 @@ import json
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import load
 import models
@@ -23,8 +23,9 @@ DOCUMENTS = 1500
 LARGE_DOCUMENTS = 1400
 """Documents whose texts, sent back, are a reply above a megabyte."""
 
-CHARS = 800
-"""Of a document. Most are beyond what the model reads, so that large replies cost little to score."""
+CHARS = 1000
+"""Of a document. Most are beyond what the model reads, so that large bodies, which nginx keeps in files, cost little to
+score."""
 
 TOLERANCE = 1e-3
 """Of scores, for an engine whose batches are not bit-equal."""
@@ -49,32 +50,40 @@ class Ask:
 class Known:
     """Texts, and the score of each pair of them."""
 
-    def __init__(self, settings: Settings, *, exact: bool) -> None:
-        """Score every pair in this process, with the artifact that the service has.
+    def __init__(
+        self, queries: list[str], documents: list[str], scores: list[list[float]], *, exact: bool = True
+    ) -> None:
+        """Remember.
 
         Args:
-            settings: what opens the artifact.
+            queries: what is asked.
+            documents: what is ranked.
+            scores: of each query, one for each document.
             exact: whether scores are the same in every batch.
         """
-        rng = random.Random(17)
-        self.queries = [f"{number} {' '.join(rng.choices(models.WORDS, k=6))}" for number in range(QUERIES)]
-        heads = [f"{number} {' '.join(rng.choices(models.WORDS, k=25))} " for number in range(DOCUMENTS)]
-        self.documents = [(head + "milk " * CHARS)[:CHARS] for head in heads]
-        self.dialects: list[load.Ask] = []
-        self._dialect_scores: dict[str, list[float]] = {}
+        self._queries = queries
+        self._documents = documents
+        self._scores = scores
         self._tolerance = 0.0 if exact else TOLERANCE
-        with local_reranker(settings) as reranker:
-            self._scores = [self._learn(reranker, query) for query in self.queries]
+        self._dialects: list[load.Ask] = []
+        self._dialect_scores: dict[str, list[float]] = {}
 
-    def _learn(self, reranker: Any, query: str) -> list[float]:
-        result = reranker.rerank(RerankRequest(query=query, documents=self.documents, originals=self.documents))
-        scores = dict(zip(result.order, result.scores, strict=True))
-        return [scores[number] for number in range(DOCUMENTS)]
+    @classmethod
+    def by_artifact(cls, settings: Settings, *, exact: bool) -> Self:
+        """Score every pair in this process, with the artifact that the service has."""
+        rng = random.Random(17)
+        queries = [f"{number} {' '.join(rng.choices(models.WORDS, k=6))}" for number in range(QUERIES)]
+        heads = [f"{number} {' '.join(rng.choices(models.WORDS, k=25))} " for number in range(DOCUMENTS)]
+        documents = [(head + "milk " * CHARS)[:CHARS] for head in heads]
+        with local_reranker(settings) as reranker:
+            results = [reranker.rerank(RerankRequest(query, documents, documents)) for query in queries]
+        scores = [[score for _, score in sorted(zip(each.order, each.scores, strict=True))] for each in results]
+        return cls(queries, documents, scores, exact=exact)
 
     def learn_dialects(self, url: str) -> None:
         """Ask a service that nothing harms once in each vendor's format, and remember its scores."""
-        self.dialects, _ = load.asks()
-        for ask in self.dialects:
+        self._dialects, _ = load.asks()
+        for ask in self._dialects:
             reply = requests.post(url + ask.path, data=ask.body, headers=ask.headers, timeout=60)
             assert reply.status_code == 200, (ask.name, reply.text[:300])
             self._dialect_scores[ask.name] = load.scores_in(reply.json())
@@ -118,7 +127,7 @@ class Known:
 
     def dialect(self, rng: random.Random) -> Ask:
         """The example of another vendor's format."""
-        chosen = rng.choice(self.dialects)
+        chosen = rng.choice(self._dialects)
         expected = self._dialect_scores[chosen.name]
 
         def right(body: bytes) -> str:
@@ -133,12 +142,12 @@ class Known:
 
     def _request(self, rng: random.Random, count: int, **options: Any) -> tuple[dict[str, Any], Callable[[Any], str]]:
         """Return a request of documents drawn at random, and its check."""
-        number = rng.randrange(QUERIES)
-        chosen = rng.sample(range(DOCUMENTS), count)
+        number = rng.randrange(len(self._queries))
+        chosen = rng.sample(range(len(self._documents)), count)
         scores = [self._scores[number][each] for each in chosen]
         order = sorted(range(count), key=lambda place: (-scores[place], place))[: options.get("top_k", count)]
         with_texts = options.get("return_documents", True)
-        query, texts = self.queries[number], [self.documents[each] for each in chosen]
+        query, texts = self._queries[number], [self._documents[each] for each in chosen]
 
         def check(reply: Any) -> str:
             results = reply["results"]

@@ -98,7 +98,7 @@ class Subject(ReleaseStack):
             warnings.simplefilter("ignore")
             autotune.MEASURED_S = 0.01
             prepare(settings, lambda _: None)
-        self.known = Known(settings, exact=native)
+        self.known = Known.by_artifact(settings, exact=native)
         super().__init__(
             settings.state_dir,
             **{name: str(value) for name, value in chosen.items()},

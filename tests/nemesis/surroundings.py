@@ -10,18 +10,15 @@ import socket
 import socketserver
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Self
 
 from nemesis.fault import CUT, FOLLOWERS, Do, Fault, Trial
+from nemesis.faults import LOGGED_REQUESTS
 from nemesis.judging import Excuse
 from nemesis.subject import Subject
 
 SHARED_MB = 3
 """What Redis may take: so little that some scores are found there and others are not."""
-
-LOGGED_REQUESTS = 400
-"""More than the 140 after which the service hung when nobody read its log."""
 
 
 def full_disk(trial: Trial) -> Iterator[None]:
@@ -31,7 +28,7 @@ def full_disk(trial: Trial) -> Iterator[None]:
         while file.write(bytes(65536)):
             pass
     try:
-        trial.met_by_all()
+        trial.goes_on()
         yield
     finally:
         filling.unlink()
@@ -40,7 +37,7 @@ def full_disk(trial: Trial) -> Iterator[None]:
 def redis_killed(trial: Trial) -> Iterator[None]:
     trial.subject.redis.kill()
     try:
-        trial.met_by_all()
+        trial.goes_on()
         yield
     finally:
         start_redis(trial.subject)
@@ -49,7 +46,7 @@ def redis_killed(trial: Trial) -> Iterator[None]:
 def redis_stopped(trial: Trial) -> Iterator[None]:
     trial.subject.redis.stop()
     try:
-        trial.met_by_all()
+        trial.goes_on()
         yield
     finally:
         trial.subject.redis.go_on()
@@ -59,7 +56,7 @@ def redis_full(trial: Trial) -> Iterator[None]:
     trial.subject.redis.command("config", "set", "maxmemory-policy", "noeviction")
     trial.subject.redis.command("config", "set", "maxmemory", "1")
     try:
-        trial.met_by_all()
+        trial.goes_on()
         yield
     finally:
         bound_redis(trial.subject)
@@ -128,7 +125,7 @@ def redis_talks(kind: str) -> Do:
         trial.subject.redis.kill()
         try:
             with _Nonsense(trial.subject.redis.port, kind):
-                trial.met_by_all()
+                trial.goes_on()
                 yield
         finally:
             start_redis(trial.subject)
@@ -137,11 +134,13 @@ def redis_talks(kind: str) -> Do:
 
 
 def removed(name: str) -> Do:
-    """Remove a file of the run directory; `active` in its name is the colour that serves."""
+    """Remove a file of the run directory, which has to be made again; `active` in its name is the active colour."""
 
     def do(trial: Trial) -> Iterator[None]:
-        active = trial.subject.colours()["active"]
-        (trial.subject.state_dir / "run" / name.replace("active", active)).unlink()
+        subject = trial.subject
+        path = subject.state_dir / "run" / name.replace("active", subject.colours()["active"])
+        path.unlink()
+        subject.patiently(lambda: os.path.lexists(path) or subject.ended, f"{path.name} is made again")
         yield
 
     return do
@@ -149,16 +148,15 @@ def removed(name: str) -> Do:
 
 def colours_unreadable(trial: Trial) -> Iterator[None]:
     """Garbage in `.colors` and the master dead: `serve` has to end, or to heal."""
-    path = Path(trial.subject.state_dir / ".colors")
+    subject, path = trial.subject, trial.subject.state_dir / ".colors"
     good = path.read_bytes()
     path.write_bytes(b"\x00garbage")
     try:
-        (master, *_) = trial.subject.masters()
+        (master, *_) = subject.masters()
         os.kill(master.pid, signal.SIGKILL)
-        trial.subject.patiently(
-            lambda: trial.subject.ended or trial.subject.answers(),
-            "it has ended, or answers although .colors is garbage",
-        )
+        subject.patiently(lambda: master not in subject.masters(), "the master is dead")
+        subject.patiently(lambda: subject.ended or subject.masters(), "it ends, or another master comes")
+        subject.patiently(lambda: subject.ended or subject.answers(), "it ends, or answers")
         yield
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -168,7 +166,7 @@ def colours_unreadable(trial: Trial) -> Iterator[None]:
 def logs_unread(trial: Trial) -> Iterator[None]:
     trial.subject.reading.clear()
     try:
-        trial.met_by_requests(LOGGED_REQUESTS)
+        trial.goes_on(LOGGED_REQUESTS)
         yield
     finally:
         trial.subject.reading.set()
@@ -218,8 +216,9 @@ FAULTS = (
             "files",
             f"{what} is removed",
             removed(name),
-            FOLLOWERS,
-            before="503 until a deploy" if "webapp" in what or "link" in what else "never noticed",
+            CUT if name == "supervisor.sock" else FOLLOWERS,
+            before="never noticed; 503 until a deploy" if "webapp" in what or "link" in what else "",
+            ends=name == "supervisor.sock",
         )
         for what, name in _REMOVED.items()
     ),
