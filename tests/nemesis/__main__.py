@@ -55,7 +55,8 @@ def main() -> int:
             say(f"{fault.section}: {fault.name}{'' if fault.cheap else ' (in full runs)'}")
         say(f"{CONNECTIONS}: thousands of connections of each kind")
         return 0
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing is left behind
+    for number in (signal.SIGINT, signal.SIGTERM):  # the first is ignored by what a shell starts in the background
+        signal.signal(number, signal.default_int_handler)
     for name in [*filter(lambda name: name.startswith("RERANK_"), os.environ), "PYTHONPATH"]:
         os.environ.pop(name, None)  # none of it is meant for the stack
     os.environ["TQDM_DISABLE"] = "1"
@@ -67,7 +68,7 @@ def main() -> int:
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         nemesis = harm(subject, seed, chosen.minutes, chosen.sections, full=full)
-    rows = nemesis.finish()
+        rows = nemesis.finish()
     said = table(rows)
     say(f"\n{said}")
     if chosen.table:
@@ -99,4 +100,7 @@ def harm(subject: Subject, seed: int, minutes: float, sections: list[str], *, fu
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -6,6 +6,7 @@ import gzip
 import http.client
 import itertools
 import json
+import logging
 import random
 import threading
 import time
@@ -28,7 +29,8 @@ PAUSE_S = (0.01, 0.06)
 AFTER_REFUSAL_S = 0.2
 
 IN_A_ROW = 3
-"""So many right replies in a row, to each client, say that the service is whole. One alone may come by luck."""
+"""So many right replies in a row, to each client, say that the service is whole. One alone may come by luck; of a large
+request it is enough."""
 
 SHOWN = 5
 """Problems of a window that are kept in words; the others are counted."""
@@ -153,7 +155,8 @@ class Client(threading.Thread):
         self.count = 0
         self.last_began = 0.0
         """When the last request that ended began."""
-        self._right: deque[float] = deque([0.0] * IN_A_ROW, IN_A_ROW)
+        row = 1 if "large" in name else IN_A_ROW
+        self._right: deque[float] = deque([0.0] * row, row)
         """When those began that got a right reply, after the last that did not."""
         self._clients = clients
         self._port = port
@@ -279,6 +282,7 @@ class Browser:
     def __init__(self, url: str) -> None:
         self.heard = 0
         self._url = url
+        logging.getLogger("engineio.client").setLevel(logging.CRITICAL)  # it may lose its connection
         self._client = socketio.Client(
             reconnection=True, reconnection_delay=0.2, reconnection_delay_max=1, randomization_factor=0
         )

@@ -61,6 +61,20 @@ def killed(find: Find, times: int = 1) -> Do:
     return do
 
 
+def killed_together(*finds: Find) -> Do:
+    """Kill several, one right after the other, in an order drawn at random."""
+
+    def do(trial: Trial) -> Iterator[None]:
+        victims = [find(trial) for find in finds]
+        trial.rng.shuffle(victims)
+        for victim in victims:
+            _signal(victim, signal.SIGKILL)
+        trial.subject.patiently(lambda: all(map(_is_dead, victims)), "they are dead")
+        yield
+
+    return do
+
+
 def _is_dead(process: psutil.Process) -> bool:
     try:
         return process.status() == psutil.STATUS_ZOMBIE
@@ -156,6 +170,12 @@ FAULTS = (
     ),
     Fault("kills", "`kill -9` of an nginx worker", killed(_one("nginx worker")), CUT),
     Fault("kills", "`kill -9` of nginx' master", killed(_one("nginx")), CUT),
+    Fault(
+        "kills",
+        "`kill -9` of master, nginx, pusher and exporter together",
+        killed_together(_master, _one("nginx"), _one("pusher"), _one("exporter")),
+        CUT,
+    ),
     Fault("kills", "`kill -9` of the engine comparison", killed(_comparison)),
     Fault("kills", "`kill -9` of supervisord", killed(_one("supervisord")), CUT, ends=True),
     Fault("kills", "`kill -9` of `reranking serve`", killed(_one("serve")), CUT, ends=True),

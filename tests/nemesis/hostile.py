@@ -177,7 +177,7 @@ _WEBSOCKET = (
     b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 )
-_LARGE_REPLY = post(json.dumps({"query": "q", "documents": [{"content": "bees " * 2000}] * 200}).encode())
+_LARGE_REPLY = post(json.dumps({"query": "q", "documents": [{"content": "bees " * 2000}] * 100}).encode())
 
 FAULTS = (
     Fault("hostile", "callers that hang up", hang_ups),

@@ -20,12 +20,13 @@ from webapp.types import RerankRequest
 
 QUERIES = 12
 DOCUMENTS = 1500
-LARGE_DOCUMENTS = 1400
-"""Documents whose texts, sent back, are a reply above a megabyte."""
+CHARS = 600
+"""Of a document: more than the model reads, so that what follows makes no difference to its score."""
 
-CHARS = 1000
-"""Of a document. Most are beyond what the model reads, so that large bodies, which nginx keeps in files, cost little to
-score."""
+LARGE_DOCUMENTS = 340
+LARGE_CHARS = 4000
+"""Of a document in a large request: bodies and replies of 1.4 MB, which cost little to score. Nginx keeps a body
+above 1.25 MB in a file."""
 
 TOLERANCE = 1e-3
 """Of scores, for an engine whose batches are not bit-equal."""
@@ -74,7 +75,7 @@ class Known:
         rng = random.Random(17)
         queries = [f"{number} {' '.join(rng.choices(models.WORDS, k=6))}" for number in range(QUERIES)]
         heads = [f"{number} {' '.join(rng.choices(models.WORDS, k=25))} " for number in range(DOCUMENTS)]
-        documents = [(head + "milk " * CHARS)[:CHARS] for head in heads]
+        documents = [lengthened(head, CHARS) for head in heads]
         with local_reranker(settings) as reranker:
             results = [reranker.rerank(RerankRequest(query, documents, documents)) for query in queries]
         scores = [[score for _, score in sorted(zip(each.order, each.scores, strict=True))] for each in results]
@@ -98,7 +99,7 @@ class Known:
 
     def large(self, rng: random.Random) -> Ask:
         """More than a megabyte, there and back."""
-        return self._native(rng, LARGE_DOCUMENTS)
+        return self._native(rng, LARGE_DOCUMENTS, LARGE_CHARS)
 
     def compressed(self, rng: random.Random) -> Ask:
         """A packed body, and a packed reply where nginx packs it."""
@@ -112,7 +113,7 @@ class Known:
 
     def batch(self, rng: random.Random) -> Ask:
         """Five requests in one call."""
-        bodies, checks = zip(*(self._request(rng, 8) for _ in range(5)), strict=True)
+        bodies, checks = zip(*(self._request(rng, 8, CHARS) for _ in range(5)), strict=True)
 
         def right(body: bytes) -> str:
             replies = json.loads(body)
@@ -135,19 +136,21 @@ class Known:
 
         return Ask(chosen.path, right, chosen.body, chosen.headers)
 
-    def _native(self, rng: random.Random, count: int, **options: Any) -> Ask:
-        body, check = self._request(rng, count, **options)
-        large = count == LARGE_DOCUMENTS
+    def _native(self, rng: random.Random, count: int, chars: int = CHARS, **options: Any) -> Ask:
+        body, check = self._request(rng, count, chars, **options)
+        large = chars == LARGE_CHARS
         return Ask("/rerank", lambda reply: check(json.loads(reply)), json.dumps(body).encode(), large=large)
 
-    def _request(self, rng: random.Random, count: int, **options: Any) -> tuple[dict[str, Any], Callable[[Any], str]]:
+    def _request(
+        self, rng: random.Random, count: int, chars: int, **options: Any
+    ) -> tuple[dict[str, Any], Callable[[Any], str]]:
         """Return a request of documents drawn at random, and its check."""
         number = rng.randrange(len(self._queries))
         chosen = rng.sample(range(len(self._documents)), count)
         scores = [self._scores[number][each] for each in chosen]
         order = sorted(range(count), key=lambda place: (-scores[place], place))[: options.get("top_k", count)]
         with_texts = options.get("return_documents", True)
-        query, texts = self._queries[number], [self._documents[each] for each in chosen]
+        query, texts = self._queries[number], [lengthened(self._documents[each], chars) for each in chosen]
 
         def check(reply: Any) -> str:
             results = reply["results"]
@@ -167,6 +170,11 @@ class Known:
             return f"{what}: {len(got)} instead of {len(expected)}"
         worst = max((abs(one - other) for one, other in zip(got, expected, strict=True)), default=0.0)
         return f"{what} are off by {worst:g}" if worst > self._tolerance else ""
+
+
+def lengthened(text: str, chars: int) -> str:
+    """Return a text with so many characters, the last of which say always the same."""
+    return text + ("milk " * chars)[: chars - len(text)]
 
 
 def page(path: str) -> Ask:

@@ -88,7 +88,6 @@ class Nemesis:
     def _begin_anew(self, window: Window) -> None:
         """Make a service that did not recover whole by force, so that other faults meet one that works."""
         window.excuse |= CUT
-        self._subject.reading.set()
         self._subject.end()
         self._subject.start_anew()
         late = self._clients.well(self._subject.patience_s)
@@ -134,10 +133,16 @@ class Nemesis:
         self.rows[row.fault] = row if old is None else merged(old, row)
 
     def finish(self) -> list[Row]:
-        """Return all rows, after the one of the time between faults."""
-        calm = self._clients.calm
-        self.problems += [f"seed {self._seed}: {problem}" for problem in calm.problems]
-        return [row_of(calm, note="between faults"), *sorted(self.rows.values(), key=_place)]
+        """Wait until all is at rest, after the clients left; returns all rows, after the one of the time between faults."""
+        row = row_of(self._clients.calm)
+        try:
+            self._subject.patiently(self._subject.rests, "no request is at work when all clients have left")
+        except BrokenError as error:
+            row.broken = str(error)
+        self.problems += [
+            f"seed {self._seed}: {problem}" for problem in (*self._clients.calm.problems, row.broken) if problem
+        ]
+        return [row, *sorted(self.rows.values(), key=_place)]
 
 
 def row_of(window: Window, **more: str) -> Row:

@@ -28,7 +28,8 @@ from webapp.engine.prepare import autotune
 from webapp.engine.prepare.pipeline import prepare
 from webapp.settings import Settings
 
-DISK_MB = 512
+DISK_MB = 2048
+"""Of a file system in memory: it takes what is on it."""
 
 WORKERS = 2
 
@@ -82,6 +83,7 @@ class Subject(ReleaseStack):
         self.redis = redis
         self.patience_s = patience_s
         self.place = place
+        self.process: subprocess.Popen[str] | None = None
         self.reading = threading.Event()
         self.reading.set()
         native = library() is not None
@@ -149,11 +151,13 @@ class Subject(ReleaseStack):
         return self.process.poll() is not None
 
     def end(self) -> None:
-        """Kill every process of it."""
+        """Kill every process of it that there is."""
+        self.reading.set()
         for process in processes_of(self):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        self.process.wait()
+        if self.process is not None:
+            self.process.wait()
         self.patiently(lambda: not processes_of(self), "nothing is left of the stack")
 
     def start_anew(self) -> None:
@@ -198,8 +202,9 @@ class Subject(ReleaseStack):
         return ", ".join(f"{kind}: {now} instead of {was}" for kind, (was, now) in strays.items())
 
     def count(self) -> dict[str, int]:
-        """Return how many processes there are of each kind that is always there."""
-        return {kind: len(found) for kind, found in self.by_kind().items() if kind not in AS_NEEDED}
+        """Return how many processes there are of each kind that is always there, and of those that nobody reaped."""
+        counts = {kind: len(found) for kind, found in self.by_kind().items() if kind not in AS_NEEDED}
+        return {**counts, "zombie": sum(map(_is_zombie, self.family()))}
 
     def answers(self) -> bool:
         """Return whether every part of the service answers."""
@@ -207,6 +212,12 @@ class Subject(ReleaseStack):
             return all(requests.get(self.url + path, timeout=5).status_code == 200 for path in PAGES)
         except requests.RequestException:
             return False
+
+    def rests(self) -> bool:
+        """Return whether no request is at work, and none is shown as running."""
+        shown = requests.get(f"{self.url}/progress", timeout=5).json()["running"]
+        loads = [requests.get(f"{self.url}/load", timeout=5).json()["server_load"] for _ in range(4 * WORKERS)]
+        return not shown and not any(loads)
 
     def taken(self) -> tuple[int, int]:
         """Return megabytes and file descriptors of all processes together."""
@@ -226,6 +237,13 @@ class Subject(ReleaseStack):
         code, said = self.reranking(*arguments)
         if code:
             raise BrokenError(f"`reranking {' '.join(arguments)}` ended with {code}: {said.strip().splitlines()[-1:]}")
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _parent(process: psutil.Process) -> int:
@@ -262,10 +280,7 @@ def running_subject(patience_s: float) -> Iterator[Subject]:
         place = stack.enter_context(own_place())
         redis = stack.enter_context(Redis()) if shutil.which("redis-server") else None
         subject = Subject(place, redis=redis, patience_s=patience_s)
+        stack.callback(subject.end)
         subject.start()
-        try:
-            subject.known.learn_dialects(subject.url)
-            yield subject
-        finally:
-            subject.reading.set()
-            subject.end()
+        subject.known.learn_dialects(subject.url)
+        yield subject

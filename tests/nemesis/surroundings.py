@@ -8,30 +8,35 @@ import shutil
 import signal
 import socket
 import socketserver
+import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Self
 
 from nemesis.fault import CUT, FOLLOWERS, Do, Fault, Trial
 from nemesis.faults import LOGGED_REQUESTS
 from nemesis.judging import Excuse
-from nemesis.subject import Subject
+from nemesis.subject import DISK_MB, Subject
 
 SHARED_MB = 3
 """What Redis may take: so little that some scores are found there and others are not."""
 
 
 def full_disk(trial: Trial) -> Iterator[None]:
-    filling = trial.subject.place / "filling"
-    with filling.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(trial.subject.place).free)
-        while file.write(bytes(65536)):
-            pass
+    """Make the disk as small as what is on it."""
+    place = trial.subject.place
+    trial.subject.patiently(lambda: _resized(place, f"{shutil.disk_usage(place).used // 1024}k"), "the disk is full")
     try:
         trial.goes_on()
         yield
     finally:
-        filling.unlink()
+        _resized(place, f"{DISK_MB}m")
+
+
+def _resized(place: Path, size: str) -> bool:
+    command = ["mount", "-o", f"remount,size={size}", str(place)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def redis_killed(trial: Trial) -> Iterator[None]:

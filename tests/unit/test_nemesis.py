@@ -10,7 +10,7 @@ import pytest
 from nemesis.clients import Client, Clients
 from nemesis.fault import Fault
 from nemesis.judging import Excuse, Reply, Verdict, judge
-from nemesis.known import Known
+from nemesis.known import CHARS, Known, lengthened
 from nemesis.row import Row
 from nemesis.run import in_random_order, merged
 from nemesis.table import BEGIN, END, table, write_into
@@ -89,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-DOCUMENTS = [f"document {number}" for number in range(80)]
+DOCUMENTS = [lengthened(f"document {number} ", CHARS) for number in range(80)]
 SCORES = [(number * 37 % 80) / 80 for number in range(80)]
 
 
