@@ -207,7 +207,12 @@ FAULTS = (
     Fault("restarts", "`reranking restart pusher`", operated("restart", "pusher"), FOLLOWERS),
     Fault("restarts", "`reranking restart nginx`", operated("restart", "nginx"), CUT),
     Fault("releases", "a deploy", operated("deploy", "--again", "--watch", "0.5")),
-    Fault("releases", "a canary", operated("deploy", "--again", "--canary", "50", "--for", "1", "--watch", "0.5")),
+    Fault(
+        "releases",
+        "a canary",
+        operated("deploy", "--again", "--canary", "50", "--for", "1", "--watch", "0.5"),
+        cheap=False,
+    ),
     Fault("releases", "a rollback", rolled_back, cheap=False),
     Fault("releases", "`kill -9` of a deploy, and the next one", killed_deploy, cheap=False),
 )

@@ -133,7 +133,7 @@ class Nemesis:
         self.rows[row.fault] = row if old is None else merged(old, row)
 
     def finish(self) -> list[Row]:
-        """Wait until all is at rest, after the clients left; returns all rows, after the one of the time between faults."""
+        """Wait until all is at rest, after the clients left; returns all rows, calm times first."""
         row = row_of(self._clients.calm)
         try:
             self._subject.patiently(self._subject.rests, "no request is at work when all clients have left")
