@@ -18,7 +18,7 @@ from typing import Self
 import socketio
 
 from nemesis.judging import NO_EXCUSE, Excuse, Reply, Verdict, judge
-from nemesis.known import PAGES, Ask, Known, page
+from nemesis.known import HEADERS, KEY, PAGES, Ask, Known, page
 
 PATIENCE_S = 90.0
 """Longest wait for a reply: above the service's own deadline of a minute, so that only a hang takes so long."""
@@ -195,7 +195,9 @@ class Client(threading.Thread):
 
     def _exchange(self, connection: http.client.HTTPConnection, ask: Ask) -> Reply | Exception:
         try:
-            connection.request("POST" if ask.body is not None else "GET", ask.path, ask.body, dict(ask.headers))
+            connection.request(
+                "POST" if ask.body is not None else "GET", ask.path, ask.body, {**HEADERS, **ask.headers}
+            )
             reply = connection.getresponse()
             body = reply.read()
             if reply.getheader("Content-Encoding") == "gzip":
@@ -261,7 +263,7 @@ class Follower(Client):
 def _opened(connection: http.client.HTTPConnection, name: str) -> http.client.HTTPResponse | Reply | Exception:
     """Open the stream of a request; return it, or the refusal, or why there is none."""
     try:
-        connection.request("GET", f"/progress/{name}")
+        connection.request("GET", f"/progress/{name}", headers=HEADERS)
         reply = connection.getresponse()
         return reply if reply.status == 200 else Reply(reply.status, reply.headers, reply.read())
     except (OSError, http.client.HTTPException) as error:
@@ -291,7 +293,7 @@ class Browser:
 
     def start(self) -> None:
         """Connect, and watch."""
-        self._client.connect(self._url, transports=["websocket"])
+        self._client.connect(self._url, auth={"key": KEY}, transports=["websocket"])
 
     def stop(self) -> None:
         """Leave."""

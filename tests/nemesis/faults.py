@@ -201,7 +201,7 @@ FAULTS = (
     Fault("restarts", "HUP of `reranking serve`", hung_up(_one("serve"))),
     Fault("restarts", "HUP of gunicorn's master", hung_up(_master)),
     Fault("restarts", "TERM of a worker", terminated_worker),
-    Fault("restarts", "HUP of supervisord", hung_up(_one("supervisord")), CUT, before="108 connections were refused"),
+    Fault("restarts", "HUP of supervisord", hung_up(_one("supervisord")), before="108 connections were refused"),
     Fault("restarts", "`reranking reload`", operated("reload")),
     Fault("restarts", "`reranking restart`", operated("restart"), FOLLOWERS),
     Fault("restarts", "`reranking restart pusher`", operated("restart", "pusher"), FOLLOWERS),

@@ -8,14 +8,15 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 
-from nemesis import faults, hostile, surroundings
+from nemesis import attackers, faults, surroundings
 from nemesis.clients import Clients, Window
 from nemesis.fault import CUT, Fault, Trial
 from nemesis.judging import NO_EXCUSE, Verdict
+from nemesis.known import KEY
 from nemesis.row import Row
 from nemesis.subject import BrokenError, Subject
 
-ALL: tuple[Fault, ...] = (*faults.FAULTS, *surroundings.FAULTS, *hostile.FAULTS)
+ALL: tuple[Fault, ...] = (*faults.FAULTS, *surroundings.FAULTS, *attackers.FAULTS)
 
 CONNECTIONS = "connections"
 """The section with thousands of connections of every kind, which takes minutes."""
@@ -118,7 +119,7 @@ class Nemesis:
 
         window = self._clients.open("clients beside thousands of connections", NO_EXCUSE)
         try:
-            rows = connections.run(self._subject, each=each, seconds=seconds)
+            rows = connections.run(self._subject, key=KEY, each=each, seconds=seconds)
         finally:
             self._clients.close()
         for row in rows:

@@ -22,7 +22,7 @@ from processes import processes_of
 from redis_kit import Redis
 from release_stack import ReleaseStack
 
-from nemesis.known import PAGES, Known
+from nemesis.known import HEADERS, KEY, PAGES, Known
 from webapp.engine.native_engine import library
 from webapp.engine.prepare import autotune
 from webapp.engine.prepare.pipeline import prepare
@@ -107,6 +107,7 @@ class Subject(ReleaseStack):
             workers=str(WORKERS),
             cache_mb="1",
             request_timeout_s="60",
+            api_keys=KEY,
             redis_url=redis.url if redis else "",
             log_level="info",
         )
@@ -209,14 +210,17 @@ class Subject(ReleaseStack):
     def answers(self) -> bool:
         """Return whether every part of the service answers."""
         try:
-            return all(requests.get(self.url + path, timeout=5).status_code == 200 for path in PAGES)
+            return all(self._get(path).status_code == 200 for path in PAGES)
         except requests.RequestException:
             return False
 
+    def _get(self, path: str) -> requests.Response:
+        return requests.get(self.url + path, headers=HEADERS, timeout=5)
+
     def rests(self) -> bool:
         """Return whether no request is at work, and none is shown as running."""
-        shown = requests.get(f"{self.url}/progress", timeout=5).json()["running"]
-        loads = [requests.get(f"{self.url}/load", timeout=5).json()["server_load"] for _ in range(4 * WORKERS)]
+        shown = self._get("/progress").json()["running"]
+        loads = [self._get("/load").json()["server_load"] for _ in range(4 * WORKERS)]
         return not shown and not any(loads)
 
     def taken(self) -> tuple[int, int]:

@@ -221,9 +221,8 @@ FAULTS = (
             "files",
             f"{what} is removed",
             removed(name),
-            CUT if name == "supervisor.sock" else FOLLOWERS,
+            FOLLOWERS,
             before="never noticed; 503 until a deploy" if "webapp" in what or "link" in what else "",
-            ends=name == "supervisor.sock",
         )
         for what, name in _REMOVED.items()
     ),

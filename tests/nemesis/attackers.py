@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from nemesis.fault import Do, Fault, Trial
+from nemesis.known import KEY
 from nemesis.subject import OTHER_ADDRESS
 
 SMALL = json.dumps({"query": "q", "documents": [f"document {number}" for number in range(20)]}).encode()
@@ -36,7 +37,7 @@ RESET = b"\1\0\0\0\0\0\0\0"
 
 def post(body: bytes, path: str = "/rerank") -> bytes:
     """Return a whole request."""
-    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {KEY}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def connected(trial: Trial) -> socket.socket | None:
@@ -196,7 +197,7 @@ FAULTS = (
     Fault(
         "hostile",
         "2,100 readers of event streams",
-        held(2100, b"GET /progress/nobody HTTP/1.1\r\nHost: x\r\n\r\n"),
+        held(2100, f"GET /progress/nobody HTTP/1.1\r\nHost: x\r\nX-Api-Key: {KEY}\r\n\r\n".encode()),
         before="`/dashboard` and `/progress` were 503 for all",
     ),
     Fault("hostile", "200 bodies that come a byte at a time", slow_bodies),
