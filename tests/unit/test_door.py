@@ -166,14 +166,15 @@ def test_without_the_stream_module_it_serves_and_says_what_is_missing(tmp_path):
     ("said", "stream"),
     [
         ("nginx version: nginx/1.27.3\nconfigure arguments: --with-stream --with-stream_ssl_module", ""),
-        ("nginx version: nginx/1.18.0 (Ubuntu)\nconfigure arguments: --modules-path={} --with-stream=dynamic", "{}"),
+        ("nginx version: nginx/1.24.0 (Ubuntu)\nconfigure arguments: --modules-path={} --with-stream=dynamic", "{}"),
         (
-            "nginx version: nginx/1.18.0 (Ubuntu)\nconfigure arguments: --modules-path=/nowhere --with-stream=dynamic",
+            "nginx version: nginx/1.24.0 (Ubuntu)\nconfigure arguments: --modules-path=/nowhere --with-stream=dynamic",
             None,
         ),
         ("nginx version: nginx/1.22.1\nconfigure arguments: --with-stream_ssl_module", None),
+        ("nginx version: nginx/1.18.0\nconfigure arguments: --with-stream", None),
     ],
-    ids=["compiled in", "to be loaded", "not installed", "not built"],
+    ids=["compiled in", "to be loaded", "not installed", "not built", "too old"],
 )
 def test_nginx_itself_tells_whether_it_counts_connections(tmp_path, said, stream):
     (tmp_path / "ngx_stream_module.so").touch()
