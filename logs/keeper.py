@@ -90,6 +90,7 @@ class Keeping:
                 file = File(path, limit_bytes=maxbytes, backups=backups)
                 self._writers[path] = file, self._writer(file)
             file, writer = self._writers[path]
+            writer.do(file.begin)  # it is there though nothing has been said yet
             handler = Handler(writer, file)
         handler.setLevel(logger.level)
         logger.addHandler(handler)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import io
 import os
 import select
@@ -102,8 +103,15 @@ class File:
             self._open()
 
     def write(self, data: bytes) -> int:
-        """See Sink."""
-        return os.write(self._descriptor, data)
+        """See Sink; of a disk that became full, whole lines."""
+        before = os.fstat(self._descriptor).st_size
+        written = os.write(self._descriptor, data)
+        if written < len(data):
+            written = data.rfind(b"\n", 0, written) + 1
+            os.ftruncate(self._descriptor, before + written)
+            if not written:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return written
 
     def close(self) -> None:
         """Let go of it; the next lines go into the file that has the name then."""

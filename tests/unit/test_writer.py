@@ -129,6 +129,35 @@ def test_a_file_goes_on_after_its_disk_was_full_and_holds_the_count(tmp_path):
     assert path.read_bytes() == note("3 lines were dropped: nothing took them in time") + b"after\n"
 
 
+FULL = """
+import resource, sys
+from logs.writer import File, Writer
+
+failed = []
+writer = Writer(File(sys.argv[1]), lambda message: f"({message})\\n".encode(), failed=lambda *why: failed.append(why))
+before = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+for number in range(10):
+    writer.put(b"a line of a log\\n")
+    writer.close(60)
+assert len(failed) == 4, failed
+print(open(sys.argv[1]).read(), flush=True)
+resource.setrlimit(resource.RLIMIT_FSIZE, before)
+writer.put(b"a line of a log\\n")
+writer.close(60)
+print(open(sys.argv[1]).read())
+"""
+
+
+def test_a_disk_that_becomes_full_leaves_no_part_of_a_line_in_a_file(tmp_path):
+    command = [sys.executable, "-c", FULL, str(tmp_path / "log")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    full, _, after = said.partition("\n\n")
+    line = LINE.decode()
+    assert full + "\n" == 6 * line
+    assert after.strip() + "\n" == 6 * line + "(4 lines were dropped: nothing took them in time)\n" + line
+
+
 def test_a_line_that_was_written_in_part_spoils_no_other():
     class Sink:
         name, most_bytes, room, text = "sink", 10, 5, b""
