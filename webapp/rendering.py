@@ -44,6 +44,9 @@ REFUSALS: tuple[tuple[int, type[RerankError], str], ...] = (
 )
 """What nginx refuses by itself. It knows no dialect, so these are errors for callers of every format."""
 
+BESIDE = "the program behind this path does not answer; ranking goes on without it"
+"""Of the pusher and the exporter of metrics."""
+
 LEFT_OUT = {"debug": "none", "info": "none", "warning": "info", "error": "info|warning"}
 """Levels of nginx' access lines that are not written at a level of ours."""
 
@@ -83,6 +86,7 @@ def nginx_conf(settings: Settings, version: tuple[int, ...] = HTTP2_DIRECTIVE) -
         connections_per_address=settings.workers * (settings.max_ongoing_requests + REFUSED_AT_ONCE),
         read_s=settings.request_timeout_s + PROXY_GRACE_S,
         upstream_field="",
+        beside=_body(503, UnavailableError, BESIDE),
     )
 
 
