@@ -32,8 +32,11 @@ from pusher.websocket import WebSocketMends
 
 log = logging.getLogger(__name__)
 
-PING_S = 10
-"""Interval of pings, and how long an answer may take."""
+PING_S = 5
+"""Interval of pings. nginx hangs up on a pusher that says nothing for twice as long (nginx.conf.j2)."""
+
+PONG_S = 10
+"""How long an answer to a ping may take."""
 
 BACKLOG = 1024
 
@@ -61,7 +64,7 @@ class Pusher:
             async_mode="gevent",
             cors_allowed_origins=listed(settings.dashboard_origins) or None,
             ping_interval=PING_S,
-            ping_timeout=PING_S,
+            ping_timeout=PONG_S,
             max_http_buffer_size=16 * 1024,  # browsers send ids, not documents
             manage_session=False,
             logger=False,

@@ -23,8 +23,8 @@ RUNNING = "running"
 WAIT_S = 60.0
 """How long a stream waits for a request that nobody has heard of."""
 
-KEEP_ALIVE_S = 10.0
-"""Proxies and clients take a longer silence for a dead connection."""
+KEEP_ALIVE_S = 5.0
+"""Proxies and clients take a longer silence for a dead connection; nginx takes twice as long (nginx.conf.j2)."""
 
 MOST_STREAMS = 2000
 

@@ -47,6 +47,9 @@ REFUSALS: tuple[tuple[int, type[RerankError], str], ...] = (
 )
 """What nginx refuses by itself. It knows no dialect, so these are errors for callers of every format."""
 
+BESIDE = "the program behind this path does not answer; ranking goes on without it"
+"""Of the pusher and the exporter of metrics."""
+
 LEFT_OUT = {"debug": "none", "info": "none", "warning": "info", "error": "info|warning"}
 """Levels of nginx' access lines that are not written at a level of ours."""
 
@@ -118,6 +121,7 @@ def nginx_conf(settings: Settings, nginx: Nginx | None = None) -> str:
         followers=FOLLOWERS,
         followers_per_address=FOLLOWERS_PER_ADDRESS,
         upstream_field="",
+        beside=_body(503, UnavailableError, BESIDE),
     )
 
 

@@ -24,6 +24,7 @@ from webapp.calling import ask, url_of
 from webapp.door import WITHOUT_STREAM, Farewell, look_at
 from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest
 from webapp.errors import SetupError
+from webapp.hangs import replace_hung
 from webapp.offspring import WITH_PARENT, adopt_orphans, children, end_orphans, kill_groups, reap
 from webapp.outlet import Outlet
 from webapp.premises import (
@@ -311,6 +312,7 @@ def _begin_serving(settings: Settings, served: Settings, outlet: Outlet) -> None
     outlet.say(f"Started in {time.monotonic() - _BEGAN:.0f} s")
     _tell_systemd("READY=1")
     start_if_due(served, Programs(settings.run_dir))
+    replace_hung(settings, outlet.say)
 
 
 def _end(supervisord: subprocess.Popen[bytes]) -> None:

@@ -15,6 +15,7 @@ from webapp.calling import ask, url_of
 from webapp.engine import comparison
 from webapp.engine.artifact import MANIFEST, artifact_dir
 from webapp.errors import SetupError
+from webapp.hangs import hung
 from webapp.releases import comparing, state
 from webapp.releases.applied import settings_with
 from webapp.releases.programs import Program, Programs
@@ -29,6 +30,9 @@ STALE_S = 10.0
 """The pusher writes its memory once a second; what is older says nothing of now."""
 
 TIMEOUT_S = 5.0
+
+PATIENCE_S = 2.0
+"""With programs that stand beside the service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ def look(settings: Settings) -> Status:
             *([idle_runs(needless)] if needless else []),
             *([damage] if damage else []),
             *(f"{name} is gone" for name in (missing(settings.run_dir, programs) if programs else [])),
+            *(f"{name} does not answer" for name in (hung(settings, patience_s=PATIENCE_S) if programs else [])),
         ],
         comparison=comparison.said(settings_with(colours.serving.settings) if colours else settings),
     )
