@@ -24,14 +24,29 @@ SHARED_MB = 3
 
 
 def full_disk(trial: Trial) -> Iterator[None]:
-    """Make the disk as small as what is on it."""
+    """Make the disk as small as what is on it, and take the room of what is removed."""
     place = trial.subject.place
+    enough = threading.Event()
+    filling = threading.Thread(target=_fill, args=(place / "filling", enough), daemon=True)
     trial.subject.patiently(lambda: _resized(place, f"{shutil.disk_usage(place).used // 1024}k"), "the disk is full")
+    filling.start()
     try:
         trial.goes_on()
         yield
     finally:
+        enough.set()
+        filling.join()
         _resized(place, f"{DISK_MB}m")
+        (place / "filling").unlink(missing_ok=True)
+
+
+def _fill(path: Path, enough: threading.Event) -> None:
+    with path.open("wb", buffering=0) as file:
+        while not enough.is_set():
+            try:
+                file.write(bytes(4096))
+            except OSError:
+                enough.wait(0.002)
 
 
 def _resized(place: Path, size: str) -> bool:
