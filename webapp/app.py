@@ -13,7 +13,7 @@ from webapp.api import auth, docs, front, health, models, problems, replies, req
 from webapp.api import deployment as deployments
 from webapp.api.deployment import NOWHERE, Deployment
 from webapp.api.paths import tidy_paths
-from webapp.api.reading import Reader, ReadHere
+from webapp.api.reading import Limits, Reader, ReadHere
 from webapp.quota import Quota
 from webapp.service import RerankService
 from webapp.telemetry.observer import OnReply
@@ -72,7 +72,7 @@ def create_app(
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # that would be a redirect, which not every client follows with its body
     app.wsgi_app = tidy_paths(app.wsgi_app)  # type: ignore[method-assign, assignment] # as Flask's manual has it
-    reader = reader or ReadHere(max_body_bytes)
+    reader = reader or ReadHere(Limits(max_body_bytes))
     request_context.install(app, request_timeout_s=request_timeout_s, reader=reader, watch=watch)
     replies.install(app, watchers)
     problems.install(app)
