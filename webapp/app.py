@@ -14,7 +14,7 @@ from webapp.api import auth, docs, front, health, large_replies, models, problem
 from webapp.api import deployment as deployments
 from webapp.api.deployment import NOWHERE, Deployment
 from webapp.api.paths import tidy_paths
-from webapp.api.reading import Reader, ReadHere
+from webapp.api.reading import Limits, Reader, ReadHere
 from webapp.quota import Quota
 from webapp.reply_files import ReplyFiles
 from webapp.service import RerankService
@@ -78,7 +78,7 @@ def create_app(
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # that would be a redirect, which not every client follows with its body
     app.wsgi_app = tidy_paths(app.wsgi_app)  # type: ignore[method-assign, assignment] # as Flask's manual has it
-    reader = reader or ReadHere(max_body_bytes, max_batch_requests)
+    reader = reader or ReadHere(Limits(max_body_bytes, batch_requests=max_batch_requests))
     request_context.install(app, request_timeout_s=request_timeout_s, reader=reader, watch=watch)
     replies.install(app, watchers)
     if reply_files is not None:  # after the two above, so that its refusal is what they tell

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from pusher.keys import KeyRing
 from webapp.api.deployment import Deployment
+from webapp.api.reading import Limits
 from webapp.api.reading_process import ReadElsewhere
 from webapp.app import create_app
 from webapp.cache.memory import MemoryCache
@@ -37,6 +38,7 @@ from webapp.scheduling.watchdog import Watchdog
 from webapp.scoring import Scoring
 from webapp.service import RerankService
 from webapp.settings import Settings
+from webapp.shared_sum import SharedSum
 from webapp.soundness import listed
 from webapp.telemetry.meter import Meter
 from webapp.telemetry.metrics import Metrics
@@ -46,12 +48,16 @@ from webapp.telemetry.pulse import PulseMaker, Vitals
 from webapp.telemetry.reporter import Reporter
 from webapp.telemetry.sampler import Sampler
 from webapp.telemetry.tracing import Tracing
+from webapp.trimming import Trimming, return_large_blocks
 from webapp.waiting import Bridge, NativeWaiter, allocate_lock, start_native_thread
-from webapp.wiring import quota, serves, shared_cache, vitals
+from webapp.wiring import body_memory_bytes, quota, serves, shared_cache, vitals
 
 log = logging.getLogger(__name__)
 
 WARM_UP_TIMEOUT_S = 60.0
+
+TRIM_S = 2.0
+"""Between two times that freed memory is given back; it takes some milliseconds."""
 
 WATCH_S = 1.0
 """How often the engine threads are looked after."""
@@ -152,6 +158,7 @@ class Webapp:
             self.bridge.spawn(self.shared.start)
         if self.tracing is not None:
             self.tracing.start()
+        self.bridge.repeat(TRIM_S, Trimming(lambda: self.service.body_changes, self.service.elsewhere).step)
 
     def _warm_up(self) -> None:
         waiter = NativeWaiter()
@@ -200,6 +207,7 @@ def assemble(
     Raises:
         SetupError: the model is not prepared, or damaged.
     """
+    return_large_blocks()  # first: an engine may know better
     engine = engine or load_engine(settings)
     cores = len(os.sched_getaffinity(0))
     # A measured count may come from a larger machine, or one that this container has only a part of.
@@ -228,6 +236,7 @@ def assemble(
     metrics = Metrics(CollectorRegistry())
     meter = Meter(metrics)
     guard = EngineGuard(degraded=settings.degraded, lexical=lexical_scores, on_change=progress.breaker_changed)
+    max_body_memory = body_memory_bytes(settings)
     service = RerankService(
         model=engine.info,
         scoring=scoring,
@@ -235,6 +244,8 @@ def assemble(
             max_ongoing_requests=settings.max_ongoing_requests,
             max_queued_pairs=settings.max_queued_pairs,
             max_queued_tokens=settings.max_queued_tokens,
+            max_body_memory_bytes=max_body_memory,
+            body_memory=SharedSum(settings.body_memory_file),
             queue=scheduler,
         ),
         max_documents=settings.max_documents,
@@ -251,12 +262,10 @@ def assemble(
 
     pulse = PulseMaker(read, serves=serves(engine.info, settings.release))
     reporter = Reporter(publisher=publisher, progress=progress, pulse=pulse) if settings.events else None
-    reader = ReadElsewhere(
-        bridge.make_offload(),
-        max_body_bytes=settings.max_body_bytes,
-        max_pairs=settings.max_queued_pairs,
-        max_batch_requests=settings.max_batch_requests,
+    limits = Limits(
+        settings.max_body_bytes, settings.max_body_values, settings.max_queued_pairs, settings.max_batch_requests
     )
+    reader = ReadElsewhere(bridge.make_offload(), limits)
     keys = KeyRing(settings.api_keys.get_secret_value(), settings.api_keys_file, settings.own_key)
     reply_files = ReplyFiles(settings.replies_dir) if settings.colour else None  # only a stack's nginx sends them
     app = create_app(
@@ -267,6 +276,8 @@ def assemble(
             "max_documents": settings.max_documents,
             "max_batch_requests": settings.max_batch_requests,
             "max_body_bytes": settings.max_body_bytes,
+            "max_body_values": settings.max_body_values,
+            "max_body_memory_bytes": max_body_memory,
             "max_ongoing_requests": settings.max_ongoing_requests,
             "max_queued_pairs": settings.max_queued_pairs,
             "max_queued_tokens": settings.max_queued_tokens,

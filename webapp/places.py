@@ -27,6 +27,11 @@ class Places:
         return self.state_dir / "run"
 
     @property
+    def body_memory_file(self) -> Path:
+        """Where all workers count the memory that large bodies take."""
+        return self.run_dir / "body-memory"
+
+    @property
     def log_dir(self) -> Path:
         """One file a program, written and rotated by supervisor."""
         return self.state_dir / "log"

@@ -121,6 +121,20 @@ class Settings(Places, BaseModel):
         default=32, ge=1, le=1024, description="MiB a request body may hold, in nginx and in the app."
     )
 
+    max_body_values: int = Field(
+        default=2_000_000,
+        ge=1000,
+        le=100_000_000,
+        description="Values and names that a request body's JSON may hold; more are refused with 413.",
+    )
+    max_body_memory_mb: int = Field(
+        default=0,
+        ge=0,
+        le=1_048_576,
+        description="MiB that large bodies at work may take, parsed, in all processes; more are refused with 503."
+        " 0: 512 or a quarter of the memory, whichever is less. One body of RERANK_MAX_BODY_MB always fits.",
+    )
+
     api_keys: SecretStr = Field(
         default=SecretStr(""),
         description="Comma-separated; each call must carry one of them. Empty: open to all.",

@@ -7,7 +7,7 @@ import pytest
 from flask import Flask, Response
 
 from webapp.api import large_replies, problems, replies, request_context, warning_headers
-from webapp.api.reading import ReadHere
+from webapp.api.reading import Limits, ReadHere
 from webapp.reply_files import LARGE_BYTES, UNOPENED_S, ReplyFiles
 from webapp.waiting import here
 
@@ -88,7 +88,7 @@ def test_what_can_not_be_written_leaves_nothing(files, folder, monkeypatch):
 @pytest.fixture
 def client(files):
     app = Flask("test")
-    request_context.install(app, request_timeout_s=1, reader=ReadHere(1))
+    request_context.install(app, request_timeout_s=1, reader=ReadHere(Limits(1)))
     replies.install(app, [lambda reply: app.config.update(told=reply.status)])
     large_replies.install(app, files, here)
     problems.install(app)

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from webapp.tally import BATCH_PAIRS, BATCH_TOKENS, DOCUMENTS, REQUEST_TOKENS, SECONDS, SHARES, Tally
 from webapp.telemetry import multiprocess
 
-SHED_REASONS = ("requests", "documents", "tokens", "late", "draining", "breaker", "too_large")
+SHED_REASONS = ("requests", "documents", "tokens", "memory", "late", "draining", "breaker", "too_large")
 EXPIRED_REASONS = ("waiting", "scoring", "reply")
 MODEL_LABELS = ("model", "revision", "engine", "precision", "version")
 STATES = ("loading", "ready", "draining")
@@ -74,6 +74,10 @@ class Metrics:
         self.active = gauge("rerank_active_requests", "Requests at work.", "livesum")
         self.queue_pairs = gauge("rerank_queue_pairs", "Documents admitted and not yet scored.", "livesum")
         self.queue_tokens = gauge("rerank_queue_tokens", "Padded tokens that wait; partly estimated.", "livesum")
+
+        self.body_memory = gauge(
+            "rerank_body_memory_bytes", "Memory charged for large bodies at work and their replies.", "livesum"
+        )
 
         self.batch_pairs = tallied("rerank_batch_pairs", "Pairs of a batch.", BATCH_PAIRS)
         self.batch_tokens = tallied("rerank_batch_tokens", "Padded tokens of a batch.", BATCH_TOKENS)
