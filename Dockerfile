@@ -38,7 +38,7 @@ LABEL org.opencontainers.image.title="reranking" \
     org.opencontainers.image.description="A self-hosted reranking service" \
     org.opencontainers.image.version="0.2.0" \
     org.opencontainers.image.licenses="Apache-2.0"
-RUN apt-get update && apt-get install -y --no-install-recommends nginx \
+RUN apt-get update && apt-get install -y --no-install-recommends nginx libnginx-mod-stream \
     && apt-get clean && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log /var/www/html
 # Not root, and a number, so that Kubernetes sees that it isn't (runAsNonRoot).
 RUN useradd --system --uid 10001 --home-dir /var/lib/reranking reranking

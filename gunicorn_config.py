@@ -91,13 +91,13 @@ logger_class = "webapp.worker.Log"
 proc_name = "reranking"
 
 if _serving is None:  # at HUP the old workers still count
-    _multiprocess.begin()
+    _multiprocess.bury()
     _forks.lose_no_stop()  # a worker told to stop before it listens would be waited for until graceful_timeout
 
 
-def child_exit(_server: Any, worker: Any) -> None:
+def child_exit(_server: Any, _worker: Any) -> None:
     """Runs in the master for every dead worker, a killed one too."""
-    _multiprocess.bury(worker.pid)
+    _multiprocess.bury()
 
 
 def on_reload(server: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import logging.config
 import os
@@ -10,6 +11,7 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -24,6 +26,7 @@ if _rich is None:
 from logs.discreet import tell  # noqa: E402
 from logs.foreign import without_query_strings  # noqa: E402
 from logs.line import Form, renderer, stamp  # noqa: E402
+from logs.lossy import Lossy  # noqa: E402
 
 _HUNG_UP = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ESHUTDOWN})
 
@@ -72,31 +75,42 @@ def log_config(*, level: str, log_format: str, service: str, colour: str = "") -
 
 def configure(*, level: str, log_format: str, service: str, colour: str = "") -> None:
     """Set up logging for this process; called by composition roots, never at import."""
+    catch_the_rest(log_format=log_format, service=service, colour=colour)  # first, for stderr becomes another
     logging.config.dictConfig(log_config(level=level, log_format=log_format, service=service, colour=colour))
     logging.captureWarnings(capture=True)
-    catch_the_rest(log_format=log_format, service=service, colour=colour)
 
 
 def catch_the_rest(*, log_format: str, service: str, colour: str = "") -> None:
     """Let exceptions that nobody caught, in greenlets, threads or anywhere, be told in our shape, too.
 
     They are written without the logging module: a native thread must not touch a lock that gevent patched.
+    Call it before logging is set up: where stderr does not block, it becomes one that counts what it loses.
     """
     render = renderer(_form(log_format))
 
-    def write(message: str, error: BaseException, *, words: bool = False, level: str = "critical") -> None:
+    def line(level: str, logger: str, message: str, **fields: str) -> bytes:
         event = {
             "time": stamp(time.time()),
             "level": level,
             "service": service,
             "colour": colour,
             "pid": os.getpid(),
-            "logger": "uncaught",
+            "logger": logger,
             "message": message,
             "request_id": "",
-            "exception": tell(error, words=words),
         }
-        os.write(2, render(event).encode() + b"\n")
+        return render(event | fields).encode() + b"\n"
+
+    say = _stderr_that_never_waits(lambda message: line("warning", "logs", message))
+
+    def write(message: str, error: BaseException, *, words: bool = False, level: str = "critical") -> None:
+        say(line(level, "uncaught", message, exception=tell(error, words=words)))
+
+    _install(write)
+
+
+def _install(write: Callable[..., None]) -> None:
+    """Make `write` hear of what nobody caught."""
 
     def main_thread(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, KeyboardInterrupt):
@@ -119,6 +133,20 @@ def catch_the_rest(*, log_format: str, service: str, colour: str = "") -> None:
     sys.excepthook, threading.excepthook, sys.unraisablehook = main_thread, thread, unraisable
     if hub := sys.modules.get("gevent.hub"):  # else there are no greenlets of its
         hub.Hub.print_exception = greenlet
+
+
+def _stderr_that_never_waits(note: Callable[[str], bytes]) -> Callable[[bytes], int]:
+    """Count what is lost where stderr does not block, as under our supervisord; returns what writes there."""
+    try:
+        blocks = os.get_blocking(2)
+    except OSError:  # it is closed
+        blocks = True
+    if blocks:
+        return lambda data: os.write(2, data)
+    if not isinstance(getattr(sys.stderr, "buffer", None), Lossy):  # gunicorn reads its configuration again at HUP
+        sys.stderr = io.TextIOWrapper(Lossy(2, note), errors="backslashreplace", write_through=True)
+    write: Callable[[bytes], int] = sys.stderr.buffer.write
+    return write
 
 
 def _hung_up(error: BaseException) -> bool:

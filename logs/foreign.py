@@ -29,6 +29,9 @@ _NO_HARM = re.compile(
 """What nginx warns of or calls critical, and is a client that left or spoke some other TLS, a connection open at nginx'
 end, a large body, or a slow reader."""
 
+_LINES_LOST = re.compile(r'write\(\) to "" (failed|was incomplete)')
+"""nginx' alert, once a minute at most, of access lines that found no room in its pipe."""
+
 _QUERY_STRING = re.compile(r"\?[^\s\"']*")
 
 
@@ -67,6 +70,7 @@ def translate(line: str, *, service: str, colour: str, pid: int, now: float) -> 
         # nginx runs with TZ=UTC, and tells whole seconds.
         event |= {"time": f"{year}-{month}-{day}T{clock}.000Z", "pid": int(pid_said), "logger": "nginx.error"}
         said = "info" if _NO_HARM.search(message) else _NGINX_LEVELS.get(level, "error")
+        said = "warning" if _LINES_LOST.match(message) else said
         event |= {"level": said, "message": without_query_strings(message)}
         if connection:
             event["connection"] = int(connection)  # access lines have it, too

@@ -2,8 +2,10 @@
 
 It sees every byte that a program writes, the last ones of a killed program too, and it alone writes the files. So it is
 here that lines become whole and JSON: no process stands between a program and its log that could die, fall
-behind or lose something. supervisord has no setting for this, so two of its classes are replaced by ours. A third
-is, because supervisord sleeps before it acts.
+behind or lose something. supervisord has no setting for this, so some of its classes are replaced by ours.
+
+Nobody waits for a log, or for its reader. supervisord writes from threads (`logs.writer`). The pipes that its programs
+write into take what they have room for and refuse the rest at once, be it while supervisord itself is stopped.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import select
 import signal
 import socket
 import sys
@@ -19,10 +22,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from supervisor.medusa import asyncore_25 as asyncore
+from supervisor.states import SupervisorStates
 
 from logs.foreign import ours, translate
 from logs.forks import lose_no_stop
 from logs.line import Form, renderer, stamp
+from logs.lossy import refuse_when_full
+from logs.writer import Complaint, File, Sink, Stream, Writer, close, never_wait
 from supervisor import dispatchers, loggers, options, supervisord
 
 MOST_PENDING_BYTES = 64 * 1024
@@ -42,6 +48,10 @@ class Keeping:
         self.form = form
         self.colour = colour
         self._render = renderer(form)
+        self._writers: dict[str, tuple[File, Writer]] = {}
+        """By path: a program that is started again goes on in its file."""
+        self._failed = Complaint()
+        self._stdout = self._writer(Stream(sys.stdout.fileno())) if to_stdout else None
 
     def line(self, line: bytes, service: str, pid: int, colour: str = "") -> bytes:
         """A program's line as it is kept, its end included."""
@@ -66,19 +76,63 @@ class Keeping:
         }
         return self._render(event).encode() + b"\n"
 
+    def note(self, message: str) -> bytes:
+        """What stands where lines were dropped."""
+        return self.own_line(loggers.LevelsByName.WARN, message)
+
     def open(self, logger: loggers.Logger, path: str, maxbytes: int, backups: int) -> None:
         """Give a logger its file, or our stdout."""
-        if self.to_stdout:
+        if self._stdout:
             # Not /dev/fd/1: it can't be opened where stdout is a socket, as it is under systemd.
-            handler = loggers.StreamHandler(sys.stdout.buffer)
-            handler.setFormat("%(message)s")
-            handler.setLevel(logger.level)
-            logger.addHandler(handler)
+            handler = Handler(self._stdout)
         else:
-            loggers.handle_file(logger, path, "%(message)s", bool(maxbytes), maxbytes, backups)
+            if path not in self._writers:
+                file = File(path, limit_bytes=maxbytes, backups=backups)
+                self._writers[path] = file, self._writer(file)
+            file, writer = self._writers[path]
+            writer.do(file.begin)  # it is there though nothing has been said yet
+            handler = Handler(writer, file)
+        handler.setLevel(logger.level)
+        logger.addHandler(handler)
+
+    def close(self) -> None:
+        """Wait for what is not written yet, as long as it moves."""
+        close([*([self._stdout] if self._stdout else []), *(writer for _, writer in self._writers.values())])
+
+    def _writer(self, sink: Sink) -> Writer:
+        return Writer(sink, self.note, failed=self._failed)
 
 
-class OwnLog(loggers.Logger):  # type: ignore[misc] # supervisor has no types
+class Handler(loggers.Handler):  # type: ignore[misc] # supervisor has no types
+    """Hands lines to a `Writer`. What supervisord does to a log file is done there, too."""
+
+    def __init__(self, writer: Writer, file: File | None = None) -> None:
+        super().__init__()
+        self._writer = writer
+        self._file = file
+
+    def emit(self, record: loggers.LogRecord) -> None:
+        """Take a line; the loggers here have bytes."""
+        self._writer.put(record.msg)
+
+    def flush(self) -> None:
+        """Do nothing; nobody waits for it."""
+
+    def close(self) -> None:
+        """Do nothing; the file goes on with the program's next process."""
+
+    def reopen(self) -> None:
+        """Go on in the file that has the name then."""
+        if self._file:
+            self._writer.do(self._file.close)
+
+    def remove(self) -> None:
+        """Remove the file."""
+        if self._file:
+            self._writer.do(self._file.remove)
+
+
+class OwnLog(loggers.Logger):  # type: ignore[misc] # as above
     """supervisord's own log."""
 
     def __init__(self, keeping: Keeping, level: int) -> None:
@@ -92,6 +146,19 @@ class OwnLog(loggers.Logger):  # type: ignore[misc] # supervisor has no types
             super().log(level, self._keeping.own_line(level, text % values if values else text))
 
 
+def _is_full(pipe: int) -> bool:
+    """Return whether this pipe takes no more lines."""
+    with contextlib.suppress(OSError):
+        end = os.open(f"/proc/self/fd/{pipe}", os.O_WRONLY | os.O_NONBLOCK)
+        try:
+            room = select.poll()
+            room.register(end, select.POLLOUT)
+            return not room.poll(0)
+        finally:
+            os.close(end)
+    return False
+
+
 class Output(dispatchers.POutputDispatcher):  # type: ignore[misc] # as above
     """What comes out of a program, line by line."""
 
@@ -100,10 +167,20 @@ class Output(dispatchers.POutputDispatcher):  # type: ignore[misc] # as above
     def _init_normallog(self) -> None:
         config, channel = self.process.config, self.channel
         self._pending = b""
+        self._was_full = False
         if path := getattr(config, f"{channel}_logfile"):
             self.normallog = config.options.getLogger()
             maxbytes = getattr(config, f"{channel}_logfile_maxbytes")
             self.keeping.open(self.normallog, path, maxbytes, getattr(config, f"{channel}_logfile_backups"))
+
+    def handle_read_event(self) -> None:
+        """See POutputDispatcher; nginx does not count what it can't write."""
+        full = _is_full(self.fd)
+        if full and not self._was_full:
+            message = "%(name)s wrote faster than its lines were read: some may be lost"
+            self.process.config.options.logger.warn(message, name=self.process.config.name)  # noqa: G010 - its own
+        self._was_full = full
+        super().handle_read_event()
 
     def _log(self, data: bytes) -> None:
         *lines, self._pending = (self._pending + data).split(b"\n")
@@ -134,12 +211,6 @@ class Options(options.ServerOptions):  # type: ignore[misc] # as above
     """supervisord's options, with a log of ours."""
 
     keeping: Keeping
-    heard = options.SignalReceiver()
-    """One for all: a reload makes new options, and a stop that comes meanwhile must not be lost with the old ones."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.signal_receiver = self.heard
 
     def make_logger(self) -> None:
         """See ServerOptions; its own format is not JSON."""
@@ -152,6 +223,14 @@ class Options(options.ServerOptions):  # type: ignore[misc] # as above
         ):
             for message in messages:
                 tell(message)
+
+    def make_pipes(self, stderr: bool = True) -> dict[str, int | None]:  # noqa: FBT001, FBT002 - as supervisor has it
+        """See ServerOptions; no program waits for us."""
+        pipes: dict[str, int | None] = super().make_pipes(stderr)
+        for name in ("child_stdout", "child_stderr"):
+            if (descriptor := pipes[name]) is not None:
+                refuse_when_full(descriptor)
+        return pipes
 
 
 class Wake(asyncore.dispatcher):  # type: ignore[misc] # as above
@@ -190,7 +269,20 @@ class Wake(asyncore.dispatcher):  # type: ignore[misc] # as above
 
 
 class Prompt(supervisord.Supervisor):  # type: ignore[misc] # as above
-    """supervisord that doesn't sleep away a second before each thing it does: a start, a stop, and after each death."""
+    """supervisord that doesn't sleep away a second before each thing it does: a start, a stop, and after each death.
+
+    Nor does it start itself anew, at HUP or `supervisorctl reload`: all programs would end, and nginx' port be closed.
+    """
+
+    def reload(self) -> None:
+        """Do nothing; an extension puts here what is meant by it."""
+
+    def handle_signal(self) -> None:
+        """See Supervisor."""
+        super().handle_signal()
+        if self.options.mood == SupervisorStates.RESTARTING:
+            self.options.mood = SupervisorStates.RUNNING
+            self.reload()
 
     def runforever(self) -> None:
         """See Supervisor."""
@@ -230,9 +322,14 @@ def main() -> None:
     parser.add_argument("--form", choices=("json", "human", "colour"), default="json")
     parser.add_argument("--colour", default="")
     chosen, rest = parser.parse_known_args()
-    install(Keeping(to_stdout=chosen.to == "stdout", form=chosen.form, colour=chosen.colour))
+    keeping = Keeping(to_stdout=chosen.to == "stdout", form=chosen.form, colour=chosen.colour)
+    never_wait(keeping.note, "stderr")
+    install(keeping)
     lose_no_stop()
-    supervisord.main(rest)
+    try:
+        supervisord.main(rest)
+    finally:
+        keeping.close()
 
 
 if __name__ == "__main__":

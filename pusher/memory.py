@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 from pathlib import Path
 
 from pusher import clock
@@ -30,7 +31,7 @@ def save(relay: Relay, path: Path) -> None:
 
 def recall(path: Path, now: float) -> Relay:
     """A relay that knows what the last one knew, if there was one lately."""
-    relay = Relay(now)
+    relay = Relay(now, _salt())
     try:
         memory = json.loads(path.read_text())
         if now - memory["at"] < STALE_S:
@@ -39,5 +40,9 @@ def recall(path: Path, now: float) -> Relay:
         pass
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         log.warning("began without what happened before: %s", error)
-        return Relay(now)
+        return Relay(now, _salt())
     return relay
+
+
+def _salt() -> str:
+    return secrets.token_hex(16)

@@ -51,8 +51,8 @@ class _News:
 class Relay:
     """The pusher's state."""
 
-    def __init__(self, now: float) -> None:
-        self.runs = Runs()
+    def __init__(self, now: float, salt: str = "") -> None:
+        self.runs = Runs(salt)
         self.workers = Workers()
         self.figures = Figures()
         self.ended = Ended()
@@ -180,6 +180,7 @@ class Relay:
     def memory(self) -> dict[str, Any]:
         """What the next life should know; running requests tell of themselves."""
         return {
+            "salt": self.runs.salt,
             "ended": self.runs.memory(),
             "recent": self.ended.states(),
             "points": list(self.figures.points),
@@ -191,6 +192,7 @@ class Relay:
 
     def recall(self, memory: dict[str, Any]) -> None:
         """Take over from the last life. Raises what a damaged memory raises; use a fresh relay then."""
+        self.runs.salt = str(memory["salt"])
         for owner, state in memory["ended"]:
             self.runs.remember(str(owner), state)
         self.figures.points.extend(memory["points"])

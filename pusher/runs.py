@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -30,9 +31,10 @@ class Run:
     """A running request."""
 
     key: str
-    """Unique even where two callers use one request id."""
+    """Unique to worker, owner and request id."""
     id: str
     owner: str
+    caller: str
     dialect: str
     worker: str
     pairs: int
@@ -45,13 +47,9 @@ class Run:
     """Dashboards know of it."""
 
     def state(self) -> dict[str, Any]:
-        """As browsers get it. No owner: that is nobody's business."""
+        """Return it as browsers get it: the caller's label, not the owner."""
         state = {
-            "key": self.key,
-            "id": self.id,
-            "dialect": self.dialect,
-            "worker": self.worker,
-            "pairs": self.pairs,
+            **_named(self, key=self.key, caller=self.caller, worker=self.worker),
             "scored": self.scored,
             "began": round(self.began, 3),
             "status": "running",
@@ -60,21 +58,35 @@ class Run:
 
 
 class Runs:
-    """All of them."""
+    """All of them.
 
-    def __init__(self) -> None:
+    Args:
+        salt: keeps the labels of callers from being compared with hashes of guessed API keys.
+    """
+
+    def __init__(self, salt: str = "") -> None:
+        self.salt = salt
         self.running: dict[str, Run] = {}
-        self._owners: OrderedDict[str, tuple[str, dict[str, Any]]] = OrderedDict()
-        """Request id -> owner and end, for those who come late."""
+        self._ended: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
+        """Owner and request id -> the last end, for late followers."""
+
+    def caller_of(self, owner: str) -> str:
+        """Return a short label of an owner, the same for all of its requests; the owner can't be got back from it."""
+        return hashlib.sha256(f"{self.salt}/{owner}".encode()).hexdigest()[:12] if owner else ""
+
+    def key_of(self, source: str, event: Accepted | Progress | End | Rejected) -> str:
+        """Return the key of an event's request. Another owner's request with the same id has another one."""
+        return "/".join(filter(None, (source, self.caller_of(event.owner), event.id)))
 
     def hear(self, source: str, event: Accepted | Progress, now: float) -> Run:
         """A request runs, and is this far."""
-        key = f"{source}/{event.id}"
+        key = self.key_of(source, event)
         run = self.running.get(key)
         if run is None or isinstance(event, Accepted):
             age_s = event.age_ms / 1000 if isinstance(event, Progress) else 0.0
             announced = run is not None and run.announced  # dashboards have that row, and must hear of its end
-            run = Run(key, event.id, event.owner, event.dialect, source, event.pairs, 0, now - age_s, now)
+            caller = self.caller_of(event.owner)
+            run = Run(key, event.id, event.owner, caller, event.dialect, source, event.pairs, 0, now - age_s, now)
             run.announced = announced
             self.running[key] = run
         if isinstance(event, Accepted):
@@ -86,17 +98,8 @@ class Runs:
 
     def end(self, source: str, event: End, now: float) -> tuple[Run | None, dict[str, Any]]:
         """A request ended; returns what ran, unless nobody told of that, and its last state."""
-        key = f"{source}/{event.id}"
-        run = self.running.pop(key, None)
-        state = {
-            "key": key,
-            "id": event.id,
-            "dialect": event.dialect,
-            "worker": source,
-            "pairs": event.pairs,
-            "ended": round(now, 3),
-            **_outcome(event),
-        }
+        state = {**self._named(source, event), "ended": round(now, 3), **_outcome(event)}
+        run = self.running.pop(state["key"], None)
         if run is not None and run.query:
             state["query"] = run.query
         self.remember(event.owner, state)
@@ -105,11 +108,7 @@ class Runs:
     def reject(self, source: str, event: Rejected, now: float) -> dict[str, Any]:
         """Return the state of a request that was never admitted. It ends none that runs under the same id."""
         return {
-            "key": f"{source}/{event.id}",
-            "id": event.id,
-            "dialect": event.dialect,
-            "worker": source,
-            "pairs": event.pairs,
+            **self._named(source, event),
             "ended": round(now, 3),
             "status": event.code,
             "scored": 0,
@@ -132,24 +131,35 @@ class Runs:
 
     def remember(self, owner: str, state: dict[str, Any]) -> None:
         """Keep an end for those who come late."""
-        self._owners[state["id"]] = (owner, state)
-        self._owners.move_to_end(state["id"])
-        while len(self._owners) > KEPT:
-            self._owners.popitem(last=False)
+        name = (owner, state["id"])
+        self._ended[name] = state
+        self._ended.move_to_end(name)
+        while len(self._ended) > KEPT:
+            self._ended.popitem(last=False)
 
     def shown(self) -> Iterator[Run]:
         """Those that dashboards list."""
         return islice(self.running.values(), SHOWN)
 
-    def find(self, request_id: str) -> list[tuple[str, dict[str, Any]]]:
-        """Owner and state of every request with this id: those that run, else the one that ended last."""
-        running = [(run.owner, run.state()) for run in self.running.values() if run.id == request_id]
-        ended = self._owners.get(request_id)
-        return running or ([ended] if ended else [])
+    def find(self, request_id: str, may_see: Callable[[str], bool]) -> list[dict[str, Any]]:
+        """Return the requests with this id whose owner may be seen: those that run, else the last end of each owner."""
+        running = [run.state() for run in self.running.values() if run.id == request_id and may_see(run.owner)]
+        ended = [state for (owner, name), state in self._ended.items() if name == request_id and may_see(owner)]
+        return running or ended
 
     def memory(self) -> list[tuple[str, dict[str, Any]]]:
         """What a restarted pusher should know again: owner and state, oldest first."""
-        return list(self._owners.values())
+        return [(owner, state) for (owner, _), state in self._ended.items()]
+
+    def _named(self, source: str, event: End | Rejected) -> dict[str, Any]:
+        return _named(event, key=self.key_of(source, event), caller=self.caller_of(event.owner), worker=source)
+
+
+def _named(request: Run | End | Rejected, *, key: str, caller: str, worker: str) -> dict[str, Any]:
+    """Return what every state begins with."""
+    whose = {"caller": caller} if caller else {}
+    of = {"dialect": request.dialect, "worker": worker, "pairs": request.pairs}
+    return {"key": key, "id": request.id, **whose, **of}
 
 
 def _told(event: Finished | Rejected, names: tuple[str, ...]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,8 +32,11 @@ from pusher.websocket import WebSocketMends
 
 log = logging.getLogger(__name__)
 
-PING_S = 10
-"""Interval of pings, and how long an answer may take."""
+PING_S = 5
+"""Interval of pings. nginx hangs up on a pusher that says nothing for twice as long (nginx.conf.j2)."""
+
+PONG_S = 10
+"""How long an answer to a ping may take."""
 
 BACKLOG = 1024
 
@@ -60,7 +64,7 @@ class Pusher:
             async_mode="gevent",
             cors_allowed_origins=listed(settings.dashboard_origins) or None,
             ping_interval=PING_S,
-            ping_timeout=PING_S,
+            ping_timeout=PONG_S,
             max_http_buffer_size=16 * 1024,  # browsers send ids, not documents
             manage_session=False,
             logger=False,
@@ -96,6 +100,7 @@ class Pusher:
         log.info("the pusher listens for workers on %s", self._settings.intake_address)
         self._asked_to_stop.wait()
         server.stop_accepting()
+        listener.close()  # before its name is gone: `serve` gives a socket that listens its name back
         with contextlib.suppress(FileNotFoundError):  # at once: later it might be our successor's
             self._settings.socket.unlink()
         gevent.killall(loops, timeout=STOP_S)
@@ -117,6 +122,7 @@ class Pusher:
         self._keys.reload()
         self._tell_problems()
         self.sockets.disconnect_all()
+        self.streams.close_all()
 
     def _tell_problems(self) -> None:
         for problem in self._keys.problems:
@@ -130,6 +136,7 @@ class Pusher:
         if delta is not None:
             self.sockets.push_overview(delta)
         self.sockets.disconnect_stalled()
+        self.sockets.disconnect_strangers(time.monotonic())
 
     def _remember(self) -> None:
         try:

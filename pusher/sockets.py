@@ -27,6 +27,15 @@ MOST_FOLLOWED = 50
 SNAPSHOT_EVERY_S = 0.5
 """A browser may ask for a snapshot this often."""
 
+NAMESPACE = "/"
+"""Where all events are."""
+
+JOIN_S = 10.0
+"""A connection that has not been let in after this long is closed: it has shown no key, or wants nothing."""
+
+MOST_STRANGERS = 500
+"""Connections that have not been let in yet; beyond, the oldest of them are closed at once."""
+
 _USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -40,6 +49,8 @@ class Sockets:
         self._viewers: dict[str, Viewer] = {}
         self._followed: dict[str, set[str]] = {}
         self._snapshot_at: dict[str, float] = {}
+        self._strangers: dict[str, float] = {}
+        """Connections of engine.io that are not let in, oldest first -> since when."""
         self._rooms: dict[str, int] = {}
         """Request id -> how many follow it, so that news of the others costs nothing."""
         self.stalled = 0
@@ -63,6 +74,19 @@ class Sockets:
                 log.info("a browser does not read; disconnected it")
                 # Without waiting, and without a last packet: it would wait behind all the others.
                 connection.close(wait=False, abort=True, reason="stalled")
+
+    def disconnect_strangers(self, now: float) -> None:
+        """Let go of connections that were not let in, by a key or at all: engine.io itself would keep them for ever."""
+        server = self._socketio.server
+        strangers = {
+            sid: connection
+            for sid, connection in server.eio.sockets.items()
+            if not connection.closed and server.manager.sid_from_eio_sid(sid, NAMESPACE) is None
+        }
+        self._strangers = {sid: self._strangers.get(sid, now) for sid in strangers}
+        for place, (sid, since) in enumerate(self._strangers.items(), start=1):
+            if now - since >= JOIN_S or len(strangers) - place >= MOST_STRANGERS:
+                strangers[sid].close(wait=False, abort=True, reason="not let in")
 
     def disconnect_all(self) -> None:
         """Keys have changed: browsers connect again by themselves, and are let in or not."""
@@ -112,7 +136,7 @@ class Sockets:
             self._rooms[request_id] = self._rooms.get(request_id, 0) + 1
             join_room(room_for(request_id, viewer))
             log.info("followed", extra={"request_id": request_id})
-        states = [state for owner, state in self._relay.runs.find(request_id) if viewer.may_see(owner)]
+        states = self._relay.runs.find(request_id, viewer.may_see)
         return {"ok": True, "state": states[-1] if states else None}
 
     def _unfollow(self, request_id: Any = None, *_arguments: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Followers by server-sent events.
 
-Each has a slot for the newest state: a slow one costs nothing, and misses only what is overtaken.
+Each has a slot for the newest state of each request with its id: a slow one costs nothing, and misses only what is
+overtaken.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from gevent.event import Event
 from pusher.access import Viewer
 from pusher.relay import Update
 
+State = dict[str, Any]
+
 RUNNING = "running"
 
 WAIT_S = 60.0
 """How long a stream waits for a request that nobody has heard of."""
 
-KEEP_ALIVE_S = 10.0
-"""Proxies and clients take a longer silence for a dead connection."""
+KEEP_ALIVE_S = 5.0
+"""Proxies and clients take a longer silence for a dead connection; nginx takes twice as long (nginx.conf.j2)."""
 
 MOST_STREAMS = 2000
 
@@ -31,15 +34,26 @@ class TooManyStreamsError(Exception):
 
 
 class _Slot:
-    __slots__ = ("event", "state", "viewer")
+    __slots__ = ("closed", "event", "news", "viewer")
 
     def __init__(self, viewer: Viewer) -> None:
         self.viewer = viewer
-        self.state: dict[str, Any] | None = None
+        self.news: dict[str, State] = {}
+        """Key of a request -> its state. Operators follow the requests of all owners that chose one id."""
+        self.closed = False
         self.event = Event()
 
-    def put(self, state: dict[str, Any]) -> None:
-        self.state = state
+    def put(self, state: State) -> None:
+        self.news[state["key"]] = state
+        self.event.set()
+
+    def take(self) -> list[State]:
+        self.event.clear()
+        news, self.news = self.news, {}
+        return list(news.values())
+
+    def close(self) -> None:
+        self.closed = True
         self.event.set()
 
 
@@ -57,8 +71,19 @@ class Streams:
             if slot.viewer.may_see(update.owner):
                 slot.put(update.state)
 
-    def follow(self, request_id: str, viewer: Viewer, known: list[tuple[str, dict[str, Any]]]) -> Iterator[str]:
-        """The events of a stream, as text; ends with the request.
+    def close_all(self) -> None:
+        """End every stream: keys have changed, and whose key is still good follows again."""
+        for slots in self._slots.values():
+            for slot in slots:
+                slot.close()
+
+    def follow(self, request_id: str, viewer: Viewer, known: list[State]) -> Iterator[str]:
+        """The events of a stream, as text; it ends when no request with this id runs that the viewer may see.
+
+        Args:
+            request_id: of the request.
+            viewer: gets nothing but the requests that it may see.
+            known: states of those by now.
 
         Raises:
             TooManyStreamsError: at once, before the first event.
@@ -66,16 +91,15 @@ class Streams:
         if self.count >= MOST_STREAMS:
             raise TooManyStreamsError
         slot = _Slot(viewer)
-        for owner, state in known:
-            if viewer.may_see(owner):
-                slot.put(state)
+        for state in known:
+            slot.put(state)
         return self._events(request_id, slot)
 
     def _events(self, request_id: str, slot: _Slot) -> Iterator[str]:
         self._slots.setdefault(request_id, []).append(slot)
         self.count += 1
         began = self._clock()
-        heard = False
+        heard, running = False, set[str]()
         try:
             yield "retry: 1000\n\n"
             while True:
@@ -85,10 +109,13 @@ class Streams:
                         return
                     yield ": still here\n\n"
                     continue
-                slot.event.clear()
-                state, heard = slot.state or {}, True
-                running = state.get("status") == RUNNING
-                yield _event("progress" if running else "finished", state)
+                if slot.closed:
+                    return
+                for state in slot.take():
+                    heard = True
+                    runs = state["status"] == RUNNING
+                    (running.add if runs else running.discard)(state["key"])
+                    yield _event("progress" if runs else "finished", state)
                 if not running:
                     return
         finally:
@@ -99,5 +126,5 @@ class Streams:
                 del self._slots[request_id]
 
 
-def _event(name: str, state: dict[str, Any]) -> str:
+def _event(name: str, state: State) -> str:
     return f"event: {name}\ndata: {json.dumps(state, separators=(',', ':'))}\n\n"

@@ -10,7 +10,7 @@ from typing import Any
 import gevent
 from gevent.lock import RLock
 
-SILENCE_S = 25.0
+SILENCE_S = 20.0
 """A connection that neither reads nor answers a ping for this long is dead (ping interval and timeout, and a bit)."""
 
 

@@ -38,9 +38,19 @@ missing_packages() {
     elif [ -z "${PYTHON:-}" ] && ! command -v python3 >/dev/null; then
         printf 'python3\npython3-venv\n'
     fi
-    [ "${1:-}" != nginx ] || PATH="$PATH:/usr/sbin" command -v nginx >/dev/null || echo nginx
+    if [ "${1:-}" = nginx ]; then
+        if ! PATH="$PATH:/usr/sbin" command -v nginx >/dev/null; then printf 'nginx\n%s\n' "$STREAM"
+        elif may_install && lacks_stream; then echo "$STREAM"; fi
+    fi
     # The native engine's kernels are compiled at installation.
     echo '#include <math.h>' | gcc -E - >/dev/null 2>&1 || printf 'gcc\nlibc6-dev\n'
+}
+
+STREAM=libnginx-mod-stream   # nginx bounds the connections of one address by it; `serve` starts without it, and says so
+
+lacks_stream() {
+    PATH="$PATH:/usr/sbin" nginx -V 2>&1 | grep -q -e '--modules-path=/usr/lib/nginx/modules .*--with-stream=dynamic' \
+        && [ ! -e /usr/lib/nginx/modules/ngx_stream_module.so ]
 }
 
 # The package with the venv module of that Python; none where it isn't the system's.
@@ -85,6 +95,7 @@ how_to_install() {
                 python3) echo "- Python 3.11 or newer" ;;
                 python*-venv) echo "- Python's venv and ensurepip modules" ;;
                 gcc) echo "- a C compiler" ;;
+                "$STREAM") echo "- nginx' stream module, where it is no part of nginx" ;;
                 libc6-dev) echo "- the C library's headers" ;;
                 *) echo "- $package" ;;
             esac

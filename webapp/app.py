@@ -10,12 +10,13 @@ from flask import Flask
 from flask.sessions import NullSession, SessionInterface
 
 from pusher.keys import KeyRing
-from webapp.api import auth, docs, front, health, models, problems, replies, request_context, rerank
+from webapp.api import auth, docs, front, health, large_replies, models, problems, replies, request_context, rerank
 from webapp.api import deployment as deployments
 from webapp.api.deployment import NOWHERE, Deployment
 from webapp.api.paths import tidy_paths
-from webapp.api.reading import Reader, ReadHere
+from webapp.api.reading import Limits, Reader, ReadHere
 from webapp.quota import Quota
+from webapp.reply_files import ReplyFiles
 from webapp.service import RerankService
 from webapp.telemetry.observer import OnReply
 
@@ -53,6 +54,7 @@ def create_app(
     deployment: Deployment = NOWHERE,
     comparison: Callable[[], str] = str,
     watch: request_context.WatchOf = request_context.nobody_watches,
+    reply_files: ReplyFiles | None = None,
 ) -> Flask:
     """Put the HTTP API before a service.
 
@@ -69,15 +71,18 @@ def create_app(
         deployment: which release this is.
         comparison: says what is known of other engines, for `/info`.
         watch: over the caller of a request, by its WSGI environment.
+        reply_files: where nginx finds large replies; None: they are sent through the connection.
     """
     app = App("webapp", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # that would be a redirect, which not every client follows with its body
     app.wsgi_app = tidy_paths(app.wsgi_app)  # type: ignore[method-assign, assignment] # as Flask's manual has it
-    reader = reader or ReadHere(max_body_bytes, max_batch_requests)
+    reader = reader or ReadHere(Limits(max_body_bytes, batch_requests=max_batch_requests))
     request_context.install(app, request_timeout_s=request_timeout_s, reader=reader, watch=watch)
     replies.install(app, watchers)
+    if reply_files is not None:  # after the two above, so that its refusal is what they tell
+        large_replies.install(app, reply_files, service.elsewhere)
     problems.install(app)
     keys = keys or KeyRing()
     auth.install(app, keys, quota or Quota())

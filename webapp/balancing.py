@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from webapp.calling import url_of
+from webapp.door import WITHOUT_STREAM, Farewell, look_at
 from webapp.errors import SetupError
 from webapp.outlet import Outlet
-from webapp.premises import check_port, check_program, find_nginx, lock, make_private, nginx_version, writing_to
+from webapp.premises import check_port, check_program, find_nginx, lock, make_private, writing_to
 from webapp.rendering import AGAIN_S, balancer_conf
 from webapp.settings import SHUTDOWN_GRACE_S, STOP_GRACE_S, Settings
 from webapp.soundness import listed
@@ -50,6 +51,7 @@ def balance(settings: Settings, read_again: Callable[[], Settings]) -> None:
     if not settings.stacks:
         raise SetupError("RERANK_STACKS names no stack to divide requests over")
     nginx, outlet = find_nginx(), Outlet(settings)
+    outlet.never_wait()
     check_program(ROOT, nginx)
     for directory in (settings.run_dir, settings.run_dir / "nginx"):
         make_private(directory)
@@ -58,21 +60,25 @@ def balance(settings: Settings, read_again: Callable[[], Settings]) -> None:
     check_port(settings, settings.port)
     _render(settings, nginx)
     signals = _Signals()
-    process = subprocess.Popen(
+    process = outlet.start_nginx(
         [*_WITH_PARENT, str(ROOT / "nginx" / "start"), nginx, str(settings.run_dir)],
         env={"TZ": "UTC"},  # one clock in all logs
         start_new_session=True,  # Ctrl-C comes to us alone; and see nginx/start
     )
     try:
         if _wait_until_listening(settings, process, signals):
+            if look_at(nginx).stream is None:
+                outlet.say(WITHOUT_STREAM)
             outlet.say(f"Ready: {url_of(settings)} divides requests over {', '.join(listed(settings.stacks))}")
             if (notices_s := notices_after_s(KERNEL)) > AGAIN_S:
                 outlet.say(
                     f"A machine that vanishes is noticed by its requests after {notices_s:,.0f} s, which the kernel's"
                     " tcp_keepalive_* set: see docs/scaling.md"
                 )
+        farewell = Farewell(settings.run_dir)
         while process.poll() is None:
             if signals.stop:
+                farewell.look()
                 process.send_signal(signal.SIGQUIT)  # again and again: one that comes while nginx starts has no effect
             elif signals.reread:
                 signals.reread = False
@@ -122,7 +128,7 @@ def _render(settings: Settings, nginx: str) -> None:
     prepare_certificate(settings)
     conf, aside = settings.run_dir / "nginx.conf", settings.run_dir / "nginx.conf.new"
     with writing_to(settings.state_dir):
-        aside.write_text(balancer_conf(settings, nginx_version(nginx)))
+        aside.write_text(balancer_conf(settings, look_at(nginx)))
     # Names are looked up now: one that is unknown would end it.
     tried = subprocess.run(
         [nginx, "-t", "-q", "-e", "stderr", "-c", str(aside)], capture_output=True, text=True, check=False

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from pusher.keys import KeyRing
 from webapp.api.deployment import Deployment
+from webapp.api.reading import Limits
 from webapp.api.reading_process import ReadElsewhere
 from webapp.app import create_app
 from webapp.cache.memory import MemoryCache
@@ -30,12 +31,14 @@ from webapp.engine.opening import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.guard import EngineGuard
 from webapp.model_names import names_of
+from webapp.reply_files import COLLECT_S, ReplyFiles
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.scheduler import Scheduler
 from webapp.scheduling.watchdog import Watchdog
 from webapp.scoring import Scoring
 from webapp.service import RerankService
 from webapp.settings import Settings
+from webapp.shared_sum import SharedSum
 from webapp.soundness import listed
 from webapp.telemetry.meter import Meter
 from webapp.telemetry.metrics import Metrics
@@ -45,12 +48,16 @@ from webapp.telemetry.pulse import PulseMaker, Vitals
 from webapp.telemetry.reporter import Reporter
 from webapp.telemetry.sampler import Sampler
 from webapp.telemetry.tracing import Tracing
+from webapp.trimming import Trimming, return_large_blocks
 from webapp.waiting import Bridge, NativeWaiter, allocate_lock, start_native_thread
-from webapp.wiring import quota, serves, shared_cache, vitals
+from webapp.wiring import body_memory_bytes, quota, serves, shared_cache, vitals
 
 log = logging.getLogger(__name__)
 
 WARM_UP_TIMEOUT_S = 60.0
+
+TRIM_S = 2.0
+"""Between two times that freed memory is given back; it takes some milliseconds."""
 
 WATCH_S = 1.0
 """How often the engine threads are looked after."""
@@ -80,6 +87,7 @@ class Webapp:
     tracing: Tracing | None = None
     max_rss_bytes: int = 0
     shared: SharedCache | None = None
+    reply_files: ReplyFiles | None = None
 
     def start(
         self, on_started: Callable[[float | Exception], None], on_fault: Callable[[str], None] = lambda _: None
@@ -92,6 +100,7 @@ class Webapp:
         """
         self._read_keys()
         self._start_telling()
+        self._open_reply_files()
         waiter = self.bridge.make_waiter()
         outcome: list[float | Exception] = []
 
@@ -129,6 +138,17 @@ class Webapp:
         for problem in self.keys.problems:
             log.error("a key is left out: %s", problem)
 
+    def _open_reply_files(self) -> None:
+        """Have nginx send large replies from files, where that is possible."""
+        if self.reply_files is None:
+            return
+        try:
+            self.reply_files.open()
+        except OSError as error:
+            log.warning("large replies are sent in pieces, which a worker's death can cut short: %s", error)
+        else:
+            self.bridge.repeat(COLLECT_S, self.reply_files.collect)
+
     def _start_telling(self) -> None:
         """What goes on beside the requests."""
         self.sampler.start(self.bridge.repeat)
@@ -138,6 +158,7 @@ class Webapp:
             self.bridge.spawn(self.shared.start)
         if self.tracing is not None:
             self.tracing.start()
+        self.bridge.repeat(TRIM_S, Trimming(lambda: self.service.body_changes, self.service.elsewhere).step)
 
     def _warm_up(self) -> None:
         waiter = NativeWaiter()
@@ -163,6 +184,8 @@ class Webapp:
         """End the engine threads; what still waits fails. Then say goodbye to those who watch."""
         self.scheduler.close()
         self.reader.stop()
+        if self.reply_files is not None:
+            self.reply_files.close()
         self.sampler.sample()
         if self.reporter is not None:
             self.reporter.stop()
@@ -184,6 +207,7 @@ def assemble(
     Raises:
         SetupError: the model is not prepared, or damaged.
     """
+    return_large_blocks()  # first: an engine may know better
     engine = engine or load_engine(settings)
     cores = len(os.sched_getaffinity(0))
     # A measured count may come from a larger machine, or one that this container has only a part of.
@@ -212,6 +236,7 @@ def assemble(
     metrics = Metrics(CollectorRegistry())
     meter = Meter(metrics)
     guard = EngineGuard(degraded=settings.degraded, lexical=lexical_scores, on_change=progress.breaker_changed)
+    max_body_memory = body_memory_bytes(settings)
     service = RerankService(
         model=engine.info,
         scoring=scoring,
@@ -219,6 +244,8 @@ def assemble(
             max_ongoing_requests=settings.max_ongoing_requests,
             max_queued_pairs=settings.max_queued_pairs,
             max_queued_tokens=settings.max_queued_tokens,
+            max_body_memory_bytes=max_body_memory,
+            body_memory=SharedSum(settings.body_memory_file),
             queue=scheduler,
         ),
         max_documents=settings.max_documents,
@@ -235,13 +262,12 @@ def assemble(
 
     pulse = PulseMaker(read, serves=serves(engine.info, settings.release))
     reporter = Reporter(publisher=publisher, progress=progress, pulse=pulse) if settings.events else None
-    reader = ReadElsewhere(
-        bridge.make_offload(),
-        max_body_bytes=settings.max_body_bytes,
-        max_pairs=settings.max_queued_pairs,
-        max_batch_requests=settings.max_batch_requests,
+    limits = Limits(
+        settings.max_body_bytes, settings.max_body_values, settings.max_queued_pairs, settings.max_batch_requests
     )
+    reader = ReadElsewhere(bridge.make_offload(), limits)
     keys = KeyRing(settings.api_keys.get_secret_value(), settings.api_keys_file, settings.own_key)
+    reply_files = ReplyFiles(settings.replies_dir) if settings.colour else None  # only a stack's nginx sends them
     app = create_app(
         service,
         request_timeout_s=settings.request_timeout_s,
@@ -250,6 +276,8 @@ def assemble(
             "max_documents": settings.max_documents,
             "max_batch_requests": settings.max_batch_requests,
             "max_body_bytes": settings.max_body_bytes,
+            "max_body_values": settings.max_body_values,
+            "max_body_memory_bytes": max_body_memory,
             "max_ongoing_requests": settings.max_ongoing_requests,
             "max_queued_pairs": settings.max_queued_pairs,
             "max_queued_tokens": settings.max_queued_tokens,
@@ -268,6 +296,7 @@ def assemble(
         ],
         deployment=Deployment(settings.colour, settings.release),
         comparison=partial(comparison.said, settings) if settings.colour else str,  # only a stack compares
+        reply_files=reply_files,
     )
     watchdog = Watchdog(scheduler, pool, stall_s=settings.engine_stall_s)
     return Webapp(
@@ -286,6 +315,7 @@ def assemble(
         max_rss_bytes=settings.max_rss_mb * 1024 * 1024,
         tracing=tracing,
         shared=shared,
+        reply_files=reply_files,
     )
 
 

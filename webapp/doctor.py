@@ -7,13 +7,13 @@ import importlib
 import os
 import resource
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from webapp.certificates import valid_until
+from webapp.door import STREAM_REMEDY, bounds, look_at
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.native_engine import library
 from webapp.errors import SetupError
@@ -21,10 +21,11 @@ from webapp.premises import check_keys, check_port, find_nginx, group_of
 from webapp.releases import state
 from webapp.releases.programs import Programs
 from webapp.releases.roles import idle_that_runs
-from webapp.running import address, owner
+from webapp.running import address, owner, supervisord
 from webapp.settings import Settings
 from webapp.source_tree import PROJECT
 from webapp.tls import certificate
+from webapp.upkeep import missing
 
 Verdict = Literal["good", "poor", "bad"]
 """bad: it won't start, or won't answer. poor: it will, but not as well as it could."""
@@ -113,9 +114,13 @@ def _model(settings: Settings) -> Finding:
     return Finding("model", "good", seen)
 
 
-def _nginx(_settings: Settings) -> Finding:
-    said = subprocess.run([find_nginx(), "-v"], capture_output=True, text=True, check=False).stderr
-    return Finding("nginx", "good", said.strip().removeprefix("nginx version: "))
+def _nginx(settings: Settings) -> Finding:
+    nginx = look_at(find_nginx())
+    seen = ".".join(map(str, nginx.version))
+    if nginx.stream is None:
+        return Finding("nginx", "poor", f"{seen}, without its stream module: no bound on connections", STREAM_REMEDY)
+    most = bounds(settings, nginx).connections_per_address
+    return Finding("nginx", "good", f"{seen}, {most:,} connections an address")
 
 
 def _port(settings: Settings) -> Finding:
@@ -142,6 +147,21 @@ def _colours(settings: Settings) -> Finding:
     if needless := idle_that_runs(settings.run_dir, colours, programs):
         return Finding("colours", "poor", f"{seen}, yet it runs, and takes memory", f"reranking stop {needless}")
     return Finding("colours", "good", seen)
+
+
+def _sockets(settings: Settings) -> Finding:
+    if not supervisord(settings):
+        return Finding("sockets", "good", "no stack runs here")
+    try:
+        gone = missing(settings.run_dir, Programs(settings.run_dir).all())
+    except SetupError:
+        gone = ["supervisor.sock"]
+    if not gone:
+        return Finding("sockets", "good", f"programs are reached in {settings.run_dir}")
+    remedy = "serve makes them again within seconds; what stays away a restart of its program makes"
+    if "supervisor.sock" in gone:
+        remedy = "serve makes it again within seconds; if not: stop serve, and start it again"
+    return Finding("sockets", "bad", f"gone from {settings.run_dir}: {', '.join(gone)}", remedy)
 
 
 def _keys(settings: Settings) -> Finding:
@@ -248,6 +268,7 @@ _CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "nginx": _nginx,
     "port": _port,
     "colours": _colours,
+    "sockets": _sockets,
     "keys": _keys,
     "certificate": _certificate,
     "ops group": _group,

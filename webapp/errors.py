@@ -129,5 +129,15 @@ class InternalError(RerankError):
     retryable = True
 
 
+MOST_REASON_CHARS = 300
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what a library's error says, as one line: some say it with pages of advice."""
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    name = type(error).__name__
+    return f"{name}: {first}"[:MOST_REASON_CHARS] if first else name
+
+
 class SetupError(Exception):
     """The service can't start as configured; the message is one line that ends with the remedy."""

@@ -6,9 +6,11 @@ import contextlib
 import os
 import signal
 import time
+import urllib.error
 from collections.abc import Callable, Sequence
 from xmlrpc.client import Fault
 
+from webapp.calling import ask, url_of
 from webapp.errors import SetupError
 from webapp.premises import check_keys
 from webapp.releases import state
@@ -21,6 +23,7 @@ from webapp.releases.state import Colours
 from webapp.running import end, owner
 from webapp.settings import STOP_GRACE_S, Settings
 from webapp.tls import prepare_certificate
+from webapp.upkeep import SOCKETS, listens
 
 Say = Callable[[str], None]
 
@@ -29,6 +32,9 @@ WEBAPP = "webapp"
 
 READY_S = 120.0
 """Longest wait until a restarted webapp made a score."""
+
+REACHED_S = 30.0
+"""Longest wait until what came up again is reached; `serve` takes a second or two to make a socket or link again."""
 
 POLL_S = 0.05
 
@@ -64,6 +70,7 @@ def restart(settings: Settings, names: Sequence[str], say: Say) -> None:
                 waits = _hang_up(programs) if name == "nginx" else _wait
                 programs.restart(name, patience_s=settings.request_timeout_s + 2 * STOP_GRACE_S, waits=waits)
                 _wait_until_runs(name, programs)
+            _wait_until_reached(settings, name)
             say(f"{name} runs again after {time.monotonic() - began:.1f} s")
 
 
@@ -166,3 +173,24 @@ def _wait_until_runs(name: str, programs: Programs) -> None:
         if not program.up:
             raise SetupError(f"{name} did not start; see its log with: reranking logs {name}")
         time.sleep(POLL_S)
+
+
+def _wait_until_reached(settings: Settings, name: str) -> None:
+    """A program may run, and nobody reach it: its socket or a link to that is gone."""
+    give_up = time.monotonic() + REACHED_S
+    while not _is_reached(settings, name):
+        if time.monotonic() > give_up:
+            raise SetupError(f"{name} runs, but requests to {url_of(settings)} don't reach it; see reranking doctor")
+        time.sleep(POLL_S)
+
+
+def _is_reached(settings: Settings, name: str) -> bool:
+    if name != "nginx" and not name.startswith("webapp-"):
+        return name not in SOCKETS or listens(settings.run_dir / SOCKETS[name])
+    try:
+        with ask(settings, "/ready", timeout_s=REACHED_S):
+            return True
+    except urllib.error.HTTPError:
+        return name == "nginx"
+    except OSError:
+        return False

@@ -44,18 +44,20 @@ def reap(own: int) -> list[int]:
     return alive
 
 
-def end_orphans(own: int, patience_s: float, hurry: Callable[[], bool]) -> None:
+def end_orphans(own: int, patience_s: float, hurry: Callable[[], bool], meanwhile: Callable[[], None]) -> None:
     """Wait for orphans, who had their signal, to finish what they have in hand; then end them.
 
     Args:
         own: not an orphan.
         patience_s: longest time they get.
         hurry: whether to wait no longer.
+        meanwhile: done again and again.
     """
     give_up = time.monotonic() + patience_s
     while alive := reap(own):
         if time.monotonic() > give_up or hurry():
             kill_groups(alive)
+        meanwhile()
         time.sleep(POLL_S)
 
 

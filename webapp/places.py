@@ -27,6 +27,11 @@ class Places:
         return self.state_dir / "run"
 
     @property
+    def body_memory_file(self) -> Path:
+        """Where all workers count the memory that large bodies take."""
+        return self.run_dir / "body-memory"
+
+    @property
     def log_dir(self) -> Path:
         """One file a program, written and rotated by supervisor."""
         return self.state_dir / "log"
@@ -50,6 +55,11 @@ class Places:
     def metrics_socket(self) -> Path:
         """Where the exporter listens for nginx."""
         return self.run_dir / "metrics.sock"
+
+    @property
+    def replies_dir(self) -> Path:
+        """Large replies until nginx has opened them."""
+        return self.run_dir / "replies"
 
     @property
     def webapp_socket(self) -> Path:

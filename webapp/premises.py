@@ -6,10 +6,8 @@ import contextlib
 import fcntl
 import grp
 import os
-import re
 import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,13 +117,6 @@ def _owner_lives(held: IO[str]) -> bool:
         return True  # it has just begun
     except OSError:
         return False
-
-
-def nginx_version(nginx: str) -> tuple[int, ...]:
-    """As it says; (0,) when it can't be read, which gets what old ones understand."""
-    said = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=False).stderr
-    found = re.search(r"nginx/([0-9]+(?:\.[0-9]+)*)", said)
-    return tuple(map(int, found[1].split("."))) if found else (0,)
 
 
 def check_keys(settings: Settings) -> None:

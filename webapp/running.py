@@ -96,10 +96,10 @@ def settings_of_stack(settings: Settings, flags: Collection[str] = ()) -> Settin
     Raises:
         SetupError: the stack's environment or settings can't be read.
     """
-    supervisord = _supervisord(settings)
-    if not supervisord:
+    pid = supervisord(settings)
+    if not pid:
         return settings
-    adopt_environment(supervisord, keep=flags)
+    adopt_environment(pid, keep=flags)
     said = {name: value for name, value in address(settings.run_dir).items() if name not in flags}
     return load_settings(flags).model_copy(update=said)
 
@@ -149,7 +149,7 @@ def variables_of(pid: int) -> dict[str, str]:
     return {name: value for name, _, value in (os.fsdecode(line).partition("=") for line in lines) if name}
 
 
-def _supervisord(settings: Settings) -> int:
+def supervisord(settings: Settings) -> int:
     """Pid of the running stack's supervisord; 0 where no stack runs, or where it only prepares yet."""
     try:
         stack = owner(settings)

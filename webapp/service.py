@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -26,7 +27,7 @@ from webapp.fitting import Fitted, QueryRead, collapse, documents_cut, fit, quer
 from webapp.guard import EngineGuard, lexical_result
 from webapp.model_names import ModelNames, names_of
 from webapp.ranking import rank, to_scores
-from webapp.scheduling.admission import Admission
+from webapp.scheduling.admission import Admission, Arrival
 from webapp.scheduling.breaker import State as BreakerState
 from webapp.scoring import Pending, Scoring, Terms, Watch
 from webapp.telemetry.observer import Caller, Observer, Silent
@@ -142,6 +143,10 @@ class RerankService:
             raise UnavailableError("the service is draining", retry_after_s=1, reason="draining")
         self._admission.check()
 
+    def arrive(self, body_bytes: int) -> AbstractContextManager[Arrival]:
+        """Hold a place for a request from before its body is read; see `Admission.arrive`."""
+        return self._admission.arrive(body_bytes)
+
     def tell_refused(self, caller: Caller, error: RerankError) -> None:
         """Somebody was refused before the request was read."""
         self._observer.refused(caller, (), error)
@@ -156,6 +161,8 @@ class RerankService:
         deadline: float,
         caller: Caller = NOBODY,
         watch: Watch = contextlib.nullcontext,
+        *,
+        arrived: bool = False,
     ) -> list[RerankResult]:
         """Score and order the parts of what the caller sees as one request.
 
@@ -164,6 +171,7 @@ class RerankService:
             deadline: monotonic time at which the caller stops waiting.
             caller: whose request it is, for those who watch.
             watch: over the caller, while it waits.
+            arrived: whether it holds a place by `arrive`.
 
         Raises:
             RerankError: see `webapp.errors`; nothing is left behind in the queue.
@@ -171,7 +179,7 @@ class RerankService:
         if len(requests) > 1:  # each is checked by itself, too
             self._check_size(sum(len(request.documents) for request in requests))
         results = []
-        for outcome in self.rerank_many(requests, deadline, caller, watch):
+        for outcome in self.rerank_many(requests, deadline, caller, watch, arrived=arrived):
             if isinstance(outcome, RerankError):
                 raise outcome
             results.append(outcome)
@@ -183,6 +191,8 @@ class RerankService:
         deadline: float,
         caller: Caller = NOBODY,
         watch: Watch = contextlib.nullcontext,
+        *,
+        arrived: bool = False,
     ) -> list[RerankResult | RerankError]:
         """Score several requests together; each gets its own result or its own error, in the order given.
 
@@ -191,8 +201,9 @@ class RerankService:
         """
         with contextlib.ExitStack() as held:
             try:
-                self.check_room()
-                place = held.enter_context(self._admission.admit(requests, deadline))
+                if not arrived:  # who was let in finishes, though the service is draining by now
+                    self.check_room()
+                place = held.enter_context(self._admission.admit(requests, deadline, arrived=arrived))
             except RerankError as error:
                 self._observer.refused(caller, requests, error)
                 raise
@@ -353,6 +364,16 @@ class RerankService:
     def breaker(self) -> BreakerState:
         """closed, open or half_open."""
         return self._guard.breaker.state
+
+    @property
+    def body_memory_bytes(self) -> int:
+        """Memory that is charged for large bodies of this process."""
+        return self._admission.body_memory_bytes
+
+    @property
+    def body_changes(self) -> int:
+        """Times that this changed."""
+        return self._admission.body_changes
 
     @property
     def ongoing(self) -> int:

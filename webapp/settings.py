@@ -121,6 +121,20 @@ class Settings(Places, BaseModel):
         default=32, ge=1, le=1024, description="MiB a request body may hold, in nginx and in the app."
     )
 
+    max_body_values: int = Field(
+        default=2_000_000,
+        ge=1000,
+        le=100_000_000,
+        description="Values and names that a request body's JSON may hold; more are refused with 413.",
+    )
+    max_body_memory_mb: int = Field(
+        default=0,
+        ge=0,
+        le=1_048_576,
+        description="MiB that large bodies at work may take, parsed, in all processes; more are refused with 503."
+        " 0: 512 or a quarter of the memory, whichever is less. One body of RERANK_MAX_BODY_MB always fits.",
+    )
+
     api_keys: SecretStr = Field(
         default=SecretStr(""),
         description="Comma-separated; each call must carry one of them. Empty: open to all.",
@@ -167,6 +181,13 @@ class Settings(Places, BaseModel):
     balancers: str = Field(
         default="",
         description="Addresses or networks of balancers, comma-separated: the caller's address is what they say.",
+    )
+
+    connections_per_address: int = Field(
+        default=0,
+        ge=0,
+        le=1_048_576,
+        description="Connections an address may have at nginx; 0: half of what one of its processes can hold.",
     )
 
     events: bool = Field(default=True, description="Tell the pusher, and so the dashboard, of requests and workers.")

@@ -9,6 +9,7 @@ A request whose colour can't be reached goes to the colour that the fallback lin
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 PERCENTS = (50, 20, 10, 10, 5, 2, 2, 1)
@@ -19,6 +20,9 @@ KEPT_S = 1.5
 
 FALLBACK = "fallback.sock"
 
+LINKS = (*(f"share-{place}.sock" for place in range(len(PERCENTS))), FALLBACK)
+"""All of them."""
+
 
 def socket_of(run_dir: Path, colour: str) -> Path:
     """Where a colour's gunicorn listens; without colours there is one socket."""
@@ -27,7 +31,7 @@ def socket_of(run_dir: Path, colour: str) -> Path:
 
 def link_of(run_dir: Path, share: int) -> Path:
     """Where nginx connects for the share of that place in `PERCENTS`."""
-    return run_dir / f"share-{share}.sock"
+    return run_dir / LINKS[share]
 
 
 def shares_for(percent: int) -> frozenset[int]:
@@ -60,12 +64,22 @@ def point(run_dir: Path, colour: str, *, other: str | None = None, percent: int 
     """
     chosen = shares_for(percent)
     for place in range(len(PERCENTS)):
-        _link(link_of(run_dir, place), socket_of(run_dir, colour if place in chosen else other or colour))
-    _link(run_dir / FALLBACK, socket_of(run_dir, fallback or colour))
+        link_to(link_of(run_dir, place), colour if place in chosen else other or colour)
+    link_to(run_dir / FALLBACK, fallback or colour)
 
 
-def _link(link: Path, target: Path) -> None:
+def link_to(link: Path, colour: str) -> None:
+    """Have a link name a colour's socket, whatever it was before."""
     aside = link.with_name(f"{link.name}.new")
     aside.unlink(missing_ok=True)  # a killed predecessor's
-    aside.symlink_to(target.name)
+    aside.symlink_to(socket_of(link.parent, colour).name)
     aside.replace(link)
+
+
+def colour_of(link: Path, colours: Iterable[str]) -> str:
+    """The colour whose socket a link names; empty: it names none, or is no link."""
+    try:
+        named = link.readlink().name
+    except OSError:
+        return ""
+    return next((colour for colour in colours if socket_of(link.parent, colour).name == named), "")

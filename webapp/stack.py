@@ -21,8 +21,10 @@ from typing import IO, Any
 
 from pusher.keys import make_own
 from webapp.calling import ask, url_of
+from webapp.door import WITHOUT_STREAM, Farewell, look_at
 from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest
 from webapp.errors import SetupError
+from webapp.hangs import replace_hung
 from webapp.offspring import WITH_PARENT, adopt_orphans, children, end_orphans, kill_groups, reap
 from webapp.outlet import Outlet
 from webapp.premises import (
@@ -33,7 +35,6 @@ from webapp.premises import (
     is_gone,
     lock,
     make_private,
-    nginx_version,
     who_may_manage,
     writing_to,
 )
@@ -50,6 +51,7 @@ from webapp.source_tree import ROOT
 from webapp.sources import FILE_VARIABLE
 from webapp.telemetry import multiprocess
 from webapp.tls import prepare_certificate
+from webapp.upkeep import SPARE, Upkeep
 
 READY_TIMEOUT_S = 120.0
 POLL_S = 0.02
@@ -81,14 +83,12 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     nginx = find_nginx()
     check_program(ROOT, sys.executable, nginx)
     outlet = Outlet(settings)
+    outlet.never_wait()
     for directory in (settings.run_dir, settings.run_dir / "nginx", settings.log_dir):
         make_private(directory)
     with writing_to(settings.state_dir):
         held = lock(settings, outlet.say)
-    for port in filter(None, (settings.port, settings.plain_port)):
-        check_port(settings, port)
-    check_keys(settings)
-    prepare_certificate(settings)
+    _check(settings)
     stop = _StopSignals()
     with writing_to(settings.state_dir):
         colours = resume(settings)
@@ -98,7 +98,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         return
     with writing_to(settings.state_dir):
         _clean(settings)  # what a killed predecessor left; the lock says that nobody uses it
-        _write_run_dir(settings, nginx)
+        _write_run_dir(settings, nginx, outlet)
         point(settings.run_dir, colours.active)
     socket_mode, socket_owner = who_may_manage(settings)
     adopt_orphans()
@@ -128,18 +128,20 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         pass_fds=[held.fileno()],  # should we be killed, the lock is free when it has stopped everything
     )
     stop.forward_to(supervisord)
-    ready = False
+    ready, upkeep = False, Upkeep(settings, colours, outlet.say)
     try:
         read_manifest(artifact_dir(settings_with(colours.serving.settings)))  # says at once what gunicorn's log would
         ready = _wait_until_ready(settings, outlet, supervisord, stop, program_of(colours.active))
         if ready:
             _wait_for_pusher(settings, stop)
+            upkeep.look()
             _announce(settings, outlet)
             _begin_serving(settings, settings_with(colours.serving.settings), outlet)
-        code = _wait_for_end(settings, supervisord, stop, held)
+        code = _wait_for_end(settings, supervisord, stop, held, upkeep)
     finally:
         _end(supervisord)
-        end_orphans(supervisord.pid, settings.request_timeout_s + STOP_GRACE_S, lambda: stop.asked > 1)
+        patience_s = settings.request_timeout_s + STOP_GRACE_S
+        end_orphans(supervisord.pid, patience_s, lambda: stop.asked > 1, Farewell(settings.run_dir).look)
         shutil.rmtree(figures, ignore_errors=True)
         given_up = _given_up(settings)
         _clean(settings)
@@ -149,6 +151,18 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         raise SetupError(f"{given_up} {outcome}; see {outlet.where(given_up)}")
     if not stop.asked:
         raise SetupError(f"supervisord ended by itself with {code}; see {outlet.where('supervisord')}")
+
+
+def _check(settings: Settings) -> None:
+    """Look at ports, keys and certificate, while there is somebody to read what is wrong.
+
+    Raises:
+        SetupError: one of them is no good.
+    """
+    for port in filter(None, (settings.port, settings.plain_port)):
+        check_port(settings, port)
+    check_keys(settings)
+    prepare_certificate(settings)
 
 
 class _StopSignals:
@@ -187,11 +201,15 @@ def _clean(settings: Settings) -> None:
     files = (settings.run_dir / GIVEN_UP, settings.run_dir / ADDRESS, settings.own_key)
     for stale in (*settings.run_dir.glob("*.sock*"), *files):
         stale.unlink(missing_ok=True)
+    shutil.rmtree(settings.run_dir / SPARE, ignore_errors=True)
 
 
-def _write_run_dir(settings: Settings, nginx: str) -> None:
+def _write_run_dir(settings: Settings, nginx: str, outlet: Outlet) -> None:
     """Write what our programs and commands read there."""
-    (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings, nginx_version(nginx)))
+    seen = look_at(nginx)
+    if seen.stream is None:
+        outlet.say(WITHOUT_STREAM)
+    (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings, seen))
     make_own(settings.own_key)
     note_address(settings)
 
@@ -256,7 +274,9 @@ def _given_up(settings: Settings) -> str:
     return ""
 
 
-def _wait_for_end(settings: Settings, supervisord: subprocess.Popen[bytes], stop: _StopSignals, held: IO[str]) -> int:
+def _wait_for_end(
+    settings: Settings, supervisord: subprocess.Popen[bytes], stop: _StopSignals, held: IO[str], upkeep: Upkeep
+) -> int:
     while True:
         try:
             return supervisord.wait(timeout=1)
@@ -274,6 +294,8 @@ def _wait_for_end(settings: Settings, supervisord: subprocess.Popen[bytes], stop
             elif is_gone(held):
                 # The sockets are gone with it: only connections that are open still work, and not for long.
                 raise SetupError(f"{settings.run_dir} was removed; start again, which makes it anew") from None
+            else:
+                upkeep.look()
 
 
 def _announce(settings: Settings, outlet: Outlet) -> None:
@@ -290,6 +312,7 @@ def _begin_serving(settings: Settings, served: Settings, outlet: Outlet) -> None
     outlet.say(f"Started in {time.monotonic() - _BEGAN:.0f} s")
     _tell_systemd("READY=1")
     start_if_due(served, Programs(settings.run_dir))
+    replace_hung(settings, outlet.say)
 
 
 def _end(supervisord: subprocess.Popen[bytes]) -> None:

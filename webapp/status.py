@@ -15,12 +15,14 @@ from webapp.calling import ask, url_of
 from webapp.engine import comparison
 from webapp.engine.artifact import MANIFEST, artifact_dir
 from webapp.errors import SetupError
+from webapp.hangs import hung
 from webapp.releases import comparing, state
 from webapp.releases.applied import settings_with
 from webapp.releases.programs import Program, Programs
 from webapp.releases.roles import Role, idle_runs, idle_that_runs, role_of
 from webapp.releases.state import Colours
 from webapp.settings import Settings
+from webapp.upkeep import missing
 
 Health = Literal["serving", "impaired", "down"]
 
@@ -28,6 +30,9 @@ STALE_S = 10.0
 """The pusher writes its memory once a second; what is older says nothing of now."""
 
 TIMEOUT_S = 5.0
+
+PATIENCE_S = 2.0
+"""With programs that stand beside the service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ class Status:
 
 def look(settings: Settings) -> Status:
     """Ask everybody; who doesn't answer is part of the answer."""
-    colours = state.read(settings.state_dir)
+    colours, damage = _colours(settings)
     programs = _programs(settings, colours)
     workers, figures = _told_by_pusher(settings) if programs else ([], {})  # what it wrote last may be a moment old
     needless = idle_that_runs(settings.run_dir, colours, programs)
@@ -79,9 +84,20 @@ def look(settings: Settings) -> Status:
         troubles=[
             *_troubles([each for each in programs if each.role != "idle"], workers, figures),
             *([idle_runs(needless)] if needless else []),
+            *([damage] if damage else []),
+            *(f"{name} is gone" for name in (missing(settings.run_dir, programs) if programs else [])),
+            *(f"{name} does not answer" for name in (hung(settings, patience_s=PATIENCE_S) if programs else [])),
         ],
         comparison=comparison.said(settings_with(colours.serving.settings) if colours else settings),
     )
+
+
+def _colours(settings: Settings) -> tuple[Colours | None, str]:
+    """What `.colors` says, or why it says nothing."""
+    try:
+        return state.read(settings.state_dir), ""
+    except SetupError as error:
+        return None, str(error)
 
 
 def _troubles(programs: list[Listed], workers: list[dict[str, Any]], figures: dict[str, Any]) -> list[str]:

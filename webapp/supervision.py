@@ -3,12 +3,16 @@
 **Doors stay open.** An fcgi-program's listening socket belongs to supervisord, which closes it when the program has
 ended, so between the two halves of a restart nobody would listen. We keep a reference: who connects meanwhile waits
 in the kernel's queue, and the new process answers. A program that stays stopped loses its door, so that nginx can
-refuse at once.
+refuse at once; so does one whose socket somebody removed, for its next start then binds another.
 
 **Nothing limps.** When a program without which nothing is served is given up (FATAL), supervisord stops the others and
-exits with 1, so that whoever runs us, a container's runtime or systemd, learns of it.
+exits with 1, so that whoever runs us, a container's runtime or systemd, learns of it. What serves is needed, even if
+`.colors` can't be read.
 
-**Full disks end nothing.** See `webapp.log_patience`.
+**nginx ends when all are answered.** It would wait for clients who keep a connection and don't hang up.
+
+**HUP restarts nothing.** To supervisord it means, as `supervisorctl reload` does, that all programs end and start anew.
+Here keys and certificate are read again, as at HUP to `reranking serve`.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -23,13 +29,16 @@ from typing import Any
 from supervisor.states import SupervisorStates
 
 from supervisor import events
+from webapp.door import Farewell
 from webapp.errors import SetupError
-from webapp.log_patience import have_patience
 from webapp.releases import state
 from webapp.releases.programs import program_of
 from webapp.releases.roles import idle_runs, role_of
+from webapp.shares import FALLBACK, colour_of
 
 EXIT_CODE = 1
+
+POLL_S = 0.05
 
 RESTART_S = 2.0
 """A program that has been stopped for longer isn't being restarted. We look at supervisor's ticks, every five s."""
@@ -44,7 +53,6 @@ def extend(supervisord: Any, *, needed: str, state_dir: str, given_up: str) -> o
         state_dir: where it is written which colour that is.
         given_up: path of the file that gets the name of the one that was given up.
     """
-    have_patience()
     names = frozenset(name.strip() for name in needed.split(","))
     return _Supervision(supervisord, names, Path(state_dir), Path(given_up))
 
@@ -57,6 +65,7 @@ class _Supervision:
         self._needed = needed
         self._state_dir = state_dir
         self._given_up = given_up
+        self._parent = os.getppid()
         self._doors: dict[str, Any] = {}
         """Group -> supervisor's reference to its listening socket, which is closed with the last one."""
         self._stopped_at: dict[str, float] = {}
@@ -65,8 +74,10 @@ class _Supervision:
         events.subscribe(events.ProcessStateStoppedEvent, self._note_the_end)
         events.subscribe(events.ProcessStateExitedEvent, self._note_the_end)
         events.subscribe(events.Tick5Event, self._let_go)
+        events.subscribe(events.ProcessStateStoppingEvent, self._part)
         events.subscribe(events.SupervisorStoppingEvent, lambda _: self._doors.clear())
         events.subscribe(events.ProcessStateFatalEvent, self._end)
+        supervisord.reload = self._reload
 
     def _hold(self, event: Any) -> None:
         group = event.process.group
@@ -83,7 +94,10 @@ class _Supervision:
                 self._supervisord.options.logger.warn(idle_runs(program))  # noqa: G010 - its own
 
     def _note_the_end(self, event: Any) -> None:
-        self._stopped_at[event.process.group.config.name] = time.monotonic()
+        group = event.process.group
+        self._stopped_at[group.config.name] = time.monotonic()
+        if group.config.name in self._doors and not Path(group.socket_manager.config().path).exists():
+            del self._doors[group.config.name]
 
     def _let_go(self, _event: Any) -> None:
         for name, at in list(self._stopped_at.items()):
@@ -91,9 +105,27 @@ class _Supervision:
                 del self._stopped_at[name]
                 self._doors.pop(name, None)
 
+    def _part(self, event: Any) -> None:
+        process = event.process
+        if process.config.name == "nginx":
+            threading.Thread(target=self._see_off, args=(process, process.pid), daemon=True).start()
+
+    def _see_off(self, process: Any, pid: int) -> None:
+        """Look after an nginx that was told to quit, until supervisord has seen its end."""
+        farewell = Farewell(self._state_dir / "run")
+        while process.pid == pid:
+            farewell.look()
+            time.sleep(POLL_S)
+
+    def _reload(self) -> None:
+        """Leave it to `reranking serve`, for whose calls supervisord has to be free."""
+        self._supervisord.options.logger.info("nothing is restarted: keys and certificate are read again")
+        if os.getppid() == self._parent:  # else it has died, and we end
+            os.kill(self._parent, signal.SIGHUP)
+
     def _end(self, event: Any) -> None:
         name = event.process.config.name
-        if name not in self._needed and name != self._active():
+        if name not in self._needed and name not in self._serving():
             return
         self._doors.clear()  # who waits there is told
         self._supervisord.options.logger.critical("%(name)s was given up: everything is stopped", name=name)
@@ -103,10 +135,13 @@ class _Supervision:
         with contextlib.suppress(OSError):  # a full disk may be why
             self._given_up.write_text(name)
 
-    def _active(self) -> str:
-        """The program of the colour that serves; a new colour that does not start ends nothing."""
-        try:
+    def _serving(self) -> set[str]:
+        """The program of the colour that serves; a new colour that does not start ends nothing.
+
+        Where `.colors` can't tell, the link that always names a colour that serves does; without that, both may serve.
+        """
+        colours = None
+        with contextlib.suppress(SetupError):
             colours = state.read(self._state_dir)
-        except SetupError:
-            return ""
-        return program_of(colours.active) if colours else ""
+        active = colours.active if colours else colour_of(self._given_up.parent / FALLBACK, state.COLOURS)
+        return {program_of(colour) for colour in state.COLOURS if active in {colour, ""}}

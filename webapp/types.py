@@ -39,7 +39,7 @@ class RerankRequest:
     query: str
     documents: Sequence[str]
     originals: Sequence[Any]
-    """The documents as the caller sent them, for a dialect that echoes more than the text."""
+    """What the reply repeats of each document, where that is more than its text; as the dialect has it."""
     top_n: int | None = None
     """How many results to return; None means all."""
     raw_scores: bool = False

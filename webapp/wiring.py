@@ -10,7 +10,9 @@ from pusher.events import Serves
 from webapp.cache.memory import PairScore
 from webapp.cache.shared import SharedCache, Store
 from webapp.guard import EngineGuard
+from webapp.machine import memory_bytes
 from webapp.quota import REDIS_WAIT_S, Quota
+from webapp.scheduling.admission import BODY_FACTOR
 from webapp.scheduling.breaker import Breaker
 from webapp.scheduling.scheduler import Scheduler
 from webapp.service import RerankService
@@ -19,6 +21,8 @@ from webapp.telemetry.publisher import Publisher
 from webapp.telemetry.pulse import Vitals
 from webapp.types import ModelInfo
 from webapp.waiting import Bridge
+
+BODY_MEMORY_BYTES = 512 * 1024 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +70,14 @@ def shared_cache(settings: Settings, bridge: Bridge) -> SharedCache | None:
     )
 
 
+def body_memory_bytes(settings: Settings) -> int:
+    """Return the memory that large bodies may take in all processes; one of the largest size always fits."""
+    least = settings.max_body_bytes * BODY_FACTOR
+    if settings.max_body_memory_mb:
+        return max(settings.max_body_memory_mb * 1024 * 1024, least)
+    return max(min(BODY_MEMORY_BYTES, memory_bytes() // 4), least)
+
+
 def quota(settings: Settings, bridge: Bridge) -> Quota:
     """What a caller may ask for in a minute."""
     url = settings.redis_url.get_secret_value()
@@ -101,6 +113,7 @@ def vitals(service: RerankService, scheduler: Scheduler, guard: EngineGuard, pub
         in_flight=service.ongoing,
         queue_pairs=scheduler.queued_pairs,
         queue_tokens=scheduler.queued_tokens,
+        body_memory_bytes=service.body_memory_bytes,
         scored_pairs=totals.pairs,
         batches=totals.batches,
         batch_tokens=totals.batch_tokens,

@@ -16,6 +16,7 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.ggevent import GeventWorker
 
 from webapp.descriptors import RETRY_S, Descriptors, hang_up
+from webapp.errors import reason_of
 from webapp.recycling import Recycling
 from webapp.telemetry.pulse import rss_bytes
 
@@ -205,7 +206,7 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
     def _started(self, result: float | Exception) -> None:
         if isinstance(result, Exception):
             # No request was near: its words may be told.
-            self.log.critical("the engine did not start: %s", result, exc_info=result)
+            self.log.critical("the engine did not start: %s", reason_of(result), exc_info=result)
             os._exit(BOOT_FAILED)  # from a greenlet, sys.exit would end only that
         self.log.info("ready after %.2f s", result)
 

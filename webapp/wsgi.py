@@ -8,8 +8,14 @@ from webapp.concurrency import GeventBridge
 from webapp.errors import SetupError
 from webapp.settings import Settings, load_settings
 
-settings = load_settings()
-webapp = assemble(settings, GeventBridge())
+log = logging.getLogger("webapp")
+
+try:
+    settings = load_settings()
+    webapp = assemble(settings, GeventBridge())
+except SetupError as error:
+    log.critical("%s", error, exc_info=log.isEnabledFor(logging.DEBUG))
+    raise SystemExit(1) from None
 app = webapp.app
 
 

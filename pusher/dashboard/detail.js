@@ -69,6 +69,7 @@ function factsOf(request, state, now) {
     ["Ended", request.ended ? clock(request.ended) : null],
     ["Took", running ? format.seconds(now - request.began) : request.status === "shed" ? null : format.ms(request.latency_ms)],
     ["Format", request.dialect],
+    ["Caller", request.caller],
     ["Worker", worker ? `${worker.colour ? `${worker.colour} ` : ""}${worker.pid}` : request.worker],
   ];
 }

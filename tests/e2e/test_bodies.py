@@ -10,6 +10,8 @@ import pytest
 import requests
 from running import PATIENCE_S, wait_for
 
+from webapp.reply_files import LARGE_BYTES
+
 MANY = models.texts(200)
 LARGE = b'{"query": "q", "documents": ["' + b"\\ud800" * 5_500_000 + b'"]}'
 """33 MB of halves of surrogate pairs: to replace them takes seconds."""
@@ -89,3 +91,20 @@ def test_a_bomb_is_refused_and_the_next_request_served(stack):
     assert reply.status_code == 413
     assert "unpacks to more than" in reply.json()["message"]
     assert stack.rerank().status_code == 200
+
+
+def test_a_large_reply_has_the_headers_of_a_small_one_and_leaves_no_text_behind(stack):
+    large, small = (
+        stack.rerank(documents, body={"return_documents": True}, headers={"Accept-Encoding": "identity"})
+        for documents in (MANY * 5, [" ".join(MANY)])  # both warn that texts were cut
+    )
+    assert len(large.content) > 2 * LARGE_BYTES
+    assert large.headers.keys() == small.headers.keys()
+    assert large.headers["X-Request-Id"] != small.headers["X-Request-Id"]
+    wait_for(lambda: not list((stack.state_dir / "run" / "replies").iterdir()), "the file is gone")
+    (line,) = [each for each in stack.log_lines("nginx") if each.get("request_id") == large.headers["X-Request-Id"]]
+    assert (line["method"], line["path"], line["status"]) == ("POST", "/rerank", 200)
+
+
+def test_nobody_gets_a_reply_file_by_its_address(stack):
+    assert requests.get(f"{stack.url}/.reply/x", timeout=PATIENCE_S).json()["code"] == 404

@@ -1,9 +1,12 @@
 """The followers of docs/progress.md, as they stand there."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -21,15 +24,20 @@ def example(language):
     return re.search(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)[1]
 
 
-def rerank_as(stack, name, documents=MANY, key=""):
+def rerank_as(stack, name, documents=MANY, key="", **more):
     headers = {"X-Request-Id": name, **({"Authorization": f"Bearer {key}"} if key else {})}
-    reply = stack.rerank(documents, headers=headers)
+    reply = stack.rerank(documents, headers=headers, **more)
     assert reply.status_code == 200
     assert reply.headers["X-Request-Id"] == name
 
 
+def counts(stack, key=""):
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return requests.get(f"{stack.url}/progress", headers=headers, timeout=PATIENCE_S).json()
+
+
 def streams(stack):
-    return requests.get(f"{stack.url}/progress", timeout=PATIENCE_S).json()["streams"]
+    return counts(stack)["streams"]
 
 
 def test_curl_follows_to_the_end(stack, tmp_path):
@@ -98,8 +106,13 @@ class Follower:
 @pytest.fixture(scope="module")
 def guarded_stack(tmp_path_factory):
     with Stack(
-        tmp_path_factory.mktemp("guarded"), engine="stub", api_keys="first,second", operator_keys="boss"
+        tmp_path_factory.mktemp("guarded"),
+        engine="stub",
+        api_keys="first,second",
+        operator_keys="boss",
+        events_text="true",
     ) as running:
+        wait_for(lambda: counts(running, "boss").get("events"), "the workers are connected to the pusher")
         yield running
 
 
@@ -135,6 +148,40 @@ def test_a_room_needs_ownership_or_an_operator_s_key(guarded_stack):
         assert stranger.client.call("follow", name)["state"] is None
         assert stranger.client.call("watch") == {"ok": False, "error": "forbidden"}
         assert operator.client.call("watch") == {"ok": True}
+
+
+@pytest.mark.slow
+def test_no_caller_reads_another_s_query_by_taking_its_request_id(guarded_stack):
+    """Both send the same id, side by side and one after the other; each follows it, and so does an operator."""
+    name, keys = "taken", ("first", "second")
+    with ExitStack() as opened:
+        followers = {key: opened.enter_context(Follower(guarded_stack, name, key)) for key in (*keys, "boss")}
+
+        def rerank(key):
+            rerank_as(guarded_stack, name, key=key, body={"query": f"a question of {key}"})
+
+        with ThreadPoolExecutor(len(keys)) as pool:
+            list(pool.map(rerank, keys * 10))
+        for key in keys:
+            rerank(key)
+            told = followers[key].states
+            wait_for(lambda told=told: told and told[-1]["status"] == "ok", "the end")
+        whose = {key: {state["caller"] for state in followers[key].states} for key in (*keys, "boss")}
+        assert whose["first"].isdisjoint(whose["second"])
+        assert whose["boss"] == whose["first"] | whose["second"]
+        for key in keys:
+            late = [followers[key].client.call("follow", name)["state"], by_stream(guarded_stack, name, key)]
+            queries = {state["query"] for state in [*followers[key].states, *late] if "query" in state}
+            assert queries == {f"a question of {key}"}
+            assert {state["status"] for state in late} == {"ok"}
+            assert {state["caller"] for state in late} == whose[key]
+
+
+def by_stream(stack, name, key):
+    """Return the last state that a stream tells."""
+    headers = {"Authorization": f"Bearer {key}"}
+    text = requests.get(f"{stack.url}/progress/{name}", headers=headers, timeout=PATIENCE_S).text
+    return json.loads(re.findall(r"^data: (.*)$", text, re.MULTILINE)[-1])
 
 
 def test_rubbish_from_a_browser_harms_nobody(stack):

@@ -185,13 +185,3 @@ def _hears_events(url, headers):
 def _answers(stack):
     with contextlib.suppress(requests.ConnectionError):
         return ask(stack).status_code == 200
-
-
-def test_stdout_alone_gets_all_lines_when_that_is_asked_for(tmp_path):
-    with Stack(tmp_path / "own", engine="stub", log_to="stdout") as stack:
-        assert stack.rerank(headers={"X-Request-Id": "find-me"}).status_code == 200
-    lines = [json.loads(line) for line in (stack.state_dir / "serve.out").read_text().splitlines()]
-    assert all(list(line)[: len(FIRST)] == list(FIRST) for line in lines)
-    assert {line["service"] for line in lines} == {"serve", "supervisord", "webapp", "pusher", "nginx"}
-    assert {line["service"] for line in lines if line["request_id"] == "find-me"} >= {"webapp", "nginx"}
-    assert list((stack.state_dir / "log").iterdir()) == []

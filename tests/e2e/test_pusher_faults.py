@@ -1,9 +1,14 @@
 """What the pusher suffers, no rerank feels."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 import requests
@@ -75,22 +80,77 @@ def follow(stack, request_id):
             timer.cancel()
 
 
+@pytest.fixture(scope="module")
+def harmed(tmp_path_factory):
+    """A stack whose programs tests may harm; each leaves it serving."""
+    with Stack(tmp_path_factory.mktemp("harmed"), engine="stub") as running:
+        yield running
+
+
 @pytest.mark.slow
-def test_draining_and_death_of_workers_are_told(tmp_path):
+def test_draining_and_death_of_workers_are_told(harmed):
     import socketio
 
-    with Stack(tmp_path / "s", engine="stub") as stack:
-        told = []  # not the states that rows show: two of them within a tick are one to those who watch
-        client = socketio.Client(reconnection=False)
-        client.on("snapshot", lambda snapshot: told.extend(event["what"] for event in snapshot["events"]))
-        client.on("delta", lambda delta: told.extend(event["what"] for event in delta.get("events", [])))
-        client.connect(stack.url, transports=["websocket"])
-        client.call("watch")
-        wait_for(lambda: "ready" in told, "a ready worker")
-        stack.supervisorctl("restart", "webapp")
-        wait_for(lambda: {"draining", "down"} <= set(told), "it drained and went down")
-        wait_for(lambda: told.count("ready") > 1, "the next one is ready")
-        client.disconnect()
+    told = []  # not the states that rows show: two of them within a tick are one to those who watch
+    client = socketio.Client(reconnection=False)
+    client.on("snapshot", lambda snapshot: told.extend(event["what"] for event in snapshot["events"]))
+    client.on("delta", lambda delta: told.extend(event["what"] for event in delta.get("events", [])))
+    client.connect(harmed.url, transports=["websocket"])
+    client.call("watch")
+    wait_for(lambda: "ready" in told, "a ready worker")
+    harmed.supervisorctl("restart", "webapp")
+    wait_for(lambda: {"draining", "down"} <= set(told), "it drained and went down")
+    wait_for(lambda: told.count("ready") > 1, "the next one is ready")
+    client.disconnect()
+
+
+@contextmanager
+def stopped(*pids):
+    """Processes that run and do nothing."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):  # it was found hanging, and replaced
+                os.kill(pid, signal.SIGCONT)
+
+
+BESIDE = ("/progress", "/progress/x", "/socket.io/?EIO=4&transport=polling", "/metrics")
+
+
+@pytest.mark.slow
+def test_a_pusher_and_an_exporter_that_hang_are_refused_for_and_rerank_goes_on(harmed):
+    pusher, exporter = harmed.pid_of("pusher"), harmed.pid_of("metrics")
+    follower = requests.get(f"{harmed.url}/progress/followed", stream=True, timeout=PATIENCE_S)
+    with stopped(pusher), closing(follower):
+        figures = requests.get(f"{harmed.url}/metrics", timeout=PATIENCE_S)
+        assert figures.status_code == 200
+        assert "rerank_pusher_up 0" in figures.text
+        with stopped(exporter), ThreadPoolExecutor(len(BESIDE)) as pool:
+            replies = list(pool.map(lambda path: requests.get(f"{harmed.url}{path}", timeout=PATIENCE_S), BESIDE))
+            for reply in replies:
+                assert reply.status_code == 503
+                assert reply.json()["error"]["code"] == "unavailable"
+                assert "does not answer" in reply.json()["message"]
+                assert reply.headers["Retry-After"] == "1"
+            with pytest.raises(requests.RequestException):
+                follower.content  # noqa: B018 - reads to the end, which nginx makes
+            assert harmed.rerank().status_code == 200
+            assert requests.get(f"{harmed.url}/ready", timeout=PATIENCE_S).status_code == 200
+            assert requests.get(f"{harmed.url}/dashboard/", timeout=PATIENCE_S).status_code == 200
+            said = status_of(harmed)
+            assert said["health"] == "impaired"
+            assert {"pusher does not answer", "metrics does not answer"} <= set(said["troubles"])
+    for path in BESIDE[0], BESIDE[3]:
+        wait_for(lambda path=path: requests.get(f"{harmed.url}{path}", timeout=PATIENCE_S).ok, "it answers again")
+
+
+def status_of(stack):
+    command = [sys.executable, "-m", "webapp", "status", "--json"]
+    said = subprocess.run(command, env=stack._environment, capture_output=True, text=True, check=False)
+    return json.loads(said.stdout)
 
 
 @pytest.mark.slow

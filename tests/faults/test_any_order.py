@@ -6,30 +6,13 @@ import signal
 import psutil
 import pytest
 import requests
+from processes import processes_of
 from running import PATIENCE_S, Stack, wait_for
 
 pytestmark = pytest.mark.slow
 
 PROGRAMS = ("webapp", "nginx", "pusher", "metrics")
 ORDERS = [PROGRAMS[turn:] + PROGRAMS[:turn] for turn in (0, 1, 2)]
-
-
-def belongs_to(stack, process):
-    if process.name() == "nginx":  # it writes its title over its environment
-        return any(each.laddr.port == stack.port for each in process.net_connections("tcp"))
-    return process.environ().get("RERANK_STATE_DIR") == str(stack.state_dir)
-
-
-def processes_of(stack):
-    """Every living process of the stack, whoever its parent is."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE and belongs_to(stack, process):
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
 
 
 def names(stack):

@@ -71,6 +71,11 @@ def test_a_full_disk_costs_log_lines_and_large_bodies_only_and_is_told_once(stac
         small_ones_are_answered(stack)
         refused = stack.rerank(BIG)
         assert (refused.status_code, refused.json()["error"]["code"]) == (500, "internal"), "nginx has no place for it"
+        refused = stack.rerank(BIG[:1000], body={"return_documents": True})
+        assert (refused.status_code, "Retry-After" in refused.headers) == (503, True), (
+            "a worker has no place for its reply"
+        )
+        assert "No space left on device" in refused.json()["error"]["message"]
         (worker,) = stack.workers()
         os.kill(worker, signal.SIGKILL)
         wait_for(lambda: stack.workers() not in ([], [worker]), "a new worker needs no disk")

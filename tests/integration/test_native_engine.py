@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from webapp.engine import native_engine
-from webapp.engine.native_engine import NativeRuntime, read_tensors
+from webapp.engine.native_engine import NativeRuntime
+from webapp.engine.packed_file import read_tensors
 from webapp.engine.prepare.pack import LARGEST_LANE_SUM, pack, pack_linear, write_tensors
 from webapp.engine.prepare.resolve import _embedded
 from webapp.engine.source_model import SourceModel
@@ -187,7 +188,7 @@ def test_the_kernels_touch_no_memory_that_is_not_theirs(packed, tmp_path):
     """Compiled again with AddressSanitizer and run in a process of its own."""
     if not shutil.which("gcc"):
         pytest.skip("no compiler")
-    source = Path(native_engine.__file__).parent / "native" / "bert.c"
+    source = Path(native_engine.__file__).parent / "native" / "border.c"
     library = tmp_path / "bert.so"
     flags = ["-O1", "-g", "-mavx2", "-mfma", "-fsanitize=address,undefined", "-fno-sanitize=alignment", "-shared"]
     subprocess.run([shutil.which("gcc"), *flags, "-fPIC", "-o", library, source, "-lm"], check=True)

@@ -12,7 +12,7 @@ from models import texts
 from running import PATIENCE_S
 from scheduling_kit import Rig
 
-from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest
+from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest, sha256_of
 from webapp.engine.native_engine import library
 from webapp.engine.opening import load_engine
 from webapp.engine.openvino_engine import has_bf16
@@ -300,6 +300,63 @@ def test_a_model_of_another_kind_is_an_error_that_says_so(bert, tmp_path):
     (model / "config.json").write_text(json.dumps(json.loads((model / "config.json").read_text()) | change))
     with pytest.raises(SetupError, match="not a CrossEncoder"):
         prepared(tmp_path / "state", model)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 90865000\n"
+CONFIG = {"architectures": ["BertForSequenceClassification"], "model_type": "bert"}
+
+DAMAGES = {
+    "weights cut short": ("model.safetensors", lambda data: data[: len(data) // 2]),
+    "weights that git-lfs has not fetched": ("model.safetensors", lambda _: POINTER),
+    "weights that are rubbish": ("model.safetensors", lambda data: b"\xff" * len(data)),
+    "weights that are empty": ("model.safetensors", lambda _: b""),
+    "configuration cut short": ("config.json", lambda data: data[: len(data) // 2]),
+    "configuration that is no object": ("config.json", lambda _: b"[]"),
+    "architectures that are no list": ("config.json", lambda _: b'{"architectures": 3}'),
+    "a type of model that nobody knows": ("config.json", lambda _: json.dumps(CONFIG | {"model_type": "x"}).encode()),
+    "another size than the weights have": (
+        "config.json",
+        lambda data: data.replace(b'"hidden_size": 32', b'"hidden_size": 64'),
+    ),
+    "no heads": ("config.json", lambda data: data.replace(b'"num_attention_heads": 2', b'"num_attention_heads": 0')),
+    "tokenizer cut short": ("tokenizer.json", lambda data: data[: len(data) // 2]),
+    "tokenizer that is empty": ("tokenizer.json", lambda _: b"{}"),
+    "tokenizer's configuration cut short": ("tokenizer_config.json", lambda data: data[: len(data) // 2]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_model_with_damaged_files_is_one_line_that_names_its_directory(bert, tmp_path, damage):
+    model = shutil.copytree(bert, tmp_path / "model")
+    name, harm = DAMAGES[damage]
+    (model / name).write_bytes(harm((model / name).read_bytes()))
+    with pytest.raises(SetupError) as refused:
+        prepared(tmp_path, model, engine="openvino", precision="fp32")
+    said = str(refused.value)
+    assert str(model) in said
+    assert "\n" not in said
+    assert len(said) < 600
+
+
+def test_whatever_fails_after_loading_is_one_line_too(bert, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("a page of advice\nand another")
+
+    monkeypatch.setattr("webapp.engine.prepare.export.export_openvino", fail)
+    with pytest.raises(
+        SetupError, match=r"^\S+ can't be prepared \(RuntimeError: a page of advice\); RERANK_LOG_LEVEL=debug"
+    ):
+        prepared(tmp_path, bert, engine="openvino", precision="fp32")
+
+
+def test_an_artifact_that_a_library_can_t_read_any_more_is_one_line_at_the_start(bert, tmp_path):
+    settings, manifest = prepared(tmp_path, bert, engine="openvino", precision="fp32")
+    directory = artifact_dir(settings)
+    (directory / "tokenizer.json").write_text("{}")
+    files = {**manifest.files, "tokenizer.json": sha256_of(directory / "tokenizer.json")}
+    (directory / MANIFEST).write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, files=files)))
+    with pytest.raises(SetupError, match=r"can't be opened \(.*\); prepare it again: reranking prepare --again"):
+        load_engine(settings)
 
 
 def test_the_manifest_says_what_was_prepared(bert_settings):

@@ -25,8 +25,14 @@ class Row:
     """Longest wait for a reply, in seconds."""
     note: str = ""
     """What else was seen."""
+    times: int = 1
+    """How often it was done."""
+    broken: str = ""
+    """What was not whole again afterwards, or failed an operator."""
+    before: str = ""
+    """What was seen before it was mended."""
 
     @property
     def holds(self) -> bool:
-        """Return whether nothing was lost and nothing was wrong."""
-        return not self.lost and not self.wrong
+        """Return whether nothing was lost, nothing was wrong, and the service was whole again."""
+        return not self.lost and not self.wrong and not self.broken

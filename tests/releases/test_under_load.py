@@ -3,11 +3,15 @@
 DEPLOYS=20 python -m pytest -s tests/releases/test_under_load.py gives the figures of docs/releases.md.
 """
 
+import itertools
+import json
 import os
 import re
+import socket
+import struct
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
@@ -80,3 +84,50 @@ def test_deploys_and_a_rollback_cost_no_request(model_stack, bert_settings, othe
     assert set(load.by_model) == {"bert", "xlm"}, load.by_model
     assert set(load.colours) == {"blue", "green"}
     assert stack.reranking("deploy", "--history")[1].count("  served ") == DEPLOYS + 1
+
+
+HEAD = "POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+RESET = struct.pack("ii", 1, 0)
+
+
+@contextmanager
+def hang_ups_and_bodies_that_are_too_large(stack):
+    """Clients of which none waits for a reply by a colour; yields how many of each there were so far."""
+    body = json.dumps({"query": "how do bees find home", "documents": ["milk"] * 200}).encode()
+    kinds = {
+        "leaves while it is scored": (HEAD % len(body)).encode() + body,
+        "leaves within its body": (HEAD % len(body)).encode() + body[:100],
+        "too large": (HEAD % 2**40).encode(),
+    }
+    counts, end = dict.fromkeys(kinds, 0), threading.Event()
+
+    def ask():
+        for kind, request in itertools.cycle(kinds.items()):
+            if end.wait(0.02):
+                return
+            with stack.raw() as client:
+                client.sendall(request)
+                if kind == "too large":
+                    assert client.recv(4096).startswith(b"HTTP/1.1 413")
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            counts[kind] += 1
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield counts
+    finally:
+        end.set()
+        asking.join()
+
+
+def test_clients_that_hang_up_and_bodies_that_are_too_large_veto_no_deploy(model_stack):
+    stack = model_stack
+    before = stack.colours()["active"]
+    with Load(stack.port, rate=10) as load, hang_ups_and_bodies_that_are_too_large(stack) as others:
+        code, said = stack.reranking("deploy", "--again", "--canary", "40", "--for", "3", "--watch", "3")
+    assert code == 0, said
+    assert stack.colours()["active"] != before
+    assert set(load.outcomes) == {200}, load.outcomes
+    assert sum(others.values()) > sum(load.outcomes.values()), "most clients were none that wait"
+    assert min(others.values()) > 0

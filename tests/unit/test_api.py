@@ -110,7 +110,7 @@ def test_every_error_is_json_with_the_request_id(client, method, path, body, sta
 
 
 def test_a_fault_of_ours_tells_the_client_nothing_and_the_log_everything(client, service, monkeypatch, caplog):
-    def fail(*_):
+    def fail(*_, **__):
         raise KeyError("secret detail")
 
     monkeypatch.setattr(service, "rerank_all", fail)

@@ -1,4 +1,5 @@
 from webapp.balancing import notices_after_s
+from webapp.door import Nginx
 from webapp.rendering import balancer_conf, nginx_conf
 from webapp.settings import Settings
 
@@ -20,9 +21,10 @@ def test_a_name_in_the_certificates_is_the_first_stack_s(tmp_path):
 
 
 def test_addresses_are_taken_from_balancers_alone(tmp_path):
-    told = nginx_conf(Settings(state_dir=tmp_path, balancers="10.0.0.1, 10.1.0.0/16"))
+    settings = Settings(state_dir=tmp_path, balancers="10.0.0.1, 10.1.0.0/16")
+    told = nginx_conf(settings, Nginx(stream=None))
     assert [line.strip() for line in told.splitlines() if "set_real_ip_from" in line] == [
         "set_real_ip_from 10.0.0.1;",
         "set_real_ip_from 10.1.0.0/16;",
     ]
-    assert "real_ip" not in nginx_conf(Settings(state_dir=tmp_path))
+    assert "real_ip" not in nginx_conf(Settings(state_dir=tmp_path), Nginx(stream=None))

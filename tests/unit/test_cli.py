@@ -14,6 +14,7 @@ from running import PATIENCE_S, free_port
 
 from webapp.cli import commands, main
 from webapp.cli.documents import read_documents
+from webapp.door import STREAM_REMEDY, Nginx
 from webapp.settings import Settings
 from webapp.tls import prepare_certificate
 
@@ -91,6 +92,7 @@ def test_serve_itself_loads_no_tensors_and_no_supervisor_for_each_start_waits_fo
         (["config", "--config", "/nowhere.yaml"], 1, "/nowhere.yaml can't be read"),
         (["config", "--api-keys", "k"], 2, "No such option"),
         (["drain"], 1, "no stack runs in"),
+        (["prepare", "--model", "my model"], 1, "RERANK_MODEL: my model is neither a directory nor the id of a model"),
         (["rerank", "q", "/nowhere.txt"], 2, "No such file"),
         (["rerank", "q", "/dev/null"], 1, "/dev/null holds no documents"),
     ],
@@ -186,6 +188,14 @@ def test_doctor_names_what_is_bad_with_its_remedy(typed):
     )
     bad = {each["about"]: each["remedy"] for each in json.loads(out) if each["verdict"] == "bad"}
     assert (code, bad) == (5, {"ops group": "groupadd no-such-group"})
+
+
+def test_doctor_says_where_nginx_can_t_bound_the_connections_of_an_address(typed, monkeypatch):
+    for stream, verdict, remedy in [("", "good", ""), (None, "poor", STREAM_REMEDY)]:
+        monkeypatch.setattr("webapp.doctor.look_at", lambda _, stream=stream: Nginx(stream=stream))
+        _, out, _ = typed("doctor", "--engine", "stub", "--json")
+        (finding,) = [each for each in json.loads(out) if each["about"] == "nginx"]
+        assert (finding["verdict"], finding["remedy"]) == (verdict, remedy)
 
 
 def test_doctor_looks_at_what_others_may_reach_and_at_the_certificate(typed, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from webapp.engine import artifact, comparison, verdict
 from webapp.engine.artifact import FORMAT, MANIFEST, Manifest, artifact_dir, first_artifact_dir, read_manifest
 from webapp.engine.prepare import autotune
 from webapp.engine.prepare.candidates import Candidate, candidates
+from webapp.engine.tables import Tables
 from webapp.engine.template import Template
 from webapp.engine.verdict import Verdict
 from webapp.errors import SetupError
@@ -34,6 +35,7 @@ def made(directory, engine="native"):
         score_scale="sigmoid",
         unit_vectors=False,
         template=Template(prefix=[], middle=[], suffix=[], document_type=0, pad_id=0, max_length_tokens=8),
+        tables=Tables(1, 8, 1),
         prompts=("", ""),
         source="",
         substitute_for=None,

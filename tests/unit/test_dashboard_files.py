@@ -8,7 +8,7 @@ import pytest
 import requests
 from running import free_port, wait_for
 
-from webapp.premises import nginx_version
+from webapp.door import look_at
 from webapp.rendering import nginx_conf
 from webapp.settings import Settings
 
@@ -24,7 +24,7 @@ def door(tmp_path_factory):
     """The address of an nginx before programs that don't run, and its log."""
     settings = Settings(state_dir=tmp_path_factory.mktemp("door"), port=free_port(), host="127.0.0.1")
     (settings.run_dir / "nginx").mkdir(parents=True)
-    (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings, nginx_version(NGINX)))
+    (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings, look_at(NGINX)))
     url = f"http://127.0.0.1:{settings.port}"
     log = settings.state_dir / "log"
     with log.open("w") as said:

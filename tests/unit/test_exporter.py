@@ -14,6 +14,7 @@ from running import PATIENCE_S, wait_for
 
 from webapp.errors import SetupError
 from webapp.telemetry import multiprocess
+from webapp.telemetry.exporter import Workers
 
 WORKER = """
 import sys
@@ -31,11 +32,55 @@ meter.publish()
 """
 
 
+MASTER = """
+import os, signal, sys
+from prometheus_client import CollectorRegistry
+from webapp.telemetry import multiprocess
+from webapp.telemetry.metrics import Metrics
+from webapp.tally import SECONDS, Tally
+metrics = Metrics(CollectorRegistry())
+told, tell = os.pipe()
+
+def work():
+    tally = Tally(SECONDS)
+    metrics.active.set(1)
+    while True:
+        metrics.requests.labels("/rerank", "native", "200").inc()
+        os.write(tell, b".")  # no count that was told of may be lost
+        tally.add(0.1)
+        metrics.duration.publish(tally)
+
+workers, done = [], 0
+for line in sys.stdin:
+    while len(workers) < 2:
+        worker = os.fork()
+        if not worker:
+            work()
+        workers.append(worker)
+    done += len(os.read(told, int(line)))
+    os.kill(workers[0], signal.SIGKILL)
+    os.waitpid(workers.pop(0), 0)
+    multiprocess.bury()
+    print(done, flush=True)
+for worker in workers:
+    os.kill(worker, signal.SIGKILL)
+    os.waitpid(worker, 0)
+multiprocess.bury()
+os.set_blocking(told, False)
+try:
+    while more := os.read(told, 65536):
+        done += len(more)
+except BlockingIOError:
+    pass
+print(done, flush=True)
+"""
+"""Forks workers and kills them, two at a time. Prints how many requests they have told of."""
+
+
 def count_in_a_worker(folder, requests):
-    """A worker that answers so many requests, and dies without a word. Returns its pid."""
+    """A worker that answers so many requests, and dies without a word."""
     died = subprocess.Popen([sys.executable, "-c", WORKER, str(requests)], env=environment(folder))
     assert died.wait(PATIENCE_S) == 0
-    return died.pid
 
 
 def environment(folder):
@@ -79,22 +124,72 @@ def test_what_dead_workers_counted_stays_and_their_levels_go(tmp_path, monkeypat
     folder = tmp_path / "figures"
     folder.mkdir()
     monkeypatch.setenv(multiprocess.VARIABLE, str(folder))
-    first = count_in_a_worker(folder, 5)
-    second = count_in_a_worker(folder, 7)
+    count_in_a_worker(folder, 5)
+    count_in_a_worker(folder, 7)
     with exporter(folder, tmp_path / "nobody.sock") as address:
         assert address.stat().st_mode & 0o077 == 0
         seen = scrape(address)
         assert seen[REQUESTS] == seen["rerank_request_duration_seconds_count",] == 12
-        assert seen["rerank_active_requests",] == 6
-        for pid in (first, second):
-            multiprocess.bury(pid)
+        assert seen["rerank_active_requests",] == 3, "the second took the place of the first"
+        multiprocess.bury()
         seen = scrape(address)
         assert seen[REQUESTS] == seen["rerank_request_duration_seconds_count",] == 12
         assert seen.get(("rerank_active_requests",), 0) == 0
-        multiprocess.begin()
-        assert scrape(address)[REQUESTS] == 12, "a master that starts again goes on counting"
         multiprocess.forget(folder)
         assert REQUESTS not in scrape(address), "a service that starts again counts from 0"
+
+
+DEATHS = 200
+
+
+def figures(folder):
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for metric in Workers(folder).collect()
+        for sample in metric.samples
+    }
+
+
+def test_two_hundred_kills_leave_few_files_and_every_count_once(tmp_path):
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    master = subprocess.Popen(
+        [sys.executable, "-c", MASTER],
+        env=environment(folder),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    before = {}
+    for death in range(DEATHS):
+        master.stdin.write(f"{1 + death % 7}\n")
+        master.stdin.flush()
+        told = int(master.stdout.readline())
+        seen = figures(folder)
+        assert seen[REQUESTS] >= told
+        fell = {
+            name: (value, seen.get(name))
+            for name, value in before.items()
+            if name[0].endswith(("_total", "_count", "_sum", "_bucket")) and seen.get(name, -1) < value
+        }
+        assert not fell, "a counter went back"
+        assert seen["rerank_active_requests",] <= 2
+        before = seen
+    told = int(master.communicate(timeout=PATIENCE_S)[0])
+    assert master.returncode == 0
+    seen = figures(folder)
+    # What was counted a moment before the kill may not have been told of.
+    assert told <= seen[REQUESTS] <= told + DEATHS + 2
+    assert seen.get(("rerank_active_requests",), 0) == 0
+    assert seen["rerank_metrics_files",] <= 4 * (2 + 1), "a set for each process that lived at the same time"
+
+
+def test_a_file_that_a_kill_left_empty_hides_nothing(tmp_path):
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    count_in_a_worker(folder, 1)
+    (folder / "counter_9.db").touch()
+    assert figures(folder)[REQUESTS] == 1
 
 
 def test_a_pusher_that_is_gone_or_hangs_hides_nothing(tmp_path):

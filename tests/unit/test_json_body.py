@@ -66,7 +66,7 @@ def test_a_lone_surrogate_becomes_the_replacement_character():
     )
     assert parsed.query == "a\ufffd"
     assert parsed.documents == ["\ufffdb", "c"]
-    assert bytes(parsed.originals[1].metadata) == rb'{"\ufffd": "\ufffd"}'
+    assert bytes(parsed.originals[1]) == rb'{"\ufffd": "\ufffd"}'
 
 
 @given(st.text(min_size=1).filter(str.strip), st.lists(st.text(), min_size=1))

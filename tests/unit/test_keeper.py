@@ -1,6 +1,7 @@
-"""supervisord as we run it, with programs that do nothing."""
+"""supervisord as we run it, with programs that do nothing, or say much."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -9,32 +10,17 @@ import pytest
 from running import wait_for
 
 ASLEEP = """
-from supervisor import poller
+from supervisor import loggers, poller
 from logs import keeper
 
 poll = poller.Poller.poll
 
 def sleep(self, _):
-    print("{}", flush=True)
+    keeper.Options.keeping.open(log := loggers.Logger(), "", 0, 0)
+    log.info(b"{}\\n")  # after all that was said before
     return poll(self, 3600)  # as good as for ever
 
 poller.Poller.poll = sleep
-keeper.main()
-"""
-
-RELOADED = """
-import os, signal
-from logs import keeper
-
-realize, times = keeper.Options.realize, []
-
-def slow(self, *args, **options):
-    realize(self, *args, **options)
-    times.append(1)
-    if len(times) == 2:  # told between the old options and the new ones' handlers
-        os.kill(os.getpid(), signal.SIGTERM)
-
-keeper.Options.realize = slow
 keeper.main()
 """
 
@@ -105,19 +91,6 @@ def test_what_it_is_told_wakes_it_and_it_stops_one_after_the_other_without_a_sle
     assert process.returncode == 0
 
 
-def test_a_stop_that_comes_while_it_reloads_is_heard(tmp_path):
-    (tmp_path / "conf").write_text(f"[supervisord]\nnodaemon=true\nlogfile={tmp_path}/log\npidfile={tmp_path}/pid")
-    command = [sys.executable, "-c", RELOADED, "--to", "stdout", "-c", str(tmp_path / "conf")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        while "supervisord started" not in process.stdout.readline():
-            pass
-        process.send_signal(signal.SIGHUP)
-        try:
-            assert process.wait(PATIENCE_S) == 0
-        finally:
-            process.kill()
-
-
 def conf(tmp_path, *lines):
     path = tmp_path / "conf"
     path.write_text(
@@ -155,6 +128,116 @@ def test_lines_that_cannot_be_shaped_are_kept_as_they_are_and_the_program_is_rea
         try:
             wait_for(lambda: "exited: x" in told(), "the program has ended")
             assert (tmp_path / "x.log").read_text() == "one\ntwo\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE_S) == 0
+        finally:
+            process.kill()
+
+
+CHATTERS = """
+import os, signal, sys
+told = open(sys.argv[1], "ab", buffering=0)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+while True:
+    for _ in range(2000):
+        try:
+            os.write(1, b"x" * 1000 + b"\\n")
+        except BlockingIOError:
+            told.write(b"refused\\n")
+    told.write(b"said all\\n")
+    signal.sigwait([signal.SIGUSR1])
+"""
+
+
+class Loud:
+    """supervisord with a program that says two megabytes, more than any pipe holds."""
+
+    def __init__(self, directory, *options):
+        self.told = directory / "told"
+        self.told.touch()
+        (directory / "chatters.py").write_text(CHATTERS)
+        self.server = f"unix://{directory}/sock"
+        lines = [
+            f"[unix_http_server]\nfile={directory}/sock",
+            "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
+            f"[program:x]\ncommand=setpriv --pdeathsig KILL {sys.executable} {directory}/chatters.py {self.told}",
+            f"startsecs=0\nredirect_stderr=true\nstdout_logfile={directory}/x.log",
+        ]
+        self.command = [sys.executable, "-m", "logs.keeper", *options, "-c", conf(directory, *lines)]
+
+    def ctl(self, *arguments):
+        command = [sys.executable, "-m", "supervisor.supervisorctl", "-s", self.server, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S).stdout
+
+    def has_said_all(self, times=1):
+        return self.told.read_text().count("said all") == times
+
+
+def test_a_reader_that_stops_holds_up_neither_supervisord_nor_its_programs(tmp_path):
+    loud = Loud(tmp_path, "--to", "stdout")
+    with subprocess.Popen(loud.command, stdout=subprocess.PIPE) as process:  # nobody reads
+        try:
+            wait_for(loud.has_said_all, "the program waits for nobody")
+            assert "RUNNING" in loud.ctl("status")
+            assert "x: stopped" in loud.ctl("restart", "x")
+            wait_for(lambda: loud.has_said_all(2), "nor does it when it is started again")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE_S) == 0
+        finally:
+            process.kill()
+
+
+def test_a_log_on_a_disk_that_stalls_holds_up_neither_supervisord_nor_its_programs(tmp_path):
+    os.mkfifo(tmp_path / "x.log")  # whoever opens it waits
+    loud = Loud(tmp_path)
+    with subprocess.Popen(loud.command) as process:
+        try:
+            wait_for(loud.has_said_all, "the program waits for nobody")
+            wait_for(lambda: "RUNNING" in loud.ctl("status"), "it answers")
+            loud.ctl("restart", "x")
+            wait_for(lambda: loud.has_said_all(2), "nor does it when it is started again")
+            assert (tmp_path / "log").read_text().count("spawned: 'x'") == 2, "the other log goes on"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE_S) == 0
+        finally:
+            process.kill()
+
+
+def test_a_program_goes_on_while_supervisord_is_stopped_and_the_log_says_that_lines_are_missing(tmp_path):
+    loud = Loud(tmp_path)
+    with subprocess.Popen(loud.command) as process:
+        try:
+            wait_for(loud.has_said_all, "it runs")
+            wait_for(lambda: "RUNNING" in loud.ctl("status"), "it answers")
+            program = int(loud.ctl("pid", "x"))
+            process.send_signal(signal.SIGSTOP)
+            os.kill(program, signal.SIGUSR1)
+            wait_for(lambda: loud.has_said_all(2), "the program waits for nobody")
+            assert "refused" in loud.told.read_text()
+            process.send_signal(signal.SIGCONT)
+            missing = "x wrote faster than its lines were read: some may be lost"
+            wait_for(lambda: missing in (tmp_path / "log").read_text(), "it is told")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE_S) == 0
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("how", ["HUP", "reload"])
+def test_neither_hup_nor_reload_restarts_anything(tmp_path, how):
+    loud = Loud(tmp_path)
+    with subprocess.Popen(loud.command) as process:
+        try:
+            wait_for(lambda: "RUNNING" in loud.ctl("status"), "it answers")
+            program = loud.ctl("pid", "x")
+            if how == "HUP":
+                process.send_signal(signal.SIGHUP)
+                wait_for(lambda: "received SIGHUP" in (tmp_path / "log").read_text(), "it has heard")
+            else:
+                assert "Restarted" in loud.ctl("reload"), "supervisorctl's word for it"
+            assert loud.ctl("update") == "", "nothing has changed"
+            assert loud.ctl("pid", "x") == program
+            assert (tmp_path / "log").read_text().count("spawned: 'x'") == 1
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE_S) == 0
         finally:

@@ -1,6 +1,10 @@
-"""Messages that say where to look name what is there."""
+"""Messages that say where to look name what is there; nginx of the balancer waits for nobody who reads its lines."""
+
+import subprocess
+import sys
 
 import pytest
+from running import PATIENCE_S
 
 from webapp.outlet import Outlet
 from webapp.releases.stages import Stages
@@ -28,3 +32,26 @@ def test_a_file_is_named_only_where_it_is(tmp_path, log_to):
 
 def test_what_has_no_log_yet_has_said_it_above(tmp_path):
     assert Outlet(Settings(state_dir=tmp_path)).where("supervisord") == "its lines above"
+
+
+BALANCES = """
+import sys
+from pathlib import Path
+from webapp.outlet import Outlet
+from webapp.settings import Settings
+
+outlet = Outlet(Settings(state_dir=Path("unused"), log_to="stdout"))
+outlet.never_wait()
+speaks = "import sys; [sys.stderr.write('a line of nginx' + chr(10)) for _ in range(20_000)]"
+outlet.start_nginx([sys.executable, "-c", speaks]).wait()
+outlet.say("it has said all")
+"""
+
+
+def test_nginx_of_the_balancer_waits_for_no_reader():
+    command = [sys.executable, "-c", BALANCES]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as unread:
+        assert unread.wait(PATIENCE_S) == 0
+    read = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "a line of nginx\n" in read
+    assert '"message":"it has said all"' in read

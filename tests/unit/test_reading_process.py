@@ -21,7 +21,7 @@ import pytest
 from webapp.api import reading_process
 from webapp.api.dialects.base import SMALL_BYTES, Call
 from webapp.api.dialects.registry import DIALECTS
-from webapp.api.reading import read
+from webapp.api.reading import Limits, read
 from webapp.api.reading_process import ReadElsewhere
 from webapp.asyncio_bridge import AsyncioBridge, in_greenlet
 from webapp.concurrency import Offload
@@ -35,8 +35,12 @@ WORST = HEAD + b",".join([b"{}"] * 11_000_000) + b"]}"
 """Takes seconds to read."""
 
 
-def reader(elsewhere=here, **limits):
-    return ReadElsewhere(elsewhere, **{"max_body_bytes": MOST, "max_pairs": 50_000, **limits})
+LIMITS = Limits(MOST, 10**9, 50_000)
+"""As many values as there may be, so that reading them takes seconds."""
+
+
+def reader(elsewhere=here):
+    return ReadElsewhere(elsewhere, LIMITS)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +72,7 @@ def texts(requests):
 def test_a_large_body_asks_for_the_same_wherever_it_is_read(read_elsewhere, dialect):
     headers = {"X-Pinecone-Api-Version": "2025-10"} if dialect.name == "pinecone" else {}
     call = Call(dialect.paths[0].replace("{model}", "m"), headers, filled(dialect.example), model_url="m")
-    elsewhere, at_once = read_elsewhere("rerank", call, LATER), read("rerank", call, MOST)
+    elsewhere, at_once = read_elsewhere("rerank", call, LATER), read("rerank", call, LIMITS)
     assert elsewhere.dialect == at_once.dialect == dialect.name
     assert texts(elsewhere.requests) == texts(at_once.requests)
     assert dialect.parse(call)
@@ -79,7 +83,7 @@ def test_what_only_passes_through_comes_back_byte_for_byte(read_elsewhere):
     metadata = b'{"a": 1e3, "a":0.1234567890123456789}'
     body = HEAD + b'{"content": "c", "metadata": ' + metadata + b"}]}" + b" " * SMALL_BYTES
     (request,) = read_elsewhere("rerank", Call("/rerank", {}, body), LATER).requests
-    assert bytes(request.originals[0].metadata) == metadata
+    assert bytes(request.originals[0]) == metadata
 
 
 def test_batches_and_texts_to_tokenise_are_read_there_too(read_elsewhere):
@@ -113,7 +117,7 @@ def test_more_documents_than_the_queue_holds_never_reach_the_worker(read_elsewhe
 
 
 def test_a_batch_of_more_requests_than_a_call_may_hold_never_reaches_the_worker(mortal):
-    mortal._max_batch_requests = 2
+    mortal._limits = replace(LIMITS, batch_requests=2)
     call = Call("/rerank/batch", {}, filled([{"query": "q", "documents": ["a"]}] * 3))
     with pytest.raises(PayloadTooLargeError) as caught:
         mortal("batch", call, LATER)
@@ -185,7 +189,7 @@ def test_a_body_that_takes_too_much_memory_gets_413(mortal, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(reading_process, "read", read_too_much)  # as it is in the process when the limit is reached
-    _, error = reading_process._answer("rerank", call, MOST, 50_000, 1000)
+    _, error = reading_process._answer("rerank", call, LIMITS)
     assert isinstance(error, PayloadTooLargeError)
 
 
@@ -194,7 +198,7 @@ def test_a_process_that_ended_itself_leaves_no_zombie(mortal, monkeypatch):
     mortal("rerank", call, LATER)
     pid = mortal._process._pid
     load = pickle.load
-    monkeypatch.setattr(pickle, "load", lambda answers: (load(answers)[0], True))
+    monkeypatch.setattr(pickle, "load", lambda answers: load(answers) or True)  # a tuple, then whether it ends
     assert mortal("rerank", call, LATER).requests
     assert not Path(f"/proc/{pid}").exists()
 
@@ -228,7 +232,7 @@ def test_descriptors_that_can_t_be_had_refuse_the_body_and_leak_nothing(mortal, 
 @pytest.mark.parametrize("ends", ["in the middle of a question", "before the answer"])
 def test_a_worker_that_is_killed_leaves_no_traceback_of_the_process(ends):
     process = subprocess.Popen(
-        [sys.executable, "-m", "webapp.api.reading_process", str(MOST), "50000", "1000"],
+        [sys.executable, "-m", "webapp.api.reading_process", str(MOST), "2000000", "50000", "1000"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -246,9 +250,9 @@ def test_a_process_that_took_much_memory_ends_after_its_answer(monkeypatch, kept
     monkeypatch.setattr(reading_process, "MOST_KEPT_KB", kept_kb)
     question = pickle.dumps(("rerank", Call("/rerank", {}, b'{"query": "q", "documents": ["a"]}'), 600.0, 600.0))
     answers = io.BytesIO()
-    reading_process.serve(io.BytesIO(question * 2), answers, MOST, 50_000, 1000)
+    reading_process.serve(io.BytesIO(question * 2), answers, LIMITS)
     answers.seek(0)
-    read_back = [pickle.load(answers) for _ in range(answered)]  # noqa: S301
+    read_back = [(pickle.load(answers), pickle.load(answers)) for _ in range(answered)]  # noqa: S301
     assert [asked.requests[0].documents for (asked, _), _ in read_back] == [["a"]] * answered
     assert [last for _, last in read_back] == [kept_kb == 0] * answered
     assert answers.read() == b""

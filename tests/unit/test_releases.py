@@ -223,6 +223,56 @@ def test_lines_of_the_traffic_log_and_rubbish_between_them():
     ]
 
 
+@pytest.mark.parametrize(
+    ("line", "outcome"),
+    [
+        ("1.0 0.1 webapp_0 green 200 0.1", "answered"),
+        ("1.0 0.1 webapp_0 green 404 0.1", "answered"),
+        ("1.0 0.1 webapp_0 green 200 0.001, 0.1", "answered"),
+        ("1.0 0.1 webapp_0 green 503 0.1", "full"),
+        ("1.0 0.1 webapp_0 green 500 0.1", "failed"),
+        ("1.0 0.1 webapp_0 blue 200 0.000, 0.000, 0.000, 0.1", "elsewhere"),
+        ("1.0 0.1 webapp_0 blue 500 0.001, 0.1", "failed"),
+        ("1.0 0.1 webapp_0 - 503 0.001, 0.002, 0.000, 0.000", "failed"),  # nginx' 502 is told as 503
+        ("1.0 0.1 webapp_0 - 502 0.001", "failed"),
+        ("1.0 30.1 webapp_0 - 504 30.001", "failed"),
+        ("1.0 0.1 webapp_0 - 400 0.001", None),  # gunicorn refuses what is no HTTP
+        ("1.0 0.1 webapp_0 - 499 -", None),
+        ("1.0 0.1 webapp_0 - 499 0.1", None),
+        ("1.0 0.1 webapp_0 - 499 0.001, 0.1", None),
+        ("1.0 0.1 webapp_0 green 499 0.1", None),  # after the head of the reply
+        ("1.0 0.1 webapp_0 - 499 -, -", None),
+        *((f"1.0 0.1 webapp_0 - {status} -", None) for status in (400, 408, 413, 414, 429, 444, 500, 503)),
+    ],
+)
+def test_a_request_counts_for_the_colour_that_was_asked_and_for_none_that_was_not(line, outcome):
+    (answer,) = traffic.parse([line])
+    assert answer.outcome("green") == outcome
+
+
+def test_callers_that_hang_up_and_what_nginx_refuses_veto_no_release_and_hide_no_failure():
+    nobody = traffic.parse(["100.5 0.02 webapp_0 - 499 -", "100.5 0.02 webapp_0 - 413 -"] * 200)
+    assert "50 requests, 0 failed" in traffic.judge_alone([*nobody, *answers(50, by="green")], "green")
+    with pytest.raises(SetupError, match="fail"):
+        traffic.judge_alone([*nobody, *answers(2, by="green", status=500), *answers(98, by="green")], "green")
+    lines = [f"100.5 0.02 webapp_{share} - {status} -" for share in range(len(PERCENTS)) for status in (499, 413)]
+    said = judged(
+        lambda _: traffic.parse(lines * 50),
+        lambda mine: answers(50, share=mine, by="green"),
+        lambda _: answers(400),
+    )
+    assert said.startswith("new: 50 requests, 0 failed")
+    assert "old: 400 requests, 0 failed" in said
+
+
+def test_a_body_that_was_on_its_way_when_the_share_was_given_back_counts_for_nobody():
+    """A request goes to a colour when its body is whole: to the old one by then."""
+    mine = min(shares_for(10))
+    slow = traffic.parse([f"{ended} 5.000 webapp_{mine} blue 200 0.010" for ended in (99, 101, 102, 103)])
+    _, new = traffic.samples([*answers(20, share=mine, by="green"), *slow], "green", 10, until=100)
+    assert (new.requests, new.failures) == (21, 1), "the first had its chance"
+
+
 def judged(*parts):
     mine = min(shares_for(10))
     found = [each for part in parts for each in part(mine)]
@@ -236,7 +286,7 @@ def test_a_canary_as_good_as_the_old_colour_passes():
 
 
 def test_a_canary_that_fails_more_is_refused_even_if_the_old_colour_answered_for_it():
-    for by, status in (("green", 500), ("-", 502), ("blue", 200)):
+    for by, status in (("green", 500), ("-", 502), ("-", 503), ("-", 504), ("blue", 200)):
         with pytest.raises(SetupError, match="fails more often"):
             judged(
                 lambda mine, by=by, status=status: answers(3, share=mine, by=by, status=status),

@@ -10,6 +10,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from running import PATIENCE_S
 
 from webapp.engine.prepare import resolve as resolving
@@ -34,6 +36,9 @@ class Hub(BaseHTTPRequestHandler):
 
     def _answer(self, *, with_body):
         status, body, headers = 404, b"{}", {"X-Error-Code": "RepoNotFound", "Content-Type": "application/json"}
+        if self.path.startswith("/api/models/refused/"):
+            status = int(self.path.rpartition("/")[2])
+            headers = {"X-Error-Message": "Invalid credentials in Authorization header"}
         if self.path.startswith("/api/models/team/reranker"):
             siblings = [{"rfilename": name, "size": len(data)} for name, data in FILES.items()]
             answer = {"id": "team/reranker", "sha": COMMIT, "siblings": siblings}
@@ -104,6 +109,71 @@ def test_a_hub_id_becomes_files_and_a_commit(hub, tmp_path):
 def test_a_model_that_the_hub_does_not_have_is_an_error(hub, tmp_path):
     said = resolve_in_a_process(hub, tmp_path, RERANK_MODEL="team/nothing")
     assert "SetupError: RERANK_MODEL: the hub has no model team/nothing" in said
+
+
+@pytest.mark.parametrize("status", [400, 401])
+def test_a_hub_that_refuses_is_one_line_with_its_status(hub, tmp_path, status):
+    said = resolve_in_a_process(hub, tmp_path, RERANK_MODEL=f"refused/{status}")
+    assert len(said.splitlines()) == 1
+    assert f"SetupError: RERANK_MODEL: the hub does not tell of refused/{status}, it answers {status} (" in said
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_hub_that_is_busy_is_one_that_can_t_be_reached(hub, tmp_path, status):
+    said = resolve_in_a_process(hub, tmp_path, RERANK_MODEL=f"refused/{status}")
+    assert len(said.splitlines()) == 1
+    assert f"can't be fetched (the hub answered {status})" in said
+
+
+NO_IDS = [
+    "my model",
+    "team/my model",
+    "../model/x..y",
+    "a..b",
+    "a--b",
+    "https://huggingface.co/team/reranker",
+    "team/reranker.git",
+    "a/b/c",
+    "team/",
+    "team/" + "x" * 200,
+    "x" * 5000,
+    "größe/modell",
+    "team/mod\nel",
+    "team/mod\0el",
+    "-team/model",
+    "team/model-",
+    "~nobody-of-this-name/model",
+]
+
+
+@pytest.mark.parametrize("model", NO_IDS, ids=lambda model: ascii(model)[:30])
+def test_what_is_no_id_of_a_model_is_one_line_that_says_what_an_id_looks_like(tmp_path, model):
+    with pytest.raises(SetupError) as refused:
+        resolving.resolve(Settings(model=model, state_dir=tmp_path), print)
+    said = str(refused.value)
+    assert said.startswith("RERANK_MODEL: ")
+    assert "as in sentence-transformers/all-MiniLM-L6-v2" in said or "there is no directory" in said
+    assert said.isprintable()
+    assert said.isascii()
+    assert len(said) < 400
+
+
+@given(st.text("aZ9._-/", min_size=1, max_size=12))
+@example("cross-encoder/ms-marco-MiniLM-L6-v2")
+@example("gpt2")
+@example("a" * 96)
+def test_what_we_take_for_an_id_the_hub_s_client_takes_too(model):
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(model)
+        valid = True
+    except HFValidationError:
+        valid = False
+    taken = resolving.MODEL_ID.fullmatch(model) is not None
+    assert not taken or valid
+    assert taken or not valid or model[0] in "_." or "/_" in model or "/." in model, "too strict"
 
 
 def test_the_default_model_that_the_hub_does_not_have_is_an_error_too(hub, tmp_path):

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from webapp.door import look_at
 from webapp.errors import SetupError
-from webapp.premises import check_program, find_nginx, nginx_version
+from webapp.premises import check_program, find_nginx
 from webapp.rendering import balancer_conf, nginx_conf
 from webapp.settings import LONGEST_SOCKET_PATH_BYTES, Settings, load_settings
 from webapp.tls import prepare_certificate
@@ -93,12 +94,12 @@ def test_nginx_takes_every_path_that_is_taken(short_folder):
     prepare_certificate(settings)
     nginx = find_nginx()
     for conf in (
-        nginx_conf(settings, nginx_version(nginx)),
+        nginx_conf(settings, look_at(nginx)),
         balancer_conf(
             settings.model_copy(
                 update={"stacks": "https://127.0.0.1:1", "stacks_ca": str(state_dir / "tls" / "cert.pem")}
             ),
-            nginx_version(nginx),
+            look_at(nginx),
         ),
     ):
         (state_dir / "nginx.conf").write_text(conf)

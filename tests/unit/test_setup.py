@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 REAL = "bash basename cat cp dirname env find mkdir mv readlink rm sha256sum stat timeout touch flock chmod ls"
 
-EVERYTHING = "python3 python3-venv nginx gcc libc6-dev"
+EVERYTHING = "python3 python3-venv nginx libnginx-mod-stream gcc libc6-dev"
 
 PYTHON = """
 case "$*" in
@@ -50,7 +50,7 @@ class Machine:
             (top / "bin" / name).symlink_to(shutil.which(name))
         for name in ("constraints.txt", "pyproject.toml", "setup.py", "pusher/dashboard/package-lock.json"):
             shutil.copy(ROOT / name, self.clone / name)
-        (self.clone / "webapp/engine/native/bert.c").touch()
+        (self.clone / "webapp/engine/native/border.c").touch()
         for script in (ROOT / "scripts").glob("*.sh"):
             text = script.read_text().replace("/usr/sbin", f"{top}/sbin").replace("/usr/bin", f"{top}/bin")
             (self.clone / "scripts" / script.name).write_text(text)
@@ -137,12 +137,12 @@ def test_an_ordinary_user_is_told_all_that_is_missing_in_one_command(machine):
 def test_nothing_is_named_that_is_there(machine):
     machine.has("apt-get", "sudo", "python3", "gcc")
     said, _ = machine.serve()
-    assert "sudo apt-get install python3-venv nginx\n" in said
+    assert "sudo apt-get install python3-venv nginx libnginx-mod-stream\n" in said
 
 
 def test_where_there_is_no_sudo_none_is_named(machine):
     machine.has("apt-get", "python3", "python3-venv", "gcc")
-    assert "run as root: apt-get install nginx\n" in machine.serve()[0]
+    assert "run as root: apt-get install nginx libnginx-mod-stream\n" in machine.serve()[0]
 
 
 def test_where_there_is_no_apt_it_says_what_is_needed_in_words(machine):
@@ -169,7 +169,7 @@ def test_a_python_that_is_too_old_is_named_beside_the_packages(machine):
     for said, code in (machine.serve(), machine.as_root()):
         assert code == 1
         assert "Python 3.11 or newer is needed" in said
-        assert "nginx gcc libc6-dev" in said
+        assert "nginx libnginx-mod-stream gcc libc6-dev" in said
     assert machine.log == [], "an older Python's packages are of no use"
 
 

@@ -1,6 +1,8 @@
 """What our supervisord does beyond its own, on supervisor's own socket manager and events."""
 
 import atexit
+import os
+import signal
 import socket
 import time
 from types import SimpleNamespace
@@ -13,6 +15,7 @@ from supervisor.states import ProcessStates, SupervisorStates
 
 from supervisor import events
 from webapp.releases import state
+from webapp.shares import point
 from webapp.supervision import extend
 
 RUNNING, STOPPED = ProcessStates.RUNNING, ProcessStates.STOPPED
@@ -36,7 +39,9 @@ class Supervisord:
         self.own = None
         self.said = []
         logger = SimpleNamespace(
-            critical=lambda message, **fields: self.said.append(message % fields), warn=self.said.append
+            critical=lambda message, **fields: self.said.append(message % fields),
+            warn=self.said.append,
+            info=self.said.append,
         )
         self.options = SimpleNamespace(mood=SupervisorStates.RUNNING, logger=logger)
         self.process_groups = {name: SimpleNamespace(config=SimpleNamespace(name=name)) for name in ("webapp", "nginx")}
@@ -132,6 +137,34 @@ def test_a_colour_that_is_given_up_ends_everything_if_it_is_the_active_one(super
         assert supervisord.options.mood == mood
 
 
+@pytest.mark.parametrize("damaged", ["removed", "garbage"])
+def test_where_the_colours_can_t_be_read_the_colour_that_the_links_name_is_needed(supervisord, damaged):
+    directory = supervisord.given_up.parent
+    if damaged == "garbage":
+        (directory / state.FILE).write_text("garbage")
+    point(directory, "blue", other="green", percent=10, fallback="green")
+    for name, mood in (("webapp-blue", SupervisorStates.RUNNING), ("webapp-green", SupervisorStates.SHUTDOWN)):
+        colour = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
+        events.notify(events.ProcessStateFatalEvent(colour, STOPPED))
+        assert supervisord.options.mood == mood
+
+
+@pytest.mark.parametrize("name", ["webapp-blue", "webapp-green"])
+def test_where_nothing_tells_which_colour_serves_each_is_needed(supervisord, name):
+    colour = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
+    events.notify(events.ProcessStateFatalEvent(colour, STOPPED))
+    assert supervisord.options.mood == SupervisorStates.SHUTDOWN
+    assert supervisord.given_up.read_text() == name
+
+
+def test_a_door_whose_socket_was_removed_is_made_anew_by_a_restart(supervisord):
+    supervisord.start()
+    supervisord.door.unlink()
+    supervisord.end()
+    supervisord.start()
+    assert supervisord.lets_in
+
+
 def test_another_program_may_be_given_up(supervisord):
     pusher = Program("pusher", SimpleNamespace(config=SimpleNamespace(name="pusher")))
     events.notify(events.ProcessStateFatalEvent(pusher, STOPPED))
@@ -153,3 +186,13 @@ def test_the_start_of_an_idle_colour_is_told_unless_a_deploy_does_it(supervisord
     assert "stop it with: reranking stop webapp-green" in said_of("webapp-green")[0]
     state.write(directory, structs.replace(colours, attempt=state.Attempt(number=2, colour="green")))
     assert said_of("webapp-green") == []
+
+
+def test_a_reload_is_left_to_who_started_it_and_to_nobody_else(supervisord, monkeypatch):
+    told = []
+    monkeypatch.setattr(os, "kill", lambda *asked: told.append(asked))
+    supervisord.reload()
+    assert told == [(os.getppid(), signal.SIGHUP)]
+    monkeypatch.setattr(os, "getppid", lambda: 1)  # it has died, and its child has another parent
+    supervisord.reload()
+    assert len(told) == 1

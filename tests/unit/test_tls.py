@@ -5,6 +5,7 @@ import pytest
 from cryptography import x509
 
 from webapp.certificates import VALID_DAYS
+from webapp.door import Nginx
 from webapp.errors import SetupError
 from webapp.rendering import nginx_conf
 from webapp.settings import Settings, load_settings
@@ -100,7 +101,7 @@ def test_what_contradicts_itself_refuses_to_start_and_names_the_setting(monkeypa
 
 
 def test_http_2_is_asked_for_in_the_words_of_each_nginx(trial):
-    old, new = nginx_conf(trial, (1, 22, 1)), nginx_conf(trial, (1, 25, 1))
+    old, new = (nginx_conf(trial, Nginx(version, stream=None)) for version in ((1, 22, 1), (1, 25, 1)))
     assert "listen 192.0.2.1:8080 ssl http2 backlog" in old
     assert "http2 on;" not in old
     assert "listen 192.0.2.1:8080 ssl backlog" in new

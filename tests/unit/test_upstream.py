@@ -41,10 +41,11 @@ STANDARD = {"http", "socketserver"}
 """Modules of Python that the libraries' classes build on."""
 
 OVERRIDES = {
-    "logs.keeper.Options": {"make_logger"},
-    "logs.keeper.Output": {"_init_normallog", "_log", "close"},
+    "logs.keeper.Handler": {"close", "emit", "flush"},
+    "logs.keeper.Options": {"make_logger", "make_pipes"},
+    "logs.keeper.Output": {"_init_normallog", "_log", "close", "handle_read_event"},
     "logs.keeper.OwnLog": {"log"},
-    "logs.keeper.Prompt": {"ordered_stop_groups_phase_1", "reap", "runforever"},
+    "logs.keeper.Prompt": {"handle_signal", "ordered_stop_groups_phase_1", "reap", "runforever"},
     "logs.keeper.Wake": {"close", "handle_error", "handle_read", "writable"},
     "webapp.app.App": {"ensure_sync", "session_interface"},
     "webapp.app._NoSessions": {"open_session"},
@@ -197,4 +198,4 @@ def test_what_is_put_into_a_librarys_class_or_module_replaces_something_there():
                     assert hasattr(place, name), f"{path}: {ast.unparse(target)}"
                     place = getattr(place, name)
                 replaced += 1
-    assert replaced >= 8
+    assert replaced >= 6

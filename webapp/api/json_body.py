@@ -6,18 +6,23 @@ import re
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from webapp.errors import InvalidRequestError
+from webapp.errors import InvalidRequestError, PayloadTooLargeError
 
 T = TypeVar("T")
 
-_ENCODED_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
-_LONE_SURROGATE = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_ENCODED_SURROGATES = re.compile(rb"(?:\xed[\xa0-\xbf][\x80-\xbf])+")
+_LONE_SURROGATES = re.compile(
+    rb"(?:\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F]))+"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})+"
 )
-"""Half of a pair of escapes, in a text without escaped backslashes."""
+"""Halves of pairs of escapes, in a text without escaped backslashes."""
+_NO_MARKS = bytes(set(range(256)) - set(b'",:[{'))
+_STEP_BYTES = 64 * 1024
+_LONG_CHARS = 1_000_000
+"""To encode so many takes a few milliseconds."""
 _PLACE = re.compile(r"(?P<problem>.*?)(?: - at `\$\.?(?P<field>.*)`)?", re.DOTALL)
 _TYPE_NAMES = {
     "str": "a string",
@@ -42,25 +47,49 @@ def decode(body: bytes, shape: type[T], *, strict: bool = True) -> T:
         InvalidRequestError: the body is no JSON, or not of this shape; names the field and what was wrong.
     """
     try:
-        return _decode(body, shape, strict=strict)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        if not body.strip():
-            raise InvalidRequestError("the body is empty; send a JSON object") from error
-        try:
-            return _decode(without_surrogates(body), shape, strict=strict)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise InvalidRequestError(f"the body is not JSON: {_reason(error)}") from error
-
-
-def _decode(body: bytes, shape: type[T], *, strict: bool) -> T:
-    try:
-        if not body.isascii():
-            body.decode()  # msgspec looks into no text that it skips
-        return msgspec.json.decode(body, type=shape, strict=strict)
+        return msgspec.json.decode(without_surrogates(body), type=shape, strict=strict)
     except msgspec.ValidationError as error:
         raise _invalid(error) from error
     except RecursionError as error:
         raise InvalidRequestError("the body is nested too deeply") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if not body.strip():
+            raise InvalidRequestError("the body is empty; send a JSON object") from error
+        raise InvalidRequestError(f"the body is not JSON: {_reason(error)}") from error
+
+
+def check_values(body: bytes, most: int) -> None:
+    """Refuse a body of too many values before any of them is made.
+
+    Args:
+        body: JSON, unpacked.
+        most: values and names that it may hold.
+
+    Raises:
+        PayloadTooLargeError: it holds more.
+    """
+    if values_at_most(body) > most and (found := _values_in(body)) > most:
+        raise PayloadTooLargeError(
+            f"the body holds {found} values and names, this service takes {most} at a time; divide it",
+            figures={"limit": most},
+            reason="too_large",
+        )
+
+
+def values_at_most(body: bytes) -> int:
+    """Return a number of values and names that a JSON body does not exceed; a thousandth of the time to parse it."""
+    return 1 + sum(body.count(mark) for mark in (b",", b":", b"[", b"{"))
+
+
+def _values_in(body: bytes) -> int:
+    """Count the values and names of a JSON body: what stands in a text is no mark."""
+    marks = body.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _NO_MARKS)
+    count, inside = 1, 0
+    for start in range(0, len(marks), _STEP_BYTES):
+        parts = marks[start : start + _STEP_BYTES].split(b'"')
+        count += sum(map(len, parts[inside::2]))
+        inside = (inside + len(parts) - 1) % 2
+    return count
 
 
 def _reason(error: Exception) -> str:
@@ -68,7 +97,7 @@ def _reason(error: Exception) -> str:
 
 
 def encode(reply: Any, *, long: bool) -> bytes:
-    """Encode a reply; the entries of a long one by themselves, for between two of them other threads get their turn.
+    """Encode a reply; a long one in pieces, for between two of them other threads get their turn.
 
     Args:
         reply: a struct that holds lists, or a list.
@@ -77,22 +106,52 @@ def encode(reply: Any, *, long: bool) -> bytes:
     if not long:
         return msgspec.json.encode(reply)
     if isinstance(reply, list):
-        return msgspec.json.encode([Raw(msgspec.json.encode(entry)) for entry in reply])
+        return msgspec.json.encode([_piece(entry) for entry in reply])
     lists = {name: value for name in reply.__struct_fields__ if isinstance(value := getattr(reply, name), list)}
-    apart = {id(value): [Raw(msgspec.json.encode(entry)) for entry in value] for value in lists.values()}
-    return msgspec.json.encode(replace(reply, **{name: apart[id(value)] for name, value in lists.items()}))
+    apart = {id(value): [_piece(entry) for entry in value] for value in lists.values()}
+    return msgspec.json.encode(_in_pieces(replace(reply, **{name: apart[id(value)] for name, value in lists.items()})))
+
+
+def _piece(entry: Any) -> Raw:
+    return Raw(msgspec.json.encode(_in_pieces(entry)))
+
+
+def _in_pieces(value: Any) -> Any:
+    """Return a value whose long texts are encoded, piece by piece."""
+    if isinstance(value, str) and len(value) > _LONG_CHARS:
+        parts = (value[start : start + _LONG_CHARS] for start in range(0, len(value), _LONG_CHARS))
+        return Raw(b'"' + b"".join([msgspec.json.encode(part)[1:-1] for part in parts]) + b'"')
+    if isinstance(value, dict):
+        return {name: _in_pieces(part) for name, part in value.items()}
+    if isinstance(value, Struct):
+        fields = {name: (old := getattr(value, name), _in_pieces(old)) for name in value.__struct_fields__}
+        changed = {name: new for name, (old, new) in fields.items() if new is not old and isinstance(old, str | dict)}
+        return replace(value, **changed) if changed else value
+    return value
 
 
 def without_surrogates(body: bytes) -> bytes:
     """Replace halves of surrogate pairs by U+FFFD; everything else stays as it was written.
 
     A text that is cut in the middle ends in one, and no tokenizer and no encoder takes it.
+
+    Raises:
+        UnicodeDecodeError: the body is no UTF-8. msgspec would not see it in a text that it skips.
     """
+    try:
+        _ = body.isascii() or body.decode()
+    except UnicodeDecodeError:
+        body = _ENCODED_SURROGATES.sub(lambda half: "\ufffd".encode() * (len(half[0]) // 3), body)
+        body.decode()
+    if not (rb"\ud" in body or rb"\uD" in body):
+        return body
     if b"\0" in body:
         return body  # no JSON, and below it stands for what is JSON
-    whole = _ENCODED_SURROGATE.sub("\ufffd".encode(), body)
-    without_backslashes = whole.replace(rb"\\", b"\0\0")
-    return _LONE_SURROGATE.sub(rb"\\ufffd", without_backslashes).replace(b"\0\0", rb"\\")
+    changed: bytearray | None = None
+    for half in _LONE_SURROGATES.finditer(body.replace(rb"\\", b"\0\0")):
+        changed = bytearray(body) if changed is None else changed
+        changed[half.start() : half.end()] = rb"\ufffd" * (len(half[0]) // 6)
+    return body if changed is None else bytes(changed)
 
 
 def _invalid(error: msgspec.ValidationError) -> InvalidRequestError:

@@ -11,7 +11,7 @@ import msgspec
 from flask import Blueprint, Response
 
 from webapp import __version__
-from webapp.api import auth, request_context, warning_headers
+from webapp.api import arriving, auth, request_context, warning_headers
 from webapp.api.deployment import Deployment
 from webapp.api.dialects import tei_predict, tokenize
 from webapp.service import RerankService
@@ -72,20 +72,22 @@ def blueprint(
 
     @views.post("/tokenize")
     def tokens() -> Response:
-        asked: tokenize.TokenizeBody
-        asked, ignored = request_context.read("tokenize", request_context.call())
-        service.check_model(asked.model)
-        auth.count_documents(len(asked.texts))
+        with arriving.arrive(service) as arrival:
+            asked: tokenize.TokenizeBody
+            asked, ignored = request_context.read("tokenize", request_context.call())
+            service.check_model(asked.model)
+            auth.count_documents(len(asked.texts))
 
-        def answer() -> tuple[int, bytes]:
-            found = [service.texts.tokenize(text, special=asked.special) for text in asked.texts]
-            return sum(map(len, found)), tokenize.dump(asked, found, service.model.max_length_tokens)
+            def answer() -> tuple[int, bytes]:
+                found = [service.texts.tokenize(text, special=asked.special) for text in asked.texts]
+                return sum(map(len, found)), tokenize.dump(asked, found, service.model.max_length_tokens)
 
-        count, body = service.elsewhere(answer)
-        request_context.note(tokens=count)
-        response = Response(body, content_type="application/json")
-        warning_headers.add(response, ignored)
-        return response
+            count, body = service.elsewhere(answer)
+            request_context.note(tokens=count)
+            response = Response(body, content_type="application/json")
+            warning_headers.add(response, ignored)
+            arriving.leave(response, arrival)
+            return response
 
     return views
 

@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from msgspec import Raw
+
+from webapp.api import json_body
 from webapp.api.dialects import native, tokenize
 from webapp.api.dialects.base import Call
 from webapp.api.dialects.registry import dialect_of
@@ -14,6 +17,9 @@ from webapp.api.dialects.typos import IgnoredFields
 from webapp.api.encodings import HEADER, coding_of, unpack
 from webapp.errors import InvalidRequestError, RerankError
 from webapp.types import RerankRequest
+
+TOKENS_FACTOR = 100
+"""Memory of the tokens of a text and of the reply that lists them, in texts of its size."""
 
 What = Literal["rerank", "batch", "tokenize"]
 """What is wanted of a body; see `_READERS`."""
@@ -29,6 +35,20 @@ class Asked:
     """See `Call.nested`."""
     error: RerankError | None = None
     """Why there are no requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a body may hold."""
+
+    body_bytes: int
+    """Unpacked."""
+    values: int = sys.maxsize
+    """Values and names of its JSON."""
+    documents: int = sys.maxsize
+    """Checked only where the body is read elsewhere: the worker need not see more than it ever takes."""
+    batch_requests: int = sys.maxsize
+    """Requests of a batch."""
 
 
 class Reader(Protocol):
@@ -47,23 +67,22 @@ class Reader(Protocol):
 class ReadHere:
     """A reader on the calling thread."""
 
-    def __init__(self, max_body_bytes: int, max_batch_requests: int = sys.maxsize) -> None:
-        self._limits = max_body_bytes, max_batch_requests
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
 
     def __call__(self, what: What, call: Call, deadline: float) -> Any:
         """See `Reader`."""
         del deadline
-        return read(what, call, *self._limits)
+        return read(what, call, self._limits)
 
 
-def read(what: What, call: Call, max_body_bytes: int, max_batch_requests: int = sys.maxsize) -> Any:
+def read(what: What, call: Call, limits: Limits) -> Any:
     """Unpack and read a body.
 
     Args:
         what: what is wanted of it.
         call: its body as received.
-        max_body_bytes: most that may come out of a packed body.
-        max_batch_requests: most that a batch may hold.
+        limits: what it may hold.
 
     Returns:
         `Asked` for "rerank", the requests of a "batch", a `TokenizeBody` with its warnings.
@@ -73,14 +92,29 @@ def read(what: What, call: Call, max_body_bytes: int, max_batch_requests: int = 
     """
     try:
         if coding := coding_of(call.headers.get(HEADER)):
-            call = replace(call, body=unpack(call.body, coding, max_body_bytes))
+            call = replace(call, body=unpack(call.body, coding, limits.body_bytes))
+        json_body.check_values(call.body, limits.values)
     except RerankError as error:
         if what in {"batch", "tokenize"}:
             raise
         return Asked(dialect_of(replace(call, body=b"")).name, error=error)
     if what == "batch":
-        return native.parse_batch(call.body, max_batch_requests)
+        return native.parse_batch(call.body, limits.batch_requests)
     return _READERS[what](call)
+
+
+def memory_of(answer: Any) -> int:
+    """Return the bytes that what was read takes, and what its reply repeats of that."""
+    if isinstance(answer, tuple):  # to be tokenised: little, and each token is an object in the reply
+        return sum(map(sys.getsizeof, answer[0].texts)) * TOKENS_FACTOR
+    requests = answer.requests if isinstance(answer, Asked) else answer
+    return sum(_memory_of(each) for each in requests if isinstance(each, RerankRequest))
+
+
+def _memory_of(request: RerankRequest) -> int:
+    texts = sys.getsizeof(request.query) + sum(map(sys.getsizeof, request.documents))
+    raw = sum(len(memoryview(each)) for each in request.originals if isinstance(each, Raw))
+    return (texts + raw) * (1 + request.return_documents)
 
 
 def _rerank(call: Call) -> Asked:

@@ -2,7 +2,8 @@
 
 A JSON library keeps the interpreter's lock while it parses, so a thread would hold up the worker as long as the hub
 itself: seconds for the worst 32 MB. The process starts with the first body that needs it, dies with its worker, and is
-replaced when it dies. Answers come as pickles through a pipe, from which they are read piece by piece.
+replaced when it dies. Answers come as pickles through a pipe, from which they are read piece by piece: between two of
+them the hub has its turn. So objects are few, and long texts come in parts.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import resource
 import signal
 import sys
 import time
+from dataclasses import astuple, replace
 from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from typing import Any
 
 from webapp.api.dialects.base import Call
-from webapp.api.reading import Asked, What, read
+from webapp.api.reading import Asked, Limits, What, read
 from webapp.errors import (
     DeadlineExceededError,
     InternalError,
@@ -28,6 +30,7 @@ from webapp.errors import (
     RerankError,
     UnavailableError,
 )
+from webapp.trimming import return_large_blocks, trim
 from webapp.types import RerankRequest
 from webapp.waiting import Elsewhere, original
 
@@ -39,39 +42,42 @@ A_DAY_S = 86_400.0
 NICENESS = 5
 """As the engine threads: the worker's hub goes first."""
 
-MOST_KEPT_KB = 400 * 1024
-"""A process that once took more is replaced: Python returns little of it to the system."""
+MOST_KEPT_KB = 64 * 1024
+"""A process that still has more after a body is replaced."""
 
-MEMORY_BYTES = 1024**3
-MEMORY_FACTOR = 32
+MEMORY_BYTES = 512 * 1024**2
+MEMORY_FACTOR = 8
 """The process may take so much, and so many times the largest body beside."""
+
+LONG_CHARS = 1_000_000
+"""To unpickle so many takes a few milliseconds."""
 
 
 class ReadElsewhere:
     """A reader that leaves to another process what would hold the hub; see `webapp.api.reading.Reader`."""
 
-    def __init__(
-        self, elsewhere: Elsewhere, *, max_body_bytes: int, max_pairs: int, max_batch_requests: int = sys.maxsize
-    ) -> None:
+    def __init__(self, elsewhere: Elsewhere, limits: Limits) -> None:
         """Prepare; nothing is started before the first body that needs it.
 
         Args:
             elsewhere: waits for the process, one body after the other.
-            max_body_bytes: most that may come out of a packed body.
-            max_pairs: a call with more documents is refused unseen.
-            max_batch_requests: most that a batch may hold.
+            limits: what a body may hold.
         """
         self._elsewhere = elsewhere
-        self._max_body_bytes = max_body_bytes
-        self._max_pairs = max_pairs
-        self._max_batch_requests = max_batch_requests
+        self._limits = limits
         self._process: _Process | None = None
 
     def __call__(self, what: What, call: Call, deadline: float) -> Any:
         """See `Reader`."""
         if not call.large:
-            return read(what, call, self._max_body_bytes, self._max_batch_requests)
-        answer, error = self._elsewhere(lambda: self._ask(what, call, deadline))
+            return read(what, call, self._limits)
+        waiting = [call]
+        try:
+            answer, error = self._elsewhere(
+                lambda: self._ask(what, waiting.pop(), deadline) if waiting else (None, None)
+            )
+        finally:
+            waiting.clear()  # whoever hung up meanwhile waits no longer
         if error is not None:
             raise error
         return answer
@@ -97,7 +103,7 @@ class ReadElsewhere:
                 return None, DeadlineExceededError("the time was over before the body was read")
             if self._process is None:
                 try:
-                    self._process = _Process(self._max_body_bytes, self._max_pairs, self._max_batch_requests)
+                    self._process = _Process(self._limits)
                 except OSError as cause:
                     return None, _caused(UnavailableError("large bodies can't be read now", retry_after_s=1), cause)
             try:
@@ -116,7 +122,7 @@ class ReadElsewhere:
 class _Process:
     """The other process, as the worker sees it. Used on native threads: nothing of it is patched by gevent."""
 
-    def __init__(self, *limits: int) -> None:
+    def __init__(self, limits: Limits) -> None:
         pipes: list[int] = []
         try:
             pipes += os.pipe()
@@ -124,7 +130,7 @@ class _Process:
             theirs_in, ours_out, ours_in, theirs_out = pipes
             self._pid: int = original("os", "posix_spawn")(
                 sys.executable,
-                [sys.executable, "-m", __name__, *map(str, limits)],
+                [sys.executable, "-m", __name__, *map(str, astuple(limits))],
                 os.environ,
                 file_actions=[(os.POSIX_SPAWN_DUP2, theirs_in, 0), (os.POSIX_SPAWN_DUP2, theirs_out, 1)],
                 setsigmask=(),
@@ -154,7 +160,8 @@ class _Process:
         pickle.dump(question, self._questions, pickle.HIGHEST_PROTOCOL)
         self._questions.flush()
         outcome: tuple[Any, Exception | None]
-        outcome, self.ends = pickle.load(self._answers)  # noqa: S301 # nosec B301 - our own child's
+        outcome = pickle.load(self._answers)  # noqa: S301 # nosec B301 - our own child's
+        self.ends = pickle.load(self._answers)  # noqa: S301 # nosec B301
         return outcome
 
     def end(self) -> int:
@@ -181,8 +188,19 @@ def _caused(error: RerankError, cause: Exception) -> RerankError:
     return error
 
 
-def serve(questions: BufferedReader, answers: BufferedWriter, *limits: int) -> None:
-    """Read bodies until nobody asks any more, or one took much memory. Ends this process when one takes too long."""
+class _LongText:
+    """A text that is unpickled in parts."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        parts = [self._text[start : start + LONG_CHARS] for start in range(0, len(self._text), LONG_CHARS)]
+        return "".join, (parts,)
+
+
+def serve(questions: BufferedReader, answers: BufferedWriter, limits: Limits) -> None:
+    """Read bodies until nobody asks any more, or one left much memory. Ends this process when one takes too long."""
     while True:
         try:
             what, call, seconds, cpu_seconds = pickle.load(questions)  # noqa: S301 # nosec B301 - our own parent's
@@ -190,30 +208,30 @@ def serve(questions: BufferedReader, answers: BufferedWriter, *limits: int) -> N
             return
         signal.setitimer(signal.ITIMER_REAL, seconds)
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
-        answer = _answer(what, call, *limits)
+        answer = _answer(what, call, limits)
         for timer in (signal.ITIMER_REAL, signal.ITIMER_PROF):
             signal.setitimer(timer, 0)
-        last = _peak_kb() > MOST_KEPT_KB
-        pickle.dump((answer, last), answers, pickle.HIGHEST_PROTOCOL)
+        pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
         answers.flush()
         del what, call, answer
+        gc.collect()
+        trim()
+        last = _kept_kb() > MOST_KEPT_KB
+        pickle.dump(last, answers, pickle.HIGHEST_PROTOCOL)
+        answers.flush()
         if last:
             return
-        gc.collect()
 
 
-def _peak_kb() -> int:
-    """The most memory that this process ever had; `getrusage` would tell of the worker's, from which it was started."""
+def _kept_kb() -> int:
+    """Return the memory of this process that is no file's."""
     status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split(maxsplit=1)[0])
+    return int(status.partition("RssAnon:")[2].split(maxsplit=1)[0])
 
 
-def _answer(
-    what: What, call: Call, max_body_bytes: int, max_pairs: int, max_batch_requests: int
-) -> tuple[Any, Exception | None]:
+def _answer(what: What, call: Call, limits: Limits) -> tuple[Any, Exception | None]:
     try:
-        answer = read(what, call, max_body_bytes, max_batch_requests)
-        return _within(answer, max_pairs), None
+        return _within(read(what, call, limits), limits.documents), None
     except RerankError as error:
         error.__cause__ = error.__context__ = None  # it would be sent, too, and quotes the body
         return None, error
@@ -223,15 +241,16 @@ def _answer(
         return None, RuntimeError(f"{type(error).__name__} in the process that reads large bodies")
 
 
-def _within(answer: Any, max_pairs: int) -> Any:
-    """An answer, or a refusal of more documents than the queue ever holds: the worker need not see them."""
-    requests = answer.requests if isinstance(answer, Asked) else answer if isinstance(answer, list) else ()
+def _within(answer: Any, most: int) -> Any:
+    """Return an answer to be sent, or a refusal of more documents than the worker ever takes."""
+    requests = answer.requests if isinstance(answer, Asked) else answer if isinstance(answer, list) else []
     pairs = sum(len(each.documents) for each in requests if isinstance(each, RerankRequest))
-    if pairs <= max_pairs:
+    if pairs <= most:
+        requests[:] = [_in_parts(each) if isinstance(each, RerankRequest) else each for each in requests]
         return answer
     refusal = PayloadTooLargeError(
-        f"the request holds {pairs} documents, this service takes {max_pairs} at a time; divide it",
-        figures={"limit": max_pairs},
+        f"the request holds {pairs} documents, this service takes {most} at a time; divide it",
+        figures={"limit": most},
         reason="too_large",
     )
     if isinstance(answer, Asked):
@@ -239,18 +258,36 @@ def _within(answer: Any, max_pairs: int) -> Any:
     raise refusal
 
 
+def _in_parts(request: RerankRequest) -> RerankRequest:
+    """Return a request whose long texts are sent in parts."""
+    long = {id(text): _LongText(text) for text in (request.query, *request.documents) if len(text) > LONG_CHARS}
+    if not long:
+        return request
+
+    def each(value: Any) -> Any:
+        return long.get(id(value), value)
+
+    return replace(
+        request,
+        query=each(request.query),
+        documents=list(map(each, request.documents)),
+        originals=list(map(each, request.originals)),
+    )
+
+
 def main() -> None:
     """Run the process."""
-    max_body_bytes, max_pairs, max_batch_requests = map(int, sys.argv[1:])
+    limits = Limits(*map(int, sys.argv[1:]))
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # whatever the worker had open
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the worker drains; we end when it does
-    memory = MEMORY_BYTES + MEMORY_FACTOR * max_body_bytes
+    memory = MEMORY_BYTES + MEMORY_FACTOR * limits.body_bytes
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     os.nice(NICENESS)
+    return_large_blocks()
     gc.disable()  # it would look again and again through millions of values that are all alive
     with contextlib.suppress(BrokenPipeError), open(0, "rb") as questions, open(1, "wb") as answers:
-        serve(questions, answers, max_body_bytes, max_pairs, max_batch_requests)
+        serve(questions, answers, limits)
     os._exit(0)
 
 

@@ -17,9 +17,10 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from logs.levels import level_of
+from webapp.api import arriving
 from webapp.api.dialects.base import SMALL_BYTES, Call, Dialect
 from webapp.api.dialects.registry import dialect_of, dialect_of_unread
-from webapp.api.reading import Reader, What
+from webapp.api.reading import Reader, What, memory_of
 from webapp.errors import InvalidRequestError, RerankError
 from webapp.scoring import Watch
 from webapp.telemetry.observer import Caller
@@ -118,14 +119,19 @@ def terms() -> tuple[float, Caller, Watch]:
 
 def call(model: str | None = None, *, created_s: int = 0) -> Call:
     """Take the body of the current request; `model` is what its path names, `created_s` is Unix time."""
-    body = request.get_data(cache=False)
-    return Call(_path(), request.headers, body, request_id(), created_s=created_s, model_url=model)
+    return Call(_path(), request.headers, arriving.read_body(), request_id(), created_s=created_s, model_url=model)
 
 
 def read(what: What, call: Call) -> Any:
-    """Read a body; see `webapp.api.reading`."""
+    """Read a body; see `webapp.api.reading`. A large one is given up when its caller hangs up."""
     reader: Reader = g.reader
-    return reader(what, call, g.deadline)
+    if not call.large:
+        return reader(what, call, g.deadline)
+    with g.watch(request.environ):
+        answer = reader(what, call, g.deadline)
+    call.body = b""  # what was read of it is all that is needed
+    arriving.needs(memory_of(answer))
+    return answer
 
 
 def _path() -> str:
@@ -152,9 +158,10 @@ def _recognise() -> Dialect:
     if call.large or length is None or length > SMALL_BYTES:
         return dialect_of_unread(call)
     try:
-        return dialect_of(replace(call, body=request.get_data()))
+        call = replace(call, body=request.get_data())
     except HTTPException:  # cut short: that may be the very error that is being told
         return dialect_of_unread(call)
+    return dialect_of_unread(call) if call.large else dialect_of(call)
 
 
 def _seconds(wanted: str) -> float:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from flask import Blueprint, Response
 
-from webapp.api import auth, request_context, warning_headers
+from webapp.api import arriving, auth, request_context, warning_headers
 from webapp.api.dialects import figures, native
 from webapp.api.dialects.base import Call
 from webapp.api.dialects.registry import BY_NAME, DIALECTS
 from webapp.api.reading import Asked
 from webapp.errors import RerankError
+from webapp.scheduling.admission import Arrival
 from webapp.service import RerankService
 from webapp.types import RerankRequest, RerankResult, Spent
 
@@ -24,36 +26,40 @@ def blueprint(service: RerankService) -> Blueprint:
     views = Blueprint("rerank", __name__)
 
     def rerank(model: str | None = None) -> Response:
-        _check_room(service)
-        call = request_context.call(model, created_s=int(time.time()))
-        asked: Asked = request_context.read("rerank", call)
-        dialect, requests = BY_NAME[asked.dialect], asked.requests
-        request_context.speak(dialect)
-        if asked.error:
-            raise asked.error
-        call.nested = asked.nested
-        documents = sum(len(each.documents) for each in requests)
-        request_context.note(dialect=dialect.name, documents=documents)
-        auth.count_documents(documents)
-        results = service.rerank_all(requests, *request_context.terms())
-        return _reply(_written(service, call, lambda: dialect.dump(results, call)), results)
+        with _arrived(service) as arrival:
+            call = request_context.call(model, created_s=int(time.time()))
+            asked: Asked = request_context.read("rerank", call)
+            dialect, requests = BY_NAME[asked.dialect], asked.requests
+            request_context.speak(dialect)
+            if asked.error:
+                raise asked.error
+            call.nested = asked.nested
+            documents = sum(len(each.documents) for each in requests)
+            request_context.note(dialect=dialect.name, documents=documents)
+            auth.count_documents(documents)
+            results = service.rerank_all(requests, *request_context.terms(), arrived=True)
+            response = _reply(_written(service, call, lambda: dialect.dump(results, call)), results)
+            arriving.leave(response, arrival)
+            return response
 
     for path in PATHS:
         views.add_url_rule(path.replace("{model}", "<path:model>"), view_func=rerank, methods=["POST"])
 
     @views.post("/rerank/batch")
     def rerank_batch() -> Response:
-        _check_room(service)
-        call = request_context.call()
-        items: list[RerankRequest | RerankError] = request_context.read("batch", call)
-        good = [item for item in items if not isinstance(item, RerankError)]
-        documents = sum(len(item.documents) for item in good)
-        request_context.note(requests=len(items), documents=documents)
-        auth.count_documents(documents)
-        outcomes = iter(service.rerank_many(good, *request_context.terms()))
-        merged = [item if isinstance(item, RerankError) else next(outcomes) for item in items]
-        body = _written(service, call, lambda: native.dump_batch(merged))
-        return _reply(body, [each for each in merged if isinstance(each, RerankResult)])
+        with _arrived(service) as arrival:
+            call = request_context.call()
+            items: list[RerankRequest | RerankError] = request_context.read("batch", call)
+            good = [item for item in items if not isinstance(item, RerankError)]
+            documents = sum(len(item.documents) for item in good)
+            request_context.note(requests=len(items), documents=documents)
+            auth.count_documents(documents)
+            outcomes = iter(service.rerank_many(good, *request_context.terms(), arrived=True))
+            merged = [item if isinstance(item, RerankError) else next(outcomes) for item in items]
+            body = _written(service, call, lambda: native.dump_batch(merged))
+            response = _reply(body, [each for each in merged if isinstance(each, RerankResult)])
+            arriving.leave(response, arrival)
+            return response
 
     return views
 
@@ -103,10 +109,14 @@ def _longest(results: Sequence[RerankResult]) -> Spent:
     )
 
 
-def _check_room(service: RerankService) -> None:
-    """A full service reads no further."""
-    try:
-        service.check_room()
-    except RerankError as error:
-        service.tell_refused(request_context.caller(), error)
-        raise
+@contextmanager
+def _arrived(service: RerankService) -> Iterator[Arrival]:
+    """Let the current request in, or refuse it before its body is read."""
+    with ExitStack() as held:
+        try:
+            service.check_room()
+            arrival = held.enter_context(arriving.arrive(service))
+        except RerankError as error:
+            service.tell_refused(request_context.caller(), error)
+            raise
+        yield arrival

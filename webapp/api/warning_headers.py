@@ -25,3 +25,9 @@ def add(response: Response, warnings: Iterable[str]) -> None:
     for warning in list(dict.fromkeys(warnings))[:MOST]:
         value = _BROKEN_ESCAPE.sub("", quote(warning[:MOST_CHARS], safe=_KEPT)[:MOST_CHARS])
         response.headers.add(HEADER, value)
+
+
+def join(response: Response) -> None:
+    """Make one header line of all warnings; nginx before 1.23 sees only the first line of several."""
+    if warnings := response.headers.getlist(HEADER):
+        response.headers[HEADER] = ", ".join(warnings)

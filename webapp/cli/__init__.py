@@ -8,6 +8,7 @@ import inspect
 import os
 import pkgutil
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = error.ctx.command_path if error.ctx else "reranking"
         _end(f"{error.format_message()} (see {path} --help)", error.exit_code)
     except (click.ClickException, SetupError) as error:
+        if error.__cause__ is not None and os.environ.get("RERANK_LOG_LEVEL", "").lower() == "debug":
+            traceback.print_exception(error)
         _end(error.format_message() if isinstance(error, click.ClickException) else str(error), FAILED)
     except BrokenPipeError:
         # Who reads us, `head` for one, has enough. What Python still holds must not fail again at exit.

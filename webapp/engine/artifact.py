@@ -10,12 +10,13 @@ from typing import Literal
 import msgspec
 
 from webapp.engine import verdict
+from webapp.engine.tables import Tables
 from webapp.engine.template import Template
 from webapp.errors import SetupError
 from webapp.settings import Settings
 from webapp.types import ModelInfo, ScoreScale, Tuning
 
-FORMAT = 6
+FORMAT = 7
 """Raised when artifacts of older releases must be prepared again."""
 
 MANIFEST = "manifest.json"
@@ -40,6 +41,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     precision: Precision
     score_scale: ScoreScale
     template: Template
+    tables: Tables
     prompts: tuple[str, str]
     unit_vectors: bool
     """Whether a bi-encoder's vectors are brought to length 1 before they are compared."""
@@ -72,6 +74,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+def directory_of(model: str) -> Path | None:
+    """Return the local directory that is meant by a model's name; None where there is none."""
+    try:
+        directory = Path(model).expanduser()
+        return directory.absolute() if directory.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long for a path, not to be read, a home of nobody, a NUL
+        return None
+
+
 def artifact_dir(settings: Settings) -> Path:
     """Where the artifact for these settings lies, prepared or not.
 
@@ -102,8 +113,8 @@ def first_artifact_dir(settings: Settings) -> Path:
         # Another gate may choose another precision.
         *(str(value) for name, value in sorted(settings) if name.startswith("gate_")),
     ]
-    local = Path(settings.model)
-    if local.is_dir():
+    local = directory_of(settings.model)
+    if local is not None:
         for path in sorted(local.rglob("*")):
             if path.is_file():
                 stat = path.stat()
@@ -132,6 +143,12 @@ def read_manifest(directory: Path) -> Manifest | None:
         if not path.is_file() or sha256_of(path) != sha256:
             raise SetupError(f"{path} does not match its manifest; remove {directory} and prepare again")
     return manifest
+
+
+def damaged(path: Path, why: object) -> SetupError:
+    """Return what to raise for a file of an artifact that can't be what `prepare` wrote: one line, with the remedy."""
+    first_line = next(iter(str(why).splitlines()), type(why).__name__)
+    return SetupError(f"{path} is damaged ({first_line}); remove {path.parent} and prepare again")
 
 
 def sha256_of(path: Path) -> str:

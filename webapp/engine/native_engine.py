@@ -1,51 +1,71 @@
-"""The native engine: our own int8 kernels (native/*.c) for encoders of BERT's family, on processors with AVX2.
+"""The native engine: our own int8 kernels (native/) for encoders of BERT's family, on processors with AVX2.
 
 The weights are mapped from the artifact, so workers share their pages, and scratch is all that an engine thread adds.
-Nothing is padded, whatever length the rows are given at.
+Nothing is padded, whatever length the rows are given at. native/border.h is what this module knows of the kernels, and
+native/border.c checks each model and batch: a mistake on this side is an error, not a read of foreign memory.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.errors import SetupError
+from webapp.engine.artifact import damaged
+from webapp.engine.packed_file import FILLER, Tensors, read_tensors
+from webapp.engine.tables import Tables
+from webapp.errors import EngineFailedError, SetupError
 
-_FLOATS = ctypes.POINTER(ctypes.c_float)
+_BORDER = 1
+"""Version of native/border.h that this file was written for."""
+
+_PANEL = 16
+"""Outputs that lie together in a packed matrix; see native/linear.h."""
+
+_SAYS = {
+    1: "there is no memory for it",
+    2: "the kernels were built from other sources; install again",
+    3: "the kernels can't compute a model of this shape",
+    4: "a tensor is not as large as the model's shape says",
+    5: "the batch's buffers are not as large as its rows and length say",
+    6: "a row has no tokens, or more than the model has positions",
+    7: "a token id is not in the model's vocabulary",
+    8: "a token type is not in the model's table",
+}
+"""What a BertStatus of native/border.h means."""
+
+_OTHER_BORDER = 2
 
 
-class _Linear(ctypes.Structure):
+class _Shape(ctypes.Structure):
     _fields_ = (
-        ("weights", ctypes.POINTER(ctypes.c_int8)),
-        ("scales", _FLOATS),
-        ("sums", _FLOATS),
-        ("bias", _FLOATS),
-        ("inputs", ctypes.c_int32),
-        ("outputs", ctypes.c_int32),
-    )
-
-
-class _Layer(ctypes.Structure):
-    _fields_ = (
-        *((name, _Linear) for name in ("qkv", "mix", "up", "down")),
-        *((name, _FLOATS) for name in ("mix_gain", "mix_shift", "down_gain", "down_shift")),
-    )
-
-
-class _Model(ctypes.Structure):
-    _fields_ = (
-        *((name, _FLOATS) for name in ("words", "positions", "types", "gain", "shift")),
-        *((name, _FLOATS) for name in ("dense", "dense_bias", "out", "out_bias")),
-        ("layers", ctypes.POINTER(_Layer)),
-        ("hidden", ctypes.c_int32),
-        ("heads", ctypes.c_int32),
-        ("layer_count", ctypes.c_int32),
+        *(
+            (name, ctypes.c_int32)
+            for name in (
+                *("border", "vocabulary", "positions", "types"),
+                *("hidden", "heads", "wide", "layers", "classifies"),
+            )
+        ),
         ("epsilon", ctypes.c_float),
+    )
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = (("at", ctypes.c_void_p), ("bytes", ctypes.c_int64))
+
+
+_BUFFERS = ("ids", "types", "lengths", "out")
+
+
+class _Batch(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("rows", "length")),
+        *((name, ctypes.c_void_p) for name in _BUFFERS),
+        *((name, ctypes.c_int64) for name in ("id_count", "type_count", "length_count", "out_count")),
     )
 
 
@@ -60,18 +80,30 @@ def library() -> Path | None:
 
 
 class NativeRuntime:
-    """A packed model, mapped."""
+    """A packed model, mapped.
+
+    Raises:
+        SetupError: the kernels are not built here, or the file is not a model that they can compute.
+    """
 
     def __init__(self, path: Path) -> None:
-        built = library()
-        if built is None:
-            raise SetupError("the native engine's kernels are not built here; set RERANK_ENGINE=openvino")
-        self.library = ctypes.CDLL(str(built))
-        self.library.bert_open.restype = ctypes.c_void_p
-        self.library.bert_close.argtypes = [ctypes.c_void_p]
+        self.library = _open_library()
         self._tensors, metadata = read_tensors(path)
-        self.model, self._layers = self._structure(metadata)
-        self.width = 1 if "head.dense" in self._tensors else self.model.hidden
+        try:
+            shape = _shape(self._tensors, metadata)
+            table = _table(self._tensors, shape)
+        except (LookupError, ValueError, TypeError) as error:
+            raise damaged(path, f"no model of ours: {error}") from error
+        self._model = ctypes.c_void_p()
+        status = self.library.bert_load(
+            ctypes.byref(shape), ctypes.byref(table), ctypes.c_int64(len(table)), ctypes.byref(self._model)
+        )
+        if status == _OTHER_BORDER:
+            raise SetupError(_SAYS[status])
+        if status:
+            raise damaged(path, _SAYS[status])
+        self.tables = Tables(shape.vocabulary, shape.positions, shape.types)
+        self.width = 1 if shape.classifies else shape.hidden
         """Of the output: one logit, or a vector."""
 
     def start(self, threads: int) -> None:
@@ -81,76 +113,120 @@ class NativeRuntime:
         """A forward pass with scratch of its own."""
         return NativeForward(self)
 
-    def _structure(self, metadata: dict[str, str]) -> tuple[_Model, Any]:
-        names = self._tensors
-        count = sum(name.endswith(".qkv.weights") for name in names)
-        layers = (_Layer * count)()
-        for number, layer in enumerate(layers):
-            for part in ("qkv", "mix", "up", "down"):
-                prefix = f"{number}.{part}"
-                panels, fours, panel, four = names[f"{prefix}.weights"].shape
-                linear = getattr(layer, part)
-                linear.inputs, linear.outputs = fours * four, panels * panel
-                linear.weights = names[f"{prefix}.weights"].ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
-                for field in ("scales", "sums", "bias"):
-                    setattr(linear, field, self._floats(f"{prefix}.{field}"))
-            for field in ("mix_gain", "mix_shift", "down_gain", "down_shift"):
-                setattr(layer, field, self._floats(f"{number}.{field.replace('_', '.')}"))
-        model = _Model(
-            **{name: self._floats(name) for name in ("words", "positions", "types", "gain", "shift")},
-            **{
-                name: self._floats(f"head.{name}")
-                for name in ("dense", "dense_bias", "out", "out_bias")
-                if "head.dense" in names
-            },
-            layers=layers,
-            hidden=names["words"].shape[1],
-            heads=int(metadata["heads"]),
-            layer_count=count,
-            epsilon=float(metadata["epsilon"]),
-        )
-        return model, layers
+    def open_scratch(self) -> ctypes.c_void_p:
+        """Scratch for one thread, which is to be closed."""
+        scratch = ctypes.c_void_p()
+        status = self.library.bert_open(self._model, ctypes.byref(scratch))
+        if status:
+            raise EngineFailedError(_SAYS[status])
+        return scratch
 
-    def _floats(self, name: str) -> Any:
-        return self._tensors[name].ctypes.data_as(_FLOATS)
+    def __del__(self) -> None:
+        if getattr(self, "_model", None):
+            self.library.bert_unload(self._model)
 
 
 class NativeForward:
     """Scratch for one thread; see `webapp.engine.base.Forward`."""
 
     def __init__(self, runtime: NativeRuntime) -> None:
-        self._runtime = runtime  # holds the mapping that the kernels' pointers lead into
-        self._scratch = ctypes.c_void_p(runtime.library.bert_open())
-        if not self._scratch:
-            raise MemoryError
+        self._runtime = runtime  # holds the model, and the mapping that its pointers lead into
+        self._scratch = runtime.open_scratch()
 
     def __call__(self, input_ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
-        """Run, without the interpreter's lock; rows are padded at their end only."""
+        """Run, without the interpreter's lock; rows are padded at their end only.
+
+        Raises:
+            EngineFailedError: the batch is none that the model can compute; nothing of it was.
+        """
         rows, length = input_ids.shape
-        lengths = mask.sum(axis=1, dtype=np.int32)
         out = np.empty((rows, self._runtime.width), np.float32)
-        pointers = [ctypes.c_void_p(array.ctypes.data) for array in (input_ids, types, lengths, out)]
-        failed = self._runtime.library.bert_forward(
-            ctypes.byref(self._runtime.model), self._scratch, rows, length, *pointers
-        )
-        if failed:
-            raise MemoryError
+        given = [
+            np.ascontiguousarray(input_ids, np.int64),
+            np.ascontiguousarray(types, np.int64),
+            mask.sum(axis=1, dtype=np.int32),
+            out,
+        ]
+        batch = _Batch(rows, length, *(array.ctypes.data for array in given), *(array.size for array in given))
+        status = self._runtime.library.bert_forward(self._scratch, ctypes.byref(batch))
+        if status:
+            raise EngineFailedError(_SAYS[status])
         return out
 
     def __del__(self) -> None:
-        if self._scratch:
+        if getattr(self, "_scratch", None):
             self._runtime.library.bert_close(self._scratch)
 
 
-def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """Tensors of a safetensors file, mapped, and its metadata."""
-    dtypes = {"F32": np.float32, "I8": np.int8}
-    mapped = np.memmap(path, np.uint8, mode="r")
-    size = int.from_bytes(bytes(mapped[:8]), "little")
-    header = json.loads(bytes(mapped[8 : 8 + size]))
-    metadata: dict[str, str] = header.pop("__metadata__", {})
-    tensors = {}
-    for name, entry in header.items():
-        start, stop = (8 + size + offset for offset in entry["data_offsets"])
-        tensors[name] = mapped[start:stop].view(dtypes[entry["dtype"]]).reshape(entry["shape"])
-    return tensors, metadata
+def _open_library() -> ctypes.CDLL:
+    built = library()
+    if built is None:
+        raise SetupError("the native engine's kernels are not built here; set RERANK_ENGINE=openvino")
+    opened = ctypes.CDLL(str(built))
+    if not hasattr(opened, "bert_load"):
+        raise SetupError(_SAYS[_OTHER_BORDER])
+    opened.bert_close.argtypes = opened.bert_unload.argtypes = [ctypes.c_void_p]
+    return opened
+
+
+def _shape(tensors: Tensors, metadata: Mapping[str, str]) -> _Shape:
+    """Read a model's shape off its tensors."""
+    vocabulary, hidden = tensors["words"].shape
+    sizes = {
+        "vocabulary": vocabulary,
+        "positions": len(tensors["positions"]),
+        "types": len(tensors["types"]),
+        "hidden": hidden,
+        "heads": int(metadata["heads"]),
+        "wide": tensors["0.up.weights"].shape[0] * _PANEL,
+        "layers": sum(name.endswith(".qkv.weights") for name in tensors),
+    }
+    if not all(0 < size < 2**31 for size in sizes.values()):  # ctypes would cut a larger one without a word
+        raise ValueError(f"impossible sizes: {sizes}")
+    return _Shape(_BORDER, **sizes, classifies="head.dense" in tensors, epsilon=float(metadata["epsilon"]))
+
+
+def _table(tensors: Tensors, shape: _Shape) -> Any:
+    """All tensors, in the order of native/border.h."""
+    expected = _expected(shape)
+    for name, (size, dtype) in expected.items():
+        tensor = tensors.get(name)
+        if tensor is None:
+            raise ValueError(f"{name} is missing")
+        if tensor.shape != size or tensor.dtype != dtype:
+            raise ValueError(f"{name} is {tensor.dtype} {list(tensor.shape)}, not {np.dtype(dtype)} {list(size)}")
+    unknown = [name for name in tensors if name not in expected and not name.endswith(FILLER)]
+    if unknown:
+        raise ValueError(f"nothing is known of its tensor {unknown[0]}")
+    return (_Tensor * len(expected))(*(_Tensor(tensors[name].ctypes.data, tensors[name].nbytes) for name in expected))
+
+
+_Expected = dict[str, tuple[tuple[int, ...], type]]
+
+
+def _expected(shape: _Shape) -> _Expected:
+    """Shapes and types of a model's tensors, in the order of native/border.h."""
+    hidden, wide = shape.hidden, shape.wide
+    found: _Expected = {
+        "words": ((shape.vocabulary, hidden), np.float32),
+        "positions": ((shape.positions, hidden), np.float32),
+        "types": ((shape.types, hidden), np.float32),
+        "gain": ((hidden,), np.float32),
+        "shift": ((hidden,), np.float32),
+    }
+    matrices = {"qkv": (3 * hidden, hidden), "mix": (hidden, hidden), "up": (wide, hidden), "down": (hidden, wide)}
+    for layer in range(shape.layers):
+        for part, (outputs, inputs) in matrices.items():
+            found[f"{layer}.{part}.weights"] = (outputs // _PANEL, inputs // 4, _PANEL, 4), np.int8
+            for name in ("scales", "sums", "bias"):
+                found[f"{layer}.{part}.{name}"] = (outputs,), np.float32
+        for name in ("mix.gain", "mix.shift", "down.gain", "down.shift"):
+            found[f"{layer}.{name}"] = (hidden,), np.float32
+    if shape.classifies:
+        found |= {
+            "head.dense": ((hidden, hidden), np.float32),
+            "head.dense_bias": ((hidden,), np.float32),
+            "head.out": ((1, hidden), np.float32),
+            "head.out_bias": ((1,), np.float32),
+        }
+    return found

@@ -4,39 +4,51 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from webapp.engine.artifact import MODEL, PACKED_MODEL, TOKENIZER, Manifest, artifact_dir, read_manifest
+from webapp.engine.artifact import MODEL, PACKED_MODEL, TOKENIZER, Manifest, artifact_dir, damaged, read_manifest
 from webapp.engine.base import Engine, Runtime
 from webapp.engine.cross_encoder_engine import CrossEncoderEngine
 from webapp.engine.embedding_engine import EmbeddingEngine
-from webapp.errors import SetupError
+from webapp.engine.tables import check_tables
+from webapp.errors import SetupError, reason_of
 from webapp.settings import Settings
 
 
 def open_engine(directory: Path, manifest: Manifest) -> CrossEncoderEngine | EmbeddingEngine:
-    """The engine of an artifact, read into memory but not compiled: safe before a fork."""
+    """The engine of an artifact, read into memory but not compiled: safe before a fork.
+
+    Raises:
+        SetupError: a file of it is damaged, or the files do not belong together.
+    """
     runtime: Runtime
     if manifest.engine == "torch":
         from webapp.engine.torch_engine import TorchRuntime  # noqa: PLC0415 - torch only where it is asked for
 
-        runtime = TorchRuntime(Path(manifest.source), manifest.precision)
+        runtime = TorchRuntime(Path(manifest.source), manifest.precision, manifest.tables)
     elif manifest.engine == "native":
         from webapp.engine.native_engine import NativeRuntime  # noqa: PLC0415 - a library is opened
 
-        runtime = NativeRuntime(directory / PACKED_MODEL)
+        runtime = native = NativeRuntime(directory / PACKED_MODEL)
+        if native.tables != manifest.tables:
+            raise damaged(directory / PACKED_MODEL, f"{native.tables}, not {manifest.tables} as its manifest says")
     else:
         from webapp.engine.openvino_engine import OpenVINORuntime  # noqa: PLC0415 - the torch engine needs none
 
         runtime = OpenVINORuntime(directory / MODEL, manifest.precision)
+    tokenizer = directory / TOKENIZER
+    engine: CrossEncoderEngine | EmbeddingEngine
     if manifest.kind == "embedding":
-        return EmbeddingEngine(
+        engine = EmbeddingEngine(
             manifest.info(),
             runtime,
-            directory / TOKENIZER,
+            tokenizer,
             manifest.template,
             prompts=manifest.prompts,
             unit_vectors=manifest.unit_vectors,
         )
-    return CrossEncoderEngine(manifest.info(), runtime, directory / TOKENIZER, manifest.template)
+    else:
+        engine = CrossEncoderEngine(manifest.info(), runtime, tokenizer, manifest.template)
+    check_tables(manifest.tables, manifest.template, engine.texts.tokenizer)
+    return engine
 
 
 def load_engine(settings: Settings) -> Engine:
@@ -53,4 +65,12 @@ def load_engine(settings: Settings) -> Engine:
     manifest = read_manifest(directory)
     if manifest is None:
         raise SetupError(f"{settings.model} is not prepared; run: reranking prepare")
-    return open_engine(directory, manifest)
+    try:
+        return open_engine(directory, manifest)
+    except SetupError:
+        raise
+    except Exception as error:
+        # The torch engine reads the model's own files, and OpenVINO and tokenizers have errors of their own.
+        raise SetupError(
+            f"{directory} can't be opened ({reason_of(error)}); prepare it again: reranking prepare --again"
+        ) from error

@@ -10,6 +10,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from webapp.engine import memory
+from webapp.engine.artifact import damaged
 
 
 class OpenVINORuntime:
@@ -20,7 +21,10 @@ class OpenVINORuntime:
 
     def __init__(self, path: Path, precision: str) -> None:
         self._core = ov.Core()
-        self._model = self._core.read_model(path)
+        try:
+            self._model = self._core.read_model(path)
+        except RuntimeError as error:
+            raise damaged(path, error) from error
         self._weights = path.resolve().with_suffix(".bin")
         self._precision = precision
         self._compiled: Any = None

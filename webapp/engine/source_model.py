@@ -13,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
+from transformers import PreTrainedModel
 
+from webapp.engine.tables import Tables
 from webapp.errors import SetupError
 from webapp.types import ScoreScale
 
@@ -79,6 +81,11 @@ class SourceModel:
         self.model.max_seq_length = value
 
     @property
+    def tables(self) -> Tables:
+        """How far its embedding tables reach."""
+        return tables_of(self.model)
+
+    @property
     def prompts(self) -> tuple[str, str]:
         """What a SentenceTransformer puts before a query and before a document."""
         if self.kind == "cross-encoder":
@@ -100,11 +107,14 @@ class SourceModel:
             self.kind == "embedding" and isinstance(self.model[-1], Normalize) and self.model.truncate_dim is None
         )
 
+    @property
+    def reads_types(self) -> bool:
+        """Whether it is given token types; without, all tokens are of type 0."""
+        return "token_type_ids" in self.tokenizer.model_input_names
+
     def module(self) -> FeatureModule:
         """The bare computation: arrays of token ids in, the output that scores are made of."""
-        names = ["input_ids", "attention_mask"]
-        if "token_type_ids" in self.tokenizer.model_input_names:
-            names.append("token_type_ids")
+        names = ["input_ids", "attention_mask", *(["token_type_ids"] if self.reads_types else [])]
         return FeatureModule(self.model, names, "scores" if self.kind == "cross-encoder" else "sentence_embedding")
 
     def reference(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
@@ -129,6 +139,25 @@ def positions_of(model: Any) -> int | None:
             first = getattr(table, "offset", 0) if padding is None else padding + 1
             held.append(len(table.weight) - first)
     return min(held, default=None)
+
+
+def tables_of(model: Any) -> Tables:
+    """Return how far a model's embedding tables reach."""
+    words = [_input_embeddings(each) for each in model.modules() if isinstance(each, PreTrainedModel)]
+    types = [table for name, table in model.named_modules() if name.rpartition(".")[2] == "token_type_embeddings"]
+    return Tables(_fewest_rows(words), positions_of(model), _fewest_rows(types))
+
+
+def _input_embeddings(model: PreTrainedModel) -> Any:
+    try:
+        return model.get_input_embeddings()
+    except NotImplementedError:
+        return None
+
+
+def _fewest_rows(tables: Sequence[Any]) -> int | None:
+    weights = [getattr(table, "weight", None) for table in tables]
+    return min((len(weight) for weight in weights if weight is not None), default=None)
 
 
 def _each_once(encode: Callable[[list[str]], Any], texts: Sequence[str]) -> Any:

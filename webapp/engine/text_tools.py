@@ -20,7 +20,7 @@ class TextTools:
         self, tokenizer: Tokenizer, *, special_tokens: int, query_takes_room: bool, query_prompt: str = ""
     ) -> None:
         """The tokenizer neither pads nor truncates; the prompt stands before each query."""
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self.special_tokens = special_tokens
         self.query_takes_room = query_takes_room
         self._query_prompt = query_prompt
@@ -28,11 +28,11 @@ class TextTools:
     def query_tokens(self, query: str) -> int:
         """Tokens of a query, or of the most that is read of it, with its prompt."""
         read = self._query_prompt + query[:MOST_CHARS]
-        return len(self._tokenizer.encode_batch_fast([read], add_special_tokens=False)[0])
+        return len(self.tokenizer.encode_batch_fast([read], add_special_tokens=False)[0])
 
     def offsets(self, text: str) -> NDArray[np.int32]:
         """Characters [start, stop) of each token of a text, or of the most that is read of it; shape [tokens, 2]."""
-        encoding = self._tokenizer.encode_batch([text[:MOST_CHARS]], add_special_tokens=False)[0]
+        encoding = self.tokenizer.encode_batch([text[:MOST_CHARS]], add_special_tokens=False)[0]
         if len(encoding) <= PIECE_TOKENS:
             return np.array(encoding.offsets, np.int32).reshape(-1, 2)
         places = np.empty((len(encoding), 2), np.int32)
@@ -43,7 +43,7 @@ class TextTools:
 
     def tokenize(self, text: str, *, special: bool) -> list[Token]:
         """Every token; a special one has no place, and its text is its name."""
-        encoding = self._tokenizer.encode_batch([text], add_special_tokens=special)[0]
+        encoding = self.tokenizer.encode_batch([text], add_special_tokens=special)[0]
         columns = zip(encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True)
         return [
             Token(number, name, True, None, None) if added else Token(number, text[start:stop], False, start, stop)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from webapp.engine.artifact import damaged
 from webapp.engine.base import MOST_CHARS
 
 CHARS_PER_TOKEN_BOUND = 16
@@ -41,7 +42,10 @@ class TextEncoder:
     """Encodes texts without special tokens, cut at `room_tokens`. Safe to share between threads."""
 
     def __init__(self, path: Path, room_tokens: int) -> None:
-        self.whole = Tokenizer.from_file(str(path))
+        try:
+            self.whole = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises no other class
+            raise damaged(path, error) from error
         self.whole.no_padding()
         self.whole.no_truncation()  # it reads a text to its end anyway, and so it can count, too
         self._room_tokens = room_tokens

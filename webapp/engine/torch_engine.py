@@ -10,13 +10,16 @@ import torch
 from numpy.typing import NDArray
 
 from webapp.engine.source_model import FeatureModule, SourceModel
+from webapp.engine.tables import Tables
+from webapp.errors import SetupError
 
 
 class TorchRuntime:
     """sentence-transformers' model itself. Loaded after the fork: CUDA and OpenMP survive none."""
 
-    def __init__(self, source: Path, precision: str) -> None:
+    def __init__(self, source: Path, precision: str, tables: Tables) -> None:
         self._source = source
+        self._tables = tables
         self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
         self._device = ""
         self._module: FeatureModule | None = None
@@ -29,7 +32,10 @@ class TorchRuntime:
         del threads
         torch.set_num_threads(1)
         self._device = device()
-        self._module = SourceModel(self._source, self._device).module().to(self._dtype).eval()
+        model = SourceModel(self._source, self._device)
+        if model.tables != self._tables:  # an id past a table's end costs a process its GPU
+            raise SetupError(f"{self._source} is not the model that was prepared; prepare it again")
+        self._module = model.module().to(self._dtype).eval()
 
     def open(self) -> TorchForward:
         """A forward pass for the calling thread."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from webapp.errors import SetupError
+from webapp.machine import free_bytes
 from webapp.offspring import children
 
 MARGIN = 1.1
@@ -14,7 +15,9 @@ MARGIN = 1.1
 
 KEPT_FREE_BYTES = 64 * 1024**2
 
-_PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
+_PROC = Path("/proc")
+
+__all__ = ["Footprint", "check", "free_bytes", "measure", "needed", "size_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,33 +66,9 @@ def check(needed_bytes: int, free_bytes: int) -> str:
     return said
 
 
-def free_bytes() -> int:
-    """Memory that can be had without swapping: of the machine, or of the control group we are in, whichever is less."""
-    lines = dict(line.split(":", 1) for line in (_PROC / "meminfo").read_text().splitlines())
-    free = int(lines["MemAvailable"].split()[0]) * 1024
-    return min([free, *_free_in_groups()])
-
-
 def size_of(directory: Path) -> int:
     """Bytes of the files in a directory; 0 when it is not there."""
     return sum(path.stat().st_size for path in directory.glob("*") if path.is_file())
-
-
-def _free_in_groups() -> list[int]:
-    """What each control group above us leaves, version 2; page cache that can be dropped counts as free."""
-    free = []
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = (_PROC / "self/cgroup").read_text().splitlines()
-        group = _CGROUP / next(line[4:] for line in lines if line.startswith("0::/"))
-        for place in (group, *group.parents):
-            if not place.is_relative_to(_CGROUP):
-                break
-            with contextlib.suppress(OSError, ValueError):  # "max": no limit
-                limit = int((place / "memory.max").read_text())
-                used = int((place / "memory.current").read_text())
-                stat = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
-                free.append(limit - used + int(stat["inactive_file"]))
-    return free
 
 
 def _pss_bytes(pid: int) -> int:

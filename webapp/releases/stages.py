@@ -165,7 +165,7 @@ class Stages:
             if not self.api.ongoing():
                 break
         answers = [answer for answer in traffic.read(run_dir, self._since) if answer.began < until]
-        return traffic.judge(*traffic.samples(answers, self.target, percent))
+        return traffic.judge(*traffic.samples(answers, self.target, percent, until))
 
     def uncanary(self) -> None:
         """Give all clients back."""

@@ -130,10 +130,11 @@ def read(state_dir: Path) -> Colours | None:
     """
     path = state_dir / FILE
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Colours)
+        with open(path, "rb", opener=_without_waiting) as file:
+            return msgspec.json.decode(file.read() or b"", type=Colours)
     except FileNotFoundError:
         return None
-    except (ValueError, OSError) as error:  # msgspec's are ValueErrors
+    except (ValueError, RecursionError, OSError) as error:  # msgspec's are ValueErrors
         raise SetupError(
             f"{path} can't be read ({error}); without it, the stack begins with the environment's settings"
         ) from error
@@ -148,6 +149,10 @@ def write(state_dir: Path, colours: Colours) -> None:
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # should it be a pipe, nobody may ever write to it
 
 
 def _private(path: str, flags: int) -> int:

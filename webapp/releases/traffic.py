@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from webapp.errors import SetupError
+from webapp.releases.state import other
 from webapp.shares import shares_for
 
 LOG = "traffic.log"
@@ -39,6 +43,10 @@ SLOWER_P95, SLOWER_P95_MS = 2.0, 50.0
 _LINE = re.compile(r"([\d.]+) ([\d.]+) webapp_(\d) (\S+) (\d{3}) (.+)")
 _SERVER_ERROR = 500
 _FULL = 503
+_HUNG_UP = 499
+
+Outcome = Literal["answered", "full", "failed", "elsewhere"]
+"""elsewhere: another colour than the request's own answered it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,27 @@ class Answer:
     """The colour that answered; empty: none did."""
     status: int
     took_ms: float
+    asked: bool = True
+    """Whether nginx sent it to a colour at all."""
+    ended: float = 0.0
+    """Unix time; the reply had been sent by then."""
+
+    def outcome(self, meant: str) -> Outcome | None:
+        """What it says of the colour that it was meant for; None: nothing. PURE.
+
+        What nginx refused by itself (413, 400, 408, 429) and callers that hung up say nothing of any colour. Nor does a
+        refusal by gunicorn, which names no colour; but a colour that was asked and did not answer, as nginx' 502, 503
+        and 504 without a colour tell, failed.
+        """
+        if not self.asked or self.status == _HUNG_UP:
+            return None
+        if self.status >= _SERVER_ERROR and (self.status != _FULL or not self.by):
+            return "failed"
+        if not self.by:
+            return None
+        if self.by != meant:
+            return "elsewhere"
+        return "full" if self.status == _FULL else "answered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,28 +146,36 @@ def parse(lines: Iterable[str]) -> list[Answer]:
             ended, took_s, share, by, status, times = match.groups()
             tries_s = [float(time) for time in re.findall(r"\d+\.\d+", times)]
             began = float(ended) - float(took_s)
-            found.append(Answer(began, int(share), "" if by == "-" else by, int(status), 1000 * sum(tries_s)))
+            colour = "" if by == "-" else by
+            found.append(
+                Answer(began, int(share), colour, int(status), 1000 * sum(tries_s), bool(tries_s), float(ended))
+            )
     return found
 
 
-def samples(answers: Iterable[Answer], new: str, percent: int) -> tuple[Sample, Sample]:
+def samples(answers: Iterable[Answer], new: str, percent: int, until: float = math.inf) -> tuple[Sample, Sample]:
     """The old and the new colour's answers. A request that the other colour had to answer is a failure. PURE.
 
     Args:
         answers: of the time in which the new colour had its share.
         new: the new colour.
         percent: its share.
+        until: when it gave its share back, in unix time. A body that was still on its way then went to the old colour.
     """
-    ours = shares_for(percent)
-    of_new = [answer for answer in answers if answer.share in ours]
-    of_old = [answer for answer in answers if answer.share not in ours]
-    return (
-        Sample(tuple(answer.took_ms for answer in of_old), sum(answer.status >= _SERVER_ERROR for answer in of_old)),
-        Sample(
-            tuple(answer.took_ms for answer in of_new),
-            sum(answer.status >= _SERVER_ERROR or answer.by != new for answer in of_new),
-        ),
-    )
+    ours, old = shares_for(percent), other(new)
+    of_new, of_old = [], []
+    for answer in answers:
+        if answer.share not in ours:
+            of_old.append(answer)
+        elif answer.by != old or answer.ended < until:
+            of_new.append(answer)
+    return _sample(of_old, old), _sample(of_new, new)
+
+
+def _sample(answers: Iterable[Answer], colour: str) -> Sample:
+    """What the answers meant for a colour say of it."""
+    told = [(answer.took_ms, outcome) for answer in answers if (outcome := answer.outcome(colour))]
+    return Sample(tuple(took for took, _ in told), sum(outcome != "answered" for _, outcome in told))
 
 
 def judge_alone(answers: Iterable[Answer], new: str) -> str:
@@ -147,14 +184,14 @@ def judge_alone(answers: Iterable[Answer], new: str) -> str:
     Raises:
         SetupError: too many failed.
     """
-    mine = list(answers)
-    failures = sum(answer.status >= _SERVER_ERROR and answer.status != _FULL for answer in mine)
-    sample = Sample(tuple(answer.took_ms for answer in mine), failures)
+    told = [(answer.took_ms, outcome) for answer in answers if (outcome := answer.outcome(new))]
+    outcomes = Counter(outcome for _, outcome in told)
+    sample = Sample(tuple(took for took, _ in told), outcomes["failed"])
     if sample.failing > MORE_FAILURES:
         raise SetupError(f"clients' requests fail: {sample}")
-    elsewhere = sum(answer.by != new for answer in mine)
-    if elsewhere > FEWEST_FAILURES and elsewhere > UNREACHED * len(mine):
-        raise SetupError(f"{elsewhere} of {len(mine)} requests did not reach it; the old colour answered")
+    elsewhere = outcomes["elsewhere"]
+    if elsewhere > FEWEST_FAILURES and elsewhere > UNREACHED * len(told):
+        raise SetupError(f"{elsewhere} of {len(told)} requests did not reach it; the old colour answered")
     return str(sample)
 
 

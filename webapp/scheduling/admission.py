@@ -6,6 +6,8 @@ Laws:
 3. What of a request waits is counted once: by its reservation until it is in the scheduler's queue, by the queue then.
    The queue knows better: it doesn't hold what the cache had, and counts tokens instead of characters.
 4. Who would be late is refused at once: waiting would cost both sides, and help neither.
+5. A large body is charged for before it is read, with the memory that it takes until the reply is gone. What the
+   processes of all workers take together is bounded; one body always fits.
 """
 
 from __future__ import annotations
@@ -21,9 +23,17 @@ from typing import Protocol
 
 from webapp.errors import OverloadedError, PayloadTooLargeError
 from webapp.scheduling.ticket import CHARS_PER_TOKEN, weigh
+from webapp.shared_sum import OwnSum
 from webapp.types import RerankRequest
 
 RETRY_AFTER_S = (1, 30)
+
+BODY_FACTOR = 4
+"""Memory that a body takes while it is at work, in bodies of its size: bench/large_bodies.py measures it.
+
+As received and as parsed while it is read; then texts, which take two bytes a character if one of them is a curly
+quote, and a reply that repeats them.
+"""
 
 PASSED_BY_OLDEST = 4 / 3
 """The oldest request leads every fourth plan, so what goes before a request takes that much longer."""
@@ -50,6 +60,21 @@ class Queue(Protocol):
         """Tokens that go before a request of this size."""
 
 
+class Sum(Protocol):
+    """A number of this process, and what it makes with those of the others."""
+
+    own: int
+
+    def add(self, number: int) -> None:
+        """Add to this process's number."""
+
+    def total(self) -> int:
+        """Return the sum of all processes' numbers."""
+
+    def forget_the_dead(self) -> None:
+        """Set the numbers of processes that ended to 0."""
+
+
 class EmptyQueue:
     """Nothing waits, ever."""
 
@@ -74,6 +99,37 @@ class Place:
     priority: int
 
 
+class Arrival:
+    """A request from its arrival until its reply is gone, and the memory that is charged for its body."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._bytes = 0
+        self._reply_bytes = 0
+
+    def needs(self, memory_bytes: int) -> None:
+        """Charge so much, whatever was charged before.
+
+        Raises:
+            OverloadedError: it is more than before, and there is no room for that. Nothing changed.
+        """
+        self._admission.charge(self._bytes, memory_bytes)
+        self._bytes = memory_bytes
+
+    def replies(self, reply_bytes: int) -> None:
+        """The reply is made: its bytes are all that is charged from the end of the request until `gone`."""
+        self._reply_bytes = reply_bytes if self._bytes else 0
+
+    def gone(self) -> None:
+        """The reply was sent, or nobody reads it. Idempotent."""
+        self._reply_bytes = 0
+        self.ended()
+
+    def ended(self) -> None:
+        """Only the reply is held."""
+        self.needs(min(self._reply_bytes, self._bytes))
+
+
 class Admission:
     """Counts requests at work in this process; called on the hub's thread only.
 
@@ -87,6 +143,8 @@ class Admission:
         max_ongoing_requests: int,
         max_queued_pairs: int = sys.maxsize,
         max_queued_tokens: int = sys.maxsize,
+        max_body_memory_bytes: int = sys.maxsize,
+        body_memory: Sum | None = None,
         queue: Queue | None = None,
         clock: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
@@ -94,11 +152,15 @@ class Admission:
         self.max_ongoing_requests = max_ongoing_requests
         self.max_queued_pairs = max_queued_pairs
         self.max_queued_tokens = max_queued_tokens
+        self.max_body_memory_bytes = max_body_memory_bytes
+        self._body_memory: Sum = body_memory or OwnSum()
         self._queue = queue or EmptyQueue()
         self._clock = clock
         self._uniform = uniform
         self._arriving: set[Place] = set()
         """Admitted, and not in the queue yet."""
+        self.body_changes = 0
+        """Times that the memory charged for large bodies of this process changed."""
         self.ongoing = 0
         """Requests at work."""
 
@@ -108,16 +170,76 @@ class Admission:
         Raises:
             OverloadedError: there is no place for any request.
         """
+        self._check_ongoing()
+        self._check_queue()
+
+    def _check_ongoing(self) -> None:
         if self.ongoing >= self.max_ongoing_requests:
             raise self._full("requests", "are at work", self.ongoing, self.max_ongoing_requests)
+
+    def _check_queue(self) -> None:
         if (pairs := self._waiting_pairs()) >= self.max_queued_pairs:
             raise self._full("documents", "wait", pairs, self.max_queued_pairs)
         if (tokens := self._waiting_tokens()) >= self.max_queued_tokens:
             raise self._full("tokens", "wait", tokens, self.max_queued_tokens)
 
     @contextmanager
-    def admit(self, requests: Sequence[RerankRequest] = (), deadline: float = math.inf) -> Iterator[Place]:
+    def arrive(self, body_bytes: int) -> Iterator[Arrival]:
+        """Hold a place, and memory, from before a body is read until the reply is made.
+
+        Args:
+            body_bytes: its size, unpacked, as far as is known.
+
+        Raises:
+            OverloadedError: there is no place, or no memory.
+        """
+        self._check_ongoing()
+        arrival = Arrival(self)
+        arrival.needs(body_bytes * BODY_FACTOR)
+        self.ongoing += 1
+        try:
+            yield arrival
+        finally:
+            self.ongoing -= 1
+            arrival.ended()
+
+    @property
+    def body_memory_bytes(self) -> int:
+        """Memory that is charged for bodies of this process."""
+        return self._body_memory.own
+
+    def charge(self, before: int, after: int) -> None:
+        """Charge for a body what it needs beyond what it needed before.
+
+        Raises:
+            OverloadedError: there is no room for that; nothing was charged. What is alone always has room.
+        """
+        self._body_memory.add(after - before)
+        self.body_changes += after != before
+        if after <= before or not self._is_too_much(after):
+            return
+        self._body_memory.forget_the_dead()
+        if self._is_too_much(after):
+            self._body_memory.add(before - after)
+            used, limit = self._body_memory.total(), self.max_body_memory_bytes
+            message = f"large bodies at work take {used} bytes of memory, the limit is {limit}"
+            raise self._refusal(message, "memory", queued=used, limit=limit)
+
+    def _is_too_much(self, charged: int) -> bool:
+        """Whether what is charged, of which this much is for one body, is over the limit."""
+        total = self._body_memory.total()
+        return total > self.max_body_memory_bytes and total > charged
+
+    @contextmanager
+    def admit(
+        self, requests: Sequence[RerankRequest] = (), deadline: float = math.inf, *, arrived: bool = False
+    ) -> Iterator[Place]:
         """Hold a place for the length of what the caller sees as one request.
+
+        Args:
+            requests: its parts.
+            deadline: monotonic time at which the caller stops waiting.
+            arrived: whether it has a place among the requests at work already.
 
         Raises:
             OverloadedError: there is no room for it now, or it would wait beyond its deadline.
@@ -125,15 +247,17 @@ class Admission:
         """
         place = self._weigh(requests)
         self._check_size(place)
-        self.check()
+        if not arrived:
+            self._check_ongoing()
+        self._check_queue()
         self._check_room(place)
         self._check_time(place, deadline)
-        self.ongoing += 1
+        self.ongoing += not arrived
         self._arriving.add(place)
         try:
             yield place
         finally:
-            self.ongoing -= 1
+            self.ongoing -= not arrived
             self._arriving.discard(place)
 
     def queued(self, place: Place) -> None:

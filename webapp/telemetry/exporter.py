@@ -50,15 +50,16 @@ class Workers(Collector):
     def collect(self) -> Iterable[Metric]:
         """Add the files up."""
         for attempt in range(TRIES):
-            files = [str(path) for path in self._folder.glob("*.db")]
             try:
+                # One that is empty was made by a process that died just then; who takes its slot fills it.
+                files = [str(path) for path in self._folder.glob("*.db") if path.stat().st_size]
                 merged = list(MultiProcessCollector.merge(files))  # type: ignore[no-untyped-call]
             except (OSError, ValueError, struct.error):  # a file came or went just now: a service starts
                 if attempt == TRIES - 1:
                     raise
                 time.sleep(0.02)
             else:
-                text = "Files that workers left for /metrics; each worker that ever was has some."
+                text = "Files that workers keep for /metrics; the next worker goes on with those of a dead one."
                 return [GaugeMetricFamily("rerank_metrics_files", text, len(files)), *merged]
         return []
 

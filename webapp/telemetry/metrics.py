@@ -1,6 +1,6 @@
 """Every metric that a worker keeps, by name. docs/metrics.md is its table, and a test holds the two together.
 
-prometheus_client writes to files in $PROMETHEUS_MULTIPROC_DIR (memory without it), one set a process; `exporter` adds
+prometheus_client writes to files in $PROMETHEUS_MULTIPROC_DIR (memory without it), see `multiprocess`; `exporter` adds
 them up. So a gauge says how: live ones forget dead workers, sums add, max takes the worst. No gauge is per process by
 the library's own `pid` label, for the master, which makes these objects before the fork, would show with zeros.
 """
@@ -12,8 +12,9 @@ from typing import Literal
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from webapp.tally import BATCH_PAIRS, BATCH_TOKENS, DOCUMENTS, REQUEST_TOKENS, SECONDS, SHARES, Tally
+from webapp.telemetry import multiprocess
 
-SHED_REASONS = ("requests", "documents", "tokens", "late", "draining", "breaker", "too_large")
+SHED_REASONS = ("requests", "documents", "tokens", "memory", "late", "draining", "breaker", "too_large")
 EXPIRED_REASONS = ("waiting", "scoring", "reply")
 MODEL_LABELS = ("model", "revision", "engine", "precision", "version")
 STATES = ("loading", "ready", "draining")
@@ -41,6 +42,8 @@ class Metrics:
     """All of them; made once a process, for names are unique in a registry."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        multiprocess.use_slots()
+
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, registry=registry)
 
@@ -71,6 +74,10 @@ class Metrics:
         self.active = gauge("rerank_active_requests", "Requests at work.", "livesum")
         self.queue_pairs = gauge("rerank_queue_pairs", "Documents admitted and not yet scored.", "livesum")
         self.queue_tokens = gauge("rerank_queue_tokens", "Padded tokens that wait; partly estimated.", "livesum")
+
+        self.body_memory = gauge(
+            "rerank_body_memory_bytes", "Memory charged for large bodies at work and their replies.", "livesum"
+        )
 
         self.batch_pairs = tallied("rerank_batch_pairs", "Pairs of a batch.", BATCH_PAIRS)
         self.batch_tokens = tallied("rerank_batch_tokens", "Padded tokens of a batch.", BATCH_TOKENS)

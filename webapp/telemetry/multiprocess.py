@@ -2,14 +2,22 @@
 
 One a service (and release slot), on tmpfs where there is one: every count is a write to a mapped file, and a busy disk
 would hold requests up.
+
+Files are named after slots and not after processes. A process holds a slot's lock while it lives; the next process
+that takes the slot goes on counting in its files. So there are as many files as processes that lived at the same time,
+and no file is ever merged into another, which could count twice or not at all.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import itertools
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from webapp.errors import SetupError
 
@@ -38,15 +46,58 @@ def folder(state_dir: Path, colour: str = "") -> Path:
     raise SetupError(f"RERANK_STATE_DIR: {state_dir / 'run'} can't hold a folder for metrics; choose another")
 
 
-def begin() -> None:
-    """A master starts: forget the levels of workers that died with the last one.
+@dataclass(slots=True)
+class _Held:
+    """The slot of this process."""
 
-    What was counted stays, and so does what another colour's workers tell.
-    """
-    path = os.environ.get(VARIABLE)
-    for file in Path(path).glob("gauge_live*.db") if path else ():
-        if not Path(f"/proc/{file.stem.rpartition('_')[2]}").exists():
-            file.unlink(missing_ok=True)
+    pid: int = 0
+    """Who took it: a child takes one of its own."""
+    number: int = 0
+    lock: TextIO | None = None
+    """POSIX locks are no child's, and go with the process, however it dies."""
+
+
+_held = _Held()
+
+
+def use_slots() -> None:
+    """Have metrics that this process makes from now on write to the files of its slot."""
+    if VARIABLE not in os.environ:
+        return
+    from prometheus_client import values  # noqa: PLC0415 - the stack needs none of it
+
+    values.ValueClass = values.MultiProcessValue(slot)  # type: ignore[no-untyped-call]
+
+
+def slot() -> int:
+    """Return the number of this process' slot; takes one where it has none."""
+    if _held.pid != os.getpid():
+        _take(Path(os.environ[VARIABLE]))
+    return _held.number
+
+
+def _take(folder: Path) -> None:
+    for number in itertools.count():
+        if lock := _locked(folder / f"slot-{number}.lock"):
+            _forget_levels(folder, number)
+            _held.pid, _held.number, _held.lock = os.getpid(), number, lock
+            return
+
+
+def _locked(path: Path) -> TextIO | None:
+    """Return the lock of a slot, closed by whoever is done with it; None where a process that lives has it."""
+    lock = path.open("w")
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # which of them, POSIX leaves open
+        lock.close()
+        return None
+    return lock
+
+
+def _forget_levels(folder: Path, number: int) -> None:
+    for file in folder.glob(f"gauge_*_{number}.db"):
+        file.unlink(missing_ok=True)
 
 
 def forget(path: Path) -> None:
@@ -55,9 +106,13 @@ def forget(path: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def bury(pid: int) -> None:
-    """A worker died, however it did: its levels are gone, its counts stay. In the master."""
-    if VARIABLE in os.environ:
-        from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415 - the stack needs none of it
-
-        mark_process_dead(pid)  # type: ignore[no-untyped-call]
+def bury() -> None:
+    """Forget the levels of processes that died, however they did; their counts stay. In the master."""
+    folder = Path(os.environ.get(VARIABLE, "/nowhere"))
+    for path in folder.glob("slot-*.lock"):
+        number = int(path.stem.removeprefix("slot-"))
+        if (_held.pid, _held.number) == (os.getpid(), number):
+            continue  # its lock would go when it is closed here
+        if lock := _locked(path):
+            with lock:
+                _forget_levels(folder, number)

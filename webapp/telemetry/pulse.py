@@ -28,6 +28,8 @@ class Vitals:
     """Padded tokens of all batches."""
     budget_tokens: int
     """What one batch may hold."""
+    body_memory_bytes: int = 0
+    """Charged for large bodies."""
     cache_hits: int = 0
     cache_misses: int = 0
     breaker: Literal["closed", "open", "half_open"] = "closed"

@@ -101,6 +101,7 @@ class Sampler:
         metrics.active.set(vitals.in_flight)
         metrics.queue_pairs.set(vitals.queue_pairs)
         metrics.queue_tokens.set(vitals.queue_tokens)
+        metrics.body_memory.set(vitals.body_memory_bytes)
         metrics.cache_bytes.set(vitals.cache_bytes)
         metrics.breaker_state.set(BREAKER[vitals.breaker])
         metrics.degraded.set(vitals.degraded)

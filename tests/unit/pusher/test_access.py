@@ -41,6 +41,10 @@ def test_a_caller_sees_its_own_requests_an_operator_everybody_s():
     assert operator.may_see(owner_of("k2"))
 
 
+def test_without_api_keys_no_request_has_an_owner_and_a_key_that_is_sent_anyway_changes_nothing():
+    assert access(operators="op").viewer(["anything"]).may_see("")
+
+
 def test_a_key_file_marks_operators_and_without_one_every_key_sees_everything(tmp_path):
     file = tmp_path / "keys"
     file.write_text(line_of(Key("a", digest_of("k1"))))

@@ -6,17 +6,21 @@ import threading
 from pathlib import Path
 
 import pytest
+from flask import Flask
 from running import PATIENCE_S
 
-from pusher import memory
-from pusher.access import Viewer
+from pusher import following, memory
+from pusher.access import Access, Viewer
 from pusher.events import VERSION, Finished, Frame, Source, Worker, encode
 from pusher.intake import Intake
+from pusher.keys import KeyRing
 from pusher.relay import Relay, Update
 from pusher.settings import listed
 from pusher.settings import load_settings as pusher_settings
 from pusher.streams import MOST_STREAMS, Streams, TooManyStreamsError
 from pusher.websocket import WholeSends
+from webapp.error_reply import dump_error
+from webapp.errors import MethodNotAllowedError, NotFoundError, OverloadedError, UnauthorizedError
 
 DASHBOARD = Path(__file__).resolve().parents[3] / "pusher" / "dashboard"
 
@@ -50,8 +54,12 @@ def test_the_intake_counts_and_skips_what_it_can_t_read():
     assert [frame.source.id for frame in taken] == ["w"]
 
 
-def running(scored):
-    return {"id": "r", "status": "running", "scored": scored}
+def running(scored, key="w/r"):
+    return {"key": key, "id": "r", "status": "running", "scored": scored}
+
+
+def ended(key="w/r"):
+    return {"key": key, "id": "r", "status": "ok"}
 
 
 def test_a_slow_stream_misses_what_is_overtaken_and_gets_the_end():
@@ -62,20 +70,64 @@ def test_a_slow_stream_misses_what_is_overtaken_and_gets_the_end():
         streams.push(Update("r", "me", running(scored)))
     assert '"scored":49' in next(events)
     streams.push(Update("r", "somebody else", running(99)))
-    assert streams._slots["r"][0].state == running(49)
-    streams.push(Update("r", "me", {"id": "r", "status": "ok"}))
-    assert list(events) == ['event: finished\ndata: {"id":"r","status":"ok"}\n\n']
+    streams.push(Update("r", "somebody else", ended()))
+    streams.push(Update("r", "me", ended()))
+    assert list(events) == ['event: finished\ndata: {"key":"w/r","id":"r","status":"ok"}\n\n']
     assert streams.count == 0
 
 
 def test_a_stream_of_somebody_else_s_request_tells_nothing():
     streams = Streams()
-    events = streams.follow("r", Viewer("me", operator=False), [("other", {"id": "r", "status": "ok"})])
+    events = streams.follow("r", Viewer("me", operator=False), [])
     next(events)
     slot = streams._slots["r"][0]
-    assert slot.state is None
+    streams.push(Update("r", "other", ended()))
+    assert slot.take() == []
     events.close()
     assert streams._slots == {}
+
+
+def test_an_operator_s_stream_goes_on_while_another_owner_s_request_has_the_id():
+    streams = Streams()
+    events = streams.follow("r", Viewer("boss", operator=True), [running(1, "w/ann/r"), running(2, "w/bob/r")])
+    assert [next(events).split("\n")[0] for _ in range(3)] == ["retry: 1000", "event: progress", "event: progress"]
+    streams.push(Update("r", "ann", ended("w/ann/r")))
+    assert '"key":"w/ann/r","id":"r","status":"ok"' in next(events)
+    streams.push(Update("r", "bob", ended("w/bob/r")))
+    assert len(list(events)) == 1
+    assert streams.count == 0
+
+
+def test_streams_end_when_keys_have_changed():
+    streams = Streams()
+    events = streams.follow("r", Viewer("me", operator=False), [])
+    next(events)
+    streams.close_all()
+    streams.push(Update("r", "me", running(1)))
+    assert list(events) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "error", "status"),
+    [
+        ("GET", "/progress/x", UnauthorizedError("send an API key: Authorization: Bearer KEY"), 401),
+        ("GET", "/progress", UnauthorizedError("send an operator's key: Authorization: Bearer KEY"), 401),
+        ("POST", "/progress/x", MethodNotAllowedError("this method is not served"), 405),
+        ("GET", "/progress/x/y", NotFoundError("there is nothing at this path"), 404),
+        ("GET", "/progress/full?key", OverloadedError("too many followers"), 503),
+    ],
+)
+def test_a_follower_is_refused_with_the_body_that_the_api_has(method, path, error, status):
+    streams = Streams()
+    streams.count = MOST_STREAMS
+    app = Flask(__name__)
+    app.register_blueprint(following.blueprint(Relay(0.0), Access(KeyRing("k"), KeyRing()), streams))
+    headers = {"X-Request-Id": "mine", **({"Authorization": "Bearer k"} if "key" in path else {})}
+    reply = app.test_client().open(path, method=method, headers=headers)
+    assert reply.status_code == status
+    assert reply.json == json.loads(dump_error(error, status, "mine"))
+    assert reply.headers["X-Request-Id"] == "mine"
+    assert ("Retry-After" in reply.headers) == (status == 503)
 
 
 def test_streams_are_limited():

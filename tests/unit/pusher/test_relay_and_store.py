@@ -33,14 +33,14 @@ NODE = shutil.which("node")
 
 pytestmark = pytest.mark.skipif(NODE is None, reason="node is not installed")
 
-IDS = st.sampled_from(["a", "b"])
+NAMES = st.fixed_dictionaries({"id": st.sampled_from(["a", "b"]), "owner": st.sampled_from(["", "ann", "bob"])})
 OF = {"dialect": "native", "pairs": 10}
 STATES = st.sampled_from(["loading", "ready", "draining", "down"])
 SERVES = Serves(model="m", engine="openvino", precision="int8", release=2)
 
 
 def request_events(name):
-    of = {"id": name, **OF}
+    of = {**name, **OF}
     return st.sampled_from(
         [
             Accepted(**of),
@@ -71,9 +71,9 @@ releases = st.builds(
     state=st.sampled_from(["running", "serving", "refused", "rolled back"]),
 )
 heard = st.one_of(
-    IDS.map(lambda name: Accepted(id=name, **OF)),  # often: what begins again under its id is hardest to tell
-    IDS.map(lambda name: Finished(id=name, **OF, status="ok", latency_ms=1.0)),
-    IDS.flatmap(request_events),
+    NAMES.map(lambda name: Accepted(**name, **OF)),  # often: what begins again under its id is hardest to tell
+    NAMES.map(lambda name: Finished(**name, **OF, status="ok", latency_ms=1.0)),
+    NAMES.flatmap(request_events),
     STATES.map(pulse),
     STATES.map(lambda state: Worker(state=state)),
     st.just(Breaker(was="closed", state="open")),

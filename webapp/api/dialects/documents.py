@@ -58,6 +58,13 @@ def texts_of(documents: list[Text], rank_fields: Sequence[str] | None = None, *,
     ]
 
 
+def as_sent(documents: list[Text]) -> list[str] | list[str | Raw]:
+    """Return the documents as a reply repeats them: an object is one value, whatever it holds."""
+    if set(map(type, documents)) <= {str}:
+        return cast("list[str]", documents)
+    return [document if isinstance(document, str) else Raw(msgspec.json.encode(document)) for document in documents]
+
+
 def ignored_rank_fields(documents: list[Text], rank_fields: Sequence[str] | None) -> tuple[str, ...]:
     """A warning where no document has some of the fields; a bare text is as good as one in `text`."""
     missing = set(rank_fields or ())

@@ -42,7 +42,7 @@ def parse(call: Call) -> list[RerankRequest]:
     """Read one request."""
     body = json_body.decode(call.body, CandidatesBody, strict=False)
     texts = texts_of(body.candidates, field="candidates")
-    return [to_request(body, query_of(body.query), texts, originals=body.candidates, top_n=body.top_n)]
+    return [to_request(body, query_of(body.query), texts, top_n=body.top_n)]
 
 
 def dump(results: list[RerankResult], _call: Call) -> bytes:

@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 from webapp.api import json_body
 from webapp.api.dialects import figures, union
 from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.documents import Text, as_list, ignored_rank_fields, query_of, texts_of
+from webapp.api.dialects.documents import Text, as_list, as_sent, ignored_rank_fields, query_of, texts_of
 from webapp.api.dialects.options import Count, Options, to_request
 from webapp.types import RerankRequest, RerankResult
 
@@ -58,7 +58,7 @@ def parse(call: Call) -> list[RerankRequest]:
             body,
             query_of(body.query),
             texts_of(inputs, body.rank_fields, field="input"),
-            originals=inputs,
+            originals=as_sent(inputs) if body.return_input else (),
             top_n=body.top_n if body.top_k is None else body.top_k,
             return_documents=body.return_input,
             warnings=ignored_rank_fields(inputs, body.rank_fields),

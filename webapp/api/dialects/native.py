@@ -211,13 +211,14 @@ def _to_request(body: RerankBody) -> RerankRequest:
     for place, entry in enumerate(body.documents):
         if isinstance(entry, Document):
             _check_metadata(entry.metadata, f"documents[{place}].metadata")
+    echo = body.return_documents is not False
     return to_request(
         body,
         body.query,
         documents,
-        originals=body.documents,
+        originals=[_metadata_of(entry) for entry in body.documents] if echo else (),
         top_n=DEFAULT_TOP_K if body.top_k is None else body.top_k,
-        return_documents=body.return_documents is not False,
+        return_documents=echo,
     )
 
 
@@ -268,9 +269,8 @@ def _to_reply(result: RerankResult) -> RerankReply:
     for index, score, truncated in zip(result.order, result.scores, result.truncated, strict=True):
         entry = Result(index, score, truncated=truncated)
         if request.return_documents:
-            original = request.originals[index]
             entry.content = request.documents[index]
-            entry.metadata = _metadata_of(original)
+            entry.metadata = request.originals[index]
         results.append(entry)
     for entry, span in zip(results, result.spans, strict=bool(result.spans)):
         entry.span = span

@@ -53,7 +53,7 @@ def parse(call: Call) -> list[RerankRequest]:
     top_n = body.top_n if body.top_n is not None else body.top_k
     query = query_of(body.query)
     texts = texts_of(passages, field="passages")
-    request = to_request(body, query, texts, originals=passages, top_n=top_n, raw_scores=True)
+    request = to_request(body, query, texts, top_n=top_n, raw_scores=True)
     if request.model is None and call.model_url:
         return [replace(request, model=call.model_url)]
     return [request]

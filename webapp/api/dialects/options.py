@@ -8,6 +8,7 @@ Sources: Cohere v1 and v2 (`max_chunks_per_doc`, `max_tokens_per_doc`, `priority
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -63,7 +64,7 @@ def to_request(
     query: str,
     documents: list[str],
     *,
-    originals: list[Any],
+    originals: Sequence[Any] = (),
     top_n: int | None = None,
     return_documents: bool | None = False,
     raw_scores: bool = False,
@@ -75,8 +76,8 @@ def to_request(
     Args:
         options: what was asked beside texts.
         query: the question.
-        documents: the texts to score, one for each of `originals`.
-        originals: what to echo.
+        documents: the texts to score.
+        originals: see `RerankRequest`.
         top_n: 0, -1 and None mean all.
         return_documents: whether to echo.
         raw_scores: for formats whose scores are always raw.

@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from webapp.api import json_body
 from webapp.api.dialects import figures, union
 from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.documents import Text, as_list, ignored_rank_fields, query_of, texts_of
+from webapp.api.dialects.documents import Text, as_list, as_sent, ignored_rank_fields, query_of, texts_of
 from webapp.api.dialects.options import Count, Options, to_request
 from webapp.errors import RerankError
 from webapp.types import RerankRequest, RerankResult
@@ -69,14 +69,15 @@ def parse(call: Call) -> list[RerankRequest]:
     body = json_body.decode(call.body, PineconeBody, strict=False)
     documents = as_list(body.documents)
     truncate = (body.parameters or {}).get("truncate")
+    echo = body.return_documents is not False
     return [
         to_request(
             body,
             query_of(body.query),
             texts_of(documents, body.rank_fields),
-            originals=documents,
+            originals=as_sent(documents) if echo else (),
             top_n=body.top_n,
-            return_documents=body.return_documents is not False,
+            return_documents=echo,
             truncate=truncate if isinstance(truncate, bool | str) else None,
             warnings=ignored_rank_fields(documents, body.rank_fields),
         )
@@ -91,7 +92,7 @@ def dump(results: list[RerankResult], _call: Call) -> bytes:
     if request.return_documents:
         for entry in data:
             original = request.originals[entry.index]
-            entry.document = original if isinstance(original, dict) else {"text": original}
+            entry.document = {"text": original} if isinstance(original, str) else original
     reply = PineconeReply(figures.model(result), data, RerankUnits(figures.units(result)))
     return json_body.encode(reply, long=request.return_documents)
 

@@ -70,7 +70,7 @@ def parse(call: Call) -> list[RerankRequest]:
     if not query and not all(texts):
         raise EmptyRequestError("query and text can't both be empty", field="query")
     wanted = body.return_text if body.return_text is not None else body.return_documents
-    return [to_request(body, query, texts, originals=texts, top_n=body.top_n, return_documents=wanted)]
+    return [to_request(body, query, texts, top_n=body.top_n, return_documents=wanted)]
 
 
 def dump(results: list[RerankResult], _call: Call) -> bytes:

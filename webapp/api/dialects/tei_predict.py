@@ -53,7 +53,7 @@ def parse(call: Call) -> list[RerankRequest]:
         query, document = (*entry, "")[:PAIR]
         if not query and not document:
             raise EmptyRequestError("must not be empty", field=f"inputs[{place}]")
-        requests.append(to_request(body, query, [document], originals=[document]))
+        requests.append(to_request(body, query, [document]))
     return requests
 
 

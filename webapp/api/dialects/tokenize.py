@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, Meta, Raw, UnsetType
 
 from webapp.api import json_body
 from webapp.errors import EmptyRequestError, InvalidRequestError, PayloadTooLargeError
@@ -18,6 +18,11 @@ from webapp.types import Token
 
 MOST_CHARS = 1_000_000
 """Every token is an object in the reply: of more text they would take seconds to write, and hundreds of megabytes."""
+
+MOST_TEXTS = 10_000
+
+_PART = 10_000
+"""Tokens that are written at a time; others have their turn between."""
 
 
 class TokenizeBody(msgspec.Struct, kw_only=True, frozen=True):
@@ -85,21 +90,32 @@ def parse(body: bytes) -> TokenizeBody:
         raise InvalidRequestError("is required", field="inputs")
     if not asked.texts:
         raise EmptyRequestError("must not be empty", field="inputs")
-    if (chars := sum(map(len, asked.texts))) > MOST_CHARS:
+    _check_size("texts", len(asked.texts), MOST_TEXTS)
+    _check_size("characters", sum(map(len, asked.texts)), MOST_CHARS)
+    return asked
+
+
+def _check_size(what: str, size: int, limit: int) -> None:
+    if size > limit:
         raise PayloadTooLargeError(
-            f"the request holds {chars} characters, {MOST_CHARS} are taken at a time; divide it",
-            figures={"limit": MOST_CHARS},
+            f"the request holds {size} {what}, {limit} are taken at a time; divide it",
+            figures={"limit": limit},
             reason="too_large",
         )
-    return asked
 
 
 def dump(asked: TokenizeBody, tokens: list[list[Token]], max_length_tokens: int) -> bytes:
     """Tokens of each text, in the form of the question."""
     if asked.inputs is not None:
-        return msgspec.json.encode([[TokenReply(*token) for token in text] for text in tokens])
+        return msgspec.json.encode([_written(text) for text in tokens])
     ids = [token.id for token in tokens[0]]
     if asked.prompt is None:
         return msgspec.json.encode(ContentTokens(ids))
     strings = [token.text for token in tokens[0]] if asked.return_token_strs else UNSET
     return msgspec.json.encode(PromptTokens(len(ids), max_length_tokens, ids, strings))
+
+
+def _written(tokens: list[Token]) -> Raw:
+    parts = (tokens[start : start + _PART] for start in range(0, len(tokens), _PART))
+    written = [msgspec.json.encode([TokenReply(*token) for token in part])[1:-1] for part in parts]
+    return Raw(b"[" + b",".join(written) + b"]")

@@ -19,7 +19,7 @@ from msgspec import UNSET, Meta, UnsetType
 from webapp.api import json_body
 from webapp.api.dialects import figures
 from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.documents import Text, as_list, ignored_rank_fields, query_of, texts_of
+from webapp.api.dialects.documents import Text, as_list, as_sent, ignored_rank_fields, query_of, texts_of
 from webapp.api.dialects.options import CountOrAll, Options, to_request
 from webapp.error_reply import message_of, type_of
 from webapp.errors import RerankError
@@ -111,12 +111,13 @@ def parse(call: Call) -> list[RerankRequest]:
     """Read one request; `top_n` goes before `top_k`."""
     body = json_body.decode(call.body, DocumentsBody, strict=False)
     documents = as_list(body.documents)
+    texts = texts_of(documents, body.rank_fields)
     return [
         to_request(
             body,
             query_of(body.query),
-            texts_of(documents, body.rank_fields),
-            originals=documents,
+            texts,
+            originals=as_sent(list(map(_echo, documents, texts))) if body.return_documents else (),
             top_n=body.top_k if body.top_n is None else body.top_n,
             return_documents=body.return_documents,
             warnings=ignored_rank_fields(documents, body.rank_fields),
@@ -148,7 +149,7 @@ def dump(
     if request.return_documents:
         texts, originals = request.documents, request.originals
         for entry in ranked:
-            entry.document = texts[entry.index] if echo == "text" else _echo(originals[entry.index], texts[entry.index])
+            entry.document = texts[entry.index] if echo == "text" else _object(originals[entry.index])
         if echo == "object" and data:
             listed = [RankedText(entry.index, entry.relevance_score, texts[entry.index]) for entry in ranked]
     elif result.spans and data:
@@ -170,12 +171,18 @@ def dump(
     )
 
 
-def _echo(original: Any, text: str) -> dict[str, Any]:
-    """The document as an object with `text`; what the caller sent beside it stays."""
-    if not isinstance(original, dict):
-        return {"text": text}
-    own = original.get("text")
-    return original if own is not None and bytes(memoryview(own)[:1]) == b'"' else {**original, "text": text}
+def _echo(document: Text, text: str) -> Text:
+    """The document with its `text`; what the caller sent beside it stays."""
+    if isinstance(document, str):
+        return document
+    own = document.get("text")
+    if own is not None and bytes(memoryview(own)[:1]) == b'"':
+        return document
+    return {**document, "text": msgspec.Raw(msgspec.json.encode(text))}
+
+
+def _object(original: str | msgspec.Raw) -> Any:
+    return {"text": original} if isinstance(original, str) else original
 
 
 def dump_error(error: RerankError, status: int, request_id: str, *, code: int | str | None = None) -> bytes:

@@ -62,12 +62,12 @@ def parse(call: Call) -> list[RerankRequest]:
     texts = texts_of(second, field=name)
     queries = [query_of(text, blank=True) for text in first]
     if len(queries) == 1:
-        return [to_request(body, queries[0], texts, originals=second)]
+        return [to_request(body, queries[0], texts)]
     if len(queries) != len(second):
         raise InvalidRequestError(
             f"there are {len(queries)} queries and {len(second)} documents; send one query, or as many as documents"
         )
-    return [to_request(body, query, [text], originals=[text]) for query, text in zip(queries, texts, strict=True)]
+    return [to_request(body, query, [text]) for query, text in zip(queries, texts, strict=True)]
 
 
 def _side(body: ScoreBody, *names: str) -> tuple[list[Text], str]:

@@ -41,7 +41,7 @@ def parse(call: Call) -> list[RerankRequest]:
     """Read one request."""
     body = json_body.decode(call.body, WeaviateBody, strict=False)
     documents = as_list(body.documents)
-    return [to_request(body, query_of(body.query), texts_of(documents), originals=documents)]
+    return [to_request(body, query_of(body.query), texts_of(documents))]
 
 
 def dump(results: list[RerankResult], _call: Call) -> bytes:

@@ -21,8 +21,9 @@ def command(*, as_json: bool) -> None:
 
     Where a stack runs in the state directory its settings are looked at, or those of --config instead.
 
-    Model files against their sha256, directories and their permissions, disk, memory, processor, limits, ports, keys,
-    certificate, nginx, Redis. Exit codes: 0 nothing is bad, 5 something has to be mended before it serves.
+    Model files against their sha256, directories and their permissions, disk, memory, processor, limits, ports,
+    sockets, keys, certificate, nginx, Redis. Exit codes: 0 nothing is bad, 5 something has to be mended before it
+    serves.
 
     Examples:
       reranking doctor

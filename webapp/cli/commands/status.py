@@ -29,8 +29,8 @@ def command(*, watch: bool, every: float, as_json: bool) -> None:
     The stack is found by its state directory, wherever it listens. Of its two colours one is active, the other idle
     and stopped.
 
-    Exit codes: 0 serving; 3 impaired: it serves, but a program is down, a breaker is open, answers are degraded or
-    requests are shed; 4 not serving.
+    Exit codes: 0 serving; 3 impaired: it serves, but a program is down, a socket is gone, a breaker is open, answers
+    are degraded or requests are shed; 4 not serving.
 
     Examples:
       reranking status

@@ -24,7 +24,7 @@ from webapp.types import Tuning
 BUDGETS_TOKENS = (256, 512, 1024)
 """A larger one makes small requests wait longer behind large ones, a smaller one holds too few rows.
 
-The native engine gets the first: it works in groups of that many tokens whatever a batch holds (native/bert.c).
+The native engine gets the first: it works in groups of that many tokens whatever a batch holds (native/bert.h).
 """
 
 WORTH = 1.05

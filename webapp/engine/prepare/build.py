@@ -23,7 +23,7 @@ from webapp.engine.prepare.progress import At, Stages
 from webapp.engine.prepare.resolve import Say, Source
 from webapp.engine.source_model import SourceModel
 from webapp.engine.template import Template
-from webapp.errors import SetupError
+from webapp.errors import SetupError, reason_of
 from webapp.settings import Settings
 from webapp.types import Tuning
 
@@ -53,8 +53,13 @@ def load_original(settings: Settings, source: Source, say: Say) -> SourceModel:
     """
     try:
         original = SourceModel(source.directory)
-    except (OSError, ValueError, KeyError) as error:
-        raise SetupError(f"sentence-transformers can't load {source.directory}: {error}") from error
+    except SetupError:
+        raise
+    except Exception as error:  # of safetensors, tokenizers, torch, ...: each has its own
+        raise SetupError(f"sentence-transformers can't load {source.directory}: {reason_of(error)}") from error
+    for name, weight in original.model.named_parameters():
+        if not weight.isfinite().all():
+            raise SetupError(f"{name} of {source.directory} holds NaN or infinity; name another RERANK_MODEL")
     if settings.max_length_tokens > original.max_length_tokens:
         asked, limit = settings.max_length_tokens, original.max_length_tokens
         say(f"RERANK_MAX_LENGTH_TOKENS is {asked}, but this model reads {limit}: texts are cut there")
@@ -126,6 +131,11 @@ def _conversion(candidate: Candidate) -> str:
 def _export_model(manifest: Manifest, original: SourceModel, examples: Examples, directory: Path) -> None:
     """Write the model in the form and precision that the manifest names."""
     if manifest.engine == "native":
+        frame = manifest.template
+        if not (frame.prefix or frame.middle or frame.suffix):
+            raise NotForThisModelError(
+                "the native engine needs a tokenizer that adds special tokens: a row has one at least"
+            )
         if not pack(original, directory / PACKED_MODEL):
             raise NotForThisModelError("the native engine does not know this architecture")
     elif manifest.engine == "openvino":
@@ -175,6 +185,7 @@ def _manifest(candidate: Candidate, original: SourceModel, source: Source, templ
         precision=candidate.precision,
         score_scale=original.score_scale,
         template=template,
+        tables=original.tables,
         prompts=original.prompts,
         unit_vectors=original.unit_vectors,
         source=str(source.directory),

@@ -7,23 +7,33 @@ from typing import Any
 
 from webapp.engine.artifact import MODEL, TOKENIZER
 from webapp.engine.source_model import SourceModel
+from webapp.engine.tables import check_tables
 from webapp.engine.template import Template
 from webapp.errors import SetupError
 
 
 def export_tokenizer(source: SourceModel, directory: Path, max_length_tokens: int) -> Template:
-    """Write the tokenizer and return how it frames its input."""
+    """Write the tokenizer and return how it frames its input.
+
+    Raises:
+        SetupError: it gives tokens that the model has no row for, or frames its input in an unknown way.
+    """
     backend = source.tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
     (directory / TOKENIZER).write_text(backend.to_str(), encoding="utf-8")
-    pad_id = source.tokenizer.pad_token_id
-    return read_template(
-        backend, pair=source.kind == "cross-encoder", pad_id=pad_id or 0, max_length_tokens=max_length_tokens
+    template = read_template(
+        backend,
+        pair=source.kind == "cross-encoder",
+        typed=source.reads_types,
+        pad_id=source.tokenizer.pad_token_id or 0,
+        max_length_tokens=max_length_tokens,
     )
+    check_tables(source.tables, template, backend)
+    return template
 
 
-def read_template(backend: Any, *, pair: bool, pad_id: int, max_length_tokens: int) -> Template:
+def read_template(backend: Any, *, pair: bool, typed: bool, pad_id: int, max_length_tokens: int) -> Template:
     """Read the special tokens around texts off an encoded example.
 
     Raises:
@@ -43,7 +53,7 @@ def read_template(backend: Any, *, pair: bool, pad_id: int, max_length_tokens: i
         prefix=encoding.ids[:first],
         middle=encoding.ids[query_end:document_at],
         suffix=encoding.ids[end:],
-        document_type=encoding.type_ids[document_at],
+        document_type=encoding.type_ids[document_at] if typed else 0,
         pad_id=pad_id,
         max_length_tokens=max_length_tokens,
     )

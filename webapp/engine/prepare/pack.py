@@ -143,7 +143,7 @@ def _floats(tensor: Any) -> NDArray[np.float32]:
 
 
 def _parts(source: SourceModel) -> tuple[Any, Any, tuple[Any, Any] | None] | None:
-    """Configuration, encoder and classifier layers of a model whose arithmetic native/bert.c does; else None."""
+    """Configuration, encoder and classifier layers of a model whose arithmetic native/bert.h does; else None."""
     try:
         if source.kind == "cross-encoder":
             model = source.model.model

@@ -16,7 +16,7 @@ from webapp.engine.artifact import Manifest, artifact_dir, read_manifest
 from webapp.engine.prepare.calibration import DEFAULT_FILE, Examples, read_examples
 from webapp.engine.prepare.progress import Stages
 from webapp.engine.prepare.resolve import Say, Source, local_directory, resolve
-from webapp.errors import SetupError
+from webapp.errors import SetupError, reason_of
 from webapp.settings import Settings
 
 if TYPE_CHECKING:
@@ -70,6 +70,12 @@ def prepare(
             aside.mkdir()
             artifact = _build(settings, source, examples, aside, stages)
             _put_in_place(artifact.directory, directory)
+        except (SetupError, OSError):
+            raise
+        except Exception as error:
+            raise SetupError(
+                f"{source.model} can't be prepared ({reason_of(error)}); RERANK_LOG_LEVEL=debug shows where"
+            ) from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         say(_summary(artifact.manifest, time.monotonic() - began))

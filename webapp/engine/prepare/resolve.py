@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from webapp.engine.artifact import sha256_of
-from webapp.errors import SetupError
+from webapp.engine.artifact import directory_of, sha256_of
+from webapp.errors import SetupError, reason_of
 from webapp.settings import Settings
 
 HUB_ANSWER_TIMEOUT_S = 3.0
+
+RATE_LIMITED = 429
+
+MODEL_ID = re.compile(r"(?!.*(?:\.\.|--|\.git$))(?:[A-Za-z0-9][A-Za-z0-9._-]*\b/)?\b[A-Za-z0-9_][A-Za-z0-9._-]{,95}\b")
+"""What the hub's client takes for one, which is asked no sooner."""
 
 EMBEDDED_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -33,6 +39,9 @@ IGNORED_FILES = [
     "*.md",
     ".gitattributes",
 ]
+
+MOST_SHOWN_CHARS = 120
+"""Of a model's name that is none."""
 
 Say = Callable[[str], None]
 
@@ -76,13 +85,18 @@ def local_directory(settings: Settings) -> Path | None:
     """Return the model's directory where the setting names one; None where it is a hub id.
 
     Raises:
-        SetupError: it names one that is not there.
+        SetupError: it names one that is not there, or is no hub id either.
     """
-    directory = Path(settings.model).expanduser()
-    if directory.is_dir():
-        return directory.absolute()
+    if directory := directory_of(settings.model):
+        return directory
+    shown = ascii(settings.model[:MOST_SHOWN_CHARS])[1:-1]
     if settings.model.startswith((".", "/", "~")):
-        raise SetupError(f"RERANK_MODEL: there is no directory {settings.model}")
+        raise SetupError(f"RERANK_MODEL: there is no directory {shown}, or it can't be read")
+    if not MODEL_ID.fullmatch(settings.model):
+        raise SetupError(
+            f"RERANK_MODEL: {shown} is neither a directory nor the id of a model; an id is a name, or an organisation"
+            f" and a name, of letters, digits, '.', '_' and '-', as in {EMBEDDED_MODEL}"
+        )
     return None
 
 
@@ -94,8 +108,7 @@ def _from_hub(model: str, directory: Path, say: Say) -> Source:
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
+        HfHubHTTPError,
         RepositoryNotFoundError,
     )
 
@@ -106,18 +119,19 @@ def _from_hub(model: str, directory: Path, say: Say) -> Source:
 
     try:
         info = _within(HUB_ANSWER_TIMEOUT_S, ask)
-    except (RepositoryNotFoundError, HFValidationError) as error:
+    except RepositoryNotFoundError as error:
         raise SetupError(
             f"RERANK_MODEL: the hub has no model {model}, or it is private and HF_TOKEN is not set"
         ) from error
+    except HfHubHTTPError as error:
+        raise SetupError(
+            f"RERANK_MODEL: the hub does not tell of {model}, it answers {error.response.status_code}"
+            f" ({reason_of(error)}); see whether HF_TOKEN is right"
+        ) from error
     except _HubUnreachableError:
-        try:  # the hub's own cache may hold it from another program
-            cached = Path(snapshot_download(model, local_files_only=True))
-        except LocalEntryNotFoundError:
-            cached = None
-        if cached is None or not _weights(cached):
-            raise
-        return Source(cached, model, cached.name)
+        if cached := _cached(model):
+            return Source(cached, model, cached.name)
+        raise
     say(f"fetching {model} at {info.sha[:12]}")
     ignored = list(IGNORED_FILES)
     if any(file.rfilename == "model.safetensors" for file in info.siblings or []):
@@ -129,9 +143,21 @@ def _from_hub(model: str, directory: Path, say: Say) -> Source:
         raise SetupError(f"RERANK_MODEL: {model} is gated; accept its terms on the hub and set HF_TOKEN") from error
     except Exception as error:
         raise SetupError(
-            f"RERANK_MODEL: fetching {model} broke off ({error}); run it again, it goes on where it stopped"
+            f"RERANK_MODEL: fetching {model} broke off ({reason_of(error)}); run it again, it goes on where it stopped"
         ) from error
     return Source(target, model, info.sha)
+
+
+def _cached(model: str) -> Path | None:
+    """Return what the hub's own cache holds of a model, from another program."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        directory = Path(snapshot_download(model, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    return directory if _weights(directory) else None
 
 
 def _within(timeout_s: float, call: Callable[[], Any]) -> Any:
@@ -157,8 +183,8 @@ def _within(timeout_s: float, call: Callable[[], Any]) -> Any:
     from huggingface_hub.errors import HfHubHTTPError
 
     status = getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, HfHubHTTPError) and status is not None and status < 500:  # noqa: PLR2004 - the hub did answer
-        raise error
+    if isinstance(error, HfHubHTTPError) and status is not None and status < 500 and status != RATE_LIMITED:  # noqa: PLR2004
+        raise error  # the hub did answer
     raise _HubUnreachableError(
         "the hub can't be reached" if status is None else f"the hub answered {status}"
     ) from error

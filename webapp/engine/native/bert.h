@@ -3,10 +3,12 @@
  * Sequences lie one after the other, so padding costs nothing. Matrix products are int8 (linear.h), everything between
  * them float32. Work goes through in groups of whole sequences and, between attention and attention, in blocks of rows
  * that stay in the second cache. The library has no state: weights belong to the caller (they are mapped from a file),
- * scratch to the calling thread.
+ * scratch to the calling thread. All that comes here was checked in border.c.
  */
+#pragma once
 #include <stdlib.h>
 #include "attention.h"
+#include "border.h"
 #include "linear.h"
 
 #define GROUP_TOKENS 256 /* a group ends at this many tokens, or after one longer sequence */
@@ -17,13 +19,12 @@ typedef struct {
     const float *mix_gain, *mix_shift, *down_gain, *down_shift;
 } Layer;
 
-typedef struct {
+struct BertModel {
     const float *words, *positions, *types, *gain, *shift; /* [vocabulary][hidden], [positions][hidden], [types][hidden] */
     const float *dense, *dense_bias, *out, *out_bias;      /* the classifier's; NULL: vectors are asked for */
-    const Layer *layers;
-    int32_t hidden, heads, layer_count;
-    float epsilon;
-} Model;
+    BertShape shape;
+    Layer layers[]; /* [shape.layers] */
+};
 
 typedef struct {
     float *x, *qkv, *mixed, *wide, *narrow, *scores, *row_scales, *row_zeros;
@@ -40,11 +41,12 @@ static void empty(Scratch *s) {
 
 static void *bytes(size_t count) { return aligned_alloc(64, (count + 127) / 64 * 64); }
 
-/* Make room for this many tokens; 0 when there is no memory for them. */
-static int make_room(const Model *model, int tokens, Scratch *s) {
+/* Make room for sequences of this many tokens; 0 when there is no memory for them. */
+static int make_room(const BertShape *shape, int tokens, Scratch *s) {
+    if (tokens < GROUP_TOKENS) tokens = GROUP_TOKENS;
     if (tokens <= s->room) return 1;
-    const size_t count = tokens, hidden = model->hidden, wide = model->layers[0].up.outputs;
-    const size_t dim = hidden / model->heads, block = BLOCK_ROWS * wide;
+    const size_t count = tokens, hidden = shape->hidden, dim = hidden / shape->heads;
+    const size_t block = (size_t)BLOCK_ROWS * shape->wide;
     empty(s);
     s->x = bytes(4 * count * hidden);
     s->qkv = bytes(4 * count * 3 * hidden);
@@ -59,14 +61,6 @@ static int make_room(const Model *model, int tokens, Scratch *s) {
         return 0;
     s->room = tokens;
     return 1;
-}
-
-/* Scratch for one thread; NULL when there is no memory. */
-Scratch *bert_open(void) { return calloc(1, sizeof(Scratch)); }
-
-void bert_close(Scratch *s) {
-    empty(s);
-    free(s);
 }
 
 /* x = normalised(x + y), row by row; y may be NULL. */
@@ -114,8 +108,9 @@ static void after_attention(const Layer *layer, float *x, const float *mixed, in
 }
 
 /* One layer over all tokens, or, `first_only`, over each sequence's first: x then shrinks to [rows][hidden]. */
-static void run_layer(const Model *model, const Layer *layer, int rows, int first_only, const Scratch *s) {
-    const int hidden = model->hidden, stride = 3 * hidden, dim = hidden / model->heads, tokens = s->starts[rows];
+static void run_layer(const BertModel *model, const Layer *layer, int rows, int first_only, const Scratch *s) {
+    const int hidden = model->shape.hidden, heads = model->shape.heads, stride = 3 * hidden, dim = hidden / heads;
+    const int tokens = s->starts[rows];
     Quantised q = quantised(s);
     quantise(s->x, tokens, hidden, q);
     linear(&layer->qkv, first_only ? hidden : 0, stride, &q, tokens, s->qkv + (first_only ? hidden : 0), stride, NOTHING);
@@ -129,17 +124,17 @@ static void run_layer(const Model *model, const Layer *layer, int rows, int firs
     for (int row = 0; row < rows; row++) {
         const int at = s->starts[row], length = s->starts[row + 1] - at;
         float *out = s->mixed + (int64_t)(first_only ? row : at) * hidden;
-        for (int head = 0; head < model->heads; head++) {
+        for (int head = 0; head < heads; head++) {
             const float *queries = s->qkv + (int64_t)at * stride + head * dim;
             attend(queries, queries + hidden, queries + 2 * hidden, stride, first_only ? 1 : length, length, dim,
                    out + head * dim, hidden, s->scores);
         }
     }
-    after_attention(layer, s->x, s->mixed, first_only ? rows : tokens, model->epsilon, s);
+    after_attention(layer, s->x, s->mixed, first_only ? rows : tokens, model->shape.epsilon, s);
 }
 
-static void embed(const Model *model, const int64_t *ids, const int64_t *types, int count, float *x) {
-    const int hidden = model->hidden;
+static void embed(const BertModel *model, const int64_t *ids, const int64_t *types, int count, float *x) {
+    const int hidden = model->shape.hidden;
     for (int token = 0; token < count; token++, x += hidden) {
         const float *word = model->words + ids[token] * hidden, *position = model->positions + (int64_t)token * hidden;
         const float *type = model->types + types[token] * hidden;
@@ -155,10 +150,11 @@ static float dot(const float *left, const float *right, int width) {
 }
 
 /* out . tanh(dense . x + dense_bias) + out_bias, in float32: BERT's pooler and classifier, RoBERTa's head. */
-static float classify(const Model *model, const float *x) {
+static float classify(const BertModel *model, const float *x) {
+    const int hidden = model->shape.hidden;
     float logit = model->out_bias[0];
-    for (int i = 0; i < model->hidden; i++)
-        logit += model->out[i] * tanhf(dot(model->dense + (int64_t)i * model->hidden, x, model->hidden) + model->dense_bias[i]);
+    for (int i = 0; i < hidden; i++)
+        logit += model->out[i] * tanhf(dot(model->dense + (int64_t)i * hidden, x, hidden) + model->dense_bias[i]);
     return logit;
 }
 
@@ -170,30 +166,25 @@ static void mean(const float *x, int count, int width, float *out) {
     }
 }
 
-/* ids, types: [rows][length]; lengths: [rows], each 1..length; out: [rows] logits or [rows][hidden] means of all tokens.
- * Returns 0, or -1 when there is no memory for the scratch.
- */
-int bert_forward(const Model *model, Scratch *s, int rows, int length, const int64_t *ids, const int64_t *types,
-                 const int32_t *lengths, float *out) {
-    const int hidden = model->hidden, logits = model->dense != NULL;
-    if (!make_room(model, length > GROUP_TOKENS ? length : GROUP_TOKENS, s)) return -1;
-    for (int from = 0, count; from < rows; from += count) {
-        for (count = 0; from + count < rows && count < GROUP_TOKENS; count++) {
-            const int row = from + count, end = s->starts[count] + lengths[row];
+/* Compute a batch, with room for its longest sequence. */
+static void compute(const BertModel *model, Scratch *s, const BertBatch *b) {
+    const int hidden = model->shape.hidden, logits = model->shape.classifies;
+    for (int from = 0, count; from < b->rows; from += count) {
+        for (count = 0; from + count < b->rows && count < GROUP_TOKENS; count++) {
+            const int row = from + count, end = s->starts[count] + b->lengths[row];
             if (count > 0 && end > GROUP_TOKENS) break;
-            const int64_t at = (int64_t)row * length;
-            embed(model, ids + at, types + at, lengths[row], s->x + (int64_t)s->starts[count] * hidden);
+            const int64_t at = (int64_t)row * b->length;
+            embed(model, b->ids + at, b->types + at, b->lengths[row], s->x + (int64_t)s->starts[count] * hidden);
             s->starts[count + 1] = end; /* starts[0] is always 0 */
         }
-        add_and_normalise(s->x, NULL, s->starts[count], hidden, model->gain, model->shift, model->epsilon);
-        for (int i = 0; i < model->layer_count; i++)
-            run_layer(model, &model->layers[i], count, logits && i == model->layer_count - 1, s);
+        add_and_normalise(s->x, NULL, s->starts[count], hidden, model->gain, model->shift, model->shape.epsilon);
+        for (int i = 0; i < model->shape.layers; i++)
+            run_layer(model, &model->layers[i], count, logits && i == model->shape.layers - 1, s);
         for (int row = 0; row < count; row++)
             if (logits)
-                out[from + row] = classify(model, s->x + (int64_t)row * hidden);
+                b->out[from + row] = classify(model, s->x + (int64_t)row * hidden);
             else
                 mean(s->x + (int64_t)s->starts[row] * hidden, s->starts[row + 1] - s->starts[row], hidden,
-                     out + (int64_t)(from + row) * hidden);
+                     b->out + (int64_t)(from + row) * hidden);
     }
-    return 0;
 }

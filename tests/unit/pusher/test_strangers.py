@@ -1,0 +1,65 @@
+"""Connections to the pusher that nobody let in: real engine.io sessions, by polling."""
+
+import json
+
+import pytest
+from flask import Flask
+from flask_socketio import SocketIO
+
+from pusher import sockets
+from pusher.access import Access
+from pusher.keys import KeyRing
+from pusher.relay import Relay
+from pusher.sockets import JOIN_S, Sockets
+
+KEY = "the-key"
+
+
+class Browsers:
+    """Sessions at one `Sockets`."""
+
+    def __init__(self, keys: str) -> None:
+        app = Flask("pusher", static_folder=None)
+        socketio = SocketIO(app, async_mode="threading", manage_session=False)
+        self.sockets = Sockets(socketio, Relay(0.0), Access(KeyRing(keys), KeyRing("")))
+        self._sessions = socketio.server.eio.sockets
+        self._client = app.test_client()
+
+    def open(self) -> str:
+        """A session of engine.io alone."""
+        reply = self._client.get("/socket.io/?EIO=4&transport=polling")
+        return json.loads(reply.text[1:])["sid"]
+
+    def join(self, session: str, key: str = "") -> None:
+        """Ask to be let in by Socket.IO."""
+        body = "40" + json.dumps({"key": key})
+        self._client.post(f"/socket.io/?EIO=4&transport=polling&sid={session}", data=body)
+        # What it is answered; the connect handler has run by then.
+        self._client.get(f"/socket.io/?EIO=4&transport=polling&sid={session}")
+
+    def left(self) -> set[str]:
+        return {name for name, session in self._sessions.items() if not session.closed}
+
+
+@pytest.mark.parametrize("keys", [KEY, ""], ids=["keys", "no keys"])
+def test_who_is_not_let_in_is_disconnected_and_who_is_stays(keys):
+    browsers = Browsers(keys)
+    idle, guest, wrong = (browsers.open() for _ in range(3))
+    browsers.join(guest, KEY)
+    browsers.join(wrong, "another")
+    let_in = {guest} if keys else {guest, wrong}
+    browsers.sockets.disconnect_strangers(100.0)
+    assert browsers.left() == {idle, guest, wrong}
+    late = browsers.open()
+    browsers.sockets.disconnect_strangers(100.0 + JOIN_S - 1)
+    assert browsers.left() == {idle, guest, wrong, late}
+    browsers.sockets.disconnect_strangers(100.0 + JOIN_S)
+    assert browsers.left() == let_in | {late}
+
+
+def test_strangers_beyond_the_most_are_disconnected_at_once_the_oldest_first(monkeypatch):
+    monkeypatch.setattr(sockets, "MOST_STRANGERS", 2)
+    browsers = Browsers(KEY)
+    opened = [browsers.open() for _ in range(5)]
+    browsers.sockets.disconnect_strangers(100.0)
+    assert browsers.left() == set(opened[-2:])

@@ -1,0 +1,72 @@
+"""Programs that run and do not answer."""
+
+import socket
+import threading
+from contextlib import closing
+
+import pytest
+
+from webapp.hangs import MISSES, Misses, hung
+from webapp.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path):
+    made = Settings(state_dir=tmp_path)
+    made.run_dir.mkdir()
+    return made
+
+
+def listening(address, backlog=8):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(address))
+    listener.listen(backlog)
+    return listener
+
+
+def test_who_takes_a_connection_and_says_nothing_hangs_and_who_is_not_there_does_not(settings):
+    assert hung(settings, 0.1) == []
+    with closing(listening(settings.pusher_socket)):
+        assert hung(settings, 0.1) == ["pusher"]
+    assert hung(settings, 0.1) == [], "nobody listens any more"
+
+
+def test_who_has_no_room_for_more_connections_hangs(settings):
+    with closing(listening(settings.metrics_socket, 0)), socket.socket(socket.AF_UNIX) as waiting:
+        waiting.connect(str(settings.metrics_socket))
+        assert hung(settings, 0.1) == ["metrics"]
+
+
+def test_who_answers_does_not_hang_whatever_the_answer_is(settings):
+    with closing(listening(settings.pusher_socket)) as listener:
+
+        def answer():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.0 500 No\r\n\r\n")
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        assert hung(settings, 60) == []
+        answering.join()
+
+
+def test_a_program_is_ended_after_misses_in_a_row_and_given_as_many_again():
+    ended, seen = [], []
+    misses = Misses(lambda: seen[-1], ended.append)
+
+    def look(*names):
+        seen.append(names)
+        misses.step()
+        return list(ended)
+
+    for _ in range(MISSES - 1):
+        assert look("pusher") == []
+    assert look("metrics") == [], "it answered once"
+    for _ in range(MISSES - 1):
+        assert look("pusher") == []
+    assert look("pusher") == ["pusher"]
+    for _ in range(MISSES - 1):
+        assert look("pusher") == ["pusher"], "the new one has its time, too"
+    assert look("pusher") == ["pusher", "pusher"]

@@ -1,0 +1,68 @@
+"""A restart has succeeded when what was restarted is reached, and not before."""
+
+import http.server
+import socket
+import threading
+
+import pytest
+
+from webapp import managing
+from webapp.errors import SetupError
+from webapp.managing import _wait_until_reached
+from webapp.settings import Settings
+
+
+class Nginx(http.server.ThreadingHTTPServer):
+    """It answers each request with one status."""
+
+    def __init__(self, status):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    monkeypatch.setattr(managing, "REACHED_S", 0.0)
+    settings = Settings(state_dir=tmp_path, port=1)
+    settings.run_dir.mkdir()
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("program", "status", "is_reached"),
+    [("webapp-blue", 200, True), ("webapp-blue", 503, False), ("nginx", 200, True), ("nginx", 503, True)],
+)
+def test_the_webapp_is_reached_when_nginx_has_its_answer_and_nginx_when_it_answers(
+    settings, program, status, is_reached, monkeypatch
+):
+    monkeypatch.setattr(managing, "REACHED_S", 5.0 if is_reached else 0.05)
+    with Nginx(status) as nginx:
+        answering = threading.Thread(target=nginx.serve_forever)
+        answering.start()
+        reached = settings.model_copy(update={"port": nginx.server_port})
+        if is_reached:
+            _wait_until_reached(reached, program)
+        else:
+            with pytest.raises(SetupError, match="don't reach it; see reranking doctor"):
+                _wait_until_reached(reached, program)
+        nginx.shutdown()
+        answering.join()
+
+
+def test_a_program_whose_socket_is_gone_is_not_reached_however_well_it_runs(settings):
+    for program in ("webapp-blue", "nginx", "pusher", "metrics"):
+        with pytest.raises(SetupError, match=f"{program} runs, but requests to"):
+            _wait_until_reached(settings, program)
+    with socket.socket(socket.AF_UNIX) as pusher:
+        pusher.bind(str(settings.pusher_socket))
+        pusher.listen()
+        _wait_until_reached(settings, "pusher")
+    _wait_until_reached(settings, "compare")

@@ -1,0 +1,263 @@
+"""What `serve` makes again, on real sockets, links and files."""
+
+import os
+import shutil
+import socket
+
+import pytest
+
+from webapp.releases import state, traffic
+from webapp.releases.programs import Program
+from webapp.settings import Settings
+from webapp.shares import FALLBACK, LINKS, colour_of, link_of, point, shares_for
+from webapp.upkeep import BAD, SETTLED_S, SPARE, Upkeep, listens, missing
+
+NAMES = ("webapp-blue.sock", "pusher.sock", "metrics.sock", "events.sock", "supervisor.sock")
+
+
+def listen(path):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    return listener
+
+
+class Kept:
+    """A run directory as a stack has it, and what looks after it."""
+
+    def __init__(self, state_dir):
+        self.settings = Settings(state_dir=state_dir)
+        self.run = self.settings.run_dir
+        self.colours_file = state_dir / state.FILE
+        (self.run / "nginx" / "body").mkdir(parents=True)
+        self.files = ("nginx.conf", "address.json", "own.key", "supervisord.pid", traffic.LOG)
+        for name in self.files:
+            (self.run / name).write_text(name)
+        self.listeners = {name: listen(self.run / name) for name in NAMES}
+        self.colours = state.begin("blue")
+        state.write(state_dir, self.colours)
+        point(self.run, "blue")
+        self.said = []
+        self.upkeep = Upkeep(self.settings, self.colours, self.said.append)
+        self.upkeep.look()
+        assert self.said == []
+
+    def reaches(self, name):
+        """Whether who connects by that name gets to the one who listened from the start."""
+        with socket.socket(socket.AF_UNIX) as visitor:
+            visitor.settimeout(1)
+            try:
+                visitor.connect(str(self.run / name))
+            except OSError:
+                return False
+            self.listeners[name].accept()[0].close()
+            return True
+
+    def close(self):
+        for listener in self.listeners.values():
+            listener.close()
+
+
+@pytest.fixture
+def kept(tmp_path):
+    kept = Kept(tmp_path)
+    yield kept
+    kept.close()
+
+
+def test_a_removed_socket_gets_its_name_back_and_one_line_says_so(kept):
+    for name in NAMES:
+        kept.said.clear()
+        before = (kept.run / name).stat()
+        (kept.run / name).unlink()
+        kept.upkeep.look()
+        kept.upkeep.look()
+        assert kept.reaches(name)
+        assert (kept.run / name).stat().st_mode == before.st_mode
+        assert kept.said == [f"Removed or damaged, and made again: {name}"]
+
+
+def test_all_that_was_removed_at_once_is_there_again_and_told_in_one_line(kept):
+    for path in kept.run.glob("*.sock"):
+        path.unlink()
+    kept.upkeep.look()
+    assert all(map(kept.reaches, NAMES))
+    assert {colour_of(kept.run / name, state.COLOURS) for name in LINKS} == {"blue"}
+    (line,) = kept.said
+    assert all(name in line for name in (*NAMES, *LINKS))
+
+
+def test_what_lies_in_a_socket_s_place_gives_way(kept):
+    (kept.run / "pusher.sock").unlink()
+    (kept.run / "pusher.sock").write_text("no socket")
+    kept.upkeep.look()
+    assert kept.reaches("pusher.sock")
+    (kept.run / "pusher.sock").unlink()
+    (kept.run / "pusher.sock").symlink_to("nowhere")
+    kept.upkeep.look()
+    assert kept.reaches("pusher.sock")
+
+
+def test_a_socket_that_its_program_bound_anew_is_the_one_that_is_kept(kept):
+    kept.listeners["metrics.sock"].close()
+    (kept.run / "metrics.sock").unlink()
+    kept.upkeep.look()
+    assert not (kept.run / "metrics.sock").exists(), "nobody listens: there is nothing to give back"
+    kept.listeners["metrics.sock"] = listen(kept.run / "metrics.sock")
+    kept.upkeep.look()
+    assert kept.said == []
+    (kept.run / "metrics.sock").unlink()
+    kept.upkeep.look()
+    assert kept.reaches("metrics.sock")
+
+
+def test_a_program_that_came_later_is_kept_too(kept):
+    kept.listeners["webapp-green.sock"] = listen(kept.run / "webapp-green.sock")
+    kept.upkeep.look()
+    (kept.run / "webapp-green.sock").unlink()
+    kept.upkeep.look()
+    assert kept.reaches("webapp-green.sock")
+
+
+def test_with_its_second_name_gone_too_a_socket_stays_away_and_nothing_else_suffers(kept):
+    (kept.run / "pusher.sock").unlink()
+    shutil.rmtree(kept.run / SPARE)
+    (kept.run / FALLBACK).unlink()
+    kept.upkeep.look()
+    assert not (kept.run / "pusher.sock").exists()
+    assert colour_of(kept.run / FALLBACK, state.COLOURS) == "blue"
+    (kept.run / "metrics.sock").unlink()
+    kept.upkeep.look()
+    assert kept.reaches("metrics.sock"), "second names were made again"
+
+
+def test_a_removed_link_names_the_colour_that_it_named_even_in_a_canary(kept):
+    point(kept.run, "green", other="blue", percent=10, fallback="blue")
+    kept.upkeep.look()
+    (mine,) = shares_for(10)
+    link_of(kept.run, mine).unlink()
+    link_of(kept.run, 0).unlink()
+    link_of(kept.run, 0).symlink_to("elsewhere.sock")
+    (kept.run / FALLBACK).unlink()
+    (kept.run / FALLBACK).write_text("no link")
+    kept.upkeep.look()
+    named = [colour_of(link_of(kept.run, place), state.COLOURS) for place in (mine, 0)]
+    assert named == ["green", "blue"]
+    assert colour_of(kept.run / FALLBACK, state.COLOURS) == "blue"
+
+
+def test_a_removed_file_is_the_same_again_for_who_has_it_open(kept):
+    with (kept.run / traffic.LOG).open("a") as of_nginx:
+        for name in kept.files:
+            (kept.run / name).unlink()
+        shutil.rmtree(kept.run / "nginx" / "body")
+        kept.upkeep.look()
+        of_nginx.write(" and more")
+    assert (kept.run / "nginx.conf").read_text() == "nginx.conf"
+    assert (kept.run / traffic.LOG).read_text() == f"{traffic.LOG} and more"
+    assert (kept.run / "nginx" / "body").is_dir()
+    assert len(kept.said) == 1
+
+
+def as_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def as_directory(path):
+    path.unlink()
+    path.mkdir()
+    (path / "something").touch()
+
+
+def as_link(target):
+    def damage(path):
+        path.unlink()
+        path.symlink_to(target)
+
+    return damage
+
+
+DAMAGES = {
+    "garbage": lambda path: path.write_bytes(os.urandom(500)),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-20]),
+    "other JSON": lambda path: path.write_text('{"active": "red", "idle": "blue", "serves": {}}'),
+    "deep": lambda path: path.write_text('{"x":' + "[" * 100_000),
+    "removed": lambda path: path.unlink(),
+    "a directory": as_directory,
+    "a pipe": as_pipe,
+    "a link to nowhere": as_link("nowhere"),
+    "a link to itself": as_link(state.FILE),
+    "a disk that fails": as_link("/proc/self/mem"),  # EIO
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_colours_are_written_again_as_they_were_read_last(kept, damage):
+    deployed = kept.colours.with_release("green", state.Release(number=2)).switched()
+    state.write(kept.settings.state_dir, deployed)
+    kept.upkeep.look()
+    for _ in range(2):
+        damage(kept.colours_file)
+        kept.upkeep.look()
+        assert state.read(kept.settings.state_dir) == deployed
+    assert kept.said == [f"Removed or damaged, and made again: {state.FILE}"] * 2
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read all")
+def test_colours_that_may_not_be_read_are_written_again(kept):
+    kept.colours_file.chmod(0)
+    kept.upkeep.look()
+    assert state.read(kept.settings.state_dir) == kept.colours
+
+
+def test_what_stood_in_damaged_colours_is_kept_for_its_author(kept):
+    kept.colours_file.write_text("an edit, with a typo")
+    kept.upkeep.look()
+    assert (kept.settings.state_dir / BAD).read_text() == "an edit, with a typo"
+
+
+def test_what_can_t_be_made_again_is_told_once_until_it_can(kept):
+    aside = kept.settings.state_dir / f"{state.FILE}.new"
+    aside.mkdir()
+    kept.colours_file.unlink()
+    for _ in range(3):
+        kept.upkeep.look()
+    assert kept.said == [f"{state.FILE} was removed or damaged, and can't be made again (Is a directory)"]
+    aside.rmdir()
+    kept.upkeep.look()
+    assert kept.said[1:] == [f"Removed or damaged, and made again: {state.FILE}"]
+
+
+def test_what_is_missing_is_known_by_the_programs_that_run(kept):
+    def running(*names):
+        return [Program(name, "RUNNING", 1, SETTLED_S + 1) for name in names]
+
+    programs = running("webapp-blue", "pusher", "metrics", "nginx")
+    assert missing(kept.run, programs) == []
+    for name in ("webapp-blue.sock", "pusher.sock", "share-1.sock"):
+        (kept.run / name).unlink()
+    assert missing(kept.run, programs) == ["webapp-blue.sock", "pusher.sock", "share-1.sock"]
+    assert missing(kept.run, [aged(each, uptime_s=1) for each in programs]) == ["share-1.sock"], "they may start"
+    assert missing(kept.run, [Program("webapp-blue", "STOPPED", 0, 0)]) == ["share-1.sock"]
+
+
+def aged(program, **changes):
+    return Program(program.name, program.state, program.pid, **changes)
+
+
+def test_a_listener_without_time_listens(tmp_path):
+    path = tmp_path / "busy.sock"
+    with listen(path) as busy:
+        busy.listen(0)
+        waiting = []
+        for _ in range(5):
+            visitor = socket.socket(socket.AF_UNIX)
+            visitor.setblocking(False)
+            visitor.connect_ex(str(path))
+            waiting.append(visitor)
+        assert listens(path)
+        for visitor in waiting:
+            visitor.close()
+    assert not listens(path)

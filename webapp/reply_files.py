@@ -1,0 +1,137 @@
+"""Hand a large reply to nginx as a file, so that no death of a worker cuts it short.
+
+nginx passes on the head of a reply before it has the body, and after that it may ask no other worker. A reply that fits
+into the socket's buffer is sent in one piece; a larger one would be cut when its worker is killed. So a worker writes a
+larger reply to a private file first, and answers with the name of the file (X-Accel-Redirect). The kernel tells when
+nginx opened the file (inotify); its name is removed then, and its content goes when nginx closes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import struct
+import time
+import uuid
+from pathlib import Path
+
+LARGE_BYTES = 64 * 1024
+"""A longer reply goes through a file. A Unix socket takes this much at once, by Linux' defaults twice as much."""
+
+COLLECT_S = 0.25
+"""How often files that nginx opened are removed."""
+
+UNOPENED_S = 60.0
+"""A file that nginx did not open by then is removed: its caller left."""
+
+LAST_S = 5.0
+"""How long a worker that ends waits for nginx to open another of its files."""
+
+_IN_OPEN = 0x20
+_IN_ONESHOT = 0x80000000
+_EVENT = struct.Struct("iIII")
+_MOST_READ = 64 * 1024
+
+
+class ReplyFiles:
+    """Files of one worker that wait for nginx. `put` may be called on any thread, the rest on the hub's."""
+
+    def __init__(self, folder: Path) -> None:
+        """Prepare; `open` does the work.
+
+        Args:
+            folder: where the files are; nginx serves it as the internal location /.reply/.
+        """
+        self._folder = folder
+        self._watching = -1
+        self._waiting: dict[int, tuple[Path, float]] = {}
+
+    def open(self) -> None:
+        """Begin to watch, and remove what dead workers left. In the worker, after the fork.
+
+        Raises:
+            OSError: the folder can't be made, or the kernel has no watch left for this user.
+        """
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        self._watching = _libc("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
+        for left in self._folder.iterdir():
+            writer = left.name.partition("-")[0]
+            if writer == str(os.getpid()) or not Path("/proc", writer).exists():
+                left.unlink(missing_ok=True)
+
+    @property
+    def usable(self) -> bool:
+        """Return whether `open` succeeded."""
+        return self._watching >= 0
+
+    def put(self, body: bytes) -> str:
+        """Write a reply; returns the path under which nginx finds it.
+
+        Raises:
+            OSError: the disk is full, read-only or gone; nothing is left there.
+        """
+        name = f"{os.getpid()}-{uuid.uuid4().hex}"
+        file = self._folder / name
+        try:
+            with open(file, "xb", buffering=0, opener=_private) as out:
+                rest = memoryview(body)
+                while rest:
+                    rest = rest[out.write(rest) :]
+            watch = _libc("inotify_add_watch", self._watching, os.fsencode(file), _IN_OPEN | _IN_ONESHOT)
+        except OSError:
+            file.unlink(missing_ok=True)
+            raise
+        self._waiting[watch] = (file, time.monotonic() + UNOPENED_S)
+        return f"/.reply/{name}"
+
+    def collect(self) -> None:
+        """Remove the files that nginx opened, and those that it no longer will."""
+        if not self._waiting:
+            return
+        with contextlib.suppress(BlockingIOError):
+            self._remove_opened(os.read(self._watching, _MOST_READ))
+        now = time.monotonic()
+        for watch, (_, until) in list(self._waiting.items()):  # a copy: `put` adds to it on other threads
+            if until < now:
+                self._remove(watch)
+
+    def close(self) -> None:
+        """Give nginx some seconds to open what is left, and remove the rest."""
+        while self._waiting and select.select([self._watching], [], [], LAST_S)[0]:
+            self.collect()
+        for watch in list(self._waiting):
+            self._remove(watch)
+        if self.usable:
+            os.close(self._watching)
+            self._watching = -1
+
+    def _remove_opened(self, events: bytes) -> None:
+        start = 0
+        while start < len(events):
+            watch, _, _, name_bytes = _EVENT.unpack_from(events, start)
+            start += _EVENT.size + name_bytes
+            self._remove(watch)
+
+    def _remove(self, watch: int) -> None:
+        file, _ = self._waiting.pop(watch, (None, 0.0))
+        if file is not None:
+            file.unlink(missing_ok=True)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _libc(function: str, *arguments: int | bytes) -> int:
+    """Call a function of the C library that returns -1 and sets errno when it fails."""
+    result: int = getattr(ctypes.CDLL(None, use_errno=True), function)(*map(_unsigned, arguments))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def _unsigned(argument: int | bytes) -> int | bytes | ctypes.c_uint32:
+    return ctypes.c_uint32(argument) if isinstance(argument, int) and argument > 0x7FFFFFFF else argument  # noqa: PLR2004
