@@ -25,8 +25,12 @@ import logging.config  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
+from gunicorn import arbiter as _arbiter  # noqa: E402
+from gunicorn.workers import ggevent as _ggevent  # noqa: E402
+
 from logs import configure as _logs  # noqa: E402
 from logs import forks as _forks  # noqa: E402
+from webapp import clocks as _clocks  # noqa: E402
 from webapp import settings as _settings  # noqa: E402
 from webapp.errors import SetupError  # noqa: E402
 from webapp.releases.applied import load_release as _load_release  # noqa: E402
@@ -91,6 +95,8 @@ logger_class = "webapp.worker.Log"
 proc_name = "reranking"
 
 if _serving is None:  # at HUP the old workers still count
+    _clocks.make_steady(_arbiter, _ggevent)  # a clock that is set cuts no drain short, and makes none endless
+    _arbiter.Arbiter.murder_workers = _clocks.with_grace(_arbiter.Arbiter.murder_workers)
     _multiprocess.bury()
     _forks.lose_no_stop()  # a worker told to stop before it listens would be waited for until graceful_timeout
 

@@ -11,6 +11,9 @@ exits with 1, so that whoever runs us, a container's runtime or systemd, learns 
 
 **nginx ends when all are answered.** It would wait for clients who keep a connection and don't hang up.
 
+**A clock that is set changes nothing.** supervisord goes by the time of day: set forward while a program stops, it
+would kill that program at once.
+
 **HUP restarts nothing.** To supervisord it means, as `supervisorctl reload` does, that all programs end and start anew.
 Here keys and certificate are read again, as at HUP to `reranking serve`.
 """
@@ -23,12 +26,15 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from supervisor.states import SupervisorStates
 
-from supervisor import events
+from supervisor import events, process, rpcinterface
+from supervisor import supervisord as loop
+from webapp.clocks import Awake, make_steady
 from webapp.door import Farewell
 from webapp.errors import SetupError
 from webapp.releases import state
@@ -43,8 +49,13 @@ POLL_S = 0.05
 RESTART_S = 2.0
 """A program that has been stopped for longer isn't being restarted. We look at supervisor's ticks, every five s."""
 
+STANDSTILL_S = 10.0
+"""Between two of those ticks."""
 
-def extend(supervisord: Any, *, needed: str, state_dir: str, given_up: str) -> object:
+
+def extend(
+    supervisord: Any, *, needed: str, state_dir: str, given_up: str, clock: Callable[[], float] = time.monotonic
+) -> object:
     """Begin; supervisor calls this for an "rpcinterface" and wants an object with its remote calls. There are none.
 
     Args:
@@ -52,15 +63,24 @@ def extend(supervisord: Any, *, needed: str, state_dir: str, given_up: str) -> o
         needed: programs without which nothing is served, comma-separated; the active colour's is one, too.
         state_dir: where it is written which colour that is.
         given_up: path of the file that gets the name of the one that was given up.
+        clock: monotonic seconds.
     """
+    make_steady(process, rpcinterface, loop)
     names = frozenset(name.strip() for name in needed.split(","))
-    return _Supervision(supervisord, names, Path(state_dir), Path(given_up))
+    return _Supervision(supervisord, names, Path(state_dir), Path(given_up), clock)
 
 
 class _Supervision:
     """Callbacks of supervisor's own events; all run in its one thread."""
 
-    def __init__(self, supervisord: Any, needed: frozenset[str], state_dir: Path, given_up: Path) -> None:
+    def __init__(
+        self,
+        supervisord: Any,
+        needed: frozenset[str],
+        state_dir: Path,
+        given_up: Path,
+        clock: Callable[[], float],
+    ) -> None:
         self._supervisord = supervisord
         self._needed = needed
         self._state_dir = state_dir
@@ -70,6 +90,8 @@ class _Supervision:
         """Group -> supervisor's reference to its listening socket, which is closed with the last one."""
         self._stopped_at: dict[str, float] = {}
         """Group -> monotonic time."""
+        self._clock = clock
+        self._awake = Awake(STANDSTILL_S, clock)
         events.subscribe(events.ProcessStateStartingEvent, self._hold)
         events.subscribe(events.ProcessStateStoppedEvent, self._note_the_end)
         events.subscribe(events.ProcessStateExitedEvent, self._note_the_end)
@@ -95,13 +117,14 @@ class _Supervision:
 
     def _note_the_end(self, event: Any) -> None:
         group = event.process.group
-        self._stopped_at[group.config.name] = time.monotonic()
+        self._stopped_at[group.config.name] = self._clock()
         if group.config.name in self._doors and not Path(group.socket_manager.config().path).exists():
             del self._doors[group.config.name]
 
     def _let_go(self, _event: Any) -> None:
+        awake_s = self._awake.look()  # after a standstill, whoever restarts a program has not been heard yet
         for name, at in list(self._stopped_at.items()):
-            if time.monotonic() - at >= RESTART_S:
+            if min(self._clock() - at, awake_s) >= RESTART_S:
                 del self._stopped_at[name]
                 self._doors.pop(name, None)
 

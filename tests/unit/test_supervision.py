@@ -4,7 +4,6 @@ import atexit
 import os
 import signal
 import socket
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -37,6 +36,7 @@ class Supervisord:
         self.door = directory / "webapp.sock"
         self.given_up = directory / "given-up"
         self.own = None
+        self.now = 0.0
         self.said = []
         logger = SimpleNamespace(
             critical=lambda message, **fields: self.said.append(message % fields),
@@ -49,7 +49,9 @@ class Supervisord:
             group.processes = {name: Program(name, group)}
         self.webapp = self.process_groups["webapp"].processes["webapp"]
         self.process_groups["webapp"].socket_manager = SocketManager(UnixStreamSocketConfig(str(self.door)))
-        extend(self, needed="webapp, nginx", state_dir=str(directory), given_up=str(self.given_up))
+        extend(
+            self, needed="webapp, nginx", state_dir=str(directory), given_up=str(self.given_up), clock=lambda: self.now
+        )
 
     def start(self):
         """As an fcgi-program starts: it takes a reference to its socket, then says so."""
@@ -63,10 +65,11 @@ class Supervisord:
         self.own = None
 
     def tick(self, later_s=0.0):
-        now = time.monotonic()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("webapp.supervision.time", SimpleNamespace(monotonic=lambda: now + later_s))
+        """Tell supervisor's listeners that time went on; as often as it would, every five seconds."""
+        for _ in range(int(later_s // 5)):
+            self.now += 5
             events.notify(events.Tick5Event(0, self))
+        events.notify(events.Tick5Event(0, self))
 
     @property
     def lets_in(self):
@@ -98,6 +101,17 @@ def test_the_door_stays_open_between_the_halves_of_a_restart(supervisord, how):
     supervisord.start()
     supervisord.tick(later_s=60)
     assert supervisord.lets_in
+
+
+def test_a_program_that_is_restarted_while_supervisord_stands_still_keeps_its_door(supervisord):
+    supervisord.start()
+    supervisord.tick(later_s=10)
+    supervisord.end()
+    supervisord.now += 60
+    supervisord.tick()
+    assert supervisord.lets_in, "whoever restarts it has waited, too"
+    supervisord.tick(later_s=5)
+    assert not supervisord.lets_in
 
 
 def test_a_program_that_stays_stopped_loses_its_door_and_gets_it_back(supervisord):

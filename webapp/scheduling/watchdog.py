@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Protocol
+
+from webapp.clocks import Awake
 
 
 class Steps(Protocol):
@@ -18,18 +22,26 @@ class Threads(Protocol):
     died: int
 
 
+STANDSTILL_S = 5.0
+"""We are asked once a second. Longer than this between two questions, nobody in this process did anything."""
+
+
 class Watchdog:
     """Finds what can't be mended inside a process: a native thread can be neither interrupted nor ended."""
 
-    def __init__(self, steps: Steps, threads: Threads, *, stall_s: float) -> None:
+    def __init__(
+        self, steps: Steps, threads: Threads, *, stall_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._steps = steps
         self._threads = threads
         self._stall_s = stall_s
+        self._awake = Awake(STANDSTILL_S, clock)
 
     def fault(self) -> str:
-        """What is wrong, in words; empty when nothing is."""
+        """What is wrong, in words; empty when nothing is. While the process stood still its threads did, too."""
+        awake_s = self._awake.look()
         if self._threads.died:
             return f"{self._threads.died} engine threads died"
-        if (seconds := self._steps.longest_step_s()) > self._stall_s:
+        if (seconds := min(self._steps.longest_step_s(), awake_s)) > self._stall_s:
             return f"an engine thread has been at one batch for {seconds:.0f} s, the limit is {self._stall_s:g} s"
         return ""
