@@ -1,12 +1,14 @@
-"""Counts of what accounts asked for, in a window that slides, kept by `limits`: in memory, or in Redis.
+"""Counts of what accounts asked for, in a window that slides, in Redis, kept by `limits`.
 
-A module of its own, because `limits` brings sixty others, and most services set no limit.
+A module of its own, because `limits` brings sixty others, and most services have no Redis.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage, Storage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from webapp.errors import SetupError
@@ -14,31 +16,75 @@ from webapp.errors import SetupError
 Seen = tuple[int, float, int, float]
 """As `webapp.quota` has it."""
 
+MOST_MS = 2 * 60 * 1000
+"""Longest time that `limits` lets Redis keep a minute's count."""
 
-class Window:
-    """A `webapp.quota.Counter`; two counters an account, however many documents it sent."""
+MOST_DIGITS = 19
+"""Of Redis' numbers."""
 
-    def __init__(self, storage: Storage) -> None:
+
+class CountsInRedis:
+    """`webapp.quota.Counts` in Redis, two an account, whose answers are believed only where they can be true.
+
+    An answer that came to another question is found out when one is no: then the counters themselves are asked for.
+    """
+
+    def __init__(self, pool: Any, storage: Any) -> None:
+        """Have the answers checked: `limits` takes whatever is not nothing for a yes."""
+        storage.lua_acquire_sliding_window = _checked(storage.lua_acquire_sliding_window, _is_decision)
+        storage.lua_sliding_window = _checked(storage.lua_sliding_window, _is_window)
         self._storage = storage
         self._limiter = SlidingWindowCounterRateLimiter(storage)
+        self._pool = pool
 
     def hit(self, limit: int, account: tuple[str, str], cost: int) -> Seen | None:
-        """None when it was counted, else what is in the way."""
+        """Count, unless it is more than the limit; then return what is in the way.
+
+        Raises:
+            Exception: whatever the client library raises; ValueError: Redis answered nonsense.
+        """
         item = RateLimitItemPerMinute(limit, namespace="rerank")
-        if self._limiter.hit(item, *account, cost=cost):
-            return None
-        seen: Seen = self._storage.get_sliding_window(  # type: ignore[attr-defined] # the limiter checked that it has it
-            item.key_for(*account), item.get_expiry()
-        )
+        try:
+            if self._limiter.hit(item, *account, cost=cost):
+                return None
+            seen: Seen = self._storage.get_sliding_window(item.key_for(*account), item.get_expiry())
+        except BaseException:
+            self._pool.disconnect(inuse_connections=False)  # the next answer on the same connection may be anyone's
+            raise
         return seen
 
 
-def in_memory() -> Window:
-    """Counts of this process. It starts a timer, so it is made after the fork."""
-    return Window(MemoryStorage())
+def _checked(script: Callable[..., Any], is_sound: Callable[[Any], bool]) -> Callable[..., Any]:
+    def run(keys: Sequence[str], args: Sequence[int]) -> Any:
+        answer = script(keys, args)
+        if not is_sound(answer):
+            raise ValueError("Redis answered something else")
+        return answer
+
+    return run
 
 
-def in_redis(url: str, *, wait_s: float) -> Window:
+def _is_decision(answer: object) -> bool:
+    """Lua's true is 1, its false is nothing."""
+    return answer is None or (type(answer) is int and answer == 1)
+
+
+def _is_window(answer: object) -> bool:
+    """Previous count, its milliseconds, this window's count, its milliseconds; something must be in the way."""
+    if type(answer) is not list or len(answer) != 4:  # noqa: PLR2004 - these four
+        return False
+    previous, previous_ms, current, current_ms = answer
+    counts = [0 if count is None else _number(count) for count in (previous, current)]
+    times = [type(left_ms) is int and left_ms <= MOST_MS for left_ms in (previous_ms, current_ms)]
+    return min(counts) >= 0 and any(counts) and all(times)
+
+
+def _number(count: object) -> int:
+    """Return a count; -1 when it is none."""
+    return int(count) if type(count) is bytes and count.isdigit() and len(count) <= MOST_DIGITS else -1
+
+
+def in_redis(url: str, *, wait_s: float) -> CountsInRedis:
     """Counts in the Redis at this address; connects at the first use. `limits` keeps a minute's counts for two.
 
     Raises:
@@ -53,6 +99,11 @@ def in_redis(url: str, *, wait_s: float) -> Window:
     from redis.retry import Retry  # noqa: PLC0415
 
     pool = redis.ConnectionPool.from_url(
-        url, socket_timeout=wait_s, socket_connect_timeout=wait_s, retry=Retry(NoBackoff(), 0)
+        url,
+        socket_timeout=wait_s,
+        socket_connect_timeout=wait_s,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,  # as in `webapp.cache.redis_store`
+        driver_info=None,
     )
-    return Window(RedisStorage("redis://", connection_pool=pool))
+    return CountsInRedis(pool, RedisStorage("redis://", connection_pool=pool))

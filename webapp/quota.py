@@ -11,6 +11,7 @@ import ipaddress
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
@@ -35,7 +36,7 @@ IPV6_NETWORK_BITS = 64
 """What one subscriber has; single addresses of it could be changed with every request."""
 
 
-class Counter(Protocol):
+class Counts(Protocol):
     """Counts of accounts; see `webapp.counting`."""
 
     def hit(self, limit: int, account: tuple[str, str], cost: int) -> Seen | None:
@@ -47,6 +48,31 @@ class Within(Protocol):
 
     def __call__(self, seconds: float, run: Callable[[], Any]) -> Any:
         """Its result; raises TimeoutError when the time is over."""
+
+
+class CountsInMemory:
+    """`Counts` of this worker. That of `limits` goes by the time of day: set back, it would refuse for as long."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """Begin empty; `clock` has monotonic seconds."""
+        self._clock = clock
+        self._window = 0
+        self._counts: Counter[tuple[str, str]] = Counter()
+        """Of this window."""
+        self._previous: Counter[tuple[str, str]] = Counter()
+
+    def hit(self, limit: int, account: tuple[str, str], cost: int) -> Seen | None:
+        """Count, unless it is more than the limit; then return what is in the way."""
+        window, into_s = divmod(self._clock(), WINDOW_S)
+        if window != self._window:
+            self._previous = self._counts if window == self._window + 1 else Counter()
+            self._window, self._counts = int(window), Counter()
+        left_s = WINDOW_S - into_s
+        previous, current = self._previous[account], self._counts[account]
+        if int(previous * left_s / WINDOW_S) + current + cost > limit:
+            return previous, left_s if previous else 0.0, current, left_s + WINDOW_S
+        self._counts[account] += cost
+        return None
 
 
 class Quota:
@@ -65,7 +91,7 @@ class Quota:
         *,
         requests_per_minute: int = 0,
         documents_per_minute: int = 0,
-        shared: Counter | None = None,
+        shared: Counts | None = None,
         within: Within = lambda _seconds, run: run(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -73,7 +99,7 @@ class Quota:
         self._shared = shared
         self._within = within
         self._clock = clock
-        self._own: Counter | None = None
+        self._own = CountsInMemory(clock)
         self._rest_until = -math.inf
 
     def take(self, unit: Unit, account: str, cost: int = 1, most: int | None = None) -> None:
@@ -106,7 +132,7 @@ class Quota:
                 figures={"limit": limit, "eta_s": round(wait_s, 3)},
             )
 
-    def _ask(self, ask: Callable[[Counter], Seen | None]) -> Seen | None:
+    def _ask(self, ask: Callable[[Counts], Seen | None]) -> Seen | None:
         shared = self._shared
         if shared is not None and self._clock() >= self._rest_until:
             try:
@@ -120,10 +146,6 @@ class Quota:
                 )
             else:
                 return answer
-        if self._own is None:
-            from webapp.counting import in_memory  # noqa: PLC0415 - who sets no limit needs no counts
-
-            self._own = in_memory()
         return ask(self._own)
 
 

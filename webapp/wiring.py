@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from pusher.events import Serves
+from webapp.cache.memory import PairScore
 from webapp.cache.shared import SharedCache, Store
 from webapp.guard import EngineGuard
 from webapp.machine import memory_bytes
@@ -26,20 +28,20 @@ log = logging.getLogger(__name__)
 
 
 class _Patient:
-    """A store whose callers let others work while it answers."""
+    """A store whose callers let others work while it answers, and do not wait for ever for an answer in crumbs."""
 
-    def __init__(self, store: Store, bridge: Bridge) -> None:
+    def __init__(self, store: Store, bridge: Bridge, seconds: float) -> None:
         self._store = store
-        self._blocking = bridge.blocking
+        self._within = partial(bridge.within, seconds)
 
     def ping(self) -> None:
-        self._blocking(self._store.ping)
+        self._within(self._store.ping)
 
-    def get_many(self, names: Sequence[bytes]) -> list[bytes | None]:
-        return self._blocking(lambda: self._store.get_many(names))
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, PairScore]:
+        return self._within(lambda: self._store.get_many(keys))
 
-    def set_many(self, entries: Sequence[tuple[bytes, bytes, int]]) -> None:
-        self._blocking(lambda: self._store.set_many(entries))
+    def set_many(self, entries: Sequence[tuple[bytes, PairScore, int]]) -> None:
+        self._within(lambda: self._store.set_many(entries))
 
 
 def shared_cache(settings: Settings, bridge: Bridge) -> SharedCache | None:
@@ -49,9 +51,12 @@ def shared_cache(settings: Settings, bridge: Bridge) -> SharedCache | None:
         return None
 
     def connect() -> Store:
-        from webapp.cache.redis_store import RedisStore  # noqa: PLC0415 - who has no Redis needs no client
+        from webapp.cache.redis_store import (  # noqa: PLC0415 - who has no Redis needs no client
+            WHOLE_ANSWER_S,
+            RedisStore,
+        )
 
-        return _Patient(RedisStore(url), bridge)
+        return _Patient(RedisStore(url), bridge, WHOLE_ANSWER_S)
 
     def breaker(what: str) -> Breaker:
         return Breaker(lambda old, new: log.warning("Redis", extra={"what": what, "was": old, "state": new}))
@@ -77,10 +82,10 @@ def quota(settings: Settings, bridge: Bridge) -> Quota:
     """What a caller may ask for in a minute."""
     url = settings.redis_url.get_secret_value()
     shared = None
-    if url or settings.requests_per_minute or settings.documents_per_minute or settings.api_keys_file:
-        from webapp import counting  # noqa: PLC0415 - here, so that workers share it
+    if url:
+        from webapp.counting import in_redis  # noqa: PLC0415 - here, so that workers share it
 
-        shared = counting.in_redis(url, wait_s=REDIS_WAIT_S) if url else None
+        shared = in_redis(url, wait_s=REDIS_WAIT_S)
     return Quota(
         requests_per_minute=settings.requests_per_minute,
         documents_per_minute=settings.documents_per_minute,

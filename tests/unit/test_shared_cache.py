@@ -9,7 +9,7 @@ from scheduling_kit import PATIENCE_S, Rig
 from webapp.cache import shared as shared_module
 from webapp.cache.memory import MemoryCache, PairScore
 from webapp.cache.shared import MOST_WAITING, Patience, SharedCache
-from webapp.cache.wire import name_of, pack, unpack
+from webapp.cache.wire import NonsenseError, name_of, pack, unpack
 from webapp.concurrency import GeventWaiter
 from webapp.engine.stub_engine import StubEngine, stub_logit
 from webapp.scheduling.breaker import FAILURES, Breaker
@@ -33,16 +33,17 @@ class FakeRedis:
     def ping(self):
         self._answer()
 
-    def get_many(self, names):
-        self.asked.append(len(names))
+    def get_many(self, keys):
+        self.asked.append(len(keys))
         self._answer()
-        return [self.values.get(name) for name in names]
+        scores = {key: unpack(key, self.values.get(name_of(key))) for key in keys}
+        return {key: score for key, score in scores.items() if score is not None}
 
     def set_many(self, entries):
         self._answer()
         if self.full:
             raise OSError("full")
-        self.values |= {name: value for name, value, _ in entries}
+        self.values |= {name_of(key): pack(key, score) for key, score, _ in entries}
 
     def _answer(self):
         gevent.sleep(self.delay_s)
@@ -68,23 +69,36 @@ def settle():
 
 
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False), st.booleans(), st.integers(0, 2**32 - 1))
-def test_a_score_is_ten_bytes_and_comes_back_as_it_was(logit, truncated, tokens):
-    value = pack(PairScore(logit, truncated, tokens))
-    assert len(value) == 10
-    assert unpack(value) == PairScore(logit, truncated, tokens)
+def test_a_score_is_a_few_bytes_and_comes_back_as_it_was(logit, truncated, tokens):
+    value = pack(b"key", PairScore(logit, truncated, tokens))
+    assert len(value) == 14
+    assert unpack(b"key", value) == PairScore(logit, truncated, tokens)
+
+
+def test_what_is_not_there_is_no_score():
+    assert unpack(b"key", None) is None
+
+
+OTHERS = [b"", b"no score", 7, 1.5, True, "text", [], [pack(b"key", SCORE)], {}, OSError("said by Redis")]
+DAMAGED = [
+    pack(b"another key", SCORE),
+    pack(b"key", SCORE)[:-1],
+    pack(b"key", SCORE) + b"0",
+    pack(b"key", SCORE._replace(logit=float("nan"))),
+    *[bytes(byte ^ (place == at) for at, byte in enumerate(pack(b"key", SCORE))) for place in range(14)],
+]
+
+
+@pytest.mark.parametrize("value", [*OTHERS, *DAMAGED])
+def test_what_is_no_score_of_this_pair_is_refused(value):
+    with pytest.raises(NonsenseError):
+        unpack(b"key", value)
 
 
 @given(st.binary(max_size=20))
-def test_any_bytes_are_a_score_or_nothing(value):
-    score = unpack(value)
-    assert score is None or len(value) == 10
-
-
-@pytest.mark.parametrize(
-    "value", [None, b"", b"\x02" + pack(SCORE)[1:], pack(SCORE) + b"0", pack(SCORE._replace(logit=float("nan")))]
-)
-def test_what_is_not_ours_is_not_there(value):
-    assert unpack(value) is None
+def test_any_bytes_are_refused(value):
+    with pytest.raises(NonsenseError):
+        unpack(b"key", value)
 
 
 def test_what_was_kept_is_found(shared):
@@ -100,7 +114,7 @@ def test_a_write_does_not_keep_its_caller_waiting(shared, redis):
     assert redis.values == {}
     while not redis.values:
         gevent.sleep(0.01)
-    assert redis.values == {name_of(b"a"): pack(SCORE)}
+    assert redis.values == {name_of(b"a"): pack(b"a", SCORE)}
 
 
 def test_a_slow_redis_costs_one_call_its_patience_however_many_lookups_it_has(shared, redis):
@@ -137,7 +151,7 @@ def test_a_redis_that_fails_is_left_alone_and_tried_again(redis):
 
 
 def test_a_full_redis_is_still_read(shared, redis):
-    redis.values[name_of(b"a")] = pack(SCORE)
+    redis.values[name_of(b"a")] = pack(b"a", SCORE)
     redis.full = True
     for number in range(FAILURES + 1):
         shared.put_many({b"%d" % number: SCORE})
@@ -159,7 +173,7 @@ def test_a_redis_that_is_not_there_at_the_start_is_found_later(redis):
 
 def test_many_pairs_are_asked_for_in_parts(shared, redis, monkeypatch):
     monkeypatch.setattr(shared_module, "KEYS_AT_ONCE", 2)
-    redis.values = {name_of(b"%d" % number): pack(SCORE) for number in range(5)}
+    redis.values = {name_of(key): pack(key, SCORE) for key in map(b"%d".__mod__, range(5))}
     assert len(shared.get_many([b"%d" % number for number in range(5)], Patience(1))) == 5
     assert redis.asked == [2, 2, 1]
 

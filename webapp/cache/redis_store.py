@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from webapp.cache.memory import PairScore
+from webapp.cache.wire import NonsenseError, name_of, pack, unpack
+
 ANSWER_S = 0.25
-"""Longest time for one answer. No request waits that long; it frees what asked."""
+"""Longest silence within an answer. No request waits that long; it frees what asked."""
+
+WHOLE_ANSWER_S = 1.0
+"""Longest time for one answer that comes in crumbs; see `webapp.wiring`."""
 
 MOST_CONNECTIONS = 40
 
@@ -25,33 +32,51 @@ class RedisStore:
             socket_connect_timeout=ANSWER_S,
             retry=Retry(NoBackoff(), 0),  # its own would make an outage longer
             protocol=2,  # one round trip less for each connection
-            lib_name=None,  # and two more
-            lib_version=None,
+            driver_info=None,  # and two more
             max_connections=MOST_CONNECTIONS,
         )
-        self._client = redis.Redis(connection_pool=self._pool)
 
     def ping(self) -> None:
         """Connect, and hear an answer."""
-        self._client.ping()
+        with self._connection() as connection:
+            connection.send_command("PING")
+            _expect(connection.read_response(), b"PONG")
 
-    def get_many(self, names: Sequence[bytes]) -> list[bytes | None]:
-        """One MGET."""
-        return cast("list[bytes | None]", self._client.mget(names))
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, PairScore]:
+        """Return the scores that are known, by one MGET.
 
-    def set_many(self, entries: Sequence[tuple[bytes, bytes, int]]) -> None:
-        """One pipeline of (name, value, seconds to live)."""
+        Raises:
+            NonsenseError: Redis answered something else.
+        """
+        with self._connection() as connection:
+            connection.send_command("MGET", *map(name_of, keys))
+            values = connection.read_response()
+            if type(values) is not list or len(values) != len(keys):
+                raise NonsenseError("not one value for each name")
+            scores = map(unpack, keys, values)
+            return {key: score for key, score in zip(keys, scores, strict=True) if score is not None}
+
+    def set_many(self, entries: Sequence[tuple[bytes, PairScore, int]]) -> None:
+        """Keep these, (key, score, seconds to live), by one pipeline."""
+        with self._connection() as connection:
+            connection.send_packed_command(
+                [b"".join(_set(name_of(key), pack(key, score), ttl_s) for key, score, ttl_s in entries)]
+            )
+            refusals = [error for _ in entries if (error := _refusal(connection))]
+        if refusals:
+            raise refusals[0]
+
+    @contextmanager
+    def _connection(self) -> Iterator[Any]:
+        """Lend a connection. After a failure its next answer may be anyone's, so it is closed."""
         connection: Any = self._pool.get_connection()
         try:
-            connection.send_packed_command([b"".join(_set(*entry) for entry in entries)])
-            refusals = [error for _ in entries if (error := _refusal(connection))]
+            yield connection
         except BaseException:
-            connection.disconnect()  # what it has not read yet is nobody's answer
+            connection.disconnect()
             raise
         finally:
             self._pool.release(connection)
-        if refusals:
-            raise refusals[0]
 
 
 def _set(name: bytes, value: bytes, ttl_s: int) -> bytes:
@@ -68,7 +93,12 @@ def _set(name: bytes, value: bytes, ttl_s: int) -> bytes:
 
 def _refusal(connection: Any) -> redis.ResponseError | None:
     try:
-        connection.read_response()
+        _expect(connection.read_response(), b"OK")
     except redis.ResponseError as error:  # full, for one; the other answers are still to be read
         return error
     return None
+
+
+def _expect(answer: object, expected: bytes) -> None:
+    if answer != expected:
+        raise NonsenseError(f"not {expected.decode()}")

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from webapp.cache.memory import PairScore
-from webapp.cache.wire import name_of, pack, unpack
 from webapp.waiting import Waiter
 
 log = logging.getLogger(__name__)
@@ -50,11 +49,11 @@ class Store(Protocol):
     def ping(self) -> None:
         """Connect."""
 
-    def get_many(self, names: Sequence[bytes]) -> list[bytes | None]:
-        """The values of these names."""
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, PairScore]:
+        """Return the scores that it has, by key; raise whatever it likes rather than return a wrong one."""
 
-    def set_many(self, entries: Sequence[tuple[bytes, bytes, int]]) -> None:
-        """Keep these: (name, value, seconds to live)."""
+    def set_many(self, entries: Sequence[tuple[bytes, PairScore, int]]) -> None:
+        """Keep these: (key, score, seconds to live)."""
 
 
 class Guard(Protocol):
@@ -133,12 +132,10 @@ class SharedCache:
         found: dict[bytes, PairScore] = {}
         for start in range(0, len(keys), KEYS_AT_ONCE):
             part = keys[start : start + KEYS_AT_ONCE]
-            values = self._look([name_of(key) for key in part], patience)
-            if values is None:
+            scores = self._look(part, patience)
+            if scores is None:
                 break
-            for key, value in zip(part, values, strict=True):
-                if (score := unpack(value)) is not None:
-                    found[key] = score
+            found |= scores
         self.hits += len(found)
         self.misses += len(keys) - len(found)
         return found
@@ -152,17 +149,17 @@ class SharedCache:
             self._writing = True
             self._spawn(self._write)
 
-    def _look(self, names: list[bytes], patience: Patience) -> list[bytes | None] | None:
-        """One MGET; None when there is no answer in time."""
+    def _look(self, keys: Sequence[bytes], patience: Patience) -> dict[bytes, PairScore] | None:
+        """Ask once; None when there is no answer in time."""
         store, began = self._store, self._clock()
         if store is None or patience.left_s <= 0 or self._looking >= MOST_LOOKUPS or not self._reads.allows(began):
             return None
         waiter = self._make_waiter()
-        answers: list[list[bytes | None] | Exception] = []
+        answers: list[dict[bytes, PairScore] | Exception] = []
 
         def look() -> None:
             try:
-                answers.append(store.get_many(names))
+                answers.append(store.get_many(keys))
             except Exception as error:  # noqa: BLE001 - the border, as above
                 answers.append(error)
             self._looking -= 1
@@ -196,7 +193,7 @@ class SharedCache:
             self.dropped += len(batch)
             return
         try:
-            self._store.set_many([(name_of(key), pack(score), _ttl_s()) for key, score in batch])
+            self._store.set_many([(key, score, _ttl_s()) for key, score in batch])
         except Exception as error:  # noqa: BLE001 - the border, as above
             self.dropped += len(batch)
             self._failed(self._writes, error)

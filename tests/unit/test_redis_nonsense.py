@@ -1,0 +1,217 @@
+"""Whatever Redis answers is a score of the pair that was asked for, or a failed look-up that the breaker counts."""
+
+import itertools
+
+import gevent
+import pytest
+import redis
+from redis_kit import NONSENSE, FakeRedis
+from scheduling_kit import PATIENCE_S
+
+from webapp.app import create_app
+from webapp.cache.memory import PairScore
+from webapp.cache.redis_store import RedisStore
+from webapp.cache.shared import Patience, SharedCache
+from webapp.cache.wire import NonsenseError, name_of, pack
+from webapp.concurrency import GeventWaiter, within
+from webapp.counting import in_redis
+from webapp.errors import RateLimitedError
+from webapp.quota import Quota
+from webapp.scheduling.breaker import FAILURES, Breaker
+from webapp.wiring import _Patient
+
+A, B = b"a" * 16, b"b" * 16
+SOON_S = 0.05
+"""For an answer that never comes whole."""
+
+SCORES = {A: PairScore(1.5, truncated=False, tokens=3), B: PairScore(-2.5, truncated=True, tokens=9)}
+
+
+def bulk(value):
+    return b"$-1\r\n" if value is None else b"$%d\r\n%b\r\n" % (len(value), value)
+
+
+def right(command):
+    """As a Redis that has both scores."""
+    if command[0] == b"PING":
+        return b"+PONG\r\n"
+    if command[0] == b"SET":
+        return b"+OK\r\n"
+    values = {name_of(key): pack(key, score) for key, score in SCORES.items()}
+    return b"*%d\r\n" % (len(command) - 1) + b"".join(bulk(values.get(name)) for name in command[1:])
+
+
+@pytest.fixture(params=NONSENSE.values(), ids=NONSENSE)
+def nonsense(request, monkeypatch):
+    """A Redis that answers one thing, whatever it is asked."""
+    monkeypatch.setattr("webapp.cache.redis_store.ANSWER_S", SOON_S)
+    with FakeRedis(lambda _number, _command: request.param) as fake:
+        yield fake
+
+
+@pytest.mark.parametrize("ask", ["ping", "get", "set"])
+def test_nonsense_is_a_failure_and_its_connection_is_not_used_again(nonsense, ask):
+    store = RedisStore(nonsense.url)
+    asks = {
+        "ping": store.ping,
+        "get": lambda: store.get_many([A, B]),
+        "set": lambda: store.set_many([(key, score, 60) for key, score in SCORES.items()]),
+    }
+    for _ in range(2):
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - each kind has its own
+            asks[ask]()
+    refused = ask == "set" and type(caught.value) is redis.ResponseError  # of a command: the connection is all right
+    connections = {number for number, _ in nonsense.asked}
+    assert connections == {1} if refused else connections == {1, 2}
+
+
+def test_an_answer_to_another_question_is_a_failure_and_never_another_pairs_score():
+    """Every answer comes one question late."""
+    late = {}
+
+    def answer(number, command):
+        late[number], now = right(command), late.get(number, b"")
+        return now or b"*1\r\n$-1\r\n"
+
+    with FakeRedis(answer) as fake:
+        store = RedisStore(fake.url)
+        assert store.get_many([A]) == {}
+        with pytest.raises(NonsenseError):
+            store.get_many([B])
+        assert store.get_many([B]) == {}, "on a new connection"
+        assert store.get_many([B]) == {B: SCORES[B]}
+
+
+def test_what_comes_unasked_after_an_answer_is_nobodys_answer():
+    with FakeRedis(lambda _number, command: right(command) + right([b"MGET", name_of(A)])) as fake:
+        store = RedisStore(fake.url)
+        for _ in range(3):
+            try:
+                found = store.get_many([B])
+            except NonsenseError:
+                continue
+            assert found == {B: SCORES[B]}
+
+
+def shared_on(store, reads, writes=None):
+    shared = SharedCache(
+        lambda: store, reads=reads, writes=writes or Breaker(), make_waiter=GeventWaiter, spawn=gevent.spawn
+    )
+    shared.start()
+    return shared
+
+
+def test_the_breaker_counts_nonsense(nonsense):
+    reads, writes = Breaker(), Breaker()
+    shared = shared_on(RedisStore(nonsense.url), reads, writes)
+    for _ in range(FAILURES):
+        assert shared.get_many([A, B], Patience(PATIENCE_S)) == {}
+        shared.put_many(SCORES)
+        gevent.sleep(0)
+        gevent.sleep(0)
+    assert (reads.state, writes.state) == ("open", "open")
+    assert shared.failures == 2 * FAILURES
+
+
+def test_no_request_fails_for_nonsense_and_none_gets_another_score(service, nonsense):
+    from webapp.cache.memory import MemoryCache
+
+    service.scoring.cache = MemoryCache(10**6)
+    service.scoring.shared = shared_on(RedisStore(nonsense.url), Breaker())
+    quota = Quota(requests_per_minute=1000, shared=in_redis(nonsense.url, wait_s=SOON_S))
+    client = create_app(service, request_timeout_s=30, max_body_bytes=1000, limits={}, quota=quota).test_client()
+    for number in range(FAILURES + 2):
+        body = {"query": f"q{number}", "documents": ["one", "three words here"], "top_k": 0}
+        reply = client.post("/rerank", json=body)
+        assert reply.status_code == 200
+        assert sorted(result["index"] for result in reply.json["results"]) == [0, 1]
+
+
+@pytest.fixture
+def silent():
+    """A Redis that says the beginning of an answer, and then nothing more."""
+    with FakeRedis(lambda _number, _command: b"*2\r\n$14\r\nabc") as fake:
+        yield fake
+
+
+def test_a_hang_in_the_middle_of_an_answer_ends_the_connection(silent, monkeypatch):
+    monkeypatch.setattr("webapp.cache.redis_store.ANSWER_S", 0.02)
+    monkeypatch.setattr("redis_kit.NONSENSE", {"half an answer, then the end": None})  # it does not end
+    store = RedisStore(silent.url)
+    for _ in range(2):
+        with pytest.raises(Exception, match="Timeout"):
+            store.get_many([A, B])
+    assert {number for number, _ in silent.asked} == {1, 2}
+
+
+class Bridge:
+    """Ends what takes longer than a test allows."""
+
+    def within(self, _seconds, run):
+        return within(0.05, run)
+
+
+def test_an_answer_in_crumbs_is_given_up():
+    class Crumbs:
+        """A store whose answer never ends although something comes all the time."""
+
+        def get_many(self, _keys):
+            while True:
+                gevent.sleep(0.001)
+
+    with pytest.raises(TimeoutError):
+        _Patient(Crumbs(), Bridge(), 1.0).get_many([A])
+
+
+def quota_on(fake, limit, wait_s=PATIENCE_S):
+    return Quota(requests_per_minute=limit, shared=in_redis(fake.url, wait_s=wait_s), clock=lambda: 0.0)
+
+
+def let_in(quota, times, account="a"):
+    """How many of so many requests are let in."""
+    count = 0
+    for _ in range(times):
+        try:
+            quota.take("requests", account)
+        except RateLimitedError:
+            continue
+        count += 1
+    return count
+
+
+def test_where_redis_counts_nonsense_this_worker_counts_by_itself(nonsense):
+    assert let_in(quota_on(nonsense, 3, SOON_S), 5) == 3
+    assert len(nonsense.asked) <= 2, "a decision, and why; then it is left alone"
+
+
+WINDOWS = {
+    "no numbers": [b"x", 1, b"y", 1],
+    "negative": [b"-3", 1, b"0", 1],
+    "endless": [b"9" * 400, 1, b"0", 1],
+    "as floats": [b"inf", 1, b"nan", 1],
+    "too long": [b"1", 86_400_000, b"1", 1],
+    "nothing in the way": [None, -2, b"0", 5],
+    "texts as times": [b"1", b"1", b"1", b"1"],
+    "five": [b"1", 1, b"1", 1, 1],
+}
+
+
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
+def test_a_refusal_of_redis_that_can_t_be_true_is_none(window):
+    def wire(value):
+        return b":%d\r\n" % value if isinstance(value, int) else bulk(value)
+
+    answers = itertools.cycle([b"$-1\r\n", b"*%d\r\n" % len(window) + b"".join(map(wire, window))])
+    with FakeRedis(lambda _number, _command: next(answers)) as fake:
+        assert let_in(quota_on(fake, 3), 5) == 3
+
+
+def test_a_decision_about_another_account_refuses_nobody():
+    """Every answer comes one question late: yes for the first, then no for an account that asked too much."""
+    decisions = [b":1\r\n", b"$-1\r\n", b":1\r\n", b":1\r\n"]
+    with FakeRedis(lambda _number, _command: decisions.pop(0)) as fake:
+        quota = quota_on(fake, 1)
+        assert let_in(quota, 1, "greedy") == 1
+        assert let_in(quota, 1, "modest") == 1
+        with pytest.raises(RateLimitedError):  # what it asked of this worker alone
+            quota.take("requests", "modest")
