@@ -1,17 +1,13 @@
-"""kill -9 of a worker, again and again, under load through nginx."""
+"""kill -9 of a worker with a large reply on its way; `scripts/nemesis --only kills` has kills under load."""
 
 import json
 import os
 import signal
 
 import pytest
-from loading import Clients
 from running import Stack, wait_for
 
 pytestmark = pytest.mark.slow
-
-KILLS = int(os.environ.get("KILLS", "10"))
-"""The trial of docs/reliability.md makes 30."""
 
 
 LARGE = json.dumps(
@@ -48,15 +44,3 @@ def test_a_worker_killed_while_its_large_reply_is_on_the_way_cuts_nothing(stack)
     assert len(json.loads(body)["results"]) == 1500
     another_worker(stack, worker)
     wait_for(lambda: not list((stack.state_dir / "run" / "replies").iterdir()), "nothing of it is on disk")
-
-
-def test_workers_killed_under_load_cost_no_request(stack):
-    with Clients(stack, 8) as clients:
-        for _ in range(KILLS):
-            (worker,) = wait_for(stack.workers, "a worker")
-            os.kill(worker, signal.SIGKILL)
-            another_worker(stack, worker)
-            clients.more()
-    outcomes = clients.outcomes
-    print(f"{KILLS} kills, {dict(outcomes)}")  # noqa: T201 - the figure for docs/reliability.md
-    assert set(outcomes) <= {"good", "refused"}, outcomes
