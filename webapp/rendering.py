@@ -80,7 +80,7 @@ FOLLOWERS = 4000
 FOLLOWERS_PER_ADDRESS = 500
 """A quarter of the pusher's event streams."""
 
-KEYLESS_PER_ADDRESS = 64
+KEYLESS_PER_ADDRESS = 32
 """Requests at work that show no key, where keys are configured: probes, and who is going to be refused."""
 
 KEEP_ALIVE_S = 75

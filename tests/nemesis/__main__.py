@@ -21,7 +21,8 @@ FULL_MINUTES = 10.0
 
 SHORT_SCALE = 0.1
 
-CONNECTIONS_IN_FULL = (10_000, 60.0)
+CONNECTIONS_ALONE = (10_000, 60.0)
+CONNECTIONS_IN_FULL = (10_000, 10.0)
 CONNECTIONS_IN_SHORT = (300, 2.0)
 """Connections of each kind, and the seconds for which they are held."""
 
@@ -93,8 +94,8 @@ def harm(subject: Subject, seed: int, minutes: float, sections: list[str], *, fu
             raise SystemExit(f"the service is not right before any fault: {', '.join(late)}")
         nemesis = Nemesis(subject, clients, seed=seed, scale=1.0 if full else SHORT_SCALE)
         if CONNECTIONS in sections:
-            each, held_s = CONNECTIONS_IN_FULL if full else CONNECTIONS_IN_SHORT
-            nemesis.connections(each, held_s)
+            long = CONNECTIONS_IN_FULL if faults else CONNECTIONS_ALONE
+            nemesis.connections(*(long if full else CONNECTIONS_IN_SHORT))
         run_for(nemesis, subject, faults, minutes * 60 - clients.now_s())
     return nemesis
 

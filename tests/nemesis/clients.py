@@ -23,12 +23,12 @@ from nemesis.known import HEADERS, KEY, PAGES, Ask, Known, page
 PATIENCE_S = 90.0
 """Longest wait for a reply: above the service's own deadline of a minute, so that only a hang takes so long."""
 
-PAUSE_S = (0.01, 0.06)
+PAUSE_S = (0.02, 0.1)
 """Between a client's requests: they are there all the time, and leave some of the cores to what is tested."""
 
 AFTER_REFUSAL_S = 0.2
 
-IN_A_ROW = 3
+IN_A_ROW = 2
 """So many right replies in a row, to each client, say that the service is whole. One alone may come by luck; of a large
 request it is enough."""
 

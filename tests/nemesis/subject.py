@@ -240,7 +240,10 @@ class Subject(ReleaseStack):
         """
         code, said = self.reranking(*arguments)
         if code:
-            raise BrokenError(f"`reranking {' '.join(arguments)}` ended with {code}: {said.strip().splitlines()[-1:]}")
+            last = (said.strip().splitlines() or [""])[-1]
+            raise BrokenError(
+                f"`reranking {' '.join(arguments)}` ended with {code}: {last.replace(str(self.state_dir), '...')}"
+            )
 
 
 def _is_zombie(process: psutil.Process) -> bool:

@@ -15,6 +15,7 @@ from nginx_kit import NGINX, PAGE, Door
 from running import PATIENCE_S, wait_for
 
 import webapp.door
+from logs.line import FIRST
 from webapp.door import Farewell, Nginx, bounds, look_at
 from webapp.rendering import KEYLESS_KEEP_ALIVE_S, KEYLESS_PER_ADDRESS, nginx_conf
 from webapp.settings import Settings
@@ -52,6 +53,12 @@ def held(door, count, source=None, opening=b"GET / HT"):
         yield made
 
 
+def lines(door, **of):
+    """The lines of our own shape that nginx has written, with these fields."""
+    said = [json.loads(line) for line in door.log.read_text().splitlines() if line.startswith("{")]
+    return [line for line in said if of.items() <= line.items()]
+
+
 def told(connections):
     """How many of these have been answered or closed."""
     readable = select.poll()
@@ -61,10 +68,14 @@ def told(connections):
 
 
 def test_an_address_has_its_share_of_connections_before_a_request_is_whole(door):
-    with held(door, PER_ADDRESS + 10, "127.0.0.2") as connections:
-        wait_for(lambda: told(connections) == 10, "those beyond the share are closed")
+    with held(door, PER_ADDRESS + 110, "127.0.0.2") as connections:
+        wait_for(lambda: told(connections) == 110, "those beyond the share are closed")
         assert door.get(source="127.0.0.2") == b""
         assert b" 200 " in door.get(source=OTHER)
+        wait_for(lambda: door.get(source="127.0.0.2") == b"" and lines(door, logger="nginx.door"), "a line in the log")
+    (line, *_) = lines(door, logger="nginx.door")
+    assert (line["code"], line["remote"]) == ("overloaded", "127.0.0.2")
+    assert set(FIRST) <= set(line)
     wait_for(lambda: b" 200 " in door.get(source="127.0.0.2"), "the places are free again")
 
 
@@ -80,8 +91,7 @@ def test_the_caller_s_address_is_the_balancer_s_word_and_nobody_else_s(door):
     door.get("/none", source=OTHER, head=claim.format("direct"))
 
     def remote(request_id):
-        lines = [json.loads(line) for line in door.log.read_text().splitlines() if line.startswith("{")]
-        return [line["remote"] for line in lines if line.get("request_id") == request_id]
+        return [line["remote"] for line in lines(door, request_id=request_id)]
 
     assert wait_for(lambda: remote("balanced"), "the line") == ["10.9.9.9"]
     assert wait_for(lambda: remote("direct"), "the line") == [OTHER]

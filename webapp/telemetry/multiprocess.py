@@ -62,7 +62,7 @@ _held = _Held()
 
 def use_slots() -> None:
     """Have metrics that this process makes from now on write to the files of its slot."""
-    if VARIABLE not in os.environ:
+    if VARIABLE not in os.environ or _held.pid:
         return
     from prometheus_client import values  # noqa: PLC0415 - the stack needs none of it
 
