@@ -30,6 +30,9 @@ END_PATIENCE_S = 2.0
 
 TELL_EVERY_S = 60.0
 
+TOGETHER_S = 0.02
+"""Time after a write in which lines are collected: to wake up for each would cost more than to write it."""
+
 _CLOSED = -1
 
 _NAMES = {1: "stdout", 2: "stderr"}
@@ -209,8 +212,7 @@ class Writer:
         with self._changed:
             while self._waiting or self._at_work or self._owes_a_note():
                 before = self._steps
-                self._changed.wait(patience_s)
-                if self._steps == before:
+                if not self._changed.wait(patience_s) and self._steps == before:
                     return False
         return True
 
@@ -235,21 +237,26 @@ class Writer:
         while True:
             with self._changed:
                 self._at_work = False
-                self._steps += 1
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._waiting or self._owes_a_note())
                 self._at_work = True
-                item = self._next()
-            if isinstance(item, bytes):
-                self._write(item)
-            else:
-                with self._telling():
-                    item()
+            while item := self._next():
+                if isinstance(item, bytes):
+                    self._write(item)
+                else:
+                    with self._telling():
+                        item()
+            time.sleep(TOGETHER_S)
 
-    def _next(self) -> bytes | Callable[[], None]:
+    def _next(self) -> bytes | Callable[[], None] | None:
         """Take an action, or as many lines as go together."""
-        if not self._waiting:
-            return self._take_note()
+        with self._changed:
+            self._steps += 1
+            if self._waiting:
+                return self._take_lines()
+            return self._take_note() if self._owes_a_note() else None
+
+    def _take_lines(self) -> bytes | Callable[[], None]:
         item = self._waiting.popleft()
         if not isinstance(item, bytes):
             return item

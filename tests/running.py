@@ -17,6 +17,8 @@ from typing import Self
 import psutil
 import requests
 
+from logs.writer import TOGETHER_S
+
 PATIENCE_S = 400.0
 """Longest wait for what a test asserts. Only a failing test waits that long: other programs may take the cores."""
 
@@ -171,6 +173,8 @@ class Stack:
         return requests.post(f"{self.url}/rerank", json=body, timeout=PATIENCE_S, **options)
 
     def log_lines(self, program: str) -> list[dict]:
+        """What a program's log holds; what was said before the call is there."""
+        time.sleep(5 * TOGETHER_S)  # supervisord puts lines together for that long, and tells nobody when it has
         return [
             json.loads(line)
             for line in (self.state_dir / "log" / f"{self.program(program)}.log").read_text().splitlines()

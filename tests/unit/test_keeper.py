@@ -127,7 +127,7 @@ def test_lines_that_cannot_be_shaped_are_kept_as_they_are_and_the_program_is_rea
     with subprocess.Popen(command) as process:
         try:
             wait_for(lambda: "exited: x" in told(), "the program has ended")
-            assert (tmp_path / "x.log").read_text() == "one\ntwo\n"
+            wait_for(lambda: (tmp_path / "x.log").read_text() == "one\ntwo\n", "its lines are there")
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE_S) == 0
         finally:
@@ -196,7 +196,7 @@ def test_a_log_on_a_disk_that_stalls_holds_up_neither_supervisord_nor_its_progra
             wait_for(lambda: "RUNNING" in loud.ctl("status"), "it answers")
             loud.ctl("restart", "x")
             wait_for(lambda: loud.has_said_all(2), "nor does it when it is started again")
-            assert (tmp_path / "log").read_text().count("spawned: 'x'") == 2, "the other log goes on"
+            wait_for(lambda: (tmp_path / "log").read_text().count("spawned: 'x'") == 2, "the other log goes on")
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE_S) == 0
         finally:
@@ -237,8 +237,8 @@ def test_neither_hup_nor_reload_restarts_anything(tmp_path, how):
                 assert "Restarted" in loud.ctl("reload"), "supervisorctl's word for it"
             assert loud.ctl("update") == "", "nothing has changed"
             assert loud.ctl("pid", "x") == program
-            assert (tmp_path / "log").read_text().count("spawned: 'x'") == 1
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE_S) == 0
+            assert (tmp_path / "log").read_text().count("spawned: 'x'") == 1
         finally:
             process.kill()
