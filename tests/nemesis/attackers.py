@@ -164,7 +164,7 @@ def deploy_beside(*options: str) -> Do:
         for each in hostile:
             each.start()
         try:
-            trial.subject.operate("deploy", "--again", *options)
+            trial.subject.deploy(*options)
             yield
         finally:
             enough.set()

@@ -134,8 +134,16 @@ def operated(*arguments: str) -> Do:
     return do
 
 
+def deployed(*options: str) -> Do:
+    def do(trial: Trial) -> Iterator[None]:
+        trial.subject.deploy(*options)
+        yield
+
+    return do
+
+
 def rolled_back(trial: Trial) -> Iterator[None]:
-    trial.subject.operate("deploy", "--again", "--watch", "0.2")
+    trial.subject.deploy("--watch", "0.2")
     trial.subject.operate("rollback")
     yield
 
@@ -150,7 +158,7 @@ def killed_deploy(trial: Trial) -> Iterator[None]:
     deploying.kill()
     deploying.wait()
     deploying.stdout.close()
-    trial.subject.operate("deploy", "--again", "--watch", "0.2")
+    trial.subject.deploy("--watch", "0.2")
     yield
 
 
@@ -206,11 +214,11 @@ FAULTS = (
     Fault("restarts", "`reranking restart`", operated("restart"), FOLLOWERS),
     Fault("restarts", "`reranking restart pusher`", operated("restart", "pusher"), FOLLOWERS),
     Fault("restarts", "`reranking restart nginx`", operated("restart", "nginx"), CUT),
-    Fault("releases", "a deploy", operated("deploy", "--again", "--watch", "0.5")),
+    Fault("releases", "a deploy", deployed("--watch", "0.5")),
     Fault(
         "releases",
         "a canary",
-        operated("deploy", "--again", "--canary", "50", "--for", "1", "--watch", "0.5"),
+        deployed("--canary", "50", "--for", "1", "--watch", "0.5"),
         cheap=False,
     ),
     Fault("releases", "a rollback", rolled_back, cheap=False),
