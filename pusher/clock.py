@@ -5,6 +5,7 @@ sets it forward would have us take every worker for lost.
 """
 
 import time
+from pathlib import Path
 
 _BEGAN_AT = time.time() - time.monotonic()
 
@@ -12,3 +13,8 @@ _BEGAN_AT = time.time() - time.monotonic()
 def now() -> float:
     """Unix seconds."""
     return _BEGAN_AT + time.monotonic()
+
+
+def age_s(path: Path) -> float:
+    """Return how long ago a file was written: by the system's clock now and, as that was a moment before, then."""
+    return time.time() - path.stat().st_mtime

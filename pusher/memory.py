@@ -6,6 +6,7 @@ import json
 import logging
 import secrets
 from pathlib import Path
+from typing import Any
 
 from pusher import clock
 from pusher.relay import Relay
@@ -16,6 +17,11 @@ SAVE_S = 1.0
 
 STALE_S = 600.0
 """Older than this, it is another day's story."""
+
+SET_S = 2.0
+"""Less is how long writing and reading take."""
+
+TIMES = frozenset({"t", "at", "began", "ended"})
 
 
 def save(relay: Relay, path: Path) -> None:
@@ -30,11 +36,15 @@ def save(relay: Relay, path: Path) -> None:
 
 
 def recall(path: Path, now: float) -> Relay:
-    """A relay that knows what the last one knew, if there was one lately."""
+    """Return a relay that knows what the last one knew, if there was one lately."""
     relay = Relay(now, _salt())
     try:
         memory = json.loads(path.read_text())
-        if now - memory["at"] < STALE_S:
+        age_s = clock.age_s(path)
+        if age_s < STALE_S:
+            set_by_s = now - age_s - memory["at"]  # our clock begins with the system's, which may have been set
+            if abs(set_by_s) > SET_S:
+                memory |= {name: _moved(memory[name], set_by_s) for name in ("ended", "recent", "points", "events")}
             relay.recall(memory)
     except FileNotFoundError:
         pass
@@ -46,3 +56,12 @@ def recall(path: Path, now: float) -> Relay:
 
 def _salt() -> str:
     return secrets.token_hex(16)
+
+
+def _moved(value: Any, by_s: float) -> Any:
+    """Return what was remembered with all times in it moved."""
+    if isinstance(value, list):
+        return [_moved(each, by_s) for each in value]
+    if isinstance(value, dict):
+        return {name: each + by_s if name in TIMES else _moved(each, by_s) for name, each in value.items()}
+    return value

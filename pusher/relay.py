@@ -22,6 +22,10 @@ from pusher.worker_events import WorkerEvents
 from pusher.workers import Workers
 
 TICK_S = 0.25
+
+AWAY_S = 2.0
+"""A longer time between two ticks means that this process, or the machine, stood still."""
+
 POINT_S = 1.0
 
 MOST_RUNNING = 5_000
@@ -63,6 +67,7 @@ class Relay:
         self.seq = 0
         self._news = _News()
         self._next_point = now + POINT_S
+        self._ticked = now
         self._snapshot = self._all(now)
 
     def take(self, frame: Frame, now: float) -> None:
@@ -99,6 +104,10 @@ class Relay:
 
     def tick(self, now: float) -> tuple[list[Update], dict[str, Any] | None]:
         """What is new: for the followers of single requests, and (None when nothing is) for dashboards."""
+        if now - self._ticked > AWAY_S:  # it was we who did not listen
+            self.workers.excuse(now)
+            self.runs.excuse(now)
+        self._ticked = now
         lost, gone = self.workers.review(now)
         self._news.gone_workers += gone
         for source in lost:

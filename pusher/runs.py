@@ -125,6 +125,11 @@ class Runs:
         self.remember(run.owner, state)
         return state
 
+    def excuse(self, now: float) -> None:
+        """Count silence from now on: nobody listened before."""
+        for run in self.running.values():
+            run.heard = now
+
     def silent(self, now: float) -> list[Run]:
         """Runs that must have ended unseen."""
         return [run for run in self.running.values() if now - run.heard > SILENT_S]

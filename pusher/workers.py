@@ -56,6 +56,11 @@ class Workers:
             known.pulse = event
         return differs
 
+    def excuse(self, now: float) -> None:
+        """Count silence from now on: nobody listened before."""
+        for known in self._known.values():
+            known.heard = now
+
     def review(self, now: float) -> tuple[list[Source], list[str]]:
         """Workers that were lost just now, and those to forget."""
         lost = [known for known in self._known.values() if known.lives and now - known.heard > LOST_S]

@@ -17,9 +17,11 @@ class SteadyTime:
     It begins with the time of day, and then only runs.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, of_the_day: Callable[[], float] = time.time
+    ) -> None:
         self._clock = clock
-        self._ahead = time.time() - clock()
+        self._ahead = of_the_day() - clock()
 
     def time(self) -> float:
         """Return unix seconds as they were when this was made, and what has passed since."""

@@ -327,7 +327,7 @@ def test_the_log_is_switched_on_for_as_long_as_somebody_compares(tmp_path):
     since = traffic.start(tmp_path)
     assert switch.is_file()
     with log.open("a") as of_nginx:  # which never opens it again
-        of_nginx.write(f"{since + 1} 0.5 webapp_0 blue 200 0.1\n1.0 0.5 webapp_0 blue 200 0.1\n")
+        of_nginx.write(f"{since.began + 1} 0.5 webapp_0 blue 200 0.1\n1.0 0.5 webapp_0 blue 200 0.1\n")
         of_nginx.flush()
         assert len(traffic.read(tmp_path, since)) == 1, "what began before is not of the comparison"
         traffic.stop(tmp_path)
@@ -335,7 +335,7 @@ def test_the_log_is_switched_on_for_as_long_as_somebody_compares(tmp_path):
         assert not switch.exists()
         assert traffic.read(tmp_path, since) == []
         since = traffic.start(tmp_path)
-        of_nginx.write(f"{since + 1} 0.5 webapp_0 blue 200 0.1\n")
+        of_nginx.write(f"{since.began + 1} 0.5 webapp_0 blue 200 0.1\n")
         of_nginx.flush()
         assert len(traffic.read(tmp_path, since)) == 1
 

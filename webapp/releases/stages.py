@@ -53,7 +53,7 @@ class Stages:
     _met_clients: bool = field(init=False, default=False)
     _pid: int = field(init=False, default=0)
     """Of its process when it was ready: another one later means that it died."""
-    _since: float = field(init=False, default=0.0)
+    _since: traffic.Since = field(init=False, default_factory=traffic.Since)
     """When the log of the clients' traffic began, in unix time."""
 
     def __post_init__(self) -> None:
@@ -159,7 +159,7 @@ class Stages:
         self._look_at_clients()
         for left_s in self._while_it_lives(for_s):
             self.count(f"{percent} % of requests, for {left_s:.0f} s more")
-        until = time.time()
+        until = self._since.now()
         point(run_dir, self._old)  # what it was given ends now, or it tells of the quick ones only
         for _ in self._while_it_lives(self.settings.request_timeout_s):
             if not self.api.ongoing():

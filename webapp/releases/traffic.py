@@ -8,11 +8,12 @@ import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from webapp.clocks import SteadyTime
 from webapp.errors import SetupError
 from webapp.releases.state import other
 from webapp.shares import shares_for
@@ -118,11 +119,34 @@ class Sample:
         )
 
 
-def start(run_dir: Path) -> float:
-    """Have nginx write its log, from nothing; returns since when, in unix time."""
+class Since:
+    """When the comparison began, and unix time that only runs since then, however the system's clock is set."""
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, of_the_day: Callable[[], float] = time.time
+    ) -> None:
+        self._steady = SteadyTime(clock, of_the_day)
+        self._of_the_day = of_the_day
+        self.began = self.now()
+
+    def now(self) -> float:
+        """Return unix seconds."""
+        return self._steady.time()
+
+    def in_steady_time(self, answer: Answer) -> Answer:
+        """Return an answer whose times nginx took from a clock that was set meanwhile, by what that would be."""
+        now = self.now()
+        set_by_s = self._of_the_day() - now
+        if self.began <= answer.ended <= now or not self.began <= answer.ended - set_by_s <= now:
+            return answer
+        return replace(answer, began=answer.began - set_by_s, ended=answer.ended - set_by_s)
+
+
+def start(run_dir: Path) -> Since:
+    """Have nginx write its log, from nothing; returns since when."""
     stop(run_dir)
     (run_dir / SWITCH).symlink_to(f"/proc/{os.getpid()}/status")
-    return time.time()
+    return Since()
 
 
 def stop(run_dir: Path) -> None:
@@ -132,10 +156,10 @@ def stop(run_dir: Path) -> None:
     os.truncate(run_dir / LOG, 0)  # not removed: nginx has it open
 
 
-def read(run_dir: Path, since: float) -> list[Answer]:
+def read(run_dir: Path, since: Since) -> list[Answer]:
     """The requests that began since."""
     lines = (run_dir / LOG).read_text(errors="replace").splitlines()
-    return [answer for answer in parse(lines) if answer.began >= since]
+    return [answer for answer in map(since.in_steady_time, parse(lines)) if answer.began >= since.began]
 
 
 def parse(lines: Iterable[str]) -> list[Answer]:

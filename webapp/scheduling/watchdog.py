@@ -22,7 +22,7 @@ class Threads(Protocol):
     died: int
 
 
-STANDSTILL_S = 5.0
+STANDSTILL_S = 2.0
 """We are asked once a second. Longer than this between two questions, nobody in this process did anything."""
 
 

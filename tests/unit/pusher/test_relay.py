@@ -166,12 +166,29 @@ def test_lost_frames_are_counted():
 def test_a_worker_that_falls_silent_is_lost_with_its_requests_and_later_forgotten():
     relay, workers = relay_and_workers()
     workers.say(pulse(), accepted())
-    relay.tick(NOW)
+    for second in range(4):
+        relay.tick(NOW + second)
     updates, delta = relay.tick(NOW + 4)
     assert updates[0].state["status"] == "lost"
     assert delta["workers"][0]["state"] == "lost"
-    assert relay.tick(NOW + 30)[1]["gone"] == ["w1"]
+    told = [relay.tick(NOW + second)[1] for second in range(5, 30)]
+    assert [delta["gone"] for delta in told if "gone" in delta] == [["w1"]]
     assert relay.snapshot()["workers"] == []
+
+
+def test_workers_and_requests_are_not_lost_because_the_pusher_stood_still():
+    relay, workers = relay_and_workers()
+    workers.say(pulse(), accepted())
+    relay.tick(NOW)
+    later = NOW + 3600
+    _, delta = relay.tick(later)  # before what they said meanwhile is taken
+    assert "workers" not in delta
+    workers.say(pulse(), progress(scored=50), at=later + 1)
+    relay.tick(later + 1)
+    assert [run["scored"] for run in relay.snapshot()["running"]] == [50]
+    for second in range(2, 6):
+        updates, _ = relay.tick(later + second)
+    assert updates[0].state["status"] == "lost", "silence still counts"
 
 
 def test_a_worker_that_says_goodbye_leaves_no_request_running():
