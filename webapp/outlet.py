@@ -95,4 +95,4 @@ def _relay(pipe: int) -> None:
 
 
 def _terminal() -> bool:
-    return sys.stdout.isatty()
+    return sys.stdout is not None and sys.stdout.isatty()  # None: it was closed before we began

@@ -226,6 +226,13 @@ def test_a_client_that_leaves_is_not_critical_to_nginx(line):
     assert event["level"] == "info"
 
 
+def test_a_line_that_nginx_could_not_write_is_a_warning_of_it():
+    line = (
+        '2026/11/21 09:50:01 [alert] 7#7: *4 write() to "" failed (11: Resource temporarily unavailable) while logging'
+    )
+    assert translate(line, service="nginx", colour="", pid=7, now=0)["level"] == "warning"
+
+
 LEFT = """
 import errno, os
 import gevent

@@ -55,3 +55,8 @@ def test_nginx_of_the_balancer_waits_for_no_reader():
     read = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "a line of nginx\n" in read
     assert '"message":"it has said all"' in read
+
+
+def test_the_stack_may_be_started_with_stdout_closed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert Outlet(Settings(state_dir=tmp_path, log_to="stdout")).form == "json"
