@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from webapp.waiting import Elsewhere
 
-
 # From <malloc.h>.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
