@@ -29,10 +29,15 @@ import harness
 from backports import zstd
 from responsiveness import timed
 
+from webapp.api.json_body import values_at_most
+
 LIMIT = 32 * 1024 * 1024
 
 SMALL = 64 * 1024
 """Bodies up to this are read on the hub."""
+
+MOST_VALUES = 2_000_000
+"""Values and names that a body may hold."""
 
 PAUSE_S = 0.005
 
@@ -82,7 +87,7 @@ def kinds() -> Iterator[tuple[str, Kind]]:
         ),
         "10,000 documents with text and a key": Kind(filled(json.dumps({"text": text, "id": 7}), most=10_000)),
         "documents with embeddings": Kind(
-            filled(json.dumps({"content": text, "metadata": {"v": [0.123456789] * 1500}})), small=False
+            filled(json.dumps({"content": text, "metadata": {"v": [0.012345678901234567] * 1500}})), small=False
         ),
         "10,000 documents with many keys": Kind(
             filled(json.dumps({"text": "a", **{f"key{number}": 1 for number in range(300)}}), most=10_000)
@@ -206,7 +211,7 @@ def measure(port: int, name: str, kind: Kind, body: bytes, *, seconds: float) ->
     sender.start()
     begun.wait()
     figures = []
-    while told.empty():
+    while not figures or told.empty():
         figures += [timed(port, "GET", "/health"), timed(port, "GET", "/ready")]
         time.sleep(PAUSE_S)
     row(name, figures, told.get())
@@ -276,7 +281,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--engine", default="", help="stub: answers come at once; default: the MiniLM-L6 shape")
     parser.add_argument("--only", default="", help="part of the names of the kinds to send")
-    parser.add_argument("--seconds", type=float, default=4.0, help="for each kind, at least one request of it")
+    parser.add_argument(
+        "--seconds", type=float, default=4.0, help="for each kind, at least one request of it; 0: leave that part out"
+    )
     parser.add_argument("--at-once", type=int, default=60, help="bodies of 30 MB at once; 0: leave that part out")
     chosen = parser.parse_args()
     settings = {"engine": chosen.engine} if chosen.engine else {}
@@ -287,10 +294,15 @@ def main() -> None:
     with harness.service(model, **settings) as service:
         row("nothing", [timed(service.port, "GET", "/health") for _ in range(300)], "")
         for name, kind in kinds():
-            if chosen.only in name:
-                measure(service.port, name, kind, kind.make(LIMIT), seconds=chosen.seconds)
-                if kind.small:
-                    measure(service.port, f"{name}, 64 KB", kind, kind.make(SMALL), seconds=chosen.seconds / 4)
+            if not chosen.seconds or chosen.only not in name:
+                continue
+            body = kind.make(LIMIT)
+            measure(service.port, name, kind, body, seconds=chosen.seconds)
+            if (values := values_at_most(body)) > MOST_VALUES and not kind.headers.get("Content-Encoding"):
+                fewer = kind.make(LIMIT * MOST_VALUES // values)
+                measure(service.port, f"{name}, as many as are taken", kind, fewer, seconds=chosen.seconds)
+            if kind.small:
+                measure(service.port, f"{name}, 64 KB", kind, kind.make(SMALL), seconds=chosen.seconds / 4)
         if not chosen.at_once:
             return
         print(f"\n{chosen.at_once} bodies of 30 MB at once:\n")

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from wsgiref.types import WSGIApplication
 
-from webapp.asyncio_bridge import in_greenlet
+from webapp.asyncio_bridge import in_greenlet, wait_for
+from webapp.errors import CancelledError
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -29,39 +30,53 @@ class Reply:
     body: bytes = b""
 
 
-async def ask(app: WSGIApplication, scope: Scope, receive: Receive, *, max_body_bytes: int) -> Reply | None:
+class _Body(io.RawIOBase):
+    """A body that is read as the app asks for it, which may refuse the request before."""
+
+    def __init__(self, receive: Receive) -> None:
+        super().__init__()
+        self._receive = receive
+        self._part = memoryview(b"")
+        self._more = True
+        self.left = False
+        """Whether the caller hung up before it had sent all."""
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what came, at least a byte of it; wait where nothing did."""
+        while not self._part and self._more:
+            message = wait_for(self._receive())
+            if message["type"] == "http.disconnect":
+                self.left, self._more = True, False
+                raise CancelledError("the caller hung up")
+            self._part = memoryview(message.get("body", b""))
+            self._more = message.get("more_body", False)
+        part, self._part = self._part[: len(buffer)], self._part[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+
+async def ask(app: WSGIApplication, scope: Scope, receive: Receive) -> Reply | None:
     """Have one request answered.
 
     Args:
         app: answers; it may wait by the bridge.
         scope: ASGI's, of type `http`.
         receive: ASGI's; brings the body.
-        max_body_bytes: no more than one byte beyond is read; the app refuses that by its own limit.
 
     Returns:
         The reply; None when the caller hung up before it had sent all.
     """
-    body = await _body(receive, max_body_bytes)
-    if body is None:
-        return None
+    body = _Body(receive)
     environ = environ_of(scope, body)
-    return await in_greenlet(lambda: _answer(app, environ))
+    reply = await in_greenlet(lambda: _answer(app, environ))
+    return None if body.left else reply
 
 
-async def _body(receive: Receive, most: int) -> bytes | None:
-    parts, size = [], 0
-    while size <= most:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if not message.get("more_body", False):
-            break
-    return b"".join(parts)
-
-
-def environ_of(scope: Scope, body: bytes) -> dict[str, Any]:
+def environ_of(scope: Scope, body: io.RawIOBase) -> dict[str, Any]:
     """A request as PEP 3333 has it."""
     host, port = scope.get("server") or ("localhost", 80)
     client = scope.get("client") or ("", 0)
@@ -76,7 +91,8 @@ def environ_of(scope: Scope, body: bytes) -> dict[str, Any]:
         "REMOTE_ADDR": client[0],
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scope.get("scheme", "http"),
-        "wsgi.input": io.BytesIO(body),
+        "wsgi.input": body,
+        "wsgi.input_terminated": True,
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": False,
         "wsgi.multiprocess": True,
@@ -90,8 +106,6 @@ def environ_of(scope: Scope, body: bytes) -> dict[str, Any]:
         key = {"HTTP_CONTENT_TYPE": "CONTENT_TYPE", "HTTP_CONTENT_LENGTH": "CONTENT_LENGTH"}.get(key, key)
         value = raw_value.decode("latin-1")
         environ[key] = f"{environ[key]},{value}" if key in environ else value
-    # As it is: a body may come without a length, and one that was cut short still is too long.
-    environ["CONTENT_LENGTH"] = str(len(body))
     environ.pop("HTTP_TRANSFER_ENCODING", None)
     return environ
 

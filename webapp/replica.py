@@ -120,7 +120,7 @@ class Serving:
         self._ongoing += 1
         self._idle.clear()
         try:
-            return await ask(self.webapp.app, scope, receive, max_body_bytes=self.settings.max_body_bytes)
+            return await ask(self.webapp.app, scope, receive)
         finally:
             self._ongoing -= 1
             if not self._ongoing:

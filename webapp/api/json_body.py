@@ -13,10 +13,10 @@ from webapp.errors import InvalidRequestError, PayloadTooLargeError
 
 T = TypeVar("T")
 
-_ENCODED_SURROGATES = re.compile(rb"(?:\xed[\xa0-\xbf][\x80-\xbf])+")
+_ENCODED_SURROGATES = re.compile(rb"(?:\xed[\xa0-\xbf][\x80-\xbf]){1,99}")
 _LONE_SURROGATES = re.compile(
-    rb"(?:\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F]))+"
-    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})+"
+    rb"(?:\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])){1,99}"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})(?:\\u[dD][c-fC-F][0-9a-fA-F]{2}){1,99}"
 )
 """Halves of pairs of escapes, in a text without escaped backslashes."""
 _NO_MARKS = bytes(set(range(256)) - set(b'",:[{'))

@@ -44,8 +44,11 @@ class TextTools:
     def tokenize(self, text: str, *, special: bool) -> list[Token]:
         """Every token; a special one has no place, and its text is its name."""
         encoding = self.tokenizer.encode_batch([text], add_special_tokens=special)[0]
-        columns = zip(encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True)
+        name_of = self.tokenizer.id_to_token
+        columns = zip(encoding.ids, encoding.special_tokens_mask, encoding.offsets, strict=True)
         return [
-            Token(number, name, True, None, None) if added else Token(number, text[start:stop], False, start, stop)
-            for number, name, added, (start, stop) in columns
+            Token(number, name_of(number) or "", True, None, None)
+            if added
+            else Token(number, text[start:stop], False, start, stop)
+            for number, added, (start, stop) in columns
         ]
