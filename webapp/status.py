@@ -152,7 +152,7 @@ def _model(settings: Settings, colours: Colours | None, *, runs: bool) -> dict[s
     try:
         manifest = msgspec.json.decode((settings.models_dir / artifact / MANIFEST).read_bytes())
         return {name: manifest[name] for name in ("model", "engine", "precision")}
-    except (OSError, msgspec.DecodeError, KeyError):
+    except (OSError, ValueError, KeyError):
         return {}
 
 

@@ -11,14 +11,14 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from running import PATIENCE_S
 from scheduling_kit import Rig
 from tokenizers import Tokenizer
 
 from webapp.engine import native_engine
-from webapp.engine.artifact import PACKED_MODEL, TOKENIZER, artifact_dir, read_manifest, sha256_of
+from webapp.engine.artifact import MANIFEST, PACKED_MODEL, TOKENIZER, artifact_dir, read_manifest, sha256_of
 from webapp.engine.cross_encoder_engine import CrossEncoderEngine
 from webapp.engine.native_engine import NativeRuntime
 from webapp.engine.opening import open_engine
@@ -347,6 +347,20 @@ def test_an_artifact_with_a_damaged_file_is_refused_in_one_line(copied):
             assert "\n" not in str(refused.value), path
         path.write_bytes(whole)
     open_engine(copied, manifest)
+
+
+@given(st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_byte_of_a_manifest_is_wrong_it_is_opened_or_refused(copied, data):
+    path = copied / MANIFEST
+    kept = path.with_suffix(".kept")
+    if not kept.exists():
+        path.rename(kept)
+    whole = bytearray(kept.read_bytes())
+    whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(whole)
+    with contextlib.suppress(SetupError):
+        open_engine(copied, read_manifest(copied))
 
 
 def test_weights_that_are_no_numbers_are_not_prepared(bert, tmp_path):

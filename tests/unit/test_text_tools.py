@@ -1,8 +1,12 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from models import bert_tokenizer, texts
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
+from webapp.engine.cross_encoder_engine import CrossEncoderEngine
 from webapp.engine.embedding_engine import EmbeddingEngine
 from webapp.engine.stub_engine import StubEngine
 from webapp.engine.template import Template
@@ -86,6 +90,27 @@ def test_a_bi_encoders_query_is_counted_with_its_own_prompt(tokenizer, tmp_path)
     path = tmp_path / "tokenizer.json"
     engine = EmbeddingEngine(StubEngine.info, None, path, template, prompts=prompts, unit_vectors=True)
     assert engine.texts.query_tokens("home") == len(engine.texts.offsets("bees find home"))
+
+
+@pytest.mark.parametrize("kind", [CrossEncoderEngine, EmbeddingEngine])
+def test_a_text_without_any_token_is_a_row_of_padding(tokenizer, tmp_path, kind):
+    """Where the tokenizer adds no special tokens: no runtime takes a batch without columns."""
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    options = {"prompts": ("", ""), "unit_vectors": True} if kind is EmbeddingEngine else {}
+    info = replace(StubEngine.info, score_scale="cosine")
+    engine = kind(info, None, tmp_path / "tokenizer.json", Template([], [], [], 0, 0, 16), **options)
+    seen = []
+
+    def forward(ids, mask, _types):
+        seen.append((ids.tolist(), mask.tolist()))
+        return np.ones((len(ids), 1), np.float32)
+
+    session = engine.open_session_on(forward)
+    query = session.encode_query("")
+    ids, lengths, _ = session.encode_documents(query, [""])
+    session.score([(query, ids[0])], int(lengths[0]))
+    assert lengths.tolist() == [0]
+    assert set(map(str, seen)) == {str(([[0]], [[0]]))}
 
 
 def test_of_a_text_without_end_no_more_is_looked_at_than_the_engine_reads(tools, monkeypatch):

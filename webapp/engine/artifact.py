@@ -134,10 +134,8 @@ def read_manifest(directory: Path) -> Manifest | None:
         manifest = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=Manifest)
     except FileNotFoundError:
         return None
-    except msgspec.DecodeError as error:
-        raise SetupError(
-            f"{directory / MANIFEST} is damaged ({error}); remove {directory} and prepare again"
-        ) from error
+    except (ValueError, RecursionError) as error:  # not JSON, not ours, or not UTF-8
+        raise damaged(directory / MANIFEST, error) from error
     for name, sha256 in manifest.files.items():
         path = directory / name
         if not path.is_file() or sha256_of(path) != sha256:

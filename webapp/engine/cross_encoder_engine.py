@@ -90,7 +90,8 @@ class CrossEncoderSession:
     def score(self, pairs: Sequence[tuple[Query, NDArray[np.int32]]], length: int) -> NDArray[np.float32]:
         """Logits, shape [pairs]."""
         template = self._template
-        shape = (len(pairs), min(length, template.max_length_tokens))  # there are no positions past it
+        # There are no positions past it; a tokenizer that adds nothing makes no token of two empty texts.
+        shape = (len(pairs), max(1, min(length, template.max_length_tokens)))
         input_ids = np.full(shape, template.pad_id, np.int64)
         mask = np.zeros(shape, np.int64)
         types = np.zeros(shape, np.int64)

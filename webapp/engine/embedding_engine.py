@@ -139,8 +139,9 @@ class EmbeddingSession:
     def _embed(self, texts: Sequence[NDArray[np.int32]], length: int) -> Vector:
         """Vectors, shape [texts, width]."""
         template = self._template
-        # There are no positions past the model's limit.
-        input_ids = np.full((len(texts), min(length, template.max_length_tokens)), template.pad_id, np.int64)
+        # There are no positions past the model's limit; a tokenizer that adds nothing makes no token of an empty text.
+        width = max(1, min(length, template.max_length_tokens))
+        input_ids = np.full((len(texts), width), template.pad_id, np.int64)
         mask = np.zeros_like(input_ids)
         for row, ids in enumerate(texts):
             at = 0

@@ -37,7 +37,7 @@ def read_golden(directory: Path) -> Golden:
     """
     try:
         return msgspec.json.decode((directory / GOLDEN).read_bytes(), type=Golden)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError) as error:
         raise SetupError(
             f"{directory / GOLDEN} can't be read ({error}); remove {directory} and prepare again"
         ) from error

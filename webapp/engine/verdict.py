@@ -29,7 +29,7 @@ def read(directory: Path) -> Verdict | None:
     """The verdict on an artifact; None where none was made on this machine."""
     try:
         found = msgspec.json.decode((directory / FILE).read_bytes(), type=Verdict)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):
         return None
     return found if found.machine == machine() else None
 
