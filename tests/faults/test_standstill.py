@@ -1,0 +1,84 @@
+"""gunicorn's master, supervisord, or all processes are stopped and go on: all is answered, and nothing is replaced."""
+
+import contextlib
+import os
+import signal
+
+import pytest
+import requests
+from loading import Clients
+from running import PATIENCE_S, Stack, wait_for
+
+pytestmark = pytest.mark.slow
+
+CLIENTS = 8
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    """One with two workers."""
+    with Stack(
+        tmp_path_factory.mktemp("standstill") / "own", engine="stub", workers="2", engine_stall_s="1"
+    ) as running:
+        wait_for(lambda: len(running.workers()) == 2, "both workers")
+        yield running
+
+
+@contextlib.contextmanager
+def stopped(*pids):
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def states(stack):
+    """Program -> its state and process, as supervisord has them."""
+    lines = stack.supervisorctl("status").splitlines()
+    return {line.split()[0]: line.split()[1:4] for line in lines if "RUNNING" in line}
+
+
+def supervisord(stack):
+    return int((stack.state_dir / "run" / "supervisord.pid").read_text())
+
+
+def test_while_the_master_stands_still_its_workers_answer_and_one_that_dies_is_replaced_later(stack):
+    (kept, lost), master = stack.workers(), stack.pid_of("webapp")
+    with Clients(stack, CLIENTS) as clients:
+        with stopped(master):
+            clients.more()
+            os.kill(lost, signal.SIGTERM)
+            clients.more()
+            assert kept in stack.workers()
+        wait_for(lambda: len(stack.workers()) == 2 and lost not in stack.workers(), "another worker")
+        clients.more()
+    assert set(clients.outcomes) == {"good"}, clients.outcomes
+    assert kept in stack.workers(), "nobody who lives is killed for the time that was lost"
+
+
+def test_while_supervisord_stands_still_all_is_answered_and_what_dies_is_back_later(stack):
+    before, pusher = states(stack), stack.pid_of("pusher")  # who asks for them later waits
+    with Clients(stack, CLIENTS) as clients:
+        with stopped(supervisord(stack)):
+            clients.more()
+            os.kill(pusher, signal.SIGKILL)
+            clients.more()
+        wait_for(lambda: states(stack).get("pusher", before["pusher"]) != before["pusher"], "another pusher")
+        clients.more()
+    assert set(clients.outcomes) == {"good"}, clients.outcomes
+    assert {**states(stack), "pusher": None} == {**before, "pusher": None}, "all others are as they were"
+
+
+def test_when_all_stood_still_all_go_on(stack):
+    workers, before = stack.workers(), states(stack)
+    with Clients(stack, CLIENTS) as clients:
+        clients.more()
+        with stopped(*(process.pid for process in stack.family())):
+            pass
+        clients.more()
+    assert set(clients.outcomes) == {"good"}, clients.outcomes
+    assert (stack.workers(), states(stack)) == (workers, before)
+    assert requests.get(f"{stack.url}/ready", timeout=PATIENCE_S).ok
