@@ -290,7 +290,12 @@ def test_who_shows_no_key_has_few_requests_at_once_and_is_soon_let_go(tmp_path):
     with Door(tmp_path, api_keys="k") as running, running.connect() as keyed:
         with held(running, KEYLESS_PER_ADDRESS + 3, opening=SLOW % b"") as keyless:
             wait_for(lambda: told(keyless) == 3, "those beyond it are refused")
-            assert all(b" 429 " in each.recv(99) for each in keyless if told([each]))
+            assert all(
+                b" 429 " in (said := each.recv(4096)) and b'"overloaded"' in said for each in keyless if told([each])
+            )
+        away = running.get("/info")
+        assert b" 503 " in away.split(b"\r\n")[0]
+        assert b'"unavailable"' in away
         keyed.sendall(SLOW % b"X-Api-Key: k\r\n" + b"012345678")
         assert b" 503 " in keyed.recv(99)  # of the program that isn't there: not 429
     conf = nginx_conf(running.settings)
