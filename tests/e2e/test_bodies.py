@@ -51,6 +51,31 @@ def test_health_and_small_requests_are_answered_before_a_large_body_that_came_fi
     assert order == [("health", 200), ("ready", 200), ("small", 200), ("large", 200)]
 
 
+def test_large_bodies_beyond_the_memory_for_them_are_refused_and_the_others_served(stack):
+    replies = []
+    senders = [threading.Thread(target=lambda: replies.append(ask(stack, LARGE))) for _ in range(8)]
+    for sender in senders:
+        sender.start()
+    wait_for(lambda: level(stack, "rerank_body_memory_bytes") > 0 or len(replies) == len(senders), "they are counted")
+    for sender in senders:
+        sender.join()
+    refused = [reply for reply in replies if reply.status_code != 200]
+    assert 1 <= len(refused) <= 7
+    for reply in refused:
+        assert (reply.status_code, reply.json()["error"]["code"]) == (503, "overloaded")
+        assert 1 <= int(reply.headers["Retry-After"]) <= 30
+        assert (
+            reply.json()["limit"]
+            == requests.get(f"{stack.url}/info", timeout=PATIENCE_S).json()["limits"]["max_body_memory_bytes"]
+        )
+    wait_for(lambda: level(stack, "rerank_body_memory_bytes") == 0, "all memory is given back")
+
+
+def level(stack, name):
+    told = requests.get(f"{stack.url}/metrics", timeout=PATIENCE_S).text
+    return float(next(line for line in told.splitlines() if line.startswith(f"{name} ")).split()[1])
+
+
 @pytest.mark.parametrize("accepted", ["gzip", "br, gzip", "deflate, gzip;q=0.5", "gzip, deflate, zstd"])
 def test_a_long_reply_is_compressed_for_those_who_ask(stack, accepted):
     headers, body = echoed(stack, accepted)

@@ -21,6 +21,8 @@ LIGHT = frozenset(
         "max_queued_tokens",
         "max_documents",
         "max_batch_requests",
+        "max_body_values",
+        "max_body_memory_mb",
         "degraded",
         "engine_stall_s",
         "max_rss_mb",
