@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import json
-import re
 import select
 import signal
 import ssl
@@ -293,11 +292,10 @@ def test_who_shows_no_key_has_few_requests_at_once_and_is_soon_let_go(tmp_path):
             assert all(
                 b" 429 " in (said := each.recv(4096)) and b'"overloaded"' in said for each in keyless if told([each])
             )
-        away = running.get("/info")
-        assert b" 503 " in away.split(b"\r\n")[0]
-        assert b'"unavailable"' in away
+        wait_for(lambda: b" 429 " not in running.get("/info"), "there is room again")
+        assert b'"unavailable"' in running.get("/info")
         keyed.sendall(SLOW % b"X-Api-Key: k\r\n" + b"012345678")
         assert b" 503 " in keyed.recv(99)  # of the program that isn't there: not 429
     conf = nginx_conf(running.settings)
     assert f"        keepalive_timeout {KEYLESS_KEEP_ALIVE_S}s;\n" in conf
-    assert re.search(r"if \(\$keyless\) \{ return 419; \}\s+keepalive_timeout 75s;", conf)
+    assert "            keepalive_timeout 75s;\n" in conf
