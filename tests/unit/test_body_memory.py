@@ -117,6 +117,13 @@ def test_a_small_body_is_served_beside_large_ones(api):
         assert api.client.post("/rerank", json=BODY).status_code == 200
 
 
+def test_a_small_body_of_many_values_is_served_beside_large_ones(api):
+    api.service.max_documents = 10_000
+    with full(api):
+        reply = api.client.post("/v1/rerank", json={"query": "q", "documents": ["a"] * 5000, "return_documents": True})
+        assert reply.status_code == 200
+
+
 def test_a_body_larger_than_any_may_be_is_413_though_there_is_no_room(api):
     with full(api):
         assert api.post(Unread(), length=10 * MIB).status_code == 413
