@@ -271,7 +271,7 @@ def test_who_hangs_up_while_the_body_waits_to_be_read_is_given_up(stub_rig):
 
 def test_memory_of_a_killed_process_is_forgotten(tmp_path):
     path = tmp_path / "sum"
-    mine, other = SharedSum(path), None
+    mine = SharedSum(path)
     mine.add(5)
     code = (
         "import sys, pathlib, time; from webapp.shared_sum import SharedSum;"
@@ -286,8 +286,9 @@ def test_memory_of_a_killed_process_is_forgotten(tmp_path):
     other.wait()
     other.stdout.close()
     assert mine.total() == 12
-    mine.forget_the_dead()
-    assert mine.total() == 5
+    admission = Admission(max_ongoing_requests=9, max_body_memory_bytes=5 + BODY_FACTOR, body_memory=mine)
+    with admission.arrive(1):
+        assert mine.total() == 5 + BODY_FACTOR
 
 
 def test_workers_of_all_colours_share_one_limit(tmp_path):
