@@ -129,8 +129,9 @@ def read(what: What, call: Call) -> Any:
         return reader(what, call, g.deadline)
     with g.watch(request.environ):
         answer = reader(what, call, g.deadline)
-    call.body = b""  # what was read of it is all that is needed
-    arriving.needs(memory_of(answer))
+    if call.charged:
+        call.body = b""  # what was read of it is all that is needed
+        arriving.needs(memory_of(answer))
     return answer
 
 

@@ -62,13 +62,14 @@ class Call:
     """What a dialect decoded to recognise the call, so that it needn't again."""
 
     @cached_property
+    def charged(self) -> bool:
+        """Whether the memory of the body counts: it is large, or packed and may become so."""
+        return len(self.body) > SMALL_BYTES or bool(self.headers.get("Content-Encoding"))
+
+    @cached_property
     def large(self) -> bool:
-        """Whether to read the body, or to repeat it, may hold up others: it is large, or packed and may become so."""
-        return (
-            len(self.body) > SMALL_BYTES
-            or bool(self.headers.get("Content-Encoding"))
-            or json_body.values_at_most(self.body) > FEW_VALUES
-        )
+        """Whether to read the body, or to repeat it, may hold up others: it is large, or holds many values."""
+        return self.charged or json_body.values_at_most(self.body) > FEW_VALUES
 
     @cached_property
     def fields(self) -> Mapping[str, msgspec.Raw]:
