@@ -162,6 +162,7 @@ def killed_deploy(trial: Trial) -> Iterator[None]:
     yield
 
 
+# A reload ends open streams, too: whoever follows shows its key again.
 FAULTS = (
     Fault(
         "kills",
@@ -206,11 +207,13 @@ FAULTS = (
         paused(_one("supervisord"), for_requests=LOGGED_REQUESTS),
         before="all hung after 140 requests, `/ready` too",
     ),
-    Fault("restarts", "HUP of `reranking serve`", hung_up(_one("serve"))),
+    Fault("restarts", "HUP of `reranking serve`", hung_up(_one("serve")), FOLLOWERS),
     Fault("restarts", "HUP of gunicorn's master", hung_up(_master)),
     Fault("restarts", "TERM of a worker", terminated_worker),
-    Fault("restarts", "HUP of supervisord", hung_up(_one("supervisord")), before="108 connections were refused"),
-    Fault("restarts", "`reranking reload`", operated("reload")),
+    Fault(
+        "restarts", "HUP of supervisord", hung_up(_one("supervisord")), FOLLOWERS, before="108 connections were refused"
+    ),
+    Fault("restarts", "`reranking reload`", operated("reload"), FOLLOWERS),
     Fault("restarts", "`reranking restart`", operated("restart"), FOLLOWERS),
     Fault("restarts", "`reranking restart pusher`", operated("restart", "pusher"), FOLLOWERS),
     Fault("restarts", "`reranking restart nginx`", operated("restart", "nginx"), CUT),
