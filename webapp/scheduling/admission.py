@@ -218,6 +218,7 @@ class Admission:
         self.body_changes += after != before
         if after <= before or not self._is_too_much(after):
             return
+        self._body_memory.forget_the_dead()
         if self._is_too_much(after):
             self._body_memory.add(before - after)
             used, limit = self._body_memory.total(), self.max_body_memory_bytes
