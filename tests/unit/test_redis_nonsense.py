@@ -27,6 +27,20 @@ SOON_S = 0.05
 SCORES = {A: PairScore(1.5, truncated=False, tokens=3), B: PairScore(-2.5, truncated=True, tokens=9)}
 
 
+@pytest.fixture(autouse=True)
+def _all_connections_are_closed(monkeypatch):
+    made, pools = redis.ConnectionPool.from_url, []
+
+    def remembered(*arguments, **options):
+        pools.append(made(*arguments, **options))
+        return pools[-1]
+
+    monkeypatch.setattr(redis.ConnectionPool, "from_url", remembered)
+    yield
+    for pool in pools:
+        pool.disconnect()
+
+
 def bulk(value):
     return b"$-1\r\n" if value is None else b"$%d\r\n%b\r\n" % (len(value), value)
 
