@@ -88,9 +88,10 @@ def _opened(path: Path, _pid: int) -> tuple[int, memoryview[int], set[int]] | No
     """Open the file, once a process: to close it anywhere would let go of all of the process's locks on it."""
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, stat.S_IRUSR | stat.S_IWUSR)
-        os.truncate(file, PLACES * _NUMBER_BYTES)  # its size for ever, so nobody's map breaks
+        # Its size for ever, so nobody's map breaks; and its blocks: on a full disk a write to the map would kill us.
+        os.posix_fallocate(file, 0, PLACES * _NUMBER_BYTES)
         return file, memoryview(mmap.mmap(file, PLACES * _NUMBER_BYTES)).cast("q"), set()
-    except OSError:  # no state directory, or none that can be written: the process counts alone
+    except OSError:  # no state directory, or none with room: the process counts alone
         return None
 
 

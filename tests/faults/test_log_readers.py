@@ -120,7 +120,7 @@ def test_a_reader_who_reads_nothing_holds_up_neither_the_start_nor_a_request_nor
     wait_for(lambda: is_ready(stack), "it starts")
     all_are_answered(stack, FEW)
     for program in ("webapp", "nginx", "pusher", "metrics"):
-        assert "RUNNING" in stack.supervisorctl("status", program)
+        wait_for(lambda name=program: "RUNNING" in stack.supervisorctl("status", name), f"{program} runs")
     assert "started" in stack.supervisorctl("restart", "pusher")
 
 

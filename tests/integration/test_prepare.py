@@ -355,7 +355,7 @@ def test_an_artifact_that_a_library_can_t_read_any_more_is_one_line_at_the_start
     (directory / "tokenizer.json").write_text("{}")
     files = {**manifest.files, "tokenizer.json": sha256_of(directory / "tokenizer.json")}
     (directory / MANIFEST).write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, files=files)))
-    with pytest.raises(SetupError, match=r"can't be opened \(.*\); prepare it again: reranking prepare --again"):
+    with pytest.raises(SetupError, match=r"tokenizer.json is damaged \(.*\); remove .* and prepare again"):
         load_engine(settings)
 
 

@@ -83,7 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = error.ctx.command_path if error.ctx else "reranking"
         _end(f"{error.format_message()} (see {path} --help)", error.exit_code)
     except (click.ClickException, SetupError) as error:
-        if error.__cause__ is not None and os.environ.get("RERANK_LOG_LEVEL", "").lower() == "debug":
+        # The system's own errors say all in their line; a library's may need to be traced.
+        of_a_library = error.__cause__ is not None and getattr(error.__cause__, "errno", None) is None
+        if of_a_library and os.environ.get("RERANK_LOG_LEVEL", "").lower() == "debug":
             traceback.print_exception(error)
         _end(error.format_message() if isinstance(error, click.ClickException) else str(error), FAILED)
     except BrokenPipeError:
