@@ -30,6 +30,9 @@ SPARE = "spare"
 BAD = f"{state.FILE}.bad"
 """What `.colors` was when it could not be read, for whoever wrote that."""
 
+_WITHIN = "+"
+"""In place of the slash of a path below the run directory."""
+
 SETTLED_S = 10
 """A program that is younger may not listen yet."""
 
@@ -40,8 +43,8 @@ SOCKETS = {
 }
 """Program -> the socket at which nginx reaches it."""
 
-_BODIES = ("body", "proxy")
-"""Directories below nginx' in which it keeps what is large."""
+_DIRECTORIES = (SPARE, "nginx", "nginx/body", "nginx/proxy")
+"""nginx keeps in its own what is large, and sockets."""
 
 
 def listens(path: Path) -> bool:
@@ -95,14 +98,15 @@ class Upkeep:
 
     def look(self) -> None:
         """Look at everything once, and make again what is missing."""
-        spare = self._run_dir / SPARE
+        run = self._run_dir
         with contextlib.suppress(OSError):
-            for directory in (spare, *(self._run_dir / "nginx" / name for name in _BODIES)):
-                directory.mkdir(mode=0o700, exist_ok=True)
-        spares = {path.name for path in spare.glob("*")} - {*self._files}
-        sockets = {path.name for path in self._run_dir.glob("*.sock")} | {f"{name}.sock" for name in spares}
+            for name in _DIRECTORIES:
+                (run / name).mkdir(mode=0o700, exist_ok=True)
+        spares = {path.name for path in (run / SPARE).glob("*")} - {*self._files}
+        sockets = {str(path.relative_to(run)) for path in (*run.glob("*.sock"), *run.glob("nginx/*.sock"))}
+        sockets |= {f"{name.replace(_WITHIN, '/')}.sock" for name in spares}
         keeping: dict[str, Callable[[], bool]] = {
-            **{name: partial(self._keep, name, name.removesuffix(".sock"), listens) for name in sockets},
+            **{name: partial(self._keep, name, _second(name), listens) for name in sockets},
             **{name: partial(self._keep, name, name, Path.is_file) for name in self._files},
             **{name: partial(self._keep_link, name) for name in LINKS},
             state.FILE: self._keep_colours,
@@ -160,6 +164,10 @@ class Upkeep:
         _put_aside(path)
         state.write(self._state_dir, self._colours)
         return True
+
+
+def _second(name: str) -> str:
+    return name.removesuffix(".sock").replace("/", _WITHIN)
 
 
 def _identity(path: Path, *, follow_symlinks: bool = False) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from webapp.settings import Settings
 from webapp.shares import FALLBACK, LINKS, colour_of, link_of, point, shares_for
 from webapp.upkeep import BAD, SETTLED_S, SPARE, Upkeep, listens, missing
 
-NAMES = ("webapp-blue.sock", "pusher.sock", "metrics.sock", "events.sock", "supervisor.sock")
+NAMES = ("webapp-blue.sock", "pusher.sock", "metrics.sock", "events.sock", "supervisor.sock", "nginx/direct.sock")
 
 
 def listen(path):
@@ -80,6 +80,7 @@ def test_a_removed_socket_gets_its_name_back_and_one_line_says_so(kept):
 def test_all_that_was_removed_at_once_is_there_again_and_told_in_one_line(kept):
     for path in kept.run.glob("*.sock"):
         path.unlink()
+    shutil.rmtree(kept.run / "nginx")
     kept.upkeep.look()
     assert all(map(kept.reaches, NAMES))
     assert {colour_of(kept.run / name, state.COLOURS) for name in LINKS} == {"blue"}
@@ -150,7 +151,7 @@ def test_a_removed_file_is_the_same_again_for_who_has_it_open(kept):
     with (kept.run / traffic.LOG).open("a") as of_nginx:
         for name in kept.files:
             (kept.run / name).unlink()
-        shutil.rmtree(kept.run / "nginx" / "body")
+        shutil.rmtree(kept.run / "nginx")
         kept.upkeep.look()
         of_nginx.write(" and more")
     assert (kept.run / "nginx.conf").read_text() == "nginx.conf"
