@@ -51,7 +51,7 @@ class Keeping:
         self.colour = colour
         self._render = renderer(form)
         self._writers: dict[str, tuple[File, Writer]] = {}
-        """By path: a program that is started again goes on in its file."""
+        """Path -> its file and writer; a program that is started again goes on in its file."""
         self._failed = Complaint()
         self._stdout = self._writer(Stream(sys.stdout.fileno())) if to_stdout else None
 

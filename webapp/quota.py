@@ -58,7 +58,7 @@ class CountsInMemory:
         self._clock = clock
         self._window = 0
         self._counts: Counter[tuple[str, str]] = Counter()
-        """Of this window."""
+        """(name, what is counted) -> count of the current window."""
         self._previous: Counter[tuple[str, str]] = Counter()
 
     def hit(self, limit: int, account: tuple[str, str], cost: int) -> Seen | None:

@@ -152,7 +152,7 @@ def test_a_room_needs_ownership_or_an_operator_s_key(guarded_stack):
 
 @pytest.mark.slow
 def test_no_caller_reads_another_s_query_by_taking_its_request_id(guarded_stack):
-    """Both send the same id, side by side and one after the other; each follows it, and so does an operator."""
+    """Two callers send the same id, side by side and one after the other; each follows it, and so does an operator."""
     name, keys = "taken", ("first", "second")
     with ExitStack() as opened:
         followers = {key: opened.enter_context(Follower(guarded_stack, name, key)) for key in (*keys, "boss")}

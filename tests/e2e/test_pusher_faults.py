@@ -8,11 +8,11 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 
 import pytest
 import requests
-from running import PATIENCE_S, Stack, wait_for
+from running import PATIENCE_S, Stack, stopped, wait_for
 
 
 def events_heard(stack):
@@ -102,19 +102,6 @@ def test_draining_and_death_of_workers_are_told(harmed):
     wait_for(lambda: {"draining", "down"} <= set(told), "it drained and went down")
     wait_for(lambda: told.count("ready") > 1, "the next one is ready")
     client.disconnect()
-
-
-@contextmanager
-def stopped(*pids):
-    """Processes that run and do nothing."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            with suppress(ProcessLookupError):  # it was found hanging, and replaced
-                os.kill(pid, signal.SIGCONT)
 
 
 BESIDE = ("/progress", "/progress/x", "/socket.io/?EIO=4&transport=polling", "/metrics")

@@ -31,7 +31,7 @@ LONG = {"id": "x" * 128, "path": "/" + "x" * 1000}
 
 
 class Reader:
-    """Who reads stdout: not yet, for it is full from the start, then all that comes, then nothing any more."""
+    """The reader of stdout reads nothing at first, for stdout is full from the start, then all, then nothing again."""
 
     def __init__(self, path):
         self.path = path

@@ -79,6 +79,7 @@ def test_each_removed_socket_and_link_is_made_again_without_a_restart(stack):
 
 def test_while_a_link_or_socket_is_gone_status_and_doctor_say_so_and_a_restart_binds_it_anew(stack):
     serving = stack.state_dir / "run" / f"webapp-{stack.colours()['active']}.sock"
+    lines = len(told(stack))
     with serve_stopped(stack):
         for path in sockets(stack):
             if path.is_symlink():
@@ -90,7 +91,7 @@ def test_while_a_link_or_socket_is_gone_status_and_doctor_say_so_and_a_restart_b
         found = doctor_on_sockets(stack)
         assert found["verdict"] == "bad"
         assert "fallback.sock" in found["seen"]
-    wait_for(lambda: whole(stack), "serve looks again")
+    wait_for(lambda: len(told(stack)) > lines and whole(stack), "serve has made them all again")
     with serve_stopped(stack):
         serving.unlink()
         assert stack.rerank().status_code == 503

@@ -1,13 +1,12 @@
 """gunicorn's master, supervisord, or all processes are stopped and go on: all is answered, and nothing is replaced."""
 
-import contextlib
 import os
 import signal
 
 import pytest
 import requests
 from loading import Clients
-from running import PATIENCE_S, Stack, wait_for
+from running import PATIENCE_S, Stack, stopped, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -16,23 +15,10 @@ CLIENTS = 8
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
-    """One with two workers."""
-    with Stack(
-        tmp_path_factory.mktemp("standstill") / "own", engine="stub", workers="2", engine_stall_s="1"
-    ) as running:
+    """A stack with two workers."""
+    with Stack(tmp_path_factory.mktemp("standstill") / "own", engine="stub", workers="2") as running:
         wait_for(lambda: len(running.workers()) == 2, "both workers")
         yield running
-
-
-@contextlib.contextmanager
-def stopped(*pids):
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 def states(stack):

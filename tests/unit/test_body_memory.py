@@ -292,7 +292,7 @@ def test_memory_of_a_killed_process_is_forgotten(tmp_path):
 
 
 def test_workers_of_all_colours_share_one_limit(tmp_path):
-    """As after a fork, and as two colours in one state directory: nobody passes the number on."""
+    """Two admissions share a file, as workers after a fork and colours in one state directory do."""
     path = tmp_path / "sum"
     one, two = (
         Admission(max_ongoing_requests=9, max_body_memory_bytes=100, body_memory=SharedSum(path)) for _ in range(2)

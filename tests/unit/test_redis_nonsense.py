@@ -46,7 +46,7 @@ def bulk(value):
 
 
 def right(command):
-    """As a Redis that has both scores."""
+    """Return the answer of a Redis that has both scores."""
     if command[0] == b"PING":
         return b"+PONG\r\n"
     if command[0] == b"SET":

@@ -51,7 +51,7 @@ class _Held:
     """The slot of this process."""
 
     pid: int = 0
-    """Who took it: a child takes one of its own."""
+    """The process that took the slot; its child takes another."""
     number: int = 0
     lock: TextIO | None = None
     """POSIX locks are no child's, and go with the process, however it dies."""

@@ -124,7 +124,7 @@ class Pusher:
 
 
 def owner_in(state):
-    """Whose request a state tells of: all in it must be of one owner."""
+    """Return the owner whose request a state tells of; all in the state must be of that one."""
     (owner,) = (name for name, pairs in PAIRS.items() if pairs == state["pairs"])
     others = [name for name in PAIRS if name and name != owner]
     text = json.dumps(state)
