@@ -5,6 +5,7 @@ import json
 import os
 import signal
 
+import psutil
 import pytest
 import requests
 from release_stack import ReleaseStack
@@ -51,6 +52,19 @@ def serve_stopped(stack):
         stack.process.send_signal(signal.SIGCONT)
 
 
+def is_cut_off(stack):
+    """Wait until nginx keeps no connection to the webapp; then it finds none."""
+    (worker,) = stack.workers()
+    door = f"webapp-{stack.colours()['active']}.sock"
+
+    def kept():
+        connections = psutil.Process(worker).net_connections("unix")
+        return sum(str(each.laddr).endswith(door) for each in connections) - 1  # one of them listens
+
+    wait_for(lambda: not kept(), "nginx lets go of the connections that it kept")
+    assert stack.rerank().status_code == 503
+
+
 def doctor_on_sockets(stack):
     return {each["about"]: each for each in json.loads(stack.reranking("doctor", "--json")[1])}["sockets"]
 
@@ -84,6 +98,7 @@ def test_while_a_link_or_socket_is_gone_status_and_doctor_say_so_and_a_restart_b
         for path in sockets(stack):
             if path.is_symlink():
                 path.unlink()
+        is_cut_off(stack)
         code, said = stack.reranking("status", "--json")
         seen = json.loads(said)
         assert (code, seen["health"]) == (4, "down")
@@ -94,7 +109,7 @@ def test_while_a_link_or_socket_is_gone_status_and_doctor_say_so_and_a_restart_b
     wait_for(lambda: len(told(stack)) > lines and whole(stack), "serve has made them all again")
     with serve_stopped(stack):
         serving.unlink()
-        assert stack.rerank().status_code == 503
+        is_cut_off(stack)
         code, said = stack.reranking("restart")
         assert code == 0, said
         assert "runs again" in said
