@@ -11,6 +11,7 @@ from running import PATIENCE_S, Stack, stopped, wait_for
 pytestmark = pytest.mark.slow
 
 CLIENTS = 8
+PROGRAMS = ("metrics", "nginx", "pusher")
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +19,7 @@ def stack(tmp_path_factory):
     """A stack with two workers."""
     with Stack(tmp_path_factory.mktemp("standstill") / "own", engine="stub", workers="2") as running:
         wait_for(lambda: len(running.workers()) == 2, "both workers")
+        wait_for(lambda: {running.program("webapp"), *PROGRAMS} <= states(running).keys(), "all are up, and called so")
         yield running
 
 
