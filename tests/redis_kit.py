@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 from running import free_port, wait_for
@@ -66,6 +66,11 @@ NONSENSE = {
     "texts": b"*2\r\n$5\r\nhello\r\n$5\r\nhello\r\n",
     "lists in a list": b"*2\r\n*1\r\n:1\r\n*1\r\n:1\r\n",
     "lists without end": b"*1\r\n" * 1000,
+    "a list of a billion": b"*1000000000\r\n",
+    "a list of a billion in a list": b"*2\r\n*1000000000\r\n",
+    "a text of a billion": b"$1000000000\r\nhello",
+    "integers without end": b"*1000000000\r\n" + b":1\r\n" * 100_000,
+    "a line without end": b"+" + b"a" * 400_000,
     "errors in a list": b"*2\r\n-ERR one\r\n-ERR two\r\n",
     "an error": b"-ERR whatever\r\n",
     "an error without a name": b"-\r\n",
@@ -83,12 +88,12 @@ NONSENSE = {
 
 
 class FakeRedis:
-    """A server on a real socket that understands commands and answers each with the bytes that `answer` returns.
+    """A server on a real socket that understands commands and sends what `answer` returns for each: maybe without end.
 
     It remembers in `asked` the number of the connection, and the command, of all that it was asked.
     """
 
-    def __init__(self, answer: Callable[[int, list[bytes]], bytes]) -> None:
+    def __init__(self, answer: Callable[[int, list[bytes]], bytes | Iterable[bytes]]) -> None:
         self._answer = answer
         self.asked: list[tuple[int, list[bytes]]] = []
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -118,7 +123,8 @@ class FakeRedis:
             for command in _commands(questions):
                 self.asked.append((number, command))
                 answer = self._answer(number, command)
-                connection.sendall(answer)
+                for piece in [answer] if isinstance(answer, bytes) else answer:
+                    connection.sendall(piece)
                 if not answer or answer == NONSENSE["half an answer, then the end"]:
                     return
 

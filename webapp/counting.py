@@ -91,19 +91,10 @@ def in_redis(url: str, *, wait_s: float) -> CountsInRedis:
         SetupError: its client is not installed.
     """
     try:
-        import redis  # noqa: PLC0415 - an optional part
+        from webapp.redis_pool import pool_of  # noqa: PLC0415 - needs an optional part
     except ModuleNotFoundError as error:
         raise SetupError("RERANK_REDIS_URL: redis is not installed; pip install 'reranking[redis]'") from error
     from limits.storage import RedisStorage  # noqa: PLC0415
-    from redis.backoff import NoBackoff  # noqa: PLC0415
-    from redis.retry import Retry  # noqa: PLC0415
 
-    pool = redis.ConnectionPool.from_url(
-        url,
-        socket_timeout=wait_s,
-        socket_connect_timeout=wait_s,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,  # as in `webapp.cache.redis_store`
-        driver_info=None,
-    )
+    pool = pool_of(url, wait_s=wait_s)
     return CountsInRedis(pool, RedisStorage("redis://", connection_pool=pool))

@@ -1,4 +1,4 @@
-"""Redis, as the second level of the pair cache wants it. The only file that knows its client."""
+"""Redis, as the second level of the pair cache wants it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from webapp.cache.memory import PairScore
 from webapp.cache.wire import NonsenseError, name_of, pack, unpack
+from webapp.redis_pool import pool_of
 
 ANSWER_S = 0.25
 """Longest silence within an answer. No request waits that long; it frees what asked."""
@@ -26,15 +25,7 @@ class RedisStore:
     """One process's connections; made after the fork, connected when first used."""
 
     def __init__(self, url: str) -> None:
-        self._pool = redis.ConnectionPool.from_url(
-            url,
-            socket_timeout=ANSWER_S,
-            socket_connect_timeout=ANSWER_S,
-            retry=Retry(NoBackoff(), 0),  # its own would make an outage longer
-            protocol=2,  # one round trip less for each connection
-            driver_info=None,  # and two more
-            max_connections=MOST_CONNECTIONS,
-        )
+        self._pool = pool_of(url, wait_s=ANSWER_S, most=MOST_CONNECTIONS)
 
     def ping(self) -> None:
         """Connect, and hear an answer."""
