@@ -104,16 +104,21 @@ def test_a_small_body_of_many_values_is_not_read_to_tell_its_error(service, clie
 def test_a_long_text_is_written_as_a_short_one_is(monkeypatch, size, unit):
     class Entry(msgspec.Struct, omit_defaults=True):
         text: str
-        document: dict[str, str]
+        document: dict[str, str] | msgspec.Raw
         number: int = 3
+        spans: list[msgspec.Struct] = []
 
     class Reply(msgspec.Struct):
         query: str
         results: list[Entry]
+        again: list[Entry] = []
 
-    reply = Reply(unit * 30, [Entry(unit * 50, {"text": unit * 20, unit: "b"}), Entry("a", {})])
+    raw = msgspec.Raw(msgspec.json.encode({unit: [unit * 50]}))
+    first, second = Entry(unit * 50, {"text": unit * 20, unit: "b"}), Entry("a", raw, 4)
+    results = [first, second, Entry("", {}, spans=[first, second])]
+    replies = [Reply(unit * 30, results, results), Reply("", [])]
     monkeypatch.setattr(json_body, "_LONG_CHARS", size)
-    for each in (reply, reply.results):
+    for each in (*replies, results, replies, [], "a" * 50, raw):
         assert json_body.encode(each, long=True) == msgspec.json.encode(each)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -23,6 +24,8 @@ _NO_MARKS = bytes(set(range(256)) - set(b'",:[{'))
 _STEP_BYTES = 64 * 1024
 _LONG_CHARS = 1_000_000
 """To encode so many takes a few milliseconds."""
+_HOLE = b"\0"
+"""No JSON holds it: in a text it is escaped."""
 _PLACE = re.compile(r"(?P<problem>.*?)(?: - at `\$\.?(?P<field>.*)`)?", re.DOTALL)
 _TYPE_NAMES = {
     "str": "a string",
@@ -97,36 +100,48 @@ def _reason(error: Exception) -> str:
 
 
 def encode(reply: Any, *, long: bool) -> bytes:
-    """Encode a reply; a long one in pieces, for between two of them other threads get their turn.
+    """Encode a reply.
 
     Args:
-        reply: a struct that holds lists, or a list.
-        long: whether its entries hold texts.
+        reply: a struct, or a list of structs.
+        long: whether it may be large: then it is encoded in pieces, for between two of them other threads get their
+            turn, at twenty times the cost of many short texts.
     """
-    if not long:
-        return msgspec.json.encode(reply)
-    if isinstance(reply, list):
-        return msgspec.json.encode([_piece(entry) for entry in reply])
-    lists = {name: value for name in reply.__struct_fields__ if isinstance(value := getattr(reply, name), list)}
-    apart = {id(value): [_piece(entry) for entry in value] for value in lists.values()}
-    return msgspec.json.encode(_in_pieces(replace(reply, **{name: apart[id(value)] for name, value in lists.items()})))
+    return b"".join(_pieces(reply)) if long else msgspec.json.encode(reply)
 
 
-def _piece(entry: Any) -> Raw:
-    return Raw(msgspec.json.encode(_in_pieces(entry)))
-
-
-def _in_pieces(value: Any) -> Any:
-    """Return a value whose long texts are encoded, piece by piece."""
+def _pieces(value: Any) -> Iterator[bytes | memoryview]:
+    """Encode a value piece by piece."""
     if isinstance(value, str) and len(value) > _LONG_CHARS:
-        parts = (value[start : start + _LONG_CHARS] for start in range(0, len(value), _LONG_CHARS))
-        return Raw(b'"' + b"".join([msgspec.json.encode(part)[1:-1] for part in parts]) + b'"')
+        yield b'"'
+        for start in range(0, len(value), _LONG_CHARS):
+            yield msgspec.json.encode(value[start : start + _LONG_CHARS])[1:-1]
+        yield b'"'
+    elif isinstance(value, Raw):
+        yield memoryview(value)
+    else:
+        apart: list[Any] = []
+        around = msgspec.json.encode(_without(value, apart)).split(_HOLE)
+        yield around[0]
+        for each, after in zip(apart, around[1:], strict=True):
+            yield from _pieces(each)
+            yield after
+
+
+def _without(value: Any, apart: list[Any]) -> Any:
+    """Return a value with holes for its long texts and its structs in lists; those are added to `apart`, in order."""
     if isinstance(value, dict):
-        return {name: _in_pieces(part) for name, part in value.items()}
+        return {name: _without(part, apart) for name, part in value.items()}
+    if isinstance(value, list) and value and isinstance(value[0], Struct):
+        apart += value
+        return [Raw(_HOLE)] * len(value)
     if isinstance(value, Struct):
-        fields = {name: (old := getattr(value, name), _in_pieces(old)) for name in value.__struct_fields__}
-        changed = {name: new for name, (old, new) in fields.items() if new is not old and isinstance(old, str | dict)}
+        fields = {name: (old := getattr(value, name), _without(old, apart)) for name in value.__struct_fields__}
+        changed = {name: new for name, (old, new) in fields.items() if new is not old}
         return replace(value, **changed) if changed else value
+    if isinstance(value, str | Raw) and len(value if isinstance(value, str) else memoryview(value)) > _LONG_CHARS:
+        apart.append(value)
+        return Raw(_HOLE)
     return value
 
 

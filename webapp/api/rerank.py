@@ -56,7 +56,7 @@ def blueprint(service: RerankService) -> Blueprint:
             auth.count_documents(documents)
             outcomes = iter(service.rerank_many(good, *request_context.terms(), arrived=True))
             merged = [item if isinstance(item, RerankError) else next(outcomes) for item in items]
-            body = _written(service, call, lambda: native.dump_batch(merged))
+            body = _written(service, call, lambda: native.dump_batch(merged, call))
             response = _reply(body, [each for each in merged if isinstance(each, RerankResult)])
             arriving.leave(response, arrival)
             return response

@@ -66,7 +66,7 @@ def parse(call: Call) -> list[RerankRequest]:
     ]
 
 
-def dump(results: list[RerankResult], _call: Call) -> bytes:
+def dump(results: list[RerankResult], call: Call) -> bytes:
     """Best first."""
     (result,) = results
     request = result.request
@@ -76,7 +76,7 @@ def dump(results: list[RerankResult], _call: Call) -> bytes:
             entry.input = request.originals[entry.index]
     echo = request.return_documents
     return json_body.encode(
-        MixedbreadReply(figures.usage(results), figures.model(result), data, len(data), echo), long=echo
+        MixedbreadReply(figures.usage(results), figures.model(result), data, len(data), echo), long=call.large and echo
     )
 
 

@@ -237,19 +237,18 @@ def _metadata_of(original: str | Document) -> msgspec.Raw:
     return _NO_METADATA if metadata is msgspec.UNSET or memoryview(metadata)[0] in b"n" else metadata
 
 
-def dump(result: RerankResult) -> bytes:
+def dump(results: list[RerankResult], call: Call) -> bytes:
     """The answer to one request, as JSON."""
-    return json_body.encode(_to_reply(result), long=result.request.return_documents)
+    (result,) = results
+    return json_body.encode(_to_reply(result), long=call.large and result.request.return_documents)
 
 
-def dump_batch(outcomes: list[RerankResult | RerankError]) -> bytes:
+def dump_batch(outcomes: list[RerankResult | RerankError], call: Call) -> bytes:
     """The answers to a list of requests, as JSON, in the same order."""
-    return msgspec.json.encode(
-        [
-            BatchError(error_detail(each)) if isinstance(each, RerankError) else msgspec.Raw(dump(each))
-            for each in outcomes
-        ]
-    )
+    replies = [
+        BatchError(error_detail(each)) if isinstance(each, RerankError) else _to_reply(each) for each in outcomes
+    ]
+    return json_body.encode(replies, long=call.large)
 
 
 def dump_error(error: RerankError, _status: int, request_id: str) -> bytes:
@@ -291,7 +290,7 @@ DIALECT = Dialect(
     title="Ours: documents with `content`",
     claims=claims,
     parse=_parse,
-    dump=lambda results, _: dump(results[0]),
+    dump=dump,
     dump_error=dump_error,
     manners="native",
     body=RerankBody,

@@ -84,7 +84,7 @@ def parse(call: Call) -> list[RerankRequest]:
     ]
 
 
-def dump(results: list[RerankResult], _call: Call) -> bytes:
+def dump(results: list[RerankResult], call: Call) -> bytes:
     """Best first."""
     (result,) = results
     request = result.request
@@ -94,7 +94,7 @@ def dump(results: list[RerankResult], _call: Call) -> bytes:
             original = request.originals[entry.index]
             entry.document = {"text": original} if isinstance(original, str) else original
     reply = PineconeReply(figures.model(result), data, RerankUnits(figures.units(result)))
-    return json_body.encode(reply, long=request.return_documents)
+    return json_body.encode(reply, long=call.large and request.return_documents)
 
 
 def dump_error(error: RerankError, status: int, request_id: str) -> bytes:

@@ -73,14 +73,14 @@ def parse(call: Call) -> list[RerankRequest]:
     return [to_request(body, query, texts, top_n=body.top_n, return_documents=wanted)]
 
 
-def dump(results: list[RerankResult], _call: Call) -> bytes:
+def dump(results: list[RerankResult], call: Call) -> bytes:
     """A bare list, best first."""
     (result,) = results
     ranks = [Rank(index, score) for index, score in zip(result.order, result.scores, strict=True)]
     if result.request.return_documents:
         for rank in ranks:
             rank.text = result.request.documents[rank.index]
-    return json_body.encode(ranks, long=result.request.return_documents)
+    return json_body.encode(ranks, long=call.large and result.request.return_documents)
 
 
 def dump_error(error: RerankError, status: int, request_id: str) -> bytes:

@@ -167,7 +167,7 @@ def dump(
             meta=figures.meta(result, version),
             data=listed if data else UNSET,
         ),
-        long=request.return_documents,
+        long=call.large and request.return_documents,
     )
 
 

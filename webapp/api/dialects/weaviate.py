@@ -44,13 +44,13 @@ def parse(call: Call) -> list[RerankRequest]:
     return [to_request(body, query_of(body.query), texts_of(documents))]
 
 
-def dump(results: list[RerankResult], _call: Call) -> bytes:
+def dump(results: list[RerankResult], call: Call) -> bytes:
     """In the order of the request."""
     (result,) = results
     scores = dict(zip(result.order, result.scores, strict=True))
     texts = result.request.documents
     reply = WeaviateReply([DocumentScore(text, scores[i]) for i, text in enumerate(texts)])
-    return json_body.encode(reply, long=True)
+    return json_body.encode(reply, long=call.large)
 
 
 DIALECT = Dialect(
