@@ -103,6 +103,22 @@ def test_no_bytes_make_the_parser_fail_otherwise(body):
         native.dump_error(error, 400, "id")
 
 
+@given(st.lists(st.sampled_from([b"a", "\u00e9".encode(), "\U0001f41d".encode(), b"\xff", b"\xf0\x9f", b"\x80"])))
+def test_bytes_that_are_no_utf8_are_found_in_steps_as_at_once(pieces):
+    body = b"".join(pieces)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_body, "_STEP_BYTES", 3)
+        assert problem_of(json_body.without_surrogates, body) == problem_of(bytes.decode, body)
+
+
+def problem_of(read, body):
+    try:
+        read(body)
+    except UnicodeDecodeError as error:
+        return error.args
+    return None
+
+
 def test_defaults_are_the_missions():
     parsed = native.parse(json.dumps(GOOD).encode())
     assert (parsed.top_n, parsed.raw_scores, parsed.return_documents) == (5, False, True)

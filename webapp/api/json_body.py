@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ _LONE_SURROGATES = re.compile(
 )
 """Halves of pairs of escapes, in a text without escaped backslashes."""
 _NO_MARKS = bytes(set(range(256)) - set(b'",:[{'))
+_UTF8 = codecs.getincrementaldecoder("utf-8")
 _STEP_BYTES = 64 * 1024
 _LONG_CHARS = 1_000_000
 """To encode so many takes a few milliseconds."""
@@ -154,10 +156,10 @@ def without_surrogates(body: bytes) -> bytes:
         UnicodeDecodeError: the body is no UTF-8. msgspec would not see it in a text that it skips.
     """
     try:
-        _ = body.isascii() or body.decode()
+        _check_utf8(body)
     except UnicodeDecodeError:
         body = _ENCODED_SURROGATES.sub(lambda half: "\ufffd".encode() * (len(half[0]) // 3), body)
-        body.decode()
+        _check_utf8(body)
     if not (rb"\ud" in body or rb"\uD" in body):
         return body
     if b"\0" in body:
@@ -167,6 +169,23 @@ def without_surrogates(body: bytes) -> bytes:
         changed = bytearray(body) if changed is None else changed
         changed[half.start() : half.end()] = rb"\ufffd" * (len(half[0]) // 6)
     return body if changed is None else bytes(changed)
+
+
+def _check_utf8(body: bytes) -> None:
+    """Decode a body in steps: in one, a single emoji would make four bytes of each character.
+
+    Raises:
+        UnicodeDecodeError: it is no UTF-8.
+    """
+    if body.isascii():
+        return
+    decoder = _UTF8()
+    for end in range(_STEP_BYTES, len(body) + _STEP_BYTES, _STEP_BYTES):
+        try:
+            decoder.decode(body[end - _STEP_BYTES : end], end >= len(body))
+        except UnicodeDecodeError as error:
+            before = min(end, len(body)) - len(error.object)
+            raise UnicodeDecodeError("utf-8", body, before + error.start, before + error.end, error.reason) from None
 
 
 def _invalid(error: msgspec.ValidationError) -> InvalidRequestError:
