@@ -21,7 +21,7 @@ from typing import Any, TypeVar, cast
 import greenlet
 
 from webapp.errors import CancelledError
-from webapp.waiting import Elsewhere, Waiter
+from webapp.waiting import Elsewhere, Waiter, persistent
 
 T = TypeVar("T")
 
@@ -138,6 +138,7 @@ class AsyncioBridge:
 
     def repeat(self, interval_s: float, run: Callable[[], None]) -> None:
         """In a task."""
+        run = persistent(run)
 
         async def forever() -> None:
             while True:

@@ -22,6 +22,7 @@ from webapp.waiting import (
     Waiter,
     allocate_lock,
     here,
+    persistent,
     start_native_thread,
 )
 
@@ -128,6 +129,7 @@ def spawn(run: Callable[[], None]) -> None:
 
 def repeat(interval_s: float, run: Callable[[], None]) -> None:
     """Run again and again, `interval_s` after it ended, as a greenlet of the calling thread's hub."""
+    run = persistent(run)
 
     def forever() -> None:
         while True:

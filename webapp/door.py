@@ -132,11 +132,17 @@ class Farewell:
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
+        self._counts = False
+        with contextlib.suppress(OSError):
+            self._counts = "\nstream {" in (run_dir / "nginx.conf").read_text()
         self._idle_since: float | None = None
 
     def look(self) -> None:
-        """End nginx if its http block has had no connection for a moment, in which last words reach the kernel."""
-        if not self._is_idle():
+        """End nginx if its http block has had no connection for a moment, in which last words reach the kernel.
+
+        Without the stream module nginx itself ends with its last request, and its connections can't be seen here.
+        """
+        if not self._counts or not self._is_idle():
             self._idle_since = None
             return
         now = time.monotonic()

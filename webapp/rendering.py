@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,7 +188,7 @@ def _door(settings: Settings, nginx: Nginx, limits: Bounds, longest_s: int) -> d
         "certificate": certificate(settings),
         "http2_directive": nginx.version >= NEWEST,
         "hsts_s": settings.hsts_s,
-        "user": getpass.getuser() if os.geteuid() == 0 else "",
+        "user": pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() == 0 else "",
         "max_body_mb": settings.max_body_mb,
         "shutdown_s": settings.request_timeout_s + SHUTDOWN_GRACE_S,
         "colour": settings.colour,

@@ -98,7 +98,7 @@ class ReplyFiles:
                 self._remove(watch)
 
     def close(self) -> None:
-        """Give nginx some seconds to open what is left, and remove the rest."""
+        """Give nginx some seconds to open what is left, and remove the rest as far as the disk lets us."""
         while self._waiting and select.select([self._watching], [], [], LAST_S)[0]:
             self.collect()
         for watch in list(self._waiting):
@@ -115,9 +115,13 @@ class ReplyFiles:
             self._remove(watch)
 
     def _remove(self, watch: int) -> None:
-        file, _ = self._waiting.pop(watch, (None, 0.0))
-        if file is not None:
+        if watch not in self._waiting:
+            return
+        file, _ = self._waiting.pop(watch)
+        try:
             file.unlink(missing_ok=True)
+        except OSError:  # the disk can't be written now
+            self._waiting[watch] = file, time.monotonic() + UNOPENED_S
 
 
 def _private(path: str, flags: int) -> int:

@@ -9,11 +9,14 @@ is never patched and serves native threads that wait for native threads or for t
 from __future__ import annotations
 
 import _thread  # noqa: F401 - `original` finds it
+import logging
 import sys
 from _queue import SimpleQueue
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -30,6 +33,7 @@ __all__ = [
     "allocate_lock",
     "here",
     "original",
+    "persistent",
     "start_native_thread",
 ]
 
@@ -80,7 +84,7 @@ class Bridge(Protocol):
         """Run beside the requests."""
 
     def repeat(self, interval_s: float, run: Callable[[], None]) -> None:
-        """Run again and again, `interval_s` after it ended."""
+        """Run again and again, `interval_s` after it ended or failed."""
 
     def watch(self, environ: Mapping[str, Any]) -> AbstractContextManager[object]:
         """While it is entered, CancelledError is raised in who waits in it if this WSGI request's caller hangs up."""
@@ -103,6 +107,24 @@ class NativeWaiter:
     def wait(self, timeout_s: float) -> bool:
         """Sleep until woken; False when `timeout_s` passed first."""
         return bool(self._lock.acquire(timeout=timeout_s))
+
+
+def persistent(run: Callable[[], None]) -> Callable[[], None]:
+    """Return what runs the same, and logs the first failure of several in a row instead of raising it."""
+    failed = False
+
+    def attempt() -> None:
+        nonlocal failed
+        try:
+            run()
+        except Exception:
+            if not failed:
+                log.exception("what is done again and again failed; it goes on")
+            failed = True
+        else:
+            failed = False
+
+    return attempt
 
 
 def here(run: Callable[[], T]) -> T:

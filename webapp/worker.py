@@ -133,7 +133,10 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         try:
             super().run()
         finally:
-            self.webapp.stop()
+            try:
+                self.webapp.stop()
+            except Exception:
+                self.log.exception("not all was stopped in order")
             # The interpreter must not be taken down under native threads that may still compute or compile.
             os._exit(0)
 

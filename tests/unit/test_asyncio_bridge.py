@@ -186,6 +186,22 @@ def test_what_takes_longer_than_it_may_is_given_up():
     run(main())
 
 
+def test_what_repeats_goes_on_after_a_failure():
+    async def main():
+        bridge, times = AsyncioBridge(), asyncio.Queue()
+
+        def fails():
+            times.put_nowait(1)
+            raise ValueError
+
+        bridge.repeat(0.001, fails)
+        for _ in range(3):
+            await times.get()
+        bridge.close()
+
+    run(main())
+
+
 def test_what_repeats_ends_with_its_bridge():
     async def main():
         bridge, times = AsyncioBridge(), asyncio.Queue()

@@ -1,8 +1,12 @@
+import itertools
+
 import gevent
 import pytest
+from gevent.event import Event
 from running import PATIENCE_S
 
-from webapp.concurrency import GeventWaiter, NativeWaiter, SimpleQueue, start_native_thread
+from webapp.concurrency import GeventWaiter, NativeWaiter, SimpleQueue, repeat, start_native_thread
+from webapp.waiting import persistent
 
 
 @pytest.mark.parametrize("make", [GeventWaiter, NativeWaiter])
@@ -37,3 +41,28 @@ def test_no_wake_up_from_a_native_thread_is_lost():
     callers = [gevent.spawn(caller) for _ in range(50)]
     gevent.joinall(callers, raise_error=True)
     jobs.put(None)
+
+
+def test_what_repeats_goes_on_after_a_failure():
+    times, thrice = itertools.count(1), Event()
+
+    def fails():
+        if next(times) == 3:
+            thrice.set()
+        raise ValueError
+
+    repeat(0.001, fails)
+    assert thrice.wait(PATIENCE_S)
+
+
+def test_of_failures_in_a_row_the_first_is_logged(caplog):
+    outcomes = [ValueError, OSError, None, KeyError, None]
+
+    def run():
+        if error := outcomes.pop(0):
+            raise error
+
+    attempt = persistent(run)
+    for _ in range(5):
+        attempt()
+    assert [record.exc_info[0] for record in caplog.records] == [ValueError, KeyError]

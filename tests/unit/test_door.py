@@ -166,9 +166,20 @@ def test_told_to_quit_it_answers_and_then_waits_for_no_client_that_keeps_its_con
         wait_for(lambda: farewell.look() or running.process.poll() is not None, "its end")
 
 
-def test_without_the_stream_module_it_serves_and_says_what_is_missing(tmp_path):
-    with Door(tmp_path, nginx=Nginx(look_at(NGINX).version, stream=None), balancers=BALANCER) as running:
+def test_without_the_stream_module_it_serves_and_finishes_what_is_at_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(webapp.door, "LAST_WORDS_S", 0)
+    nginx = Nginx(look_at(NGINX).version, stream=None)
+    with Door(tmp_path, nginx=nginx, balancers=BALANCER) as running, running.connect() as at_work:
+        farewell = Farewell(running.settings.run_dir)
         assert b" 200 " in running.get()
+        at_work.sendall(SLOW % b"")
+        running.process.send_signal(signal.SIGQUIT)
+        wait_for(lambda: not running.listens(), "it lets nobody in")
+        for _ in range(5):
+            farewell.look()
+        at_work.sendall(b"012345678")
+        assert b" 503 " in at_work.recv(4096)  # of the program that isn't there
+        wait_for(lambda: running.process.poll() is not None, "its end")
 
 
 @pytest.mark.parametrize(

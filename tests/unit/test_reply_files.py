@@ -58,6 +58,20 @@ def test_a_file_that_nginx_never_opens_is_removed_after_a_while(files, folder, m
     assert names(folder) == []
 
 
+def test_on_a_disk_that_can_not_be_written_files_stay_until_it_can(files, folder, monkeypatch):
+    def read_only(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    (folder / files.put(b"reply").removeprefix("/.reply/")).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.unlink", read_only)
+        files.collect()
+    later = time.monotonic() + UNOPENED_S + 1
+    monkeypatch.setattr("webapp.reply_files.time.monotonic", lambda: later)
+    files.collect()
+    assert names(folder) == []
+
+
 def test_a_new_worker_removes_what_dead_ones_and_its_namesake_left_and_nothing_of_the_living(folder):
     folder.mkdir()
     living = f"{os.getppid()}-a"
@@ -97,6 +111,7 @@ def client(files):
     def view(size):
         reply = Response(b"x" * size, content_type="application/json")
         warning_headers.add(reply, ["one", "two"])
+        reply.call_on_close(lambda: app.config.update(closed=True))
         return reply
 
     return app.test_client()
@@ -121,6 +136,13 @@ def test_without_room_on_the_disk_a_large_reply_is_refused_with_the_reason(clien
     assert (reply.status_code, reply.headers["Retry-After"]) == (503, "10")
     assert "No such file or directory" in reply.json["error"]["message"]
     assert client.application.config["told"] == 503
+    assert client.application.config["closed"], "the reply that is not sent gave back its memory"
+
+
+def test_a_reply_that_is_lost_on_its_way_to_the_file_gives_back_its_memory(client, files, monkeypatch):
+    monkeypatch.setattr(files, "put", lambda _: 1 / 0)
+    assert client.post(f"/{LARGE_BYTES + 1}").status_code == 500
+    assert client.application.config["closed"]
 
 
 def test_where_files_can_not_be_watched_replies_are_sent_as_ever(client, files):

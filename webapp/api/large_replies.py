@@ -30,9 +30,13 @@ def install(app: Flask, files: ReplyFiles, elsewhere: Elsewhere) -> None:
         try:
             path = elsewhere(lambda: files.put(body))
         except OSError as cause:
+            response.close()  # nobody else does, for another one is sent; it gives back what it held
             error = UnavailableError(f"the reply can't be written to the disk: {cause.strerror}", retry_after_s=10)
             error.__cause__ = cause
             return respond(error)
+        except BaseException:
+            response.close()
+            raise
         response.set_data(b"")
         response.headers[FILE_HEADER] = path
         warning_headers.join(response)
