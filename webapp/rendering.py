@@ -83,6 +83,9 @@ FOLLOWERS_PER_ADDRESS = 500
 KEYLESS_PER_ADDRESS = 32
 """Requests at work that show no key, where keys are configured: probes, and who is going to be refused."""
 
+LARGE_BODIES_PER_ADDRESS = 128
+"""Requests at work whose bodies may wait on the disk: 4 GB. The memory for bodies has room for as many by default."""
+
 KEEP_ALIVE_S = 75
 
 KEYLESS_KEEP_ALIVE_S = 5
@@ -184,6 +187,7 @@ def _door(settings: Settings, nginx: Nginx, limits: Bounds, longest_s: int) -> d
         "balancers": balancers,
         "read_s": longest_s,
         "keep_alive_s": KEEP_ALIVE_S,
+        "large_bodies_per_address": LARGE_BODIES_PER_ADDRESS,
         "port": settings.port,
         "certificate": certificate(settings),
         "http2_directive": nginx.version >= NEWEST,

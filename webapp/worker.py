@@ -177,7 +177,7 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         nginx keeps connections open in advance; left alone, each would hold the drain until it times out.
         """
         super().notify()
-        if size := self._recycling.due():
+        if self.alive and (size := self._recycling.due()):  # else it is being replaced
             # HUP forks the new workers first, and drains the old ones then: nobody finds the door closed.
             self.log.warning("this worker takes %d MB; workers are replaced", size // 1024**2)
             os.kill(self.ppid, signal.SIGHUP)

@@ -16,7 +16,7 @@ from running import PATIENCE_S, wait_for
 import webapp.door
 from logs.line import FIRST
 from webapp.door import Farewell, Nginx, bounds, look_at
-from webapp.rendering import KEYLESS_KEEP_ALIVE_S, KEYLESS_PER_ADDRESS, nginx_conf
+from webapp.rendering import KEYLESS_KEEP_ALIVE_S, KEYLESS_PER_ADDRESS, LARGE_BODIES_PER_ADDRESS, nginx_conf
 from webapp.settings import Settings
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
@@ -82,6 +82,22 @@ def test_a_balancer_has_as_many_connections_as_it_likes(door):
     with held(door, PER_ADDRESS + 10, BALANCER) as connections:
         assert b" 200 " in door.get(source=BALANCER)
         assert told(connections) == 0
+
+
+@pytest.mark.parametrize("length", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
+def test_bodies_of_one_address_that_may_fill_the_disk_are_few_at_once(tmp_path, length):
+    opening = f"POST /rerank HTTP/1.1\r\nHost: x\r\n{length}\r\n\r\n".encode()
+    with Door(tmp_path) as running, held(running, LARGE_BODIES_PER_ADDRESS + 3, opening=opening) as connections:
+        wait_for(lambda: told(connections) == 3, "those beyond it are refused")
+        with running.connect() as small, running.connect(OTHER) as other:
+            small.sendall(SLOW % b"" + b"012345678")
+            other.sendall(opening)
+            assert b" 503 " in small.recv(99)  # of the program that isn't there: not 429
+            assert told([other]) == 0
+
+
+def test_what_is_no_rerank_waits_on_no_disk(door):
+    assert b" 413 " in door.get("/socket.io/", source=OTHER, head="Content-Length: 1048577\r\n")
 
 
 def test_the_caller_s_address_is_the_balancer_s_word_and_nobody_else_s(door):
@@ -277,7 +293,7 @@ def secure(tmp_path_factory):
 
 
 def test_http_2_streams_count_as_requests_of_their_address(secure):
-    share = bounds(secure.settings, Nginx()).requests_per_address
+    share = min(bounds(secure.settings, Nginx()).requests_per_address, LARGE_BODIES_PER_ADDRESS)  # of unknown length
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Http2(secure)) for _ in range(3)]
         for client in clients:

@@ -1,9 +1,13 @@
 import io
+import logging
+import os
+import signal
 import socket
+from types import SimpleNamespace
 
 import gevent
 
-from webapp.worker import PIECE_BYTES, Body, HeadWithBody
+from webapp.worker import PIECE_BYTES, Body, HeadWithBody, Worker
 
 
 class Recorder:
@@ -51,6 +55,17 @@ def test_everything_else_is_the_sockets_own():
     with ours, theirs:
         theirs.sendall(b"peek")
         assert HeadWithBody(ours).recv(4, socket.MSG_PEEK) == b"peek"
+
+
+def test_only_a_worker_that_serves_asks_to_be_replaced(monkeypatch):
+    signals = []
+    monkeypatch.setattr("os.kill", lambda *sent: signals.append(sent))
+    worker = object.__new__(Worker)
+    worker.tmp, worker.ppid, worker.log, worker._idle = SimpleNamespace(notify=list), os.getppid(), logging, set()
+    worker._recycling = SimpleNamespace(due=lambda: 10**9)
+    for worker.alive in (False, True):
+        worker.notify()
+    assert signals == [(os.getppid(), signal.SIGHUP)]
 
 
 def turns_while(run):
