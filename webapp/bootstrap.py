@@ -265,7 +265,7 @@ def assemble(
     limits = Limits(
         settings.max_body_bytes, settings.max_body_values, settings.max_queued_pairs, settings.max_batch_requests
     )
-    reader = ReadElsewhere(bridge.make_offload(), limits)
+    reader = ReadElsewhere(bridge.make_waiter, limits)
     keys = KeyRing(settings.api_keys.get_secret_value(), settings.api_keys_file, settings.own_key)
     reply_files = ReplyFiles(settings.replies_dir) if settings.colour else None  # only a stack's nginx sends them
     app = create_app(

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import gevent
 import pytest
@@ -19,7 +20,7 @@ from webapp.api.reading_process import ReadElsewhere
 from webapp.app import create_app
 from webapp.concurrency import GeventWaiter
 from webapp.engine.stub_engine import StubEngine
-from webapp.errors import CancelledError, OverloadedError
+from webapp.errors import CancelledError, DeadlineExceededError, OverloadedError
 from webapp.scheduling.admission import BODY_FACTOR, Admission
 from webapp.scoring import Scoring
 from webapp.service import RerankService
@@ -110,6 +111,18 @@ def test_the_refusal_says_how_much_is_taken_and_how_much_may(api):
     with full(api):
         error = api.post(Unread()).json["error"]
         assert (error["code"], error["limit"], error["queued"]) == ("overloaded", LIMIT, api.charged)
+
+
+def test_an_error_after_a_body_was_taken_is_told_in_the_same_format_whatever_its_size(stub_rig):
+    class Late(ReadHere):
+        def __call__(self, *_):
+            raise DeadlineExceededError("the time was over before the body was read")
+
+    client = Api(stub_rig, reader=Late(Limits(MIB))).client
+    many = json.dumps({"query": "q", "documents": ["a"] * 5000}).encode()
+    replies = [client.post("/rerank", data=body) for body in (many, LARGE)]
+    assert [reply.status_code for reply in replies] == [504, 504]
+    assert len({tuple(reply.json) for reply in replies}) == 1
 
 
 def test_a_small_body_is_served_beside_large_ones(api):
@@ -251,22 +264,21 @@ def test_who_hangs_up_while_the_body_waits_to_be_read_is_given_up(stub_rig):
         def __exit__(self, *_):
             waiting.clear()
 
-    def turn(run):
-        """The reading process is busy; in the end the turn comes."""
-        try:
-            gevent.event.Event().wait()
-        finally:
-            turns.append(run)
-
-    turns = []
-    api = Api(stub_rig, reader=ReadElsewhere(turn, Limits(MIB)), watch=lambda _: Watch())
+    reader, busy, later = ReadElsewhere(GeventWaiter, Limits(MIB)), threading.Event(), float("inf")
+    other = gevent.spawn(reader._turns, "other", later, busy.wait)
+    gevent.sleep(0)
+    api = Api(stub_rig, reader=reader, watch=lambda _: Watch())
     asking = gevent.spawn(lambda: api.post().status_code)
     gevent.sleep(0)
     assert (api.service.ongoing, api.charged) == (1, len(LARGE) * BODY_FACTOR)
     gevent.get_hub().loop.run_callback(waiting[0].throw, CancelledError("the caller hung up"))
     assert (asking.get(), waiting) == (499, [])
     assert (api.service.ongoing, api.charged) == (0, 0)
-    assert turns[0]() == (None, None), "nobody reads what nobody waits for"
+    busy.set()
+    other.join()
+    reader._turns("other", later, int)
+    assert reader._process is None, "nobody reads what nobody waits for"
+    reader.stop()
 
 
 def test_memory_of_a_killed_process_is_forgotten(tmp_path):

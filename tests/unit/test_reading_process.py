@@ -17,6 +17,7 @@ from pathlib import Path
 
 import gevent
 import pytest
+from running import wait_for
 
 from webapp.api import reading_process
 from webapp.api.dialects.base import SMALL_BYTES, Call
@@ -24,9 +25,9 @@ from webapp.api.dialects.registry import DIALECTS
 from webapp.api.reading import Limits, read
 from webapp.api.reading_process import ReadElsewhere
 from webapp.asyncio_bridge import AsyncioBridge, in_greenlet
-from webapp.concurrency import Offload
+from webapp.concurrency import GeventWaiter
 from webapp.errors import DeadlineExceededError, PayloadTooLargeError, UnavailableError, UnsupportedEncodingError
-from webapp.waiting import here
+from webapp.waiting import NativeWaiter
 
 MOST = 32 * 1024 * 1024
 LATER = float("inf")
@@ -39,8 +40,8 @@ LIMITS = Limits(MOST, 10**9, 50_000)
 """As many values as there may be, so that reading them takes seconds."""
 
 
-def reader(elsewhere=here):
-    return ReadElsewhere(elsewhere, LIMITS)
+def reader(make_waiter=NativeWaiter):
+    return ReadElsewhere(make_waiter, LIMITS)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def read_elsewhere():
 @pytest.fixture
 def mortal():
     """A reader whose process may die."""
-    one = reader(Offload())
+    one = reader(GeventWaiter)
     yield one
     one.stop()
 
@@ -143,7 +144,7 @@ def test_on_an_asyncio_loop_a_small_body_is_answered_first_too():
 
     async def both():
         bridge = AsyncioBridge()
-        one = reader(bridge.make_offload())
+        one = reader(bridge.make_waiter)
 
         async def ask(name, body):
             await in_greenlet(lambda: one("rerank", Call("/rerank", {}, body), LATER))
@@ -191,6 +192,76 @@ def test_a_body_that_takes_too_much_memory_gets_413(mortal, monkeypatch):
     monkeypatch.setattr(reading_process, "read", read_too_much)  # as it is in the process when the limit is reached
     _, error = reading_process._answer("rerank", call, LIMITS)
     assert isinstance(error, PayloadTooLargeError)
+
+
+def test_a_process_that_stands_still_is_replaced_when_the_time_is_over(mortal):
+    call = Call("/rerank", {}, filled({"query": "q", "documents": ["a"]}))
+    mortal("rerank", call, LATER)
+    os.kill(mortal._process._pid, signal.SIGSTOP)
+    for body in (call.body, WORST):  # a question that the pipe holds, and one that it does not
+        with pytest.raises(DeadlineExceededError):
+            mortal("rerank", replace(call, body=body), time.monotonic() + 0.2)
+    assert mortal("rerank", call, LATER).requests
+
+
+def test_a_process_without_memory_to_send_what_it_read_tells_so_by_its_end(mortal, monkeypatch):
+    signals = []
+
+    def no_memory(*_):
+        raise MemoryError
+
+    def end(number):
+        signals.append(number)
+        raise SystemExit
+
+    monkeypatch.setattr(pickle, "dump", no_memory)
+    monkeypatch.setattr(signal, "raise_signal", end)
+    question = pickle.dumps(("rerank", Call("/rerank", {}, b"{}"), 600.0, 600.0))
+    with pytest.raises(SystemExit):
+        reading_process.serve(io.BytesIO(question), io.BytesIO(), LIMITS)
+    monkeypatch.undo()
+    reading = gevent.spawn(mortal, "rerank", Call("/rerank", {}, WORST), LATER)
+    wait_for(lambda: gevent.sleep(0.001) or mortal._process, "it reads")
+    os.kill(mortal._process._pid, *signals)
+    with pytest.raises(PayloadTooLargeError):
+        reading.get()
+
+
+def test_a_worker_without_memory_for_an_answer_leaves_no_part_of_it_to_the_next(mortal, monkeypatch):
+    def no_memory(answers):
+        answers.read(1)
+        raise MemoryError
+
+    call = Call("/rerank", {}, filled({"query": "q", "documents": ["a"]}))
+    with monkeypatch.context() as patch:
+        patch.setattr(pickle, "load", no_memory)
+        with pytest.raises(MemoryError):
+            mortal("rerank", call, LATER)
+    assert mortal("rerank", call, LATER).requests
+
+
+def test_a_body_waits_for_no_longer_than_its_caller_behind_others(mortal):
+    first = gevent.spawn(mortal, "rerank", Call("/rerank", {}, WORST), LATER)
+    gevent.sleep(0)
+    with pytest.raises(DeadlineExceededError):
+        mortal("rerank", Call("/rerank", {}, filled({"query": "q", "documents": ["a"]})), time.monotonic() + 0.01)
+    assert not first.ready(), "told before its turn came"
+    assert first.get()
+
+
+def test_one_caller_s_bodies_wait_behind_another_s_first(mortal):
+    order = []
+
+    def ask(client, body):
+        mortal("rerank", Call("/rerank", {}, body), LATER, client)
+        order.append(client)
+
+    asking = []
+    for client, body in [("greedy", WORST)] * 3 + [("modest", filled({"query": "q", "documents": ["a"]}))]:
+        asking.append(gevent.spawn(ask, client, body))
+        gevent.sleep(0)
+    gevent.joinall(asking, raise_error=True)
+    assert order == ["greedy", "modest", "greedy", "greedy"]
 
 
 def test_a_process_that_ended_itself_leaves_no_zombie(mortal, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -54,13 +55,14 @@ class Limits:
 class Reader(Protocol):
     """Reads bodies, on this thread or elsewhere."""
 
-    def __call__(self, what: What, call: Call, deadline: float) -> Any:
+    def __call__(self, what: What, call: Call, deadline: float, client: str = "") -> Any:
         """Return what `read` does, or raise what it raises.
 
         Args:
             what: what is wanted of the body.
             call: its body as received.
             deadline: monotonic time at which the caller stops waiting.
+            client: who asks; where bodies wait, clients take turns.
         """
 
 
@@ -70,9 +72,9 @@ class ReadHere:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
 
-    def __call__(self, what: What, call: Call, deadline: float) -> Any:
+    def __call__(self, what: What, call: Call, deadline: float, client: str = "") -> Any:
         """See `Reader`."""
-        del deadline
+        del deadline, client
         return read(what, call, self._limits)
 
 
@@ -94,6 +96,9 @@ def read(what: What, call: Call, limits: Limits) -> Any:
         if coding := coding_of(call.headers.get(HEADER)):
             call = replace(call, body=unpack(call.body, coding, limits.body_bytes))
         json_body.check_values(call.body, limits.values)
+        if call.large:  # else it costs little to do it again, each time that the body is parsed
+            with contextlib.suppress(UnicodeDecodeError):  # whoever parses it says so
+                call = replace(call, body=json_body.without_surrogates(call.body))
     except RerankError as error:
         if what in {"batch", "tokenize"}:
             raise

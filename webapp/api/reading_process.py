@@ -13,11 +13,13 @@ import gc
 import os
 import pickle  # nosec B403 - from our own child, over a pipe that nobody else has
 import resource
+import select
 import signal
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import astuple, replace
-from io import BufferedReader, BufferedWriter
+from io import BufferedReader, BufferedWriter, RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +33,17 @@ from webapp.errors import (
     UnavailableError,
 )
 from webapp.trimming import return_large_blocks, trim
+from webapp.turns import Turns
 from webapp.types import RerankRequest
-from webapp.waiting import Elsewhere, original
+from webapp.waiting import Waiter, original
 
 MOST_CPU_S = 10.0
 """No body takes more to read, unless it was made for it."""
 
 A_DAY_S = 86_400.0
+
+OUT_OF_MEMORY = signal.SIGUSR1
+"""By this the process ends itself when it has no memory to send what it read."""
 
 NICENESS = 5
 """As the engine threads: the worker's hub goes first."""
@@ -49,6 +55,9 @@ MEMORY_BYTES = 512 * 1024**2
 MEMORY_FACTOR = 8
 """The process may take so much, and so many times the largest body beside."""
 
+PIPE_BYTES = 64 * 1024
+"""What a pipe holds."""
+
 LONG_CHARS = 1_000_000
 """To unpickle so many takes a few milliseconds."""
 
@@ -56,43 +65,42 @@ LONG_CHARS = 1_000_000
 class ReadElsewhere:
     """A reader that leaves to another process what would hold the hub; see `webapp.api.reading.Reader`."""
 
-    def __init__(self, elsewhere: Elsewhere, limits: Limits) -> None:
+    def __init__(self, make_waiter: Callable[[], Waiter], limits: Limits) -> None:
         """Prepare; nothing is started before the first body that needs it.
 
         Args:
-            elsewhere: waits for the process, one body after the other.
+            make_waiter: for a caller, whose body is read when its turn comes.
             limits: what a body may hold.
         """
-        self._elsewhere = elsewhere
+        self._turns = Turns(make_waiter)
         self._limits = limits
         self._process: _Process | None = None
 
-    def __call__(self, what: What, call: Call, deadline: float) -> Any:
+    def __call__(self, what: What, call: Call, deadline: float, client: str = "") -> Any:
         """See `Reader`."""
         if not call.large:
             return read(what, call, self._limits)
-        waiting = [call]
         try:
-            answer, error = self._elsewhere(
-                lambda: self._ask(what, waiting.pop(), deadline) if waiting else (None, None)
-            )
-        finally:
-            waiting.clear()  # whoever hung up meanwhile waits no longer
+            answer, error = self._turns(client, deadline, lambda: self._ask(what, call, deadline))
+        except TimeoutError:
+            raise _too_late() from None
         if error is not None:
             raise error
         return answer
 
     def stop(self) -> None:
         """End the process."""
-        if self._process is not None:
-            self._process.end()
+        self._turns.end()
+        if process := self._process:
+            process.end()
             self._process = None
 
     def _ask(self, what: What, call: Call, deadline: float) -> tuple[Any, Exception | None]:
         """Have a body read, and wait for the end of a process that ends itself after that."""
         outcome = self._try(what, call, deadline)
         if self._process is not None and self._process.ends:
-            self.stop()
+            self._process.end()
+            self._process = None
         return outcome
 
     def _try(self, what: What, call: Call, deadline: float) -> tuple[Any, Exception | None]:
@@ -100,20 +108,19 @@ class ReadElsewhere:
         for again in (False, True):
             left_s = min(deadline - time.monotonic(), A_DAY_S)
             if left_s <= 0:
-                return None, DeadlineExceededError("the time was over before the body was read")
-            if self._process is None:
-                try:
-                    self._process = _Process(self._limits)
-                except OSError as cause:
-                    return None, _caused(UnavailableError("large bodies can't be read now", retry_after_s=1), cause)
+                return None, _too_late()
             try:
-                return self._process.ask(what, call, left_s)
-            except (OSError, EOFError, pickle.UnpicklingError) as cause:
-                ended_by, self._process = self._process.end(), None
-                if ended_by == signal.SIGALRM:
-                    return None, DeadlineExceededError("the time was over before the body was read")
-                if ended_by == signal.SIGPROF:
-                    return None, PayloadTooLargeError(f"the body takes more than {MOST_CPU_S:g} s to read; divide it")
+                process = self._process = self._process or _Process(self._limits)
+            except OSError as cause:
+                return None, _caused(UnavailableError("large bodies can't be read now", retry_after_s=1), cause)
+            try:
+                return process.ask(what, call, left_s)
+            except BaseException as cause:
+                ended_by, self._process = process.end(), None  # the rest of its answer is nobody's
+                if not isinstance(cause, OSError | EOFError | pickle.UnpicklingError):
+                    raise
+                if told := _TOLD_BY.get(ended_by):
+                    return None, told()
                 if again:
                     return None, _caused(InternalError("the process that reads large bodies died"), cause)
         raise AssertionError
@@ -141,8 +148,8 @@ class _Process:
             raise
         os.close(theirs_in)
         os.close(theirs_out)
-        self._questions = os.fdopen(ours_out, "wb")
-        self._answers = os.fdopen(ours_in, "rb")
+        self._pipes = _Pipe(ours_out), _Pipe(ours_in)
+        self._questions, self._answers = BufferedWriter(self._pipes[0]), BufferedReader(self._pipes[1], PIPE_BYTES)
         self.ends = False
         """Whether it ends by itself after its last answer."""
 
@@ -153,8 +160,10 @@ class _Process:
             What `read` returned, or what it raised.
 
         Raises:
-            OSError, EOFError, UnpicklingError: the process died.
+            OSError, EOFError, UnpicklingError: the process died, or said nothing in time.
         """
+        for pipe in self._pipes:
+            pipe.until = time.monotonic() + seconds
         headers = _Headers((name.lower(), value) for name, value in call.headers.items())
         question = (what, Call(call.path, headers, call.body, model_url=call.model_url), seconds, MOST_CPU_S)
         pickle.dump(question, self._questions, pickle.HIGHEST_PROTOCOL)
@@ -170,10 +179,47 @@ class _Process:
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
             os.kill(self._pid, signal.SIGKILL)
             _, status = original("os", "waitpid")(self._pid, 0)
-        for pipe in (self._questions, self._answers):  # now: who reads them holds their locks until the process ends
+        for pipe in self._pipes:
+            pipe.until = 0.0  # what could not be sent is not waited for again
+        for end in (self._questions, self._answers):  # now: who reads them holds their locks until the process ends
             with contextlib.suppress(OSError):
-                pipe.close()
+                end.close()
         return os.WTERMSIG(status)
+
+
+class _Pipe(RawIOBase):
+    """One end of a pipe to a process that may stand still."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.until = 0.0
+        """Monotonic time at which nothing is waited for any more."""
+        os.set_blocking(descriptor, False)
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        self._wait(select.POLLIN)
+        return os.readv(self._descriptor, [buffer])
+
+    def write(self, data: Any, /) -> int:
+        self._wait(select.POLLOUT)
+        return os.write(self._descriptor, data)
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            os.close(self._descriptor)
+
+    def _wait(self, event: int) -> None:
+        poll = original("select", "poll")()
+        poll.register(self._descriptor, event)
+        if not poll.poll(max(0.0, self.until - time.monotonic()) * 1000):
+            raise TimeoutError("the process that reads large bodies says nothing")
 
 
 class _Headers(dict[str, str]):
@@ -181,6 +227,26 @@ class _Headers(dict[str, str]):
 
     def get(self, name: str, default: Any = None, /) -> Any:
         return super().get(name.lower(), default)
+
+
+def _too_late() -> RerankError:
+    return DeadlineExceededError("the time was over before the body was read")
+
+
+def _too_much_memory() -> RerankError:
+    return PayloadTooLargeError("the body takes too much memory to read; divide it")
+
+
+def _too_much_time() -> RerankError:
+    return PayloadTooLargeError(f"the body takes more than {MOST_CPU_S:g} s to read; divide it")
+
+
+_TOLD_BY: Mapping[int, Callable[[], RerankError]] = {
+    signal.SIGALRM: _too_late,
+    signal.SIGPROF: _too_much_time,
+    OUT_OF_MEMORY: _too_much_memory,
+}
+"""What a signal that ended the process tells of the body."""
 
 
 def _caused(error: RerankError, cause: Exception) -> RerankError:
@@ -211,7 +277,10 @@ def serve(questions: BufferedReader, answers: BufferedWriter, limits: Limits) ->
         answer = _answer(what, call, limits)
         for timer in (signal.ITIMER_REAL, signal.ITIMER_PROF):
             signal.setitimer(timer, 0)
-        pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
+        try:
+            pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
+        except MemoryError:
+            signal.raise_signal(OUT_OF_MEMORY)
         answers.flush()
         del what, call, answer
         gc.collect()
@@ -236,7 +305,7 @@ def _answer(what: What, call: Call, limits: Limits) -> tuple[Any, Exception | No
         error.__cause__ = error.__context__ = None  # it would be sent, too, and quotes the body
         return None, error
     except MemoryError:
-        return None, PayloadTooLargeError("the body takes too much memory to read; divide it")
+        return None, _too_much_memory()
     except Exception as error:  # noqa: BLE001 - the border: the worker tells, and its log has the name
         return None, RuntimeError(f"{type(error).__name__} in the process that reads large bodies")
 

@@ -62,6 +62,7 @@ def install(app: Flask, *, request_timeout_s: float, reader: Reader, watch: Watc
         g.deadline = g.began + request_timeout_s
         g.watch = watch
         g.reader = reader
+        g.call = None
         structlog.contextvars.bind_contextvars(request_id=g.request_id)
         wanted = request.headers.get(TIMEOUT_HEADER)
         if wanted is not None:
@@ -119,7 +120,9 @@ def terms() -> tuple[float, Caller, Watch]:
 
 def call(model: str | None = None, *, created_s: int = 0) -> Call:
     """Take the body of the current request; `model` is what its path names, `created_s` is Unix time."""
-    return Call(_path(), request.headers, arriving.read_body(), request_id(), created_s=created_s, model_url=model)
+    body = arriving.read_body()
+    made = g.call = Call(_path(), request.headers, body, request_id(), created_s=created_s, model_url=model)
+    return made
 
 
 def read(what: What, call: Call) -> Any:
@@ -128,7 +131,7 @@ def read(what: What, call: Call) -> Any:
     if not call.large:
         return reader(what, call, g.deadline)
     with g.watch(request.environ):
-        answer = reader(what, call, g.deadline)
+        answer = reader(what, call, g.deadline, g.get("owner", "") or address())
     if call.charged:
         call.body = b""  # what was read of it is all that is needed
         arriving.needs(memory_of(answer))
@@ -153,6 +156,9 @@ def dialect() -> Dialect:
 
 
 def _recognise() -> Dialect:
+    taken: Call | None = g.call
+    if taken is not None:
+        return dialect_of_unread(taken) if taken.large else dialect_of(taken)
     path = _path() if request.url_rule else ""  # an unknown path tells no format
     call = Call(path, request.headers, b"")
     length = request.content_length  # None: a GET, or chunks of which nobody knows how many come

@@ -1,0 +1,100 @@
+"""Clients take turns on one thread, by the time that each took."""
+
+import threading
+
+import gevent
+import pytest
+from running import PATIENCE_S, wait_for
+
+from webapp import turns as turns_module
+from webapp.concurrency import GeventWaiter
+from webapp.turns import Turns
+from webapp.waiting import NativeWaiter
+
+LATER = float("inf")
+
+
+class Desk:
+    """Turns whose thread is held until `open`, and a clock that goes on with each work."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.done = []
+        self.turns = Turns(GeventWaiter, clock=lambda: self.now)
+        self.close()
+
+    def close(self):
+        self.done.clear()
+        self._gate = threading.Event()
+        self._first = gevent.spawn(self.turns, "first", LATER, lambda: self._gate.wait(PATIENCE_S))
+        gevent.sleep(0)
+
+    def ask(self, client, seconds=1.0, deadline=LATER):
+        def work():
+            self.now += seconds
+            self.done.append(client)
+
+        asking = gevent.spawn(self.turns, client, deadline, work)
+        gevent.sleep(0)
+        return asking
+
+    def open(self, *asking):
+        self._gate.set()
+        gevent.joinall([self._first, *asking], raise_error=True)
+
+
+@pytest.fixture
+def desk():
+    made = Desk()
+    yield made
+    made.open()
+    made.turns.end()
+
+
+def test_what_was_done_is_returned_and_what_went_wrong_is_raised():
+    turns = Turns(NativeWaiter)
+    assert turns("a", LATER, lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        turns("a", LATER, lambda: 1 / 0)
+    assert turns("a", LATER, lambda: 8) == 8
+    turns.end()
+
+
+def test_who_brings_much_waits_for_those_who_bring_little(desk):
+    desk.open(*[desk.ask("greedy") for _ in range(4)], desk.ask("modest"), desk.ask("other"))
+    assert desk.done == ["greedy", "modest", "other", "greedy", "greedy", "greedy"]
+
+
+def test_turns_are_counted_by_the_time_they_take(desk):
+    desk.open(*[desk.ask("slow", 3.0) for _ in range(2)], *[desk.ask("quick") for _ in range(4)])
+    assert desk.done == ["slow", "quick", "quick", "quick", "slow", "quick"]
+
+
+def test_who_comes_later_has_saved_up_no_turns(desk):
+    desk.open(*[desk.ask("old", 10.0) for _ in range(5)])
+    desk.close()
+    desk.open(*[desk.ask("old", 10.0) for _ in range(3)], *[desk.ask("new", 10.0) for _ in range(3)])
+    assert sorted(desk.done[:4]) == ["new", "new", "old", "old"]
+
+
+def test_who_waits_too_long_is_told_at_once_and_its_work_is_never_done(desk):
+    with pytest.raises(TimeoutError):
+        desk.ask("late", deadline=-1.0).get()
+    desk.open(desk.ask("next"))
+    assert desk.done == ["next"]
+
+
+def test_who_leaves_is_not_worked_for(desk):
+    leaving = desk.ask("leaving")
+    leaving.kill()
+    desk.open(desk.ask("next"))
+    assert desk.done == ["next"]
+
+
+def test_clients_that_are_gone_are_forgotten(monkeypatch):
+    monkeypatch.setattr(turns_module, "FEW_CLIENTS", 3)
+    turns = Turns(NativeWaiter, clock=lambda: 0.0)
+    for number in range(50):
+        turns(str(number), LATER, int)
+    wait_for(lambda: len(turns._taken_s) <= 4, "few are remembered")
+    turns.end()
