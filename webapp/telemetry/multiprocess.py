@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import os
 import stat
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -44,6 +45,10 @@ def folder(state_dir: Path, colour: str = "") -> Path:
         if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
             return path
     raise SetupError(f"RERANK_STATE_DIR: {state_dir / 'run'} can't hold a folder for metrics; choose another")
+
+
+_FLOCK = "hhqqi4x"
+"""`struct flock` of Linux: type, whence, start, length, pid."""
 
 
 @dataclass(slots=True)
@@ -93,6 +98,28 @@ def _locked(path: Path) -> TextIO | None:
         lock.close()
         return None
     return lock
+
+
+def lives(folder: Path, number: int) -> bool:
+    """Return whether a process has this slot. Asks and locks nothing, so that it is in no taker's way."""
+    if (_held.pid, _held.number) == (os.getpid(), number):
+        return True
+    try:
+        with (folder / f"slot-{number}.lock").open("rb") as lock:  # to close it lets go of nothing: it is not ours
+            asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            found = struct.unpack(_FLOCK, fcntl.fcntl(lock, fcntl.F_GETLK, asked))
+    except FileNotFoundError:
+        return False
+    except OSError:  # a file system that can't tell
+        return True
+    return bool(found[0] != fcntl.F_UNLCK)
+
+
+def levels_of(path: Path) -> int | None:
+    """Return the slot whose levels this file holds; None where it holds counts."""
+    kind, _, rest = path.stem.partition("_")
+    number = rest.rpartition("_")[2]
+    return int(number) if kind == "gauge" and number.isdecimal() else None
 
 
 def _forget_levels(folder: Path, number: int) -> None:
