@@ -169,6 +169,19 @@ def test_a_master_forgets_the_levels_of_the_dead(tmp_path, monkeypatch):
     assert figures(folder)[REQUESTS] == 5
 
 
+def test_levels_that_can_not_be_removed_end_no_master(tmp_path, monkeypatch):
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    monkeypatch.setenv(multiprocess.VARIABLE, str(folder))
+    with worker(folder, 1), worker(folder, 1):
+        pass
+    (stuck,) = folder.glob("gauge_livesum_0.db")
+    stuck.unlink()
+    stuck.mkdir()
+    multiprocess.bury()
+    assert not list(folder.glob("gauge_*_1.db")), "the others are"
+
+
 def test_levels_are_those_of_the_workers_that_live_and_asking_takes_no_place_from_anybody(tmp_path):
     folder = tmp_path / "figures"
     folder.mkdir()
