@@ -29,12 +29,15 @@ from supervisor.states import SupervisorStates
 from logs.foreign import ours, translate
 from logs.forks import lose_no_stop
 from logs.line import Form, renderer, stamp
-from logs.lossy import refuse_when_full
+from logs.lossy import PIPE_BYTES, refuse_when_full
 from logs.writer import Complaint, File, Sink, Stream, Writer, close, never_wait
-from supervisor import dispatchers, loggers, options, supervisord
+from supervisor import dispatchers, loggers, options, process, supervisord
 
 MOST_PENDING_BYTES = 64 * 1024
 """Of a line that has no end yet; then it is told in parts."""
+
+_READ_BYTES = 128 * 1024
+"""What supervisord reads at a time."""
 
 _NO_NEWS = "running without any HTTP authentication checking"
 """Said of our Unix socket at each start, as critical; but who may use that is told by its mode (`supervisord.conf`)."""
@@ -205,11 +208,29 @@ class Output(dispatchers.POutputDispatcher):  # type: ignore[misc] # as above
                     kept = line + b"\n"
                 super()._log(kept)
 
+    def read_rest(self) -> None:
+        """The program ended: take what its pipe still holds. Its children may go on writing; nobody waits for that."""
+        for _ in range(PIPE_BYTES // _READ_BYTES):
+            if not self.closed:  # at the end, and where nothing is left
+                self.handle_read_event()
+        self.close()
+
     def close(self) -> None:
         """The program ended; so does its last line."""
         pending, self._pending = self._pending, b""
         self._keep([pending])
         super().close()
+
+
+class Program(process.Subprocess):  # type: ignore[misc] # as above
+    """A program whose last lines are kept, however it ended."""
+
+    def drain(self) -> None:
+        """See Subprocess, which reads once of each pipe, an eighth of what it may hold; then they are closed."""
+        super().drain()
+        for output in self.dispatchers.values():
+            if isinstance(output, Output):
+                output.read_rest()
 
 
 class Options(options.ServerOptions):  # type: ignore[misc] # as above
@@ -316,6 +337,7 @@ def install(keeping: Keeping) -> None:
     """Make supervisord keep logs in this way, and start and stop programs without delay."""
     Output.keeping = Options.keeping = keeping
     dispatchers.POutputDispatcher = Output
+    process.Subprocess = Program
     supervisord.ServerOptions = Options
     supervisord.Supervisor = Prompt
 

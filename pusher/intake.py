@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gevent
 import zmq.green as zmq
@@ -38,24 +39,31 @@ class Intake:
 
     def run(self) -> None:
         """Receive for ever."""
+        bound = False
         context = zmq.Context()
-        socket = context.socket(zmq.PULL)
-        socket.set(zmq.RCVHWM, HIGH_WATER_FRAMES)
-        socket.set(zmq.MAXMSGSIZE, MOST_FRAME_BYTES)
-        socket.set(zmq.LINGER, 0)
-        socket.bind(self._address)
-        received = 0
-        try:
-            while True:
-                self.take(socket.recv())
-                received += 1
-                if received % FRAMES_AT_ONCE == 0:
-                    gevent.sleep(0)
+        socket = None
+        try:  # this is tried again and again where the socket can't be opened or bound
+            socket = context.socket(zmq.PULL)
+            socket.set(zmq.RCVHWM, HIGH_WATER_FRAMES)
+            socket.set(zmq.MAXMSGSIZE, MOST_FRAME_BYTES)
+            socket.set(zmq.LINGER, 0)
+            socket.bind(self._address)
+            bound = True
+            self._receive(socket)
         finally:
-            socket.close()
+            if socket is not None:
+                socket.close()
             context.term()
-            if self._address.startswith("ipc://"):  # ZeroMQ leaves the file
+            if bound and self._address.startswith("ipc://"):  # ZeroMQ leaves the file
                 Path(self._address.removeprefix("ipc://")).unlink(missing_ok=True)
+
+    def _receive(self, socket: Any) -> None:
+        received = 0
+        while True:
+            self.take(socket.recv())
+            received += 1
+            if received % FRAMES_AT_ONCE == 0:
+                gevent.sleep(0)
 
     def take(self, message: bytes) -> None:
         """One message, whatever it holds."""

@@ -29,7 +29,7 @@ AWAY_S = 2.0
 POINT_S = 1.0
 
 MOST_RUNNING = 5_000
-"""Running requests that are known at once; a flood of others is counted as `ignored`."""
+"""Running requests that are known at once, and go on being heard; a flood of others is counted as `ignored`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Relay:
         elif isinstance(event, Release):
             self.releases.hear(event)
         elif isinstance(event, Accepted | Progress):
-            if len(self.runs.running) < MOST_RUNNING:
+            if len(self.runs.running) < MOST_RUNNING or self.runs.knows(source.id, event):
                 self.runs.hear(source.id, event, now)
             else:
                 self.seen["ignored"] += 1

@@ -78,6 +78,10 @@ class Runs:
         """Return the key of an event's request. Another owner's request with the same id has another one."""
         return "/".join(filter(None, (source, self.caller_of(event.owner), event.id)))
 
+    def knows(self, source: str, event: Accepted | Progress) -> bool:
+        """Whether this request is known to run."""
+        return self.key_of(source, event) in self.running
+
     def hear(self, source: str, event: Accepted | Progress, now: float) -> Run:
         """A request runs, and is this far."""
         key = self.key_of(source, event)

@@ -29,7 +29,10 @@ for _ in range(int(sys.argv[1])):
     meter.replied(Reply("POST", "/rerank", "native", 200, 0.02, "id", {}, FACTS))
 metrics.active.set(3)
 meter.publish()
+print("counted", flush=True)
+sys.stdin.read()
 """
+"""Counts, and lives until its input ends."""
 
 
 MASTER = """
@@ -77,10 +80,21 @@ print(done, flush=True)
 """Forks workers and kills them, two at a time. Prints how many requests they have told of."""
 
 
+@contextmanager
+def worker(folder, requests):
+    """A worker that has answered so many requests, and lives. It dies without a word."""
+    command = [sys.executable, "-c", WORKER, str(requests)]
+    with subprocess.Popen(command, env=environment(folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"counted\n"
+            yield
+        finally:
+            process.kill()
+
+
 def count_in_a_worker(folder, requests):
-    """A worker that answers so many requests, and dies without a word."""
-    died = subprocess.Popen([sys.executable, "-c", WORKER, str(requests)], env=environment(folder))
-    assert died.wait(PATIENCE_S) == 0
+    with worker(folder, requests):
+        pass
 
 
 def environment(folder):
@@ -120,34 +134,70 @@ def scrape(address):
 REQUESTS = ("rerank_requests_total", ("dialect", "native"), ("route", "/rerank"), ("status", "200"))
 
 
-def test_what_dead_workers_counted_stays_and_their_levels_go(tmp_path, monkeypatch):
-    folder = tmp_path / "figures"
-    folder.mkdir()
-    monkeypatch.setenv(multiprocess.VARIABLE, str(folder))
-    count_in_a_worker(folder, 5)
-    count_in_a_worker(folder, 7)
-    with exporter(folder, tmp_path / "nobody.sock") as address:
-        assert address.stat().st_mode & 0o077 == 0
-        seen = scrape(address)
-        assert seen[REQUESTS] == seen["rerank_request_duration_seconds_count",] == 12
-        assert seen["rerank_active_requests",] == 3, "the second took the place of the first"
-        multiprocess.bury()
-        seen = scrape(address)
-        assert seen[REQUESTS] == seen["rerank_request_duration_seconds_count",] == 12
-        assert seen.get(("rerank_active_requests",), 0) == 0
-        multiprocess.forget(folder)
-        assert REQUESTS not in scrape(address), "a service that starts again counts from 0"
-
-
-DEATHS = 200
-
-
 def figures(folder):
     return {
         (sample.name, *sorted(sample.labels.items())): sample.value
         for metric in Workers(folder).collect()
         for sample in metric.samples
     }
+
+
+def test_what_dead_workers_counted_stays_and_their_levels_go(tmp_path):
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    count_in_a_worker(folder, 5)
+    files = len(list(folder.iterdir()))
+    count_in_a_worker(folder, 7)
+    assert len(list(folder.iterdir())) == files, "the second took the place of the first"
+    with exporter(folder, tmp_path / "nobody.sock") as address:
+        assert address.stat().st_mode & 0o077 == 0
+        seen = scrape(address)
+        assert seen[REQUESTS] == seen["rerank_request_duration_seconds_count",] == 12
+        assert ("rerank_active_requests",) not in seen, "though nobody buried them"
+        multiprocess.forget(folder)
+        assert REQUESTS not in scrape(address), "a service that starts again counts from 0"
+
+
+def test_a_master_forgets_the_levels_of_the_dead(tmp_path, monkeypatch):
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    monkeypatch.setenv(multiprocess.VARIABLE, str(folder))
+    count_in_a_worker(folder, 5)
+    assert list(folder.glob("gauge_*"))
+    multiprocess.bury()
+    assert not list(folder.glob("gauge_*"))
+    assert figures(folder)[REQUESTS] == 5
+
+
+def test_levels_that_can_not_be_removed_end_no_master(tmp_path, monkeypatch):
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    monkeypatch.setenv(multiprocess.VARIABLE, str(folder))
+    with worker(folder, 1), worker(folder, 1):
+        pass
+    (stuck,) = folder.glob("gauge_livesum_0.db")
+    stuck.unlink()
+    stuck.mkdir()
+    multiprocess.bury()
+    assert not list(folder.glob("gauge_*_1.db")), "the others are"
+
+
+def test_levels_are_those_of_the_workers_that_live_and_asking_takes_no_place_from_anybody(tmp_path):
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    active = ("rerank_active_requests",)
+    with worker(folder, 1):
+        with worker(folder, 1):
+            assert figures(folder)[active] == 6
+        assert figures(folder)[active] == 3
+        with worker(folder, 1):
+            assert figures(folder)[active] == 6
+            assert len(list(folder.glob("slot-*.lock"))) == 2
+    assert active not in figures(folder)
+    assert figures(folder)[REQUESTS] == 3
+
+
+DEATHS = 200
 
 
 def test_two_hundred_kills_leave_few_files_and_every_count_once(tmp_path):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 from running import wait_for
 
@@ -242,3 +243,47 @@ def test_neither_hup_nor_reload_restarts_anything(tmp_path, how):
             assert (tmp_path / "log").read_text().count("spawned: 'x'") == 1
         finally:
             process.kill()
+
+
+DYING = """
+import os, signal, subprocess
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+heir = subprocess.Popen(["sleep", "3600"])  # it holds the pipe: nobody reads to its end
+os.write(2, f"heir {heir.pid}\\n".encode())
+signal.sigwait([signal.SIGUSR1])
+for number in range(900):
+    os.write(1, f"{number:999}\\n".encode())
+os.write(1, b"the last, without an end")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_all_that_a_killed_program_said_is_kept_its_last_line_too(tmp_path):
+    (tmp_path / "dying.py").write_text(DYING)
+    program = [f"[program:x]\ncommand={sys.executable} {tmp_path}/dying.py", "startsecs=0\nautorestart=false"]
+    logs = [f"stdout_logfile={tmp_path}/x.log\nstderr_logfile={tmp_path}/heir.log"]
+    command = [sys.executable, "-m", "logs.keeper", "-c", conf(tmp_path, *program, *logs)]
+
+    def told(name):
+        lines = (tmp_path / name).read_text().splitlines() if (tmp_path / name).exists() else []
+        return [json.loads(line)["message"] for line in lines]
+
+    with subprocess.Popen(command) as process:
+        heir = None
+        try:
+            heir = int(wait_for(lambda: told("heir.log"), "the program waits")[0].split()[1])
+            program = psutil.Process(heir).parent()
+            process.send_signal(signal.SIGSTOP)  # it reads none of this before the program is dead
+            program.send_signal(signal.SIGUSR1)
+            wait_for(lambda: program.status() == psutil.STATUS_ZOMBIE, "the program has died")
+            process.send_signal(signal.SIGCONT)
+            wait_for(lambda: any(line.startswith("exited: x") for line in told("log")), "that is noticed")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE_S) == 0
+            *lines, last = told("x.log")
+            assert [int(line) for line in lines] == list(range(900))
+            assert last == "the last, without an end"
+        finally:
+            process.kill()
+            if heir:
+                os.kill(heir, signal.SIGKILL)

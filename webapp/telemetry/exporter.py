@@ -1,7 +1,7 @@
 """`python -m webapp.telemetry.exporter FOLDER SOCKET PUSHER`: serves /metrics in a process of its own.
 
 So a worker that is full, hangs or died hides nothing. It reads what workers left in FOLDER, asks the pusher on its
-socket, and serves SOCKET to nginx. Nothing of the service is imported: it is small, and up in a moment.
+socket, and serves SOCKET to nginx. Nothing of the service that is large is imported: it is small, and up in a moment.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from webapp.telemetry import multiprocess
+
 PUSHER_PATIENCE_S = 0.5
 TRIES = 5
 
@@ -42,7 +44,7 @@ PUSHER_COUNTERS = {
 
 
 class Workers(Collector):
-    """What all workers counted, dead ones too."""
+    """What all workers counted, dead ones too; and how it is with those that live."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -52,8 +54,10 @@ class Workers(Collector):
         for attempt in range(TRIES):
             try:
                 # One that is empty was made by a process that died just then; who takes its slot fills it.
-                files = [str(path) for path in self._folder.glob("*.db") if path.stat().st_size]
-                merged = list(MultiProcessCollector.merge(files))  # type: ignore[no-untyped-call]
+                files = [path for path in self._folder.glob("*.db") if path.stat().st_size]
+                dead = self._dead(files)
+                told = [str(path) for path in files if multiprocess.levels_of(path) not in dead]
+                merged = list(MultiProcessCollector.merge(told))  # type: ignore[no-untyped-call]
             except (OSError, ValueError, struct.error):  # a file came or went just now: a service starts
                 if attempt == TRIES - 1:
                     raise
@@ -62,6 +66,11 @@ class Workers(Collector):
                 text = "Files that workers keep for /metrics; the next worker goes on with those of a dead one."
                 return [GaugeMetricFamily("rerank_metrics_files", text, len(files)), *merged]
         return []
+
+    def _dead(self, files: Iterable[Path]) -> set[int]:
+        """Slots that nobody has, and whose levels no master forgot: it was killed with all its workers."""
+        slots = {slot for path in files if (slot := multiprocess.levels_of(path)) is not None}
+        return {slot for slot in slots if not multiprocess.lives(self._folder, slot)}
 
 
 class Pusher(Collector):

@@ -10,19 +10,27 @@ and no file is ever merged into another, which could count twice or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import itertools
+import logging
 import os
 import stat
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from webapp.errors import SetupError
 
+log = logging.getLogger(__name__)
+
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """prometheus_client looks at it when it is imported; supervisor sets it for the webapp."""
+
+ALONE = -1
+"""The slot of a process that finds none; it counts in its memory."""
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - anyone may write there, see `folder` # nosec B108
 
@@ -46,6 +54,10 @@ def folder(state_dir: Path, colour: str = "") -> Path:
     raise SetupError(f"RERANK_STATE_DIR: {state_dir / 'run'} can't hold a folder for metrics; choose another")
 
 
+_FLOCK = "hhqqi4x"
+"""`struct flock` of Linux: type, whence, start, length, pid."""
+
+
 @dataclass(slots=True)
 class _Held:
     """The slot of this process."""
@@ -55,6 +67,8 @@ class _Held:
     number: int = 0
     lock: TextIO | None = None
     """POSIX locks are no child's, and go with the process, however it dies."""
+    complained: int = 0
+    """The process that told of figures that are missing."""
 
 
 _held = _Held()
@@ -66,13 +80,23 @@ def use_slots() -> None:
         return
     from prometheus_client import values  # noqa: PLC0415 - the stack needs none of it
 
+    from webapp.telemetry.allocated import Figures  # noqa: PLC0415 - as above
+
+    def figures(path: str) -> Figures:
+        return Figures(None if slot() == ALONE else path, _complain)
+
+    values.MmapedDict = figures  # type: ignore[attr-defined,assignment]
     values.ValueClass = values.MultiProcessValue(slot)  # type: ignore[no-untyped-call]
 
 
 def slot() -> int:
-    """Return the number of this process' slot; takes one where it has none."""
+    """Return the number of this process' slot; takes one where it has none, and may get `ALONE`."""
     if _held.pid != os.getpid():
-        _take(Path(os.environ[VARIABLE]))
+        try:
+            _take(Path(os.environ[VARIABLE]))
+        except OSError as error:  # no room for another file, or no folder
+            _held.pid, _held.number, _held.lock = os.getpid(), ALONE, None
+            _complain(error)
     return _held.number
 
 
@@ -84,6 +108,13 @@ def _take(folder: Path) -> None:
             return
 
 
+def _complain(error: Exception) -> None:
+    """Tell once that figures of this process are missing."""
+    if _held.complained != os.getpid():
+        _held.complained = os.getpid()
+        log.warning("metrics can't be kept: %s; /metrics misses some of this process, requests go on", error)
+
+
 def _locked(path: Path) -> TextIO | None:
     """Return the lock of a slot, closed by whoever is done with it; None where a process that lives has it."""
     lock = path.open("w")
@@ -93,6 +124,28 @@ def _locked(path: Path) -> TextIO | None:
         lock.close()
         return None
     return lock
+
+
+def lives(folder: Path, number: int) -> bool:
+    """Return whether a process has this slot. Asks and locks nothing, so that it is in no taker's way."""
+    if (_held.pid, _held.number) == (os.getpid(), number):
+        return True
+    try:
+        with (folder / f"slot-{number}.lock").open("rb") as lock:  # to close it lets go of nothing: it is not ours
+            asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            found = struct.unpack(_FLOCK, fcntl.fcntl(lock, fcntl.F_GETLK, asked))
+    except FileNotFoundError:
+        return False
+    except OSError:  # a file system that can't tell
+        return True
+    return bool(found[0] != fcntl.F_UNLCK)
+
+
+def levels_of(path: Path) -> int | None:
+    """Return the slot whose levels this file holds; None where it holds counts."""
+    kind, _, rest = path.stem.partition("_")
+    number = rest.rpartition("_")[2]
+    return int(number) if kind == "gauge" and number.isdecimal() else None
 
 
 def _forget_levels(folder: Path, number: int) -> None:
@@ -113,6 +166,8 @@ def bury() -> None:
         number = int(path.stem.removeprefix("slot-"))
         if (_held.pid, _held.number) == (os.getpid(), number):
             continue  # its lock would go when it is closed here
-        if lock := _locked(path):
-            with lock:
-                _forget_levels(folder, number)
+        # The exporter leaves out what can't be removed here; the master must not end for it.
+        with contextlib.suppress(OSError):
+            if lock := _locked(path):
+                with lock:
+                    _forget_levels(folder, number)

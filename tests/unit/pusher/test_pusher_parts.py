@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import zmq
 from flask import Flask
 from running import PATIENCE_S
 
@@ -55,6 +56,17 @@ def test_the_intake_counts_and_skips_what_it_can_t_read():
         intake.take(message)
     assert skipped == ["malformed", "newer"]
     assert [frame.source.id for frame in taken] == ["w"]
+
+
+def test_an_address_that_can_not_be_bound_costs_nothing_however_often_it_is_tried():
+    intake = Intake("ipc:///nowhere/intake", take=lambda *_: None, count=lambda _: None)
+
+    held = set()
+    for _ in range(5):
+        with pytest.raises(zmq.ZMQError):
+            intake.run()
+        held.add(len(list(Path("/proc/self/fd").iterdir())))
+    assert len(held) == 1, "no descriptors, which stand for threads, too"
 
 
 def running(scored, key="w/r"):
