@@ -47,6 +47,15 @@ def test_tokens_as_tei_vllm_and_llama_cpp_have_them(client):
     assert (reply.status_code, reply.json["error_type"]) == (422, "Validation")
 
 
+@pytest.mark.parametrize("form", ["inputs", "prompt", "content"])
+def test_many_tokens_are_written_as_few_are(client, monkeypatch, form):
+    texts = ["twelve chars", "", "four"]
+    body = {form: texts if form == "inputs" else texts[0], "return_token_strs": True}
+    at_once = post(client, "/tokenize", body).data
+    monkeypatch.setattr("webapp.api.dialects.tokenize._PART", 2)
+    assert post(client, "/tokenize", body).data == at_once
+
+
 @pytest.mark.parametrize(
     "path",
     [

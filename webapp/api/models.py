@@ -79,8 +79,8 @@ def blueprint(
             auth.count_documents(len(asked.texts))
 
             def answer() -> tuple[int, bytes]:
-                found = [service.texts.tokenize(text, special=asked.special) for text in asked.texts]
-                return sum(map(len, found)), tokenize.dump(asked, found, service.model.max_length_tokens)
+                found = (service.texts.tokenize(text, special=asked.special) for text in asked.texts)
+                return tokenize.dump(asked, found, service.model.max_length_tokens)
 
             count, body = service.elsewhere(answer)
             request_context.note(tokens=count)

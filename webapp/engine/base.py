@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -78,8 +78,8 @@ class Texts(Protocol):
     def offsets(self, text: str) -> NDArray[np.int32]:
         """Where each token lies in the first `MOST_CHARS` of a text: characters [start, stop), shape [tokens, 2]."""
 
-    def tokenize(self, text: str, *, special: bool) -> list[Token]:
-        """Every token of one text; with `special`, framed as the model reads a single text."""
+    def tokenize(self, text: str, *, special: bool) -> Iterator[Token]:
+        """Yield every token of one text; with `special`, framed as the model reads a single text."""
 
 
 class Engine(Protocol):

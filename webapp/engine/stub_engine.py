@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,10 +52,13 @@ class StubTexts:
         starts = np.arange(0, len(text), 4)
         return np.stack([starts, np.minimum(starts + 4, len(text))], axis=1).astype(np.int32)
 
-    def tokenize(self, text: str, *, special: bool) -> list[Token]:
-        """Four characters each, framed by one special token."""
-        tokens = [Token(1, text[start:stop], False, start, stop) for start, stop in self.offsets(text).tolist()]
-        return [Token(0, "[STUB]", True, None, None), *tokens] if special else tokens
+    def tokenize(self, text: str, *, special: bool) -> Iterator[Token]:
+        """Yield four characters each, after one special token."""
+        if special:
+            yield Token(0, "[STUB]", True, None, None)
+        for start in range(0, len(text), 4):
+            piece = text[start : start + 4]
+            yield Token(1, piece, False, start, start + len(piece))
 
 
 class StubSession:

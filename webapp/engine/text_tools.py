@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from webapp.engine.base import MOST_CHARS
 from webapp.types import Token
@@ -32,23 +34,26 @@ class TextTools:
 
     def offsets(self, text: str) -> NDArray[np.int32]:
         """Characters [start, stop) of each token of a text, or of the most that is read of it; shape [tokens, 2]."""
-        encoding = self.tokenizer.encode_batch([text[:MOST_CHARS]], add_special_tokens=False)[0]
-        if len(encoding) <= PIECE_TOKENS:
-            return np.array(encoding.offsets, np.int32).reshape(-1, 2)
-        places = np.empty((len(encoding), 2), np.int32)
-        for start in range(0, len(encoding), PIECE_TOKENS):
-            piece = range(start, min(start + PIECE_TOKENS, len(encoding)))
-            places[start : start + PIECE_TOKENS] = [encoding.token_to_chars(token) or (0, 0) for token in piece]
-        return places
+        return _places(self.tokenizer.encode_batch([text[:MOST_CHARS]], add_special_tokens=False)[0])
 
-    def tokenize(self, text: str, *, special: bool) -> list[Token]:
-        """Every token; a special one has no place, and its text is its name."""
+    def tokenize(self, text: str, *, special: bool) -> Iterator[Token]:
+        """Yield every token; a special one has no place, and its text is its name."""
         encoding = self.tokenizer.encode_batch([text], add_special_tokens=special)[0]
         name_of = self.tokenizer.id_to_token
-        columns = zip(encoding.ids, encoding.special_tokens_mask, encoding.offsets, strict=True)
-        return [
-            Token(number, name_of(number) or "", True, None, None)
-            if added
-            else Token(number, text[start:stop], False, start, stop)
-            for number, added, (start, stop) in columns
-        ]
+        for number, added, place in zip(encoding.ids, encoding.special_tokens_mask, _places(encoding), strict=True):
+            if added:
+                yield Token(number, name_of(number) or "", True, None, None)
+            else:
+                start, stop = place.tolist()
+                yield Token(number, text[start:stop], False, start, stop)
+
+
+def _places(encoding: Encoding) -> NDArray[np.int32]:
+    """Return characters [start, stop) of each token, shape [tokens, 2]; [0, 0] where it has none."""
+    if len(encoding) <= PIECE_TOKENS:
+        return np.array(encoding.offsets, np.int32).reshape(-1, 2)
+    places = np.empty((len(encoding), 2), np.int32)
+    for start in range(0, len(encoding), PIECE_TOKENS):
+        piece = range(start, min(start + PIECE_TOKENS, len(encoding)))
+        places[start : start + PIECE_TOKENS] = [encoding.token_to_chars(token) or (0, 0) for token in piece]
+    return places

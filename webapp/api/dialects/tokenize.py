@@ -7,10 +7,12 @@ entrypoints/serve/tokenize (`prompt` -> {count, max_model_len, tokens}); llama.c
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from webapp.api import json_body
 from webapp.errors import EmptyRequestError, InvalidRequestError, PayloadTooLargeError
@@ -104,18 +106,35 @@ def _check_size(what: str, size: int, limit: int) -> None:
         )
 
 
-def dump(asked: TokenizeBody, tokens: list[list[Token]], max_length_tokens: int) -> bytes:
-    """Tokens of each text, in the form of the question."""
+def dump(asked: TokenizeBody, texts: Iterable[Iterator[Token]], max_length_tokens: int) -> tuple[int, bytes]:
+    """Return how many tokens the texts have, and the reply in the form of the question.
+
+    Args:
+        asked: the question.
+        texts: tokens of each of its texts, made as they are asked for: a million at once would hold up all others.
+        max_length_tokens: of a pair.
+    """
     if asked.inputs is not None:
-        return msgspec.json.encode([_written(text) for text in tokens])
-    ids = [token.id for token in tokens[0]]
+        return _written(texts)
+    ids, strings = [], []
+    for token in next(iter(texts)):
+        ids.append(token.id)
+        if asked.return_token_strs:
+            strings.append(token.text)
     if asked.prompt is None:
-        return msgspec.json.encode(ContentTokens(ids))
-    strings = [token.text for token in tokens[0]] if asked.return_token_strs else UNSET
-    return msgspec.json.encode(PromptTokens(len(ids), max_length_tokens, ids, strings))
+        return len(ids), msgspec.json.encode(ContentTokens(ids))
+    words = strings if asked.return_token_strs else UNSET
+    return len(ids), msgspec.json.encode(PromptTokens(len(ids), max_length_tokens, ids, words))
 
 
-def _written(tokens: list[Token]) -> Raw:
-    parts = (tokens[start : start + _PART] for start in range(0, len(tokens), _PART))
-    written = [msgspec.json.encode([TokenReply(*token) for token in part])[1:-1] for part in parts]
-    return Raw(b"[" + b",".join(written) + b"]")
+def _written(texts: Iterable[Iterator[Token]]) -> tuple[int, bytes]:
+    count, pieces = 0, [b"["]
+    for number, tokens in enumerate(texts):
+        pieces.append(b",[" if number else b"[")
+        begun = False
+        while part := [TokenReply(*token) for token in itertools.islice(tokens, _PART)]:
+            pieces += [b"," if begun else b"", msgspec.json.encode(part)[1:-1]]
+            begun = True
+            count += len(part)
+        pieces.append(b"]")
+    return count, b"".join([*pieces, b"]"])
