@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
 
@@ -299,12 +300,19 @@ def _wait_for_end(
 
 
 def _announce(settings: Settings, outlet: Outlet) -> None:
-    with ask(settings, "/info", timeout_s=5) as reply:
-        info = json.load(reply)
-    stands_in = f" in place of {info['substitute_for']}, which can't be fetched" if info["substitute_for"] else ""
-    model = f"{info['model']} ({info['engine']} {info['precision']}){stands_in}"
-    outlet.say(f"Ready: {url_of(settings)} serves {model}")
+    outlet.say(f"Ready: {url_of(settings)} serves {_what_serves(settings)}")
     outlet.say(f"Dashboard: {url_of(settings)}/dashboard/")
+
+
+def _what_serves(settings: Settings) -> str:
+    """The model as the service tells of it; one question that fails is no reason to end what serves."""
+    try:
+        with ask(settings, "/info", timeout_s=5) as reply:
+            info = json.load(reply)
+        stands_in = f" in place of {info['substitute_for']}, which can't be fetched" if info["substitute_for"] else ""
+        return f"{info['model']} ({info['engine']} {info['precision']}){stands_in}"
+    except (OSError, HTTPException, ValueError, KeyError):
+        return f"a model; {url_of(settings)}/info says which"
 
 
 def _begin_serving(settings: Settings, served: Settings, outlet: Outlet) -> None:
