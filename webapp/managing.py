@@ -31,7 +31,7 @@ WEBAPP = "webapp"
 """Stands for the program of the colour that serves."""
 
 READY_S = 120.0
-"""Longest wait until a restarted webapp made a score."""
+"""Longest wait until a restarted webapp made a score, or another program stays up."""
 
 REACHED_S = 30.0
 """Longest wait until what came up again is reached; `serve` takes a second or two to make a socket or link again."""
@@ -168,10 +168,16 @@ def _wait_until_ready(settings: Settings, colour: str, programs: Programs) -> No
 
 
 def _wait_until_runs(name: str, programs: Programs) -> None:
-    """Supervisor calls it RUNNING when it has lived for its `startsecs`."""
+    """Supervisor calls it RUNNING when it has lived for its `startsecs`, and tries some programs for days."""
+    give_up = time.monotonic() + READY_S
     while (program := programs.of(name)).state != "RUNNING":
         if not program.up:
             raise SetupError(f"{name} did not start; see its log with: reranking logs {name}")
+        if time.monotonic() > give_up:
+            raise SetupError(
+                f"{name} did not stay up within {READY_S:g} s, and supervisor goes on trying;"
+                f" see its log with: reranking logs {name}"
+            )
         time.sleep(POLL_S)
 
 
