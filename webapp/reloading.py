@@ -21,7 +21,7 @@ def reload(settings: Settings) -> None:
     """Have the programs read again what they read from files. What is wrong there is logged, and they go on."""
     try:
         prepare_certificate(settings)
-    except SetupError as error:
+    except (SetupError, OSError) as error:  # such as a full disk, where one of ours was to be made anew
         log.error("%s; nginx keeps the certificate that it has", error)  # noqa: TRY400 - the message says it all
     programs = Programs(settings.run_dir)
     for program in READERS:
