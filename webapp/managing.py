@@ -8,7 +8,6 @@ import signal
 import time
 import urllib.error
 from collections.abc import Callable, Sequence
-from xmlrpc.client import Fault
 
 from webapp.calling import ask, url_of
 from webapp.errors import SetupError
@@ -16,7 +15,7 @@ from webapp.premises import check_keys
 from webapp.releases import state
 from webapp.releases.applied import settings_with
 from webapp.releases.asking import Colour
-from webapp.releases.programs import Programs, program_of
+from webapp.releases.programs import Programs, SupervisorError, program_of
 from webapp.releases.recovery import with_artifact
 from webapp.releases.roles import alone, role_of
 from webapp.releases.state import Colours
@@ -150,7 +149,7 @@ def _hang_up(programs: Programs) -> Callable[[], None]:
         nonlocal told
         if programs.of("nginx").state == "STOPPING" and time.monotonic() - told > HANG_UP_EVERY_S:
             told = time.monotonic()
-            with contextlib.suppress(Fault):  # the pusher does not run
+            with contextlib.suppress(SupervisorError):  # the pusher does not run
                 programs.signal("pusher", "HUP")
 
     return waits

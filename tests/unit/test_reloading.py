@@ -1,9 +1,9 @@
 import errno
-from xmlrpc.client import Fault
 
 import pytest
 
 from webapp import certificates, reloading
+from webapp.releases.programs import SupervisorError
 from webapp.settings import Settings
 
 
@@ -15,7 +15,7 @@ class Programs:
 
     def signal(self, program, name):
         if program == "pusher":
-            raise Fault(70, "NOT_RUNNING: pusher")
+            raise SupervisorError("NOT_RUNNING: pusher")
         self.sent.append((program, name))
 
 
