@@ -70,11 +70,7 @@ def balance(settings: Settings, read_again: Callable[[], Settings]) -> None:
             if look_at(nginx).stream is None:
                 outlet.say(WITHOUT_STREAM)
             outlet.say(f"Ready: {url_of(settings)} divides requests over {', '.join(listed(settings.stacks))}")
-            if (notices_s := notices_after_s(KERNEL)) > AGAIN_S:
-                outlet.say(
-                    f"A machine that vanishes is noticed by its requests after {notices_s:,.0f} s, which the kernel's"
-                    " tcp_keepalive_* set: see docs/scaling.md"
-                )
+            _tell_of_slow_notices(KERNEL, outlet)
         farewell = Farewell(settings.run_dir)
         while process.poll() is None:
             if signals.stop:
@@ -101,6 +97,15 @@ def notices_after_s(kernel: Path) -> float:
         int((kernel / f"tcp_keepalive_{name}").read_text()) for name in ("time", "intvl", "probes")
     )
     return first + between * probes
+
+
+def _tell_of_slow_notices(kernel: Path, outlet: Outlet) -> None:
+    with contextlib.suppress(OSError, ValueError):  # a sandbox' kernel may not say, and nothing depends on it
+        if (notices_s := notices_after_s(kernel)) > AGAIN_S:
+            outlet.say(
+                f"A machine that vanishes is noticed by its requests after {notices_s:,.0f} s, which the kernel's"
+                " tcp_keepalive_* set: see docs/scaling.md"
+            )
 
 
 class _Signals:
@@ -150,7 +155,7 @@ def _take_over(
         if not fresh.stacks:
             raise SetupError("RERANK_STACKS names no stack")  # noqa: TRY301 - told as all that is wrong
         _render(fresh, nginx)
-    except SetupError as error:
+    except (SetupError, OSError) as error:  # a full disk, where a certificate of ours was to be made anew
         outlet.say(f"The settings stay as they were: {error}")
         return
     process.send_signal(signal.SIGHUP)

@@ -194,7 +194,11 @@ class Webapp:
 
 
 def assemble(
-    settings: Settings, bridge: Bridge, engine: Engine | None = None, cache: MemoryCache | None = None
+    settings: Settings,
+    bridge: Bridge,
+    engine: Engine | None = None,
+    cache: MemoryCache | None = None,
+    artifact: str = "",
 ) -> Webapp:
     """Wire the webapp up, ready to be forked.
 
@@ -203,12 +207,13 @@ def assemble(
         bridge: to what runs the requests.
         engine: of these settings' artifact, where it was loaded before.
         cache: scores that are known already, of any artifact.
+        artifact: the one that the release names; see `load_engine`.
 
     Raises:
         SetupError: the model is not prepared, or damaged.
     """
     return_large_blocks()  # first: an engine may know better
-    engine = engine or load_engine(settings)
+    engine = engine or load_engine(settings, artifact)
     cores = len(os.sched_getaffinity(0))
     # A measured count may come from a larger machine, or one that this container has only a part of.
     threads = settings.engine_threads or min(engine.info.tuning.engine_threads or cores, cores)

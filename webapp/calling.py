@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.request
+from http.client import HTTPException
 from typing import Any
 
 from pusher.keys import SYNTHETIC_HEADER, own_key
@@ -24,7 +25,10 @@ def ask(settings: Settings, path: str, body: bytes | None = None, *, timeout_s: 
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust_own(settings))
     )
     request = urllib.request.Request(f"{url_of(settings)}{path}", body, headers)
-    return directly.open(request, timeout=timeout_s)
+    try:
+        return directly.open(request, timeout=timeout_s)
+    except HTTPException as error:
+        raise ConnectionError(f"the answer is no HTTP ({type(error).__name__})") from error
 
 
 def url_of(settings: Settings) -> str:

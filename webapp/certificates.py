@@ -55,7 +55,11 @@ def good_for(cert: Path, host: str) -> bool:
 
 
 def make(cert: Path, key: Path, host: str) -> None:
-    """Write a self-signed one, and its key."""
+    """Write a self-signed one, and its key; the old ones stay whole until these are.
+
+    Raises:
+        OSError: they can't be written.
+    """
     secret = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "reranking, self-signed")])
     made = (
@@ -78,10 +82,14 @@ def make(cert: Path, key: Path, host: str) -> None:
     private = secret.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+    aside = []
     for path, content in ((key, private), (cert, made.public_bytes(serialization.Encoding.PEM))):
-        path.unlink(missing_ok=True)
-        path.touch(mode=0o600)
-        path.write_bytes(content)
+        aside.append(path.with_name(f"{path.name}.new"))
+        aside[-1].unlink(missing_ok=True)
+        aside[-1].touch(mode=0o600)
+        aside[-1].write_bytes(content)
+    for path, written in zip((key, cert), aside, strict=True):  # cut short between them, the next start makes both anew
+        written.replace(path)
 
 
 def _names(host: str) -> list[x509.GeneralName]:

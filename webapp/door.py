@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -130,8 +131,15 @@ class Farewell:
     Its stream module waits for each client to close its side too, and a client with an idle connection may never do so.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, find: Callable[[], int] = int) -> None:
+        """Look at its configuration, which tells whether there is anything to end.
+
+        Args:
+            run_dir: of the stack.
+            find: pid of nginx, or 0; for when its file is gone, with `run` and all that was in it.
+        """
         self._run_dir = run_dir
+        self._find = find
         self._counts = False
         with contextlib.suppress(OSError):
             self._counts = "\nstream {" in (run_dir / "nginx.conf").read_text()
@@ -149,10 +157,15 @@ class Farewell:
         if self._idle_since is None:
             self._idle_since = now
         elif now - self._idle_since >= LAST_WORDS_S:
-            with contextlib.suppress(OSError, ValueError):
-                pid = int((self._run_dir / "nginx.pid").read_text())
-                if b"nginx" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            with contextlib.suppress(OSError):
+                if (pid := self._pid()) and b"nginx" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.kill(pid, signal.SIGTERM)
+
+    def _pid(self) -> int:
+        try:
+            return int((self._run_dir / "nginx.pid").read_text())
+        except (OSError, ValueError):
+            return self._find()
 
     def _is_idle(self) -> bool:
         inside = f" {self._run_dir}/nginx/"

@@ -8,7 +8,6 @@ import signal
 import time
 import urllib.error
 from collections.abc import Callable, Sequence
-from xmlrpc.client import Fault
 
 from webapp.calling import ask, url_of
 from webapp.errors import SetupError
@@ -16,7 +15,7 @@ from webapp.premises import check_keys
 from webapp.releases import state
 from webapp.releases.applied import settings_with
 from webapp.releases.asking import Colour
-from webapp.releases.programs import Programs, program_of
+from webapp.releases.programs import Programs, SupervisorError, program_of
 from webapp.releases.recovery import with_artifact
 from webapp.releases.roles import alone, role_of
 from webapp.releases.state import Colours
@@ -31,7 +30,7 @@ WEBAPP = "webapp"
 """Stands for the program of the colour that serves."""
 
 READY_S = 120.0
-"""Longest wait until a restarted webapp made a score."""
+"""Longest wait until a restarted webapp made a score, or another program stays up."""
 
 REACHED_S = 30.0
 """Longest wait until what came up again is reached; `serve` takes a second or two to make a socket or link again."""
@@ -150,7 +149,7 @@ def _hang_up(programs: Programs) -> Callable[[], None]:
         nonlocal told
         if programs.of("nginx").state == "STOPPING" and time.monotonic() - told > HANG_UP_EVERY_S:
             told = time.monotonic()
-            with contextlib.suppress(Fault):  # the pusher does not run
+            with contextlib.suppress(SupervisorError):  # the pusher does not run
                 programs.signal("pusher", "HUP")
 
     return waits
@@ -168,10 +167,16 @@ def _wait_until_ready(settings: Settings, colour: str, programs: Programs) -> No
 
 
 def _wait_until_runs(name: str, programs: Programs) -> None:
-    """Supervisor calls it RUNNING when it has lived for its `startsecs`."""
+    """Supervisor calls it RUNNING when it has lived for its `startsecs`, and tries some programs for days."""
+    give_up = time.monotonic() + READY_S
     while (program := programs.of(name)).state != "RUNNING":
         if not program.up:
             raise SetupError(f"{name} did not start; see its log with: reranking logs {name}")
+        if time.monotonic() > give_up:
+            raise SetupError(
+                f"{name} did not stay up within {READY_S:g} s, and supervisor goes on trying;"
+                f" see its log with: reranking logs {name}"
+            )
         time.sleep(POLL_S)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from xmlrpc.client import Fault
 
 from webapp.errors import SetupError
 from webapp.releases.programs import Programs
@@ -21,9 +20,9 @@ def reload(settings: Settings) -> None:
     """Have the programs read again what they read from files. What is wrong there is logged, and they go on."""
     try:
         prepare_certificate(settings)
-    except SetupError as error:
+    except (SetupError, OSError) as error:  # such as a full disk, where one of ours was to be made anew
         log.error("%s; nginx keeps the certificate that it has", error)  # noqa: TRY400 - the message says it all
     programs = Programs(settings.run_dir)
     for program in READERS:
-        with contextlib.suppress(SetupError, Fault):  # it is not running, and will read when it starts
+        with contextlib.suppress(SetupError):  # it is not running, and will read when it starts
             programs.signal(program, "HUP")

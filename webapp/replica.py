@@ -71,8 +71,10 @@ def replica_settings(changes: Mapping[str, Any], *, engine_threads: int) -> Sett
 class Serving:
     """A webapp, from its first score to its last reply."""
 
-    def __init__(self, settings: Settings, webapp: Webapp, bridge: AsyncioBridge) -> None:
+    def __init__(self, settings: Settings, webapp: Webapp, bridge: AsyncioBridge, artifact: str) -> None:
         self.settings = settings
+        self.artifact = artifact
+        """Name of the one that was loaded; empty for the stub engine. The settings may mean another one by now."""
         self.webapp = webapp
         self.fault = ""
         """Why it can't go on."""
@@ -94,9 +96,9 @@ class Serving:
             Exception: the engine did not start.
         """
         engine = cache = None
+        artifact = "" if settings.engine == "stub" else artifact_dir(settings).name
         if last is not None:
-            same_artifact = settings.engine != "stub" and artifact_dir(settings) == artifact_dir(last.settings)
-            engine = last.webapp.engine if same_artifact else None
+            engine = last.webapp.engine if artifact and artifact == last.artifact else None
             cache = last.webapp.service.scoring.cache if settings.cache_mb == last.settings.cache_mb else None
         if engine is None:
             await prepare(settings)
@@ -104,7 +106,7 @@ class Serving:
             engine = await asyncio.get_running_loop().run_in_executor(None, load_engine, settings)
         bridge = AsyncioBridge()
         webapp = assemble(settings, bridge, engine=engine, cache=cache)
-        serving = cls(settings, webapp, bridge)
+        serving = cls(settings, webapp, bridge, artifact)
         started: asyncio.Future[float | Exception] = asyncio.get_running_loop().create_future()
         webapp.start(started.set_result, serving._broken)
         outcome = await started

@@ -16,6 +16,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
 
@@ -129,6 +131,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     )
     stop.forward_to(supervisord)
     ready, upkeep = False, Upkeep(settings, colours, outlet.say)
+    farewell = Farewell(settings.run_dir, partial(_nginx_of, supervisord.pid))  # now: `run` may be removed later
     try:
         read_manifest(artifact_dir(settings_with(colours.serving.settings)))  # says at once what gunicorn's log would
         ready = _wait_until_ready(settings, outlet, supervisord, stop, program_of(colours.active))
@@ -139,9 +142,9 @@ def serve(settings: Settings, file: Path | None = None) -> None:
             _begin_serving(settings, settings_with(colours.serving.settings), outlet)
         code = _wait_for_end(settings, supervisord, stop, held, upkeep)
     finally:
-        _end(supervisord)
         patience_s = settings.request_timeout_s + STOP_GRACE_S
-        end_orphans(supervisord.pid, patience_s, lambda: stop.asked > 1, Farewell(settings.run_dir).look)
+        _end(supervisord, patience_s if ready else STOP_GRACE_S, farewell)
+        end_orphans(supervisord.pid, patience_s, lambda: stop.asked > 1, farewell.look)
         shutil.rmtree(figures, ignore_errors=True)
         given_up = _given_up(settings)
         _clean(settings)
@@ -299,12 +302,19 @@ def _wait_for_end(
 
 
 def _announce(settings: Settings, outlet: Outlet) -> None:
-    with ask(settings, "/info", timeout_s=5) as reply:
-        info = json.load(reply)
-    stands_in = f" in place of {info['substitute_for']}, which can't be fetched" if info["substitute_for"] else ""
-    model = f"{info['model']} ({info['engine']} {info['precision']}){stands_in}"
-    outlet.say(f"Ready: {url_of(settings)} serves {model}")
+    outlet.say(f"Ready: {url_of(settings)} serves {_what_serves(settings)}")
     outlet.say(f"Dashboard: {url_of(settings)}/dashboard/")
+
+
+def _what_serves(settings: Settings) -> str:
+    """The model as the service tells of it; one question that fails is no reason to end what serves."""
+    try:
+        with ask(settings, "/info", timeout_s=5) as reply:
+            info = json.load(reply)
+        stands_in = f" in place of {info['substitute_for']}, which can't be fetched" if info["substitute_for"] else ""
+        return f"{info['model']} ({info['engine']} {info['precision']}){stands_in}"
+    except (OSError, HTTPException, ValueError, KeyError):
+        return f"a model; {url_of(settings)}/info says which"
 
 
 def _begin_serving(settings: Settings, served: Settings, outlet: Outlet) -> None:
@@ -315,13 +325,25 @@ def _begin_serving(settings: Settings, served: Settings, outlet: Outlet) -> None
     replace_hung(settings, outlet.say)
 
 
-def _end(supervisord: subprocess.Popen[bytes]) -> None:
-    """Leave no process behind, whatever happened."""
+def _end(supervisord: subprocess.Popen[bytes], patience_s: float, farewell: Farewell) -> None:
+    """Leave no process behind, whatever happened; what was admitted is finished, unless a signal says to hurry."""
     if supervisord.poll() is None:
         supervisord.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            supervisord.wait(STOP_GRACE_S)
-    if supervisord.poll() is None:
+        give_up = time.monotonic() + patience_s
+        while time.monotonic() < give_up:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                supervisord.wait(POLL_S)
+                return
+            farewell.look()
         kill_groups(children(supervisord.pid))
         supervisord.kill()
         supervisord.wait()
+
+
+def _nginx_of(supervisord: int) -> int:
+    """Pid of nginx' first process; 0 where there is none."""
+    for pid in children(supervisord):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"nginx: master"):
+                return pid
+    return 0

@@ -1,10 +1,12 @@
 """WSGI entry: what gunicorn loads, once, in its master."""
 
 import logging
+import os
 from wsgiref.types import WSGIApplication
 
 from webapp.bootstrap import assemble
 from webapp.concurrency import GeventBridge
+from webapp.engine.artifact import NAMED_VARIABLE
 from webapp.errors import SetupError
 from webapp.settings import Settings, load_settings
 
@@ -12,7 +14,7 @@ log = logging.getLogger("webapp")
 
 try:
     settings = load_settings()
-    webapp = assemble(settings, GeventBridge())
+    webapp = assemble(settings, GeventBridge(), artifact=os.environ.get(NAMED_VARIABLE, ""))
 except SetupError as error:
     log.critical("%s", error, exc_info=log.isEnabledFor(logging.DEBUG))
     raise SystemExit(1) from None

@@ -111,8 +111,8 @@ def test_a_start_on_a_full_disk_is_one_line(stack, disk, tmp_path):
 
 
 def test_when_the_directory_is_removed_serve_says_so_ends_and_can_be_started_again(stack):
-    with stack:
-        stack.rerank()
+    with stack, requests.Session() as idle:
+        assert idle.get(f"{stack.url}/ready", timeout=PATIENCE_S).status_code == 200  # it keeps its connection
         shutil.rmtree(stack.state_dir / "run")
         assert stack.process.wait(PATIENCE_S) == 1
         assert "run was removed; start again, which makes it anew" in said(stack)

@@ -49,6 +49,20 @@ def test_each_bad_candidate_is_refused_at_its_step(faulty_stack):
     assert history.count("refused at") == 5
 
 
+def test_new_workers_that_crash_at_boot_cost_a_change_by_hup_and_not_the_stack(faulty_stack):
+    stack = faulty_stack
+    assert stack.reranking("deploy", "--again", "--watch", "0")[0] == 0
+    before = stack.colours()
+    assert before["active"] == "green"
+    (stack.state_dir / "fault").write_text("two crash at boot")
+    code, said = stack.reranking("deploy", "--set", "WORKERS=2")
+    assert code == 1
+    assert said.splitlines()[-1].startswith("reranking: refused at reload: its workers did not start"), said
+    assert stack.colours()["serves"] == before["serves"]
+    assert stack.rerank().status_code == 200
+    assert len(stack.workers()) == 1
+
+
 def test_a_canary_is_compared_with_the_colour_that_serves(faulty_stack):
     stack = faulty_stack
     before = now(stack)

@@ -1,12 +1,14 @@
 """kill -9 of the deploy at its steps, of nginx and of the new colour: clients are served, and the next deploy heals."""
 
 import os
+import shutil
 import signal
 
 import psutil
 import pytest
 import requests
 from load import Load
+from release_stack import ReleaseStack
 from running import PATIENCE_S, wait_for
 
 pytestmark = pytest.mark.slow
@@ -104,3 +106,20 @@ def _answers(stack):
         return stack.rerank().status_code
     except requests.ConnectionError:
         return None
+
+
+def test_a_master_that_dies_after_its_model_was_retrained_in_place_comes_back_with_what_it_served(bert, tmp_path):
+    model = shutil.copytree(bert, tmp_path / "model")
+    with ReleaseStack(tmp_path / "own", model=str(model), cache_mb="0", request_timeout_s="20") as stack:
+        before, master, serves = stack.rerank().json(), stack.pid_of("webapp"), stack.colours()["serves"]
+        (model / "README.md").write_text("retrained in place")
+        code, said = stack.reranking("deploy", "--set", "WORKERS=2", "--dry-run")
+        assert code == 0, said
+        assert "by a new colour" in said
+        os.kill(master, signal.SIGKILL)
+        wait_for(lambda: stack.pid_of("webapp") not in {None, master}, "a new master")
+        after = stack.rerank()
+        assert after.status_code == 200, after.text
+        assert after.json()["results"] == before["results"]
+        assert stack.colours()["serves"] == serves
+        assert any("the model's files have changed" in line["message"] for line in stack.log_lines("webapp"))

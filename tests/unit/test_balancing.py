@@ -1,3 +1,9 @@
+import errno
+from types import SimpleNamespace
+
+import pytest
+
+from webapp import balancing, certificates
 from webapp.balancing import notices_after_s
 from webapp.door import Nginx
 from webapp.rendering import balancer_conf, nginx_conf
@@ -28,3 +34,29 @@ def test_addresses_are_taken_from_balancers_alone(tmp_path):
         "set_real_ip_from 10.1.0.0/16;",
     ]
     assert "real_ip" not in nginx_conf(Settings(state_dir=tmp_path), Nginx(stream=None))
+
+
+@pytest.fixture
+def outlet():
+    """One that keeps what is said."""
+    said = []
+    return SimpleNamespace(say=said.append, said=said)
+
+
+def test_at_hup_on_a_full_disk_the_balancer_goes_on_as_it_was(tmp_path, monkeypatch, outlet):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(certificates, "make", full)
+    settings = Settings(state_dir=tmp_path, tls="self-signed", stacks="http://one.example:8080")
+    balancing._take_over(lambda: settings, settings, "nginx", None, outlet)
+    assert outlet.said == ["The settings stay as they were: [Errno 28] No space left on device"]
+
+
+def test_a_kernel_that_does_not_say_when_it_notices_is_no_reason_to_end(tmp_path, outlet):
+    balancing._tell_of_slow_notices(tmp_path, outlet)
+    assert outlet.said == []
+    for name, value in {"time": 7200, "intvl": 75, "probes": 9}.items():
+        (tmp_path / f"tcp_keepalive_{name}").write_text(f"{value}\n")
+    balancing._tell_of_slow_notices(tmp_path, outlet)
+    assert "after 7,875 s" in outlet.said[0]

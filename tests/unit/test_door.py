@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import json
 import select
+import shutil
 import signal
 import ssl
 import subprocess
@@ -179,6 +180,17 @@ def test_told_to_quit_it_answers_and_then_waits_for_no_client_that_keeps_its_con
             farewell.look()
         at_work.sendall(b"012345678")
         assert b" 503 " in at_work.recv(4096)  # of the program that isn't there
+        wait_for(lambda: farewell.look() or running.process.poll() is not None, "its end")
+
+
+def test_it_waits_for_no_idle_client_either_when_the_run_directory_was_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(webapp.door, "LAST_WORDS_S", 0)
+    with Door(tmp_path) as running, running.connect() as idle:
+        farewell = Farewell(running.settings.run_dir, lambda: running.process.pid)
+        idle.sendall(f"GET {PAGE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert b" 200 " in idle.recv(4096)
+        shutil.rmtree(running.settings.run_dir)
+        running.process.send_signal(signal.SIGQUIT)
         wait_for(lambda: farewell.look() or running.process.poll() is not None, "its end")
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from webapp import managing
 from webapp.errors import SetupError
-from webapp.managing import _wait_until_reached
+from webapp.managing import _wait_until_reached, _wait_until_runs
+from webapp.releases.programs import Program
 from webapp.settings import Settings
 
 
@@ -66,3 +67,22 @@ def test_a_program_whose_socket_is_gone_is_not_reached_however_well_it_runs(sett
         pusher.listen()
         _wait_until_reached(settings, "pusher")
     _wait_until_reached(settings, "compare")
+
+
+class NeverUp:
+    """Programs of which none stays up, and of which supervisor gives up none."""
+
+    def __init__(self):
+        self._looks = 0
+
+    def of(self, name):
+        self._looks += 1
+        assert self._looks < 10, "it is waited for without end"
+        return Program(name, ("STARTING", "BACKOFF")[self._looks % 2], 0, 0)
+
+
+def test_a_program_that_never_stays_up_is_waited_for_no_longer_than_the_webapp(monkeypatch):
+    monkeypatch.setattr(managing, "READY_S", 0.0)
+    monkeypatch.setattr(managing, "POLL_S", 0.0)
+    with pytest.raises(SetupError, match=r"pusher did not stay up .*: reranking logs pusher"):
+        _wait_until_runs("pusher", NeverUp())

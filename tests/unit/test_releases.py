@@ -121,13 +121,13 @@ def test_an_empty_value_gives_the_environment_s_back():
     ],
 )
 def test_what_differs_says_which_way_a_deploy_goes(new, way):
-    assert changes.way_of(changes.differing(Settings(), Settings(**new))) == way
+    assert changes.way_of(changes.differing(Settings(), Settings(**new)), same_artifact=True) == way
 
 
 def test_what_others_than_the_webapp_use_is_refused_by_name():
     differ = changes.differing(Settings(), Settings(port=1, request_timeout_s=5, workers=2))
     with pytest.raises(SetupError, match="RERANK_PORT, RERANK_REQUEST_TIMEOUT_S"):
-        changes.way_of(differ)
+        changes.way_of(differ, same_artifact=True)
 
 
 def test_every_light_setting_is_a_setting():

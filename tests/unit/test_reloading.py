@@ -1,8 +1,9 @@
-from xmlrpc.client import Fault
+import errno
 
 import pytest
 
-from webapp import reloading
+from webapp import certificates, reloading
+from webapp.releases.programs import SupervisorError
 from webapp.settings import Settings
 
 
@@ -14,7 +15,7 @@ class Programs:
 
     def signal(self, program, name):
         if program == "pusher":
-            raise Fault(70, "NOT_RUNNING: pusher")
+            raise SupervisorError("NOT_RUNNING: pusher")
         self.sent.append((program, name))
 
 
@@ -33,4 +34,16 @@ def test_everything_that_reads_keys_or_certificate_is_told_and_what_is_down_hind
 def test_a_certificate_that_is_no_good_is_told_and_the_keys_are_read_all_the_same(programs, tmp_path, caplog):
     reloading.reload(Settings(state_dir=tmp_path, tls_cert="/nowhere/cert.pem", tls_key="/nowhere/key.pem"))
     assert "nginx keeps the certificate that it has" in caplog.text
+    assert ("webapp-blue", "HUP") in programs.sent
+
+
+def test_a_certificate_that_can_t_be_made_anew_ends_nothing_and_the_keys_are_read(
+    programs, tmp_path, caplog, monkeypatch
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(certificates, "make", full)
+    reloading.reload(Settings(state_dir=tmp_path, tls="self-signed"))
+    assert "No space left on device; nginx keeps the certificate that it has" in caplog.text
     assert ("webapp-blue", "HUP") in programs.sent

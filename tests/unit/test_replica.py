@@ -6,6 +6,8 @@ import sys
 import pytest
 from asgi_kit import body_of, receives, run, scope_of
 
+from webapp import replica
+from webapp.engine.stub_engine import StubEngine
 from webapp.errors import SetupError
 from webapp.replica import Replica, replica_settings
 from webapp.settings import Settings
@@ -104,6 +106,31 @@ def test_limits_change_between_two_requests_and_known_scores_stay():
         await replica.configure({"max_documents": 3})
         assert replica._serving is second, "nothing changed"
         await replica.leave()
+
+    run(main())
+
+
+def test_a_change_of_limits_keeps_the_engine_unless_its_model_was_retrained_in_place(monkeypatch, tmp_path):
+    model, loaded = tmp_path / "model", []
+    model.mkdir()
+    for name, value in {"ENGINE": "native", "MODEL": model, "STATE_DIR": tmp_path / "own"}.items():
+        monkeypatch.setenv(f"RERANK_{name}", str(value))
+
+    async def prepared(_settings):
+        pass
+
+    monkeypatch.setattr(replica, "prepare", prepared)
+    monkeypatch.setattr(replica, "load_engine", lambda _settings: loaded.append(StubEngine()) or loaded[-1])
+
+    async def main():
+        served = Replica(engine_threads=1)
+        await served.configure({})
+        await served.configure({"max_documents": 3})
+        assert len(loaded) == 1
+        (model / "weights").write_bytes(b"retrained in place")
+        await served.configure({"max_documents": 4})
+        assert served._serving.webapp.engine is loaded[1]
+        await served.leave()
 
     run(main())
 

@@ -1,5 +1,7 @@
 import datetime as dt
+import errno
 import ssl
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -46,6 +48,31 @@ def test_it_is_made_anew_before_it_ends_and_when_we_listen_elsewhere(trial, monk
     in_days(VALID_DAYS - 29, monkeypatch)
     prepare_certificate(moved)
     assert certificate(trial).cert.read_bytes() != after
+
+
+@pytest.mark.parametrize("fits", [0, 1])
+def test_on_a_full_disk_the_certificate_that_is_there_stays_whole_with_its_key(trial, monkeypatch, fits):
+    files = certificate(trial)
+    before = files.cert.read_bytes(), files.key.read_bytes()
+    written, write = [], Path.write_bytes
+
+    def on_a_full_disk(path, content):
+        if len(written) == fits:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path)
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", on_a_full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        prepare_certificate(trial.model_copy(update={"host": "192.0.2.2"}))
+    assert (files.cert.read_bytes(), files.key.read_bytes()) == before
+    monkeypatch.undo()
+    prepare_certificate(trial.model_copy(update={"host": "192.0.2.2"}))
+    assert files.cert.read_bytes() != before[0]
+    assert {each.name: each.stat().st_mode & 0o777 for each in files.key.parent.iterdir()} == {
+        "cert.pem": 0o600,
+        "key.pem": 0o600,
+    }
 
 
 def test_a_given_certificate_that_can_t_be_used_is_one_line_with_the_reason(trial, tmp_path, monkeypatch):

@@ -19,6 +19,9 @@ from webapp.types import ModelInfo, ScoreScale, Tuning
 FORMAT = 7
 """Raised when artifacts of older releases must be prepared again."""
 
+NAMED_VARIABLE = "STACK_ARTIFACT"
+"""A stack's programs find here which artifact their release names."""
+
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 MODEL = "model.xml"

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
-from webapp.engine.artifact import MODEL, PACKED_MODEL, TOKENIZER, Manifest, artifact_dir, damaged, read_manifest
+import msgspec
+
+from webapp.engine.artifact import (
+    FORMAT,
+    MANIFEST,
+    MODEL,
+    PACKED_MODEL,
+    TOKENIZER,
+    Manifest,
+    artifact_dir,
+    damaged,
+    read_manifest,
+)
 from webapp.engine.base import Engine, Runtime
 from webapp.engine.cross_encoder_engine import CrossEncoderEngine
 from webapp.engine.embedding_engine import EmbeddingEngine
 from webapp.engine.tables import check_tables
 from webapp.errors import SetupError, reason_of
 from webapp.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 def open_engine(directory: Path, manifest: Manifest) -> CrossEncoderEngine | EmbeddingEngine:
@@ -51,8 +66,22 @@ def open_engine(directory: Path, manifest: Manifest) -> CrossEncoderEngine | Emb
     return engine
 
 
-def load_engine(settings: Settings) -> Engine:
+def _stands_alone(directory: Path) -> bool:
+    """Whether an artifact is of this code's format and needs no files but its own; torch reads the model's."""
+    try:
+        manifest = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=Manifest)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return manifest.format == FORMAT and manifest.engine != "torch"
+
+
+def load_engine(settings: Settings, named: str = "") -> Engine:
     """The engine that the settings ask for.
+
+    Args:
+        settings: what to serve.
+        named: artifact of the release that serves. It stays the one, should the model's directory have been written to
+            since: a master that died comes back with what it served.
 
     Raises:
         SetupError: it was not prepared, or its artifact is damaged.
@@ -62,6 +91,9 @@ def load_engine(settings: Settings) -> Engine:
 
         return StubEngine()
     directory = artifact_dir(settings)
+    if named not in {"", directory.name} and _stands_alone(settings.models_dir / named):
+        log.warning("the model's files have changed; %s still serves, and reranking deploy brings the new ones", named)
+        directory = settings.models_dir / named
     manifest = read_manifest(directory)
     if manifest is None:
         raise SetupError(f"{settings.model} is not prepared; run: reranking prepare")

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from webapp.engine.artifact import NAMED_VARIABLE
 from webapp.errors import SetupError
 from webapp.releases import state
 from webapp.releases.state import Release
@@ -54,7 +55,8 @@ def load_release(serving: Settings | None = None) -> Settings:
         _put_back(_hidden)
         _hidden.clear()
         if release is not None:
-            _hidden.update(_put({**release.settings, "RERANK_RELEASE": str(release.number)}))
+            its_own = {"RERANK_RELEASE": str(release.number), NAMED_VARIABLE: release.artifact}
+            _hidden.update(_put({**release.settings, **its_own}))
         return load_settings()
     except SetupError:
         if serving is None:

@@ -99,9 +99,9 @@ class Colour:
         except (OSError, SetupError, KeyError, TypeError):
             return 0
 
-    def ongoing(self) -> int:
-        """Requests at work in one of its workers; 0 when nobody answers."""
+    def ongoing(self) -> int | None:
+        """Requests at work in one of its workers, whichever takes the call; None when nobody answers."""
         try:
             return int(self.ask("/load", timeout_s=SOON_S).json()["server_load"])
         except (OSError, SetupError, KeyError, TypeError):
-            return 0
+            return None

@@ -92,8 +92,13 @@ def differing(old: Settings, new: Settings) -> frozenset[str]:
     return frozenset(differ - _OURS)
 
 
-def way_of(differ: frozenset[str]) -> Way:
+def way_of(differ: frozenset[str], *, same_artifact: bool) -> Way:
     """How a deploy with these differences goes.
+
+    Args:
+        differ: names of settings.
+        same_artifact: whether the one that serves is the one that the new settings mean; a model's directory may have
+            been written to since, and HUP prepares nothing.
 
     Raises:
         SetupError: some of them are not of a release.
@@ -102,7 +107,7 @@ def way_of(differ: frozenset[str]) -> Way:
     if fixed:
         names = ", ".join(f"RERANK_{name.upper()}" for name in fixed)
         raise SetupError(f"{names}: nginx, supervisor or the dashboard use it too; set it and restart the stack")
-    return "hup" if differ and differ <= LIGHT else "colour"
+    return "hup" if differ and differ <= LIGHT and same_artifact else "colour"
 
 
 def _variable(name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from xmlrpc.client import Fault
 
 from webapp.engine import comparison
 from webapp.errors import SetupError
@@ -23,7 +22,7 @@ def start_if_due(settings: Settings, programs: Programs) -> None:
         settings: by which the active colour serves.
         programs: of the stack.
     """
-    with contextlib.suppress(SetupError, Fault, OSError):
+    with contextlib.suppress(SetupError, OSError):
         if comparison.is_due(settings):
             programs.start(PROGRAM)
 

@@ -75,10 +75,10 @@ def deploy(wish: Wish, say: Say, draw: Say | None = None) -> int:
         values = changes.combined(colours.serving.settings, wish.values)
         new = settings_with(values)
         differing = changes.differing(old, new)
-        way = changes.way_of(differing)
         release = recovery.with_artifact(
             Release(number=colours.last_number + 1, settings=values, python=sys.executable, root=str(ROOT))
         )
+        way = changes.way_of(differing, same_artifact=release.artifact == colours.serving.artifact)
         if not (wish.again or differing) and _serves_already(release, colours.serving, old.run_dir, colours.active):
             say(
                 f"nothing changes: {colours.active} serves release {colours.serving.number}, {_what(colours.serving)};"
@@ -120,6 +120,9 @@ def rollback(say: Say, patience_s: float, draw: Say | None = None) -> None:
             raise SetupError("there is no release before this one")
         settings = settings_with(release.settings)
         if colours.before:
+            # HUP keeps the engine, whatever its settings would mean now.
+            serving = colours.serving
+            release = msgspec.structs.replace(release, artifact=serving.artifact, model=serving.model)
             light = Light(colours, release, colours.active, settings, say, patience_s)
             plan = _Plan(light, [Step("reload", light.reload, light.unreload)])
         else:

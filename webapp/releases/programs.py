@@ -22,6 +22,10 @@ _DONT_WAIT = False
 _RUNS = frozenset({"STARTING", "RUNNING", "BACKOFF", "STOPPING"})
 
 
+class SupervisorError(SetupError):
+    """Supervisor would not do what it was asked for, such as to signal what does not run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """How a program is."""
@@ -97,7 +101,7 @@ class Programs:
                 asked = True
                 try:
                     self._call("stopProcess", name, _DONT_WAIT)
-                except Fault:  # it ended by itself
+                except SupervisorError:  # it ended by itself
                     asked = False
             waited_s = time.monotonic() - began
             if waited_s > kill_after_s and program.pid:
@@ -117,7 +121,7 @@ class Programs:
         """Send a signal to a program's first process.
 
         Raises:
-            Fault: it does not run.
+            SupervisorError: it does not run.
             SetupError: no stack runs here.
         """
         self._call("signalProcess", name, signal)
@@ -128,8 +132,8 @@ class Programs:
         transport = SupervisorTransport("", "", f"unix://{self._run_dir / 'supervisor.sock'}")
         try:
             return getattr(ServerProxy("http://localhost", transport=transport).supervisor, method)(*arguments)
-        except Fault:
-            raise
+        except Fault as fault:
+            raise SupervisorError(f"supervisor: {method}: {fault.faultString}") from fault
         except (OSError, Error) as error:
             raise SetupError(
                 f"no stack runs in {self._run_dir.parent}; start it with reranking serve, or set RERANK_STATE_DIR"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 import msgspec
 
 from webapp.engine.artifact import artifact_dir
+from webapp.errors import SetupError
 from webapp.releases import state, traffic
 from webapp.releases.applied import settings_with
 from webapp.releases.asking import Colour
-from webapp.releases.programs import Programs, program_of
+from webapp.releases.programs import Programs, SupervisorError, program_of
 from webapp.releases.state import Colours, Entry, Release
 from webapp.settings import STOP_GRACE_S, Settings
 from webapp.shares import point
@@ -50,7 +52,8 @@ def heal(colours: Colours, settings: Settings, programs: Programs, say: Callable
     colours = give_back(colours, settings.models_dir)
     state.write(settings.state_dir, colours)
     if Colour(settings, colours.active).release() not in {0, colours.serving.number}:
-        programs.signal(program_of(colours.active), "HUP")  # a change by HUP was killed before it said so
+        with contextlib.suppress(SupervisorError):  # what does not run reads its release when it starts
+            programs.signal(program_of(colours.active), "HUP")  # a change by HUP was killed before it said so
     return colours
 
 
@@ -65,8 +68,9 @@ def ended(colours: Colours, entry: Entry, models_dir: Path, programs: Programs) 
     }
     for artifact in set(made) - kept:
         remove_artifact(artifact, models_dir)
-    if not programs.of(program_of(colours.idle)).up:
-        attempt = None  # else it could not be stopped: the next deploy tries again
+    with contextlib.suppress(SetupError):  # the stack has ended: its next start puts all away
+        if not programs.of(program_of(colours.idle)).up:
+            attempt = None  # else it could not be stopped: the next deploy tries again
     made = [artifact for artifact in made if artifact in kept]
     return msgspec.structs.replace(colours, attempt=attempt, made=made).with_entry(entry)
 

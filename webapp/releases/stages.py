@@ -26,6 +26,12 @@ from webapp.shares import KEPT_S, point
 
 POLL_S = 0.1
 
+CALLS_A_WORKER = 4
+"""Who takes a call is chance; with so many, one of ten looks or so still misses a worker."""
+
+QUIET_LOOKS = 3
+"""So many in a row, a second apart, find no request at work before several workers count as quiet."""
+
 KILL_AFTER_S = 10.0
 """A colour that no client met has nothing to finish."""
 
@@ -161,11 +167,18 @@ class Stages:
             self.count(f"{percent} % of requests, for {left_s:.0f} s more")
         until = self._since.now()
         point(run_dir, self._old)  # what it was given ends now, or it tells of the quick ones only
+        quiet = 0
         for _ in self._while_it_lives(self.settings.request_timeout_s):
-            if not self.api.ongoing():
+            quiet = quiet + 1 if self._finds_no_work() else 0
+            if quiet == QUIET_LOOKS or (quiet and self.settings.workers == 1):
                 break
         answers = [answer for answer in traffic.read(run_dir, self._since) if answer.began < until]
         return traffic.judge(*traffic.samples(answers, self.target, percent, until))
+
+    def _finds_no_work(self) -> bool:
+        """Whether none of its workers that were met has a request; each call meets any of them."""
+        calls = 1 if self.settings.workers == 1 else CALLS_A_WORKER * self.settings.workers
+        return all(self.api.ongoing() == 0 for _ in range(calls))
 
     def uncanary(self) -> None:
         """Give all clients back."""
@@ -208,7 +221,7 @@ class Stages:
             nonlocal told
             if time.monotonic() - told > 1:
                 told = time.monotonic()
-                self.count(f"{colour} finishes {api.ongoing()} requests")
+                self.count(f"{colour} finishes {api.ongoing() or 0} requests")
 
         patience_s = self.settings.request_timeout_s + 2 * STOP_GRACE_S
         self.programs.stop(program_of(colour), patience_s=patience_s, waits=waits)

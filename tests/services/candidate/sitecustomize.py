@@ -28,6 +28,8 @@ if os.environ.get("RERANK_COLOUR") == "green" and "STACK_PYTHON" in os.environ:
     def _faulty_start(self, threads):
         if _fault() == "crashes at boot":
             raise RuntimeError("boom")
+        if _fault() == "two crash at boot" and os.environ.get("RERANK_WORKERS") == "2":
+            raise RuntimeError("boom")
         if _fault() == "never gets ready":
             time.sleep(3600)
         return _start(self, threads)

@@ -1,0 +1,101 @@
+"""Which artifact a master opens: what its release names, though the model's directory was written to since."""
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from webapp.engine import opening
+from webapp.engine.artifact import FORMAT, MANIFEST, NAMED_VARIABLE, Manifest, artifact_dir
+from webapp.engine.tables import Tables
+from webapp.engine.template import Template
+from webapp.errors import SetupError
+from webapp.releases import state
+from webapp.releases.applied import load_release
+from webapp.releases.state import Release
+from webapp.settings import Settings
+from webapp.types import Tuning
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    """Of a model in a directory; engines are the directories that they would be opened from."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "weights").write_bytes(b"as they were")
+    monkeypatch.setattr(opening, "open_engine", lambda directory, _manifest: directory)
+    return Settings(state_dir=tmp_path, model=str(model))
+
+
+def prepare(settings, **different):
+    """Make the artifact of the model as it is now; returns its name."""
+    directory = artifact_dir(settings)
+    manifest = Manifest(
+        format=FORMAT,
+        model="a",
+        revision="1",
+        kind="cross-encoder",
+        engine="native",
+        precision="int8",
+        score_scale="sigmoid",
+        unit_vectors=False,
+        template=Template(prefix=[], middle=[], suffix=[], document_type=0, pad_id=0, max_length_tokens=8),
+        tables=Tables(1, 8, 1),
+        prompts=("", ""),
+        source="",
+        substitute_for=None,
+        fidelity={},
+        tuning=Tuning(),
+        chosen_because="it passes the gate",
+        files={},
+        versions={},
+        prepared_at="",
+    )
+    directory.mkdir(parents=True)
+    (directory / MANIFEST).write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, **different)))
+    return directory.name
+
+
+def retrain(settings):
+    (Path(settings.model) / "weights").write_bytes(b"retrained in place")
+
+
+def test_a_master_that_died_comes_back_with_the_artifact_that_its_release_names(settings, caplog):
+    named = prepare(settings)
+    assert opening.load_engine(settings, named).name == named
+    assert not caplog.records
+    retrain(settings)
+    assert opening.load_engine(settings, named).name == named
+    assert "the model's files have changed" in caplog.text
+    prepare(settings)
+    assert opening.load_engine(settings, named).name == named, "the new one has not been through a gate"
+
+
+@pytest.mark.parametrize("different", [{"engine": "torch"}, {"format": FORMAT - 1}])
+def test_one_that_reads_the_model_s_own_files_or_is_of_other_code_is_not_taken(settings, different):
+    named = prepare(settings, **different)
+    retrain(settings)
+    with pytest.raises(SetupError, match="is not prepared"):
+        opening.load_engine(settings, named)
+
+
+@pytest.mark.parametrize("named", ["", "gone"])
+def test_without_the_named_one_the_settings_decide(settings, named):
+    now = prepare(settings)
+    assert opening.load_engine(settings, named).name == now
+    retrain(settings)
+    with pytest.raises(SetupError, match="is not prepared"):
+        opening.load_engine(settings, named)
+
+
+def test_a_release_s_artifact_is_named_to_the_master_that_takes_it_up(tmp_path, monkeypatch):
+    monkeypatch.setenv("RERANK_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("RERANK_COLOUR", "blue")
+    monkeypatch.setenv(NAMED_VARIABLE, "of nobody")
+    state.write(tmp_path, state.begin("blue").with_release("blue", Release(number=2, artifact="its-own")))
+    served = load_release()
+    assert os.environ[NAMED_VARIABLE] == "its-own"
+    state.write(tmp_path, state.begin("blue").with_release("blue", Release(number=3)))
+    load_release(served)
+    assert os.environ[NAMED_VARIABLE] == "", "the stub engine needs none"
