@@ -158,7 +158,7 @@ def dialect() -> Dialect:
 def _recognise() -> Dialect:
     taken: Call | None = g.call
     if taken is not None:
-        return dialect_of_unread(taken) if taken.large else dialect_of(taken)
+        return dialect_of_unread(taken) if taken.large else dialect_of(replace(taken, body=b""))
     path = _path() if request.url_rule else ""  # an unknown path tells no format
     call = Call(path, request.headers, b"")
     length = request.content_length  # None: a GET, or chunks of which nobody knows how many come
