@@ -40,6 +40,12 @@ def streams(stack):
     return counts(stack)["streams"]
 
 
+@pytest.fixture(autouse=True)
+def _the_pusher_hears_the_worker(stack):
+    """What is told before the worker has found the pusher is told to nobody."""
+    wait_for(lambda: counts(stack)["frames"], "a pulse of the worker")
+
+
 def test_curl_follows_to_the_end(stack, tmp_path):
     environment = {**os.environ, "RERANK_URL": stack.url, "REQUEST_ID": "by-curl", "RERANK_KEY": ""}
     with (tmp_path / "said").open("w") as said:
