@@ -23,7 +23,11 @@ T = TypeVar("T")
 MANY_CHARS = 256 * 1024
 """To hash or to write so many characters takes a millisecond: more than these is done `Elsewhere`."""
 
+LONG_CHARS = 1_000_000
+"""To copy, encode or unpickle so many characters takes a few milliseconds: longer texts go in pieces of so many."""
+
 __all__ = [
+    "LONG_CHARS",
     "MANY_CHARS",
     "Bridge",
     "Elsewhere",

@@ -117,7 +117,7 @@ def test_a_long_text_is_written_as_a_short_one_is(monkeypatch, size, unit):
     first, second = Entry(unit * 50, {"text": unit * 20, unit: "b"}), Entry("a", raw, 4)
     results = [first, second, Entry("", {}, spans=[first, second])]
     replies = [Reply(unit * 30, results, results), Reply("", [])]
-    monkeypatch.setattr(json_body, "_LONG_CHARS", size)
+    monkeypatch.setattr(json_body, "LONG_CHARS", size)
     for each in (*replies, results, replies, [], "a" * 50, raw):
         assert json_body.encode(each, long=True) == msgspec.json.encode(each)
 

@@ -4,13 +4,12 @@ import os
 
 import msgspec
 import pytest
+from manifest_kit import manifest
 
 from webapp.engine import artifact, comparison, verdict
-from webapp.engine.artifact import FORMAT, MANIFEST, Manifest, artifact_dir, first_artifact_dir, read_manifest
+from webapp.engine.artifact import MANIFEST, artifact_dir, first_artifact_dir, read_manifest
 from webapp.engine.prepare import autotune
 from webapp.engine.prepare.candidates import Candidate, candidates
-from webapp.engine.tables import Tables
-from webapp.engine.template import Template
 from webapp.engine.verdict import Verdict
 from webapp.errors import SetupError
 from webapp.releases import comparing
@@ -18,37 +17,16 @@ from webapp.releases.compare import Built, RivalRefusedError, compare
 from webapp.releases.rivals import BusyError, Outcome
 from webapp.releases.steps import RefusedError
 from webapp.settings import Settings, load_settings
-from webapp.types import Tuning
 
 RIVAL = Candidate("openvino", "int8")
 
 
 def made(directory, engine="native"):
     """An artifact's directory with a manifest and nothing else."""
-    manifest = Manifest(
-        format=FORMAT,
-        model="a",
-        revision="1",
-        kind="cross-encoder",
-        engine=engine,
-        precision="int8",
-        score_scale="sigmoid",
-        unit_vectors=False,
-        template=Template(prefix=[], middle=[], suffix=[], document_type=0, pad_id=0, max_length_tokens=8),
-        tables=Tables(1, 8, 1),
-        prompts=("", ""),
-        source="",
-        substitute_for=None,
-        fidelity={},
-        tuning=Tuning(),
-        chosen_because=f"{engine} passes the gate",
-        files={},
-        versions={},
-        prepared_at="",
-    )
+    written = manifest(engine=engine, chosen_because=f"{engine} passes the gate")
     directory.mkdir(parents=True)
-    (directory / MANIFEST).write_bytes(msgspec.json.encode(manifest))
-    return Built(directory, manifest, ours=True)
+    (directory / MANIFEST).write_bytes(msgspec.json.encode(written))
+    return Built(directory, written, ours=True)
 
 
 @pytest.fixture

@@ -167,19 +167,24 @@ def test_a_killed_nginx_leaves_nothing_that_keeps_its_successor_from_starting(do
     assert b" 200 " in door.get()
 
 
+def finishes(running, farewell, at_work):
+    """Tell it to quit while this connection has a request at work, and see that answered."""
+    at_work.sendall(SLOW % b"")
+    running.process.send_signal(signal.SIGQUIT)
+    wait_for(lambda: not running.listens(), "it lets nobody in")
+    for _ in range(5):
+        farewell.look()
+    at_work.sendall(b"012345678")
+    assert b" 503 " in at_work.recv(4096)  # of the program that isn't there
+
+
 def test_told_to_quit_it_answers_and_then_waits_for_no_client_that_keeps_its_connection(tmp_path, monkeypatch):
     monkeypatch.setattr(webapp.door, "LAST_WORDS_S", 0)
     with Door(tmp_path) as running, running.connect() as idle, running.connect() as at_work:
         farewell = Farewell(running.settings.run_dir)
         idle.sendall(f"GET {PAGE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert b" 200 " in idle.recv(4096)
-        at_work.sendall(SLOW % b"")
-        running.process.send_signal(signal.SIGQUIT)
-        wait_for(lambda: not running.listens(), "it lets nobody in")
-        for _ in range(5):
-            farewell.look()
-        at_work.sendall(b"012345678")
-        assert b" 503 " in at_work.recv(4096)  # of the program that isn't there
+        finishes(running, farewell, at_work)
         wait_for(lambda: farewell.look() or running.process.poll() is not None, "its end")
 
 
@@ -200,13 +205,7 @@ def test_without_the_stream_module_it_serves_and_finishes_what_is_at_work(tmp_pa
     with Door(tmp_path, nginx=nginx, balancers=BALANCER) as running, running.connect() as at_work:
         farewell = Farewell(running.settings.run_dir)
         assert b" 200 " in running.get()
-        at_work.sendall(SLOW % b"")
-        running.process.send_signal(signal.SIGQUIT)
-        wait_for(lambda: not running.listens(), "it lets nobody in")
-        for _ in range(5):
-            farewell.look()
-        at_work.sendall(b"012345678")
-        assert b" 503 " in at_work.recv(4096)  # of the program that isn't there
+        finishes(running, farewell, at_work)
         wait_for(lambda: running.process.poll() is not None, "its end")
 
 

@@ -5,22 +5,20 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from manifest_kit import manifest
 
 from webapp.engine import opening
-from webapp.engine.artifact import FORMAT, MANIFEST, NAMED_VARIABLE, Manifest, artifact_dir
-from webapp.engine.tables import Tables
-from webapp.engine.template import Template
+from webapp.engine.artifact import FORMAT, MANIFEST, NAMED_VARIABLE, artifact_dir
 from webapp.errors import SetupError
 from webapp.releases import state
 from webapp.releases.applied import load_release
 from webapp.releases.state import Release
 from webapp.settings import Settings
-from webapp.types import Tuning
 
 
 @pytest.fixture
 def settings(tmp_path, monkeypatch):
-    """Of a model in a directory; engines are the directories that they would be opened from."""
+    """Return settings of a model in a directory; to open an engine returns the directory it would come from."""
     model = tmp_path / "model"
     model.mkdir()
     (model / "weights").write_bytes(b"as they were")
@@ -31,29 +29,8 @@ def settings(tmp_path, monkeypatch):
 def prepare(settings, **different):
     """Make the artifact of the model as it is now; returns its name."""
     directory = artifact_dir(settings)
-    manifest = Manifest(
-        format=FORMAT,
-        model="a",
-        revision="1",
-        kind="cross-encoder",
-        engine="native",
-        precision="int8",
-        score_scale="sigmoid",
-        unit_vectors=False,
-        template=Template(prefix=[], middle=[], suffix=[], document_type=0, pad_id=0, max_length_tokens=8),
-        tables=Tables(1, 8, 1),
-        prompts=("", ""),
-        source="",
-        substitute_for=None,
-        fidelity={},
-        tuning=Tuning(),
-        chosen_because="it passes the gate",
-        files={},
-        versions={},
-        prepared_at="",
-    )
     directory.mkdir(parents=True)
-    (directory / MANIFEST).write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, **different)))
+    (directory / MANIFEST).write_bytes(msgspec.json.encode(manifest(**different)))
     return directory.name
 
 

@@ -12,6 +12,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from webapp.errors import InvalidRequestError, PayloadTooLargeError
+from webapp.waiting import LONG_CHARS
 
 T = TypeVar("T")
 
@@ -24,8 +25,6 @@ _LONE_SURROGATES = re.compile(
 _NO_MARKS = bytes(set(range(256)) - set(b'",:[{'))
 _UTF8 = codecs.getincrementaldecoder("utf-8")
 _STEP_BYTES = 64 * 1024
-_LONG_CHARS = 1_000_000
-"""To encode so many takes a few milliseconds."""
 _HOLE = b"\0"
 """No JSON holds it: in a text it is escaped."""
 _PLACE = re.compile(r"(?P<problem>.*?)(?: - at `\$\.?(?P<field>.*)`)?", re.DOTALL)
@@ -114,10 +113,10 @@ def encode(reply: Any, *, long: bool) -> bytes:
 
 def _pieces(value: Any) -> Iterator[bytes | memoryview]:
     """Encode a value piece by piece."""
-    if isinstance(value, str) and len(value) > _LONG_CHARS:
+    if isinstance(value, str) and len(value) > LONG_CHARS:
         yield b'"'
-        for start in range(0, len(value), _LONG_CHARS):
-            yield msgspec.json.encode(value[start : start + _LONG_CHARS])[1:-1]
+        for start in range(0, len(value), LONG_CHARS):
+            yield msgspec.json.encode(value[start : start + LONG_CHARS])[1:-1]
         yield b'"'
     elif isinstance(value, Raw):
         yield memoryview(value)
@@ -141,7 +140,7 @@ def _without(value: Any, apart: list[Any]) -> Any:
         fields = {name: (old := getattr(value, name), _without(old, apart)) for name in value.__struct_fields__}
         changed = {name: new for name, (old, new) in fields.items() if new is not old}
         return replace(value, **changed) if changed else value
-    if isinstance(value, str | Raw) and len(value if isinstance(value, str) else memoryview(value)) > _LONG_CHARS:
+    if isinstance(value, str | Raw) and len(value if isinstance(value, str) else memoryview(value)) > LONG_CHARS:
         apart.append(value)
         return Raw(_HOLE)
     return value

@@ -33,14 +33,12 @@ from webapp.errors import (
     UnavailableError,
 )
 from webapp.trimming import return_large_blocks, trim
-from webapp.turns import Turns
+from webapp.turns import LONGEST_WAIT_S, Turns
 from webapp.types import RerankRequest
-from webapp.waiting import Waiter, original
+from webapp.waiting import LONG_CHARS, Waiter, original
 
 MOST_CPU_S = 10.0
 """No body takes more to read, unless it was made for it."""
-
-A_DAY_S = 86_400.0
 
 OUT_OF_MEMORY = signal.SIGUSR1
 """By this the process ends itself when it has no memory to send what it read."""
@@ -57,9 +55,6 @@ MEMORY_FACTOR = 8
 
 PIPE_BYTES = 64 * 1024
 """What a pipe holds."""
-
-LONG_CHARS = 1_000_000
-"""To unpickle so many takes a few milliseconds."""
 
 
 class ReadElsewhere:
@@ -106,7 +101,7 @@ class ReadElsewhere:
     def _try(self, what: What, call: Call, deadline: float) -> tuple[Any, Exception | None]:
         """Have a body read by the process; a new one gets a second try where the process had died before."""
         for again in (False, True):
-            left_s = min(deadline - time.monotonic(), A_DAY_S)
+            left_s = min(deadline - time.monotonic(), LONGEST_WAIT_S)
             if left_s <= 0:
                 return None, _too_late()
             try:

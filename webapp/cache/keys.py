@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
-KEY_BYTES = 16
+from webapp.waiting import LONG_CHARS
 
-LONG_CHARS = 1_000_000
-"""To encode so many takes a few milliseconds."""
+KEY_BYTES = 16
 
 
 def pair_keys(artifact: str, query: str, documents: Sequence[str]) -> list[bytes]:

@@ -29,7 +29,7 @@ class Figures(MmapedDict):
     """
 
     _f: Any
-    """None where all is in memory."""
+    """The open file; None where all values are in memory."""
     _m: Any
 
     def __init__(self, path: str | None, complain: Callable[[Exception], None]) -> None:

@@ -1,0 +1,36 @@
+"""Manifests of artifacts, with no artifact behind them."""
+
+from typing import Any
+
+import msgspec
+
+from webapp.engine.artifact import FORMAT, Manifest
+from webapp.engine.tables import Tables
+from webapp.engine.template import Template
+from webapp.types import Tuning
+
+
+def manifest(**different: Any) -> Manifest:
+    """A native engine's, but for what is different."""
+    made = Manifest(
+        format=FORMAT,
+        model="a",
+        revision="1",
+        kind="cross-encoder",
+        engine="native",
+        precision="int8",
+        score_scale="sigmoid",
+        unit_vectors=False,
+        template=Template(prefix=[], middle=[], suffix=[], document_type=0, pad_id=0, max_length_tokens=8),
+        tables=Tables(1, 8, 1),
+        prompts=("", ""),
+        source="",
+        substitute_for=None,
+        fidelity={},
+        tuning=Tuning(),
+        chosen_because="it passes the gate",
+        files={},
+        versions={},
+        prepared_at="",
+    )
+    return msgspec.structs.replace(made, **different)
