@@ -28,7 +28,7 @@ from typing import Any  # noqa: E402
 from gunicorn import arbiter as _arbiter  # noqa: E402
 from gunicorn.workers import ggevent as _ggevent  # noqa: E402
 
-from logs import configure as _logs  # noqa: E402
+from contracts.logging import configure as _logs  # noqa: E402
 from logs import forks as _forks  # noqa: E402
 from webapp import clocks as _clocks  # noqa: E402
 from webapp import settings as _settings  # noqa: E402

@@ -19,7 +19,7 @@ from pathlib import Path
 import harness
 import zmq
 
-from pusher.events import Accepted, Event, Finished, Progress, Pulse, Source, encode
+from contracts.events import Accepted, Event, Finished, Progress, Pulse, Source, encode
 
 
 def rss_mb(pid: int) -> float:

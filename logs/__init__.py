@@ -1,4 +1,1 @@
-"""One shape for every log line, whoever wrote it: webapp, pusher, gunicorn, nginx, supervisord, libraries.
-
-Knows neither webapp nor pusher; both use it, and so does supervisord, which writes the files.
-"""
+"""supervisord, which keeps the lines of its programs in one shape."""

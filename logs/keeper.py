@@ -4,8 +4,9 @@ It sees every byte that a program writes, the last ones of a killed program too,
 here that lines become whole and JSON: no process stands between a program and its log that could die, fall
 behind or lose something. supervisord has no setting for this, so some of its classes are replaced by ours.
 
-Nobody waits for a log, or for its reader. supervisord writes from threads (`logs.writer`). The pipes that its programs
-write into take what they have room for and refuse the rest at once, be it while supervisord itself is stopped.
+Nobody waits for a log, or for its reader. supervisord writes from threads (`contracts.logging.writer`). The pipes that
+its programs write into take what they have room for and refuse the rest at once, be it while supervisord itself is
+stopped.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from typing import Any
 from supervisor.medusa import asyncore_25 as asyncore
 from supervisor.states import SupervisorStates
 
-from logs.foreign import ours, translate
+from contracts.logging.foreign import ours, translate
+from contracts.logging.line import Form, renderer, stamp
+from contracts.logging.lossy_pipe import PIPE_BYTES, refuse_when_full
+from contracts.logging.writer import Complaint, File, Sink, Stream, Writer, close, never_wait
 from logs.forks import lose_no_stop
-from logs.line import Form, renderer, stamp
-from logs.lossy import PIPE_BYTES, refuse_when_full
-from logs.writer import Complaint, File, Sink, Stream, Writer, close, never_wait
 from supervisor import dispatchers, loggers, options, process, supervisord
 
 MOST_PENDING_BYTES = 64 * 1024

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pusher.events import owner_of
-from pusher.keys import KeyRing
+from contracts.api_keys import KeyRing
+from contracts.events import owner_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import time
 
 from flask import Flask, Response, g, request
 
-from logs.levels import level_of
+from contracts.logging.levels import level_of
 
 log = logging.getLogger("pusher.access")
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from pusher.events import OK
+from contracts.events import OK
 
 State = dict[str, Any]
 

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any
 
-from pusher.events import OK, Pulse
+from contracts.events import OK, Pulse
 
 WINDOW_S = 10.0
 """Latency percentiles and the badges (shedding, degraded) look back this far."""

@@ -8,8 +8,8 @@ import logging
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException, InternalServerError
 
+from contracts.events import keys_in
 from pusher.access import Access, Viewer
-from pusher.events import keys_in
 from pusher.relay import Relay
 from pusher.streams import Streams, TooManyStreamsError
 

@@ -11,8 +11,8 @@ from typing import Any
 import gevent
 import zmq.green as zmq
 
+from contracts.events import Frame, MalformedFrameError, NewerFrameError, decode
 from pusher import clock
-from pusher.events import Frame, MalformedFrameError, NewerFrameError, decode
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ for unused in ("redis", "requests", "websocket"):
 
 import gevent  # noqa: E402
 
-from logs.configure import configure  # noqa: E402
+from contracts.logging.configure import configure  # noqa: E402
 from pusher.server import Pusher  # noqa: E402
 from pusher.settings import load_settings  # noqa: E402
 

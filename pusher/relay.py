@@ -13,8 +13,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from contracts.events import Accepted, Breaker, Event, Frame, Progress, Pulse, Rejected, Release, Source, Worker
 from pusher.ended import Ended, kind_of
-from pusher.events import Accepted, Breaker, Event, Frame, Progress, Pulse, Rejected, Release, Source, Worker
 from pusher.figures import Figures
 from pusher.releases import Releases
 from pusher.runs import Run, Runs

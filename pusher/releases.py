@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from pusher.events import Release, Serves
+from contracts.events import Release, Serves
 
 KEPT = 20
 

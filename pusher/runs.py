@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from pusher.events import OK, Accepted, Cancelled, Expired, Finished, Progress, Rejected, Shed
+from contracts.events import OK, Accepted, Cancelled, Expired, Finished, Progress, Rejected, Shed
 
 KEPT = 300
 """Ended requests that are remembered for followers who come late."""

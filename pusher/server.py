@@ -19,11 +19,11 @@ from flask_socketio import SocketIO
 from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
+from contracts.api_keys import KeyRing
+from contracts.events import Expired, Finished, Frame, Shed
 from pusher import access_lines, clock, following, memory, scraping
 from pusher.access import Access
-from pusher.events import Expired, Finished, Frame, Shed
 from pusher.intake import Intake
-from pusher.keys import KeyRing
 from pusher.relay import TICK_S
 from pusher.settings import Settings, listed
 from pusher.sockets import Sockets

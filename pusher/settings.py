@@ -26,7 +26,9 @@ class Settings(BaseModel):
         description="ZeroMQ address to listen on for workers; default: a socket in the state directory.",
     )
     api_keys: str = Field(default="", description="Keys, comma-separated; any of them may follow its own requests.")
-    api_keys_file: str = Field(default="", description="Path of a file of named, hashed keys; see pusher/keys.py.")
+    api_keys_file: str = Field(
+        default="", description="Path of a file of named, hashed keys; see contracts/api_keys.py."
+    )
     operator_keys: str = Field(
         default="",
         description="Keys that may see everything, comma-separated; empty: every key may, and without keys everybody.",

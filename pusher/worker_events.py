@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from pusher.events import Source
+from contracts.events import Source
 
 KEPT = 50
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from pusher.events import Pulse, Source, Worker
+from contracts.events import Pulse, Source, Worker
 
 LOST_S = 3.5
 """A worker pulses once a second; one that is silent for this long is lost."""

@@ -17,7 +17,7 @@ from typing import Self
 import psutil
 import requests
 
-from logs.writer import TOGETHER_S
+from contracts.logging.writer import TOGETHER_S
 
 PATIENCE_S = 400.0
 """Longest wait for what a test asserts. Only a failing test waits that long: other programs may take the cores."""

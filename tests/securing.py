@@ -9,7 +9,7 @@ from pathlib import Path
 import requests
 from running import PATIENCE_S, Stack, free_port
 
-from pusher.keys import Key, digest_of, line_of, new_key
+from contracts.api_keys import Key, digest_of, line_of, new_key
 
 ORIGIN = "https://app.example"
 

@@ -9,7 +9,7 @@ from typing import Any
 from flask import Flask
 from flask.sessions import NullSession, SessionInterface
 
-from pusher.keys import KeyRing
+from contracts.api_keys import KeyRing
 from webapp.api import auth, docs, front, health, large_replies, models, problems, replies, request_context, rerank
 from webapp.api import deployment as deployments
 from webapp.api.deployment import NOWHERE, Deployment

@@ -17,7 +17,7 @@ from wsgiref.types import WSGIApplication
 
 from prometheus_client import CollectorRegistry
 
-from pusher.keys import KeyRing
+from contracts.api_keys import KeyRing
 from webapp.api.deployment import Deployment
 from webapp.api.reading import Limits
 from webapp.api.reading_process import ReadElsewhere

@@ -6,7 +6,7 @@ import urllib.request
 from http.client import HTTPException
 from typing import Any
 
-from pusher.keys import SYNTHETIC_HEADER, own_key
+from contracts.api_keys import SYNTHETIC_HEADER, own_key
 from webapp.settings import Settings
 from webapp.tls import trust_own
 

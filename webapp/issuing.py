@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pusher.keys import NAME, OWN_NAME, Key, digest_of, line_of, new_key, read_file
+from contracts.api_keys import NAME, OWN_NAME, Key, digest_of, line_of, new_key, read_file
 from webapp.errors import SetupError
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from logs.foreign import ours
+from contracts.logging.foreign import ours
 from webapp.errors import SetupError
 
 POLL_S = 0.2

@@ -15,7 +15,7 @@ from ray.serve.config import BackpressureConfig
 from starlette.requests import Request
 from starlette.responses import Response
 
-from logs.configure import configure
+from contracts.logging.configure import configure
 from webapp.replica import Replica
 from webapp.settings import PROXY_GRACE_S, Settings, load_settings
 

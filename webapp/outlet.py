@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from logs.line import Form, renderer, stamp
-from logs.lossy import refuse_when_full
-from logs.writer import never_wait
+from contracts.logging.line import Form, renderer, stamp
+from contracts.logging.lossy_pipe import refuse_when_full
+from contracts.logging.writer import never_wait
 from webapp.settings import Settings
 
 

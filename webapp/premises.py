@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from pusher.keys import KeyFileError, KeyRing
+from contracts.api_keys import KeyFileError, KeyRing
 from webapp.errors import SetupError
 from webapp.settings import STOP_GRACE_S, Settings
 from webapp.soundness import check_path

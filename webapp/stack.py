@@ -21,7 +21,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
 
-from pusher.keys import make_own
+from contracts.api_keys import make_own
 from webapp.calling import ask, url_of
 from webapp.door import WITHOUT_STREAM, Farewell, look_at
 from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest

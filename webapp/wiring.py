@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-from pusher.events import Serves
+from contracts.events import Serves
 from webapp.cache.memory import PairScore
 from webapp.cache.shared import SharedCache, Store
 from webapp.guard import EngineGuard

@@ -10,7 +10,7 @@ import pytest
 import requests
 from running import PATIENCE_S, Stack, wait_for
 
-from logs.line import FIRST, MOST_BYTES
+from contracts.logging.line import FIRST, MOST_BYTES
 
 FAULTY = str(Path(__file__).parents[1] / "services" / "faulty")
 

@@ -16,7 +16,7 @@ import requests
 from loading import Clients
 from running import PATIENCE_S, Stack, wait_for
 
-from logs.line import FIRST
+from contracts.logging.line import FIRST
 
 pytestmark = pytest.mark.slow
 

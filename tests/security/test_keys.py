@@ -9,7 +9,7 @@ import socketio
 from running import PATIENCE_S, wait_for
 from securing import BODY
 
-from pusher.keys import new_key
+from contracts.api_keys import new_key
 
 pytestmark = pytest.mark.slow
 

@@ -27,7 +27,7 @@ def python(wheel, tmp_path_factory):
 def test_it_fits_every_python_and_says_its_types_and_version(wheel):
     assert wheel.name.startswith(f"reranking-{__version__}-py3-none-linux")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"webapp/py.typed", "pusher/py.typed", "logs/py.typed"} <= set(names)
+    assert {"webapp/py.typed", "pusher/py.typed", "contracts/py.typed"} <= set(names)
     assert [name for name in names if name.startswith(("tests/", "bench/", "supervisor/", "var/"))] == []
     assert [name for name in names if name.endswith((".c", ".h"))] == [], "they are compiled"
     assert f"reranking-{__version__}.dist-info/licenses/LICENSE" in names

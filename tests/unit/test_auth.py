@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from pusher.keys import Key, KeyRing, digest_of, line_of
+from contracts.api_keys import Key, KeyRing, digest_of, line_of
 from webapp.api.auth import OPEN_PATHS, is_open
 from webapp.app import create_app
 from webapp.quota import Quota

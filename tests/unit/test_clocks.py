@@ -11,9 +11,9 @@ from gunicorn import arbiter
 from gunicorn.workers import ggevent
 from supervisor.states import ProcessStates
 
+from contracts.events import VERSION, Finished, Frame, Pulse, Source
 from pusher import clock as pushers
 from pusher import memory
-from pusher.events import VERSION, Finished, Frame, Pulse, Source
 from pusher.relay import Relay
 from supervisor import process
 from webapp import certificates

@@ -15,7 +15,7 @@ from nginx_kit import NGINX, PAGE, Door
 from running import PATIENCE_S, wait_for
 
 import webapp.door
-from logs.line import FIRST
+from contracts.logging.line import FIRST
 from webapp.door import Farewell, Nginx, bounds, look_at
 from webapp.rendering import KEYLESS_KEEP_ALIVE_S, KEYLESS_PER_ADDRESS, LARGE_BODIES_PER_ADDRESS, nginx_conf
 from webapp.settings import Settings

@@ -1,6 +1,6 @@
 import pytest
 
-from pusher.keys import KeyRing, read_file
+from contracts.api_keys import KeyRing, read_file
 from webapp.cli import main
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from logs.line import as_json
+from contracts.logging.line import as_json
 from webapp import journal
 from webapp.errors import SetupError
 

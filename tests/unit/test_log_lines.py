@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from running import PATIENCE_S
 from supervisor.loggers import handle_boundIO
 
-from logs.configure import log_config
-from logs.discreet import tell
-from logs.foreign import ours, translate
+from contracts.logging.configure import log_config
+from contracts.logging.foreign import ours, translate
+from contracts.logging.levels import level_of
+from contracts.logging.line import FIRST, MOST_BYTES, as_json, renderer, stamp
+from contracts.logging.redact import tell
 from logs.keeper import Keeping, OwnLog
-from logs.levels import level_of
-from logs.line import FIRST, MOST_BYTES, as_json, renderer, stamp
 
 values = st.recursive(
     st.none() | st.integers() | st.text(max_size=5).map(lambda text: text * 999) | st.binary(max_size=3),
@@ -171,7 +171,7 @@ def test_libraries_speak_from_warning_up_for_below_they_quote_what_they_handle(l
 UNCAUGHT = """
 import _thread, sys
 import gevent
-from logs.configure import configure
+from contracts.logging.configure import configure
 
 configure(level="info", log_format="json", service="trial")
 
@@ -208,7 +208,10 @@ def test_exceptions_that_nobody_caught_are_lines_of_our_shape_too():
 
 
 def test_logging_leaves_rich_alone_and_whoever_wants_it_has_it():
-    program = "import sys, logs.configure; print('rich.console' in sys.modules); import rich; print(rich.__name__)"
+    program = (
+        "import sys, contracts.logging.configure;"
+        "print('rich.console' in sys.modules); import rich; print(rich.__name__)"
+    )
     outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert outcome.stdout.split() == ["False", "rich"]
 
@@ -236,7 +239,7 @@ def test_a_line_that_nginx_could_not_write_is_a_warning_of_it():
 LEFT = """
 import errno, os
 import gevent
-from logs.configure import configure
+from contracts.logging.configure import configure
 
 configure(level="info", log_format="json", service="trial")
 

@@ -176,5 +176,8 @@ def test_what_cannot_be_served_changes_nothing():
 
 
 def test_nothing_that_serves_without_gevent_imports_it():
-    code = "import sys, webapp.replica, logs.configure; sys.exit('gevent' in sys.modules or 'gunicorn' in sys.modules)"
+    code = (
+        "import sys, webapp.replica, contracts.logging.configure;"
+        "sys.exit('gevent' in sys.modules or 'gunicorn' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,7 +5,7 @@ import zmq
 from running import PATIENCE_S, wait_for
 from scheduling_kit import Rig
 
-from pusher.events import Accepted, Expired, Finished, Progress, Shed, Worker, decode
+from contracts.events import Accepted, Expired, Finished, Progress, Shed, Worker, decode
 from webapp.concurrency import GeventWaiter
 from webapp.engine.stub_engine import StubEngine
 from webapp.errors import DeadlineExceededError, InvalidRequestError, OverloadedError, RerankError

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pusher.events import Finished, Rejected, Shed, owner_of
-from pusher.keys import SYNTHETIC_HEADER, KeyRing, make_own, own_key
+from contracts.api_keys import SYNTHETIC_HEADER, KeyRing, make_own, own_key
+from contracts.events import Finished, Rejected, Shed, owner_of
 from webapp.app import create_app
 from webapp.concurrency import GeventWaiter
 from webapp.engine.stub_engine import StubEngine

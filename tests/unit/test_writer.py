@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from running import PATIENCE_S, wait_for
 
-from logs.lossy import Lossy, refuse_when_full
-from logs.writer import TELL_EVERY_S, Complaint, File, Stream, Writer
+from contracts.logging.lossy_pipe import Lossy, refuse_when_full
+from contracts.logging.writer import TELL_EVERY_S, Complaint, File, Stream, Writer
 
 LINE = b"a line of a log\n"
 
@@ -131,7 +131,7 @@ def test_a_file_goes_on_after_its_disk_was_full_and_holds_the_count(tmp_path):
 
 FULL = """
 import resource, sys
-from logs.writer import File, Writer
+from contracts.logging.writer import File, Writer
 
 failed = []
 writer = Writer(File(sys.argv[1]), lambda message: f"({message})\\n".encode(), failed=lambda *why: failed.append(why))
@@ -238,7 +238,7 @@ def test_a_log_that_fails_is_told_of_once_a_minute(capsys):
 
 SPEAKS = """
 import sys
-from logs.writer import never_wait
+from contracts.logging.writer import never_wait
 
 never_wait(lambda message: f"({message})\\n".encode(), "stdout", "stderr")
 print("begun", flush=True)
@@ -317,7 +317,7 @@ def test_threads_may_write_to_a_full_pipe_together(lossy, pipe):
 
 QUIET = """
 import faulthandler, logging, os, sys, threading, warnings
-from logs.configure import configure
+from contracts.logging.configure import configure
 
 configure(level="info", log_format="json", service="trial")
 log = logging.getLogger("webapp")

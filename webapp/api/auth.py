@@ -9,8 +9,8 @@ from functools import partial
 
 from flask import Flask, current_app, g, request
 
-from pusher.events import keys_in, owner_of
-from pusher.keys import OWN_NAME, SYNTHETIC_HEADER, Key, KeyRing
+from contracts.api_keys import OWN_NAME, SYNTHETIC_HEADER, Key, KeyRing
+from contracts.events import keys_in, owner_of
 from webapp.api import request_context
 from webapp.errors import UnauthorizedError
 from webapp.quota import Quota, Unit, account_of

@@ -16,7 +16,7 @@ import structlog
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from logs.levels import level_of
+from contracts.logging.levels import level_of
 from webapp.api import arriving
 from webapp.api.dialects.base import SMALL_BYTES, Call, Dialect
 from webapp.api.dialects.registry import dialect_of, dialect_of_unread

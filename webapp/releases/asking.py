@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pusher.keys import SYNTHETIC_HEADER, own_key
+from contracts.api_keys import SYNTHETIC_HEADER, own_key
 from webapp.errors import SetupError
 from webapp.settings import Settings
 from webapp.shares import socket_of

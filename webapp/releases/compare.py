@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from logs.configure import configure
+from contracts.logging.configure import configure
 from webapp.engine import comparison, verdict
 from webapp.engine.artifact import MANIFEST, Manifest, artifact_dir, first_artifact_dir, read_manifest
 from webapp.engine.verdict import Verdict

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from pusher import events
+from contracts import events
 from webapp.errors import SetupError
 from webapp.releases import changes, comparing, freshness, recovery, roles, state
 from webapp.releases.applied import settings_with

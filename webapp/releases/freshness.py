@@ -9,10 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import logs
-import pusher
-import webapp
-from webapp.source_tree import ROOT
+from webapp.source_tree import PROJECT, ROOT
 from webapp.sources import FILE_VARIABLE
 
 _START_TIME = 19
@@ -32,8 +29,8 @@ def changed_since_start(pid: int) -> bool:
 
 
 def _what_it_reads() -> Iterator[Path]:
-    for package in (webapp, pusher, logs):
-        folder = Path(str(package.__file__)).parent
+    for package in ("webapp", "pusher", "contracts"):
+        folder = PROJECT / package
         yield from folder.rglob("*.py")
         yield from folder.rglob("*.so")
     yield ROOT / "gunicorn_config.py"

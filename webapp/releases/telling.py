@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from pusher import events
+from contracts import events
 from webapp.releases.steps import Stage
 from webapp.telemetry.publisher import Publisher
 

@@ -17,7 +17,7 @@ class Caller:
     request_id: str
     dialect: str
     owner: str = ""
-    """`pusher.events.owner_of` the caller's key; empty where no keys are asked for."""
+    """`contracts.events.owner_of` the caller's key; empty where no keys are asked for."""
     client: str = ""
     """Who shares the engine with others: the owner, or the address where there is none."""
     synthetic: bool = False

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from pusher.events import OK, Accepted, Breaker, BreakerState, Event, Expired, Finished, Progress, Rejected, Shed
+from contracts.events import OK, Accepted, Breaker, BreakerState, Event, Expired, Finished, Progress, Rejected, Shed
 from webapp.errors import DeadlineExceededError, OverloadedError, RerankError
 from webapp.telemetry.observer import Caller, Observer, Reply
 from webapp.types import RerankRequest, RerankResult

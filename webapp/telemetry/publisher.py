@@ -11,7 +11,7 @@ from collections import deque
 
 import zmq
 
-from pusher.events import Event, Source, encode
+from contracts.events import Event, Source, encode
 
 BUFFER_EVENTS = 4096
 """At most this many wait for the next flush, 20 a second; more are dropped."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pusher.events import Pulse, Serves
+from contracts.events import Pulse, Serves
 
 _STATM = Path("/proc/self/statm")
 

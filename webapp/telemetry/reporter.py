@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from pusher.events import Worker
+from contracts.events import Worker
 from webapp.telemetry.progress import ProgressEvents
 from webapp.telemetry.publisher import Publisher
 from webapp.telemetry.pulse import PulseMaker

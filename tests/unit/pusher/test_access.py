@@ -1,8 +1,8 @@
 import pytest
 
+from contracts.api_keys import Key, KeyRing, digest_of, line_of
+from contracts.events import keys_in, owner_of
 from pusher.access import Access
-from pusher.events import keys_in, owner_of
-from pusher.keys import Key, KeyRing, digest_of, line_of
 from pusher.rooms import room_for, rooms_of
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pusher import events
+from contracts import events
 
 GOLDEN = Path(__file__).resolve().parents[2] / "fixtures" / "events"
 

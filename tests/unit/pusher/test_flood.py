@@ -1,6 +1,6 @@
 """More requests than the pusher follows."""
 
-from pusher.events import VERSION, Accepted, Finished, Frame, Progress, Source
+from contracts.events import VERSION, Accepted, Finished, Frame, Progress, Source
 from pusher.relay import MOST_RUNNING, Relay
 from pusher.runs import SILENT_S
 

@@ -3,8 +3,8 @@ import itertools
 
 import pytest
 
-from pusher import keys as module
-from pusher.keys import Key, KeyFileError, KeyRing, digest_of, line_of, make_own, new_key, own_key, read_file
+from contracts import api_keys as module
+from contracts.api_keys import Key, KeyFileError, KeyRing, digest_of, line_of, make_own, new_key, own_key, read_file
 
 HASH = f"sha256:{digest_of('k').hex()}"
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pusher.access import Viewer
-from pusher.events import (
+from contracts.events import (
     VERSION,
     Accepted,
     Cancelled,
@@ -20,6 +19,7 @@ from pusher.events import (
     Source,
     Worker,
 )
+from pusher.access import Viewer
 from pusher.relay import Relay
 from pusher.rooms import room_for, rooms_of
 from pusher.streams import Streams

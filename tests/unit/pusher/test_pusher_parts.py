@@ -12,11 +12,11 @@ import zmq
 from flask import Flask
 from running import PATIENCE_S
 
+from contracts.api_keys import KeyRing
+from contracts.events import VERSION, Finished, Frame, Source, Worker, encode
 from pusher import following, memory
 from pusher.access import Access, Viewer
-from pusher.events import VERSION, Finished, Frame, Source, Worker, encode
 from pusher.intake import Intake
-from pusher.keys import KeyRing
 from pusher.relay import Relay, Update
 from pusher.settings import listed
 from pusher.settings import load_settings as pusher_settings

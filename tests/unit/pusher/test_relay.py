@@ -1,8 +1,6 @@
 import json
 
-from pusher.ended import IN_DELTA
-from pusher.ended import KEPT as ENDED
-from pusher.events import (
+from contracts.events import (
     VERSION,
     Accepted,
     Cancelled,
@@ -19,6 +17,8 @@ from pusher.events import (
     Step,
     Worker,
 )
+from pusher.ended import IN_DELTA
+from pusher.ended import KEPT as ENDED
 from pusher.relay import TICK_S, Relay
 from pusher.runs import KEPT, SHOWN
 

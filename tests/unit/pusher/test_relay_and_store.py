@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pusher.events import (
+from contracts.events import (
     VERSION,
     Accepted,
     Breaker,

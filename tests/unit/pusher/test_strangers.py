@@ -6,9 +6,9 @@ import pytest
 from flask import Flask
 from flask_socketio import SocketIO
 
+from contracts.api_keys import KeyRing
 from pusher import sockets
 from pusher.access import Access
-from pusher.keys import KeyRing
 from pusher.relay import Relay
 from pusher.sockets import JOIN_S, Sockets
 

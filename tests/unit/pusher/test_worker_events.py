@@ -1,4 +1,4 @@
-from pusher.events import VERSION, Breaker, Frame, Pulse, Source, Worker
+from contracts.events import VERSION, Breaker, Frame, Pulse, Source, Worker
 from pusher.relay import Relay
 from pusher.worker_events import KEPT
 

@@ -42,8 +42,8 @@ def command(*, programs: tuple[str, ...], follow: bool, lines: int, request: str
 def _shown(*, as_json: bool) -> Callable[[str], str]:
     if as_json:
         return lambda line: line
-    from logs.foreign import ours  # noqa: PLC0415
-    from logs.line import renderer  # noqa: PLC0415
+    from contracts.logging.foreign import ours  # noqa: PLC0415
+    from contracts.logging.line import renderer  # noqa: PLC0415
 
     render = renderer("colour")
 

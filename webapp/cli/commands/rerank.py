@@ -89,7 +89,7 @@ def _remotely(
     trust: Trust = ca_file
     if not url or not key:
         settings = load_running()
-        from pusher.keys import own_key  # noqa: PLC0415
+        from contracts.api_keys import own_key  # noqa: PLC0415
         from webapp.calling import url_of  # noqa: PLC0415
         from webapp.tls import trust_own  # noqa: PLC0415
 

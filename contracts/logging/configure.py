@@ -23,10 +23,10 @@ import structlog  # noqa: E402
 if _rich is None:
     del sys.modules["rich"]
 
-from logs.discreet import tell  # noqa: E402
-from logs.foreign import without_query_strings  # noqa: E402
-from logs.line import Form, renderer, stamp  # noqa: E402
-from logs.lossy import Lossy  # noqa: E402
+from contracts.logging.foreign import without_query_strings  # noqa: E402
+from contracts.logging.line import Form, renderer, stamp  # noqa: E402
+from contracts.logging.lossy_pipe import Lossy  # noqa: E402
+from contracts.logging.redact import tell  # noqa: E402
 
 _HUNG_UP = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ESHUTDOWN})
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from logs.writer import lost
+from contracts.logging.writer import lost
 
 PIPE_BYTES = 1024 * 1024
 """Of what was written and is not read yet; as much as Linux lets any user have."""

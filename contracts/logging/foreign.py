@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from logs.line import FIRST, stamp
+from contracts.logging.line import FIRST, stamp
 
 _NGINX = re.compile(r"(\d{4})/(\d\d)/(\d\d) (\d\d:\d\d:\d\d) \[(\w+)\] (\d+)#\d+: (?:\*(\d+) )?(.*)")
 _NGINX_BEFORE_ITS_LOG = re.compile(r"nginx: \[(\w+)\] (.*)")

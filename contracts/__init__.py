@@ -1,0 +1,1 @@
+"""What the webapp and the pusher agree on: events on the wire, API keys, log lines. Imports neither."""
