@@ -12,7 +12,7 @@ import msgspec
 
 from webapp.api.dialects.base import Call
 from webapp.api.dialects.registry import dialect_of
-from webapp.types import RerankRequest, RerankResult
+from webapp.domain.types import RerankRequest, RerankResult
 
 COUNT = 1000
 CHARS = 500

@@ -4,10 +4,10 @@ from typing import Any
 
 import msgspec
 
+from webapp.domain.types import Tuning
 from webapp.engine.artifact import FORMAT, Manifest
 from webapp.engine.tables import Tables
 from webapp.engine.template import Template
-from webapp.types import Tuning
 
 
 def manifest(**different: Any) -> Manifest:

@@ -14,7 +14,7 @@ from typing import Any
 from wsgiref.types import WSGIApplication
 
 from webapp.asyncio_bridge import in_greenlet, wait_for
-from webapp.errors import CancelledError
+from webapp.domain.errors import CancelledError
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]

@@ -20,8 +20,8 @@ from typing import Any, TypeVar, cast
 
 import greenlet
 
-from webapp.errors import CancelledError
-from webapp.waiting import Elsewhere, Waiter, persistent
+from webapp.domain.concurrency import Elsewhere, Waiter, persistent
+from webapp.domain.errors import CancelledError
 
 T = TypeVar("T")
 
@@ -107,7 +107,7 @@ class AsyncioWaiter:
 
 
 class AsyncioBridge:
-    """See `webapp.waiting.Bridge`. What it began ends with `close`."""
+    """See `webapp.domain.concurrency.Bridge`. What it began ends with `close`."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from webapp.calling import url_of
+from webapp.domain.errors import SetupError
 from webapp.door import WITHOUT_STREAM, Farewell, look_at
-from webapp.errors import SetupError
 from webapp.outlet import Outlet
 from webapp.premises import check_port, check_program, find_nginx, lock, make_private, writing_to
 from webapp.rendering import AGAIN_S, balancer_conf

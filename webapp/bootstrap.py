@@ -24,6 +24,7 @@ from webapp.api.reading_process import ReadElsewhere
 from webapp.app import create_app
 from webapp.cache.memory import MemoryCache
 from webapp.cache.shared import SharedCache
+from webapp.domain.concurrency import Bridge, NativeWaiter, allocate_lock, start_native_thread
 from webapp.engine import comparison
 from webapp.engine.base import Engine
 from webapp.engine.lexical_engine import lexical_scores
@@ -49,7 +50,6 @@ from webapp.telemetry.reporter import Reporter
 from webapp.telemetry.sampler import Sampler
 from webapp.telemetry.tracing import Tracing
 from webapp.trimming import Trimming, return_large_blocks
-from webapp.waiting import Bridge, NativeWaiter, allocate_lock, start_native_thread
 from webapp.wiring import body_memory_bytes, quota, serves, shared_cache, vitals
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 
 VALID_DAYS = 397
 """Of a certificate that we make; browsers take none that lasts longer."""

@@ -1,6 +1,6 @@
 """The bridge between native engine threads and gevent's greenlets; `asyncio_bridge` is its counterpart.
 
-`webapp.waiting` has what both stand on. Nothing here may be imported by who serves without gevent.
+`webapp.domain.concurrency` has what both stand on. Nothing here may be imported by who serves without gevent.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import gevent
 from gevent.event import Event
 from gevent.threadpool import ThreadPool
 
-from webapp.errors import CancelledError
-from webapp.waiting import (
+from webapp.domain.concurrency import (
     Elsewhere,
     NativeWaiter,
     SimpleQueue,
@@ -25,6 +24,7 @@ from webapp.waiting import (
     persistent,
     start_native_thread,
 )
+from webapp.domain.errors import CancelledError
 
 T = TypeVar("T")
 
@@ -146,7 +146,7 @@ def within(seconds: float, run: Callable[[], T]) -> T:
 
 
 class GeventBridge:
-    """See `webapp.waiting.Bridge`; a worker's, usable after the fork."""
+    """See `webapp.domain.concurrency.Bridge`; a worker's, usable after the fork."""
 
     def make_waiter(self) -> Waiter:
         """For a greenlet."""

@@ -11,7 +11,7 @@ from typing import Any
 from limits import RateLimitItemPerMinute
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 
 Seen = tuple[int, float, int, float]
 """As `webapp.quota` has it."""

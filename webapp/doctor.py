@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 from webapp.certificates import valid_until
+from webapp.domain.errors import SetupError
 from webapp.door import STREAM_REMEDY, bounds, look_at
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.native_engine import library
-from webapp.errors import SetupError
 from webapp.premises import check_keys, check_port, find_nginx, group_of
 from webapp.releases import state
 from webapp.releases.programs import Programs

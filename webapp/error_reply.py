@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from webapp.errors import RerankError
+from webapp.domain.errors import RerankError
 
 _TYPES = {
     401: "AuthenticationError",

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from webapp.domain.errors import InvalidRequestError
+from webapp.domain.types import Fitting, RerankRequest, Scored
 from webapp.engine.base import MOST_CHARS, Texts
-from webapp.errors import InvalidRequestError
-from webapp.types import Fitting, RerankRequest, Scored
 
 OVERLAP_SHARE = 8
 """Neighbouring windows share an eighth of their length, so that a sentence on a seam is whole in one of them."""

@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.errors import EngineFailedError, RerankError, UnavailableError
-from webapp.ranking import rank
+from webapp.domain.errors import EngineFailedError, RerankError, UnavailableError
+from webapp.domain.ranking import rank
+from webapp.domain.types import RerankRequest, RerankResult, Scored
 from webapp.scheduling.breaker import Breaker, State
-from webapp.types import RerankRequest, RerankResult, Scored
 
 log = logging.getLogger(__name__)
 

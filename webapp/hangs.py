@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 from webapp.releases.asking import UnixConnection
 from webapp.releases.programs import Programs
 from webapp.settings import Settings

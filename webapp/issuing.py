@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from contracts.api_keys import NAME, OWN_NAME, Key, digest_of, line_of, new_key, read_file
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 
 
 def add(path: Path, name: str, *, operator: bool, requests: int | None, documents: int | None) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from contracts.logging.foreign import ours
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 
 POLL_S = 0.2
 

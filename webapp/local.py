@@ -7,6 +7,8 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from webapp.domain.concurrency import NativeWaiter, allocate_lock, start_native_thread
+from webapp.domain.types import RerankRequest, RerankResult
 from webapp.engine.opening import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.scheduling.admission import Admission
@@ -15,8 +17,6 @@ from webapp.scoring import Scoring
 from webapp.service import RerankService
 from webapp.settings import Settings
 from webapp.telemetry.observer import Caller, Silent
-from webapp.types import RerankRequest, RerankResult
-from webapp.waiting import NativeWaiter, allocate_lock, start_native_thread
 
 Tell = Callable[[int], None]
 """Told how many documents are scored."""
@@ -41,7 +41,7 @@ class LocalReranker:
             tell: told of the progress, some times a second.
 
         Raises:
-            RerankError: see `webapp.errors`.
+            RerankError: see `webapp.domain.errors`.
         """
         self._followed.tell = tell
         return self._service.rerank(request, time.monotonic() + self._timeout_s)

@@ -10,7 +10,7 @@ import urllib.error
 from collections.abc import Callable, Sequence
 
 from webapp.calling import ask, url_of
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 from webapp.premises import check_keys
 from webapp.releases import state
 from webapp.releases.applied import settings_with

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from webapp.types import ModelInfo
+from webapp.domain.types import ModelInfo
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from contracts.api_keys import KeyFileError, KeyRing
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 from webapp.settings import STOP_GRACE_S, Settings
 from webapp.soundness import check_path
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
-from webapp.errors import PayloadTooLargeError, RateLimitedError
+from webapp.domain.errors import PayloadTooLargeError, RateLimitedError
 
 log = logging.getLogger(__name__)
 

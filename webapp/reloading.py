@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 from webapp.releases.programs import Programs
 from webapp.settings import Settings
 from webapp.tls import prepare_certificate

@@ -12,9 +12,7 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from webapp.door import NEWEST, Bounds, Nginx, bounds
-from webapp.error_reply import dump_error
-from webapp.errors import (
+from webapp.domain.errors import (
     DeadlineExceededError,
     InternalError,
     InvalidRequestError,
@@ -25,6 +23,8 @@ from webapp.errors import (
     RerankError,
     UnavailableError,
 )
+from webapp.door import NEWEST, Bounds, Nginx, bounds
+from webapp.error_reply import dump_error
 from webapp.settings import PROXY_GRACE_S, SHUTDOWN_GRACE_S, Settings
 from webapp.shares import PERCENTS
 from webapp.soundness import listed

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 from webapp.offspring import children
 from webapp.settings import STOP_GRACE_S, Settings, load_settings
 from webapp.sources import PREFIX, variable

@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.engine.base import Texts
-from webapp.errors import (
+from webapp.domain.concurrency import Elsewhere, Waiter, here
+from webapp.domain.errors import (
     CancelledError,
     DeadlineExceededError,
     EngineFailedError,
@@ -23,16 +23,16 @@ from webapp.errors import (
     RerankError,
     UnavailableError,
 )
+from webapp.domain.ranking import rank, to_scores
+from webapp.domain.types import ModelInfo, RerankRequest, RerankResult, Scored
+from webapp.engine.base import Texts
 from webapp.fitting import Fitted, QueryRead, collapse, documents_cut, fit, query_read, too_long
 from webapp.guard import EngineGuard, lexical_result
 from webapp.model_names import ModelNames, names_of
-from webapp.ranking import rank, to_scores
 from webapp.scheduling.admission import Admission, Arrival
 from webapp.scheduling.breaker import State as BreakerState
 from webapp.scoring import Pending, Scoring, Terms, Watch
 from webapp.telemetry.observer import Caller, Observer, Silent
-from webapp.types import ModelInfo, RerankRequest, RerankResult, Scored
-from webapp.waiting import Elsewhere, Waiter, here
 
 State = Literal["loading", "ready", "draining"]
 
@@ -174,7 +174,7 @@ class RerankService:
             arrived: whether it holds a place by `arrive`.
 
         Raises:
-            RerankError: see `webapp.errors`; nothing is left behind in the queue.
+            RerankError: see `webapp.domain.errors`; nothing is left behind in the queue.
         """
         if len(requests) > 1:  # each is checked by itself, too
             self._check_size(sum(len(request.documents) for request in requests))

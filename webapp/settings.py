@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 from webapp.places import Places
 from webapp.soundness import (
     check_networks,

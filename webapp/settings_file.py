@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 
 
 def read_file(path: Path) -> dict[str, Any]:

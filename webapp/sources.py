@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 
 PREFIX = "RERANK_"
 

@@ -23,9 +23,9 @@ from typing import IO, Any
 
 from contracts.api_keys import make_own
 from webapp.calling import ask, url_of
+from webapp.domain.errors import SetupError
 from webapp.door import WITHOUT_STREAM, Farewell, look_at
 from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest
-from webapp.errors import SetupError
 from webapp.hangs import replace_hung
 from webapp.offspring import WITH_PARENT, adopt_orphans, children, end_orphans, kill_groups, reap
 from webapp.outlet import Outlet

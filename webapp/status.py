@@ -12,9 +12,9 @@ from typing import Any, Literal
 import msgspec
 
 from webapp.calling import ask, url_of
+from webapp.domain.errors import SetupError
 from webapp.engine import comparison
 from webapp.engine.artifact import MANIFEST, artifact_dir
-from webapp.errors import SetupError
 from webapp.hangs import hung
 from webapp.releases import comparing, state
 from webapp.releases.applied import settings_with

@@ -34,9 +34,9 @@ from supervisor.states import SupervisorStates
 
 from supervisor import events, process, rpcinterface
 from supervisor import supervisord as loop
-from webapp.clocks import Awake, make_steady
+from webapp.domain.clocks import Awake, make_steady
+from webapp.domain.errors import SetupError
 from webapp.door import Farewell
-from webapp.errors import SetupError
 from webapp.releases import state
 from webapp.releases.programs import program_of
 from webapp.releases.roles import idle_runs, role_of

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 from collections.abc import Callable
 
-from webapp.waiting import Elsewhere
+from webapp.domain.concurrency import Elsewhere
 
 # From <malloc.h>.
 _M_TRIM_THRESHOLD = -1

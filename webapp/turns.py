@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from webapp.waiting import SimpleQueue, Waiter, allocate_lock, start_native_thread
+from webapp.domain.concurrency import SimpleQueue, Waiter, allocate_lock, start_native_thread
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 from webapp.releases import state
 from webapp.releases.programs import Program, program_of
 from webapp.releases.state import Colours

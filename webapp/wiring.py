@@ -9,6 +9,8 @@ from functools import partial
 from contracts.events import Serves
 from webapp.cache.memory import PairScore
 from webapp.cache.shared import SharedCache, Store
+from webapp.domain.concurrency import Bridge
+from webapp.domain.types import ModelInfo
 from webapp.guard import EngineGuard
 from webapp.machine import memory_bytes
 from webapp.quota import REDIS_WAIT_S, Quota
@@ -19,8 +21,6 @@ from webapp.service import RerankService
 from webapp.settings import Settings
 from webapp.telemetry.publisher import Publisher
 from webapp.telemetry.pulse import Vitals
-from webapp.types import ModelInfo
-from webapp.waiting import Bridge
 
 BODY_MEMORY_BYTES = 512 * 1024 * 1024
 

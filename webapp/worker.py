@@ -16,7 +16,7 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.ggevent import GeventWorker
 
 from webapp.descriptors import RETRY_S, Descriptors, hang_up
-from webapp.errors import reason_of
+from webapp.domain.errors import reason_of
 from webapp.recycling import Recycling
 from webapp.telemetry.pulse import rss_bytes
 

@@ -6,8 +6,8 @@ from wsgiref.types import WSGIApplication
 
 from webapp.bootstrap import assemble
 from webapp.concurrency import GeventBridge
+from webapp.domain.errors import SetupError
 from webapp.engine.artifact import NAMED_VARIABLE
-from webapp.errors import SetupError
 from webapp.settings import Settings, load_settings
 
 log = logging.getLogger("webapp")

@@ -15,9 +15,9 @@ import requests
 from running import PATIENCE_S, Stack, free_port, wait_for
 
 import webapp
+from webapp.domain.errors import SetupError
 from webapp.engine.artifact import MODEL
 from webapp.engine.native_engine import library
-from webapp.errors import SetupError
 from webapp.premises import find_nginx
 
 

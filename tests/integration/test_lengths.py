@@ -9,13 +9,13 @@ import pytest
 import transformers
 from models import WORDS
 
+from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.native_engine import library
 from webapp.engine.opening import load_engine
 from webapp.engine.prepare import fidelity
 from webapp.engine.prepare.pipeline import prepare
 from webapp.engine.source_model import SourceModel, positions_of
-from webapp.errors import SetupError
 from webapp.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore")

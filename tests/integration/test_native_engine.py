@@ -13,13 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from webapp.domain.errors import SetupError
 from webapp.engine import native_engine
 from webapp.engine.native_engine import NativeRuntime
 from webapp.engine.packed_file import read_tensors
 from webapp.engine.prepare.pack import LARGEST_LANE_SUM, pack, pack_linear, write_tensors
 from webapp.engine.prepare.resolve import _embedded
 from webapp.engine.source_model import SourceModel
-from webapp.errors import SetupError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

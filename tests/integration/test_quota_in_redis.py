@@ -12,7 +12,7 @@ from running import free_port, wait_for
 from webapp import quota as quotas
 from webapp.concurrency import within
 from webapp.counting import in_redis
-from webapp.errors import RateLimitedError
+from webapp.domain.errors import RateLimitedError
 from webapp.quota import Quota
 
 REDIS = shutil.which("redis-server")

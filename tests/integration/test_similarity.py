@@ -10,6 +10,8 @@ from models import texts
 from scheduling_kit import Rig
 from sentence_transformers import SentenceTransformer
 
+from webapp.domain.errors import SetupError
+from webapp.domain.types import RerankRequest
 from webapp.engine import embedding_engine
 from webapp.engine.artifact import artifact_dir
 from webapp.engine.golden import read_golden
@@ -20,10 +22,8 @@ from webapp.engine.prepare.calibration import DEFAULT_FILE, read_examples
 from webapp.engine.prepare.candidates import Candidate
 from webapp.engine.prepare.pipeline import prepare
 from webapp.engine.source_model import SourceModel
-from webapp.errors import SetupError
 from webapp.local import local_reranker
 from webapp.settings import Settings
-from webapp.types import RerankRequest
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -12,8 +12,8 @@ from packaged import WithoutPython, build_executable, smoke
 from running import PATIENCE_S, free_port, wait_for
 
 from webapp import __version__
+from webapp.domain.types import RerankRequest
 from webapp.local import local_reranker
-from webapp.types import RerankRequest
 
 BUILT = Path(__file__).resolve().parents[2] / "build" / "executable"
 

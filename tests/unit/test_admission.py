@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scheduling_kit import Rig
 
+from webapp.domain.errors import OverloadedError, PayloadTooLargeError
+from webapp.domain.types import RerankRequest
 from webapp.engine.stub_engine import StubEngine
-from webapp.errors import OverloadedError, PayloadTooLargeError
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.rate import MEMORY_S, Rate
-from webapp.types import RerankRequest
 
 NOW = 1000.0
 

@@ -10,7 +10,7 @@ import pytest
 from webapp.api import health
 from webapp.api.models import SCALES
 from webapp.app import create_app
-from webapp.types import ScoreScale
+from webapp.domain.types import ScoreScale
 
 BODY = {"query": "q", "documents": [{"content": "a", "metadata": {"id": 7}}, "b", "c"]}
 

@@ -19,15 +19,15 @@ from webapp.api.reading import Limits, ReadHere
 from webapp.api.reading_process import ReadElsewhere
 from webapp.app import create_app
 from webapp.concurrency import GeventWaiter
+from webapp.domain.concurrency import here
+from webapp.domain.errors import CancelledError, DeadlineExceededError, OverloadedError
 from webapp.engine.stub_engine import StubEngine
-from webapp.errors import CancelledError, DeadlineExceededError, OverloadedError
 from webapp.scheduling.admission import BODY_FACTOR, Admission
 from webapp.scoring import Scoring
 from webapp.service import RerankService
 from webapp.settings import Settings
 from webapp.shared_sum import SharedSum
 from webapp.trimming import Trimming
-from webapp.waiting import here
 from webapp.wiring import body_memory_bytes
 
 BODY = {"query": "q", "documents": ["a", "b"]}

@@ -14,8 +14,8 @@ from webapp.api.dialects.base import FEW_VALUES, Call
 from webapp.api.dialects.registry import DIALECTS
 from webapp.api.reading import Limits, ReadHere, read
 from webapp.app import create_app
-from webapp.errors import PayloadTooLargeError
-from webapp.types import RerankRequest
+from webapp.domain.errors import PayloadTooLargeError
+from webapp.domain.types import RerankRequest
 
 MOST = 1000
 MANY = b"[" + b",".join([b"[]"] * MOST) + b"]"

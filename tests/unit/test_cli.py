@@ -277,10 +277,10 @@ def test_rerank_orders_documents_in_process(typed, tmp_path, form):
 
 
 def test_progress_is_told_while_documents_are_scored_in_process(tmp_path):
+    from webapp.domain.types import RerankRequest
     from webapp.engine.stub_engine import StubSession
     from webapp.local import local_reranker
     from webapp.settings import Settings
-    from webapp.types import RerankRequest
 
     documents, told, go_on = [f"document {number}" for number in range(400)], [], threading.Event()
 

@@ -17,7 +17,7 @@ from pusher import memory
 from pusher.relay import Relay
 from supervisor import process
 from webapp import certificates
-from webapp.clocks import GRACE_S, STANDSTILL_S, Awake, SteadyTime, make_steady, with_grace
+from webapp.domain.clocks import GRACE_S, STANDSTILL_S, Awake, SteadyTime, make_steady, with_grace
 from webapp.quota import Quota
 from webapp.releases import traffic
 

@@ -6,12 +6,12 @@ import msgspec
 import pytest
 from manifest_kit import manifest
 
+from webapp.domain.errors import SetupError
 from webapp.engine import artifact, comparison, verdict
 from webapp.engine.artifact import MANIFEST, artifact_dir, first_artifact_dir, read_manifest
 from webapp.engine.prepare import autotune
 from webapp.engine.prepare.candidates import Candidate, candidates
 from webapp.engine.verdict import Verdict
-from webapp.errors import SetupError
 from webapp.releases import comparing
 from webapp.releases.compare import Built, RivalRefusedError, compare
 from webapp.releases.rivals import BusyError, Outcome

@@ -6,7 +6,7 @@ from gevent.event import Event
 from running import PATIENCE_S
 
 from webapp.concurrency import GeventWaiter, NativeWaiter, SimpleQueue, repeat, start_native_thread
-from webapp.waiting import persistent
+from webapp.domain.concurrency import persistent
 
 
 @pytest.mark.parametrize("make", [GeventWaiter, NativeWaiter])

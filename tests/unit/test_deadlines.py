@@ -10,11 +10,11 @@ from scheduling_kit import PATIENCE_S, Rig
 
 from webapp.app import create_app
 from webapp.concurrency import GeventWaiter, HangUpWatch, NativeWaiter, allocate_lock, hung_up
+from webapp.domain.errors import CancelledError, DeadlineExceededError
+from webapp.domain.types import RerankRequest
 from webapp.engine.stub_engine import StubEngine, StubSession
-from webapp.errors import CancelledError, DeadlineExceededError
 from webapp.scheduling.scheduler import Scheduler
 from webapp.scoring import Scoring, Terms
-from webapp.types import RerankRequest
 
 
 class Clock:

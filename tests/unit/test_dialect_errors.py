@@ -7,7 +7,7 @@ from asking import ask, post
 
 from webapp.api.dialects.registry import DIALECTS, UNKNOWN
 from webapp.client.retrying import Reply, told_in
-from webapp.errors import OverloadedError
+from webapp.domain.errors import OverloadedError
 from webapp.rendering import REFUSALS, nginx_conf
 from webapp.settings import Settings
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from webapp.api.dialects.base import Call
 from webapp.api.dialects.registry import DIALECTS, dialect_of
 from webapp.api.problems import COLUMN, STATUS
-from webapp.errors import InvalidRequestError
-from webapp.types import RerankResult
+from webapp.domain.errors import InvalidRequestError
+from webapp.domain.types import RerankResult
 
 texts = st.text(max_size=20)
 words = texts.filter(str.strip)

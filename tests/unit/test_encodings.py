@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webapp.api.encodings import coding_of, unpack
-from webapp.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedEncodingError
+from webapp.domain.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedEncodingError
 
 MOST = 100_000
 BODY = json.dumps({"query": "q", "documents": [{"content": "bees"}, {"content": "milk"}]}).encode()

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from running import PATIENCE_S, wait_for
 
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 from webapp.telemetry import multiprocess
 from webapp.telemetry.exporter import Workers
 

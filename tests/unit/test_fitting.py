@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from webapp.domain.errors import InvalidRequestError
+from webapp.domain.types import Fitting, RerankRequest, Scored
 from webapp.engine.stub_engine import StubTexts
-from webapp.errors import InvalidRequestError
 from webapp.fitting import collapse, fit
-from webapp.types import Fitting, RerankRequest, Scored
 
 LIMIT = 21
 """Tokens of a pair; the stub's has one special token, and four characters are a token."""

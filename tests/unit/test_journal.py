@@ -7,7 +7,7 @@ import pytest
 
 from contracts.logging.line import as_json
 from webapp import journal
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 
 
 def line(second, message="m", level="info", request_id=""):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from webapp.api import json_body
 from webapp.api.dialects import native
-from webapp.errors import InvalidRequestError, RerankError
+from webapp.domain.errors import InvalidRequestError, RerankError
 
 GOOD = {"query": "q", "documents": ["a"]}
 

@@ -4,7 +4,7 @@ from xmlrpc.client import Fault
 
 import pytest
 
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 from webapp.releases import light as module
 from webapp.releases import programs, recovery, state, steps
 from webapp.releases.light import Light

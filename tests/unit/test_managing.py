@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from webapp import managing
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 from webapp.managing import _wait_until_reached, _wait_until_runs
 from webapp.releases.programs import Program
 from webapp.settings import Settings

@@ -6,7 +6,7 @@ from asking import ask, post
 from prometheus_client import CollectorRegistry, Histogram
 
 from webapp.app import create_app
-from webapp.errors import (
+from webapp.domain.errors import (
     CancelledError,
     DeadlineExceededError,
     InvalidRequestError,
@@ -14,6 +14,7 @@ from webapp.errors import (
     RerankError,
     UnavailableError,
 )
+from webapp.domain.types import ModelInfo, RerankRequest
 from webapp.scheduling.admission import Admission
 from webapp.tally import SHARES, Tally
 from webapp.telemetry.exporter import Pusher
@@ -22,7 +23,6 @@ from webapp.telemetry.metrics import Metrics, TallyHistogram
 from webapp.telemetry.observer import Reply
 from webapp.telemetry.pulse import Vitals
 from webapp.telemetry.sampler import Sampler
-from webapp.types import ModelInfo, RerankRequest
 
 
 class Metered:

@@ -7,9 +7,9 @@ import msgspec
 import pytest
 from manifest_kit import manifest
 
+from webapp.domain.errors import SetupError
 from webapp.engine import opening
 from webapp.engine.artifact import FORMAT, MANIFEST, NAMED_VARIABLE, artifact_dir
-from webapp.errors import SetupError
 from webapp.releases import state
 from webapp.releases.applied import load_release
 from webapp.releases.state import Release

@@ -3,11 +3,11 @@ import time
 from scheduling_kit import Rig
 
 from webapp.concurrency import GeventWaiter
+from webapp.domain.types import RerankRequest, Spent
 from webapp.engine.stub_engine import StubEngine, StubSession
 from webapp.scheduling.phases import Phases
 from webapp.scoring import Scoring
 from webapp.tally import Tally
-from webapp.types import RerankRequest, Spent
 
 
 def test_a_moment_belongs_to_one_phase_however_many_threads_are_at_it():

@@ -3,7 +3,7 @@ import random
 import pytest
 
 from webapp import quota as module
-from webapp.errors import PayloadTooLargeError, RateLimitedError
+from webapp.domain.errors import PayloadTooLargeError, RateLimitedError
 from webapp.quota import REDIS_REST_S, Quota, account_of, wait_for_room
 
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from webapp.ranking import rank, to_scores
-from webapp.types import ScoreScale
+from webapp.domain.ranking import rank, to_scores
+from webapp.domain.types import ScoreScale
 
 logits = arrays(np.float32, st.integers(1, 50), elements=st.floats(-80, 80, width=32))
 

@@ -26,8 +26,8 @@ from webapp.api.reading import Limits, read
 from webapp.api.reading_process import ReadElsewhere
 from webapp.asyncio_bridge import AsyncioBridge, in_greenlet
 from webapp.concurrency import GeventWaiter
-from webapp.errors import DeadlineExceededError, PayloadTooLargeError, UnavailableError, UnsupportedEncodingError
-from webapp.waiting import NativeWaiter
+from webapp.domain.concurrency import NativeWaiter
+from webapp.domain.errors import DeadlineExceededError, PayloadTooLargeError, UnavailableError, UnsupportedEncodingError
 
 MOST = 32 * 1024 * 1024
 LATER = float("inf")

@@ -17,7 +17,7 @@ from webapp.cache.shared import Patience, SharedCache
 from webapp.cache.wire import NonsenseError, name_of, pack
 from webapp.concurrency import GeventWaiter, within
 from webapp.counting import in_redis
-from webapp.errors import RateLimitedError
+from webapp.domain.errors import RateLimitedError
 from webapp.quota import Quota
 from webapp.scheduling.breaker import FAILURES, Breaker
 from webapp.wiring import _Patient

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from webapp.api.dialects.registry import DIALECTS
+from webapp.domain.errors import SetupError
 from webapp.engine.golden import Golden, GoldenQuery
-from webapp.errors import SetupError
 from webapp.releases import changes, footprint, gate, state, steps, traffic
 from webapp.releases.applied import environment, load_release, settings_with
 from webapp.releases.asking import Reply

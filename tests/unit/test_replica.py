@@ -7,8 +7,8 @@ import pytest
 from asgi_kit import body_of, receives, run, scope_of
 
 from webapp import replica
+from webapp.domain.errors import SetupError
 from webapp.engine.stub_engine import StubEngine
-from webapp.errors import SetupError
 from webapp.replica import Replica, replica_settings
 from webapp.settings import Settings
 

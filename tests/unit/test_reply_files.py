@@ -8,8 +8,8 @@ from flask import Flask, Response
 
 from webapp.api import large_replies, problems, replies, request_context, warning_headers
 from webapp.api.reading import Limits, ReadHere
+from webapp.domain.concurrency import here
 from webapp.reply_files import LARGE_BYTES, UNOPENED_S, ReplyFiles
-from webapp.waiting import here
 
 
 @pytest.fixture

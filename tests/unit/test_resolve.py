@@ -14,8 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from running import PATIENCE_S
 
+from webapp.domain.errors import SetupError
 from webapp.engine.prepare import resolve as resolving
-from webapp.errors import SetupError
 from webapp.settings import Settings
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -73,7 +73,7 @@ def hub():
 SCRIPT = """
 import sys
 from webapp.engine.prepare.resolve import resolve
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 from webapp.settings import load_settings
 try:
     source = resolve(load_settings(), print)

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scheduling_kit import PATIENCE_S, Rig
 
+from webapp.domain.errors import DeadlineExceededError, EngineFailedError, UnavailableError
 from webapp.engine.pool import NICE
 from webapp.engine.stub_engine import StubEngine, stub_logit
-from webapp.errors import DeadlineExceededError, EngineFailedError, UnavailableError
 
 
 class BrokenSession:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from webapp.concurrency import allocate_lock
-from webapp.errors import CancelledError, DeadlineExceededError
+from webapp.domain.errors import CancelledError, DeadlineExceededError
 from webapp.scheduling.batching import PASSED_OVER_LIMIT
 from webapp.scheduling.scheduler import Scheduler
 

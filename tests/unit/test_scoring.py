@@ -10,10 +10,10 @@ from scheduling_kit import PATIENCE_S, Rig
 from webapp.cache.keys import pair_keys
 from webapp.cache.memory import ENTRY_BYTES, MemoryCache, PairScore
 from webapp.concurrency import GeventWaiter
+from webapp.domain.errors import DeadlineExceededError, EngineFailedError
+from webapp.domain.types import RerankRequest
 from webapp.engine.stub_engine import StubEngine, StubSession, stub_logit
-from webapp.errors import DeadlineExceededError, EngineFailedError
 from webapp.scoring import Scoring
-from webapp.types import RerankRequest
 
 
 class CountingEngine(StubEngine):

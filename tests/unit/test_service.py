@@ -5,12 +5,12 @@ import pytest
 from scheduling_kit import Rig
 
 from webapp.concurrency import GeventWaiter
+from webapp.domain.errors import DeadlineExceededError, InvalidRequestError, OverloadedError, UnavailableError
+from webapp.domain.types import RerankRequest
 from webapp.engine.stub_engine import StubEngine
-from webapp.errors import DeadlineExceededError, InvalidRequestError, OverloadedError, UnavailableError
 from webapp.scheduling.admission import Admission
 from webapp.scoring import Scoring
 from webapp.service import RerankService
-from webapp.types import RerankRequest
 
 
 def service_on(rig, **changes):

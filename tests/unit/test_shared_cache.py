@@ -11,10 +11,10 @@ from webapp.cache.memory import MemoryCache, PairScore
 from webapp.cache.shared import MOST_WAITING, Patience, SharedCache
 from webapp.cache.wire import NonsenseError, name_of, pack, unpack
 from webapp.concurrency import GeventWaiter
+from webapp.domain.types import RerankRequest
 from webapp.engine.stub_engine import StubEngine, stub_logit
 from webapp.scheduling.breaker import FAILURES, Breaker
 from webapp.scoring import Scoring, Terms
-from webapp.types import RerankRequest
 
 SCORE = PairScore(1.5, truncated=True, tokens=7)
 

@@ -10,7 +10,7 @@ import pytest
 from pusher.settings import Settings as PusherSettings
 from pusher.settings import load_settings as load_pusher_settings
 from webapp import configuration
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 from webapp.settings import Settings, load_settings, read_settings
 from webapp.source_tree import PROJECT
 from webapp.sources import gather

@@ -7,8 +7,9 @@ from scheduling_kit import Rig
 
 from contracts.events import Accepted, Expired, Finished, Progress, Shed, Worker, decode
 from webapp.concurrency import GeventWaiter
+from webapp.domain.errors import DeadlineExceededError, InvalidRequestError, OverloadedError, RerankError
+from webapp.domain.types import RerankRequest
 from webapp.engine.stub_engine import StubEngine
-from webapp.errors import DeadlineExceededError, InvalidRequestError, OverloadedError, RerankError
 from webapp.scheduling.admission import Admission
 from webapp.scoring import Scoring
 from webapp.service import RerankService
@@ -17,7 +18,6 @@ from webapp.telemetry.progress import Guarded, ProgressEvents
 from webapp.telemetry.publisher import BUFFER_EVENTS, Publisher
 from webapp.telemetry.pulse import PulseMaker, Vitals
 from webapp.telemetry.reporter import Reporter
-from webapp.types import RerankRequest
 
 CALLER = Caller("req-1", "native", "owner")
 

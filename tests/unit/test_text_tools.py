@@ -6,13 +6,13 @@ from models import bert_tokenizer, texts
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
+from webapp.domain.types import Fitting, RerankRequest
 from webapp.engine.cross_encoder_engine import CrossEncoderEngine
 from webapp.engine.embedding_engine import EmbeddingEngine
 from webapp.engine.stub_engine import StubEngine
 from webapp.engine.template import Template
 from webapp.engine.text_tools import TextTools
 from webapp.fitting import fit
-from webapp.types import Fitting, RerankRequest
 
 SPECIAL_OF_A_PAIR = 3
 

@@ -5,7 +5,7 @@ import pytest
 from collectors import Collector, attributes
 from running import PATIENCE_S
 
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 from webapp.settings import Settings
 from webapp.telemetry.observer import Reply
 from webapp.telemetry.tracing import Tracing

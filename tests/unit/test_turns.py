@@ -8,8 +8,8 @@ from running import PATIENCE_S, wait_for
 
 from webapp import turns as turns_module
 from webapp.concurrency import GeventWaiter
+from webapp.domain.concurrency import NativeWaiter
 from webapp.turns import Turns
-from webapp.waiting import NativeWaiter
 
 LATER = float("inf")
 

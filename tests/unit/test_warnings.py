@@ -14,11 +14,11 @@ from webapp.api.dialects import typos
 from webapp.api.dialects.base import Call
 from webapp.api.dialects.registry import dialect_of
 from webapp.api.dialects.union import DocumentsBody
+from webapp.domain.types import RerankRequest, Scored
 from webapp.engine.stub_engine import StubTexts
 from webapp.engine.tokenizer import split_room
 from webapp.fitting import documents_cut, query_read
 from webapp.local import local_reranker
-from webapp.types import RerankRequest, Scored
 
 LONG = "milk " * 500
 """More than the stub reads."""

@@ -12,7 +12,7 @@ from flask import Flask, current_app, g, request
 from contracts.api_keys import OWN_NAME, SYNTHETIC_HEADER, Key, KeyRing
 from contracts.events import keys_in, owner_of
 from webapp.api import request_context
-from webapp.errors import UnauthorizedError
+from webapp.domain.errors import UnauthorizedError
 from webapp.quota import Quota, Unit, account_of
 
 _COUNT = "reranking quota"

@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response as ResponseBase
 
 from webapp.api.openapi import openapi
 from webapp.api.prefix import HEADER, prefix
-from webapp.waiting import Elsewhere
+from webapp.domain.concurrency import Elsewhere
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Reranking API</title>

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from webapp.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedEncodingError
+from webapp.domain.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedEncodingError
 
 if sys.version_info >= (3, 14):
     from compression import zstd

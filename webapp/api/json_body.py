@@ -11,8 +11,8 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from webapp.errors import InvalidRequestError, PayloadTooLargeError
-from webapp.waiting import LONG_CHARS
+from webapp.domain.concurrency import LONG_CHARS
+from webapp.domain.errors import InvalidRequestError, PayloadTooLargeError
 
 T = TypeVar("T")
 

@@ -8,9 +8,9 @@ from flask import Flask, Response, request
 
 from webapp.api import warning_headers
 from webapp.api.problems import respond
-from webapp.errors import UnavailableError
+from webapp.domain.concurrency import Elsewhere
+from webapp.domain.errors import UnavailableError
 from webapp.reply_files import LARGE_BYTES, ReplyFiles
-from webapp.waiting import Elsewhere
 
 FILE_HEADER = "X-Accel-Redirect"
 """Tells nginx to send a file of its own in place of this reply's body."""

@@ -14,8 +14,8 @@ from webapp import __version__
 from webapp.api import arriving, auth, request_context, warning_headers
 from webapp.api.deployment import Deployment
 from webapp.api.dialects import tei_predict, tokenize
+from webapp.domain.types import ScoreScale
 from webapp.service import RerankService
-from webapp.types import ScoreScale
 
 VERSIONS_OF = ("flask", "gunicorn", "gevent", "openvino", "tokenizers", "numpy")
 

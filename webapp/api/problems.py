@@ -7,12 +7,12 @@ import logging
 from flask import Flask, Response, request
 from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
-from webapp import errors
 from webapp.api import request_context
 from webapp.api.dialects.base import Manners
 from webapp.api.encodings import ACCEPTED
 from webapp.api.health import ENDPOINTS
 from webapp.api.paths import meant_by
+from webapp.domain import errors
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from webapp.api.dialects.base import Call
 from webapp.api.dialects.registry import dialect_of
 from webapp.api.dialects.typos import IgnoredFields
 from webapp.api.encodings import HEADER, coding_of, unpack
-from webapp.errors import InvalidRequestError, RerankError
-from webapp.types import RerankRequest
+from webapp.domain.errors import InvalidRequestError, RerankError
+from webapp.domain.types import RerankRequest
 
 TOKENS_FACTOR = 100
 """Memory of the tokens of a text and of the reply that lists them, in texts of its size."""

@@ -25,17 +25,17 @@ from typing import Any
 
 from webapp.api.dialects.base import Call
 from webapp.api.reading import Asked, Limits, What, read
-from webapp.errors import (
+from webapp.domain.concurrency import LONG_CHARS, Waiter, original
+from webapp.domain.errors import (
     DeadlineExceededError,
     InternalError,
     PayloadTooLargeError,
     RerankError,
     UnavailableError,
 )
+from webapp.domain.types import RerankRequest
 from webapp.trimming import return_large_blocks, trim
 from webapp.turns import LONGEST_WAIT_S, Turns
-from webapp.types import RerankRequest
-from webapp.waiting import LONG_CHARS, Waiter, original
 
 MOST_CPU_S = 10.0
 """No body takes more to read, unless it was made for it."""

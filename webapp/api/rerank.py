@@ -13,10 +13,10 @@ from webapp.api.dialects import figures, native
 from webapp.api.dialects.base import Call
 from webapp.api.dialects.registry import BY_NAME, DIALECTS
 from webapp.api.reading import Asked
-from webapp.errors import RerankError
+from webapp.domain.errors import RerankError
+from webapp.domain.types import RerankRequest, RerankResult, Spent
 from webapp.scheduling.admission import Arrival
 from webapp.service import RerankService
-from webapp.types import RerankRequest, RerankResult, Spent
 
 PATHS = sorted({path for dialect in DIALECTS for path in dialect.paths})
 

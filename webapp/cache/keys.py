@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
-from webapp.waiting import LONG_CHARS
+from webapp.domain.concurrency import LONG_CHARS
 
 KEY_BYTES = 16
 

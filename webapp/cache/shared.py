@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from webapp.cache.memory import PairScore
-from webapp.waiting import Waiter
+from webapp.domain.concurrency import Waiter
 
 log = logging.getLogger(__name__)
 

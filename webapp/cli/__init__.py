@@ -16,7 +16,7 @@ import click
 
 from webapp import __version__
 from webapp.cli import commands
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 
 FAILED = 1
 """It did not work; one line on stderr says why. 2, click's own, is for a command line that makes no sense."""

@@ -9,12 +9,12 @@ from typing import Literal
 
 import msgspec
 
+from webapp.domain.errors import SetupError
+from webapp.domain.types import ModelInfo, ScoreScale, Tuning
 from webapp.engine import verdict
 from webapp.engine.tables import Tables
 from webapp.engine.template import Template
-from webapp.errors import SetupError
 from webapp.settings import Settings
-from webapp.types import ModelInfo, ScoreScale, Tuning
 
 FORMAT = 7
 """Raised when artifacts of older releases must be prepared again."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.types import ModelInfo, Token
+from webapp.domain.types import ModelInfo, Token
 
 
 class Forward(Protocol):

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from webapp.domain.types import ModelInfo
 from webapp.engine.base import Forward, Runtime
 from webapp.engine.template import Template
 from webapp.engine.text_tools import TextTools
 from webapp.engine.tokenizer import TextEncoder, split_room
-from webapp.types import ModelInfo
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from webapp.domain.types import ModelInfo
 from webapp.engine.base import Forward, Runtime
 from webapp.engine.template import Template
 from webapp.engine.text_tools import TextTools
 from webapp.engine.tokenizer import TextEncoder
-from webapp.types import ModelInfo
 
 Vector = NDArray[np.float32]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
+from webapp.domain.errors import SetupError
 from webapp.engine.artifact import GOLDEN
-from webapp.errors import SetupError
 
 
 class GoldenQuery(msgspec.Struct, frozen=True):

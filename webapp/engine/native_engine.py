@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from webapp.domain.errors import EngineFailedError, SetupError
 from webapp.engine.artifact import damaged
 from webapp.engine.packed_file import FILLER, Tensors, read_tensors
 from webapp.engine.tables import Tables
-from webapp.errors import EngineFailedError, SetupError
 
 _BORDER = 1
 """Version of native/border.h that this file was written for."""

@@ -15,9 +15,9 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 from transformers import PreTrainedModel
 
+from webapp.domain.errors import SetupError
+from webapp.domain.types import ScoreScale
 from webapp.engine.tables import Tables
-from webapp.errors import SetupError
-from webapp.types import ScoreScale
 
 LONGEST_MAX_LENGTH_TOKENS = 100_000
 """Tokenizers without a limit of their own report 10^30."""

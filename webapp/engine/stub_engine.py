@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.types import ModelInfo, Token
+from webapp.domain.types import ModelInfo, Token
 
 
 class StubEngine:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from webapp.domain.errors import SetupError
 from webapp.engine.template import Template
-from webapp.errors import SetupError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

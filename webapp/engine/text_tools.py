@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from webapp.domain.types import Token
 from webapp.engine.base import MOST_CHARS
-from webapp.types import Token
 
 PIECE_TOKENS = 10_000
 """A list of all the tokens of a long text would be made under the interpreter's lock, for seconds."""

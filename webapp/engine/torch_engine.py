@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from webapp.domain.errors import SetupError
 from webapp.engine.source_model import FeatureModule, SourceModel
 from webapp.engine.tables import Tables
-from webapp.errors import SetupError
 
 
 class TorchRuntime:

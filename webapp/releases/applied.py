@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from webapp.domain.errors import SetupError
 from webapp.engine.artifact import NAMED_VARIABLE
-from webapp.errors import SetupError
 from webapp.releases import state
 from webapp.releases.state import Release
 from webapp.settings import Settings, load_settings

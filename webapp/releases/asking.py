@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.api_keys import SYNTHETIC_HEADER, own_key
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 from webapp.settings import Settings
 from webapp.shares import socket_of
 

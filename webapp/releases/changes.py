@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from webapp import settings_file, sources
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 from webapp.settings import Settings
 
 LIGHT = frozenset(

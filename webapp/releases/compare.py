@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from contracts.logging.configure import configure
+from webapp.domain.errors import SetupError
 from webapp.engine import comparison, verdict
 from webapp.engine.artifact import MANIFEST, Manifest, artifact_dir, first_artifact_dir, read_manifest
 from webapp.engine.verdict import Verdict
-from webapp.errors import SetupError
 from webapp.releases import footprint, state
 from webapp.releases.applied import environment
 from webapp.releases.comparing import PROGRAM

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 
+from webapp.domain.errors import SetupError
 from webapp.engine import comparison
-from webapp.errors import SetupError
 from webapp.releases.programs import Programs
 from webapp.settings import Settings
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from contracts import events
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 from webapp.releases import changes, comparing, freshness, recovery, roles, state
 from webapp.releases.applied import settings_with
 from webapp.releases.light import Light

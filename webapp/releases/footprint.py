@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 from webapp.machine import free_bytes
 from webapp.offspring import children
 

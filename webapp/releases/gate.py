@@ -9,8 +9,8 @@ import msgspec
 
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.registry import DIALECTS, dialect_of
+from webapp.domain.errors import SetupError
 from webapp.engine.golden import Golden
-from webapp.errors import SetupError
 from webapp.releases.asking import Colour, Reply
 from webapp.settings import Settings
 

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 from webapp.releases import state
 
 _DONE = "STACK_LAUNCHED"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 from webapp.releases.programs import Program, SupervisorError, program_of
 from webapp.releases.stages import POLL_S, Stages
 from webapp.releases.state import Colours, Release

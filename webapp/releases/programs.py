@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from xmlrpc.client import Error, Fault, ServerProxy  # our own supervisord answers, on our socket
 
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 
 POLL_S = 0.05
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
+from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir
-from webapp.errors import SetupError
 from webapp.releases import state, traffic
 from webapp.releases.applied import settings_with
 from webapp.releases.asking import Colour

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 
 ROUNDS = 7
 

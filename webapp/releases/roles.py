@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 from webapp.releases.programs import Program, program_of
 from webapp.releases.state import Colours
 from webapp.running import is_held

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.golden import read_golden
-from webapp.errors import SetupError
 from webapp.offspring import WITH_PARENT
 from webapp.releases import footprint, gate, state, traffic
 from webapp.releases.applied import environment

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 
 COLOURS = ("blue", "green")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 
 
 def _nothing() -> None:

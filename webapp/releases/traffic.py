@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from webapp.clocks import SteadyTime
-from webapp.errors import SetupError
+from webapp.domain.clocks import SteadyTime
+from webapp.domain.errors import SetupError
 from webapp.releases.state import other
 from webapp.shares import shares_for
 

@@ -21,10 +21,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from webapp.errors import OverloadedError, PayloadTooLargeError
+from webapp.domain.errors import OverloadedError, PayloadTooLargeError
+from webapp.domain.types import RerankRequest
 from webapp.scheduling.ticket import CHARS_PER_TOKEN, weigh
 from webapp.shared_sum import OwnSum
-from webapp.types import RerankRequest
 
 RETRY_AFTER_S = (1, 30)
 

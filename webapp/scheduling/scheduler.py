@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sortedcontainers import SortedList
 
-from webapp.errors import DeadlineExceededError, EngineFailedError, RerankError, UnavailableError
+from webapp.domain.errors import DeadlineExceededError, EngineFailedError, RerankError, UnavailableError
 from webapp.scheduling.backlog import Backlog, BatchWork
 from webapp.scheduling.batching import TokeniseChunk, plan_batch
 from webapp.scheduling.rate import Rate

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.errors import RerankError
+from webapp.domain.errors import RerankError
 from webapp.scheduling.phases import Phases
 
 CHARS_PER_TOKEN = 4

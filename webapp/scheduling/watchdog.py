@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from webapp.clocks import Awake
+from webapp.domain.clocks import Awake
 
 
 class Steps(Protocol):

@@ -11,7 +11,7 @@ from typing import Any
 
 from prometheus_client import Counter
 
-from webapp.errors import CancelledError, DeadlineExceededError, OverloadedError, RerankError, UnavailableError
+from webapp.domain.errors import CancelledError, DeadlineExceededError, OverloadedError, RerankError, UnavailableError
 from webapp.tally import DOCUMENTS, REQUEST_TOKENS, SECONDS, Tally
 from webapp.telemetry.metrics import Metrics
 from webapp.telemetry.observer import Reply

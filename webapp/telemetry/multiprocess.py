@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from webapp.errors import RerankError
-from webapp.types import RerankRequest, RerankResult
+from webapp.domain.errors import RerankError
+from webapp.domain.types import RerankRequest, RerankResult
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from contracts.events import OK, Accepted, Breaker, BreakerState, Event, Expired, Finished, Progress, Rejected, Shed
-from webapp.errors import DeadlineExceededError, OverloadedError, RerankError
+from webapp.domain.errors import DeadlineExceededError, OverloadedError, RerankError
+from webapp.domain.types import RerankRequest, RerankResult
 from webapp.telemetry.observer import Caller, Observer, Reply
-from webapp.types import RerankRequest, RerankResult
 
 log = logging.getLogger(__name__)
 

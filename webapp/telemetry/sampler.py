@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from webapp import __version__
+from webapp.domain.types import ModelInfo
 from webapp.tally import BATCH_PAIRS, BATCH_TOKENS, SHARES, Tally
 from webapp.telemetry.meter import Meter
 from webapp.telemetry.metrics import BREAKER, STATES, Metrics
 from webapp.telemetry.pulse import Vitals, rss_bytes
-from webapp.types import ModelInfo
 
 _FDS = Path("/proc/self/fd")
 

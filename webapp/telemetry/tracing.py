@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from webapp import __version__
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 from webapp.soundness import is_loopback
 from webapp.telemetry.observer import Reply
 

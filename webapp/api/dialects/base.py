@@ -10,8 +10,8 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from webapp.api import json_body
-from webapp.errors import InvalidRequestError, RerankError
-from webapp.types import RerankRequest, RerankResult
+from webapp.domain.errors import InvalidRequestError, RerankError
+from webapp.domain.types import RerankRequest, RerankResult
 
 RERANK_PATHS = (
     "/rerank",

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from webapp.api.dialects.typos import misnamed_key
-from webapp.errors import EmptyRequestError, InvalidRequestError
+from webapp.domain.errors import EmptyRequestError, InvalidRequestError
 
 MOST_DOCUMENTS = 1_000_000
 """No setting allows more, so no time is spent on them."""

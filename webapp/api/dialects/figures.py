@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from webapp.types import RerankResult
+from webapp.domain.types import RerankResult
 
 DOCUMENTS_A_UNIT = 100
 """Cohere and Pinecone count one unit for a query with up to this many documents."""

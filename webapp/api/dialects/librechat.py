@@ -12,7 +12,7 @@ from webapp.api.dialects import figures, union
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.documents import Text, query_of, texts_of
 from webapp.api.dialects.options import Count, Options, to_request
-from webapp.types import RerankRequest, RerankResult
+from webapp.domain.types import RerankRequest, RerankResult
 
 
 class CandidatesBody(Options, kw_only=True, frozen=True):

@@ -15,7 +15,7 @@ from webapp.api.dialects import figures, union
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.documents import Text, as_list, as_sent, ignored_rank_fields, query_of, texts_of
 from webapp.api.dialects.options import Count, Options, to_request
-from webapp.types import RerankRequest, RerankResult
+from webapp.domain.types import RerankRequest, RerankResult
 
 
 class MixedbreadBody(Options, kw_only=True, frozen=True):

@@ -20,9 +20,9 @@ from webapp.api.dialects import figures
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.options import Options, to_request
 from webapp.api.dialects.typos import IgnoredFields
+from webapp.domain.errors import EmptyRequestError, InvalidRequestError, PayloadTooLargeError, RerankError
+from webapp.domain.types import RerankRequest, RerankResult
 from webapp.error_reply import message_of
-from webapp.errors import EmptyRequestError, InvalidRequestError, PayloadTooLargeError, RerankError
-from webapp.types import RerankRequest, RerankResult
 
 DEFAULT_TOP_K = 5
 

@@ -17,7 +17,7 @@ from webapp.api.dialects import figures, union
 from webapp.api.dialects.base import RERANK_PATHS, Call, Dialect
 from webapp.api.dialects.documents import Text, as_list, query_of, texts_of
 from webapp.api.dialects.options import Count, Options, to_request
-from webapp.types import RerankRequest, RerankResult
+from webapp.domain.types import RerankRequest, RerankResult
 
 PATHS = ("/v1/ranking", "/v1/retrieval/{model}/reranking")
 

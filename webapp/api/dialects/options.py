@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from webapp.errors import EmptyRequestError, InvalidRequestError
-from webapp.types import Fitting, RerankRequest
+from webapp.domain.errors import EmptyRequestError, InvalidRequestError
+from webapp.domain.types import Fitting, RerankRequest
 
 LOWEST_PRIORITY = 1000
 """Priorities beyond plus or minus this are as good as this."""

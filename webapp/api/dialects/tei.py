@@ -15,8 +15,7 @@ from webapp.api import json_body
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.documents import Text, query_of, texts_of
 from webapp.api.dialects.options import Count, Options, to_request
-from webapp.error_reply import message_of
-from webapp.errors import (
+from webapp.domain.errors import (
     EmptyRequestError,
     EngineFailedError,
     InvalidRequestError,
@@ -24,7 +23,8 @@ from webapp.errors import (
     RerankError,
     UnavailableError,
 )
-from webapp.types import RerankRequest, RerankResult
+from webapp.domain.types import RerankRequest, RerankResult
+from webapp.error_reply import message_of
 
 PATHS = ("/", "/invocations", "/predict", "/tokenize")
 """TEI's alone."""

@@ -16,8 +16,8 @@ from webapp.api.dialects import tei
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.options import Options, to_request
 from webapp.api.dialects.vllm_score import in_order
-from webapp.errors import EmptyRequestError, InvalidRequestError
-from webapp.types import RerankRequest, RerankResult
+from webapp.domain.errors import EmptyRequestError, InvalidRequestError
+from webapp.domain.types import RerankRequest, RerankResult
 
 LABEL = "LABEL_0"
 """A reranker has one label; this is what Hugging Face's models call it."""

@@ -15,8 +15,8 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from webapp.api import json_body
-from webapp.errors import EmptyRequestError, InvalidRequestError, PayloadTooLargeError
-from webapp.types import Token
+from webapp.domain.errors import EmptyRequestError, InvalidRequestError, PayloadTooLargeError
+from webapp.domain.types import Token
 
 MOST_CHARS = 1_000_000
 """Every token is an object in the reply: of more text they would take seconds to write, and hundreds of megabytes."""

@@ -21,9 +21,9 @@ from webapp.api.dialects import figures
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.documents import Text, as_list, as_sent, ignored_rank_fields, query_of, texts_of
 from webapp.api.dialects.options import CountOrAll, Options, to_request
+from webapp.domain.errors import RerankError
+from webapp.domain.types import RerankRequest, RerankResult
 from webapp.error_reply import message_of, type_of
-from webapp.errors import RerankError
-from webapp.types import RerankRequest, RerankResult
 
 OWN_PATHS = ("/v1/rerank", "/reranking", "/v1/reranking")
 

@@ -15,8 +15,8 @@ from webapp.api.dialects import figures, union
 from webapp.api.dialects.base import RERANK_PATHS, Call, Dialect
 from webapp.api.dialects.documents import Text, as_list, query_of, texts_of
 from webapp.api.dialects.options import Options, to_request
-from webapp.errors import EmptyRequestError, InvalidRequestError
-from webapp.types import RerankRequest, RerankResult
+from webapp.domain.errors import EmptyRequestError, InvalidRequestError
+from webapp.domain.types import RerankRequest, RerankResult
 
 PATHS = ("/score", "/v1/score")
 

@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Meta
 
 from webapp.api.dialects import union
+from webapp.domain.errors import RerankError
 from webapp.error_reply import message_of
-from webapp.errors import RerankError
 
 
 class VoyageError(msgspec.Struct):

@@ -13,7 +13,7 @@ from webapp.api.dialects import tei
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.documents import Text, as_list, query_of, texts_of
 from webapp.api.dialects.options import Options, to_request
-from webapp.types import RerankRequest, RerankResult
+from webapp.domain.types import RerankRequest, RerankResult
 
 
 class WeaviateBody(Options, kw_only=True, frozen=True):

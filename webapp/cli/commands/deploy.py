@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from webapp.cli.terminal import Terminal
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 
 
 @click.command()

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from webapp.cli.settings_flags import SettingsCommand, load, load_running
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 
 RELOAD = "A running service reads the file when the stack gets HUP: kill -HUP, or systemctl reload."
 

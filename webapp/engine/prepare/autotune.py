@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from webapp.domain.types import Tuning
 from webapp.engine.artifact import Manifest
 from webapp.engine.base import Session
 from webapp.engine.opening import open_engine
-from webapp.types import Tuning
 
 BUDGETS_TOKENS = (256, 512, 1024)
 """A larger one makes small requests wait longer behind large ones, a smaller one holds too few rows.

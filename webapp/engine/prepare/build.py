@@ -13,6 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from webapp.domain.errors import SetupError, reason_of
+from webapp.domain.types import Tuning
 from webapp.engine.artifact import FORMAT, GOLDEN, MANIFEST, PACKED_MODEL, Manifest, sha256_of
 from webapp.engine.opening import open_engine
 from webapp.engine.prepare import autotune, export, fidelity
@@ -23,9 +25,7 @@ from webapp.engine.prepare.progress import At, Stages
 from webapp.engine.prepare.resolve import Say, Source
 from webapp.engine.source_model import SourceModel
 from webapp.engine.template import Template
-from webapp.errors import SetupError, reason_of
 from webapp.settings import Settings
-from webapp.types import Tuning
 
 CONVERTING, JUDGING, MEASURING = 3, 4, 5
 """Numbers of these stages, as they are told; after a candidate that is refused the next one begins with the first."""

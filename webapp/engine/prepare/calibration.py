@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from webapp.errors import SetupError
+from webapp.domain.errors import SetupError
 
 DEFAULT_FILE = Path(__file__).with_name("calibration.jsonl")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
+from webapp.domain.errors import SetupError
 from webapp.engine.artifact import EngineName, Precision
 from webapp.engine.native_engine import library
 from webapp.engine.prepare.resolve import Say
-from webapp.errors import SetupError
 from webapp.settings import Settings
 
 

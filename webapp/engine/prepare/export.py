@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from webapp.domain.errors import SetupError
 from webapp.engine.artifact import MODEL, TOKENIZER
 from webapp.engine.source_model import SourceModel
 from webapp.engine.tables import check_tables
 from webapp.engine.template import Template
-from webapp.errors import SetupError
 
 
 def export_tokenizer(source: SourceModel, directory: Path, max_length_tokens: int) -> Template:

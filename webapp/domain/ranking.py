@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.types import ScoreScale
+from webapp.domain.types import ScoreScale
 
 
 def to_scores(logits: NDArray[np.float32], scale: ScoreScale, *, raw: bool) -> NDArray[np.float64]:
