@@ -30,7 +30,7 @@ from gunicorn.workers import ggevent as _ggevent  # noqa: E402
 
 from contracts.logging import configure as _logs  # noqa: E402
 from logs import forks as _forks  # noqa: E402
-from webapp import settings as _settings  # noqa: E402
+from webapp.config import settings as _settings  # noqa: E402
 from webapp.domain import clocks as _clocks  # noqa: E402
 from webapp.domain.errors import SetupError  # noqa: E402
 from webapp.releases.applied import load_release as _load_release  # noqa: E402

@@ -10,7 +10,7 @@ from setuptools.command.build_py import build_py
 HERE = Path(__file__).resolve().parent
 
 PACKED = ("nginx", "supervisor", "gunicorn_config.py")
-"""Looked for by webapp/source_tree.py. They are no packages; `supervisor` is the name of a dependency."""
+"""Looked for by webapp/config/source_tree.py. They are no packages; `supervisor` is the name of a dependency."""
 
 
 class BuildPy(build_py):

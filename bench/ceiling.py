@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from webapp.concurrency import NativeWaiter, allocate_lock, start_native_thread
+from webapp.config.settings import Settings
 from webapp.engine.base import Engine, Session
 from webapp.engine.opening import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.scheduling.batching import padded
-from webapp.settings import Settings
 
 QUERY = "what is the question"
 

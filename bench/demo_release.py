@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from typing import Self
 
-from webapp.settings import load_settings
+from webapp.config.settings import load_settings
 
 EVERY_S, TOLD_EVERY_S = 0.02, 1.0
 

@@ -24,8 +24,8 @@ import load
 import psutil
 from speed import bodies
 
+from webapp.config.settings import Settings
 from webapp.engine.prepare.pipeline import prepare
-from webapp.settings import Settings
 
 sys.path.insert(0, str(harness.ROOT / "tests"))
 from ray_kit import NO_RAY, RayCluster  # the tests start one, too

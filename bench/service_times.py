@@ -21,10 +21,10 @@ import load
 import numpy as np
 import two_replicas
 
+from webapp.config.settings import Settings
 from webapp.engine.base import Session
 from webapp.engine.opening import load_engine
 from webapp.engine.prepare.pipeline import prepare
-from webapp.settings import Settings
 
 FILE = Path(__file__).with_suffix(".json")
 

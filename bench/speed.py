@@ -18,8 +18,8 @@ import plot
 import servers
 from ceiling import Ceiling, predict
 
+from webapp.config.settings import Settings
 from webapp.engine.prepare.pipeline import prepare
-from webapp.settings import Settings
 
 WORDS = 150
 """A document of about 190 tokens."""

@@ -10,9 +10,9 @@ import models
 import pytest
 from scheduling_kit import Rig
 
+from webapp.config.settings import Settings
 from webapp.engine.prepare.pipeline import prepare
 from webapp.engine.stub_engine import StubEngine
-from webapp.settings import Settings
 
 # Other tests share the cores: an example that takes long is no finding. The same examples each time: what fails in a
 # change is the change. Now and then, for new ones: scripts/test tests/unit --hypothesis-profile=search

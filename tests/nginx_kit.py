@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 from running import PATIENCE_S, free_port, wait_for
 
+from webapp.config.settings import Settings
+from webapp.config.source_tree import ROOT
 from webapp.door import Nginx, look_at
 from webapp.rendering import nginx_conf
-from webapp.settings import Settings
-from webapp.source_tree import ROOT
 from webapp.tls import prepare_certificate
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from webapp.calling import url_of
+from webapp.config.settings import SHUTDOWN_GRACE_S, STOP_GRACE_S, Settings
+from webapp.config.source_tree import ROOT
+from webapp.config.validators import listed
 from webapp.domain.errors import SetupError
 from webapp.door import WITHOUT_STREAM, Farewell, look_at
 from webapp.outlet import Outlet
 from webapp.premises import check_port, check_program, find_nginx, lock, make_private, writing_to
 from webapp.rendering import AGAIN_S, balancer_conf
-from webapp.settings import SHUTDOWN_GRACE_S, STOP_GRACE_S, Settings
-from webapp.soundness import listed
-from webapp.source_tree import ROOT
 from webapp.tls import prepare_certificate
 
 START_TIMEOUT_S = 30.0

@@ -24,6 +24,9 @@ from webapp.api.reading_process import ReadElsewhere
 from webapp.app import create_app
 from webapp.cache.memory import MemoryCache
 from webapp.cache.shared import SharedCache
+from webapp.config.malloc import Trimming, return_large_blocks
+from webapp.config.settings import Settings
+from webapp.config.validators import listed
 from webapp.domain.concurrency import Bridge, NativeWaiter, allocate_lock, start_native_thread
 from webapp.engine import comparison
 from webapp.engine.base import Engine
@@ -38,9 +41,7 @@ from webapp.scheduling.scheduler import Scheduler
 from webapp.scheduling.watchdog import Watchdog
 from webapp.scoring import Scoring
 from webapp.service import RerankService
-from webapp.settings import Settings
 from webapp.shared_sum import SharedSum
-from webapp.soundness import listed
 from webapp.telemetry.meter import Meter
 from webapp.telemetry.metrics import Metrics
 from webapp.telemetry.progress import Guarded, ProgressEvents
@@ -49,7 +50,6 @@ from webapp.telemetry.pulse import PulseMaker, Vitals
 from webapp.telemetry.reporter import Reporter
 from webapp.telemetry.sampler import Sampler
 from webapp.telemetry.tracing import Tracing
-from webapp.trimming import Trimming, return_large_blocks
 from webapp.wiring import body_memory_bytes, quota, serves, shared_cache, vitals
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from http.client import HTTPException
 from typing import Any
 
 from contracts.api_keys import SYNTHETIC_HEADER, own_key
-from webapp.settings import Settings
+from webapp.config.settings import Settings
 from webapp.tls import trust_own
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from webapp.certificates import valid_until
+from webapp.config.settings import Settings
+from webapp.config.source_tree import PROJECT
 from webapp.domain.errors import SetupError
 from webapp.door import STREAM_REMEDY, bounds, look_at
 from webapp.engine.artifact import artifact_dir, read_manifest
@@ -22,8 +24,6 @@ from webapp.releases import state
 from webapp.releases.programs import Programs
 from webapp.releases.roles import idle_that_runs
 from webapp.running import address, owner, supervisord
-from webapp.settings import Settings
-from webapp.source_tree import PROJECT
 from webapp.tls import certificate
 from webapp.upkeep import missing
 

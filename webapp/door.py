@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from webapp.settings import Settings
+from webapp.config.settings import Settings
 
 HALF_CLOSE = (1, 21, 4)
 """Since this nginx, its stream module lets http read on after a refusal."""

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from webapp.config.settings import Settings
 from webapp.offspring import children
 from webapp.running import end, owner
-from webapp.settings import Settings
 
 
 def drain(settings: Settings, *, notice_s: float, say: Callable[[str], None]) -> None:

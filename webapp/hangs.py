@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.releases.asking import UnixConnection
 from webapp.releases.programs import Programs
-from webapp.settings import Settings
 
 EVERY_S = 10.0
 

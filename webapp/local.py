@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from webapp.config.settings import Settings
 from webapp.domain.concurrency import NativeWaiter, allocate_lock, start_native_thread
 from webapp.domain.types import RerankRequest, RerankResult
 from webapp.engine.opening import load_engine
@@ -15,7 +16,6 @@ from webapp.scheduling.admission import Admission
 from webapp.scheduling.scheduler import Scheduler
 from webapp.scoring import Scoring
 from webapp.service import RerankService
-from webapp.settings import Settings
 from webapp.telemetry.observer import Caller, Silent
 
 Tell = Callable[[int], None]

@@ -10,6 +10,7 @@ import urllib.error
 from collections.abc import Callable, Sequence
 
 from webapp.calling import ask, url_of
+from webapp.config.settings import STOP_GRACE_S, Settings
 from webapp.domain.errors import SetupError
 from webapp.premises import check_keys
 from webapp.releases import state
@@ -20,7 +21,6 @@ from webapp.releases.recovery import with_artifact
 from webapp.releases.roles import alone, role_of
 from webapp.releases.state import Colours
 from webapp.running import end, owner
-from webapp.settings import STOP_GRACE_S, Settings
 from webapp.tls import prepare_certificate
 from webapp.upkeep import SOCKETS, listens
 

@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from contracts.logging.configure import configure
+from webapp.config.settings import PROXY_GRACE_S, Settings, load_settings
 from webapp.replica import Replica
-from webapp.settings import PROXY_GRACE_S, Settings, load_settings
 
 CLIENT_CLOSED = 499
 """As nginx has it; nobody reads it."""

@@ -13,7 +13,7 @@ from typing import Any
 from contracts.logging.line import Form, renderer, stamp
 from contracts.logging.lossy_pipe import refuse_when_full
 from contracts.logging.writer import never_wait
-from webapp.settings import Settings
+from webapp.config.settings import Settings
 
 
 class Outlet:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import IO
 
 from contracts.api_keys import KeyFileError, KeyRing
+from webapp.config.settings import STOP_GRACE_S, Settings
+from webapp.config.validators import check_path
 from webapp.domain.errors import SetupError
-from webapp.settings import STOP_GRACE_S, Settings
-from webapp.soundness import check_path
 
 POLL_S = 0.05
 

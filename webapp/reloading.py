@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.releases.programs import Programs
-from webapp.settings import Settings
 from webapp.tls import prepare_certificate
 
 log = logging.getLogger(__name__)

@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from webapp.config.settings import PROXY_GRACE_S, SHUTDOWN_GRACE_S, Settings
+from webapp.config.source_tree import PROJECT, ROOT
+from webapp.config.validators import listed
 from webapp.domain.errors import (
     DeadlineExceededError,
     InternalError,
@@ -25,10 +28,7 @@ from webapp.domain.errors import (
 )
 from webapp.door import NEWEST, Bounds, Nginx, bounds
 from webapp.error_reply import dump_error
-from webapp.settings import PROXY_GRACE_S, SHUTDOWN_GRACE_S, Settings
 from webapp.shares import PERCENTS
-from webapp.soundness import listed
-from webapp.source_tree import PROJECT, ROOT
 from webapp.tls import certificate
 
 REFUSALS: tuple[tuple[int, type[RerankError], str], ...] = (

@@ -18,11 +18,11 @@ from typing import Any
 from webapp.asgi import Receive, Reply, Scope, ask
 from webapp.asyncio_bridge import AsyncioBridge
 from webapp.bootstrap import Webapp, assemble
+from webapp.config.settings import Settings, read_settings
+from webapp.config.sources import gather, unknown, variable
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.opening import load_engine
-from webapp.settings import Settings, read_settings
-from webapp.sources import gather, unknown, variable
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+from webapp.config.settings import STOP_GRACE_S, Settings, load_settings
+from webapp.config.sources import PREFIX, variable
 from webapp.domain.errors import SetupError
 from webapp.offspring import children
-from webapp.settings import STOP_GRACE_S, Settings, load_settings
-from webapp.sources import PREFIX, variable
 from webapp.tls import certificate
 
 ADDRESS = "address.json"

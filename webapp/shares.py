@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from webapp.config.paths import socket_of
+
 PERCENTS = (50, 20, 10, 10, 5, 2, 2, 1)
 """The shares; some of them make any whole percentage."""
 
@@ -22,11 +24,6 @@ FALLBACK = "fallback.sock"
 
 LINKS = (*(f"share-{place}.sock" for place in range(len(PERCENTS))), FALLBACK)
 """All of them."""
-
-
-def socket_of(run_dir: Path, colour: str) -> Path:
-    """Where a colour's gunicorn listens; without colours there is one socket."""
-    return run_dir / (f"webapp-{colour}.sock" if colour else "webapp.sock")
 
 
 def link_of(run_dir: Path, share: int) -> Path:

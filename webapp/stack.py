@@ -23,6 +23,9 @@ from typing import IO, Any
 
 from contracts.api_keys import make_own
 from webapp.calling import ask, url_of
+from webapp.config.settings import STOP_GRACE_S, Settings
+from webapp.config.source_tree import ROOT
+from webapp.config.sources import FILE_VARIABLE
 from webapp.domain.errors import SetupError
 from webapp.door import WITHOUT_STREAM, Farewell, look_at
 from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest
@@ -47,10 +50,7 @@ from webapp.releases.recovery import resume
 from webapp.releases.state import COLOURS
 from webapp.rendering import nginx_conf
 from webapp.running import ADDRESS, note_address
-from webapp.settings import STOP_GRACE_S, Settings
 from webapp.shares import FALLBACK, point
-from webapp.source_tree import ROOT
-from webapp.sources import FILE_VARIABLE
 from webapp.telemetry import multiprocess
 from webapp.tls import prepare_certificate
 from webapp.upkeep import SPARE, Upkeep

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from webapp.calling import ask, url_of
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine import comparison
 from webapp.engine.artifact import MANIFEST, artifact_dir
@@ -21,7 +22,6 @@ from webapp.releases.applied import settings_with
 from webapp.releases.programs import Program, Programs
 from webapp.releases.roles import Role, idle_runs, idle_that_runs, role_of
 from webapp.releases.state import Colours
-from webapp.settings import Settings
 from webapp.upkeep import missing
 
 Health = Literal["serving", "impaired", "down"]

@@ -6,7 +6,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from webapp.settings import Settings
+from webapp.config.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.releases import state
 from webapp.releases.programs import Program, program_of
 from webapp.releases.state import Colours
 from webapp.releases.traffic import LOG
 from webapp.running import ADDRESS
-from webapp.settings import Settings
 from webapp.shares import LINKS, colour_of, link_to
 
 SPARE = "spare"

@@ -9,16 +9,16 @@ from functools import partial
 from contracts.events import Serves
 from webapp.cache.memory import PairScore
 from webapp.cache.shared import SharedCache, Store
+from webapp.config.resources import memory_bytes
+from webapp.config.settings import Settings
 from webapp.domain.concurrency import Bridge
 from webapp.domain.types import ModelInfo
 from webapp.guard import EngineGuard
-from webapp.machine import memory_bytes
 from webapp.quota import REDIS_WAIT_S, Quota
 from webapp.scheduling.admission import BODY_FACTOR
 from webapp.scheduling.breaker import Breaker
 from webapp.scheduling.scheduler import Scheduler
 from webapp.service import RerankService
-from webapp.settings import Settings
 from webapp.telemetry.publisher import Publisher
 from webapp.telemetry.pulse import Vitals
 

@@ -6,9 +6,9 @@ from wsgiref.types import WSGIApplication
 
 from webapp.bootstrap import assemble
 from webapp.concurrency import GeventBridge
+from webapp.config.settings import Settings, load_settings
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import NAMED_VARIABLE
-from webapp.settings import Settings, load_settings
 
 log = logging.getLogger("webapp")
 

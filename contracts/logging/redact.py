@@ -15,7 +15,7 @@ MOST_FRAMES = 12
 
 MOST_CAUSES = 5
 
-_ROOT = str(Path(__file__).resolve().parent.parent) + "/"
+_ROOT = str(Path(__file__).resolve().parent.parent.parent) + "/"
 
 
 def tell(error: BaseException, *, words: bool = False) -> str:

@@ -143,7 +143,7 @@ def test_every_program_serves_by_the_file_and_systemd_hears_of_it(tmp_path):
 
 
 def test_the_systemd_unit_waits_longer_than_the_longest_request():
-    from webapp.settings import STOP_GRACE_S, Settings
+    from webapp.config.settings import STOP_GRACE_S, Settings
 
     unit = dict(line.split("=", 1) for line in UNIT.read_text().splitlines() if "=" in line and line[0] != "#")
     assert int(unit["TimeoutStopSec"]) > 2 * (Settings().request_timeout_s + STOP_GRACE_S)

@@ -17,6 +17,7 @@ from running import PATIENCE_S
 from scheduling_kit import Rig
 from tokenizers import Tokenizer
 
+from webapp.config.settings import Settings
 from webapp.domain.errors import EngineFailedError, SetupError
 from webapp.engine import native_engine
 from webapp.engine.artifact import MANIFEST, PACKED_MODEL, TOKENIZER, artifact_dir, read_manifest, sha256_of
@@ -31,7 +32,6 @@ from webapp.engine.prepare.resolve import resolve
 from webapp.engine.source_model import SourceModel
 from webapp.engine.stub_engine import StubEngine
 from webapp.engine.template import Template
-from webapp.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -9,9 +9,9 @@ import pytest
 import requests
 from running import PATIENCE_S, Stack, wait_for
 
+from webapp.config.settings import Settings
 from webapp.engine.native_engine import library
 from webapp.engine.prepare.pipeline import prepare
-from webapp.settings import Settings
 
 STAND_IN = Path(__file__).parents[1] / "services" / "device"
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 OPENED = """
 import os
 from webapp.engine.opening import load_engine
-from webapp.settings import load_settings
+from webapp.config.settings import load_settings
 before = len(os.listdir("/proc/self/task"))
 engine = load_engine(load_settings())
 if child := os.fork():

@@ -9,6 +9,7 @@ import pytest
 import transformers
 from models import WORDS
 
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.native_engine import library
@@ -16,7 +17,6 @@ from webapp.engine.opening import load_engine
 from webapp.engine.prepare import fidelity
 from webapp.engine.prepare.pipeline import prepare
 from webapp.engine.source_model import SourceModel, positions_of
-from webapp.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

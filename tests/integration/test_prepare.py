@@ -12,6 +12,7 @@ from models import texts
 from running import PATIENCE_S
 from scheduling_kit import Rig
 
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.domain.ranking import to_scores
 from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest, sha256_of
@@ -23,7 +24,6 @@ from webapp.engine.prepare.calibration import read_examples
 from webapp.engine.prepare.candidates import Candidate
 from webapp.engine.prepare.resolve import EMBEDDED_MODEL, _embedded
 from webapp.engine.source_model import SourceModel
-from webapp.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

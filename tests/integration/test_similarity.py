@@ -10,6 +10,7 @@ from models import texts
 from scheduling_kit import Rig
 from sentence_transformers import SentenceTransformer
 
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.domain.types import RerankRequest
 from webapp.engine import embedding_engine
@@ -23,7 +24,6 @@ from webapp.engine.prepare.candidates import Candidate
 from webapp.engine.prepare.pipeline import prepare
 from webapp.engine.source_model import SourceModel
 from webapp.local import local_reranker
-from webapp.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -14,9 +14,9 @@ import models
 import requests
 
 from nemesis.judging import RefusedInPartError
+from webapp.config.settings import Settings
 from webapp.domain.types import RerankRequest
 from webapp.local import local_reranker
-from webapp.settings import Settings
 
 QUERIES = 12
 DOCUMENTS = 1500

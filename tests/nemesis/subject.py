@@ -23,10 +23,10 @@ from redis_kit import Redis
 from release_stack import ReleaseStack
 
 from nemesis.known import HEADERS, KEY, PAGES, Known
+from webapp.config.settings import Settings
 from webapp.engine.native_engine import library
 from webapp.engine.prepare import autotune
 from webapp.engine.prepare.pipeline import prepare
-from webapp.settings import Settings
 
 DISK_MB = 2048
 """Of a file system in memory: it takes what is on it."""

@@ -9,7 +9,7 @@ import pytest
 
 from webapp import stack
 from webapp.calling import ask
-from webapp.settings import Settings
+from webapp.config.settings import Settings
 
 INFO = {"model": "it", "engine": "native", "precision": "int8", "substitute_for": None}
 

@@ -5,8 +5,8 @@ import pytest
 from contracts.api_keys import Key, KeyRing, digest_of, line_of
 from webapp.api.auth import OPEN_PATHS, is_open
 from webapp.app import create_app
+from webapp.config.settings import load_settings
 from webapp.quota import Quota
-from webapp.settings import load_settings
 
 BODY = {"query": "q", "documents": ["a", "b"]}
 

@@ -5,9 +5,9 @@ import pytest
 
 from webapp import balancing, certificates
 from webapp.balancing import notices_after_s
+from webapp.config.settings import Settings
 from webapp.door import Nginx
 from webapp.rendering import balancer_conf, nginx_conf
-from webapp.settings import Settings
 
 
 def test_what_the_kernel_takes_to_notice_is_its_first_wait_and_all_its_probes(tmp_path):

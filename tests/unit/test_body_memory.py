@@ -14,20 +14,20 @@ import pytest
 from flask import Response as Reply
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from webapp import machine
 from webapp.api.reading import Limits, ReadHere
 from webapp.api.reading_process import ReadElsewhere
 from webapp.app import create_app
 from webapp.concurrency import GeventWaiter
+from webapp.config import resources
+from webapp.config.malloc import Trimming
+from webapp.config.settings import Settings
 from webapp.domain.concurrency import here
 from webapp.domain.errors import CancelledError, DeadlineExceededError, OverloadedError
 from webapp.engine.stub_engine import StubEngine
 from webapp.scheduling.admission import BODY_FACTOR, Admission
 from webapp.scoring import Scoring
 from webapp.service import RerankService
-from webapp.settings import Settings
 from webapp.shared_sum import SharedSum
-from webapp.trimming import Trimming
 from webapp.wiring import body_memory_bytes
 
 BODY = {"query": "q", "documents": ["a", "b"]}
@@ -354,20 +354,20 @@ def test_the_limit_is_512_or_a_quarter_of_the_memory_and_never_less_than_one_bod
 
 
 def test_the_memory_of_a_control_group_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "_PROC", tmp_path)
-    monkeypatch.setattr(machine, "_CGROUP", tmp_path / "groups")
+    monkeypatch.setattr(resources, "_PROC", tmp_path)
+    monkeypatch.setattr(resources, "_CGROUP", tmp_path / "groups")
     (tmp_path / "self").mkdir()
     (tmp_path / "self" / "cgroup").write_text("0::/a/b\n")
     (tmp_path / "meminfo").write_text("MemTotal: 4096 kB\nMemAvailable: 2048 kB\n")
-    assert machine.memory_bytes() == 4 * MIB
+    assert resources.memory_bytes() == 4 * MIB
     inner = tmp_path / "groups" / "a" / "b"
     inner.mkdir(parents=True)
     (inner / "memory.max").write_text("max\n")
     (inner.parent / "memory.max").write_text(f"{3 * MIB}\n")
-    assert machine.memory_bytes() == 3 * MIB
+    assert resources.memory_bytes() == 3 * MIB
     (inner.parent / "memory.current").write_text(f"{2 * MIB}\n")
     (inner.parent / "memory.stat").write_text(f"anon 1\ninactive_file {MIB // 2}\n")
-    assert machine.free_bytes() == 3 * MIB // 2
+    assert resources.free_bytes() == 3 * MIB // 2
 
 
 def test_memory_is_given_back_once_after_each_change():

@@ -4,13 +4,13 @@ import itertools
 
 import pytest
 
+from webapp.config.settings import Settings
 from webapp.releases import stages as module
 from webapp.releases import state
 from webapp.releases.asking import Colour
 from webapp.releases.programs import Program
 from webapp.releases.stages import Stages
 from webapp.releases.state import Release
-from webapp.settings import Settings
 
 
 class Canary:

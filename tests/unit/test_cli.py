@@ -14,8 +14,8 @@ from running import PATIENCE_S, free_port
 
 from webapp.cli import commands, main
 from webapp.cli.documents import read_documents
+from webapp.config.settings import Settings
 from webapp.door import STREAM_REMEDY, Nginx
-from webapp.settings import Settings
 from webapp.tls import prepare_certificate
 
 ALL = {module.name for module in pkgutil.iter_modules(commands.__path__)}
@@ -277,10 +277,10 @@ def test_rerank_orders_documents_in_process(typed, tmp_path, form):
 
 
 def test_progress_is_told_while_documents_are_scored_in_process(tmp_path):
+    from webapp.config.settings import Settings
     from webapp.domain.types import RerankRequest
     from webapp.engine.stub_engine import StubSession
     from webapp.local import local_reranker
-    from webapp.settings import Settings
 
     documents, told, go_on = [f"document {number}" for number in range(400)], [], threading.Event()
 

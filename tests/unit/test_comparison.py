@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from manifest_kit import manifest
 
+from webapp.config.settings import Settings, load_settings
 from webapp.domain.errors import SetupError
 from webapp.engine import artifact, comparison, verdict
 from webapp.engine.artifact import MANIFEST, artifact_dir, first_artifact_dir, read_manifest
@@ -16,7 +17,6 @@ from webapp.releases import comparing
 from webapp.releases.compare import Built, RivalRefusedError, compare
 from webapp.releases.rivals import BusyError, Outcome
 from webapp.releases.steps import RefusedError
-from webapp.settings import Settings, load_settings
 
 RIVAL = Candidate("openvino", "int8")
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from webapp.settings import STOP_GRACE_S, Settings
-from webapp.sources import NOT_OURS
+from webapp.config.settings import STOP_GRACE_S, Settings
+from webapp.config.sources import NOT_OURS
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -16,9 +16,9 @@ from running import PATIENCE_S, wait_for
 
 import webapp.door
 from contracts.logging.line import FIRST
+from webapp.config.settings import Settings
 from webapp.door import Farewell, Nginx, bounds, look_at
 from webapp.rendering import KEYLESS_KEEP_ALIVE_S, KEYLESS_PER_ADDRESS, LARGE_BODIES_PER_ADDRESS, nginx_conf
-from webapp.settings import Settings
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from webapp import stack
-from webapp.settings import STOP_GRACE_S, Settings
+from webapp.config.settings import STOP_GRACE_S, Settings
 
 
 class Supervisord:

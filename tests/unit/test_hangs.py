@@ -6,8 +6,8 @@ from contextlib import closing
 
 import pytest
 
+from webapp.config.settings import Settings
 from webapp.hangs import MISSES, Misses, hung
-from webapp.settings import Settings
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ from xmlrpc.client import Fault
 
 import pytest
 
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.releases import light as module
 from webapp.releases import programs, recovery, state, steps
 from webapp.releases.light import Light
 from webapp.releases.programs import Program, SupervisorError
 from webapp.releases.state import Release
-from webapp.settings import Settings
 
 OLD, NEW = Release(number=2), Release(number=3, settings={"RERANK_WORKERS": "2"})
 

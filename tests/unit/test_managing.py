@@ -7,10 +7,10 @@ import threading
 import pytest
 
 from webapp import managing
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.managing import _wait_until_reached, _wait_until_runs
 from webapp.releases.programs import Program
-from webapp.settings import Settings
 
 
 class Nginx(http.server.ThreadingHTTPServer):

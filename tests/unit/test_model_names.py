@@ -6,9 +6,9 @@ import pytest
 from asking import QUERY, TEXTS, ask, post
 
 from webapp.app import create_app
+from webapp.config.settings import Settings
 from webapp.engine.stub_engine import StubEngine
 from webapp.model_names import names_of
-from webapp.settings import Settings
 
 HUB = dataclasses.replace(StubEngine.info, model="org/ranker")
 STANDS_IN = dataclasses.replace(HUB, model="org/small", substitute_for="org/wanted")

@@ -7,13 +7,13 @@ import msgspec
 import pytest
 from manifest_kit import manifest
 
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine import opening
 from webapp.engine.artifact import FORMAT, MANIFEST, NAMED_VARIABLE, artifact_dir
 from webapp.releases import state
 from webapp.releases.applied import load_release
 from webapp.releases.state import Release
-from webapp.settings import Settings
 
 
 @pytest.fixture

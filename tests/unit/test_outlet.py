@@ -6,10 +6,10 @@ import sys
 import pytest
 from running import PATIENCE_S
 
+from webapp.config.settings import Settings
 from webapp.outlet import Outlet
 from webapp.releases.stages import Stages
 from webapp.releases.state import Release, begin
-from webapp.settings import Settings
 
 
 def where_of_a_deploy(settings):
@@ -38,7 +38,7 @@ BALANCES = """
 import sys
 from pathlib import Path
 from webapp.outlet import Outlet
-from webapp.settings import Settings
+from webapp.config.settings import Settings
 
 outlet = Outlet(Settings(state_dir=Path("unused"), log_to="stdout"))
 outlet.never_wait()

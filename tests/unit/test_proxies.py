@@ -8,7 +8,7 @@ from services.faulty_server import serving
 
 from webapp.calling import ask
 from webapp.client import AsyncRerankClient, RerankClient
-from webapp.settings import Settings
+from webapp.config.settings import Settings
 from webapp.telemetry.observer import Reply
 from webapp.telemetry.tracing import Tracing
 

@@ -7,13 +7,13 @@ import msgspec
 import pytest
 
 from webapp.api.dialects.registry import DIALECTS
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.golden import Golden, GoldenQuery
 from webapp.releases import changes, footprint, gate, state, steps, traffic
 from webapp.releases.applied import environment, load_release, settings_with
 from webapp.releases.asking import Reply
 from webapp.releases.state import Attempt, Release
-from webapp.settings import Settings
 from webapp.shares import FALLBACK, PERCENTS, link_of, point, shares_for
 
 

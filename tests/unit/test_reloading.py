@@ -3,8 +3,8 @@ import errno
 import pytest
 
 from webapp import certificates, reloading
+from webapp.config.settings import Settings
 from webapp.releases.programs import SupervisorError
-from webapp.settings import Settings
 
 
 class Programs:

@@ -7,10 +7,10 @@ import pytest
 from asgi_kit import body_of, receives, run, scope_of
 
 from webapp import replica
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.stub_engine import StubEngine
 from webapp.replica import Replica, replica_settings
-from webapp.settings import Settings
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from running import PATIENCE_S
 
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.prepare import resolve as resolving
-from webapp.settings import Settings
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -74,7 +74,7 @@ SCRIPT = """
 import sys
 from webapp.engine.prepare.resolve import resolve
 from webapp.domain.errors import SetupError
-from webapp.settings import load_settings
+from webapp.config.settings import load_settings
 try:
     source = resolve(load_settings(), print)
 except SetupError as error:

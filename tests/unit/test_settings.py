@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from webapp.config.settings import LONGEST_SOCKET_PATH_BYTES, Settings, load_settings
 from webapp.domain.errors import SetupError
 from webapp.door import look_at
 from webapp.premises import check_program, find_nginx
 from webapp.rendering import balancer_conf, nginx_conf
-from webapp.settings import LONGEST_SOCKET_PATH_BYTES, Settings, load_settings
 from webapp.tls import prepare_certificate
 
 

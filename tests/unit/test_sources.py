@@ -9,11 +9,11 @@ import pytest
 
 from pusher.settings import Settings as PusherSettings
 from pusher.settings import load_settings as load_pusher_settings
-from webapp import configuration
+from webapp.config import reference
+from webapp.config.settings import Settings, load_settings, read_settings
+from webapp.config.source_tree import PROJECT
+from webapp.config.sources import gather
 from webapp.domain.errors import SetupError
-from webapp.settings import Settings, load_settings, read_settings
-from webapp.source_tree import PROJECT
-from webapp.sources import gather
 
 
 @pytest.fixture(autouse=True)
@@ -124,13 +124,13 @@ def test_each_value_comes_with_its_source_and_secrets_are_masked(monkeypatch, tm
     monkeypatch.setenv("RERANK_PORT", "9001")
     monkeypatch.setenv("RERANK_HOST", "::1")
     sources = gather(Settings.model_fields, flags=["host"])
-    rows = {row.name: row for row in configuration.effective(read_settings(sources), sources)}
+    rows = {row.name: row for row in reference.effective(read_settings(sources), sources)}
     file = str(tmp_path / "reranking.yaml")
     assert (rows["host"].value, rows["host"].origin, rows["host"].place) == ("::1", "flag", "--host")
     assert (rows["port"].value, rows["port"].origin, rows["port"].place) == (9001, "environment", "RERANK_PORT")
     assert (rows["cache_mb"].value, rows["cache_mb"].origin, rows["cache_mb"].place) == (3, "file", file)
     assert (rows["workers"].value, rows["workers"].origin, rows["workers"].place) == (1, "default", "")
-    assert rows["api_keys"].value == configuration.MASK
+    assert rows["api_keys"].value == reference.MASK
 
 
 def test_a_built_file_gives_the_same_settings_and_explains_each(monkeypatch):
@@ -139,7 +139,7 @@ def test_a_built_file_gives_the_same_settings_and_explains_each(monkeypatch):
     monkeypatch.setenv("RERANK_MODEL", "a: 'b' # c")
     sources = gather(Settings.model_fields)
     before = read_settings(sources)
-    text = configuration.as_file(before, sources)
+    text = reference.as_file(before, sources)
     for name in ("PORT", "API_KEYS", "MODEL"):
         monkeypatch.delenv(f"RERANK_{name}")
     write(text)
@@ -149,7 +149,7 @@ def test_a_built_file_gives_the_same_settings_and_explains_each(monkeypatch):
 
 
 def test_the_reference_is_what_the_model_says():
-    assert (PROJECT / "docs" / "configuration.md").read_text() == configuration.as_reference(), (
+    assert (PROJECT / "docs" / "configuration.md").read_text() == reference.as_reference(), (
         "run: reranking config --reference > docs/configuration.md"
     )
 
@@ -173,15 +173,17 @@ def test_wrong_settings_are_one_line_in_the_webapps_log(monkeypatch):
 def test_a_file_that_is_being_edited_does_not_harm_a_running_webapp(monkeypatch):
     """HUP reads gunicorn_config.py again, in a master that has assembled the webapp before."""
     assembled = (
-        "import sys, types, webapp.settings\n"
-        "sys.modules['webapp.wsgi'] = types.SimpleNamespace(settings=webapp.settings.load_settings())\n"
+        "import sys, types, webapp.config.settings\n"
+        "sys.modules['webapp.wsgi'] = types.SimpleNamespace(settings=webapp.config.settings.load_settings())\n"
         "open('reranking.yaml', 'w').write('prot: 9000')"
     )
     assert serving_by(assembled, monkeypatch).stdout == "3\n"
 
 
 def test_serving_programs_load_neither_click_nor_the_command_line():
-    loaded = "import sys, webapp.settings; print([m for m in sys.modules if m.startswith(('click', 'webapp.cli'))])"
+    loaded = (
+        "import sys, webapp.config.settings; print([m for m in sys.modules if m.startswith(('click', 'webapp.cli'))])"
+    )
     outcome = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
     assert outcome.stdout.strip() == "[]"
 

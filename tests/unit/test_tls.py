@@ -7,10 +7,10 @@ import pytest
 from cryptography import x509
 
 from webapp.certificates import VALID_DAYS
+from webapp.config.settings import Settings, load_settings
 from webapp.domain.errors import SetupError
 from webapp.door import Nginx
 from webapp.rendering import nginx_conf
-from webapp.settings import Settings, load_settings
 from webapp.tls import certificate, prepare_certificate, trust_own
 
 

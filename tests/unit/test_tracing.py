@@ -5,8 +5,8 @@ import pytest
 from collectors import Collector, attributes
 from running import PATIENCE_S
 
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
-from webapp.settings import Settings
 from webapp.telemetry.observer import Reply
 from webapp.telemetry.tracing import Tracing
 

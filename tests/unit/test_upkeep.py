@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
+from webapp.config.settings import Settings
 from webapp.releases import state, traffic
 from webapp.releases.programs import Program
-from webapp.settings import Settings
 from webapp.shares import FALLBACK, LINKS, colour_of, link_of, point, shares_for
 from webapp.upkeep import BAD, SETTLED_S, SPARE, Upkeep, listens, missing
 

@@ -6,13 +6,13 @@ from contracts.api_keys import SYNTHETIC_HEADER, KeyRing, make_own, own_key
 from contracts.events import Finished, Rejected, Shed, owner_of
 from webapp.app import create_app
 from webapp.concurrency import GeventWaiter
+from webapp.config.settings import Settings
 from webapp.engine.stub_engine import StubEngine
 from webapp.quota import Quota
 from webapp.releases.asking import Colour
 from webapp.scheduling.admission import Admission
 from webapp.scoring import Scoring
 from webapp.service import RerankService
-from webapp.settings import Settings
 from webapp.telemetry.progress import ProgressEvents
 
 BODY = {"query": "q", "documents": [{"content": "a"}, {"content": "b"}]}

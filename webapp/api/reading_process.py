@@ -25,6 +25,7 @@ from typing import Any
 
 from webapp.api.dialects.base import Call
 from webapp.api.reading import Asked, Limits, What, read
+from webapp.config.malloc import return_large_blocks, trim
 from webapp.domain.concurrency import LONG_CHARS, Waiter, original
 from webapp.domain.errors import (
     DeadlineExceededError,
@@ -34,7 +35,6 @@ from webapp.domain.errors import (
     UnavailableError,
 )
 from webapp.domain.types import RerankRequest
-from webapp.trimming import return_large_blocks, trim
 from webapp.turns import LONGEST_WAIT_S, Turns
 
 MOST_CPU_S = 10.0

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from webapp.sources import FILE_VARIABLE, Sources, flag, gather, variable
+from webapp.config.sources import FILE_VARIABLE, Sources, flag, gather, variable
 
 if TYPE_CHECKING:
-    from webapp.settings import Settings
+    from webapp.config.settings import Settings
 
 _HELP = "webapp.cli.help"
 _FLAGS = "webapp.cli.flags"
@@ -90,7 +90,7 @@ def load_candidate() -> Settings:
 
 def load_with_sources() -> tuple[Settings, Sources]:
     """The settings of the command that runs, and where they are from. As above."""
-    from webapp.settings import Settings, read_settings  # noqa: PLC0415 - pydantic takes a moment
+    from webapp.config.settings import Settings, read_settings  # noqa: PLC0415 - pydantic takes a moment
 
     sources = gather(Settings.model_fields, click.get_current_context().meta[_FLAGS])
     return read_settings(sources), sources
@@ -109,7 +109,7 @@ def _config_option() -> click.Option:
 @functools.cache
 def _setting_options() -> tuple[click.Option, ...]:
     """An option a setting. Secrets have none: other users see a process' command line."""
-    from webapp.settings import Settings, is_secret  # noqa: PLC0415
+    from webapp.config.settings import Settings, is_secret  # noqa: PLC0415
 
     options = []
     for name, about in Settings.model_fields.items():

@@ -9,12 +9,12 @@ from typing import Literal
 
 import msgspec
 
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.domain.types import ModelInfo, ScoreScale, Tuning
 from webapp.engine import verdict
 from webapp.engine.tables import Tables
 from webapp.engine.template import Template
-from webapp.settings import Settings
 
 FORMAT = 7
 """Raised when artifacts of older releases must be prepared again."""

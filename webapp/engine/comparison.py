@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
+from webapp.config.settings import Settings
 from webapp.engine import verdict
 from webapp.engine.artifact import MANIFEST, first_artifact_dir
-from webapp.settings import Settings
 
 
 def is_due(settings: Settings) -> bool:

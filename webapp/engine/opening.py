@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError, reason_of
 from webapp.engine.artifact import (
     FORMAT,
@@ -23,7 +24,6 @@ from webapp.engine.base import Engine, Runtime
 from webapp.engine.cross_encoder_engine import CrossEncoderEngine
 from webapp.engine.embedding_engine import EmbeddingEngine
 from webapp.engine.tables import check_tables
-from webapp.settings import Settings
 
 log = logging.getLogger(__name__)
 

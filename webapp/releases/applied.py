@@ -7,11 +7,11 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from webapp.config.settings import Settings, load_settings
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import NAMED_VARIABLE
 from webapp.releases import state
 from webapp.releases.state import Release
-from webapp.settings import Settings, load_settings
 
 _hidden: dict[str, str | None] = {}
 """What this process' release hides of the environment; None: nothing was there."""

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from contracts.api_keys import SYNTHETIC_HEADER, own_key
+from webapp.config.paths import socket_of
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
-from webapp.settings import Settings
-from webapp.shares import socket_of
 
 SOON_S = 1.0
 """supervisord keeps the socket of a program that starts or ends: who connects then waits, and is not told off."""

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from webapp import settings_file, sources
+from webapp.config import settings_file, sources
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
-from webapp.settings import Settings
 
 LIGHT = frozenset(
     {

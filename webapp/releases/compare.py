@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from contracts.logging.configure import configure
+from webapp.config.settings import Settings, load_settings
+from webapp.config.source_tree import ROOT
 from webapp.domain.errors import SetupError
 from webapp.engine import comparison, verdict
 from webapp.engine.artifact import MANIFEST, Manifest, artifact_dir, first_artifact_dir, read_manifest
@@ -33,8 +35,6 @@ from webapp.releases.comparing import PROGRAM
 from webapp.releases.idleness import Idleness, ask_exporter
 from webapp.releases.rivals import Idle, Measure, Outcome, measure_in_turn
 from webapp.releases.steps import RefusedError
-from webapp.settings import Settings, load_settings
-from webapp.source_tree import ROOT
 
 if TYPE_CHECKING:
     from webapp.engine.prepare.candidates import Candidate

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine import comparison
 from webapp.releases.programs import Programs
-from webapp.settings import Settings
 
 PROGRAM = "compare"
 

@@ -20,6 +20,8 @@ from pathlib import Path
 import msgspec
 
 from contracts import events
+from webapp.config.settings import Settings, load_settings
+from webapp.config.source_tree import ROOT
 from webapp.domain.errors import SetupError
 from webapp.releases import changes, comparing, freshness, recovery, roles, state
 from webapp.releases.applied import settings_with
@@ -30,8 +32,6 @@ from webapp.releases.state import Colours, Entry, Outcome, Release
 from webapp.releases.steps import RefusedError, Step, run
 from webapp.releases.telling import Say, Telling
 from webapp.running import adopt_environment, variables_of
-from webapp.settings import Settings, load_settings
-from webapp.source_tree import ROOT
 from webapp.telemetry.publisher import Publisher
 
 _SERVED = ("serving", "rolled back")

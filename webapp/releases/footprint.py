@@ -6,8 +6,8 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from webapp.config.resources import free_bytes
 from webapp.domain.errors import SetupError
-from webapp.machine import free_bytes
 from webapp.offspring import children
 
 MARGIN = 1.1

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from webapp.source_tree import PROJECT, ROOT
-from webapp.sources import FILE_VARIABLE
+from webapp.config.source_tree import PROJECT, ROOT
+from webapp.config.sources import FILE_VARIABLE
 
 _START_TIME = 19
 """Its place behind the name of the program in /proc/PID/stat; in clock ticks since the machine was started."""

@@ -9,10 +9,10 @@ import msgspec
 
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.registry import DIALECTS, dialect_of
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.golden import Golden
 from webapp.releases.asking import Colour, Reply
-from webapp.settings import Settings
 
 GROWTH_BYTES = 64 * 1024**2
 """A worker that grows by more while it scores the same again and again leaks."""

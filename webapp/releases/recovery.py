@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from webapp.config.settings import STOP_GRACE_S, Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir
 from webapp.releases import state, traffic
@@ -16,7 +17,6 @@ from webapp.releases.applied import settings_with
 from webapp.releases.asking import Colour
 from webapp.releases.programs import Programs, SupervisorError, program_of
 from webapp.releases.state import Colours, Entry, Release
-from webapp.settings import STOP_GRACE_S, Settings
 from webapp.shares import point
 
 MOST_SPARE = 3

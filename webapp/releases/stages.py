@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from webapp.config.settings import STOP_GRACE_S, Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.golden import read_golden
@@ -21,7 +22,6 @@ from webapp.releases.asking import Colour
 from webapp.releases.programs import Programs, program_of
 from webapp.releases.recovery import remove_artifact
 from webapp.releases.state import Attempt, Colours, Release
-from webapp.settings import STOP_GRACE_S, Settings
 from webapp.shares import KEPT_S, point
 
 POLL_S = 0.1

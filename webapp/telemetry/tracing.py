@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from webapp import __version__
+from webapp.config.validators import is_loopback
 from webapp.domain.errors import SetupError
-from webapp.soundness import is_loopback
 from webapp.telemetry.observer import Reply
 
 SERVER_ERROR = 500

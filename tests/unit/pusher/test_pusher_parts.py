@@ -180,7 +180,7 @@ def test_the_lock_file_pins_by_hash_and_names_no_registry():
 
 
 def test_settings_follow_the_webapp_s(monkeypatch, tmp_path):
-    from webapp.settings import load_settings
+    from webapp.config.settings import load_settings
 
     monkeypatch.setenv("RERANK_STATE_DIR", str(tmp_path))
     assert pusher_settings().socket == load_settings().pusher_socket

@@ -23,7 +23,7 @@ def command(*, file: Path, force: bool) -> None:
       reranking build --port 9000 --workers 2
       reranking build /etc/reranking.yaml --force
     """
-    from webapp.configuration import as_file  # noqa: PLC0415
+    from webapp.config.reference import as_file  # noqa: PLC0415
 
     settings, sources = load_with_sources()
     if file.exists() and not force:

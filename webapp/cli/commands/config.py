@@ -23,13 +23,13 @@ def command(*, as_json: bool, changed: bool, reference: bool) -> None:
       reranking config --json | jq .settings.port
       reranking config --config candidate.yaml && echo good
     """
-    from webapp import configuration  # noqa: PLC0415
+    from webapp.config.reference import as_reference, effective  # noqa: PLC0415
 
     if reference:
-        click.echo(configuration.as_reference(), nl=False)
+        click.echo(as_reference(), nl=False)
         return
     settings, sources = load_with_sources()
-    rows = [row for row in configuration.effective(settings, sources) if not changed or row.origin != "default"]
+    rows = [row for row in effective(settings, sources) if not changed or row.origin != "default"]
     if as_json:
         shown = {row.name: {"value": row.value, "origin": row.origin, "place": row.place} for row in rows}
         path = str(sources.path) if sources.path else None

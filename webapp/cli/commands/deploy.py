@@ -53,8 +53,8 @@ def command(
       reranking deploy --set WORKERS=2 --set LOG_LEVEL=debug
       reranking deploy --model ./retrained --canary 10 --for 300
     """
+    from webapp.config.settings import load_settings  # noqa: PLC0415
     from webapp.releases import changes, deploy  # noqa: PLC0415 - each command loads what it needs
-    from webapp.settings import load_settings  # noqa: PLC0415
 
     if history:
         click.echo("\n".join(deploy.history(load_settings())))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError, reason_of
 from webapp.domain.types import Tuning
 from webapp.engine.artifact import FORMAT, GOLDEN, MANIFEST, PACKED_MODEL, Manifest, sha256_of
@@ -25,7 +26,6 @@ from webapp.engine.prepare.progress import At, Stages
 from webapp.engine.prepare.resolve import Say, Source
 from webapp.engine.source_model import SourceModel
 from webapp.engine.template import Template
-from webapp.settings import Settings
 
 CONVERTING, JUDGING, MEASURING = 3, 4, 5
 """Numbers of these stages, as they are told; after a candidate that is refused the next one begins with the first."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import EngineName, Precision
 from webapp.engine.native_engine import library
 from webapp.engine.prepare.resolve import Say
-from webapp.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

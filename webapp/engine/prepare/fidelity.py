@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.domain.ranking import to_scores
 from webapp.domain.types import ScoreScale
@@ -16,7 +17,6 @@ from webapp.engine.base import Engine
 from webapp.engine.golden import Golden, GoldenQuery
 from webapp.engine.prepare.candidates import Candidate
 from webapp.engine.source_model import SourceModel
-from webapp.settings import Settings
 
 LARGEST_FP32_SCORE_ERROR = 1e-4
 LARGEST_BF16_SCORE_ERROR = 2e-2

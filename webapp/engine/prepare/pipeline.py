@@ -12,12 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError, reason_of
 from webapp.engine.artifact import Manifest, artifact_dir, read_manifest
 from webapp.engine.prepare.calibration import DEFAULT_FILE, Examples, read_examples
 from webapp.engine.prepare.progress import Stages
 from webapp.engine.prepare.resolve import Say, Source, local_directory, resolve
-from webapp.settings import Settings
 
 if TYPE_CHECKING:
     from webapp.engine.prepare.build import Artifact

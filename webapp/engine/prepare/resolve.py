@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError, reason_of
 from webapp.engine.artifact import directory_of, sha256_of
-from webapp.settings import Settings
 
 HUB_ANSWER_TIMEOUT_S = 3.0
 

@@ -117,7 +117,7 @@ def _is_service_link(name: str, value: str) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    from webapp.settings_file import read_file  # noqa: PLC0415 - a parser that most services don't need
+    from webapp.config.settings_file import read_file  # noqa: PLC0415 - a parser that most services don't need
 
     return read_file(path)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from webapp.shares import socket_of
+
+def socket_of(run_dir: Path, colour: str) -> Path:
+    """Where a colour's gunicorn listens; without colours there is one socket."""
+    return run_dir / (f"webapp-{colour}.sock" if colour else "webapp.sock")
 
 
 class Places:

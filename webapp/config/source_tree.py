@@ -1,14 +1,14 @@
-"""Where our own files lie: beside the packages in a source tree, inside this one where a wheel was installed."""
+"""Where our own files lie: beside the packages in a source tree, inside webapp where a wheel was installed."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parent.parent.parent
 """The project's top folder; of a wheel, the folder into which it was installed."""
 
-_PACKED = Path(__file__).resolve().parent / "packed"
+_PACKED = Path(__file__).resolve().parent.parent / "packed"
 """What setup.py puts into a wheel."""
 
 INSTALLED = _PACKED.is_dir()

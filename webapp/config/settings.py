@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from webapp.domain.errors import SetupError
-from webapp.places import Places
-from webapp.soundness import (
+from webapp.config.paths import Places
+from webapp.config.source_tree import STATE
+from webapp.config.sources import Sources, gather
+from webapp.config.validators import (
     check_networks,
     check_origins,
     check_path,
@@ -19,8 +20,7 @@ from webapp.soundness import (
     check_tls,
     listed,
 )
-from webapp.source_tree import STATE
-from webapp.sources import Sources, gather
+from webapp.domain.errors import SetupError
 
 DEFAULT_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
 

@@ -12,9 +12,9 @@ import yaml
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from webapp.settings import Settings, is_secret
-from webapp.source_tree import STATE
-from webapp.sources import Origin, Sources
+from webapp.config.settings import Settings, is_secret
+from webapp.config.source_tree import STATE
+from webapp.config.sources import Origin, Sources
 
 MASK = "********"
 
@@ -125,8 +125,8 @@ def _allowed(about: FieldInfo) -> str:
 _REFERENCE = """\
 # Settings
 
-Made from [webapp/settings.py](../webapp/settings.py) by `reranking config --reference`; `scripts/check` sees to it that
-it is true. How to use them is in [operations](operations.md#3-settings).
+Made from [webapp/config/settings.py](../webapp/config/settings.py) by `reranking config --reference`; `scripts/check`
+sees to it that it is true. How to use them is in [operations](operations.md#3-settings).
 
 A setting called `port` is, in this order of precedence:
 

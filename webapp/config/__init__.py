@@ -1,0 +1,1 @@
+"""Settings: where they come from, what they must satisfy, which paths follow from them."""
