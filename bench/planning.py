@@ -9,7 +9,7 @@ import gc
 import time
 from contextlib import nullcontext
 
-from webapp.engine.stub_engine import StubSession
+from webapp.engine.runtimes.stub import StubSession
 from webapp.scheduling.scheduler import Scheduler
 
 WAITING = (10, 1000, 50_000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from webapp.engine.stub_engine import stub_logit
+from webapp.engine.runtimes.stub import stub_logit
 
 QUERY = "how do bees find home"
 TEXTS = ["milk keeps", "bees follow the sun", "the last train"]

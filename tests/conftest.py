@@ -12,7 +12,7 @@ from scheduling_kit import Rig
 
 from webapp.config.settings import Settings
 from webapp.engine.prepare.pipeline import prepare
-from webapp.engine.stub_engine import StubEngine
+from webapp.engine.runtimes.stub import StubEngine
 
 # Other tests share the cores: an example that takes long is no finding. The same examples each time: what fails in a
 # change is the change. Now and then, for new ones: scripts/test tests/unit --hypothesis-profile=search

@@ -30,7 +30,7 @@ from webapp.config.validators import listed
 from webapp.domain.concurrency import Bridge, NativeWaiter, allocate_lock, start_native_thread
 from webapp.engine import comparison
 from webapp.engine.base import Engine
-from webapp.engine.lexical_engine import lexical_scores
+from webapp.engine.models.lexical import lexical_scores
 from webapp.engine.opening import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.guard import EngineGuard
@@ -46,10 +46,10 @@ from webapp.telemetry.meter import Meter
 from webapp.telemetry.metrics import Metrics
 from webapp.telemetry.progress import Guarded, ProgressEvents
 from webapp.telemetry.publisher import Publisher
-from webapp.telemetry.pulse import PulseMaker, Vitals
 from webapp.telemetry.reporter import Reporter
 from webapp.telemetry.sampler import Sampler
 from webapp.telemetry.tracing import Tracing
+from webapp.telemetry.worker_stats import PulseMaker, Vitals
 from webapp.wiring import body_memory_bytes, quota, serves, shared_cache, vitals
 
 log = logging.getLogger(__name__)

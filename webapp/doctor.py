@@ -18,7 +18,7 @@ from webapp.config.source_tree import PROJECT
 from webapp.domain.errors import SetupError
 from webapp.door import STREAM_REMEDY, bounds, look_at
 from webapp.engine.artifact import artifact_dir, read_manifest
-from webapp.engine.native_engine import library
+from webapp.engine.runtimes.native import library
 from webapp.premises import check_keys, check_port, find_nginx, group_of
 from webapp.releases import state
 from webapp.releases.programs import Programs

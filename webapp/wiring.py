@@ -20,7 +20,7 @@ from webapp.scheduling.breaker import Breaker
 from webapp.scheduling.scheduler import Scheduler
 from webapp.service import RerankService
 from webapp.telemetry.publisher import Publisher
-from webapp.telemetry.pulse import Vitals
+from webapp.telemetry.worker_stats import Vitals
 
 BODY_MEMORY_BYTES = 512 * 1024 * 1024
 

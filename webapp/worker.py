@@ -18,7 +18,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from webapp.descriptors import RETRY_S, Descriptors, hang_up
 from webapp.domain.errors import reason_of
 from webapp.recycling import Recycling
-from webapp.telemetry.pulse import rss_bytes
+from webapp.telemetry.worker_stats import rss_bytes
 
 if TYPE_CHECKING:
     from webapp.bootstrap import Webapp

@@ -13,7 +13,7 @@ import pytest
 import requests
 from running import PATIENCE_S, wait_for
 
-from webapp.engine.source_model import SourceModel
+from webapp.engine.models.source import SourceModel
 
 
 def test_ranks_as_the_model_itself_does(stack, bert):

@@ -17,7 +17,7 @@ from running import PATIENCE_S, Stack, free_port, wait_for
 import webapp
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import MODEL
-from webapp.engine.native_engine import library
+from webapp.engine.runtimes.native import library
 from webapp.premises import find_nginx
 
 

@@ -19,23 +19,23 @@ from tokenizers import Tokenizer
 
 from webapp.config.settings import Settings
 from webapp.domain.errors import EngineFailedError, SetupError
-from webapp.engine import native_engine
 from webapp.engine.artifact import MANIFEST, PACKED_MODEL, TOKENIZER, artifact_dir, read_manifest, sha256_of
-from webapp.engine.cross_encoder_engine import CrossEncoderEngine
-from webapp.engine.native_engine import NativeRuntime
+from webapp.engine.models.cross_encoder import CrossEncoderEngine
+from webapp.engine.models.source import SourceModel
 from webapp.engine.opening import open_engine
 from webapp.engine.prepare.build import NotForThisModelError, _export_model, load_original
 from webapp.engine.prepare.export import export_tokenizer
 from webapp.engine.prepare.pack import pack
 from webapp.engine.prepare.pipeline import prepare
 from webapp.engine.prepare.resolve import resolve
-from webapp.engine.source_model import SourceModel
-from webapp.engine.stub_engine import StubEngine
+from webapp.engine.runtimes import native
+from webapp.engine.runtimes.native import NativeRuntime
+from webapp.engine.runtimes.stub import StubEngine
 from webapp.engine.template import Template
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-needs_kernels = pytest.mark.skipif(native_engine.library() is None, reason="the native engine is not built here")
+needs_kernels = pytest.mark.skipif(native.library() is None, reason="the native engine is not built here")
 
 OPEN_GATE = {"gate_max_score_error": 1, "gate_mean_score_error": 1, "gate_min_tau": -1, "gate_min_top10_overlap": 0}
 
@@ -133,15 +133,15 @@ def test_a_text_that_the_kernels_refuse_fails_its_request_and_no_other(packed, f
 
 
 def test_every_status_of_the_border_is_said_in_words():
-    header = (Path(native_engine.__file__).parent / "native" / "border.h").read_text()
+    header = (Path(native.__file__).parent.parent / "native" / "border.h").read_text()
     statuses = re.findall(r"^    BERT_\w+,", header, re.MULTILINE)
-    assert [*native_engine._SAYS] == list(range(1, len(statuses)))
-    assert f"#define BERT_BORDER {native_engine._BORDER} " in header
+    assert [*native._SAYS] == list(range(1, len(statuses)))
+    assert f"#define BERT_BORDER {native._BORDER} " in header
 
 
 @needs_kernels
 def test_kernels_that_were_built_from_other_sources_are_refused(packed, monkeypatch):
-    monkeypatch.setattr(native_engine, "_BORDER", native_engine._BORDER + 1)
+    monkeypatch.setattr(native, "_BORDER", native._BORDER + 1)
     with pytest.raises(SetupError, match="install again"):
         NativeRuntime(packed)
 
@@ -284,7 +284,7 @@ def test_a_model_whose_tokenizer_knows_more_words_than_its_table_is_not_prepared
     model = shutil.copytree(bert, tmp_path / "model")
     with_more_words(model, VOCABULARY + 1)
     settings = Settings(model=str(model), state_dir=tmp_path / "state", engine=engine, **OPEN_GATE)
-    if engine == "native" and native_engine.library() is None:
+    if engine == "native" and native.library() is None:
         pytest.skip("the native engine is not built here")
     with pytest.raises(SetupError, match="the tokenizer knows 401 words, the model's table has 400"):
         prepare(settings, lambda _: None)
@@ -295,7 +295,7 @@ def test_a_model_whose_tokenizer_knows_more_words_than_its_table_is_not_prepared
 def artifact(request, bert, tmp_path_factory):
     if request.param == "openvino":
         return artifact_dir(request.getfixturevalue("bert_settings"))
-    if request.param == "native" and native_engine.library() is None:
+    if request.param == "native" and native.library() is None:
         pytest.skip("the native engine is not built here")
     precision = "int8" if request.param == "native" else "fp32"
     settings = Settings(

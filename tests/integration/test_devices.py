@@ -10,8 +10,8 @@ import requests
 from running import PATIENCE_S, Stack, wait_for
 
 from webapp.config.settings import Settings
-from webapp.engine.native_engine import library
 from webapp.engine.prepare.pipeline import prepare
+from webapp.engine.runtimes.native import library
 
 STAND_IN = Path(__file__).parents[1] / "services" / "device"
 

@@ -3,8 +3,8 @@ import torch
 from models import texts
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
+from webapp.engine.models.source import SourceModel
 from webapp.engine.prepare.first_token import FirstTokenLayer, without_unread_tokens
-from webapp.engine.source_model import SourceModel
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

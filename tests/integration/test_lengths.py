@@ -12,11 +12,11 @@ from models import WORDS
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_manifest
-from webapp.engine.native_engine import library
+from webapp.engine.models.source import SourceModel, positions_of
 from webapp.engine.opening import load_engine
 from webapp.engine.prepare import fidelity
 from webapp.engine.prepare.pipeline import prepare
-from webapp.engine.source_model import SourceModel, positions_of
+from webapp.engine.runtimes.native import library
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

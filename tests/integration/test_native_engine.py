@@ -14,16 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from webapp.domain.errors import SetupError
-from webapp.engine import native_engine
-from webapp.engine.native_engine import NativeRuntime
-from webapp.engine.packed_file import read_tensors
+from webapp.engine.models.source import SourceModel
 from webapp.engine.prepare.pack import LARGEST_LANE_SUM, pack, pack_linear, write_tensors
 from webapp.engine.prepare.resolve import _embedded
-from webapp.engine.source_model import SourceModel
+from webapp.engine.runtimes import native
+from webapp.engine.runtimes.native import NativeRuntime
+from webapp.engine.runtimes.packed_file import read_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-needs_kernels = pytest.mark.skipif(native_engine.library() is None, reason="the native engine is not built here")
+needs_kernels = pytest.mark.skipif(native.library() is None, reason="the native engine is not built here")
 
 
 def test_the_kernels_are_built_wherever_they_can_be():
@@ -31,7 +31,7 @@ def test_the_kernels_are_built_wherever_they_can_be():
     flags = Path("/proc/cpuinfo").read_text()
     if not (shutil.which("gcc") and "avx2" in flags and "fma" in flags):
         pytest.skip("no compiler, or no AVX2")
-    assert native_engine.library() is not None, "run: pip install -e ."
+    assert native.library() is not None, "run: pip install -e ."
 
 
 @pytest.fixture(scope="module", params=["bert", "xlm_roberta"])
@@ -177,7 +177,7 @@ def test_an_architecture_with_other_arithmetic_is_left_to_openvino(bert, tmp_pat
 
 
 def test_without_kernels_an_artifact_that_needs_them_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(native_engine, "library", lambda: None)
+    monkeypatch.setattr(native, "library", lambda: None)
     with pytest.raises(SetupError, match="RERANK_ENGINE=openvino"):
         NativeRuntime(tmp_path)
 
@@ -188,7 +188,7 @@ def test_the_kernels_touch_no_memory_that_is_not_theirs(packed, tmp_path):
     """Compiled again with AddressSanitizer and run in a process of its own."""
     if not shutil.which("gcc"):
         pytest.skip("no compiler")
-    source = Path(native_engine.__file__).parent / "native" / "border.c"
+    source = Path(native.__file__).parent / "native" / "border.c"
     library = tmp_path / "bert.so"
     flags = ["-O1", "-g", "-mavx2", "-mfma", "-fsanitize=address,undefined", "-fno-sanitize=alignment", "-shared"]
     subprocess.run([shutil.which("gcc"), *flags, "-fPIC", "-o", library, source, "-lm"], check=True)
@@ -196,9 +196,9 @@ def test_the_kernels_touch_no_memory_that_is_not_theirs(packed, tmp_path):
 import sys
 from pathlib import Path
 import numpy as np
-from webapp.engine import native_engine
-native_engine.library = lambda: Path({str(library)!r})
-forward = native_engine.NativeRuntime(Path({str(packed[1])!r})).open()
+from webapp.engine.runtimes import native
+native.library = lambda: Path({str(library)!r})
+forward = native.NativeRuntime(Path({str(packed[1])!r})).open()
 rng = np.random.default_rng(0)
 for lengths in ([1], [3, 2, 1], [255, 1, 1], [256], [300, 5], [4] * 70, [17, 90, 64]):
     if max(lengths) <= {packed[0].max_length_tokens}:

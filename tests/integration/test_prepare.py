@@ -16,14 +16,14 @@ from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.domain.ranking import to_scores
 from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest, sha256_of
-from webapp.engine.native_engine import library
+from webapp.engine.models.source import SourceModel
 from webapp.engine.opening import load_engine
-from webapp.engine.openvino_engine import has_bf16
 from webapp.engine.prepare import fidelity, pipeline
 from webapp.engine.prepare.calibration import read_examples
 from webapp.engine.prepare.candidates import Candidate
 from webapp.engine.prepare.resolve import EMBEDDED_MODEL, _embedded
-from webapp.engine.source_model import SourceModel
+from webapp.engine.runtimes.native import library
+from webapp.engine.runtimes.openvino import has_bf16
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -92,7 +92,7 @@ def test_the_embedded_model_scores_as_the_original(tmp_path, monkeypatch):
 
 
 def test_bf16_is_refused_where_the_processor_lacks_it(bert, tmp_path, monkeypatch):
-    monkeypatch.setattr("webapp.engine.openvino_engine.has_bf16", lambda: False)
+    monkeypatch.setattr("webapp.engine.runtimes.openvino.has_bf16", lambda: False)
     with pytest.raises(SetupError, match="no bf16 instructions"):
         prepared(tmp_path, bert, precision="bf16")
 
@@ -181,8 +181,8 @@ def test_a_broken_int8_model_is_refused_with_the_figures(bert, tmp_path, monkeyp
 
 def test_auto_goes_on_to_the_next_precision_and_says_why(bert, tmp_path, monkeypatch):
     monkeypatch.setattr("webapp.engine.prepare.quantise.quantise", plant_garbage)
-    monkeypatch.setattr("webapp.engine.openvino_engine.has_fast_int8", lambda: True)
-    monkeypatch.setattr("webapp.engine.openvino_engine.has_bf16", lambda: False)
+    monkeypatch.setattr("webapp.engine.runtimes.openvino.has_fast_int8", lambda: True)
+    monkeypatch.setattr("webapp.engine.runtimes.openvino.has_bf16", lambda: False)
     said = []
     manifest = pipeline.prepare(Settings(model=str(bert), state_dir=tmp_path, engine="openvino"), said.append)
     assert manifest.precision == "fp32"

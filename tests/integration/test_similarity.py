@@ -13,16 +13,16 @@ from sentence_transformers import SentenceTransformer
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.domain.types import RerankRequest
-from webapp.engine import embedding_engine
 from webapp.engine.artifact import artifact_dir
 from webapp.engine.golden import read_golden
-from webapp.engine.native_engine import library
+from webapp.engine.models import embedding
+from webapp.engine.models.source import SourceModel
 from webapp.engine.opening import load_engine
 from webapp.engine.prepare import fidelity
 from webapp.engine.prepare.calibration import DEFAULT_FILE, read_examples
 from webapp.engine.prepare.candidates import Candidate
 from webapp.engine.prepare.pipeline import prepare
-from webapp.engine.source_model import SourceModel
+from webapp.engine.runtimes.native import library
 from webapp.local import local_reranker
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -118,15 +118,15 @@ def test_another_similarity_is_refused_at_every_precision(prepared, monkeypatch,
     source, judged = SourceModel(model), read_examples(DEFAULT_FILE).judged[:3]
     engine = load_engine(settings)
     engine.start(1)
-    right, dot = embedding_engine.SIMILARITIES[named], embedding_engine.SIMILARITIES["dot"]
+    right, dot = embedding.SIMILARITIES[named], embedding.SIMILARITIES["dot"]
     wrong = {
         "cosine": lambda left, right: dot(left * 5, right * 5),
         "dot": lambda left, right: dot(unit(left), unit(right)),
-        "euclidean": embedding_engine.SIMILARITIES["manhattan"],
-        "manhattan": embedding_engine.SIMILARITIES["euclidean"],
+        "euclidean": embedding.SIMILARITIES["manhattan"],
+        "manhattan": embedding.SIMILARITIES["euclidean"],
     }[named]
     for function, refused in ((right, False), (wrong, True)):
-        monkeypatch.setitem(embedding_engine.SIMILARITIES, named, function)
+        monkeypatch.setitem(embedding.SIMILARITIES, named, function)
         figures = fidelity.measure(engine, source, judged)
         for candidate in (Candidate("torch", "fp32"), Candidate("torch", "bf16"), Candidate("native", "int8")):
             if refused:

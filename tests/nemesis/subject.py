@@ -24,9 +24,9 @@ from release_stack import ReleaseStack
 
 from nemesis.known import HEADERS, KEY, PAGES, Known
 from webapp.config.settings import Settings
-from webapp.engine.native_engine import library
 from webapp.engine.prepare import autotune
 from webapp.engine.prepare.pipeline import prepare
+from webapp.engine.runtimes.native import library
 
 DISK_MB = 2048
 """Of a file system in memory: it takes what is on it."""

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from release_stack import ReleaseStack
 
-from webapp.engine.native_engine import library
 from webapp.engine.prepare.pipeline import prepare
+from webapp.engine.runtimes.native import library
 
 OPEN_GATE = {
     "gate_max_score_error": "1",

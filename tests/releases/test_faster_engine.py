@@ -12,7 +12,7 @@ from running import PATIENCE_S, wait_for
 pytestmark = pytest.mark.slow
 
 COMPARE = """
-from webapp.engine import openvino_engine
+from webapp.engine.runtimes import openvino
 from webapp.releases import compare, rivals
 
 class AlwaysIdle:
@@ -24,7 +24,7 @@ def measured(serving, rival, idle):
     assert serving().tokens_per_s and rival().tokens_per_s
     return rivals.Outcome(((1000.0, 1500.0),) * rivals.ROUNDS)
 
-openvino_engine.has_fast_int8 = lambda: True
+openvino.has_fast_int8 = lambda: True
 compare.Idleness = AlwaysIdle
 compare.measure_in_turn = measured
 compare.main()

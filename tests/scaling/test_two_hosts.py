@@ -17,7 +17,7 @@ from loading import DOCUMENTS, Clients
 from running import PATIENCE_S, Stack, wait_for
 
 from webapp.client import CallFailedError, RefusedError, RerankClient
-from webapp.engine.stub_engine import stub_logit
+from webapp.engine.runtimes.stub import stub_logit
 
 REASON = network.why_not()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(REASON), reason=REASON)]

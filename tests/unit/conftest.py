@@ -2,7 +2,7 @@ import pytest
 
 from webapp.app import create_app
 from webapp.concurrency import GeventWaiter
-from webapp.engine.stub_engine import StubEngine
+from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission
 from webapp.scoring import Scoring
 from webapp.service import RerankService

@@ -10,7 +10,7 @@ from scheduling_kit import Rig
 
 from webapp.domain.errors import OverloadedError, PayloadTooLargeError
 from webapp.domain.types import RerankRequest
-from webapp.engine.stub_engine import StubEngine
+from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.rate import MEMORY_S, Rate
 

@@ -10,7 +10,7 @@ from webapp.app import create_app
 from webapp.asgi import ask, environ_of
 from webapp.asyncio_bridge import AsyncioBridge, AsyncioWaiter
 from webapp.concurrency import GeventWaiter
-from webapp.engine.stub_engine import StubEngine
+from webapp.engine.runtimes.stub import StubEngine
 
 JSON = ("Content-Type", "application/json")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from webapp.engine.prepare import autotune
-from webapp.engine.stub_engine import StubEngine
+from webapp.engine.runtimes.stub import StubEngine
 
 
 def tuned(monkeypatch, rates, threads=(2,), engine="openvino"):

@@ -23,7 +23,7 @@ from webapp.config.malloc import Trimming
 from webapp.config.settings import Settings
 from webapp.domain.concurrency import here
 from webapp.domain.errors import CancelledError, DeadlineExceededError, OverloadedError
-from webapp.engine.stub_engine import StubEngine
+from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import BODY_FACTOR, Admission
 from webapp.scoring import Scoring
 from webapp.service import RerankService

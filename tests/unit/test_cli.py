@@ -279,7 +279,7 @@ def test_rerank_orders_documents_in_process(typed, tmp_path, form):
 def test_progress_is_told_while_documents_are_scored_in_process(tmp_path):
     from webapp.config.settings import Settings
     from webapp.domain.types import RerankRequest
-    from webapp.engine.stub_engine import StubSession
+    from webapp.engine.runtimes.stub import StubSession
     from webapp.local import local_reranker
 
     documents, told, go_on = [f"document {number}" for number in range(400)], [], threading.Event()
@@ -296,7 +296,7 @@ def test_progress_is_told_while_documents_are_scored_in_process(tmp_path):
         go_on.set()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("webapp.engine.stub_engine.StubSession", Waiting)
+        patch.setattr("webapp.engine.runtimes.stub.StubSession", Waiting)
         with local_reranker(Settings(engine="stub", state_dir=tmp_path)) as reranker:
             result = reranker.rerank(RerankRequest("q", documents, documents), tell)
     assert len(result.order) == 400

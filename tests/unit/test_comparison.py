@@ -233,8 +233,8 @@ def test_a_stack_that_stops_is_no_trouble_for_who_wants_to_start_a_comparison(se
 @pytest.mark.parametrize("native", [True, False])
 def test_the_order_of_engines_follows_from_the_processor_alone(monkeypatch, native, fast_int8, has_bf16):
     monkeypatch.setattr("webapp.engine.prepare.candidates.library", lambda: object() if native else None)
-    monkeypatch.setattr("webapp.engine.openvino_engine.has_fast_int8", lambda: fast_int8)
-    monkeypatch.setattr("webapp.engine.openvino_engine.has_bf16", lambda: has_bf16)
+    monkeypatch.setattr("webapp.engine.runtimes.openvino.has_fast_int8", lambda: fast_int8)
+    monkeypatch.setattr("webapp.engine.runtimes.openvino.has_bf16", lambda: has_bf16)
     order = [("native int8", native), ("openvino int8", fast_int8), ("openvino bf16", has_bf16)]
     expected = [*(name for name, here in order if here), "openvino fp32"]
     assert [str(each) for each in candidates(Settings(), lambda _: None)] == expected

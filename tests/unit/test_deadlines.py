@@ -12,7 +12,7 @@ from webapp.app import create_app
 from webapp.concurrency import GeventWaiter, HangUpWatch, NativeWaiter, allocate_lock, hung_up
 from webapp.domain.errors import CancelledError, DeadlineExceededError
 from webapp.domain.types import RerankRequest
-from webapp.engine.stub_engine import StubEngine, StubSession
+from webapp.engine.runtimes.stub import StubEngine, StubSession
 from webapp.scheduling.scheduler import Scheduler
 from webapp.scoring import Scoring, Terms
 

@@ -3,7 +3,7 @@
 import pytest
 from asking import BEST_FIRST, QUERY, TEXTS, ask, post
 
-from webapp.engine.stub_engine import stub_logit
+from webapp.engine.runtimes.stub import stub_logit
 
 
 @pytest.mark.parametrize("path", ["/v1/rerank", "/rerank", "/reranking", "/v1/reranking", "/", "/invocations"])

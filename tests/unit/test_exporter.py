@@ -40,7 +40,7 @@ import os, signal, sys
 from prometheus_client import CollectorRegistry
 from webapp.telemetry import multiprocess
 from webapp.telemetry.metrics import Metrics
-from webapp.tally import SECONDS, Tally
+from webapp.telemetry.histogram import SECONDS, Tally
 metrics = Metrics(CollectorRegistry())
 told, tell = os.pipe()
 

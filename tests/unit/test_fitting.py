@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from webapp.domain.errors import InvalidRequestError
 from webapp.domain.types import Fitting, RerankRequest, Scored
-from webapp.engine.stub_engine import StubTexts
+from webapp.engine.runtimes.stub import StubTexts
 from webapp.fitting import collapse, fit
 
 LIMIT = 21

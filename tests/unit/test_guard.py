@@ -10,8 +10,8 @@ from scheduling_kit import PATIENCE_S, Rig
 from webapp.app import create_app
 from webapp.cache.memory import MemoryCache
 from webapp.concurrency import GeventWaiter
-from webapp.engine.lexical_engine import lexical_scores
-from webapp.engine.stub_engine import StubEngine, StubSession
+from webapp.engine.models.lexical import lexical_scores
+from webapp.engine.runtimes.stub import StubEngine, StubSession
 from webapp.guard import EngineGuard
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.breaker import FAILURES

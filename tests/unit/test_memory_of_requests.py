@@ -5,7 +5,7 @@ import weakref
 import pytest
 from scheduling_kit import Rig
 
-from webapp.engine.stub_engine import StubEngine, StubSession
+from webapp.engine.runtimes.stub import StubEngine, StubSession
 
 WORDS = "bees find home by the sun and by the polarised light of the sky " * 4
 

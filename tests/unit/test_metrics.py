@@ -16,13 +16,13 @@ from webapp.domain.errors import (
 )
 from webapp.domain.types import ModelInfo, RerankRequest
 from webapp.scheduling.admission import Admission
-from webapp.tally import SHARES, Tally
 from webapp.telemetry.exporter import Pusher
+from webapp.telemetry.histogram import SHARES, Tally
 from webapp.telemetry.meter import Meter
 from webapp.telemetry.metrics import Metrics, TallyHistogram
 from webapp.telemetry.observer import Reply
-from webapp.telemetry.pulse import Vitals
 from webapp.telemetry.sampler import Sampler
+from webapp.telemetry.worker_stats import Vitals
 
 
 class Metered:

@@ -6,7 +6,7 @@ import pytest
 from asking import ask, post
 
 from webapp.cache.keys import pair_keys
-from webapp.engine.stub_engine import StubEngine
+from webapp.engine.runtimes.stub import StubEngine
 
 
 @pytest.mark.parametrize("path", ["/models", "/v1/models", "/infinity/models"])

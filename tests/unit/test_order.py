@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webapp.engine.stub_engine import StubSession
+from webapp.engine.runtimes.stub import StubSession
 from webapp.scheduling.order import Order
 from webapp.scheduling.scheduler import Scheduler
 from webapp.scheduling.ticket import Ticket

@@ -4,10 +4,10 @@ from scheduling_kit import Rig
 
 from webapp.concurrency import GeventWaiter
 from webapp.domain.types import RerankRequest, Spent
-from webapp.engine.stub_engine import StubEngine, StubSession
+from webapp.engine.runtimes.stub import StubEngine, StubSession
 from webapp.scheduling.phases import Phases
 from webapp.scoring import Scoring
-from webapp.tally import Tally
+from webapp.telemetry.histogram import Tally
 
 
 def test_a_moment_belongs_to_one_phase_however_many_threads_are_at_it():

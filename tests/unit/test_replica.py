@@ -9,7 +9,7 @@ from asgi_kit import body_of, receives, run, scope_of
 from webapp import replica
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
-from webapp.engine.stub_engine import StubEngine
+from webapp.engine.runtimes.stub import StubEngine
 from webapp.replica import Replica, replica_settings
 
 

@@ -9,7 +9,7 @@ from scheduling_kit import PATIENCE_S, Rig
 
 from webapp.domain.errors import DeadlineExceededError, EngineFailedError, UnavailableError
 from webapp.engine.pool import NICE
-from webapp.engine.stub_engine import StubEngine, stub_logit
+from webapp.engine.runtimes.stub import StubEngine, stub_logit
 
 
 class BrokenSession:

@@ -12,7 +12,7 @@ from webapp.cache.memory import ENTRY_BYTES, MemoryCache, PairScore
 from webapp.concurrency import GeventWaiter
 from webapp.domain.errors import DeadlineExceededError, EngineFailedError
 from webapp.domain.types import RerankRequest
-from webapp.engine.stub_engine import StubEngine, StubSession, stub_logit
+from webapp.engine.runtimes.stub import StubEngine, StubSession, stub_logit
 from webapp.scoring import Scoring
 
 

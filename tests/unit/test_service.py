@@ -7,7 +7,7 @@ from scheduling_kit import Rig
 from webapp.concurrency import GeventWaiter
 from webapp.domain.errors import DeadlineExceededError, InvalidRequestError, OverloadedError, UnavailableError
 from webapp.domain.types import RerankRequest
-from webapp.engine.stub_engine import StubEngine
+from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission
 from webapp.scoring import Scoring
 from webapp.service import RerankService

@@ -12,7 +12,7 @@ from webapp.cache.shared import MOST_WAITING, Patience, SharedCache
 from webapp.cache.wire import NonsenseError, name_of, pack, unpack
 from webapp.concurrency import GeventWaiter
 from webapp.domain.types import RerankRequest
-from webapp.engine.stub_engine import StubEngine, stub_logit
+from webapp.engine.runtimes.stub import StubEngine, stub_logit
 from webapp.scheduling.breaker import FAILURES, Breaker
 from webapp.scoring import Scoring, Terms
 

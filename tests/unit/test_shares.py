@@ -3,7 +3,7 @@
 import pytest
 
 from webapp.concurrency import allocate_lock
-from webapp.engine.stub_engine import StubSession
+from webapp.engine.runtimes.stub import StubSession
 from webapp.scheduling.scheduler import Scheduler
 
 

@@ -9,15 +9,15 @@ from contracts.events import Accepted, Expired, Finished, Progress, Shed, Worker
 from webapp.concurrency import GeventWaiter
 from webapp.domain.errors import DeadlineExceededError, InvalidRequestError, OverloadedError, RerankError
 from webapp.domain.types import RerankRequest
-from webapp.engine.stub_engine import StubEngine
+from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission
 from webapp.scoring import Scoring
 from webapp.service import RerankService
 from webapp.telemetry.observer import Caller
 from webapp.telemetry.progress import Guarded, ProgressEvents
 from webapp.telemetry.publisher import BUFFER_EVENTS, Publisher
-from webapp.telemetry.pulse import PulseMaker, Vitals
 from webapp.telemetry.reporter import Reporter
+from webapp.telemetry.worker_stats import PulseMaker, Vitals
 
 CALLER = Caller("req-1", "native", "owner")
 

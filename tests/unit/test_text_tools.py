@@ -7,9 +7,9 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from webapp.domain.types import Fitting, RerankRequest
-from webapp.engine.cross_encoder_engine import CrossEncoderEngine
-from webapp.engine.embedding_engine import EmbeddingEngine
-from webapp.engine.stub_engine import StubEngine
+from webapp.engine.models.cross_encoder import CrossEncoderEngine
+from webapp.engine.models.embedding import EmbeddingEngine
+from webapp.engine.runtimes.stub import StubEngine
 from webapp.engine.template import Template
 from webapp.engine.text_tools import TextTools
 from webapp.fitting import fit

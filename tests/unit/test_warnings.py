@@ -15,7 +15,7 @@ from webapp.api.dialects.base import Call
 from webapp.api.dialects.registry import dialect_of
 from webapp.api.dialects.union import DocumentsBody
 from webapp.domain.types import RerankRequest, Scored
-from webapp.engine.stub_engine import StubTexts
+from webapp.engine.runtimes.stub import StubTexts
 from webapp.engine.tokenizer import split_room
 from webapp.fitting import documents_cut, query_read
 from webapp.local import local_reranker

@@ -7,7 +7,7 @@ from contracts.events import Finished, Rejected, Shed, owner_of
 from webapp.app import create_app
 from webapp.concurrency import GeventWaiter
 from webapp.config.settings import Settings
-from webapp.engine.stub_engine import StubEngine
+from webapp.engine.runtimes.stub import StubEngine
 from webapp.quota import Quota
 from webapp.releases.asking import Colour
 from webapp.scheduling.admission import Admission

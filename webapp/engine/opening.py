@@ -21,8 +21,8 @@ from webapp.engine.artifact import (
     read_manifest,
 )
 from webapp.engine.base import Engine, Runtime
-from webapp.engine.cross_encoder_engine import CrossEncoderEngine
-from webapp.engine.embedding_engine import EmbeddingEngine
+from webapp.engine.models.cross_encoder import CrossEncoderEngine
+from webapp.engine.models.embedding import EmbeddingEngine
 from webapp.engine.tables import check_tables
 
 log = logging.getLogger(__name__)
@@ -36,17 +36,17 @@ def open_engine(directory: Path, manifest: Manifest) -> CrossEncoderEngine | Emb
     """
     runtime: Runtime
     if manifest.engine == "torch":
-        from webapp.engine.torch_engine import TorchRuntime  # noqa: PLC0415 - torch only where it is asked for
+        from webapp.engine.runtimes.torch import TorchRuntime  # noqa: PLC0415 - torch only where it is asked for
 
         runtime = TorchRuntime(Path(manifest.source), manifest.precision, manifest.tables)
     elif manifest.engine == "native":
-        from webapp.engine.native_engine import NativeRuntime  # noqa: PLC0415 - a library is opened
+        from webapp.engine.runtimes.native import NativeRuntime  # noqa: PLC0415 - a library is opened
 
         runtime = native = NativeRuntime(directory / PACKED_MODEL)
         if native.tables != manifest.tables:
             raise damaged(directory / PACKED_MODEL, f"{native.tables}, not {manifest.tables} as its manifest says")
     else:
-        from webapp.engine.openvino_engine import OpenVINORuntime  # noqa: PLC0415 - the torch engine needs none
+        from webapp.engine.runtimes.openvino import OpenVINORuntime  # noqa: PLC0415 - the torch engine needs none
 
         runtime = OpenVINORuntime(directory / MODEL, manifest.precision)
     tokenizer = directory / TOKENIZER
@@ -87,7 +87,7 @@ def load_engine(settings: Settings, named: str = "") -> Engine:
         SetupError: it was not prepared, or its artifact is damaged.
     """
     if settings.engine == "stub":
-        from webapp.engine.stub_engine import StubEngine  # noqa: PLC0415
+        from webapp.engine.runtimes.stub import StubEngine  # noqa: PLC0415
 
         return StubEngine()
     directory = artifact_dir(settings)

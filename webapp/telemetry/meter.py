@@ -12,7 +12,7 @@ from typing import Any
 from prometheus_client import Counter
 
 from webapp.domain.errors import CancelledError, DeadlineExceededError, OverloadedError, RerankError, UnavailableError
-from webapp.tally import DOCUMENTS, REQUEST_TOKENS, SECONDS, Tally
+from webapp.telemetry.histogram import DOCUMENTS, REQUEST_TOKENS, SECONDS, Tally
 from webapp.telemetry.metrics import Metrics
 from webapp.telemetry.observer import Reply
 

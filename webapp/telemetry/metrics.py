@@ -11,8 +11,8 @@ from typing import Literal
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from webapp.tally import BATCH_PAIRS, BATCH_TOKENS, DOCUMENTS, REQUEST_TOKENS, SECONDS, SHARES, Tally
 from webapp.telemetry import multiprocess
+from webapp.telemetry.histogram import BATCH_PAIRS, BATCH_TOKENS, DOCUMENTS, REQUEST_TOKENS, SECONDS, SHARES, Tally
 
 SHED_REASONS = ("requests", "documents", "tokens", "memory", "late", "draining", "breaker", "too_large")
 EXPIRED_REASONS = ("waiting", "scoring", "reply")

@@ -80,7 +80,7 @@ def use_slots() -> None:
         return
     from prometheus_client import values  # noqa: PLC0415 - the stack needs none of it
 
-    from webapp.telemetry.allocated import Figures  # noqa: PLC0415 - as above
+    from webapp.telemetry.allocated_files import Figures  # noqa: PLC0415 - as above
 
     def figures(path: str) -> Figures:
         return Figures(None if slot() == ALONE else path, _complain)

@@ -11,7 +11,7 @@ from typing import Literal
 from contracts.events import Worker
 from webapp.telemetry.progress import ProgressEvents
 from webapp.telemetry.publisher import Publisher
-from webapp.telemetry.pulse import PulseMaker
+from webapp.telemetry.worker_stats import PulseMaker
 
 log = logging.getLogger(__name__)
 

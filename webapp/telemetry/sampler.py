@@ -11,10 +11,10 @@ from pathlib import Path
 
 from webapp import __version__
 from webapp.domain.types import ModelInfo
-from webapp.tally import BATCH_PAIRS, BATCH_TOKENS, SHARES, Tally
+from webapp.telemetry.histogram import BATCH_PAIRS, BATCH_TOKENS, SHARES, Tally
 from webapp.telemetry.meter import Meter
 from webapp.telemetry.metrics import BREAKER, STATES, Metrics
-from webapp.telemetry.pulse import Vitals, rss_bytes
+from webapp.telemetry.worker_stats import Vitals, rss_bytes
 
 _FDS = Path("/proc/self/fd")
 

@@ -15,12 +15,12 @@ if "RERANK_COLOUR" not in os.environ and FAULT.exists() and FAULT.read_text() ==
     footprint.free_bytes = lambda: 50 * 1024**2
 
 if os.environ.get("RERANK_COLOUR") == "green" and "STACK_PYTHON" in os.environ:
-    from webapp.engine import stub_engine
+    from webapp.engine.runtimes import stub
 
     WARM_UP = ("query", "is it")
     LEAKED_BYTES = 40 * 1024**2
 
-    _start, _score, _leaked = stub_engine.StubEngine.start, stub_engine.StubSession.score, []
+    _start, _score, _leaked = stub.StubEngine.start, stub.StubSession.score, []
 
     def _fault():
         return FAULT.read_text() if FAULT.exists() else ""
@@ -44,5 +44,5 @@ if os.environ.get("RERANK_COLOUR") == "green" and "STACK_PYTHON" in os.environ:
                 time.sleep(0.1)
         return _score(self, pairs, length)
 
-    stub_engine.StubEngine.start = _faulty_start
-    stub_engine.StubSession.score = _faulty_score
+    stub.StubEngine.start = _faulty_start
+    stub.StubSession.score = _faulty_score

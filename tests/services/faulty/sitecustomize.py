@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from webapp.engine.stub_engine import StubSession
+from webapp.engine.runtimes.stub import StubSession
 
 _score = StubSession.score
 

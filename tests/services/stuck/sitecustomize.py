@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from webapp.engine.stub_engine import StubEngine
+from webapp.engine.runtimes.stub import StubEngine
 
 
 def _impatient(_self):

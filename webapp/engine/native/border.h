@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define BERT_BORDER 1 /* raised when anything in this file changes; native_engine.py has the same number */
+#define BERT_BORDER 1 /* raised when anything in this file changes; runtimes/native.py has the same number */
 
 typedef enum {
     BERT_OK,

@@ -17,6 +17,7 @@ from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError, reason_of
 from webapp.domain.types import Tuning
 from webapp.engine.artifact import FORMAT, GOLDEN, MANIFEST, PACKED_MODEL, Manifest, sha256_of
+from webapp.engine.models.source import SourceModel
 from webapp.engine.opening import open_engine
 from webapp.engine.prepare import autotune, export, fidelity
 from webapp.engine.prepare.calibration import Examples
@@ -24,7 +25,6 @@ from webapp.engine.prepare.candidates import Candidate
 from webapp.engine.prepare.pack import pack
 from webapp.engine.prepare.progress import At, Stages
 from webapp.engine.prepare.resolve import Say, Source
-from webapp.engine.source_model import SourceModel
 from webapp.engine.template import Template
 
 CONVERTING, JUDGING, MEASURING = 3, 4, 5

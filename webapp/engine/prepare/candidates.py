@@ -8,8 +8,8 @@ from typing import cast
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import EngineName, Precision
-from webapp.engine.native_engine import library
 from webapp.engine.prepare.resolve import Say
+from webapp.engine.runtimes.native import library
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ def candidates(settings: Settings, say: Say) -> list[Candidate]:
     """
     if settings.engine == "torch":
         return [_torch(settings)]
-    from webapp.engine.openvino_engine import has_bf16
+    from webapp.engine.runtimes.openvino import has_bf16
 
     asked, engine = settings.precision, settings.engine
     if engine == "native" and asked not in ("auto", "int8"):
@@ -58,7 +58,7 @@ def _native(settings: Settings, say: Say) -> list[Candidate]:
 
 
 def _openvino(asked: str, say: Say) -> list[Candidate]:
-    from webapp.engine.openvino_engine import has_bf16, has_fast_int8
+    from webapp.engine.runtimes.openvino import has_bf16, has_fast_int8
 
     if asked != "auto":
         return [Candidate("openvino", cast(Precision, asked))]
@@ -70,7 +70,7 @@ def _openvino(asked: str, say: Say) -> list[Candidate]:
 
 
 def _torch(settings: Settings) -> Candidate:
-    from webapp.engine.torch_engine import device
+    from webapp.engine.runtimes.torch import device
 
     if settings.precision == "int8":
         raise SetupError("RERANK_PRECISION: the torch engine has no int8; set RERANK_ENGINE=auto")

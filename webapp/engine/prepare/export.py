@@ -7,7 +7,7 @@ from typing import Any
 
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import MODEL, TOKENIZER
-from webapp.engine.source_model import SourceModel
+from webapp.engine.models.source import SourceModel
 from webapp.engine.tables import check_tables
 from webapp.engine.template import Template
 

@@ -15,8 +15,8 @@ from webapp.domain.ranking import to_scores
 from webapp.domain.types import ScoreScale
 from webapp.engine.base import Engine
 from webapp.engine.golden import Golden, GoldenQuery
+from webapp.engine.models.source import SourceModel
 from webapp.engine.prepare.candidates import Candidate
-from webapp.engine.source_model import SourceModel
 
 LARGEST_FP32_SCORE_ERROR = 1e-4
 LARGEST_BF16_SCORE_ERROR = 2e-2

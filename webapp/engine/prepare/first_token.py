@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from webapp.engine.source_model import FeatureModule
+from webapp.engine.models.source import FeatureModule
 
 
 class FirstTokenLayer(torch.nn.Module):  # type: ignore[misc] # torch is not analysed

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.engine.source_model import SourceModel
+from webapp.engine.models.source import SourceModel
 
 PANEL = 16
 STEP = 8

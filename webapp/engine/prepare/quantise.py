@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from webapp.engine.artifact import MODEL
 from webapp.engine.base import Session
-from webapp.engine.cross_encoder_engine import CrossEncoderEngine
-from webapp.engine.embedding_engine import EmbeddingEngine
+from webapp.engine.models.cross_encoder import CrossEncoderEngine
+from webapp.engine.models.embedding import EmbeddingEngine
 
 
 class _Recorder:

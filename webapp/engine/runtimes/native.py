@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from webapp.domain.errors import EngineFailedError, SetupError
 from webapp.engine.artifact import damaged
-from webapp.engine.packed_file import FILLER, Tensors, read_tensors
+from webapp.engine.runtimes.packed_file import FILLER, Tensors, read_tensors
 from webapp.engine.tables import Tables
 
 _BORDER = 1
@@ -71,7 +71,7 @@ class _Batch(ctypes.Structure):
 
 def library() -> Path | None:
     """The compiled kernels; None where this processor can't run them, or no compiler was there at installation."""
-    built = sorted(Path(__file__).parent.glob("native/_bert*.so"))
+    built = sorted(Path(__file__).parent.parent.glob("native/_bert*.so"))
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:

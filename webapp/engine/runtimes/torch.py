@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from webapp.domain.errors import SetupError
-from webapp.engine.source_model import FeatureModule, SourceModel
+from webapp.engine.models.source import FeatureModule, SourceModel
 from webapp.engine.tables import Tables
 
 
