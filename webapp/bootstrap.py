@@ -38,10 +38,10 @@ from webapp.model_names import names_of
 from webapp.reply_files import COLLECT_S, ReplyFiles
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.scheduler import Scheduler
+from webapp.scheduling.shared_sum import SharedSum
 from webapp.scheduling.watchdog import Watchdog
 from webapp.scoring import Scoring
 from webapp.service import RerankService
-from webapp.shared_sum import SharedSum
 from webapp.telemetry.meter import Meter
 from webapp.telemetry.metrics import Metrics
 from webapp.telemetry.progress import Guarded, ProgressEvents

@@ -25,9 +25,9 @@ from webapp.domain.concurrency import here
 from webapp.domain.errors import CancelledError, DeadlineExceededError, OverloadedError
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import BODY_FACTOR, Admission
+from webapp.scheduling.shared_sum import SharedSum
 from webapp.scoring import Scoring
 from webapp.service import RerankService
-from webapp.shared_sum import SharedSum
 from webapp.wiring import body_memory_bytes
 
 BODY = {"query": "q", "documents": ["a", "b"]}
@@ -286,7 +286,7 @@ def test_memory_of_a_killed_process_is_forgotten(tmp_path):
     mine = SharedSum(path)
     mine.add(5)
     code = (
-        "import sys, pathlib, time; from webapp.shared_sum import SharedSum;"
+        "import sys, pathlib, time; from webapp.scheduling.shared_sum import SharedSum;"
         "SharedSum(pathlib.Path(sys.argv[1])).add(7); print(flush=True); time.sleep(600)"
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)

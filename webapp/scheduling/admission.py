@@ -23,8 +23,8 @@ from typing import Protocol
 
 from webapp.domain.errors import OverloadedError, PayloadTooLargeError
 from webapp.domain.types import RerankRequest
+from webapp.scheduling.shared_sum import OwnSum
 from webapp.scheduling.ticket import CHARS_PER_TOKEN, weigh
-from webapp.shared_sum import OwnSum
 
 RETRY_AFTER_S = (1, 30)
 
