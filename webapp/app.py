@@ -15,9 +15,9 @@ from webapp.api import deployment as deployments
 from webapp.api.deployment import NOWHERE, Deployment
 from webapp.api.paths import tidy_paths
 from webapp.api.reading import Limits, Reader, ReadHere
-from webapp.quota import Quota
 from webapp.reply_files import ReplyFiles
-from webapp.service import RerankService
+from webapp.service.rate_limit import Quota
+from webapp.service.reranker import RerankService
 from webapp.telemetry.observer import OnReply
 
 

@@ -22,8 +22,6 @@ from webapp.api.deployment import Deployment
 from webapp.api.reading import Limits
 from webapp.api.reading_process import ReadElsewhere
 from webapp.app import create_app
-from webapp.cache.memory import MemoryCache
-from webapp.cache.shared import SharedCache
 from webapp.config.malloc import Trimming, return_large_blocks
 from webapp.config.settings import Settings
 from webapp.config.validators import listed
@@ -33,15 +31,17 @@ from webapp.engine.base import Engine
 from webapp.engine.models.lexical import lexical_scores
 from webapp.engine.opening import load_engine
 from webapp.engine.pool import EnginePool
-from webapp.guard import EngineGuard
-from webapp.model_names import names_of
 from webapp.reply_files import COLLECT_S, ReplyFiles
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.scheduler import Scheduler
 from webapp.scheduling.shared_sum import SharedSum
 from webapp.scheduling.watchdog import Watchdog
-from webapp.scoring import Scoring
-from webapp.service import RerankService
+from webapp.service.cache.memory import MemoryCache
+from webapp.service.cache.shared import SharedCache
+from webapp.service.fallback import EngineGuard
+from webapp.service.inflight import Scoring
+from webapp.service.model_names import names_of
+from webapp.service.reranker import RerankService
 from webapp.telemetry.meter import Meter
 from webapp.telemetry.metrics import Metrics
 from webapp.telemetry.progress import Guarded, ProgressEvents

@@ -14,8 +14,8 @@ from webapp.engine.opening import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.scheduler import Scheduler
-from webapp.scoring import Scoring
-from webapp.service import RerankService
+from webapp.service.inflight import Scoring
+from webapp.service.reranker import RerankService
 from webapp.telemetry.observer import Caller, Silent
 
 Tell = Callable[[int], None]

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from functools import partial
 
 from contracts.events import Serves
-from webapp.cache.memory import PairScore
-from webapp.cache.shared import SharedCache, Store
 from webapp.config.resources import memory_bytes
 from webapp.config.settings import Settings
 from webapp.domain.concurrency import Bridge
 from webapp.domain.types import ModelInfo
-from webapp.guard import EngineGuard
-from webapp.quota import REDIS_WAIT_S, Quota
 from webapp.scheduling.admission import BODY_FACTOR
 from webapp.scheduling.breaker import Breaker
 from webapp.scheduling.scheduler import Scheduler
-from webapp.service import RerankService
+from webapp.service.cache.memory import PairScore
+from webapp.service.cache.shared import SharedCache, Store
+from webapp.service.fallback import EngineGuard
+from webapp.service.rate_limit import REDIS_WAIT_S, Quota
+from webapp.service.reranker import RerankService
 from webapp.telemetry.publisher import Publisher
 from webapp.telemetry.worker_stats import Vitals
 
@@ -51,10 +51,7 @@ def shared_cache(settings: Settings, bridge: Bridge) -> SharedCache | None:
         return None
 
     def connect() -> Store:
-        from webapp.cache.redis_store import (  # noqa: PLC0415 - who has no Redis needs no client
-            WHOLE_ANSWER_S,
-            RedisStore,
-        )
+        from webapp.service.cache.redis import WHOLE_ANSWER_S, RedisStore  # noqa: PLC0415 - without Redis, no client
 
         return _Patient(RedisStore(url), bridge, WHOLE_ANSWER_S)
 
@@ -83,7 +80,7 @@ def quota(settings: Settings, bridge: Bridge) -> Quota:
     url = settings.redis_url.get_secret_value()
     shared = None
     if url:
-        from webapp.counting import in_redis  # noqa: PLC0415 - here, so that workers share it
+        from webapp.service.redis_rate_limit import in_redis  # noqa: PLC0415 - here, so that workers share it
 
         shared = in_redis(url, wait_s=REDIS_WAIT_S)
     return Quota(

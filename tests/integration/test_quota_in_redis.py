@@ -9,11 +9,11 @@ import pytest
 import redis
 from running import free_port, wait_for
 
-from webapp import quota as quotas
 from webapp.concurrency import within
-from webapp.counting import in_redis
 from webapp.domain.errors import RateLimitedError
-from webapp.quota import Quota
+from webapp.service import rate_limit as quotas
+from webapp.service.rate_limit import Quota
+from webapp.service.redis_rate_limit import in_redis
 
 REDIS = shutil.which("redis-server")
 

@@ -15,7 +15,9 @@ from webapp.replica import Replica
 def settings(monkeypatch, tmp_path):
     monkeypatch.setenv("RERANK_ENGINE", "stub")
     monkeypatch.setenv("RERANK_STATE_DIR", str(tmp_path))
-    monkeypatch.setattr("webapp.quota.REDIS_WAIT_S", 5.0)  # a busy machine may be late, and then each counts for itself
+    monkeypatch.setattr(
+        "webapp.service.rate_limit.REDIS_WAIT_S", 5.0
+    )  # a busy machine may be late, and then each counts for itself
     with Redis() as redis:
         yield redis, {"redis_url": redis.url, "requests_per_minute": 8}
 

@@ -4,8 +4,8 @@ from webapp.app import create_app
 from webapp.concurrency import GeventWaiter
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission
-from webapp.scoring import Scoring
-from webapp.service import RerankService
+from webapp.service.inflight import Scoring
+from webapp.service.reranker import RerankService
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from contracts.api_keys import Key, KeyRing, digest_of, line_of
 from webapp.api.auth import OPEN_PATHS, is_open
 from webapp.app import create_app
 from webapp.config.settings import load_settings
-from webapp.quota import Quota
+from webapp.service.rate_limit import Quota
 
 BODY = {"query": "q", "documents": ["a", "b"]}
 

@@ -26,8 +26,8 @@ from webapp.domain.errors import CancelledError, DeadlineExceededError, Overload
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import BODY_FACTOR, Admission
 from webapp.scheduling.shared_sum import SharedSum
-from webapp.scoring import Scoring
-from webapp.service import RerankService
+from webapp.service.inflight import Scoring
+from webapp.service.reranker import RerankService
 from webapp.wiring import body_memory_bytes
 
 BODY = {"query": "q", "documents": ["a", "b"]}

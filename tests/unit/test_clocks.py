@@ -18,20 +18,18 @@ from pusher.relay import Relay
 from supervisor import process
 from webapp import certificates
 from webapp.domain.clocks import GRACE_S, STANDSTILL_S, Awake, SteadyTime, make_steady, with_grace
-from webapp.quota import Quota
 from webapp.releases import traffic
+from webapp.service.rate_limit import Quota
 
 ROOT = Path(__file__).resolve().parents[2]
 
 A_DAY_S = 86_400.0
 
-WAIT_OR_COUNT = [
-    *("pusher", "webapp/scheduling", "webapp/cache", "webapp/telemetry", "webapp/client"),
-    *("service", "scoring", "guard", "bootstrap", "concurrency", "worker", "recycling", "descriptors", "stack"),
-    *("draining", "offspring", "premises", "api/request_context", "quota", "supervision", "managing", "hangs"),
-    *("upkeep", "releases/stages", "releases/programs", "releases/light", "releases/idleness"),
-]
-"""Folders, and modules of webapp."""
+TELL_THE_DATE = {
+    *("build", "deploy", "telling", "status", "freshness", "doctor", "outlet", "certificates"),
+    *("rerank", "models", "health", "configure", "keeper", "clock"),
+}
+"""Modules that write dates, or ask for the age of a file. All others wait and count by a clock that only runs."""
 
 
 class Clocks:
@@ -62,10 +60,8 @@ both_ways = pytest.mark.parametrize("set_by_s", [A_DAY_S, -A_DAY_S], ids=["forth
 def test_nothing_is_measured_by_the_time_of_day():
     """Deadlines, the breaker, patience, retries: each is told the time by a clock that only runs."""
     of_the_day = re.compile(r"time\.time\(|datetime\.(now|utcnow|today)\(")
-    paths = [ROOT / each if (ROOT / each).is_dir() else ROOT / "webapp" / f"{each}.py" for each in WAIT_OR_COUNT]
-    sources = [source for path in paths for source in ([path] if path.suffix else path.rglob("*.py"))]
-    found = [source.name for source in sources if of_the_day.search(source.read_text())]
-    assert found == ["clock.py"], "which asks at the start, and for the age of a file"
+    sources = [file for folder in ("webapp", "pusher", "contracts", "logs") for file in (ROOT / folder).rglob("*.py")]
+    assert {source.stem for source in sources if of_the_day.search(source.read_text())} == TELL_THE_DATE
 
 
 @both_ways

@@ -14,7 +14,7 @@ from webapp.domain.errors import CancelledError, DeadlineExceededError
 from webapp.domain.types import RerankRequest
 from webapp.engine.runtimes.stub import StubEngine, StubSession
 from webapp.scheduling.scheduler import Scheduler
-from webapp.scoring import Scoring, Terms
+from webapp.service.inflight import Scoring, Terms
 
 
 class Clock:
@@ -74,7 +74,7 @@ def scoring(rig):
 @pytest.fixture
 def sharing(rig):
     """With a cache, so that requests wait for each other's pairs."""
-    from webapp.cache.memory import MemoryCache
+    from webapp.service.cache.memory import MemoryCache
 
     return Scoring(scheduler=rig.scheduler, cache=MemoryCache(10**6), artifact="a", make_waiter=GeventWaiter)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from webapp.domain.errors import InvalidRequestError
 from webapp.domain.types import Fitting, RerankRequest, Scored
 from webapp.engine.runtimes.stub import StubTexts
-from webapp.fitting import collapse, fit
+from webapp.service.truncation import collapse, fit
 
 LIMIT = 21
 """Tokens of a pair; the stub's has one special token, and four characters are a token."""
@@ -155,7 +155,7 @@ def test_a_text_of_which_a_part_is_never_read_is_cut(monkeypatch, keep):
             places = np.flatnonzero(np.frombuffer(text.encode(), np.uint8) != ord(" "))
             return np.stack([places, places + 1], axis=1).astype(np.int32)
 
-    monkeypatch.setattr("webapp.fitting.MOST_CHARS", 10_000)
+    monkeypatch.setattr("webapp.service.truncation.MOST_CHARS", 10_000)
     texts = ["ab" + " " * 30_000 + "yz", "ab" + " " * 30_000, " " * 30_000 + "yz", "ab"]
     result = fitted(texts, texts=Words(), max_document_tokens=4, keep=keep)
     read = [document.split() for document in result.request.documents]

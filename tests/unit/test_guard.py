@@ -8,16 +8,16 @@ from running import wait_for
 from scheduling_kit import PATIENCE_S, Rig
 
 from webapp.app import create_app
-from webapp.cache.memory import MemoryCache
 from webapp.concurrency import GeventWaiter
 from webapp.engine.models.lexical import lexical_scores
 from webapp.engine.runtimes.stub import StubEngine, StubSession
-from webapp.guard import EngineGuard
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.breaker import FAILURES
 from webapp.scheduling.watchdog import Watchdog
-from webapp.scoring import Scoring
-from webapp.service import RerankService
+from webapp.service.cache.memory import MemoryCache
+from webapp.service.fallback import EngineGuard
+from webapp.service.inflight import Scoring
+from webapp.service.reranker import RerankService
 
 NATIVE = {"query": "bees", "documents": [{"content": "milk"}, {"content": "bees"}, {"content": "bees and milk"}]}
 COHERE = {"query": "bees", "documents": ["milk", "bees", "bees and milk"]}

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from asking import ask, post
 
-from webapp.cache.keys import pair_keys
 from webapp.engine.runtimes.stub import StubEngine
+from webapp.service.cache.keys import pair_keys
 
 
 @pytest.mark.parametrize("path", ["/models", "/v1/models", "/infinity/models"])

@@ -6,7 +6,7 @@ from webapp.concurrency import GeventWaiter
 from webapp.domain.types import RerankRequest, Spent
 from webapp.engine.runtimes.stub import StubEngine, StubSession
 from webapp.scheduling.phases import Phases
-from webapp.scoring import Scoring
+from webapp.service.inflight import Scoring
 from webapp.telemetry.histogram import Tally
 
 
@@ -45,7 +45,7 @@ class SlowEngine(StubEngine):
 
 
 def test_a_result_says_where_its_time_went_and_a_cached_one_spent_none():
-    from webapp.cache.memory import MemoryCache
+    from webapp.service.cache.memory import MemoryCache
 
     request = RerankRequest(query="q", documents=["a", "b"], originals=["a", "b"])
     with Rig(SlowEngine(), threads=1) as rig:

@@ -2,9 +2,9 @@ import random
 
 import pytest
 
-from webapp import quota as module
 from webapp.domain.errors import PayloadTooLargeError, RateLimitedError
-from webapp.quota import REDIS_REST_S, Quota, account_of, wait_for_room
+from webapp.service import rate_limit as module
+from webapp.service.rate_limit import REDIS_REST_S, Quota, account_of, wait_for_room
 
 
 @pytest.fixture

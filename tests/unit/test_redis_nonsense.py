@@ -11,15 +11,15 @@ from running import wait_for
 from scheduling_kit import PATIENCE_S
 
 from webapp.app import create_app
-from webapp.cache.memory import PairScore
-from webapp.cache.redis_store import RedisStore
-from webapp.cache.shared import Patience, SharedCache
-from webapp.cache.wire import NonsenseError, name_of, pack
 from webapp.concurrency import GeventWaiter, within
-from webapp.counting import in_redis
 from webapp.domain.errors import RateLimitedError
-from webapp.quota import Quota
 from webapp.scheduling.breaker import FAILURES, Breaker
+from webapp.service.cache.memory import PairScore
+from webapp.service.cache.redis import RedisStore
+from webapp.service.cache.shared import Patience, SharedCache
+from webapp.service.cache.wire import NonsenseError, name_of, pack
+from webapp.service.rate_limit import Quota
+from webapp.service.redis_rate_limit import in_redis
 from webapp.wiring import _Patient
 
 A, B = b"a" * 16, b"b" * 16
@@ -60,7 +60,7 @@ def right(command):
 @pytest.fixture(params=NONSENSE.values(), ids=NONSENSE)
 def nonsense(request, monkeypatch):
     """A Redis that answers one thing, whatever it is asked."""
-    monkeypatch.setattr("webapp.cache.redis_store.ANSWER_S", SOON_S)
+    monkeypatch.setattr("webapp.service.cache.redis.ANSWER_S", SOON_S)
     with FakeRedis(lambda _number, _command: request.param) as fake:
         yield fake
 
@@ -130,7 +130,7 @@ def test_the_breaker_counts_nonsense(nonsense):
 
 
 def test_no_request_fails_for_nonsense_and_none_gets_another_score(service, nonsense):
-    from webapp.cache.memory import MemoryCache
+    from webapp.service.cache.memory import MemoryCache
 
     service.scoring.cache = MemoryCache(10**6)
     service.scoring.shared = shared_on(RedisStore(nonsense.url), Breaker())
@@ -151,7 +151,7 @@ def test_an_answer_that_never_ends_is_given_up(piece):
 
 
 def test_no_memory_is_taken_for_what_redis_only_promises(monkeypatch):
-    monkeypatch.setattr("webapp.cache.redis_store.ANSWER_S", SOON_S)
+    monkeypatch.setattr("webapp.service.cache.redis.ANSWER_S", SOON_S)
     with FakeRedis(lambda _number, _command: NONSENSE["a list of a billion"]) as fake:
         tracemalloc.start()
         try:
@@ -170,7 +170,7 @@ def silent():
 
 
 def test_a_hang_in_the_middle_of_an_answer_ends_the_connection(silent, monkeypatch):
-    monkeypatch.setattr("webapp.cache.redis_store.ANSWER_S", 0.02)
+    monkeypatch.setattr("webapp.service.cache.redis.ANSWER_S", 0.02)
     monkeypatch.setattr("redis_kit.NONSENSE", {"half an answer, then the end": None})  # it does not end
     store = RedisStore(silent.url)
     for _ in range(2):

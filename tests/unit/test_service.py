@@ -9,8 +9,8 @@ from webapp.domain.errors import DeadlineExceededError, InvalidRequestError, Ove
 from webapp.domain.types import RerankRequest
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission
-from webapp.scoring import Scoring
-from webapp.service import RerankService
+from webapp.service.inflight import Scoring
+from webapp.service.reranker import RerankService
 
 
 def service_on(rig, **changes):

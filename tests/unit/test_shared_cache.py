@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scheduling_kit import PATIENCE_S, Rig
 
-from webapp.cache import shared as shared_module
-from webapp.cache.memory import MemoryCache, PairScore
-from webapp.cache.shared import MOST_WAITING, Patience, SharedCache
-from webapp.cache.wire import NonsenseError, name_of, pack, unpack
 from webapp.concurrency import GeventWaiter
 from webapp.domain.types import RerankRequest
 from webapp.engine.runtimes.stub import StubEngine, stub_logit
 from webapp.scheduling.breaker import FAILURES, Breaker
-from webapp.scoring import Scoring, Terms
+from webapp.service.cache import shared as shared_module
+from webapp.service.cache.memory import MemoryCache, PairScore
+from webapp.service.cache.shared import MOST_WAITING, Patience, SharedCache
+from webapp.service.cache.wire import NonsenseError, name_of, pack, unpack
+from webapp.service.inflight import Scoring, Terms
 
 SCORE = PairScore(1.5, truncated=True, tokens=7)
 

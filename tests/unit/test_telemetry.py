@@ -11,8 +11,8 @@ from webapp.domain.errors import DeadlineExceededError, InvalidRequestError, Ove
 from webapp.domain.types import RerankRequest
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission
-from webapp.scoring import Scoring
-from webapp.service import RerankService
+from webapp.service.inflight import Scoring
+from webapp.service.reranker import RerankService
 from webapp.telemetry.observer import Caller
 from webapp.telemetry.progress import Guarded, ProgressEvents
 from webapp.telemetry.publisher import BUFFER_EVENTS, Publisher

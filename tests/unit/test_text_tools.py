@@ -12,7 +12,7 @@ from webapp.engine.models.embedding import EmbeddingEngine
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.engine.template import Template
 from webapp.engine.text_tools import TextTools
-from webapp.fitting import fit
+from webapp.service.truncation import fit
 
 SPECIAL_OF_A_PAIR = 3
 

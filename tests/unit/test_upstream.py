@@ -51,8 +51,8 @@ OVERRIDES = {
     "logs.keeper.Wake": {"close", "handle_error", "handle_read", "writable"},
     "webapp.app.App": {"ensure_sync", "session_interface"},
     "webapp.app._NoSessions": {"open_session"},
-    "webapp.redis_pool._Buffer": {"_buffer", "_read_from_socket"},
-    "webapp.redis_pool._Parser": {"_buffer", "_sock", "on_connect", "socket_read_size"},
+    "webapp.service.redis_pool._Buffer": {"_buffer", "_read_from_socket"},
+    "webapp.service.redis_pool._Parser": {"_buffer", "_sock", "on_connect", "socket_read_size"},
     "webapp.telemetry.allocated_files.Figures": {
         *("close", "read_value", "write_value"),
         *("_capacity", "_f", "_init_value", "_m", "_positions", "_used"),

@@ -17,8 +17,8 @@ from webapp.api.dialects.union import DocumentsBody
 from webapp.domain.types import RerankRequest, Scored
 from webapp.engine.runtimes.stub import StubTexts
 from webapp.engine.tokenizer import split_room
-from webapp.fitting import documents_cut, query_read
 from webapp.local import local_reranker
+from webapp.service.truncation import documents_cut, query_read
 
 LONG = "milk " * 500
 """More than the stub reads."""

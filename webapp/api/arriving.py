@@ -9,7 +9,7 @@ from flask import Response, current_app, g, request
 
 from webapp.api.dialects.base import SMALL_BYTES
 from webapp.scheduling.admission import BODY_FACTOR, Arrival
-from webapp.service import RerankService
+from webapp.service.reranker import RerankService
 
 PACKED_FACTOR = 8
 """What is packed is taken for so many times larger, until it is known."""

@@ -13,7 +13,7 @@ from contracts.api_keys import OWN_NAME, SYNTHETIC_HEADER, Key, KeyRing
 from contracts.events import keys_in, owner_of
 from webapp.api import request_context
 from webapp.domain.errors import UnauthorizedError
-from webapp.quota import Quota, Unit, account_of
+from webapp.service.rate_limit import Quota, Unit, account_of
 
 _COUNT = "reranking quota"
 

@@ -11,7 +11,7 @@ from flask import Blueprint, Response
 
 from webapp import __version__
 from webapp.api.dialects.registry import DIALECTS
-from webapp.service import RerankService
+from webapp.service.reranker import RerankService
 
 READY_WAIT_S = 2.0
 """A worker that replaces another loads for less than that. Its callers wait, so who asks for them waits as well."""

@@ -15,7 +15,7 @@ from webapp.api import arriving, auth, request_context, warning_headers
 from webapp.api.deployment import Deployment
 from webapp.api.dialects import tei_predict, tokenize
 from webapp.domain.types import ScoreScale
-from webapp.service import RerankService
+from webapp.service.reranker import RerankService
 
 VERSIONS_OF = ("flask", "gunicorn", "gevent", "openvino", "tokenizers", "numpy")
 

@@ -22,7 +22,7 @@ from webapp.api.dialects.base import SMALL_BYTES, Call, Dialect
 from webapp.api.dialects.registry import dialect_of, dialect_of_unread
 from webapp.api.reading import Reader, What, memory_of
 from webapp.domain.errors import InvalidRequestError, RerankError
-from webapp.scoring import Watch
+from webapp.service.inflight import Watch
 from webapp.telemetry.observer import Caller
 
 log = logging.getLogger("webapp.access")

@@ -16,7 +16,7 @@ from webapp.api.reading import Asked
 from webapp.domain.errors import RerankError
 from webapp.domain.types import RerankRequest, RerankResult, Spent
 from webapp.scheduling.admission import Arrival
-from webapp.service import RerankService
+from webapp.service.reranker import RerankService
 
 PATHS = sorted({path for dialect in DIALECTS for path in dialect.paths})
 

@@ -26,12 +26,12 @@ from webapp.domain.errors import (
 from webapp.domain.ranking import rank, to_scores
 from webapp.domain.types import ModelInfo, RerankRequest, RerankResult, Scored
 from webapp.engine.base import Texts
-from webapp.fitting import Fitted, QueryRead, collapse, documents_cut, fit, query_read, too_long
-from webapp.guard import EngineGuard, lexical_result
-from webapp.model_names import ModelNames, names_of
 from webapp.scheduling.admission import Admission, Arrival
 from webapp.scheduling.breaker import State as BreakerState
-from webapp.scoring import Pending, Scoring, Terms, Watch
+from webapp.service.fallback import EngineGuard, lexical_result
+from webapp.service.inflight import Pending, Scoring, Terms, Watch
+from webapp.service.model_names import ModelNames, names_of
+from webapp.service.truncation import Fitted, QueryRead, collapse, documents_cut, fit, query_read, too_long
 from webapp.telemetry.observer import Caller, Observer, Silent
 
 State = Literal["loading", "ready", "draining"]

@@ -37,7 +37,7 @@ IPV6_NETWORK_BITS = 64
 
 
 class Counts(Protocol):
-    """Counts of accounts; see `webapp.counting`."""
+    """Counts of accounts; see `webapp.service.redis_rate_limit`."""
 
     def hit(self, limit: int, account: tuple[str, str], cost: int) -> Seen | None:
         """Count, unless it is more than the limit a minute; then return what is counted so far."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import redis
 
-from webapp.cache.memory import PairScore
-from webapp.cache.wire import NonsenseError, name_of, pack, unpack
-from webapp.redis_pool import pool_of
+from webapp.service.cache.memory import PairScore
+from webapp.service.cache.wire import NonsenseError, name_of, pack, unpack
+from webapp.service.redis_pool import pool_of
 
 ANSWER_S = 0.25
 """Longest silence within an answer. No request waits that long; it frees what asked."""

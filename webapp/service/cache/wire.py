@@ -9,7 +9,7 @@ import math
 import struct
 import zlib
 
-from webapp.cache.memory import PairScore
+from webapp.service.cache.memory import PairScore
 
 VERSION = 2
 """Of names and values. Another version's values are never read, so releases may share one Redis."""
@@ -30,7 +30,7 @@ def name_of(key: bytes) -> bytes:
     """The name under which a pair lies in Redis.
 
     Args:
-        key: from `webapp.cache.keys`; it holds the artifact, so models and precisions never share a score.
+        key: from `webapp.service.cache.keys`; it holds the artifact, so models and precisions never share a score.
     """
     return _NAMESPACE + key
 

@@ -14,7 +14,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 from webapp.domain.errors import SetupError
 
 Seen = tuple[int, float, int, float]
-"""As `webapp.quota` has it."""
+"""As `webapp.service.rate_limit` has it."""
 
 MOST_MS = 2 * 60 * 1000
 """Longest time that `limits` lets Redis keep a minute's count."""
@@ -24,7 +24,7 @@ MOST_DIGITS = 19
 
 
 class CountsInRedis:
-    """`webapp.quota.Counts` in Redis, two an account, whose answers are believed only where they can be true.
+    """`rate_limit.Counts` in Redis, two an account, whose answers are believed only where they can be true.
 
     An answer that came to another question is found out when one is no: then the counters themselves are asked for.
     """
@@ -91,7 +91,7 @@ def in_redis(url: str, *, wait_s: float) -> CountsInRedis:
         SetupError: its client is not installed.
     """
     try:
-        from webapp.redis_pool import pool_of  # noqa: PLC0415 - needs an optional part
+        from webapp.service.redis_pool import pool_of  # noqa: PLC0415 - needs an optional part
     except ModuleNotFoundError as error:
         raise SetupError("RERANK_REDIS_URL: redis is not installed; pip install 'reranking[redis]'") from error
     from limits.storage import RedisStorage  # noqa: PLC0415

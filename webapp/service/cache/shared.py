@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from webapp.cache.memory import PairScore
 from webapp.domain.concurrency import Waiter
+from webapp.service.cache.memory import PairScore
 
 log = logging.getLogger(__name__)
 

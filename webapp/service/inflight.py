@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from webapp.cache.keys import pair_keys
-from webapp.cache.memory import MemoryCache, PairScore
-from webapp.cache.shared import Patience, SharedCache
 from webapp.domain.concurrency import MANY_CHARS, Elsewhere, Waiter, here
 from webapp.domain.errors import CancelledError, DeadlineExceededError, RerankError, UnavailableError
 from webapp.domain.types import RerankRequest, Scored, Spent
 from webapp.scheduling.phases import Phases
 from webapp.scheduling.scheduler import Scheduler
 from webapp.scheduling.ticket import Ticket
+from webapp.service.cache.keys import pair_keys
+from webapp.service.cache.memory import MemoryCache, PairScore
+from webapp.service.cache.shared import Patience, SharedCache
 
 SOON_S = 0.05
 """Most requests are done by then; to watch over their callers too would be wasted."""

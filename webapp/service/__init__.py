@@ -1,0 +1,1 @@
+"""The use case: admit, truncate, score, rank. Knows no HTTP."""
