@@ -18,10 +18,11 @@ from wsgiref.types import WSGIApplication
 from prometheus_client import CollectorRegistry
 
 from contracts.api_keys import KeyRing
-from webapp.api.deployment import Deployment
-from webapp.api.reading import Limits
-from webapp.api.reading_process import ReadElsewhere
-from webapp.app import create_app
+from webapp.api.app import create_app
+from webapp.api.body_process import ReadElsewhere
+from webapp.api.body_reader import Limits
+from webapp.api.reply_files import COLLECT_S, ReplyFiles
+from webapp.api.routes.deployment import Deployment
 from webapp.config.malloc import Trimming, return_large_blocks
 from webapp.config.settings import Settings
 from webapp.config.validators import listed
@@ -31,7 +32,6 @@ from webapp.engine.base import Engine
 from webapp.engine.models.lexical import lexical_scores
 from webapp.engine.opening import load_engine
 from webapp.engine.pool import EnginePool
-from webapp.reply_files import COLLECT_S, ReplyFiles
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.scheduler import Scheduler
 from webapp.scheduling.shared_sum import SharedSum

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from webapp.api.error_body import dump_error
 from webapp.config.settings import PROXY_GRACE_S, SHUTDOWN_GRACE_S, Settings
 from webapp.config.source_tree import PROJECT, ROOT
 from webapp.config.validators import listed
@@ -27,7 +28,6 @@ from webapp.domain.errors import (
     UnavailableError,
 )
 from webapp.door import NEWEST, Bounds, Nginx, bounds
-from webapp.error_reply import dump_error
 from webapp.shares import PERCENTS
 from webapp.tls import certificate
 

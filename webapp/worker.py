@@ -32,7 +32,7 @@ ENGINE_LOST = 1
 
 
 class Log(Logger):  # type: ignore[misc] # gunicorn has no types
-    """gunicorn's own log, without access lines: `webapp.api.request_context` writes those.
+    """gunicorn's own log, without access lines: `webapp.api.middleware` writes those.
 
     With a `logconfig_dict` it would make up each line, whatever the level, and that is a tenth of a small request.
     """

@@ -10,7 +10,7 @@ import pytest
 import requests
 from running import PATIENCE_S, wait_for
 
-from webapp.reply_files import LARGE_BYTES
+from webapp.api.reply_files import LARGE_BYTES
 
 MANY = models.texts(200)
 LARGE = b'{"query": "q", "documents": ["' + b"\\ud800" * 5_500_000 + b'"]}'

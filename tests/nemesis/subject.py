@@ -57,7 +57,7 @@ KINDS = {
     "leaving nginx worker": "is shutting down",
     "nginx worker": "nginx: worker",
     "comparison": "webapp.releases.compare",
-    "reading process": "webapp.api.reading_process",
+    "reading process": "webapp.api.body_process",
 }
 """Kinds of processes, and what their command lines hold: the first that fits is the kind."""
 

@@ -1,6 +1,6 @@
 import pytest
 
-from webapp.app import create_app
+from webapp.api.app import create_app
 from webapp.concurrency import GeventWaiter
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission

@@ -7,9 +7,9 @@ from typing import get_args
 
 import pytest
 
-from webapp.api import health
-from webapp.api.models import SCALES
-from webapp.app import create_app
+from webapp.api.app import create_app
+from webapp.api.routes import health
+from webapp.api.routes.models import SCALES
 from webapp.domain.types import ScoreScale
 
 BODY = {"query": "q", "documents": [{"content": "a", "metadata": {"id": 7}}, "b", "c"]}

@@ -6,7 +6,7 @@ import pytest
 from asgi_kit import body_of, receives, run, scope_of
 from scheduling_kit import Rig
 
-from webapp.app import create_app
+from webapp.api.app import create_app
 from webapp.asgi import ask, environ_of
 from webapp.asyncio_bridge import AsyncioBridge, AsyncioWaiter
 from webapp.concurrency import GeventWaiter

@@ -3,8 +3,8 @@ import io
 import pytest
 
 from contracts.api_keys import Key, KeyRing, digest_of, line_of
+from webapp.api.app import create_app
 from webapp.api.auth import OPEN_PATHS, is_open
-from webapp.app import create_app
 from webapp.config.settings import load_settings
 from webapp.service.rate_limit import Quota
 

@@ -14,9 +14,9 @@ import pytest
 from flask import Response as Reply
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from webapp.api.reading import Limits, ReadHere
-from webapp.api.reading_process import ReadElsewhere
-from webapp.app import create_app
+from webapp.api.app import create_app
+from webapp.api.body_process import ReadElsewhere
+from webapp.api.body_reader import Limits, ReadHere
 from webapp.concurrency import GeventWaiter
 from webapp.config import resources
 from webapp.config.malloc import Trimming

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webapp.api import json_body, reading_process, request_context
+from webapp.api import body_process, json_body, middleware
+from webapp.api.app import create_app
+from webapp.api.body_reader import Limits, ReadHere, read
 from webapp.api.dialects.base import FEW_VALUES, Call
 from webapp.api.dialects.registry import DIALECTS
-from webapp.api.reading import Limits, ReadHere, read
-from webapp.app import create_app
 from webapp.domain.errors import PayloadTooLargeError
 from webapp.domain.types import RerankRequest
 
@@ -49,7 +49,7 @@ def test_the_limit_is_a_figure_where_the_format_has_room_for_it(client, path):
 
 
 def test_no_value_is_made_of_a_body_that_holds_too_many(monkeypatch):
-    monkeypatch.setattr("webapp.api.reading._READERS", {})  # they would be asked
+    monkeypatch.setattr("webapp.api.body_reader._READERS", {})  # they would be asked
     with pytest.raises(PayloadTooLargeError):
         read("batch", Call("/rerank/batch", {}, MANY), Limits(10_000, MOST))
 
@@ -91,7 +91,7 @@ def test_a_small_body_of_many_values_is_read_elsewhere():
 
 def test_a_small_body_of_many_values_is_not_read_to_tell_its_error(service, client, monkeypatch):
     read_by = []
-    monkeypatch.setattr(request_context, "dialect_of", read_by.append)
+    monkeypatch.setattr(middleware, "dialect_of", read_by.append)
     with service._admission.admit():
         service._admission.max_ongoing_requests = 1
         assert client.post("/v1/rerank", data=MANY * 5).status_code == 429
@@ -123,10 +123,10 @@ def test_a_long_text_is_written_as_a_short_one_is(monkeypatch, size, unit):
 
 
 def test_a_long_text_comes_from_the_reading_process_in_parts_and_once(monkeypatch):
-    monkeypatch.setattr(reading_process, "LONG_CHARS", 10)
+    monkeypatch.setattr(body_process, "LONG_CHARS", 10)
     texts = ["bees \U0001f41d" * 10, "short", "query" * 9]
     body = json.dumps({"query": texts[2], "documents": texts[:2], "return_documents": True}).encode()
-    answer, error = reading_process._answer("rerank", Call("/v1/rerank", {}, body), UNBOUNDED)
+    answer, error = body_process._answer("rerank", Call("/v1/rerank", {}, body), UNBOUNDED)
     (request,) = pickle.loads(pickle.dumps(answer)).requests  # noqa: S301
     assert (error, request.query, request.documents) == (None, texts[2], texts[:2])
     assert all(one is other for one, other in zip(request.documents, request.originals, strict=True))

@@ -8,7 +8,7 @@ import gevent
 import pytest
 from scheduling_kit import PATIENCE_S, Rig
 
-from webapp.app import create_app
+from webapp.api.app import create_app
 from webapp.concurrency import GeventWaiter, HangUpWatch, NativeWaiter, allocate_lock, hung_up
 from webapp.domain.errors import CancelledError, DeadlineExceededError
 from webapp.domain.types import RerankRequest

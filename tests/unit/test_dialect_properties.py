@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from webapp.api.dialects.base import Call
 from webapp.api.dialects.registry import DIALECTS, dialect_of
-from webapp.api.problems import COLUMN, STATUS
+from webapp.api.errors import COLUMN, STATUS
 from webapp.domain.errors import InvalidRequestError
 from webapp.domain.types import RerankResult
 

@@ -11,7 +11,7 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webapp.api.encodings import coding_of, unpack
+from webapp.api.content_encoding import coding_of, unpack
 from webapp.domain.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedEncodingError
 
 MOST = 100_000
@@ -126,12 +126,12 @@ class Counting:
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "zstd"])
 def test_no_more_of_a_bomb_is_unpacked_than_the_limit(monkeypatch, coding):
-    from webapp.api import encodings
+    from webapp.api import content_encoding
 
     made = []
-    plain = encodings._UNPACKERS[coding]
+    plain = content_encoding._UNPACKERS[coding]
     counting = lambda data: made.append(Counting(plain(data))) or made[-1]  # noqa: E731
-    monkeypatch.setattr(encodings, "_UNPACKERS", {coding: counting})
+    monkeypatch.setattr(content_encoding, "_UNPACKERS", {coding: counting})
     bomb = {"gzip": gzip.compress, "deflate": zlib.compress, "zstd": zstd.compress}[coding](b" " * 10_000_000)
     with pytest.raises(PayloadTooLargeError):
         unpack(bomb, coding, MOST)

@@ -7,7 +7,7 @@ import pytest
 from running import wait_for
 from scheduling_kit import PATIENCE_S, Rig
 
-from webapp.app import create_app
+from webapp.api.app import create_app
 from webapp.concurrency import GeventWaiter
 from webapp.engine.models.lexical import lexical_scores
 from webapp.engine.runtimes.stub import StubEngine, StubSession

@@ -5,7 +5,7 @@ import pytest
 from asking import ask, post
 from prometheus_client import CollectorRegistry, Histogram
 
-from webapp.app import create_app
+from webapp.api.app import create_app
 from webapp.domain.errors import (
     CancelledError,
     DeadlineExceededError,

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from asking import QUERY, TEXTS, ask, post
 
-from webapp.app import create_app
+from webapp.api.app import create_app
 from webapp.config.settings import Settings
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.service.model_names import names_of

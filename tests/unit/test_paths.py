@@ -3,8 +3,8 @@
 import pytest
 from asking import ask, post
 
-from webapp.api.health import ENDPOINTS
-from webapp.api.paths import meant_by, tidy
+from webapp.api.path_aliases import meant_by, tidy
+from webapp.api.routes.health import ENDPOINTS
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,11 @@ import gevent
 import pytest
 from running import wait_for
 
-from webapp.api import reading_process
+from webapp.api import body_process
+from webapp.api.body_process import ReadElsewhere
+from webapp.api.body_reader import Limits, read
 from webapp.api.dialects.base import SMALL_BYTES, Call
 from webapp.api.dialects.registry import DIALECTS
-from webapp.api.reading import Limits, read
-from webapp.api.reading_process import ReadElsewhere
 from webapp.asyncio_bridge import AsyncioBridge, in_greenlet
 from webapp.concurrency import GeventWaiter
 from webapp.domain.concurrency import NativeWaiter
@@ -168,7 +168,7 @@ def test_a_body_that_takes_too_long_is_given_up_and_the_next_one_is_read(mortal)
 
 
 def test_a_body_that_nobody_should_send_gets_413_after_a_while(mortal, monkeypatch):
-    monkeypatch.setattr("webapp.api.reading_process.MOST_CPU_S", 0.2)
+    monkeypatch.setattr("webapp.api.body_process.MOST_CPU_S", 0.2)
     with pytest.raises(PayloadTooLargeError):
         mortal("rerank", Call("/rerank", {}, WORST), LATER)
 
@@ -184,13 +184,13 @@ def test_a_body_that_takes_too_much_memory_gets_413(mortal, monkeypatch):
     call = Call("/rerank", {}, filled({"query": "q", "documents": ["a"]}))
     mortal("rerank", call, LATER)
     (limit,) = re.findall(r"Max address space +(\d+)", Path(f"/proc/{mortal._process._pid}/limits").read_text())
-    assert int(limit) == reading_process.MEMORY_BYTES + reading_process.MEMORY_FACTOR * MOST
+    assert int(limit) == body_process.MEMORY_BYTES + body_process.MEMORY_FACTOR * MOST
 
     def read_too_much(*_):
         raise MemoryError
 
-    monkeypatch.setattr(reading_process, "read", read_too_much)  # as it is in the process when the limit is reached
-    _, error = reading_process._answer("rerank", call, LIMITS)
+    monkeypatch.setattr(body_process, "read", read_too_much)  # as it is in the process when the limit is reached
+    _, error = body_process._answer("rerank", call, LIMITS)
     assert isinstance(error, PayloadTooLargeError)
 
 
@@ -218,7 +218,7 @@ def test_a_process_without_memory_to_send_what_it_read_tells_so_by_its_end(morta
     monkeypatch.setattr(signal, "raise_signal", end)
     question = pickle.dumps(("rerank", Call("/rerank", {}, b"{}"), 600.0, 600.0))
     with pytest.raises(SystemExit):
-        reading_process.serve(io.BytesIO(question), io.BytesIO(), LIMITS)
+        body_process.serve(io.BytesIO(question), io.BytesIO(), LIMITS)
     monkeypatch.undo()
     reading = gevent.spawn(mortal, "rerank", Call("/rerank", {}, WORST), LATER)
     wait_for(lambda: gevent.sleep(0.001) or mortal._process, "it reads")
@@ -275,7 +275,7 @@ def test_a_process_that_ended_itself_leaves_no_zombie(mortal, monkeypatch):
 
 
 def test_a_process_of_a_worker_that_is_large_itself_is_kept(mortal):
-    of_the_worker = b"x" * (reading_process.MOST_KEPT_KB * 1024 + 1)
+    of_the_worker = b"x" * (body_process.MOST_KEPT_KB * 1024 + 1)
     call = Call("/rerank", {}, filled({"query": "q", "documents": ["a"]}))
     mortal("rerank", call, LATER)
     assert len(of_the_worker) > 0
@@ -303,7 +303,7 @@ def test_descriptors_that_can_t_be_had_refuse_the_body_and_leak_nothing(mortal, 
 @pytest.mark.parametrize("ends", ["in the middle of a question", "before the answer"])
 def test_a_worker_that_is_killed_leaves_no_traceback_of_the_process(ends):
     process = subprocess.Popen(
-        [sys.executable, "-m", "webapp.api.reading_process", str(MOST), "2000000", "50000", "1000"],
+        [sys.executable, "-m", "webapp.api.body_process", str(MOST), "2000000", "50000", "1000"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -318,10 +318,10 @@ def test_a_worker_that_is_killed_leaves_no_traceback_of_the_process(ends):
 
 @pytest.mark.parametrize(("kept_kb", "answered"), [(10**9, 2), (0, 1)])
 def test_a_process_that_took_much_memory_ends_after_its_answer(monkeypatch, kept_kb, answered):
-    monkeypatch.setattr(reading_process, "MOST_KEPT_KB", kept_kb)
+    monkeypatch.setattr(body_process, "MOST_KEPT_KB", kept_kb)
     question = pickle.dumps(("rerank", Call("/rerank", {}, b'{"query": "q", "documents": ["a"]}'), 600.0, 600.0))
     answers = io.BytesIO()
-    reading_process.serve(io.BytesIO(question * 2), answers, LIMITS)
+    body_process.serve(io.BytesIO(question * 2), answers, LIMITS)
     answers.seek(0)
     read_back = [(pickle.load(answers), pickle.load(answers)) for _ in range(answered)]  # noqa: S301
     assert [asked.requests[0].documents for (asked, _), _ in read_back] == [["a"]] * answered

@@ -10,7 +10,7 @@ from redis_kit import NONSENSE, FakeRedis
 from running import wait_for
 from scheduling_kit import PATIENCE_S
 
-from webapp.app import create_app
+from webapp.api.app import create_app
 from webapp.concurrency import GeventWaiter, within
 from webapp.domain.errors import RateLimitedError
 from webapp.scheduling.breaker import FAILURES, Breaker

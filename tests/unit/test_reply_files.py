@@ -6,10 +6,10 @@ import time
 import pytest
 from flask import Flask, Response
 
-from webapp.api import large_replies, problems, replies, request_context, warning_headers
-from webapp.api.reading import Limits, ReadHere
+from webapp.api import errors, large_replies, middleware, reply_observer, warning_headers
+from webapp.api.body_reader import Limits, ReadHere
+from webapp.api.reply_files import LARGE_BYTES, UNOPENED_S, ReplyFiles
 from webapp.domain.concurrency import here
-from webapp.reply_files import LARGE_BYTES, UNOPENED_S, ReplyFiles
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def files(folder, monkeypatch):
-    monkeypatch.setattr("webapp.reply_files.LAST_S", 0)
+    monkeypatch.setattr("webapp.api.reply_files.LAST_S", 0)
     made = ReplyFiles(folder)
     made.open()
     yield made
@@ -53,7 +53,7 @@ def test_a_file_that_nginx_never_opens_is_removed_after_a_while(files, folder, m
     files.collect()
     assert len(names(folder)) == 1
     later = time.monotonic() + UNOPENED_S + 1
-    monkeypatch.setattr("webapp.reply_files.time.monotonic", lambda: later)
+    monkeypatch.setattr("webapp.api.reply_files.time.monotonic", lambda: later)
     files.collect()
     assert names(folder) == []
 
@@ -67,7 +67,7 @@ def test_on_a_disk_that_can_not_be_written_files_stay_until_it_can(files, folder
         patch.setattr("pathlib.Path.unlink", read_only)
         files.collect()
     later = time.monotonic() + UNOPENED_S + 1
-    monkeypatch.setattr("webapp.reply_files.time.monotonic", lambda: later)
+    monkeypatch.setattr("webapp.api.reply_files.time.monotonic", lambda: later)
     files.collect()
     assert names(folder) == []
 
@@ -93,7 +93,7 @@ def test_what_can_not_be_written_leaves_nothing(files, folder, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("webapp.reply_files._libc", full)  # the last of its steps
+    monkeypatch.setattr("webapp.api.reply_files._libc", full)  # the last of its steps
     with pytest.raises(OSError, match="No space"):
         files.put(b"reply")
     assert names(folder) == []
@@ -102,10 +102,10 @@ def test_what_can_not_be_written_leaves_nothing(files, folder, monkeypatch):
 @pytest.fixture
 def client(files):
     app = Flask("test")
-    request_context.install(app, request_timeout_s=1, reader=ReadHere(Limits(1)))
-    replies.install(app, [lambda reply: app.config.update(told=reply.status)])
+    middleware.install(app, request_timeout_s=1, reader=ReadHere(Limits(1)))
+    reply_observer.install(app, [lambda reply: app.config.update(told=reply.status)])
     large_replies.install(app, files, here)
-    problems.install(app)
+    errors.install(app)
 
     @app.post("/<int:size>")
     def view(size):

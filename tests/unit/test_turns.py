@@ -6,10 +6,10 @@ import gevent
 import pytest
 from running import PATIENCE_S, wait_for
 
-from webapp import turns as turns_module
+from webapp.api import fair_worker as turns_module
+from webapp.api.fair_worker import Turns
 from webapp.concurrency import GeventWaiter
 from webapp.domain.concurrency import NativeWaiter
-from webapp.turns import Turns
 
 LATER = float("inf")
 

@@ -49,8 +49,8 @@ OVERRIDES = {
     "logs.keeper.Program": {"dispatchers", "drain"},
     "logs.keeper.Prompt": {"handle_signal", "ordered_stop_groups_phase_1", "reap", "runforever"},
     "logs.keeper.Wake": {"close", "handle_error", "handle_read", "writable"},
-    "webapp.app.App": {"ensure_sync", "session_interface"},
-    "webapp.app._NoSessions": {"open_session"},
+    "webapp.api.app.App": {"ensure_sync", "session_interface"},
+    "webapp.api.app._NoSessions": {"open_session"},
     "webapp.service.redis_pool._Buffer": {"_buffer", "_read_from_socket"},
     "webapp.service.redis_pool._Parser": {"_buffer", "_sock", "on_connect", "socket_read_size"},
     "webapp.telemetry.allocated_files.Figures": {
@@ -72,7 +72,7 @@ OVERRIDES = {
 NEVER_CALLED = {
     "logs.keeper.Output": {"handle_write_event"},  # it is never writable
     "logs.keeper.OwnLog": {"getvalue"},  # of logs in memory
-    "webapp.app._NoSessions": {"save_session"},  # Flask saves no null session
+    "webapp.api.app._NoSessions": {"save_session"},  # Flask saves no null session
 }
 """Methods that only raise."""
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from webapp.api import warning_headers
 from webapp.api.dialects import typos
 from webapp.api.dialects.base import Call
+from webapp.api.dialects.documents import DocumentsBody
 from webapp.api.dialects.registry import dialect_of
-from webapp.api.dialects.union import DocumentsBody
 from webapp.domain.types import RerankRequest, Scored
 from webapp.engine.runtimes.stub import StubTexts
 from webapp.engine.tokenizer import split_room

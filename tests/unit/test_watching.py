@@ -4,7 +4,7 @@ import pytest
 
 from contracts.api_keys import SYNTHETIC_HEADER, KeyRing, make_own, own_key
 from contracts.events import Finished, Rejected, Shed, owner_of
-from webapp.app import create_app
+from webapp.api.app import create_app
 from webapp.concurrency import GeventWaiter
 from webapp.config.settings import Settings
 from webapp.engine.runtimes.stub import StubEngine

@@ -1,1 +1,1 @@
-"""HTTP: views parse, call the service and dump. Flask lives here and in `webapp.app` only."""
+"""HTTP: views parse, call the service and dump. Flask lives here and in `webapp.api.app` only."""

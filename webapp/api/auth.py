@@ -11,7 +11,7 @@ from flask import Flask, current_app, g, request
 
 from contracts.api_keys import OWN_NAME, SYNTHETIC_HEADER, Key, KeyRing
 from contracts.events import keys_in, owner_of
-from webapp.api import request_context
+from webapp.api import middleware
 from webapp.domain.errors import UnauthorizedError
 from webapp.service.rate_limit import Quota, Unit, account_of
 
@@ -60,7 +60,7 @@ def install(app: Flask, keys: KeyRing, quota: Quota) -> None:
         g.key = None
         if found := keys.find(keys_in(request.headers)):
             g.key, presented = found
-            request_context.note(key=g.key.name)
+            middleware.note(key=g.key.name)
             if keys.guarded:  # else it is the stack's own key, and nobody's request
                 g.owner = owner_of(presented)
         # Who has no key is counted too: guessing has its limit as well.
@@ -71,7 +71,7 @@ def install(app: Flask, keys: KeyRing, quota: Quota) -> None:
     def _count(unit: Unit, cost: int) -> None:
         key: Key | None = g.get("key")
         if key is None:
-            quota.take(unit, f"address {account_of(request_context.address())}", cost)
+            quota.take(unit, f"address {account_of(middleware.address())}", cost)
         elif key.name != OWN_NAME:
             most = key.requests_per_minute if unit == "requests" else key.documents_per_minute
             quota.take(unit, f"key {key.name}", cost, most)

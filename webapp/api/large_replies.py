@@ -1,4 +1,4 @@
-"""Send large replies as files, so that a worker's death cuts none of them short; see `webapp.reply_files`."""
+"""Send large replies as files, so that a worker's death cuts none of them short; see `webapp.api.reply_files`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from http import HTTPStatus
 from flask import Flask, Response, request
 
 from webapp.api import warning_headers
-from webapp.api.problems import respond
+from webapp.api.errors import respond
+from webapp.api.reply_files import LARGE_BYTES, ReplyFiles
 from webapp.domain.concurrency import Elsewhere
 from webapp.domain.errors import UnavailableError
-from webapp.reply_files import LARGE_BYTES, ReplyFiles
 
 FILE_HEADER = "X-Accel-Redirect"
 """Tells nginx to send a file of its own in place of this reply's body."""

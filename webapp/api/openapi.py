@@ -9,10 +9,10 @@ import msgspec
 
 from webapp import __version__
 from webapp.api.auth import is_open
-from webapp.api.dialects import native, tei, tokenize, union
+from webapp.api.dialects import documents, native, tei, tokenize
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.registry import DIALECTS, UNKNOWN, dialect_of
-from webapp.api.health import ENDPOINTS, LIVE, RANK, READY
+from webapp.api.routes.health import ENDPOINTS, LIVE, RANK, READY
 from webapp.api.warning_headers import HEADER
 
 _FAILURES = {
@@ -123,7 +123,7 @@ def _tag(path: str) -> str:
 
 def _rank(path: str, spoken: list[Dialect], schemas: _Schemas) -> dict[str, Any]:
     told = dialect_of(Call(path, {}, b""))
-    usual = native.DIALECT if path == "/rerank" else union.DIALECT if told is UNKNOWN else told
+    usual = native.DIALECT if path == "/rerank" else documents.DIALECT if told is UNKNOWN else told
     examples = {
         dialect.name: {"summary": dialect.title, "value": dialect.example}
         for dialect in sorted(spoken, key=lambda dialect: dialect is not usual)

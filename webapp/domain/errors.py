@@ -1,7 +1,7 @@
 """Every way a rerank can fail, each class a promise to the caller.
 
 The docstring is the promise, `code` is stable across releases, `retryable` says whether the same request may
-succeed later. HTTP numbers are not here: `webapp.api.problems` alone knows them.
+succeed later. HTTP numbers are not here: `webapp.api.errors` alone knows them.
 """
 
 from __future__ import annotations

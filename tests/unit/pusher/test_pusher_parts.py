@@ -22,8 +22,8 @@ from pusher.settings import listed
 from pusher.settings import load_settings as pusher_settings
 from pusher.streams import MOST_STREAMS, Streams, TooManyStreamsError
 from pusher.websocket import WholeSends
+from webapp.api.error_body import dump_error
 from webapp.domain.errors import MethodNotAllowedError, NotFoundError, OverloadedError, UnauthorizedError
-from webapp.error_reply import dump_error
 
 DASHBOARD = Path(__file__).resolve().parents[3] / "pusher" / "dashboard"
 

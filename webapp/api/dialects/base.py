@@ -86,7 +86,7 @@ class Call:
 
 
 Manners = Literal["native", "documents", "tei"]
-"""Whose statuses an error gets; `webapp.api.problems` has the numbers."""
+"""Whose statuses an error gets; `webapp.api.errors` has the numbers."""
 
 
 @dataclass(frozen=True, slots=True)

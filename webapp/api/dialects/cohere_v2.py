@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from webapp.api.dialects import union
+from webapp.api.dialects import documents
 
 DIALECT = replace(
-    union.DIALECT,
+    documents.DIALECT,
     name="cohere_v2",
     title="Cohere v2, vLLM",
     claims=lambda call: call.path == "/v2/rerank",
-    dump=partial(union.dump, data=False, version="2"),
+    dump=partial(documents.dump, data=False, version="2"),
     paths=("/v2/rerank",),
 )

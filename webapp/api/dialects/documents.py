@@ -1,167 +1,230 @@
-"""Texts out of whatever stands for a document or a query.
+"""The documents family: one reply that suits every client that sends `query` and `documents`.
 
-Sources: Cohere v1 (objects with `text`, `rank_fields`), vLLM ({content: [parts]}), Pinecone and Mixedbread
-(`rank_fields`), Jina ({text}). What has no text of its own is scored as its JSON.
+Cohere v1, Jina, Infinity, vLLM, Xinference, LocalAI and llama.cpp read `results`, Voyage and Continue read `data`.
+Their requests can't be told apart, so both are there. Sources: cohere 7.3.1 `raw_base_client.py`;
+docs.voyageai.com/reference/reranker-api; infinity_emb 0.0.77 `fastapi_schemas`; vLLM 0.33.0
+`entrypoints/pooling/scoring`; llama.cpp `server-common`; xinference 4.1.0 `api/schemas`; LocalAI `core/schema/jina.go`.
+
+`document` is an object in `results` and a string in `data`, and never null: LiteLLM and Dify fail on that.
+`object` is "rerank": the infinity client refuses "list".
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Meta, UnsetType
 
-from webapp.api.dialects.typos import misnamed_key
-from webapp.domain.errors import EmptyRequestError, InvalidRequestError
+from webapp.api import json_body
+from webapp.api.dialects import usage
+from webapp.api.dialects.base import Call, Dialect
+from webapp.api.dialects.options import CountOrAll, Options, to_request
+from webapp.api.dialects.texts import Text, as_list, as_sent, ignored_rank_fields, query_of, texts_of
+from webapp.api.error_body import message_of, type_of
+from webapp.domain.errors import RerankError
+from webapp.domain.types import RerankRequest, RerankResult
 
-MOST_DOCUMENTS = 1_000_000
-"""No setting allows more, so no time is spent on them."""
-
-_NULL = Raw(b"null")
-
-Text = str | dict[str, Raw]
-"""A text, or an object whose fields stay as they were written: what is not scored is only passed through."""
-
-_MOST_NAMES = 5
-_MOST_NAME_CHARS = 40
+OWN_PATHS = ("/v1/rerank", "/reranking", "/v1/reranking")
 
 
-def as_list(value: Text | list[Text], field: str = "documents") -> list[Text]:
-    """One document, or vLLM's {content: [part, ...]} whose parts are documents, as a list."""
-    if isinstance(value, list):
-        return value
-    if isinstance(value, dict) and _is(content := value.get("content", _NULL), "["):
-        return [msgspec.json.decode(part, type=Text) for part in _parts(content, field)]
-    return [value]
+class DocumentsBody(Options, kw_only=True, frozen=True):
+    """A request with `query` and `documents`."""
+
+    query: Text
+    documents: Annotated[
+        Text | list[Text],
+        Meta(description="Texts, or objects with `text` (or the `rank_fields`); one text may stand alone."),
+    ]
+    top_n: Annotated[CountOrAll | None, Meta(description="How many to return; absent, null, 0 or -1: all.")] = None
+    top_k: Annotated[CountOrAll | None, Meta(description="As `top_n`, where that is absent.")] = None
+    return_documents: Annotated[bool | None, Meta(description="Echo the documents. Default false.")] = None
+    rank_fields: Annotated[list[str] | None, Meta(description="Fields of an object that are scored.")] = None
 
 
-def texts_of(documents: list[Text], rank_fields: Sequence[str] | None = None, *, field: str = "documents") -> list[str]:
-    """The text of each document that is scored.
+class Span(msgspec.Struct, gc=False):
+    """The window of a divided document that counted."""
 
-    Args:
-        documents: texts, or objects that hold them.
-        rank_fields: fields of an object that are scored instead.
-        field: what the documents are called in the request.
+    start: Annotated[int, Meta(description="First character.")]
+    end: int
+    score: float
 
-    Raises:
-        InvalidRequestError: an object's `content` is no text, its name is mistyped, or there are too many documents.
-    """
-    if len(documents) > MOST_DOCUMENTS:
-        raise InvalidRequestError(f"holds {len(documents)} documents, the limit is {MOST_DOCUMENTS}", field=field)
-    if set(map(type, documents)) <= {str}:  # most lists, and ten thousand are soon looked at
-        return cast("list[str]", documents)
-    _check_names(documents, rank_fields or (), field)
+
+class Ranked(msgspec.Struct, gc=False):
+    """An entry of `results`."""
+
+    index: Annotated[int, Meta(description="Its place in the request.")]
+    relevance_score: Annotated[float, Meta(description="0..1, higher is more relevant.")]
+    document: dict[str, Any] | str | UnsetType = UNSET
+    relevant_spans: list[Span] | UnsetType = UNSET
+
+
+class RankedText(msgspec.Struct, gc=False):
+    """An entry of `data`."""
+
+    index: int
+    relevance_score: float
+    document: str | UnsetType = UNSET
+
+
+class DocumentsReply(msgspec.Struct):
+    """Answer to a request with `documents`."""
+
+    id: str
+    model: Annotated[str, Meta(description="The name asked for, else the model that is served.")]
+    created: Annotated[int, Meta(description="Unix time in seconds.")]
+    results: Annotated[list[Ranked], Meta(description="Best first.")]
+    usage: usage.Usage
+    meta: dict[str, Any]
+    data: Annotated[list[RankedText] | UnsetType, Meta(description="The same, as Voyage has it.")] = UNSET
+    object: str = "rerank"
+
+
+class DocumentsErrorDetail(msgspec.Struct):
+    """`error` of an error reply."""
+
+    message: str
+    type: str
+    param: str | None
+    code: int | str
+
+
+class DocumentsError(msgspec.Struct, omit_defaults=True):
+    """An error in every place where a client of this family looks for it."""
+
+    id: str
+    message: str
+    detail: Annotated[str, Meta(description="The message once more: Jina's and Voyage's clients read it here.")]
+    error: DocumentsErrorDetail
+    status: int
+    code: Annotated[str, Meta(description="Stable across releases.")]
+    retryable: bool
+    request_id: str
+    queued: Annotated[int | None, Meta(description="Of a refusal: what waits already.")] = None
+    limit: Annotated[int | None, Meta(description="Of a refusal: how much may.")] = None
+    eta_s: Annotated[float | None, Meta(description="Of a refusal: when the queue will be empty.")] = None
+    scored: Annotated[int | None, Meta(description="Documents scored before the time was over.")] = None
+    total: Annotated[int | None, Meta(description="Documents that were to be scored.")] = None
+
+
+def parse(call: Call) -> list[RerankRequest]:
+    """Read one request; `top_n` goes before `top_k`."""
+    body = json_body.decode(call.body, DocumentsBody, strict=False)
+    documents = as_list(body.documents)
+    texts = texts_of(documents, body.rank_fields)
     return [
-        text if isinstance(text, str) else _text_of(text, rank_fields, field, place)
-        for place, text in enumerate(documents)
+        to_request(
+            body,
+            query_of(body.query),
+            texts,
+            originals=as_sent(list(map(_echo, documents, texts))) if body.return_documents else (),
+            top_n=body.top_k if body.top_n is None else body.top_n,
+            return_documents=body.return_documents,
+            warnings=ignored_rank_fields(documents, body.rank_fields),
+        )
     ]
 
 
-def as_sent(documents: list[Text]) -> list[str] | list[str | Raw]:
-    """Return the documents as a reply repeats them: an object is one value, whatever it holds."""
-    if set(map(type, documents)) <= {str}:
-        return cast("list[str]", documents)
-    return [document if isinstance(document, str) else Raw(msgspec.json.encode(document)) for document in documents]
-
-
-def ignored_rank_fields(documents: list[Text], rank_fields: Sequence[str] | None) -> tuple[str, ...]:
-    """A warning where no document has some of the fields; a bare text is as good as one in `text`."""
-    missing = set(rank_fields or ())
-    for document in documents:
-        if not missing:
-            return ()
-        if isinstance(document, str):
-            missing.discard("text")
-        else:
-            missing -= {name for name in missing & document.keys() if not _is(document[name], "n")}
-    if not missing:
-        return ()
-    names = ", ".join(repr(name[:_MOST_NAME_CHARS]) for name in sorted(missing)[:_MOST_NAMES])
-    return (f"rank_fields was ignored where no document has the field: {names}",)
-
-
-def query_of(query: Text, *, blank: bool = False) -> str:
-    """The query's text.
+def dump(
+    results: list[RerankResult],
+    call: Call,
+    *,
+    echo: Literal["object", "text"] = "object",
+    data: bool = True,
+    version: str = "1",
+) -> bytes:
+    """The answer.
 
     Args:
-        query: a text, or an object that holds one.
-        blank: whether a query without words is fine.
-
-    Raises:
-        EmptyRequestError: it is blank.
+        results: one.
+        call: what was asked.
+        echo: form of `document` in `results`.
+        data: whether Voyage's list is there too.
+        version: of Cohere's API.
     """
-    text = query if isinstance(query, str) else _query_in(query)
-    if not blank and not text.strip():
-        raise EmptyRequestError("must not be blank", field="query")
-    return text
+    (result,) = results
+    request = result.request
+    ranked = [Ranked(index, score) for index, score in zip(result.order, result.scores, strict=True)]
+    listed: list[Any] = ranked  # the very same list, where nothing differs
+    if request.return_documents:
+        texts, originals = request.documents, request.originals
+        for entry in ranked:
+            entry.document = texts[entry.index] if echo == "text" else _object(originals[entry.index])
+        if echo == "object" and data:
+            listed = [RankedText(entry.index, entry.relevance_score, texts[entry.index]) for entry in ranked]
+    elif result.spans and data:
+        listed = [RankedText(entry.index, entry.relevance_score) for entry in ranked]
+    for entry, span in zip(ranked, result.spans, strict=bool(result.spans)):
+        if span:
+            entry.relevant_spans = [Span(*span, entry.relevance_score)]
+    return json_body.encode(
+        DocumentsReply(
+            id=call.request_id,
+            model=usage.model(result),
+            created=call.created_s,
+            results=ranked,
+            usage=usage.usage(results),
+            meta=usage.meta(result, version),
+            data=listed if data else UNSET,
+        ),
+        long=call.large and request.return_documents,
+    )
 
 
-def _query_in(query: dict[str, Raw]) -> str:
-    _check_names([query], (), "query")
-    return _text_of(query, None, "query")
+def _echo(document: Text, text: str) -> Text:
+    """The document with its `text`; what the caller sent beside it stays."""
+    if isinstance(document, str):
+        return document
+    own = document.get("text")
+    if own is not None and bytes(memoryview(own)[:1]) == b'"':
+        return document
+    return {**document, "text": msgspec.Raw(msgspec.json.encode(text))}
 
 
-def _check_names(documents: Sequence[Text], rank_fields: Sequence[str], field: str) -> None:
-    """Refuse objects whose text would not be found for a typing error, and whose JSON would be scored instead."""
-    named = {"text", "content", *rank_fields}
-    if any(isinstance(document, dict) and not named.isdisjoint(document) for document in documents):
-        return
-    if wrong := misnamed_key(documents):
-        place, key, meant = wrong
-        raise InvalidRequestError(
-            f"has neither text nor content; did you mean {meant!r} instead of {key!r}?",
-            field=_at(field, None if field == "query" else place),
+def _object(original: str | msgspec.Raw) -> Any:
+    return {"text": original} if isinstance(original, str) else original
+
+
+def dump_error(error: RerankError, status: int, request_id: str, *, code: int | str | None = None) -> bytes:
+    """An error, `detail` always a string."""
+    message = message_of(error)
+    detail = DocumentsErrorDetail(message, type_of(status), error.field, status if code is None else code)
+    return msgspec.json.encode(
+        DocumentsError(
+            request_id,
+            message,
+            message,
+            detail,
+            status,
+            error.code,
+            error.retryable,
+            request_id,
+            **error.figures,  # type: ignore[arg-type]
         )
+    )
 
 
-def _parts(content: Raw, at: str) -> list[Raw]:
-    """A list of parts, as vLLM has it: texts, and objects of which some hold texts."""
-    if _is(content, "["):
-        parts = msgspec.json.decode(content, type=list[Raw])
-        if all(_is(part, '"', "{") for part in parts):
-            return parts
-    raise InvalidRequestError("must be a string, null or a list of parts", field=f"{at}.content")
+def _claims(call: Call) -> bool:
+    """Whether a call has documents, or a path at which only this family's clients send what no other format claimed."""
+    return call.has("documents") or (call.path in OWN_PATHS and bool(call.fields))
 
 
-def _text_of(document: dict[str, Raw], rank_fields: Sequence[str] | None, field: str, place: int | None = None) -> str:
-    if rank_fields:
-        parts = [_as_text(value) for name in rank_fields if not _is(value := document.get(name, _NULL), "n")]
-        if parts:
-            return "\n".join(parts)
-    for name in ("text", "content"):
-        value = document.get(name, _NULL)
-        if name == "content" and not _is(value, '"', "n"):
-            _parts(value, _at(field, place))
-        if _is(value, "["):
-            entries = msgspec.json.decode(value, type=list[Raw])
-            parts = [part for entry in entries if (part := _part(entry)) is not None]
-            if entries and not parts:
-                raise InvalidRequestError(f"{name} holds no text; this model reads text only", field=_at(field, place))
-            return "\n".join(parts)
-        if not _is(value, "n"):
-            return _as_text(value)
-    return _as_text(Raw(msgspec.json.encode(document)))
-
-
-def _at(field: str, place: int | None) -> str:
-    return field if place is None else f"{field}[{place}]"
-
-
-def _part(entry: Raw) -> str | None:
-    """The text of a content part; None for an image."""
-    if _is(entry, "{"):
-        entry = msgspec.json.decode(entry, type=dict[str, Raw]).get("text", _NULL)
-    return _as_text(entry) if _is(entry, '"') else None
-
-
-def _is(value: Raw, *begins: str) -> bool:
-    """Whether a JSON value begins with one of these characters, which tells its type."""
-    return chr(memoryview(value)[0]) in begins
-
-
-def _as_text(value: Raw) -> str:
-    """A string, or else the value's JSON without blanks."""
-    if _is(value, '"'):
-        return msgspec.json.decode(value, type=str)
-    return msgspec.json.format(bytes(value), indent=-1).decode()
+DIALECT = Dialect(
+    name="documents",
+    title="Cohere v1, Jina, Voyage, vLLM, Infinity, Xinference, LocalAI, llama.cpp",
+    claims=_claims,
+    parse=parse,
+    dump=dump,
+    dump_error=dump_error,
+    manners="documents",
+    body=DocumentsBody,
+    reply=DocumentsReply,
+    error=DocumentsError,
+    example={
+        "model": "any",
+        "query": "how do bees find home",
+        "documents": ["Milk keeps three days.", "Bees follow the sun."],
+        "top_n": 2,
+        "return_documents": True,
+    },
+)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from webapp.api.dialects import union
+from webapp.api.dialects import documents
 from webapp.api.dialects.base import Call
 
 PATHS = ("/rerank", "/infinity/rerank", "/api/rerank")
@@ -21,11 +21,11 @@ def _claims(call: Call) -> bool:
 
 
 DIALECT = replace(
-    union.DIALECT,
+    documents.DIALECT,
     name="infinity",
     title="Infinity, Ollama",
     claims=_claims,
-    dump=partial(union.dump, echo="text"),
+    dump=partial(documents.dump, echo="text"),
     paths=PATHS,
-    example={**union.DIALECT.example, "raw_scores": False},
+    example={**documents.DIALECT.example, "raw_scores": False},
 )

@@ -8,10 +8,10 @@ from __future__ import annotations
 import msgspec
 
 from webapp.api import json_body
-from webapp.api.dialects import figures, union
+from webapp.api.dialects import documents, usage
 from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.documents import Text, query_of, texts_of
 from webapp.api.dialects.options import Count, Options, to_request
+from webapp.api.dialects.texts import Text, query_of, texts_of
 from webapp.domain.types import RerankRequest, RerankResult
 
 
@@ -35,7 +35,7 @@ class CandidatesReply(msgspec.Struct):
 
     results: list[Candidate]
     model: str
-    usage: figures.Usage
+    usage: usage.Usage
 
 
 def parse(call: Call) -> list[RerankRequest]:
@@ -49,7 +49,7 @@ def dump(results: list[RerankResult], _call: Call) -> bytes:
     """Best first."""
     (result,) = results
     ranked = [Candidate(index, score) for index, score in zip(result.order, result.scores, strict=True)]
-    return msgspec.json.encode(CandidatesReply(ranked, figures.model(result), figures.usage(results)))
+    return msgspec.json.encode(CandidatesReply(ranked, usage.model(result), usage.usage(results)))
 
 
 DIALECT = Dialect(
@@ -58,11 +58,11 @@ DIALECT = Dialect(
     claims=lambda call: call.has("candidates") and not call.has("documents"),
     parse=parse,
     dump=dump,
-    dump_error=union.dump_error,
+    dump_error=documents.dump_error,
     manners="documents",
     body=CandidatesBody,
     reply=CandidatesReply,
-    error=union.DocumentsError,
+    error=documents.DocumentsError,
     paths=("/v1/rerank", "/rerank"),
     example={"query": "how do bees find home", "candidates": [{"id": "1", "text": "Bees follow the sun."}]},
 )

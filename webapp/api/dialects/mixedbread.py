@@ -11,10 +11,10 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from webapp.api import json_body
-from webapp.api.dialects import figures, union
+from webapp.api.dialects import documents, usage
 from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.documents import Text, as_list, as_sent, ignored_rank_fields, query_of, texts_of
 from webapp.api.dialects.options import Count, Options, to_request
+from webapp.api.dialects.texts import Text, as_list, as_sent, ignored_rank_fields, query_of, texts_of
 from webapp.domain.types import RerankRequest, RerankResult
 
 
@@ -41,7 +41,7 @@ class RankResult(msgspec.Struct, gc=False):
 class MixedbreadReply(msgspec.Struct):
     """Answer to a request with `input`."""
 
-    usage: figures.Usage
+    usage: usage.Usage
     model: str
     data: list[RankResult]
     top_k: int
@@ -76,7 +76,7 @@ def dump(results: list[RerankResult], call: Call) -> bytes:
             entry.input = request.originals[entry.index]
     echo = request.return_documents
     return json_body.encode(
-        MixedbreadReply(figures.usage(results), figures.model(result), data, len(data), echo), long=call.large and echo
+        MixedbreadReply(usage.usage(results), usage.model(result), data, len(data), echo), long=call.large and echo
     )
 
 
@@ -86,11 +86,11 @@ DIALECT = Dialect(
     claims=lambda call: call.has("input") and not call.has("documents"),
     parse=parse,
     dump=dump,
-    dump_error=union.dump_error,
+    dump_error=documents.dump_error,
     manners="documents",
     body=MixedbreadBody,
     reply=MixedbreadReply,
-    error=union.DocumentsError,
+    error=documents.DocumentsError,
     example={
         "model": "any",
         "query": "how do bees find home",

@@ -16,13 +16,13 @@ from typing import Annotated, Any
 import msgspec
 
 from webapp.api import json_body
-from webapp.api.dialects import figures
+from webapp.api.dialects import usage
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.options import Options, to_request
 from webapp.api.dialects.typos import IgnoredFields
+from webapp.api.error_body import message_of
 from webapp.domain.errors import EmptyRequestError, InvalidRequestError, PayloadTooLargeError, RerankError
 from webapp.domain.types import RerankRequest, RerankResult
-from webapp.error_reply import message_of
 
 DEFAULT_TOP_K = 5
 
@@ -273,13 +273,13 @@ def _to_reply(result: RerankResult) -> RerankReply:
         results.append(entry)
     for entry, span in zip(results, result.spans, strict=bool(result.spans)):
         entry.span = span
-    name = figures.model(result)
+    name = usage.model(result)
     return RerankReply(
         request.query,
         results,
         round(result.latency_ms, 3),
         name,
-        figures.warnings(result),
+        usage.warnings(result),
         result.degraded,
         "" if name == result.model else result.model,
     )

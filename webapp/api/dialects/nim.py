@@ -13,10 +13,10 @@ import msgspec
 from msgspec import Meta
 
 from webapp.api import json_body
-from webapp.api.dialects import figures, union
+from webapp.api.dialects import documents, usage
 from webapp.api.dialects.base import RERANK_PATHS, Call, Dialect
-from webapp.api.dialects.documents import Text, as_list, query_of, texts_of
 from webapp.api.dialects.options import Count, Options, to_request
+from webapp.api.dialects.texts import Text, as_list, query_of, texts_of
 from webapp.domain.types import RerankRequest, RerankResult
 
 PATHS = ("/v1/ranking", "/v1/retrieval/{model}/reranking")
@@ -42,7 +42,7 @@ class NimReply(msgspec.Struct):
     """Answer to a request with `passages`."""
 
     rankings: list[Ranking]
-    usage: figures.Usage
+    usage: usage.Usage
     model: str
 
 
@@ -63,7 +63,7 @@ def dump(results: list[RerankResult], _call: Call) -> bytes:
     """Best first."""
     (result,) = results
     rankings = [Ranking(index, score) for index, score in zip(result.order, result.scores, strict=True)]
-    return msgspec.json.encode(NimReply(rankings, figures.usage(results), figures.model(result)))
+    return msgspec.json.encode(NimReply(rankings, usage.usage(results), usage.model(result)))
 
 
 def _claims(call: Call) -> bool:
@@ -77,11 +77,11 @@ DIALECT = Dialect(
     claims=_claims,
     parse=parse,
     dump=dump,
-    dump_error=union.dump_error,
+    dump_error=documents.dump_error,
     manners="documents",
     body=NimBody,
     reply=NimReply,
-    error=union.DocumentsError,
+    error=documents.DocumentsError,
     paths=(*RERANK_PATHS, *PATHS),
     example={
         "model": "any",

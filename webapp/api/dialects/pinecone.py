@@ -12,10 +12,10 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from webapp.api import json_body
-from webapp.api.dialects import figures, union
+from webapp.api.dialects import documents, usage
 from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.documents import Text, as_list, as_sent, ignored_rank_fields, query_of, texts_of
 from webapp.api.dialects.options import Count, Options, to_request
+from webapp.api.dialects.texts import Text, as_list, as_sent, ignored_rank_fields, query_of, texts_of
 from webapp.domain.errors import RerankError
 from webapp.domain.types import RerankRequest, RerankResult
 
@@ -93,13 +93,13 @@ def dump(results: list[RerankResult], call: Call) -> bytes:
         for entry in data:
             original = request.originals[entry.index]
             entry.document = {"text": original} if isinstance(original, str) else original
-    reply = PineconeReply(figures.model(result), data, RerankUnits(figures.units(result)))
+    reply = PineconeReply(usage.model(result), data, RerankUnits(usage.units(result)))
     return json_body.encode(reply, long=call.large and request.return_documents)
 
 
 def dump_error(error: RerankError, status: int, request_id: str) -> bytes:
     """The family's error with Pinecone's own code in `error`."""
-    return union.dump_error(error, status, request_id, code=CODES.get(status, "INTERNAL"))
+    return documents.dump_error(error, status, request_id, code=CODES.get(status, "INTERNAL"))
 
 
 def is_pinecone(call: Call) -> bool:
@@ -118,7 +118,7 @@ DIALECT = Dialect(
     manners="documents",
     body=PineconeBody,
     reply=PineconeReply,
-    error=union.DocumentsError,
+    error=documents.DocumentsError,
     paths=("/rerank",),
     example={
         "model": "any",

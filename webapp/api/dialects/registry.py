@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from webapp import error_reply
+from webapp.api import error_body
 from webapp.api.dialects import (
     cohere_v2,
+    documents,
     infinity,
     librechat,
     mixedbread,
@@ -15,7 +16,6 @@ from webapp.api.dialects import (
     pinecone,
     tei,
     tei_predict,
-    union,
     vllm_score,
     voyage,
     weaviate,
@@ -35,16 +35,16 @@ DIALECTS: tuple[Dialect, ...] = (
     weaviate.DIALECT,
     infinity.DIALECT,
     voyage.DIALECT,
-    union.DIALECT,
+    documents.DIALECT,
 )
 
 UNKNOWN = replace(
-    union.DIALECT,
+    documents.DIALECT,
     name="unknown",
     title="No format: nothing in the call tells one",
     claims=lambda _: True,
-    dump_error=error_reply.dump_error,
-    error=error_reply.AnyError,
+    dump_error=error_body.dump_error,
+    error=error_body.AnyError,
     paths=(),
 )
 """What no dialect claims gets an error that callers of all formats can read."""

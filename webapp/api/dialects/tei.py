@@ -13,8 +13,9 @@ from msgspec import UNSET, Meta, UnsetType
 
 from webapp.api import json_body
 from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.documents import Text, query_of, texts_of
 from webapp.api.dialects.options import Count, Options, to_request
+from webapp.api.dialects.texts import Text, query_of, texts_of
+from webapp.api.error_body import message_of
 from webapp.domain.errors import (
     EmptyRequestError,
     EngineFailedError,
@@ -24,7 +25,6 @@ from webapp.domain.errors import (
     UnavailableError,
 )
 from webapp.domain.types import RerankRequest, RerankResult
-from webapp.error_reply import message_of
 
 PATHS = ("/", "/invocations", "/predict", "/tokenize")
 """TEI's alone."""

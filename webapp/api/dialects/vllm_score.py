@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import msgspec
 
 from webapp.api import json_body
-from webapp.api.dialects import figures, union
+from webapp.api.dialects import documents, usage
 from webapp.api.dialects.base import RERANK_PATHS, Call, Dialect
-from webapp.api.dialects.documents import Text, as_list, query_of, texts_of
 from webapp.api.dialects.options import Options, to_request
+from webapp.api.dialects.texts import Text, as_list, query_of, texts_of
 from webapp.domain.errors import EmptyRequestError, InvalidRequestError
 from webapp.domain.types import RerankRequest, RerankResult
 
@@ -50,7 +50,7 @@ class ScoreReply(msgspec.Struct):
     created: int
     model: str
     data: list[Score]
-    usage: figures.Usage
+    usage: usage.Usage
     object: str = "list"
 
 
@@ -92,8 +92,8 @@ def in_order(results: list[RerankResult]) -> Iterator[float]:
 def dump(results: list[RerankResult], call: Call) -> bytes:
     """In the order of the request."""
     data = [Score(index, score) for index, score in enumerate(in_order(results))]
-    model = figures.model(results[0])
-    return msgspec.json.encode(ScoreReply(call.request_id, call.created_s, model, data, figures.usage(results)))
+    model = usage.model(results[0])
+    return msgspec.json.encode(ScoreReply(call.request_id, call.created_s, model, data, usage.usage(results)))
 
 
 def _claims(call: Call) -> bool:
@@ -106,11 +106,11 @@ DIALECT = Dialect(
     claims=_claims,
     parse=parse,
     dump=dump,
-    dump_error=union.dump_error,
+    dump_error=documents.dump_error,
     manners="documents",
     body=ScoreBody,
     reply=ScoreReply,
-    error=union.DocumentsError,
+    error=documents.DocumentsError,
     paths=(*PATHS, *RERANK_PATHS),
     example={"model": "any", "text_1": "how do bees find home", "text_2": ["Milk keeps.", "Bees follow the sun."]},
 )

@@ -12,9 +12,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from webapp.api.dialects import union
+from webapp.api.dialects import documents
+from webapp.api.error_body import message_of
 from webapp.domain.errors import RerankError
-from webapp.error_reply import message_of
 
 
 class VoyageError(msgspec.Struct):
@@ -38,7 +38,7 @@ def dump_error(error: RerankError, status: int, request_id: str) -> bytes:
 
 
 DIALECT = replace(
-    union.DIALECT,
+    documents.DIALECT,
     name="voyage",
     title="Voyage",
     claims=lambda call: call.path == "/v1/rerank" and call.has("truncation"),

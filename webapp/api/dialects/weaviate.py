@@ -11,8 +11,8 @@ import msgspec
 from webapp.api import json_body
 from webapp.api.dialects import tei
 from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.documents import Text, as_list, query_of, texts_of
 from webapp.api.dialects.options import Options, to_request
+from webapp.api.dialects.texts import Text, as_list, query_of, texts_of
 from webapp.domain.types import RerankRequest, RerankResult
 
 

@@ -10,12 +10,13 @@ from flask import Flask
 from flask.sessions import NullSession, SessionInterface
 
 from contracts.api_keys import KeyRing
-from webapp.api import auth, docs, front, health, large_replies, models, problems, replies, request_context, rerank
-from webapp.api import deployment as deployments
-from webapp.api.deployment import NOWHERE, Deployment
-from webapp.api.paths import tidy_paths
-from webapp.api.reading import Limits, Reader, ReadHere
-from webapp.reply_files import ReplyFiles
+from webapp.api import auth, errors, large_replies, middleware, reply_observer
+from webapp.api.body_reader import Limits, Reader, ReadHere
+from webapp.api.path_aliases import tidy_paths
+from webapp.api.reply_files import ReplyFiles
+from webapp.api.routes import deployment as deployments
+from webapp.api.routes import docs, health, models, rerank, root
+from webapp.api.routes.deployment import NOWHERE, Deployment
 from webapp.service.rate_limit import Quota
 from webapp.service.reranker import RerankService
 from webapp.telemetry.observer import OnReply
@@ -53,7 +54,7 @@ def create_app(
     watchers: Sequence[OnReply] = (),
     deployment: Deployment = NOWHERE,
     comparison: Callable[[], str] = str,
-    watch: request_context.WatchOf = request_context.nobody_watches,
+    watch: middleware.WatchOf = middleware.nobody_watches,
     reply_files: ReplyFiles | None = None,
 ) -> Flask:
     """Put the HTTP API before a service.
@@ -79,15 +80,15 @@ def create_app(
     app.url_map.merge_slashes = False  # that would be a redirect, which not every client follows with its body
     app.wsgi_app = tidy_paths(app.wsgi_app)  # type: ignore[method-assign, assignment] # as Flask's manual has it
     reader = reader or ReadHere(Limits(max_body_bytes, batch_requests=max_batch_requests))
-    request_context.install(app, request_timeout_s=request_timeout_s, reader=reader, watch=watch)
-    replies.install(app, watchers)
+    middleware.install(app, request_timeout_s=request_timeout_s, reader=reader, watch=watch)
+    reply_observer.install(app, watchers)
     if reply_files is not None:  # after the two above, so that its refusal is what they tell
         large_replies.install(app, reply_files, service.elsewhere)
-    problems.install(app)
+    errors.install(app)
     keys = keys or KeyRing()
     auth.install(app, keys, quota or Quota())
     app.register_blueprint(rerank.blueprint(service))
-    app.register_blueprint(front.blueprint())
+    app.register_blueprint(root.blueprint())
     app.register_blueprint(health.blueprint(service, guarded=keys.guarded))
     app.register_blueprint(models.blueprint(service, limits, deployment, comparison))
     app.register_blueprint(docs.blueprint(service.elsewhere))

@@ -11,11 +11,11 @@ from typing import Any, Literal, Protocol
 from msgspec import Raw
 
 from webapp.api import json_body
+from webapp.api.content_encoding import HEADER, coding_of, unpack
 from webapp.api.dialects import native, tokenize
 from webapp.api.dialects.base import Call
 from webapp.api.dialects.registry import dialect_of
 from webapp.api.dialects.typos import IgnoredFields
-from webapp.api.encodings import HEADER, coding_of, unpack
 from webapp.domain.errors import InvalidRequestError, RerankError
 from webapp.domain.types import RerankRequest
 

@@ -23,8 +23,9 @@ from io import BufferedReader, BufferedWriter, RawIOBase
 from pathlib import Path
 from typing import Any
 
+from webapp.api.body_reader import Asked, Limits, What, read
 from webapp.api.dialects.base import Call
-from webapp.api.reading import Asked, Limits, What, read
+from webapp.api.fair_worker import LONGEST_WAIT_S, Turns
 from webapp.config.malloc import return_large_blocks, trim
 from webapp.domain.concurrency import LONG_CHARS, Waiter, original
 from webapp.domain.errors import (
@@ -35,7 +36,6 @@ from webapp.domain.errors import (
     UnavailableError,
 )
 from webapp.domain.types import RerankRequest
-from webapp.turns import LONGEST_WAIT_S, Turns
 
 MOST_CPU_S = 10.0
 """No body takes more to read, unless it was made for it."""
@@ -58,7 +58,7 @@ PIPE_BYTES = 64 * 1024
 
 
 class ReadElsewhere:
-    """A reader that leaves to another process what would hold the hub; see `webapp.api.reading.Reader`."""
+    """A reader that leaves to another process what would hold the hub; see `webapp.api.body_reader.Reader`."""
 
     def __init__(self, make_waiter: Callable[[], Waiter], limits: Limits) -> None:
         """Prepare; nothing is started before the first body that needs it.

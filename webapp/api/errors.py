@@ -7,11 +7,11 @@ import logging
 from flask import Flask, Response, request
 from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
-from webapp.api import request_context
+from webapp.api import middleware
+from webapp.api.content_encoding import ACCEPTED
 from webapp.api.dialects.base import Manners
-from webapp.api.encodings import ACCEPTED
-from webapp.api.health import ENDPOINTS
-from webapp.api.paths import meant_by
+from webapp.api.path_aliases import meant_by
+from webapp.api.routes.health import ENDPOINTS
 from webapp.domain import errors
 
 log = logging.getLogger(__name__)
@@ -48,10 +48,10 @@ def respond(error: errors.RerankError) -> Response:
     """The reply to a request that failed, in its caller's dialect."""
     if error.__cause__ is not None and not isinstance(error, errors.InvalidRequestError):
         log.error("request failed", extra={"code": error.code}, exc_info=error.__cause__)
-    request_context.fail(error)
-    dialect = request_context.dialect()
+    middleware.fail(error)
+    dialect = middleware.dialect()
     status = STATUS[type(error)][COLUMN[dialect.manners]]
-    body = dialect.dump_error(error, status, request_context.request_id())
+    body = dialect.dump_error(error, status, middleware.request_id())
     response = Response(body, status, content_type="application/json")
     if isinstance(error, errors.UnauthorizedError):
         response.headers["WWW-Authenticate"] = "Bearer"

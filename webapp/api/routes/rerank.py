@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 
 from flask import Blueprint, Response
 
-from webapp.api import arriving, auth, request_context, warning_headers
-from webapp.api.dialects import figures, native
+from webapp.api import auth, middleware, reservation, warning_headers
+from webapp.api.body_reader import Asked
+from webapp.api.dialects import native, usage
 from webapp.api.dialects.base import Call
 from webapp.api.dialects.registry import BY_NAME, DIALECTS
-from webapp.api.reading import Asked
 from webapp.domain.errors import RerankError
 from webapp.domain.types import RerankRequest, RerankResult, Spent
 from webapp.scheduling.admission import Arrival
@@ -27,19 +27,19 @@ def blueprint(service: RerankService) -> Blueprint:
 
     def rerank(model: str | None = None) -> Response:
         with _arrived(service) as arrival:
-            call = request_context.call(model, created_s=int(time.time()))
-            asked: Asked = request_context.read("rerank", call)
+            call = middleware.call(model, created_s=int(time.time()))
+            asked: Asked = middleware.read("rerank", call)
             dialect, requests = BY_NAME[asked.dialect], asked.requests
-            request_context.speak(dialect)
+            middleware.speak(dialect)
             if asked.error:
                 raise asked.error
             call.nested = asked.nested
             documents = sum(len(each.documents) for each in requests)
-            request_context.note(dialect=dialect.name, documents=documents)
+            middleware.note(dialect=dialect.name, documents=documents)
             auth.count_documents(documents)
-            results = service.rerank_all(requests, *request_context.terms(), arrived=True)
+            results = service.rerank_all(requests, *middleware.terms(), arrived=True)
             response = _reply(_written(service, call, lambda: dialect.dump(results, call)), results)
-            arriving.leave(response, arrival)
+            reservation.leave(response, arrival)
             return response
 
     for path in PATHS:
@@ -48,17 +48,17 @@ def blueprint(service: RerankService) -> Blueprint:
     @views.post("/rerank/batch")
     def rerank_batch() -> Response:
         with _arrived(service) as arrival:
-            call = request_context.call()
-            items: list[RerankRequest | RerankError] = request_context.read("batch", call)
+            call = middleware.call()
+            items: list[RerankRequest | RerankError] = middleware.read("batch", call)
             good = [item for item in items if not isinstance(item, RerankError)]
             documents = sum(len(item.documents) for item in good)
-            request_context.note(requests=len(items), documents=documents)
+            middleware.note(requests=len(items), documents=documents)
             auth.count_documents(documents)
-            outcomes = iter(service.rerank_many(good, *request_context.terms(), arrived=True))
+            outcomes = iter(service.rerank_many(good, *middleware.terms(), arrived=True))
             merged = [item if isinstance(item, RerankError) else next(outcomes) for item in items]
             body = _written(service, call, lambda: native.dump_batch(merged, call))
             response = _reply(body, [each for each in merged if isinstance(each, RerankResult)])
-            arriving.leave(response, arrival)
+            reservation.leave(response, arrival)
             return response
 
     return views
@@ -72,7 +72,7 @@ def _written(service: RerankService, call: Call, dump: Callable[[], bytes]) -> b
 
 def _reply(body: bytes, results: Sequence[RerankResult]) -> Response:
     tokens, spent = sum([result.tokens for result in results]), _longest(results)
-    request_context.note(
+    middleware.note(
         tokens=tokens,
         cached=sum([result.cached for result in results]),
         queue_ms=round(spent.queue_ms, 3),
@@ -80,10 +80,10 @@ def _reply(body: bytes, results: Sequence[RerankResult]) -> Response:
         score_ms=round(spent.score_ms, 3),
     )
     response = Response(body, headers=_timing(tokens, spent), content_type="application/json")
-    warning_headers.add(response, (each for result in results for each in figures.warnings(result)))
+    warning_headers.add(response, (each for result in results for each in usage.warnings(result)))
     if any(result.degraded for result in results):
         response.headers["X-Rerank-Degraded"] = "lexical"
-        request_context.note(degraded=True)
+        middleware.note(degraded=True)
     return response
 
 
@@ -91,7 +91,7 @@ def _timing(tokens: int, spent: Spent) -> list[tuple[str, str]]:
     """Where the time went, in TEI's headers: whole milliseconds."""
     return [
         ("x-compute-tokens", str(tokens)),
-        ("x-total-time", str(int(request_context.elapsed_s() * 1000))),
+        ("x-total-time", str(int(middleware.elapsed_s() * 1000))),
         ("x-queue-time", str(int(spent.queue_ms))),
         ("x-tokenization-time", str(int(spent.tokenise_ms))),
         ("x-inference-time", str(int(spent.score_ms))),
@@ -115,8 +115,8 @@ def _arrived(service: RerankService) -> Iterator[Arrival]:
     with ExitStack() as held:
         try:
             service.check_room()
-            arrival = held.enter_context(arriving.arrive(service))
+            arrival = held.enter_context(reservation.arrive(service))
         except RerankError as error:
-            service.tell_refused(request_context.caller(), error)
+            service.tell_refused(middleware.caller(), error)
             raise
         yield arrival

@@ -8,8 +8,8 @@ import msgspec
 from flask import Blueprint, Response, request
 
 from webapp import __version__
-from webapp.api.health import ENDPOINTS
 from webapp.api.prefix import HEADER, prefix
+from webapp.api.routes.health import ENDPOINTS
 
 SHORT = {"health": "/health", "rerank": "/rerank", "docs": "/docs"}
 """The names by which clients of the usual tutorial server look paths up, beside ours."""

@@ -11,9 +11,9 @@ import msgspec
 from flask import Blueprint, Response
 
 from webapp import __version__
-from webapp.api import arriving, auth, request_context, warning_headers
-from webapp.api.deployment import Deployment
+from webapp.api import auth, middleware, reservation, warning_headers
 from webapp.api.dialects import tei_predict, tokenize
+from webapp.api.routes.deployment import Deployment
 from webapp.domain.types import ScoreScale
 from webapp.service.reranker import RerankService
 
@@ -72,9 +72,9 @@ def blueprint(
 
     @views.post("/tokenize")
     def tokens() -> Response:
-        with arriving.arrive(service) as arrival:
+        with reservation.arrive(service) as arrival:
             asked: tokenize.TokenizeBody
-            asked, ignored = request_context.read("tokenize", request_context.call())
+            asked, ignored = middleware.read("tokenize", middleware.call())
             service.check_model(asked.model)
             auth.count_documents(len(asked.texts))
 
@@ -83,10 +83,10 @@ def blueprint(
                 return tokenize.dump(asked, found, service.model.max_length_tokens)
 
             count, body = service.elsewhere(answer)
-            request_context.note(tokens=count)
+            middleware.note(tokens=count)
             response = Response(body, content_type="application/json")
             warning_headers.add(response, ignored)
-            arriving.leave(response, arrival)
+            reservation.leave(response, arrival)
             return response
 
     return views

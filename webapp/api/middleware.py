@@ -17,10 +17,10 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from contracts.logging.levels import level_of
-from webapp.api import arriving
+from webapp.api import reservation
+from webapp.api.body_reader import Reader, What, memory_of
 from webapp.api.dialects.base import SMALL_BYTES, Call, Dialect
 from webapp.api.dialects.registry import dialect_of, dialect_of_unread
-from webapp.api.reading import Reader, What, memory_of
 from webapp.domain.errors import InvalidRequestError, RerankError
 from webapp.service.inflight import Watch
 from webapp.telemetry.observer import Caller
@@ -120,13 +120,13 @@ def terms() -> tuple[float, Caller, Watch]:
 
 def call(model: str | None = None, *, created_s: int = 0) -> Call:
     """Take the body of the current request; `model` is what its path names, `created_s` is Unix time."""
-    body = arriving.read_body()
+    body = reservation.read_body()
     made = g.call = Call(_path(), request.headers, body, request_id(), created_s=created_s, model_url=model)
     return made
 
 
 def read(what: What, call: Call) -> Any:
-    """Read a body; see `webapp.api.reading`. A large one is given up when its caller hangs up."""
+    """Read a body; see `webapp.api.body_reader`. A large one is given up when its caller hangs up."""
     reader: Reader = g.reader
     if not call.large:
         return reader(what, call, g.deadline)
@@ -134,7 +134,7 @@ def read(what: What, call: Call) -> Any:
         answer = reader(what, call, g.deadline, g.get("owner", "") or address())
     if call.charged:
         call.body = b""  # what was read of it is all that is needed
-        arriving.needs(memory_of(answer))
+        reservation.needs(memory_of(answer))
     return answer
 
 
