@@ -60,5 +60,5 @@ EXPOSE 8080
 STOPSIGNAL SIGTERM
 # By its own key, port and certificate, whatever they are set to.
 HEALTHCHECK --interval=15s --timeout=10s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "from webapp.calling import ask; from webapp.config.settings import load_settings; ask(load_settings(), '/ready', timeout_s=5)"]
+    CMD ["python", "-c", "from webapp.stack.local_client import ask; from webapp.config.settings import load_settings; ask(load_settings(), '/ready', timeout_s=5)"]
 CMD ["reranking", "serve"]

@@ -14,7 +14,7 @@ import sys  # noqa: E402
 # numpy's and scipy's OpenBLAS start a thread a core at their import, in the master, before the fork. None is of use.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from webapp.releases import launch as _launch  # noqa: E402
+from webapp.stack.releases import launch as _launch  # noqa: E402
 
 # HUP reads this file again, but what the master has assembled stays.
 _serving = sys.modules.get("webapp.wsgi")
@@ -29,11 +29,11 @@ from gunicorn import arbiter as _arbiter  # noqa: E402
 from gunicorn.workers import ggevent as _ggevent  # noqa: E402
 
 from contracts.logging import configure as _logs  # noqa: E402
-from logs import forks as _forks  # noqa: E402
 from webapp.config import settings as _settings  # noqa: E402
 from webapp.domain import clocks as _clocks  # noqa: E402
 from webapp.domain.errors import SetupError  # noqa: E402
-from webapp.releases.applied import load_release as _load_release  # noqa: E402
+from webapp.stack.releases.environment import load_release as _load_release  # noqa: E402
+from webapp.stack.supervisor import forks as _forks  # noqa: E402
 from webapp.telemetry import multiprocess as _multiprocess  # noqa: E402
 
 # At HUP the settings stay, too, but for a deploy that gave this colour another release. A settings file that is being

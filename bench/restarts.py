@@ -20,8 +20,8 @@ from typing import Self
 
 import requests
 
-from webapp.offspring import children
-from webapp.releases.programs import Programs
+from webapp.stack.processes import children
+from webapp.stack.supervisor.client import Programs
 
 EVERY_S = 0.05
 CALM_S = 1.0

@@ -13,9 +13,9 @@ from running import PATIENCE_S, free_port, wait_for
 
 from webapp.config.settings import Settings
 from webapp.config.source_tree import ROOT
-from webapp.door import Nginx, look_at
-from webapp.rendering import nginx_conf
-from webapp.tls import prepare_certificate
+from webapp.stack.nginx.config import nginx_conf
+from webapp.stack.nginx.process import Nginx, look_at
+from webapp.stack.tls import prepare_certificate
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
 

@@ -1,6 +1,6 @@
 """A pipe that takes only what it has room for: no program waits for its reader, and what is lost is counted.
 
-supervisord makes the pipes of its programs so (`logs.keeper`), for it may be stopped, or too slow.
+supervisord makes the pipes of its programs so (`webapp.stack.supervisor.logging`), for it may be stopped, or too slow.
 """
 
 from __future__ import annotations

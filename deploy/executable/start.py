@@ -7,7 +7,7 @@ import os
 import runpy
 import sys
 
-PROGRAMS = {"pusher": "pusher", "metrics": "webapp.telemetry.exporter", "keeper": "logs.keeper"}
+PROGRAMS = {"pusher": "pusher", "metrics": "webapp.telemetry.exporter", "keeper": "webapp.stack.supervisor.logging"}
 """Commands that `reranking` doesn't have: each is a program of its own, of which webapp knows nothing."""
 
 # The loader looks here for our libraries, and has read it by now. nginx must find the system's instead.

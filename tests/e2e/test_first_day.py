@@ -16,7 +16,7 @@ from packaged import smoke
 from proxies import Proxy
 from running import PATIENCE_S, Stack, free_port, wait_for
 
-from webapp.premises import find_nginx
+from webapp.stack.preflight import find_nginx
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,7 @@ import webapp
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import MODEL
 from webapp.engine.runtimes.native import library
-from webapp.premises import find_nginx
+from webapp.stack.preflight import find_nginx
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -97,7 +97,7 @@ def test_a_second_service_in_the_same_state_directory_is_refused(stack):
 
 
 def test_no_nginx_is_one_line_with_the_remedy(monkeypatch):
-    monkeypatch.setattr("webapp.premises.shutil.which", lambda *_args, **_options: None)
+    monkeypatch.setattr("webapp.stack.preflight.shutil.which", lambda *_args, **_options: None)
     with pytest.raises(SetupError, match="apt-get install nginx"):
         find_nginx()
 

@@ -102,7 +102,11 @@ def all_are_answered(stack, times):
 
 
 def supervisord_of(stack):
-    (found,) = [each for each in psutil.Process(stack.process.pid).children() if "logs.keeper" in each.cmdline()]
+    (found,) = [
+        each
+        for each in psutil.Process(stack.process.pid).children()
+        if "webapp.stack.supervisor.logging" in each.cmdline()
+    ]
     return found
 
 

@@ -11,7 +11,7 @@ import requests
 from release_stack import ReleaseStack
 from running import PATIENCE_S, wait_for
 
-from webapp.upkeep import BAD
+from webapp.stack.repair import BAD
 
 pytestmark = pytest.mark.slow
 

@@ -49,14 +49,14 @@ OPEN_GATE: dict[str, Any] = {
 
 KINDS = {
     "serve": "webapp serve",
-    "supervisord": "logs.keeper",
+    "supervisord": "webapp.stack.supervisor.logging",
     "gunicorn": "-m gunicorn",
     "pusher": "-m pusher",
     "exporter": "telemetry.exporter",
     "nginx": "nginx: master",
     "leaving nginx worker": "is shutting down",
     "nginx worker": "nginx: worker",
-    "comparison": "webapp.releases.compare",
+    "comparison": "webapp.stack.releases.compare",
     "reading process": "webapp.api.body_process",
 }
 """Kinds of processes, and what their command lines hold: the first that fits is the kind."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from running import PATIENCE_S
 
 from webapp.api.dialects.registry import DIALECTS
-from webapp.releases.gate import TOLD_BY_HEADERS, usual_path
+from webapp.stack.releases.checks import TOLD_BY_HEADERS, usual_path
 
 LARGE = 500
 LARGE_EVERY = 25

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 COMPARE = """
 from webapp.engine.runtimes import openvino
-from webapp.releases import compare, rivals
+from webapp.stack.releases import compare, rivals
 
 class AlwaysIdle:
     def __init__(self, _ask): pass

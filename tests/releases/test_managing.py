@@ -12,7 +12,7 @@ from loading import Clients
 from release_stack import ReleaseStack
 from running import PATIENCE_S, wait_for
 
-from webapp.releases import state
+from webapp.stack.releases import state
 
 pytestmark = pytest.mark.slow
 

@@ -130,4 +130,4 @@ def test_all_of_it_serves_with_the_model_beside_it_and_runs_no_python(program, b
 
 
 def test_each_program_has_a_command(program):
-    assert said(program, "keeper", "--help")[1].startswith("usage: python -m logs.keeper")
+    assert said(program, "keeper", "--help")[1].startswith("usage: python -m webapp.stack.supervisor.logging")

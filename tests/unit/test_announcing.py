@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from webapp import stack
-from webapp.calling import ask
 from webapp.config.settings import Settings
+from webapp.stack import serve
+from webapp.stack.local_client import ask
 
 INFO = {"model": "it", "engine": "native", "precision": "int8", "substitute_for": None}
 
@@ -60,7 +60,7 @@ def with_body(status, body):
 def test_what_serves_is_announced_though_its_own_description_fails(tmp_path, reply, said):
     outlet = Says()
     with answering(Settings(state_dir=tmp_path), reply) as settings:
-        stack._announce(settings, outlet)
+        serve._announce(settings, outlet)
     ready, dashboard = outlet.said
     assert ready.startswith(f"Ready: http://127.0.0.1:{settings.port} serves ")
     assert ready.endswith(said)

@@ -3,11 +3,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from webapp import balancing, certificates
-from webapp.balancing import notices_after_s
 from webapp.config.settings import Settings
-from webapp.door import Nginx
-from webapp.rendering import balancer_conf, nginx_conf
+from webapp.stack import balance, certificates
+from webapp.stack.balance import notices_after_s
+from webapp.stack.nginx.config import balancer_conf, nginx_conf
+from webapp.stack.nginx.process import Nginx
 
 
 def test_what_the_kernel_takes_to_notice_is_its_first_wait_and_all_its_probes(tmp_path):
@@ -49,14 +49,14 @@ def test_at_hup_on_a_full_disk_the_balancer_goes_on_as_it_was(tmp_path, monkeypa
 
     monkeypatch.setattr(certificates, "make", full)
     settings = Settings(state_dir=tmp_path, tls="self-signed", stacks="http://one.example:8080")
-    balancing._take_over(lambda: settings, settings, "nginx", None, outlet)
+    balance._take_over(lambda: settings, settings, "nginx", None, outlet)
     assert outlet.said == ["The settings stay as they were: [Errno 28] No space left on device"]
 
 
 def test_a_kernel_that_does_not_say_when_it_notices_is_no_reason_to_end(tmp_path, outlet):
-    balancing._tell_of_slow_notices(tmp_path, outlet)
+    balance._tell_of_slow_notices(tmp_path, outlet)
     assert outlet.said == []
     for name, value in {"time": 7200, "intvl": 75, "probes": 9}.items():
         (tmp_path / f"tcp_keepalive_{name}").write_text(f"{value}\n")
-    balancing._tell_of_slow_notices(tmp_path, outlet)
+    balance._tell_of_slow_notices(tmp_path, outlet)
     assert "after 7,875 s" in outlet.said[0]

@@ -5,12 +5,12 @@ import itertools
 import pytest
 
 from webapp.config.settings import Settings
-from webapp.releases import stages as module
-from webapp.releases import state
-from webapp.releases.asking import Colour
-from webapp.releases.programs import Program
-from webapp.releases.stages import Stages
-from webapp.releases.state import Release
+from webapp.stack.releases import state
+from webapp.stack.releases import tasks as module
+from webapp.stack.releases.color_api import Colour
+from webapp.stack.releases.state import Release
+from webapp.stack.releases.tasks import Stages
+from webapp.stack.supervisor.client import Program
 
 
 class Canary:
@@ -51,7 +51,7 @@ def judged_at(canary, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "time", canary)
     monkeypatch.setattr(module, "KEPT_S", 0)
     seen = []
-    monkeypatch.setattr(module.traffic, "judge", lambda *_: seen.append(canary.now) or "as good")
+    monkeypatch.setattr(module.canary, "judge", lambda *_: seen.append(canary.now) or "as good")
     assert stages.canary(10, 0) == "as good"
     stages.uncanary()
     return seen[0]

@@ -15,8 +15,8 @@ from running import PATIENCE_S, free_port
 from webapp.cli import commands, main
 from webapp.cli.documents import read_documents
 from webapp.config.settings import Settings
-from webapp.door import STREAM_REMEDY, Nginx
-from webapp.tls import prepare_certificate
+from webapp.stack.nginx.process import STREAM_REMEDY, Nginx
+from webapp.stack.tls import prepare_certificate
 
 ALL = {module.name for module in pkgutil.iter_modules(commands.__path__)}
 
@@ -76,7 +76,8 @@ def test_help_loads_nothing_heavy():
 
 def test_serve_itself_loads_no_tensors_and_no_supervisor_for_each_start_waits_for_it():
     program = (
-        "import sys, webapp.stack; print(sorted({'numpy', 'tokenizers', 'flask', 'supervisor'} & set(sys.modules)))"
+        "import sys, webapp.stack.serve;"
+        "print(sorted({'numpy', 'tokenizers', 'flask', 'supervisor'} & set(sys.modules)))"
     )
     outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert outcome.stdout == "[]\n"
@@ -192,7 +193,7 @@ def test_doctor_names_what_is_bad_with_its_remedy(typed):
 
 def test_doctor_says_where_nginx_can_t_bound_the_connections_of_an_address(typed, monkeypatch):
     for stream, verdict, remedy in [("", "good", ""), (None, "poor", STREAM_REMEDY)]:
-        monkeypatch.setattr("webapp.doctor.look_at", lambda _, stream=stream: Nginx(stream=stream))
+        monkeypatch.setattr("webapp.stack.doctor.look_at", lambda _, stream=stream: Nginx(stream=stream))
         _, out, _ = typed("doctor", "--engine", "stub", "--json")
         (finding,) = [each for each in json.loads(out) if each["about"] == "nginx"]
         assert (finding["verdict"], finding["remedy"]) == (verdict, remedy)
@@ -214,7 +215,7 @@ def test_doctor_looks_at_what_others_may_reach_and_at_the_certificate(typed, tmp
     settings = Settings(tls="self-signed", state_dir=state)
     prepare_certificate(settings)
     assert "is valid until" in findings("--tls", "self-signed", "--state-dir", str(state))["certificate"][1]
-    monkeypatch.setattr("webapp.doctor.LEAST_DAYS", 1000)
+    monkeypatch.setattr("webapp.stack.doctor.LEAST_DAYS", 1000)
     late = findings("--tls", "self-signed", "--state-dir", str(state))["certificate"]
     assert (late[0], late[2]) == ("poor", "reranking serve makes another at its start")
 

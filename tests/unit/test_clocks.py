@@ -16,18 +16,18 @@ from pusher import clock as pushers
 from pusher import memory
 from pusher.relay import Relay
 from supervisor import process
-from webapp import certificates
 from webapp.domain.clocks import GRACE_S, STANDSTILL_S, Awake, SteadyTime, make_steady, with_grace
-from webapp.releases import traffic
 from webapp.service.rate_limit import Quota
+from webapp.stack import certificates
+from webapp.stack.releases import canary
 
 ROOT = Path(__file__).resolve().parents[2]
 
 A_DAY_S = 86_400.0
 
 TELL_THE_DATE = {
-    *("build", "deploy", "telling", "status", "freshness", "doctor", "outlet", "certificates"),
-    *("rerank", "models", "health", "configure", "keeper", "clock"),
+    *("build", "deploy", "reporter", "status", "freshness", "doctor", "console", "certificates"),
+    *("rerank", "models", "health", "configure", "logging", "clock"),
 }
 """Modules that write dates, or ask for the age of a file. All others wait and count by a clock that only runs."""
 
@@ -60,7 +60,7 @@ both_ways = pytest.mark.parametrize("set_by_s", [A_DAY_S, -A_DAY_S], ids=["forth
 def test_nothing_is_measured_by_the_time_of_day():
     """Deadlines, the breaker, patience, retries: each is told the time by a clock that only runs."""
     of_the_day = re.compile(r"time\.time\(|datetime\.(now|utcnow|today)\(")
-    sources = [file for folder in ("webapp", "pusher", "contracts", "logs") for file in (ROOT / folder).rglob("*.py")]
+    sources = [file for folder in ("webapp", "pusher", "contracts") for file in (ROOT / folder).rglob("*.py")]
     assert {source.stem for source in sources if of_the_day.search(source.read_text())} == TELL_THE_DATE
 
 
@@ -205,19 +205,19 @@ def test_a_certificate_of_ours_outlives_a_clock_that_is_set(tmp_path, monkeypatc
 
 @both_ways
 def test_a_release_is_judged_by_its_own_requests_when_the_clock_is_set_meanwhile(tmp_path, clocks, set_by_s):
-    since = traffic.Since(clocks.monotonic, clocks.of_the_day)
+    since = canary.Since(clocks.monotonic, clocks.of_the_day)
 
     def line(began_ago_s, took_s):
         ended = clocks.day - began_ago_s + took_s
         return f"{ended:.3f} {took_s:.3f} webapp_0 green 500 {took_s:.3f}\n"
 
-    log = tmp_path / traffic.LOG
+    log = tmp_path / canary.LOG
     log.write_text(line(10, 11))  # began before, and ended after
     clocks.run(5)
     log.write_text(log.read_text() + line(2, 1))
     clocks.day += set_by_s
     clocks.run(5)
     log.write_text(log.read_text() + line(2, 1))
-    answers = traffic.read(tmp_path, since)
+    answers = canary.read(tmp_path, since)
     assert len(answers) == 2, "those that began since, by whatever clock"
     assert all(since.began < answer.began < answer.ended < since.now() for answer in answers)

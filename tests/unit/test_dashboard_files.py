@@ -9,8 +9,8 @@ import requests
 from running import free_port, wait_for
 
 from webapp.config.settings import Settings
-from webapp.door import look_at
-from webapp.rendering import nginx_conf
+from webapp.stack.nginx.config import nginx_conf
+from webapp.stack.nginx.process import look_at
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "pusher" / "dashboard"
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")

@@ -9,7 +9,7 @@ from webapp.api.dialects.registry import DIALECTS, UNKNOWN
 from webapp.client.retrying import Reply, told_in
 from webapp.config.settings import Settings
 from webapp.domain.errors import OverloadedError
-from webapp.rendering import REFUSALS, nginx_conf
+from webapp.stack.nginx.config import REFUSALS, nginx_conf
 
 FAMILY_ERROR = {"id", "message", "detail", "error", "status", "code", "retryable", "request_id"}
 

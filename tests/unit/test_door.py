@@ -14,11 +14,11 @@ import pytest
 from nginx_kit import NGINX, PAGE, Door
 from running import PATIENCE_S, wait_for
 
-import webapp.door
+import webapp.stack.nginx.process
 from contracts.logging.line import FIRST
 from webapp.config.settings import Settings
-from webapp.door import Farewell, Nginx, bounds, look_at
-from webapp.rendering import KEYLESS_KEEP_ALIVE_S, KEYLESS_PER_ADDRESS, LARGE_BODIES_PER_ADDRESS, nginx_conf
+from webapp.stack.nginx.config import KEYLESS_KEEP_ALIVE_S, KEYLESS_PER_ADDRESS, LARGE_BODIES_PER_ADDRESS, nginx_conf
+from webapp.stack.nginx.process import Farewell, Nginx, bounds, look_at
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 
@@ -179,7 +179,7 @@ def finishes(running, farewell, at_work):
 
 
 def test_told_to_quit_it_answers_and_then_waits_for_no_client_that_keeps_its_connection(tmp_path, monkeypatch):
-    monkeypatch.setattr(webapp.door, "LAST_WORDS_S", 0)
+    monkeypatch.setattr(webapp.stack.nginx.process, "LAST_WORDS_S", 0)
     with Door(tmp_path) as running, running.connect() as idle, running.connect() as at_work:
         farewell = Farewell(running.settings.run_dir)
         idle.sendall(f"GET {PAGE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -189,7 +189,7 @@ def test_told_to_quit_it_answers_and_then_waits_for_no_client_that_keeps_its_con
 
 
 def test_it_waits_for_no_idle_client_either_when_the_run_directory_was_removed(tmp_path, monkeypatch):
-    monkeypatch.setattr(webapp.door, "LAST_WORDS_S", 0)
+    monkeypatch.setattr(webapp.stack.nginx.process, "LAST_WORDS_S", 0)
     with Door(tmp_path) as running, running.connect() as idle:
         farewell = Farewell(running.settings.run_dir, lambda: running.process.pid)
         idle.sendall(f"GET {PAGE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -200,7 +200,7 @@ def test_it_waits_for_no_idle_client_either_when_the_run_directory_was_removed(t
 
 
 def test_without_the_stream_module_it_serves_and_finishes_what_is_at_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(webapp.door, "LAST_WORDS_S", 0)
+    monkeypatch.setattr(webapp.stack.nginx.process, "LAST_WORDS_S", 0)
     nginx = Nginx(look_at(NGINX).version, stream=None)
     with Door(tmp_path, nginx=nginx, balancers=BALANCER) as running, running.connect() as at_work:
         farewell = Farewell(running.settings.run_dir)

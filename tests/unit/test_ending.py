@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from webapp import stack
 from webapp.config.settings import STOP_GRACE_S, Settings
+from webapp.stack import serve
 
 
 class Supervisord:
@@ -41,8 +41,8 @@ class Supervisord:
 @pytest.mark.parametrize(("needs_s", "told"), [(0, []), (300, ["TERM"]), (321, ["TERM", "KILL"])])
 def test_requests_that_were_admitted_are_finished_and_no_more_is_waited_for(monkeypatch, needs_s, told):
     supervisord, looks = Supervisord(needs_s), []
-    monkeypatch.setattr(stack, "time", supervisord)
+    monkeypatch.setattr(serve, "time", supervisord)
     farewell = SimpleNamespace(look=lambda: looks.append(supervisord.now))
-    stack._end(supervisord, Settings().request_timeout_s + STOP_GRACE_S, farewell)
+    serve._end(supervisord, Settings().request_timeout_s + STOP_GRACE_S, farewell)
     assert supervisord.told == told
     assert bool(looks) == bool(told), "nginx is seen off meanwhile"

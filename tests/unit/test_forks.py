@@ -9,7 +9,7 @@ from running import PATIENCE_S
 FORKED = """
 import os, signal
 {imports}
-from logs.forks import lose_no_stop
+from webapp.stack.supervisor.forks import lose_no_stop
 
 noted = []
 signal.signal(signal.{name}, lambda number, _: noted.append(number))

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from webapp.config.settings import Settings
-from webapp.hangs import MISSES, Misses, hung
+from webapp.stack.liveness import MISSES, Misses, hung
 
 
 @pytest.fixture

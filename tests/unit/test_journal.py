@@ -6,8 +6,8 @@ import json
 import pytest
 
 from contracts.logging.line import as_json
-from webapp import journal
 from webapp.domain.errors import SetupError
+from webapp.stack import log_files
 
 
 def line(second, message="m", level="info", request_id=""):
@@ -40,20 +40,20 @@ def messages(lines):
 def test_the_last_lines_of_all_programs_are_in_order_of_time(log_dir):
     write(log_dir, "nginx.log", line(1, "a"), line(3, "c"), line(5, "e"))
     write(log_dir, "webapp-blue.log", line(2, "b"), line(4, "d"))
-    files = journal.files_of(log_dir, ())
-    assert messages(journal.last(files, 4, journal.Filter().takes)) == ["b", "c", "d", "e"]
-    assert journal.last(files, 0, journal.Filter().takes) == []
+    files = log_files.files_of(log_dir, ())
+    assert messages(log_files.last(files, 4, log_files.Filter().takes)) == ["b", "c", "d", "e"]
+    assert log_files.last(files, 0, log_files.Filter().takes) == []
 
 
 def test_lines_are_chosen_by_request_and_level(log_dir):
     write(
         log_dir, "nginx.log", line(1, "a", request_id="x"), line(2, "mentions x"), line(3, "b", "error", "x"), "no JSON"
     )
-    files = journal.files_of(log_dir, ["nginx"])
-    assert messages(journal.last(files, 9, journal.Filter("x").takes)) == ["a", "b"]
-    assert messages(journal.last(files, 9, journal.Filter("x", "warning").takes)) == ["b"]
-    assert messages(journal.last(files, 9, journal.Filter("", "critical").takes)) == []
-    assert "no JSON" in journal.last(files, 9, journal.Filter().takes)
+    files = log_files.files_of(log_dir, ["nginx"])
+    assert messages(log_files.last(files, 9, log_files.Filter("x").takes)) == ["a", "b"]
+    assert messages(log_files.last(files, 9, log_files.Filter("x", "warning").takes)) == ["b"]
+    assert messages(log_files.last(files, 9, log_files.Filter("", "critical").takes)) == []
+    assert "no JSON" in log_files.last(files, 9, log_files.Filter().takes)
 
 
 def test_rotated_files_are_read_as_far_as_needed(log_dir):
@@ -61,20 +61,20 @@ def test_rotated_files_are_read_as_far_as_needed(log_dir):
     write(log_dir, "nginx.log.2", line(2, "b"))
     write(log_dir, "nginx.log.1", line(3, "c"))
     write(log_dir, "nginx.log", line(4, "d"))
-    files = journal.files_of(log_dir, ["nginx"])
+    files = log_files.files_of(log_dir, ["nginx"])
     for most, expected in ((3, "bcd"), (9, "abcd")):
-        assert "".join(messages(journal.last(files, most, journal.Filter().takes))) == expected
+        assert "".join(messages(log_files.last(files, most, log_files.Filter().takes))) == expected
 
 
 def test_files_are_named_by_program_and_webapp_stands_for_both_colours(log_dir):
-    assert [path.stem for path in journal.files_of(log_dir, ["webapp", "webapp-blue"])] == [
+    assert [path.stem for path in log_files.files_of(log_dir, ["webapp", "webapp-blue"])] == [
         "webapp-blue",
         "webapp-green",
     ]
     with pytest.raises(SetupError, match="there are logs of nginx, webapp-blue, webapp-green"):
-        journal.files_of(log_dir, ["postgres"])
+        log_files.files_of(log_dir, ["postgres"])
     with pytest.raises(SetupError, match="RERANK_LOG_TO"):
-        journal.files_of(log_dir / "nowhere", ())
+        log_files.files_of(log_dir / "nowhere", ())
 
 
 def test_what_is_appended_is_followed_over_a_rotation_and_no_line_is_lost_or_told_by_half(log_dir):
@@ -102,8 +102,8 @@ def test_what_is_appended_is_followed_over_a_rotation_and_no_line_is_lost_or_tol
         lambda: write(log_dir, "nginx.log", line(4, "after a gap")),
         lambda: write(log_dir, "nginx.log", line(5, "end")),
     ]
-    files, wanted = [log_dir / "nginx.log"], journal.Filter().takes
-    with contextlib.closing(journal.follow(files, wanted, lambda _: steps.pop(0)())) as lines:
+    files, wanted = [log_dir / "nginx.log"], log_files.Filter().takes
+    with contextlib.closing(log_files.follow(files, wanted, lambda _: steps.pop(0)())) as lines:
         while seen[-1:] != ["end"]:
             seen += messages([next(lines)])
     assert seen == ["waited", "halved", "last of the old", "first of the new", "after a gap", "end"]

@@ -12,7 +12,7 @@ from running import wait_for
 
 ASLEEP = """
 from supervisor import loggers, poller
-from logs import keeper
+from webapp.stack.supervisor import logging as keeper
 
 poll = poller.Poller.poll
 
@@ -26,7 +26,7 @@ keeper.main()
 """
 
 BROKEN_WAKE = """
-from logs import keeper
+from webapp.stack.supervisor import logging as keeper
 
 def fail(self):
     raise ValueError("broken")
@@ -36,7 +36,7 @@ keeper.main()
 """
 
 BROKEN_LINES = """
-from logs import keeper
+from webapp.stack.supervisor import logging as keeper
 
 def fail(*_, **__):
     raise ValueError("broken")
@@ -164,7 +164,14 @@ class Loud:
             f"[program:x]\ncommand=setpriv --pdeathsig KILL {sys.executable} {directory}/chatters.py {self.told}",
             f"startsecs=0\nredirect_stderr=true\nstdout_logfile={directory}/x.log",
         ]
-        self.command = [sys.executable, "-m", "logs.keeper", *options, "-c", conf(directory, *lines)]
+        self.command = [
+            sys.executable,
+            "-m",
+            "webapp.stack.supervisor.logging",
+            *options,
+            "-c",
+            conf(directory, *lines),
+        ]
 
     def ctl(self, *arguments):
         command = [sys.executable, "-m", "supervisor.supervisorctl", "-s", self.server, *arguments]
@@ -262,7 +269,7 @@ def test_all_that_a_killed_program_said_is_kept_its_last_line_too(tmp_path):
     (tmp_path / "dying.py").write_text(DYING)
     program = [f"[program:x]\ncommand={sys.executable} {tmp_path}/dying.py", "startsecs=0\nautorestart=false"]
     logs = [f"stdout_logfile={tmp_path}/x.log\nstderr_logfile={tmp_path}/heir.log"]
-    command = [sys.executable, "-m", "logs.keeper", "-c", conf(tmp_path, *program, *logs)]
+    command = [sys.executable, "-m", "webapp.stack.supervisor.logging", "-c", conf(tmp_path, *program, *logs)]
 
     def told(name):
         lines = (tmp_path / name).read_text().splitlines() if (tmp_path / name).exists() else []

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from webapp.releases import state
+from webapp.stack.releases import state
 
 CONFIG = """
-from webapp.releases import launch
+from webapp.stack.releases import launch
 launch.become_the_release()
 launch.become_the_release()  # whoever has become it stays
 import os
@@ -64,7 +64,7 @@ def test_an_interpreter_that_is_gone_is_one_line(folders):
 
 def test_a_supervisord_of_before_still_starts_it_by_the_name_that_it_knows(folders):
     state.write(folders, state.begin("blue"))
-    assert says(folders, "-m", "webapp.releases.launch") == f"own {folders.name}"
+    assert says(folders, "-m", "webapp.stack.releases.launch") == f"own {folders.name}"
 
 
 def test_a_colour_without_a_release_is_told_what_to_run(folders):

@@ -6,11 +6,12 @@ import pytest
 
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
-from webapp.releases import light as module
-from webapp.releases import programs, recovery, state, steps
-from webapp.releases.light import Light
-from webapp.releases.programs import Program, SupervisorError
-from webapp.releases.state import Release
+from webapp.stack.releases import recovery, state, steps
+from webapp.stack.releases import reload as module
+from webapp.stack.releases.reload import Light
+from webapp.stack.releases.state import Release
+from webapp.stack.supervisor import client
+from webapp.stack.supervisor.client import Program, SupervisorError
 
 OLD, NEW = Release(number=2), Release(number=3, settings={"RERANK_WORKERS": "2"})
 
@@ -120,9 +121,9 @@ def test_what_supervisor_refuses_is_an_error_that_every_command_tells(tmp_path, 
         def signalProcess(self, name, _signal):  # noqa: N802 - supervisor's
             raise Fault(70, f"NOT_RUNNING: {name}")
 
-    monkeypatch.setattr(programs, "ServerProxy", Refuses)
+    monkeypatch.setattr(client, "ServerProxy", Refuses)
     with pytest.raises(SetupError, match="signalProcess: NOT_RUNNING: webapp-blue"):
-        programs.Programs(tmp_path).signal("webapp-blue", "HUP")
+        client.Programs(tmp_path).signal("webapp-blue", "HUP")
 
 
 def test_where_the_old_release_does_not_start_either_the_deploy_says_so_and_ends(settings, monkeypatch):
@@ -141,5 +142,5 @@ def test_a_stack_that_ended_does_not_hide_how_the_deploy_ended(tmp_path):
     attempt = state.Attempt(number=3, colour="blue")
     colours = state.Colours(active="blue", idle="green", serves={"blue": OLD}, attempt=attempt)
     entry = state.Entry(at="", number=3, colour="blue", outcome="refused", what="why")
-    kept = recovery.ended(colours, entry, tmp_path, programs.Programs(tmp_path))
+    kept = recovery.ended(colours, entry, tmp_path, client.Programs(tmp_path))
     assert (kept.history, kept.attempt) == ([entry], attempt)

@@ -14,7 +14,7 @@ from contracts.logging.foreign import ours, translate
 from contracts.logging.levels import level_of
 from contracts.logging.line import FIRST, MOST_BYTES, as_json, renderer, stamp
 from contracts.logging.redact import tell
-from logs.keeper import Keeping, OwnLog
+from webapp.stack.supervisor.logging import Keeping, OwnLog
 
 values = st.recursive(
     st.none() | st.integers() | st.text(max_size=5).map(lambda text: text * 999) | st.binary(max_size=3),

@@ -6,11 +6,11 @@ import threading
 
 import pytest
 
-from webapp import managing
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
-from webapp.managing import _wait_until_reached, _wait_until_runs
-from webapp.releases.programs import Program
+from webapp.stack import control
+from webapp.stack.control import _wait_until_reached, _wait_until_runs
+from webapp.stack.supervisor.client import Program
 
 
 class Nginx(http.server.ThreadingHTTPServer):
@@ -31,7 +31,7 @@ class Nginx(http.server.ThreadingHTTPServer):
 
 @pytest.fixture
 def settings(tmp_path, monkeypatch):
-    monkeypatch.setattr(managing, "REACHED_S", 0.0)
+    monkeypatch.setattr(control, "REACHED_S", 0.0)
     settings = Settings(state_dir=tmp_path, port=1)
     settings.run_dir.mkdir()
     return settings
@@ -44,7 +44,7 @@ def settings(tmp_path, monkeypatch):
 def test_the_webapp_is_reached_when_nginx_has_its_answer_and_nginx_when_it_answers(
     settings, program, status, is_reached, monkeypatch
 ):
-    monkeypatch.setattr(managing, "REACHED_S", 5.0 if is_reached else 0.05)
+    monkeypatch.setattr(control, "REACHED_S", 5.0 if is_reached else 0.05)
     with Nginx(status) as nginx:
         answering = threading.Thread(target=nginx.serve_forever)
         answering.start()
@@ -82,7 +82,7 @@ class NeverUp:
 
 
 def test_a_program_that_never_stays_up_is_waited_for_no_longer_than_the_webapp(monkeypatch):
-    monkeypatch.setattr(managing, "READY_S", 0.0)
-    monkeypatch.setattr(managing, "POLL_S", 0.0)
+    monkeypatch.setattr(control, "READY_S", 0.0)
+    monkeypatch.setattr(control, "POLL_S", 0.0)
     with pytest.raises(SetupError, match=r"pusher did not stay up .*: reranking logs pusher"):
         _wait_until_runs("pusher", NeverUp())

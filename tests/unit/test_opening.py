@@ -11,9 +11,9 @@ from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine import opening
 from webapp.engine.artifact import FORMAT, MANIFEST, NAMED_VARIABLE, artifact_dir
-from webapp.releases import state
-from webapp.releases.applied import load_release
-from webapp.releases.state import Release
+from webapp.stack.releases import state
+from webapp.stack.releases.environment import load_release
+from webapp.stack.releases.state import Release
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 from running import PATIENCE_S
 
 from webapp.config.settings import Settings
-from webapp.outlet import Outlet
-from webapp.releases.stages import Stages
-from webapp.releases.state import Release, begin
+from webapp.stack.console import Outlet
+from webapp.stack.releases.state import Release, begin
+from webapp.stack.releases.tasks import Stages
 
 
 def where_of_a_deploy(settings):
@@ -37,7 +37,7 @@ def test_what_has_no_log_yet_has_said_it_above(tmp_path):
 BALANCES = """
 import sys
 from pathlib import Path
-from webapp.outlet import Outlet
+from webapp.stack.console import Outlet
 from webapp.config.settings import Settings
 
 outlet = Outlet(Settings(state_dir=Path("unused"), log_to="stdout"))

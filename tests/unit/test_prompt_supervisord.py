@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 from supervisor.states import SupervisorStates
 
-from logs.keeper import Prompt
+from webapp.stack.supervisor.logging import Prompt
 
 
 class AsleepError(Exception):

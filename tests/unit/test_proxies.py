@@ -6,9 +6,9 @@ from collectors import Collector
 from proxies import Proxy
 from services.faulty_server import serving
 
-from webapp.calling import ask
 from webapp.client import AsyncRerankClient, RerankClient
 from webapp.config.settings import Settings
+from webapp.stack.local_client import ask
 from webapp.telemetry.observer import Reply
 from webapp.telemetry.tracing import Tracing
 

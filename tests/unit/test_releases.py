@@ -10,11 +10,11 @@ from webapp.api.dialects.registry import DIALECTS
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.golden import Golden, GoldenQuery
-from webapp.releases import changes, footprint, gate, state, steps, traffic
-from webapp.releases.applied import environment, load_release, settings_with
-from webapp.releases.asking import Reply
-from webapp.releases.state import Attempt, Release
-from webapp.shares import FALLBACK, PERCENTS, link_of, point, shares_for
+from webapp.stack.nginx.traffic_split import FALLBACK, PERCENTS, link_of, point, shares_for
+from webapp.stack.releases import canary, checks, memory_budget, settings_diff, state, steps
+from webapp.stack.releases.color_api import Reply
+from webapp.stack.releases.environment import environment, load_release, settings_with
+from webapp.stack.releases.state import Attempt, Release
 
 
 @pytest.mark.parametrize("percent", range(101))
@@ -72,7 +72,7 @@ def test_history_stays_bounded():
 
 
 def test_assignments_in_any_spelling():
-    assert changes.read_assignments(["workers=2", "RERANK_CACHE_MB= 3", "log-level="]) == {
+    assert settings_diff.read_assignments(["workers=2", "RERANK_CACHE_MB= 3", "log-level="]) == {
         "RERANK_WORKERS": "2",
         "RERANK_CACHE_MB": "3",
         "RERANK_LOG_LEVEL": "",
@@ -90,22 +90,26 @@ def test_assignments_in_any_spelling():
 )
 def test_what_is_no_assignment_gets_a_sentence(given, said):
     with pytest.raises(SetupError, match=said.replace("?", r"\?")):
-        changes.read_assignments([given])
+        settings_diff.read_assignments([given])
 
 
 def test_a_settings_file(tmp_path):
     file = tmp_path / "next.yaml"
     file.write_text("# for the new model\nworkers: 2\nstrict_model: true\ncache_mb:\n")
-    assert changes.read_file(file) == {"RERANK_WORKERS": "2", "RERANK_STRICT_MODEL": "true", "RERANK_CACHE_MB": ""}
+    assert settings_diff.read_file(file) == {
+        "RERANK_WORKERS": "2",
+        "RERANK_STRICT_MODEL": "true",
+        "RERANK_CACHE_MB": "",
+    }
     file.write_text("workres: 2")
     with pytest.raises(SetupError, match="did you mean workers"):
-        changes.read_file(file)
+        settings_diff.read_file(file)
     with pytest.raises(SetupError, match="can't be read"):
-        changes.read_file(tmp_path / "nowhere")
+        settings_diff.read_file(tmp_path / "nowhere")
 
 
 def test_an_empty_value_gives_the_environment_s_back():
-    assert changes.combined({"RERANK_WORKERS": "2", "RERANK_CACHE_MB": "1"}, {"RERANK_WORKERS": ""}) == {
+    assert settings_diff.combined({"RERANK_WORKERS": "2", "RERANK_CACHE_MB": "1"}, {"RERANK_WORKERS": ""}) == {
         "RERANK_CACHE_MB": "1"
     }
 
@@ -121,17 +125,17 @@ def test_an_empty_value_gives_the_environment_s_back():
     ],
 )
 def test_what_differs_says_which_way_a_deploy_goes(new, way):
-    assert changes.way_of(changes.differing(Settings(), Settings(**new)), same_artifact=True) == way
+    assert settings_diff.way_of(settings_diff.differing(Settings(), Settings(**new)), same_artifact=True) == way
 
 
 def test_what_others_than_the_webapp_use_is_refused_by_name():
-    differ = changes.differing(Settings(), Settings(port=1, request_timeout_s=5, workers=2))
+    differ = settings_diff.differing(Settings(), Settings(port=1, request_timeout_s=5, workers=2))
     with pytest.raises(SetupError, match="RERANK_PORT, RERANK_REQUEST_TIMEOUT_S"):
-        changes.way_of(differ, same_artifact=True)
+        settings_diff.way_of(differ, same_artifact=True)
 
 
 def test_every_light_setting_is_a_setting():
-    assert set(Settings.model_fields) >= changes.LIGHT | changes.OF_THE_ARTIFACT
+    assert set(Settings.model_fields) >= settings_diff.LIGHT | settings_diff.OF_THE_ARTIFACT
 
 
 def test_a_release_s_settings_are_this_process_environment_until_the_next_ones(monkeypatch, tmp_path):
@@ -196,27 +200,27 @@ def test_what_can_t_be_undone_is_told_and_the_others_are():
 
 
 def test_memory_that_a_new_colour_takes_follows_its_workers_and_its_artifact():
-    active = footprint.Footprint(master=100, workers=(50, 70))
+    active = memory_budget.Footprint(master=100, workers=(50, 70))
     assert active.total == 220
-    assert footprint.needed(active, workers=2, artifact_growth=-5) == round(1.1 * 220)
-    assert footprint.needed(active, workers=4, artifact_growth=10) == round(1.1 * (340 + 50))
+    assert memory_budget.needed(active, workers=2, artifact_growth=-5) == round(1.1 * 220)
+    assert memory_budget.needed(active, workers=4, artifact_growth=10) == round(1.1 * (340 + 50))
     with pytest.raises(SetupError, match="two colours"):
-        footprint.check(10**9, 10**9)
-    assert "953 MB beside" in footprint.check(999_000_000, 10**10)
-    assert footprint.free_bytes() > 0
+        memory_budget.check(10**9, 10**9)
+    assert "953 MB beside" in memory_budget.check(999_000_000, 10**10)
+    assert memory_budget.free_bytes() > 0
 
 
 def test_each_dialect_s_example_is_told_as_that_dialect():
-    assert len({(gate.usual_path(dialect), dialect.name) for dialect in DIALECTS}) == len(DIALECTS)
+    assert len({(checks.usual_path(dialect), dialect.name) for dialect in DIALECTS}) == len(DIALECTS)
 
 
 def answers(count, *, share=0, by="blue", status=200, ms=10):
     line = f"100.500 0.020 webapp_{share} {by} {status} {ms / 1000:.3f}"
-    return traffic.parse([line] * count)
+    return canary.parse([line] * count)
 
 
 def test_lines_of_the_traffic_log_and_rubbish_between_them():
-    found = traffic.parse(["100.5 0.5 webapp_3 - 502 0.001, 0.002", "torn webapp_", "", "1.0 0.1 webapp_0 blue 200 -"])
+    found = canary.parse(["100.5 0.5 webapp_3 - 502 0.001, 0.002", "torn webapp_", "", "1.0 0.1 webapp_0 blue 200 -"])
     assert [(each.share, each.by, each.status, each.began, each.took_ms) for each in found] == [
         (3, "", 502, 100.0, 3.0),
         (0, "blue", 200, 0.9, 0.0),
@@ -246,18 +250,18 @@ def test_lines_of_the_traffic_log_and_rubbish_between_them():
     ],
 )
 def test_a_request_counts_for_the_colour_that_was_asked_and_for_none_that_was_not(line, outcome):
-    (answer,) = traffic.parse([line])
+    (answer,) = canary.parse([line])
     assert answer.outcome("green") == outcome
 
 
 def test_callers_that_hang_up_and_what_nginx_refuses_veto_no_release_and_hide_no_failure():
-    nobody = traffic.parse(["100.5 0.02 webapp_0 - 499 -", "100.5 0.02 webapp_0 - 413 -"] * 200)
-    assert "50 requests, 0 failed" in traffic.judge_alone([*nobody, *answers(50, by="green")], "green")
+    nobody = canary.parse(["100.5 0.02 webapp_0 - 499 -", "100.5 0.02 webapp_0 - 413 -"] * 200)
+    assert "50 requests, 0 failed" in canary.judge_alone([*nobody, *answers(50, by="green")], "green")
     with pytest.raises(SetupError, match="fail"):
-        traffic.judge_alone([*nobody, *answers(2, by="green", status=500), *answers(98, by="green")], "green")
+        canary.judge_alone([*nobody, *answers(2, by="green", status=500), *answers(98, by="green")], "green")
     lines = [f"100.5 0.02 webapp_{share} - {status} -" for share in range(len(PERCENTS)) for status in (499, 413)]
     said = judged(
-        lambda _: traffic.parse(lines * 50),
+        lambda _: canary.parse(lines * 50),
         lambda mine: answers(50, share=mine, by="green"),
         lambda _: answers(400),
     )
@@ -268,15 +272,15 @@ def test_callers_that_hang_up_and_what_nginx_refuses_veto_no_release_and_hide_no
 def test_a_body_that_was_on_its_way_when_the_share_was_given_back_counts_for_nobody():
     """A request goes to a colour when its body is whole: to the old one by then."""
     mine = min(shares_for(10))
-    slow = traffic.parse([f"{ended} 5.000 webapp_{mine} blue 200 0.010" for ended in (99, 101, 102, 103)])
-    _, new = traffic.samples([*answers(20, share=mine, by="green"), *slow], "green", 10, until=100)
+    slow = canary.parse([f"{ended} 5.000 webapp_{mine} blue 200 0.010" for ended in (99, 101, 102, 103)])
+    _, new = canary.samples([*answers(20, share=mine, by="green"), *slow], "green", 10, until=100)
     assert (new.requests, new.failures) == (21, 1), "the first had its chance"
 
 
 def judged(*parts):
     mine = min(shares_for(10))
     found = [each for part in parts for each in part(mine)]
-    return traffic.judge(*traffic.samples(found, "green", 10))
+    return canary.judge(*canary.samples(found, "green", 10))
 
 
 def test_a_canary_as_good_as_the_old_colour_passes():
@@ -315,35 +319,35 @@ def test_a_canary_that_is_slower_is_refused_unless_there_is_too_little_to_judge_
 
 
 def test_alone_a_colour_may_be_full_but_must_answer():
-    traffic.judge_alone([*answers(50, by="green", status=503), *answers(50, by="green")], "green")
+    canary.judge_alone([*answers(50, by="green", status=503), *answers(50, by="green")], "green")
     with pytest.raises(SetupError, match="requests fail"):
-        traffic.judge_alone([*answers(2, by="green", status=500), *answers(50, by="green")], "green")
+        canary.judge_alone([*answers(2, by="green", status=500), *answers(50, by="green")], "green")
     with pytest.raises(SetupError, match="did not reach it"):
-        traffic.judge_alone([*answers(20, by="blue"), *answers(50, by="green")], "green")
+        canary.judge_alone([*answers(20, by="blue"), *answers(50, by="green")], "green")
 
 
 def test_the_log_is_switched_on_for_as_long_as_somebody_compares(tmp_path):
-    switch, log = tmp_path / traffic.SWITCH, tmp_path / traffic.LOG
-    since = traffic.start(tmp_path)
+    switch, log = tmp_path / canary.SWITCH, tmp_path / canary.LOG
+    since = canary.start(tmp_path)
     assert switch.is_file()
     with log.open("a") as of_nginx:  # which never opens it again
         of_nginx.write(f"{since.began + 1} 0.5 webapp_0 blue 200 0.1\n1.0 0.5 webapp_0 blue 200 0.1\n")
         of_nginx.flush()
-        assert len(traffic.read(tmp_path, since)) == 1, "what began before is not of the comparison"
-        traffic.stop(tmp_path)
-        traffic.stop(tmp_path)
+        assert len(canary.read(tmp_path, since)) == 1, "what began before is not of the comparison"
+        canary.stop(tmp_path)
+        canary.stop(tmp_path)
         assert not switch.exists()
-        assert traffic.read(tmp_path, since) == []
-        since = traffic.start(tmp_path)
+        assert canary.read(tmp_path, since) == []
+        since = canary.start(tmp_path)
         of_nginx.write(f"{since.began + 1} 0.5 webapp_0 blue 200 0.1\n")
         of_nginx.flush()
-        assert len(traffic.read(tmp_path, since)) == 1
+        assert len(canary.read(tmp_path, since)) == 1
 
 
 _COMPARING = """
 import pathlib, sys
-from webapp.releases import traffic
-traffic.start(pathlib.Path(sys.argv[1]))
+from webapp.stack.releases import canary
+canary.start(pathlib.Path(sys.argv[1]))
 print(flush=True)
 sys.stdin.read()
 """
@@ -361,10 +365,10 @@ def test_a_killed_comparison_switches_the_log_off(tmp_path):
         stdout=subprocess.PIPE,
     )
     comparing.stdout.readline()
-    assert (tmp_path / traffic.SWITCH).is_file()
+    assert (tmp_path / canary.SWITCH).is_file()
     comparing.kill()
     comparing.communicate()
-    assert not (tmp_path / traffic.SWITCH).exists()
+    assert not (tmp_path / canary.SWITCH).exists()
 
 
 class ColourThatScores:
@@ -383,6 +387,6 @@ class ColourThatScores:
 def test_golden_scores_of_a_scale_without_ends_are_compared_as_raw_scores():
     """Mapped to 0..1 the scores would be all alike: 30 is 0.984 there, and 40 is 0.988."""
     known = Golden(raw=True, tolerance=0.5, queries=[GoldenQuery("bees", ["a", "b"], [30.0, 20.0])])
-    assert gate.golden(ColourThatScores(30.2, 20.1), known) == "2 golden scores within 0.2"
+    assert checks.golden(ColourThatScores(30.2, 20.1), known) == "2 golden scores within 0.2"
     with pytest.raises(SetupError, match="golden scores are off by 10"):
-        gate.golden(ColourThatScores(40.0, 20.0), known)
+        checks.golden(ColourThatScores(40.0, 20.0), known)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from webapp.releases import idleness, rivals
-from webapp.releases.idleness import Idleness, Load
-from webapp.releases.rivals import BusyError, Outcome, measure_in_turn
+from webapp.stack.releases import idleness, trial
+from webapp.stack.releases.idleness import Idleness, Load
+from webapp.stack.releases.trial import BusyError, Outcome, measure_in_turn
 
 
 @dataclass
@@ -48,8 +48,8 @@ class Engines:
 def test_engines_are_measured_in_turn_and_each_round_waits_for_an_idle_service():
     engines = Engines(100, 130)
     outcome = engines.in_turn()
-    assert engines.seen == ["idle", "serving", "rival"] * (1 + rivals.ROUNDS), "the first round compiles"
-    assert len(outcome.rounds) == rivals.ROUNDS
+    assert engines.seen == ["idle", "serving", "rival"] * (1 + trial.ROUNDS), "the first round compiles"
+    assert len(outcome.rounds) == trial.ROUNDS
     assert outcome.rival_is_faster
 
 
@@ -71,13 +71,13 @@ def test_a_round_that_traffic_disturbs_is_thrown_away_and_repeated():
     engines = Engines(100, lambda count: 1 if count == 3 else 130, disturbed=[False, True])
     outcome = engines.in_turn()
     assert {rival for _, rival in outcome.rounds} == {130}
-    assert engines.seen.count("rival") == 1 + rivals.ROUNDS + 1
+    assert engines.seen.count("rival") == 1 + trial.ROUNDS + 1
 
 
 def test_a_round_in_which_others_had_the_cores_is_thrown_away_and_repeated():
     engines = Engines(100, 130, shares=[1, 1, 1, 0.5, 0.5, 1])
-    assert len(engines.in_turn().rounds) == rivals.ROUNDS
-    assert engines.seen.count("rival") == 1 + rivals.ROUNDS + 2
+    assert len(engines.in_turn().rounds) == trial.ROUNDS
+    assert engines.seen.count("rival") == 1 + trial.ROUNDS + 2
 
 
 def test_a_machine_without_a_quiet_moment_decides_nothing():

@@ -8,10 +8,10 @@ from pydantic import ValidationError
 
 from webapp.config.settings import LONGEST_SOCKET_PATH_BYTES, Settings, load_settings
 from webapp.domain.errors import SetupError
-from webapp.door import look_at
-from webapp.premises import check_program, find_nginx
-from webapp.rendering import balancer_conf, nginx_conf
-from webapp.tls import prepare_certificate
+from webapp.stack.nginx.config import balancer_conf, nginx_conf
+from webapp.stack.nginx.process import look_at
+from webapp.stack.preflight import check_program, find_nginx
+from webapp.stack.tls import prepare_certificate
 
 
 def test_defaults_need_nothing_set():

@@ -13,9 +13,9 @@ from supervisor.socket_manager import SocketManager
 from supervisor.states import ProcessStates, SupervisorStates
 
 from supervisor import events
-from webapp.releases import state
-from webapp.shares import point
-from webapp.supervision import extend
+from webapp.stack.nginx.traffic_split import point
+from webapp.stack.releases import state
+from webapp.stack.supervisor.plugin import extend
 
 RUNNING, STOPPED = ProcessStates.RUNNING, ProcessStates.STOPPED
 

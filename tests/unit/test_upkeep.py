@@ -7,10 +7,10 @@ import socket
 import pytest
 
 from webapp.config.settings import Settings
-from webapp.releases import state, traffic
-from webapp.releases.programs import Program
-from webapp.shares import FALLBACK, LINKS, colour_of, link_of, point, shares_for
-from webapp.upkeep import BAD, SETTLED_S, SPARE, Upkeep, listens, missing
+from webapp.stack.nginx.traffic_split import FALLBACK, LINKS, colour_of, link_of, point, shares_for
+from webapp.stack.releases import canary, state
+from webapp.stack.repair import BAD, SETTLED_S, SPARE, Upkeep, listens, missing
+from webapp.stack.supervisor.client import Program
 
 NAMES = ("webapp-blue.sock", "pusher.sock", "metrics.sock", "events.sock", "supervisor.sock", "nginx/direct.sock")
 
@@ -30,7 +30,7 @@ class Kept:
         self.run = self.settings.run_dir
         self.colours_file = state_dir / state.FILE
         (self.run / "nginx" / "body").mkdir(parents=True)
-        self.files = ("nginx.conf", "address.json", "own.key", "supervisord.pid", traffic.LOG)
+        self.files = ("nginx.conf", "address.json", "own.key", "supervisord.pid", canary.LOG)
         for name in self.files:
             (self.run / name).write_text(name)
         self.listeners = {name: listen(self.run / name) for name in NAMES}
@@ -148,14 +148,14 @@ def test_a_removed_link_names_the_colour_that_it_named_even_in_a_canary(kept):
 
 
 def test_a_removed_file_is_the_same_again_for_who_has_it_open(kept):
-    with (kept.run / traffic.LOG).open("a") as of_nginx:
+    with (kept.run / canary.LOG).open("a") as of_nginx:
         for name in kept.files:
             (kept.run / name).unlink()
         shutil.rmtree(kept.run / "nginx")
         kept.upkeep.look()
         of_nginx.write(" and more")
     assert (kept.run / "nginx.conf").read_text() == "nginx.conf"
-    assert (kept.run / traffic.LOG).read_text() == f"{traffic.LOG} and more"
+    assert (kept.run / canary.LOG).read_text() == f"{canary.LOG} and more"
     assert (kept.run / "nginx" / "body").is_dir()
     assert len(kept.said) == 1
 

@@ -15,8 +15,8 @@ from simple_websocket import ws
 from supervisor.process import Subprocess
 from supervisor.supervisord import Supervisor
 
-from logs.keeper import Output, Wake
 from pusher.websocket import WholeSends, _Input
+from webapp.stack.supervisor.logging import Output, Wake
 from webapp.worker import HeadWithBody
 
 ROOT = Path(__file__).parents[2]
@@ -42,13 +42,13 @@ STANDARD = {"http", "socketserver"}
 """Modules of Python that the libraries' classes build on."""
 
 OVERRIDES = {
-    "logs.keeper.Handler": {"close", "emit", "flush"},
-    "logs.keeper.Options": {"make_logger", "make_pipes"},
-    "logs.keeper.Output": {"_init_normallog", "_log", "close", "handle_read_event"},
-    "logs.keeper.OwnLog": {"log"},
-    "logs.keeper.Program": {"dispatchers", "drain"},
-    "logs.keeper.Prompt": {"handle_signal", "ordered_stop_groups_phase_1", "reap", "runforever"},
-    "logs.keeper.Wake": {"close", "handle_error", "handle_read", "writable"},
+    "webapp.stack.supervisor.logging.Handler": {"close", "emit", "flush"},
+    "webapp.stack.supervisor.logging.Options": {"make_logger", "make_pipes"},
+    "webapp.stack.supervisor.logging.Output": {"_init_normallog", "_log", "close", "handle_read_event"},
+    "webapp.stack.supervisor.logging.OwnLog": {"log"},
+    "webapp.stack.supervisor.logging.Program": {"dispatchers", "drain"},
+    "webapp.stack.supervisor.logging.Prompt": {"handle_signal", "ordered_stop_groups_phase_1", "reap", "runforever"},
+    "webapp.stack.supervisor.logging.Wake": {"close", "handle_error", "handle_read", "writable"},
     "webapp.api.app.App": {"ensure_sync", "session_interface"},
     "webapp.api.app._NoSessions": {"open_session"},
     "webapp.service.redis_pool._Buffer": {"_buffer", "_read_from_socket"},
@@ -70,8 +70,8 @@ OVERRIDES = {
 """Our subclasses -> what of the library they replace or use."""
 
 NEVER_CALLED = {
-    "logs.keeper.Output": {"handle_write_event"},  # it is never writable
-    "logs.keeper.OwnLog": {"getvalue"},  # of logs in memory
+    "webapp.stack.supervisor.logging.Output": {"handle_write_event"},  # it is never writable
+    "webapp.stack.supervisor.logging.OwnLog": {"getvalue"},  # of logs in memory
     "webapp.api.app._NoSessions": {"save_session"},  # Flask saves no null session
 }
 """Methods that only raise."""

@@ -8,11 +8,11 @@ from webapp.api.app import create_app
 from webapp.concurrency import GeventWaiter
 from webapp.config.settings import Settings
 from webapp.engine.runtimes.stub import StubEngine
-from webapp.releases.asking import Colour
 from webapp.scheduling.admission import Admission
 from webapp.service.inflight import Scoring
 from webapp.service.rate_limit import Quota
 from webapp.service.reranker import RerankService
+from webapp.stack.releases.color_api import Colour
 from webapp.telemetry.progress import ProgressEvents
 
 BODY = {"query": "q", "documents": [{"content": "a"}, {"content": "b"}]}

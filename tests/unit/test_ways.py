@@ -4,10 +4,10 @@ import contextlib
 
 import pytest
 
-from webapp.releases import deploy, recovery, state
-from webapp.releases.light import Light
-from webapp.releases.stages import Stages
-from webapp.releases.state import Release
+from webapp.stack.releases import deploy, recovery, state
+from webapp.stack.releases.reload import Light
+from webapp.stack.releases.state import Release
+from webapp.stack.releases.tasks import Stages
 
 
 @pytest.fixture

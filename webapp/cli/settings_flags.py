@@ -77,7 +77,7 @@ def load_running() -> Settings:
     Raises:
         SetupError: they are wrong.
     """
-    from webapp.running import settings_of_stack  # noqa: PLC0415 - most commands look at no stack
+    from webapp.stack.instance import settings_of_stack  # noqa: PLC0415 - most commands look at no stack
 
     settings, sources = load_with_sources()
     return settings_of_stack(settings, sources.flags)

@@ -10,9 +10,9 @@ from pathlib import Path
 FAULT = Path(os.environ.get("RERANK_STATE_DIR", "/nowhere")) / "fault"
 
 if "RERANK_COLOUR" not in os.environ and FAULT.exists() and FAULT.read_text() == "no room":
-    from webapp.releases import footprint
+    from webapp.stack.releases import memory_budget
 
-    footprint.free_bytes = lambda: 50 * 1024**2
+    memory_budget.free_bytes = lambda: 50 * 1024**2
 
 if os.environ.get("RERANK_COLOUR") == "green" and "STACK_PYTHON" in os.environ:
     from webapp.engine.runtimes import stub

@@ -18,6 +18,6 @@ def command() -> None:
       reranking balance --stacks http://10.0.0.7:8080,http://10.0.0.8:8080 --host 0.0.0.0
       reranking balance --config /etc/reranking-balancer.yaml
     """
-    from webapp.balancing import balance  # noqa: PLC0415 - each command loads what it needs
+    from webapp.stack.balance import balance  # noqa: PLC0415 - each command loads what it needs
 
     balance(load(), load)

@@ -54,15 +54,15 @@ def command(
       reranking deploy --model ./retrained --canary 10 --for 300
     """
     from webapp.config.settings import load_settings  # noqa: PLC0415
-    from webapp.releases import changes, deploy  # noqa: PLC0415 - each command loads what it needs
+    from webapp.stack.releases import deploy, settings_diff  # noqa: PLC0415 - each command loads what it needs
 
     if history:
         click.echo("\n".join(deploy.history(load_settings())))
         return
     if model == "":
         raise SetupError("--model: it names none")
-    values = changes.read_file(config) if config else {}
-    values |= changes.read_assignments(assignments)
+    values = settings_diff.read_file(config) if config else {}
+    values |= settings_diff.read_assignments(assignments)
     values |= {"RERANK_MODEL": model} if model else {}
     terminal = Terminal()
     wish = deploy.Wish(values, canary, canary_s, watch, patience, dry_run, again)

@@ -29,7 +29,7 @@ def command(*, as_json: bool) -> None:
       reranking doctor
       reranking doctor --config candidate.yaml
     """
-    from webapp.doctor import examine  # noqa: PLC0415
+    from webapp.stack.doctor import examine  # noqa: PLC0415
 
     findings = []
     for finding in examine(load_candidate()):

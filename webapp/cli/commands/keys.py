@@ -48,17 +48,17 @@ def add(
     file: Path | None,
 ) -> None:
     """Make a key, show it once, and keep its hash. NAME is in the logs, and may have several keys."""
-    from webapp import issuing  # noqa: PLC0415 - each command loads what it needs
+    from webapp.stack import key_admin  # noqa: PLC0415 - each command loads what it needs
 
-    click.echo(issuing.add(_path(file), name, operator=operator, requests=requests, documents=documents))
+    click.echo(key_admin.add(_path(file), name, operator=operator, requests=requests, documents=documents))
 
 
 @_action
 def list(*, file: Path | None) -> None:  # noqa: A001 - the command's name
     """Names and limits; the keys themselves are nowhere."""
-    from webapp import issuing  # noqa: PLC0415
+    from webapp.stack import key_admin  # noqa: PLC0415
 
-    for line in issuing.listing(_path(file)):
+    for line in key_admin.listing(_path(file)):
         click.echo(line)
 
 
@@ -67,9 +67,9 @@ def list(*, file: Path | None) -> None:  # noqa: A001 - the command's name
 @click.option("--oldest", is_flag=True, help="Only the first of them, as after a new one was handed out.")
 def remove(*, name: str, oldest: bool, file: Path | None) -> None:
     """Take the keys of a name away."""
-    from webapp import issuing  # noqa: PLC0415
+    from webapp.stack import key_admin  # noqa: PLC0415
 
-    issuing.remove(_path(file), name, oldest=oldest)
+    key_admin.remove(_path(file), name, oldest=oldest)
 
 
 def _path(file: Path | None) -> Path:

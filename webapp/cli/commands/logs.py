@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import click
 
-from webapp import journal
 from webapp.cli.settings_flags import SettingsCommand, load
+from webapp.stack import log_files
 
 
 @click.command(cls=SettingsCommand)
@@ -16,7 +16,7 @@ from webapp.cli.settings_flags import SettingsCommand, load
 @click.option("-f", "--follow", is_flag=True, help="Go on with new lines, until Ctrl-C.")
 @click.option("-n", "--lines", type=click.IntRange(0), default=20, show_default=True, help="Begin with so many.")
 @click.option("--request", metavar="ID", default="", help="Lines of this request alone.")
-@click.option("--level", type=click.Choice(journal.LEVELS), default="debug", help="Lines of this level and above.")
+@click.option("--level", type=click.Choice(log_files.LEVELS), default="debug", help="Lines of this level and above.")
 @click.option("--json", "as_json", is_flag=True, help="As they are in the files; so they are where no terminal reads.")
 def command(*, programs: tuple[str, ...], follow: bool, lines: int, request: str, level: str, as_json: bool) -> None:
     """Show the log lines of all PROGRAMs together, in order of time.
@@ -29,13 +29,13 @@ def command(*, programs: tuple[str, ...], follow: bool, lines: int, request: str
       reranking logs -n 100 webapp nginx --level warning
       reranking logs --request 1234-abcd --json | jq .duration_ms
     """
-    files = journal.files_of(load().log_dir, programs)
-    wanted = journal.Filter(request, level).takes
+    files = log_files.files_of(load().log_dir, programs)
+    wanted = log_files.Filter(request, level).takes
     show = _shown(as_json=as_json or not sys.stdout.isatty())
-    for line in journal.last(files, lines, wanted):
+    for line in log_files.last(files, lines, wanted):
         click.echo(show(line))
     if follow:
-        for line in journal.follow(files, wanted):
+        for line in log_files.follow(files, wanted):
             click.echo(show(line))
 
 

@@ -17,7 +17,7 @@ def command() -> None:
     Example:
       reranking reload
     """
-    from webapp.managing import reload  # noqa: PLC0415 - each command loads what it needs
+    from webapp.stack.control import reload  # noqa: PLC0415 - each command loads what it needs
 
     reload(load_running())
     click.echo("the stack reads keys and certificate again; new workers take over within seconds")

@@ -90,8 +90,8 @@ def _remotely(
     if not url or not key:
         settings = load_running()
         from contracts.api_keys import own_key  # noqa: PLC0415
-        from webapp.calling import url_of  # noqa: PLC0415
-        from webapp.tls import trust_own  # noqa: PLC0415
+        from webapp.stack.local_client import url_of  # noqa: PLC0415
+        from webapp.stack.tls import trust_own  # noqa: PLC0415
 
         # The own key is for our own service: another one is not told of it. Our certificate is trusted there alone.
         key = key or ("" if url else own_key(settings.own_key))

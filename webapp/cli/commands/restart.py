@@ -20,6 +20,6 @@ def command(*, programs: tuple[str, ...]) -> None:
       reranking restart
       reranking restart webapp pusher
     """
-    from webapp.managing import restart  # noqa: PLC0415 - each command loads what it needs
+    from webapp.stack.control import restart  # noqa: PLC0415 - each command loads what it needs
 
     restart(load_running(), programs, click.echo)

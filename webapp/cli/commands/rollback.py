@@ -15,7 +15,7 @@ def command(*, patience: float) -> None:
     Example:
       reranking rollback
     """
-    from webapp.releases.deploy import rollback, undone_on_term  # noqa: PLC0415 - each command loads what it needs
+    from webapp.stack.releases.deploy import rollback, undone_on_term  # noqa: PLC0415 - each command loads what it needs
 
     terminal = Terminal()
     with undone_on_term():

@@ -19,7 +19,7 @@ def command() -> None:
       reranking serve --port 9000 --state-dir /srv/reranking
       RERANK_API_KEYS=k1,k2 reranking serve --config /etc/reranking.yaml
     """
-    from webapp.stack import serve  # noqa: PLC0415 - each command loads what it needs
+    from webapp.stack.serve import serve  # noqa: PLC0415 - each command loads what it needs
 
     settings, sources = load_with_sources()
     serve(settings, sources.path)

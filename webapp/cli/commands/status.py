@@ -12,7 +12,7 @@ import click
 from webapp.cli.settings_flags import SettingsCommand, load_running
 
 if TYPE_CHECKING:
-    from webapp.status import Status
+    from webapp.stack.status import Status
 
 EXIT_CODES = {"serving": 0, "impaired": 3, "down": 4}
 
@@ -37,7 +37,7 @@ def command(*, watch: bool, every: float, as_json: bool) -> None:
       reranking status --watch --every 1
       reranking status --json | jq .troubles
     """
-    from webapp.status import look  # noqa: PLC0415
+    from webapp.stack.status import look  # noqa: PLC0415
 
     settings = load_running()
     while True:

@@ -19,6 +19,6 @@ def command(*, programs: tuple[str, ...]) -> None:
       reranking stop
       reranking stop webapp-green
     """
-    from webapp.managing import stop  # noqa: PLC0415 - each command loads what it needs
+    from webapp.stack.control import stop  # noqa: PLC0415 - each command loads what it needs
 
     stop(load_running(), programs, click.echo)

@@ -1,1 +1,0 @@
-"""supervisord, which keeps the lines of its programs in one shape."""

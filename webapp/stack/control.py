@@ -1,0 +1,201 @@
+"""`reranking restart`, `stop` and `reload`: they know which colour serves, and touch no other by mistake."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+import urllib.error
+from collections.abc import Callable, Sequence
+
+from webapp.config.settings import STOP_GRACE_S, Settings
+from webapp.domain.errors import SetupError
+from webapp.stack.instance import end, owner
+from webapp.stack.local_client import ask, url_of
+from webapp.stack.preflight import check_keys
+from webapp.stack.releases import state
+from webapp.stack.releases.color_api import Colour
+from webapp.stack.releases.environment import settings_with
+from webapp.stack.releases.recovery import with_artifact
+from webapp.stack.releases.roles import alone, role_of
+from webapp.stack.releases.state import Colours
+from webapp.stack.repair import SOCKETS, listens
+from webapp.stack.supervisor.client import Programs, SupervisorError, program_of
+from webapp.stack.tls import prepare_certificate
+
+Say = Callable[[str], None]
+
+WEBAPP = "webapp"
+"""Stands for the program of the colour that serves."""
+
+READY_S = 120.0
+"""Longest wait until a restarted webapp made a score, or another program stays up."""
+
+REACHED_S = 30.0
+"""Longest wait until what came up again is reached; `serve` takes a second or two to make a socket or link again."""
+
+POLL_S = 0.05
+
+HANG_UP_EVERY_S = 1.0
+
+
+def restart(settings: Settings, names: Sequence[str], say: Say) -> None:
+    """Restart programs, one after the other. The webapp loses no request: those that come meanwhile wait.
+
+    Args:
+        settings: of the stack.
+        names: its programs; none: the webapp.
+        say: told a line at a time.
+
+    Raises:
+        SetupError: no stack runs, a name is none of its programs or the idle colour's, or one did not come up.
+    """
+    programs, colours = Programs(settings.run_dir), _colours(settings)
+    chosen = _chosen(names or (WEBAPP,), programs, colours)
+    for name in chosen:
+        if role_of(name, colours) == "idle":
+            serving = program_of(colours.active)
+            raise SetupError(f"{name} is idle; {serving} serves, and reranking restart restarts that one")
+    with alone(settings.run_dir):
+        for name in chosen:
+            began = time.monotonic()
+            if role_of(name, colours) == "active":
+                _check_before_restart(colours)
+                say(f"{name} restarts; requests that come meanwhile wait")
+                programs.restart(name, patience_s=settings.request_timeout_s + 2 * STOP_GRACE_S)
+                _wait_until_ready(settings, colours.active, programs)
+            else:
+                waits = _hang_up(programs) if name == "nginx" else _wait
+                programs.restart(name, patience_s=settings.request_timeout_s + 2 * STOP_GRACE_S, waits=waits)
+                _wait_until_runs(name, programs)
+            _wait_until_reached(settings, name)
+            say(f"{name} runs again after {time.monotonic() - began:.1f} s")
+
+
+def stop(settings: Settings, names: Sequence[str], say: Say) -> None:
+    """Stop programs without which the stack still serves; without names, the stack.
+
+    Args:
+        settings: of the stack.
+        names: its programs.
+        say: told a line at a time.
+
+    Raises:
+        SetupError: no stack runs, a name is none of its programs, or the stack needs it.
+    """
+    stack = owner(settings)
+    if not names:
+        say("the stack stops; requests that were admitted are finished")
+        end(settings, stack)
+        say("the stack has stopped")
+        return
+    programs, colours = Programs(settings.run_dir), _colours(settings)
+    chosen = _chosen(names, programs, colours)
+    for name in chosen:
+        if name == "nginx" or role_of(name, colours) == "active":
+            raise SetupError(f"{name} serves; to stop the whole stack: reranking stop")
+    with alone(settings.run_dir):
+        for name in chosen:
+            programs.stop(name, patience_s=settings.request_timeout_s + 2 * STOP_GRACE_S)
+            say(f"{name} has stopped")
+
+
+def reload(settings: Settings) -> None:
+    """Have the stack read its key file and its certificate again, as HUP does. What is wrong there is refused first.
+
+    Raises:
+        SetupError: no stack runs, or the key file or the certificate is not good.
+    """
+    stack = owner(settings)
+    check_keys(settings)
+    prepare_certificate(settings)
+    os.kill(stack, signal.SIGHUP)
+
+
+def _colours(settings: Settings) -> Colours:
+    owner(settings)  # or no stack runs
+    colours = state.read(settings.state_dir)
+    if colours is None:
+        raise SetupError(f"{settings.state_dir / state.FILE} is missing; restart the stack: reranking stop, then serve")
+    return colours
+
+
+def _chosen(names: Sequence[str], programs: Programs, colours: Colours) -> list[str]:
+    known = [program.name for program in programs.all()]
+    chosen = [program_of(colours.active) if name == WEBAPP else name for name in names]
+    for name in chosen:
+        if name not in known:
+            raise SetupError(f"there is no program {name!r}; there are {', '.join([WEBAPP, *sorted(known)])}")
+    return chosen
+
+
+def _check_before_restart(colours: Colours) -> None:
+    """Refuse what could not come up again: supervisor would give it up, and the stack would end."""
+    settings_with(colours.serving.settings)
+    if with_artifact(colours.serving).artifact != colours.serving.artifact:
+        raise SetupError("model, engine or precision have changed since it was started; reranking deploy brings them")
+
+
+def _wait() -> None:
+    """Nothing has to be done while a program ends."""
+
+
+def _hang_up(programs: Programs) -> Callable[[], None]:
+    """While nginx ends: closes browsers' connections, for which it would wait; they connect again by themselves."""
+    told = 0.0
+
+    def waits() -> None:
+        nonlocal told
+        if programs.of("nginx").state == "STOPPING" and time.monotonic() - told > HANG_UP_EVERY_S:
+            told = time.monotonic()
+            with contextlib.suppress(SupervisorError):  # the pusher does not run
+                programs.signal("pusher", "HUP")
+
+    return waits
+
+
+def _wait_until_ready(settings: Settings, colour: str, programs: Programs) -> None:
+    api, give_up = Colour(settings, colour), time.monotonic() + READY_S
+    log = settings.log_dir / f"{program_of(colour)}.log"
+    while not api.is_ready():
+        if not programs.of(program_of(colour)).up:
+            raise SetupError(f"{program_of(colour)} ended while it started; see {log}")
+        if time.monotonic() > give_up:
+            raise SetupError(f"{program_of(colour)} was not ready within {READY_S:g} s; see {log}")
+        time.sleep(POLL_S)
+
+
+def _wait_until_runs(name: str, programs: Programs) -> None:
+    """Supervisor calls it RUNNING when it has lived for its `startsecs`, and tries some programs for days."""
+    give_up = time.monotonic() + READY_S
+    while (program := programs.of(name)).state != "RUNNING":
+        if not program.up:
+            raise SetupError(f"{name} did not start; see its log with: reranking logs {name}")
+        if time.monotonic() > give_up:
+            raise SetupError(
+                f"{name} did not stay up within {READY_S:g} s, and supervisor goes on trying;"
+                f" see its log with: reranking logs {name}"
+            )
+        time.sleep(POLL_S)
+
+
+def _wait_until_reached(settings: Settings, name: str) -> None:
+    """A program may run, and nobody reach it: its socket or a link to that is gone."""
+    give_up = time.monotonic() + REACHED_S
+    while not _is_reached(settings, name):
+        if time.monotonic() > give_up:
+            raise SetupError(f"{name} runs, but requests to {url_of(settings)} don't reach it; see reranking doctor")
+        time.sleep(POLL_S)
+
+
+def _is_reached(settings: Settings, name: str) -> bool:
+    if name != "nginx" and not name.startswith("webapp-"):
+        return name not in SOCKETS or listens(settings.run_dir / SOCKETS[name])
+    try:
+        with ask(settings, "/ready", timeout_s=REACHED_S):
+            return True
+    except urllib.error.HTTPError:
+        return name == "nginx"
+    except OSError:
+        return False

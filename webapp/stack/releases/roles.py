@@ -1,0 +1,54 @@
+"""Which program is active and which is idle; and the lock that lets one command at a time change that."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from webapp.domain.errors import SetupError
+from webapp.stack.instance import is_held
+from webapp.stack.releases.state import Colours
+from webapp.stack.supervisor.client import Program, program_of
+
+LOCK = "deploy.lock"
+
+Role = Literal["active", "idle", ""]
+"""Empty: the program is of no colour."""
+
+
+def role_of(program: str, colours: Colours | None) -> Role:
+    """A program's role."""
+    if colours is None:
+        return ""
+    roles: dict[str, Role] = {program_of(colours.active): "active", program_of(colours.idle): "idle"}
+    return roles.get(program, "")
+
+
+@contextmanager
+def alone(run_dir: Path) -> Iterator[None]:
+    """Hold the lock of deploys.
+
+    Raises:
+        SetupError: a deploy has it.
+    """
+    with (run_dir / LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SetupError("another deploy runs; wait for its end") from None
+        yield
+
+
+def idle_that_runs(run_dir: Path, colours: Colours | None, programs: Iterable[Program]) -> str:
+    """Name of the idle colour's program, where it runs though no deploy needs it; else empty."""
+    if colours is None or is_held(run_dir / LOCK):
+        return ""
+    return next((each.name for each in programs if role_of(each.name, colours) == "idle" and each.up), "")
+
+
+def idle_runs(name: str) -> str:
+    """What is said of an idle colour's program that runs."""
+    return f"{name} is idle, yet it runs: it takes memory and serves nobody; stop it with: reranking stop {name}"
