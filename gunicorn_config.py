@@ -17,7 +17,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from webapp.stack.releases import launch as _launch  # noqa: E402
 
 # HUP reads this file again, but what the master has assembled stays.
-_serving = sys.modules.get("webapp.wsgi")
+_serving = sys.modules.get("webapp.servers.gunicorn.wsgi")
 if _serving is None:
     _launch.become_the_release()  # before anything that takes long to load
 
@@ -45,8 +45,10 @@ except SetupError as _error:
     logging.getLogger("webapp").critical("%s", _error)
     raise SystemExit(1) from None
 
-wsgi_app = "webapp.wsgi:app"
-worker_class = "webapp.worker.Worker"  # the gevent worker, told when to start its engine and when to drain
+wsgi_app = "webapp.servers.gunicorn.wsgi:app"
+worker_class = (
+    "webapp.servers.gunicorn.worker.Worker"  # the gevent worker, told when to start its engine and when to drain
+)
 workers = _chosen.workers
 # The artifact and the tokenizer are read once, and workers share the pages. What the master imported can't be reloaded,
 # so `reranking run --reload` does without.
@@ -91,7 +93,7 @@ logconfig_dict = _logs.log_config(
     level=_chosen.log_level, log_format=_chosen.log_format, service="webapp", colour=_chosen.colour
 )
 _logs.catch_the_rest(log_format=_chosen.log_format, service="webapp", colour=_chosen.colour)
-logger_class = "webapp.worker.Log"
+logger_class = "webapp.servers.gunicorn.worker.Log"
 proc_name = "reranking"
 
 if _serving is None:  # at HUP the old workers still count
@@ -109,6 +111,6 @@ def child_exit(_server: Any, _worker: Any) -> None:
 def on_reload(server: Any) -> None:
     """Runs in the master after HUP, before it forks the new workers."""
     if preload_app:
-        from webapp.wsgi import renew  # noqa: PLC0415 - the app is loaded by now
+        from webapp.servers.gunicorn.wsgi import renew  # noqa: PLC0415 - the app is loaded by now
 
         server.app.callable = renew(_chosen)

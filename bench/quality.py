@@ -17,12 +17,12 @@ import harness
 import numpy as np
 from scipy.stats import kendalltau
 
-from webapp.concurrency import NativeWaiter, allocate_lock, start_native_thread
 from webapp.config.settings import Settings
 from webapp.engine.opening import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.engine.prepare.pipeline import prepare
 from webapp.scheduling.scheduler import Scheduler
+from webapp.servers.gunicorn.bridge import NativeWaiter, allocate_lock, start_native_thread
 
 DATA = harness.ROOT.parent / "shared" / "data"
 CANDIDATES = 100

@@ -142,5 +142,5 @@ def test_torch_scores_without_a_server(calls, prepared, monkeypatch):
 
 
 def test_a_replica_of_ray_imports_no_torch_before_it_is_configured():
-    check = "import sys, webapp.replica; sys.exit('torch' in sys.modules or 'openvino' in sys.modules)"
+    check = "import sys, webapp.servers.ray.replica; sys.exit('torch' in sys.modules or 'openvino' in sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)

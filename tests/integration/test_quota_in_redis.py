@@ -9,8 +9,8 @@ import pytest
 import redis
 from running import free_port, wait_for
 
-from webapp.concurrency import within
 from webapp.domain.errors import RateLimitedError
+from webapp.servers.gunicorn.bridge import within
 from webapp.service import rate_limit as quotas
 from webapp.service.rate_limit import Quota
 from webapp.service.redis_rate_limit import in_redis

@@ -8,7 +8,7 @@ import pytest
 from asgi_kit import PATIENCE_S, body_of, receives, run, scope_of
 from redis_kit import Redis
 
-from webapp.replica import Replica
+from webapp.servers.ray.replica import Replica
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from webapp.engine.prepare.calibration import DEFAULT_FILE, read_examples
 from webapp.engine.prepare.candidates import Candidate
 from webapp.engine.prepare.pipeline import prepare
 from webapp.engine.runtimes.native import library
-from webapp.local import local_reranker
+from webapp.servers.local import local_reranker
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

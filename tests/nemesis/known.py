@@ -16,7 +16,7 @@ import requests
 from nemesis.judging import RefusedInPartError
 from webapp.config.settings import Settings
 from webapp.domain.types import RerankRequest
-from webapp.local import local_reranker
+from webapp.servers.local import local_reranker
 
 QUERIES = 12
 DOCUMENTS = 1500

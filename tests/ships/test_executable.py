@@ -13,7 +13,7 @@ from running import PATIENCE_S, free_port, wait_for
 
 from webapp import __version__
 from webapp.domain.types import RerankRequest
-from webapp.local import local_reranker
+from webapp.servers.local import local_reranker
 
 BUILT = Path(__file__).resolve().parents[2] / "build" / "executable"
 

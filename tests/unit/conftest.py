@@ -1,9 +1,9 @@
 import pytest
 
 from webapp.api.app import create_app
-from webapp.concurrency import GeventWaiter
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission
+from webapp.servers.gunicorn.bridge import GeventWaiter
 from webapp.service.inflight import Scoring
 from webapp.service.reranker import RerankService
 

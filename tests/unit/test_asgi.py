@@ -7,10 +7,10 @@ from asgi_kit import body_of, receives, run, scope_of
 from scheduling_kit import Rig
 
 from webapp.api.app import create_app
-from webapp.asgi import ask, environ_of
-from webapp.asyncio_bridge import AsyncioBridge, AsyncioWaiter
-from webapp.concurrency import GeventWaiter
 from webapp.engine.runtimes.stub import StubEngine
+from webapp.servers.gunicorn.bridge import GeventWaiter
+from webapp.servers.ray.asgi import ask, environ_of
+from webapp.servers.ray.bridge import AsyncioBridge, AsyncioWaiter
 
 JSON = ("Content-Type", "application/json")
 

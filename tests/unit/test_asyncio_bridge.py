@@ -5,9 +5,9 @@ import threading
 import pytest
 from asgi_kit import PATIENCE_S, run
 
-from webapp.asyncio_bridge import AsyncioBridge, AsyncioWaiter, in_greenlet, wait_for
 from webapp.domain.concurrency import SimpleQueue, start_native_thread
 from webapp.domain.errors import CancelledError
+from webapp.servers.ray.bridge import AsyncioBridge, AsyncioWaiter, in_greenlet, wait_for
 
 
 def test_a_call_returns_what_it_made_or_raises_what_went_wrong():

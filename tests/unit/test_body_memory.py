@@ -17,7 +17,6 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 from webapp.api.app import create_app
 from webapp.api.body_process import ReadElsewhere
 from webapp.api.body_reader import Limits, ReadHere
-from webapp.concurrency import GeventWaiter
 from webapp.config import resources
 from webapp.config.malloc import Trimming
 from webapp.config.settings import Settings
@@ -26,9 +25,10 @@ from webapp.domain.errors import CancelledError, DeadlineExceededError, Overload
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import BODY_FACTOR, Admission
 from webapp.scheduling.shared_sum import SharedSum
+from webapp.servers.gunicorn.bridge import GeventWaiter
+from webapp.servers.parts import body_memory_bytes
 from webapp.service.inflight import Scoring
 from webapp.service.reranker import RerankService
-from webapp.wiring import body_memory_bytes
 
 BODY = {"query": "q", "documents": ["a", "b"]}
 LIMIT = 1_000_000
@@ -349,7 +349,7 @@ def test_a_process_without_a_state_directory_counts_alone(tmp_path):
 def test_the_limit_is_512_or_a_quarter_of_the_memory_and_never_less_than_one_body(
     monkeypatch, memory, settings, expected
 ):
-    monkeypatch.setattr("webapp.wiring.memory_bytes", lambda: memory * MIB)
+    monkeypatch.setattr("webapp.servers.parts.memory_bytes", lambda: memory * MIB)
     assert body_memory_bytes(Settings(**settings)) == expected * MIB
 
 

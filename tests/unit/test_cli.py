@@ -281,7 +281,7 @@ def test_progress_is_told_while_documents_are_scored_in_process(tmp_path):
     from webapp.config.settings import Settings
     from webapp.domain.types import RerankRequest
     from webapp.engine.runtimes.stub import StubSession
-    from webapp.local import local_reranker
+    from webapp.servers.local import local_reranker
 
     documents, told, go_on = [f"document {number}" for number in range(400)], [], threading.Event()
 

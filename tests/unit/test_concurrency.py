@@ -5,8 +5,8 @@ import pytest
 from gevent.event import Event
 from running import PATIENCE_S
 
-from webapp.concurrency import GeventWaiter, NativeWaiter, SimpleQueue, repeat, start_native_thread
 from webapp.domain.concurrency import persistent
+from webapp.servers.gunicorn.bridge import GeventWaiter, NativeWaiter, SimpleQueue, repeat, start_native_thread
 
 
 @pytest.mark.parametrize("make", [GeventWaiter, NativeWaiter])

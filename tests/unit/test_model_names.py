@@ -128,8 +128,8 @@ def test_served_names_are_a_setting_with_commas_or_a_list():
 
 
 def test_the_service_that_is_assembled_has_the_names_of_its_settings(tmp_path):
-    from webapp.bootstrap import assemble
-    from webapp.concurrency import GeventBridge
+    from webapp.servers.assembly import assemble
+    from webapp.servers.gunicorn.bridge import GeventBridge
 
     settings = Settings(
         engine="stub", state_dir=tmp_path, model=str(tmp_path), served_model_name="a, b", strict_model=True

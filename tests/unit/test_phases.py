@@ -2,10 +2,10 @@ import time
 
 from scheduling_kit import Rig
 
-from webapp.concurrency import GeventWaiter
 from webapp.domain.types import RerankRequest, Spent
 from webapp.engine.runtimes.stub import StubEngine, StubSession
 from webapp.scheduling.phases import Phases
+from webapp.servers.gunicorn.bridge import GeventWaiter
 from webapp.service.inflight import Scoring
 from webapp.telemetry.histogram import Tally
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from webapp.config.settings import PROXY_GRACE_S, Settings
-from webapp.replica import replica_settings
+from webapp.servers.ray.replica import replica_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ROOT / "deploy" / "ray"

@@ -24,10 +24,10 @@ from webapp.api.body_process import ReadElsewhere
 from webapp.api.body_reader import Limits, read
 from webapp.api.dialects.base import SMALL_BYTES, Call
 from webapp.api.dialects.registry import DIALECTS
-from webapp.asyncio_bridge import AsyncioBridge, in_greenlet
-from webapp.concurrency import GeventWaiter
 from webapp.domain.concurrency import NativeWaiter
 from webapp.domain.errors import DeadlineExceededError, PayloadTooLargeError, UnavailableError, UnsupportedEncodingError
+from webapp.servers.gunicorn.bridge import GeventWaiter
+from webapp.servers.ray.bridge import AsyncioBridge, in_greenlet
 
 MOST = 32 * 1024 * 1024
 LATER = float("inf")

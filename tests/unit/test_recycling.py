@@ -1,4 +1,4 @@
-from webapp.recycling import YOUNGEST_S, Recycling
+from webapp.servers.gunicorn.memory_limit import YOUNGEST_S, Recycling
 
 
 class Clock:

@@ -11,16 +11,16 @@ from running import wait_for
 from scheduling_kit import PATIENCE_S
 
 from webapp.api.app import create_app
-from webapp.concurrency import GeventWaiter, within
 from webapp.domain.errors import RateLimitedError
 from webapp.scheduling.breaker import FAILURES, Breaker
+from webapp.servers.gunicorn.bridge import GeventWaiter, within
+from webapp.servers.parts import _Patient
 from webapp.service.cache.memory import PairScore
 from webapp.service.cache.redis import RedisStore
 from webapp.service.cache.shared import Patience, SharedCache
 from webapp.service.cache.wire import NonsenseError, name_of, pack
 from webapp.service.rate_limit import Quota
 from webapp.service.redis_rate_limit import in_redis
-from webapp.wiring import _Patient
 
 A, B = b"a" * 16, b"b" * 16
 SOON_S = 0.05

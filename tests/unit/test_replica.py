@@ -6,11 +6,11 @@ import sys
 import pytest
 from asgi_kit import body_of, receives, run, scope_of
 
-from webapp import replica
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.runtimes.stub import StubEngine
-from webapp.replica import Replica, replica_settings
+from webapp.servers.ray import replica
+from webapp.servers.ray.replica import Replica, replica_settings
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_what_cannot_be_served_changes_nothing():
 
 def test_nothing_that_serves_without_gevent_imports_it():
     code = (
-        "import sys, webapp.replica, contracts.logging.configure;"
+        "import sys, webapp.servers.ray.replica, contracts.logging.configure;"
         "sys.exit('gevent' in sys.modules or 'gunicorn' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

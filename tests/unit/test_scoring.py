@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scheduling_kit import PATIENCE_S, Rig
 
-from webapp.concurrency import GeventWaiter
 from webapp.domain.errors import DeadlineExceededError, EngineFailedError
 from webapp.domain.types import RerankRequest
 from webapp.engine.runtimes.stub import StubEngine, StubSession, stub_logit
+from webapp.servers.gunicorn.bridge import GeventWaiter
 from webapp.service.cache.keys import pair_keys
 from webapp.service.cache.memory import ENTRY_BYTES, MemoryCache, PairScore
 from webapp.service.inflight import Scoring

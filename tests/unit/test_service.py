@@ -4,11 +4,11 @@ import gevent
 import pytest
 from scheduling_kit import Rig
 
-from webapp.concurrency import GeventWaiter
 from webapp.domain.errors import DeadlineExceededError, InvalidRequestError, OverloadedError, UnavailableError
 from webapp.domain.types import RerankRequest
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission
+from webapp.servers.gunicorn.bridge import GeventWaiter
 from webapp.service.inflight import Scoring
 from webapp.service.reranker import RerankService
 

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scheduling_kit import PATIENCE_S, Rig
 
-from webapp.concurrency import GeventWaiter
 from webapp.domain.types import RerankRequest
 from webapp.engine.runtimes.stub import StubEngine, stub_logit
 from webapp.scheduling.breaker import FAILURES, Breaker
+from webapp.servers.gunicorn.bridge import GeventWaiter
 from webapp.service.cache import shared as shared_module
 from webapp.service.cache.memory import MemoryCache, PairScore
 from webapp.service.cache.shared import MOST_WAITING, Patience, SharedCache

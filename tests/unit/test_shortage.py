@@ -9,7 +9,7 @@ import gevent.socket
 import pytest
 from running import PATIENCE_S
 
-from webapp.descriptors import SHORT_S, TELL_EVERY_S, Descriptors, hang_up
+from webapp.servers.gunicorn.fd_shortage import SHORT_S, TELL_EVERY_S, Descriptors, hang_up
 
 
 class Clock:

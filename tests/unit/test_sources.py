@@ -173,8 +173,9 @@ def test_wrong_settings_are_one_line_in_the_webapps_log(monkeypatch):
 def test_a_file_that_is_being_edited_does_not_harm_a_running_webapp(monkeypatch):
     """HUP reads gunicorn_config.py again, in a master that has assembled the webapp before."""
     assembled = (
-        "import sys, types, webapp.config.settings\n"
-        "sys.modules['webapp.wsgi'] = types.SimpleNamespace(settings=webapp.config.settings.load_settings())\n"
+        "import sys, types\n"
+        "from webapp.config.settings import load_settings\n"
+        "sys.modules['webapp.servers.gunicorn.wsgi'] = types.SimpleNamespace(settings=load_settings())\n"
         "open('reranking.yaml', 'w').write('prot: 9000')"
     )
     assert serving_by(assembled, monkeypatch).stdout == "3\n"

@@ -6,11 +6,11 @@ from running import PATIENCE_S, wait_for
 from scheduling_kit import Rig
 
 from contracts.events import Accepted, Expired, Finished, Progress, Shed, Worker, decode
-from webapp.concurrency import GeventWaiter
 from webapp.domain.errors import DeadlineExceededError, InvalidRequestError, OverloadedError, RerankError
 from webapp.domain.types import RerankRequest
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission
+from webapp.servers.gunicorn.bridge import GeventWaiter
 from webapp.service.inflight import Scoring
 from webapp.service.reranker import RerankService
 from webapp.telemetry.observer import Caller

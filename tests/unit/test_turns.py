@@ -8,8 +8,8 @@ from running import PATIENCE_S, wait_for
 
 from webapp.api import fair_worker as turns_module
 from webapp.api.fair_worker import Turns
-from webapp.concurrency import GeventWaiter
 from webapp.domain.concurrency import NativeWaiter
+from webapp.servers.gunicorn.bridge import GeventWaiter
 
 LATER = float("inf")
 

@@ -16,8 +16,8 @@ from supervisor.process import Subprocess
 from supervisor.supervisord import Supervisor
 
 from pusher.websocket import WholeSends, _Input
+from webapp.servers.gunicorn.worker import HeadWithBody
 from webapp.stack.supervisor.logging import Output, Wake
-from webapp.worker import HeadWithBody
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [
@@ -61,8 +61,8 @@ OVERRIDES = {
     "webapp.telemetry.exporter.Workers": {"collect"},
     "webapp.telemetry.exporter._Handler": {"do_GET", "log_message", "timeout"},
     "webapp.telemetry.metrics.TallyHistogram": {"_buckets", "_sum"},
-    "webapp.worker.Log": {"access_log_enabled"},
-    "webapp.worker.Worker": {
+    "webapp.servers.gunicorn.worker.Log": {"access_log_enabled"},
+    "webapp.servers.gunicorn.worker.Worker": {
         *("init_process", "run", "server_class", "handle", "handle_request", "notify", "handle_exit", "init_signals"),
         *("alive", "cfg", "log", "ppid"),
     },

@@ -17,7 +17,7 @@ from webapp.api.dialects.registry import dialect_of
 from webapp.domain.types import RerankRequest, Scored
 from webapp.engine.runtimes.stub import StubTexts
 from webapp.engine.tokenizer import split_room
-from webapp.local import local_reranker
+from webapp.servers.local import local_reranker
 from webapp.service.truncation import documents_cut, query_read
 
 LONG = "milk " * 500

@@ -5,10 +5,10 @@ import pytest
 from contracts.api_keys import SYNTHETIC_HEADER, KeyRing, make_own, own_key
 from contracts.events import Finished, Rejected, Shed, owner_of
 from webapp.api.app import create_app
-from webapp.concurrency import GeventWaiter
 from webapp.config.settings import Settings
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission
+from webapp.servers.gunicorn.bridge import GeventWaiter
 from webapp.service.inflight import Scoring
 from webapp.service.rate_limit import Quota
 from webapp.service.reranker import RerankService

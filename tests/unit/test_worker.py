@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import gevent
 
-from webapp.worker import PIECE_BYTES, Body, HeadWithBody, Worker
+from webapp.servers.gunicorn.worker import PIECE_BYTES, Body, HeadWithBody, Worker
 
 
 class Recorder:

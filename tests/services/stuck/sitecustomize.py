@@ -9,7 +9,7 @@ from webapp.engine.runtimes.stub import StubEngine
 
 
 def _impatient(_self):
-    sys.modules["webapp.bootstrap"].WARM_UP_TIMEOUT_S = 1.0
+    sys.modules["webapp.servers.assembly"].WARM_UP_TIMEOUT_S = 1.0
 
 
 def _start(_self, _threads):

@@ -105,7 +105,7 @@ def _remotely(
 def _locally(body: dict[str, Any], tell: Callable[[int], None]) -> Any:
     from webapp.domain.errors import RerankError  # noqa: PLC0415
     from webapp.domain.types import RerankRequest  # noqa: PLC0415
-    from webapp.local import local_reranker  # noqa: PLC0415
+    from webapp.servers.local import local_reranker  # noqa: PLC0415
 
     documents = body["documents"]
     request = RerankRequest(

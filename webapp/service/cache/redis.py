@@ -16,7 +16,7 @@ ANSWER_S = 0.25
 """Longest silence within an answer. No request waits that long; it frees what asked."""
 
 WHOLE_ANSWER_S = 1.0
-"""Longest time for one answer that comes in crumbs; see `webapp.wiring`."""
+"""Longest time for one answer that comes in crumbs; see `webapp.servers.parts`."""
 
 MOST_CONNECTIONS = 40
 

@@ -1,7 +1,7 @@
-"""The service as a Ray Serve application: `serve run webapp.on_ray:app`. docs/ray.md says how to run it.
+"""The service as a Ray Serve application: `serve run webapp.servers.ray.deployment:app`.
 
-The only file that knows Ray. The HTTP API is the stack's own, dialects, errors and all; Serve's proxies stand
-where nginx and gunicorn do there.
+docs/ray.md says how to run it. The only file that knows Ray. The HTTP API is the stack's own, dialects, errors and all;
+Serve's proxies stand where nginx and gunicorn do there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from contracts.logging.configure import configure
 from webapp.config.settings import PROXY_GRACE_S, Settings, load_settings
-from webapp.replica import Replica
+from webapp.servers.ray.replica import Replica
 
 CLIENT_CLOSED = 499
 """As nginx has it; nobody reads it."""

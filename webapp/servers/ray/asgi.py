@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from wsgiref.types import WSGIApplication
 
-from webapp.asyncio_bridge import in_greenlet, wait_for
 from webapp.domain.errors import CancelledError
+from webapp.servers.ray.bridge import in_greenlet, wait_for
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]

@@ -15,13 +15,13 @@ from gevent.server import StreamServer
 from gunicorn.glogging import Logger
 from gunicorn.workers.ggevent import GeventWorker
 
-from webapp.descriptors import RETRY_S, Descriptors, hang_up
 from webapp.domain.errors import reason_of
-from webapp.recycling import Recycling
+from webapp.servers.gunicorn.fd_shortage import RETRY_S, Descriptors, hang_up
+from webapp.servers.gunicorn.memory_limit import Recycling
 from webapp.telemetry.worker_stats import rss_bytes
 
 if TYPE_CHECKING:
-    from webapp.bootstrap import Webapp
+    from webapp.servers.assembly import Webapp
 
 BOOT_FAILED = 3
 """gunicorn's WORKER_BOOT_ERROR: the master gives up, and supervisor says so, instead of forking in a loop."""
@@ -110,7 +110,7 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
     @property
     def webapp(self) -> Webapp:
         """What the master assembled; gunicorn loads this class before it does so."""
-        from webapp.wsgi import webapp  # noqa: PLC0415
+        from webapp.servers.gunicorn.wsgi import webapp  # noqa: PLC0415
 
         return webapp
 

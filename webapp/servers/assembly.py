@@ -36,6 +36,7 @@ from webapp.scheduling.admission import Admission
 from webapp.scheduling.scheduler import Scheduler
 from webapp.scheduling.shared_sum import SharedSum
 from webapp.scheduling.watchdog import Watchdog
+from webapp.servers.parts import body_memory_bytes, quota, serves, shared_cache, vitals
 from webapp.service.cache.memory import MemoryCache
 from webapp.service.cache.shared import SharedCache
 from webapp.service.fallback import EngineGuard
@@ -50,7 +51,6 @@ from webapp.telemetry.reporter import Reporter
 from webapp.telemetry.sampler import Sampler
 from webapp.telemetry.tracing import Tracing
 from webapp.telemetry.worker_stats import PulseMaker, Vitals
-from webapp.wiring import body_memory_bytes, quota, serves, shared_cache, vitals
 
 log = logging.getLogger(__name__)
 

@@ -4,11 +4,11 @@ import logging
 import os
 from wsgiref.types import WSGIApplication
 
-from webapp.bootstrap import assemble
-from webapp.concurrency import GeventBridge
 from webapp.config.settings import Settings, load_settings
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import NAMED_VARIABLE
+from webapp.servers.assembly import assemble
+from webapp.servers.gunicorn.bridge import GeventBridge
 
 log = logging.getLogger("webapp")
 

@@ -15,14 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from webapp.asgi import Receive, Reply, Scope, ask
-from webapp.asyncio_bridge import AsyncioBridge
-from webapp.bootstrap import Webapp, assemble
 from webapp.config.settings import Settings, read_settings
 from webapp.config.sources import gather, unknown, variable
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.opening import load_engine
+from webapp.servers.assembly import Webapp, assemble
+from webapp.servers.ray.asgi import Receive, Reply, Scope, ask
+from webapp.servers.ray.bridge import AsyncioBridge
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class Serving:
         return serving
 
     async def answer(self, scope: Scope, receive: Receive) -> Reply | None:
-        """As `webapp.asgi.ask`."""
+        """As `webapp.servers.ray.asgi.ask`."""
         self._ongoing += 1
         self._idle.clear()
         try:

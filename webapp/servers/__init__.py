@@ -1,0 +1,1 @@
+"""What carries HTTP to the app: gunicorn or Ray Serve. `assembly` puts the service together."""

@@ -1,0 +1,1 @@
+"""Workers of gunicorn on gevent. gevent lives here only."""
