@@ -22,7 +22,7 @@ RUN scripts/build-wheel /wheel
 # other frameworks' models are half of it, and nothing here loads them.
 RUN python3 -m venv --without-pip /opt/reranking \
     && .venv/bin/python -m pip --python /opt/reranking/bin/python install --quiet --no-cache-dir -c constraints.txt \
-        "$(ls /wheel/*.whl)[redis,tracing]" \
+        "$(ls /wheel/reranking-*.whl)[redis,tracing]" /wheel/reranking_client-*.whl \
     && cd /opt/reranking/lib/python3*/site-packages/openvino/libs \
     && rm -f libopenvino_intel_gpu_plugin.so cache.json libopenvino_intel_npu_*.so libopenvino_c.so.* \
     && find . -name "libopenvino_*_frontend.so.*" ! -name "*_ir_frontend*" -delete
@@ -60,5 +60,5 @@ EXPOSE 8080
 STOPSIGNAL SIGTERM
 # By its own key, port and certificate, whatever they are set to.
 HEALTHCHECK --interval=15s --timeout=10s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "from webapp.stack.local_client import ask; from webapp.config.settings import load_settings; ask(load_settings(), '/ready', timeout_s=5)"]
+    CMD ["python", "-c", "import reranking_server; from webapp.stack.local_client import ask; from webapp.config.settings import load_settings; ask(load_settings(), '/ready', timeout_s=5)"]
 CMD ["reranking", "serve"]

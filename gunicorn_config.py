@@ -10,6 +10,10 @@ monkey.patch_all()
 
 import os  # noqa: E402
 import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+# webapp and contracts lie beside this file; other projects have packages of such names.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 # numpy's and scipy's OpenBLAS start a thread a core at their import, in the master, before the fork. None is of use.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -22,7 +26,6 @@ if _serving is None:
     _launch.become_the_release()  # before anything that takes long to load
 
 import logging.config  # noqa: E402
-from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from gunicorn import arbiter as _arbiter  # noqa: E402

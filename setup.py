@@ -1,33 +1,35 @@
-"""What pyproject.toml can't say: what lies beside the packages goes into the wheel too, and which Pythons it fits."""
+"""What pyproject.toml can't say: a wheel holds one package, and fits every Python."""
 
 import shutil
 from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.bdist_wheel import bdist_wheel
-from setuptools.command.build_py import build_py
+from setuptools.command.build import build
 
 HERE = Path(__file__).resolve().parent
 
-PACKED = ("nginx", "supervisor", "gunicorn_config.py")
-"""Looked for by webapp/config/source_tree.py. They are no packages; `supervisor` is the name of a dependency."""
+PACKAGES = ("webapp", "pusher", "contracts")
+"""Built beside `reranking_server`, then moved into it: nothing of ours may have a general name in site-packages."""
+
+BESIDE = ("nginx", "supervisor", "gunicorn_config.py")
+"""Read by path; no packages. `supervisor` is the name of a dependency."""
 
 
-class BuildPy(build_py):
-    """Packages, and what is packed into webapp."""
+class Build(build):
+    """What setuptools builds, put into one package. A development install skips this: it uses the clone as it is."""
 
     def run(self) -> None:
-        """As setuptools does, then ours; a development install finds them where they lie."""
+        """As setuptools does, then ours."""
         super().run()
-        if self.editable_mode:
-            return
-        for name in PACKED:
-            source, target = HERE / name, Path(self.build_lib) / "webapp" / "packed" / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        home = Path(self.build_lib) / "reranking_server"
+        for name in PACKAGES:
+            shutil.move(Path(self.build_lib) / name, home / name)
+        for name in BESIDE:
+            if (HERE / name).is_dir():
+                shutil.copytree(HERE / name, home / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
-                shutil.copy2(source, target)
+                shutil.copy2(HERE / name, home / name)
 
 
 class BdistWheel(bdist_wheel):
@@ -38,4 +40,4 @@ class BdistWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
-setup(cmdclass={"build_py": BuildPy, "bdist_wheel": BdistWheel})
+setup(cmdclass={"build": Build, "bdist_wheel": BdistWheel})

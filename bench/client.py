@@ -19,8 +19,7 @@ from dataclasses import dataclass
 
 import harness
 import httpx
-
-from webapp.client import AsyncRerankClient, Budget, CallFailedError
+from reranking_client import AsyncRerankClient, Budget, CallFailedError
 
 SHARES = (0.1, 0.5, 1.0)
 

@@ -15,8 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
-from webapp.client import Budget
+from reranking_client import Budget
 
 Policy = Literal["random", "round-robin", "least-ongoing", "power-of-two"]
 

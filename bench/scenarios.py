@@ -9,8 +9,7 @@ import numpy as np
 import scaling_plots
 import service_times
 from queueing import Absence, Fleet, Floats, Outcome, Policy, Requests, Retrying, poisson, simulate, zipf_keys
-
-from webapp.client import Retries
+from reranking_client import Retries
 
 CORES = 2
 """Of a machine, as of the one that was measured; its threads share each request."""

@@ -118,7 +118,7 @@ is_current() { [ "$(cat "$VENV/.stamp-$1" 2>/dev/null)" = "$(stamp_of "$1")" ]; 
 stamp_of() {
     local pins=("$ROOT/constraints.txt")
     [[ ",$1," != *,ray,* ]] || pins+=("$ROOT/constraints-ray.txt")
-    cat "$ROOT/pyproject.toml" "$ROOT/setup.py" "${pins[@]}" "$ROOT"/webapp/engine/native/*.[ch] | sha256sum
+    cat "$ROOT/pyproject.toml" "$ROOT/client/pyproject.toml" "$ROOT/setup.py" "${pins[@]}" "$ROOT"/webapp/engine/native/*.[ch] | sha256sum
 }
 
 setup_venv() {
@@ -128,7 +128,7 @@ setup_venv() {
     [ -x "$VENV/bin/python" ] || "$(find_python)" -m venv "$VENV" || fail "no virtual environment could be made in $VENV"
     # torch by itself, first: which build of it is a question of its own.
     { [[ ",$extras," != *,torch,* ]] || stage 2 "torch, the largest Python package" "$VENV/bin/python" "$ROOT/scripts/install-torch"; } \
-        && stage 3 "the other Python packages" "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "${pins[@]}" -e "$ROOT[$extras]" \
+        && stage 3 "the other Python packages" "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "${pins[@]}" -e "$ROOT/client" -e "$ROOT[$extras]" \
         || fail "the Python packages could not be installed; look above, mend it, and run this again"
     stamp_of "$extras" > "$VENV/.stamp-$extras"
     [ "$extras" = torch,redis ] || cp "$VENV/.stamp-$extras" "$VENV/.stamp-torch,redis"  # every set holds what serving needs

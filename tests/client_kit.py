@@ -5,9 +5,8 @@ import inspect
 import json
 
 import httpx
+from reranking_client import RerankClient
 from services.faulty_server import reply_to
-
-from webapp.client import RerankClient
 
 
 class Clock:

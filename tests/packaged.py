@@ -20,11 +20,12 @@ from running import Stack
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def build_wheel(folder: Path) -> Path:
-    """As `scripts/build-wheel` does it for a user."""
+def build_wheels(folder: Path) -> list[Path]:
+    """As `scripts/build-wheel` does it for a user: the service's wheel, and the client's."""
     subprocess.run([ROOT / "scripts" / "build-wheel", folder], check=True, capture_output=True)
-    (wheel,) = folder.glob("*.whl")
-    return wheel
+    (service,) = folder.glob("reranking-*.whl")
+    (client,) = folder.glob("reranking_client-*.whl")
+    return [service, client]
 
 
 def build_executable(folder: Path) -> Path:
@@ -34,15 +35,15 @@ def build_executable(folder: Path) -> Path:
     return folder / "reranking" / "reranking"
 
 
-def environment(folder: Path, wheel: Path) -> Path:
-    """Make one with the wheel in it; returns its Python."""
+def environment(folder: Path, wheels: list[Path]) -> Path:
+    """Make one with the wheels in it; returns its Python."""
     venv.create(folder, symlinks=True)
     python = folder / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python)]
-    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", *wheels], check=True)
     (place,) = folder.glob("lib/python*/site-packages")
-    (metadata,) = place.glob("reranking-*.dist-info")
-    link(PathDistribution(metadata), set(), place, {"reranking"})
+    for metadata in place.glob("reranking*.dist-info"):
+        link(PathDistribution(metadata), set(), place, {"reranking"})
     return python
 
 

@@ -1,4 +1,4 @@
-"""The client against the real service: what it gives, and the examples of docs/client.md as they stand there."""
+"""The client against the real service: what it gives, and the examples of client/README.md as they stand there."""
 
 import os
 import re
@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 import requests
+from reranking_client import CallFailedError, Question, RefusedError, RerankClient
 from running import PATIENCE_S, wait_for
 
-from webapp.client import CallFailedError, Question, RefusedError, RerankClient
-
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "client.md").read_text()
+PAGE = (Path(__file__).resolve().parents[2] / "client" / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 TEXTS = [f"bees find home by the sun number {number}" for number in range(40)] + ["milk"] * 5

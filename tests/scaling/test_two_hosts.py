@@ -14,9 +14,9 @@ import network
 import pytest
 import requests
 from loading import DOCUMENTS, Clients
+from reranking_client import CallFailedError, RefusedError, RerankClient
 from running import PATIENCE_S, Stack, wait_for
 
-from webapp.client import CallFailedError, RefusedError, RerankClient
 from webapp.engine.runtimes.stub import stub_logit
 
 REASON = network.why_not()

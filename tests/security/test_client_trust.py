@@ -4,9 +4,8 @@ import subprocess
 import sys
 
 import pytest
+from reranking_client import RerankClient, UntrustedError
 from running import PATIENCE_S
-
-from webapp.client import RerankClient, UntrustedError
 
 pytestmark = pytest.mark.slow
 

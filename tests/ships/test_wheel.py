@@ -2,11 +2,13 @@
 
 import os
 import subprocess
+import sys
 import zipfile
 
 import pytest
 import requests
-from packaged import Installed, build_wheel, environment, smoke
+from packaged import Installed, build_wheels, environment, smoke
+from reranking_client._version import VERSION
 from running import PATIENCE_S, free_port, wait_for
 
 from webapp import __version__
@@ -15,20 +17,24 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    return build_wheel(tmp_path_factory.mktemp("dist"))
+def wheels(tmp_path_factory):
+    return build_wheels(tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="module")
-def python(wheel, tmp_path_factory):
-    return environment(tmp_path_factory.mktemp("clean") / "env", wheel)
+def python(wheels, tmp_path_factory):
+    return environment(tmp_path_factory.mktemp("clean") / "env", wheels)
 
 
-def test_it_fits_every_python_and_says_its_types_and_version(wheel):
+def test_it_fits_every_python_and_says_its_types_and_version(wheels):
+    wheel, client = wheels
+    assert client.name == f"reranking_client-{VERSION}-py3-none-any.whl"
     assert wheel.name.startswith(f"reranking-{__version__}-py3-none-linux")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"webapp/py.typed", "pusher/py.typed", "contracts/py.typed"} <= set(names)
-    assert [name for name in names if name.startswith(("tests/", "bench/", "supervisor/", "var/"))] == []
+    assert {name.partition("/")[0] for name in names} == {"reranking_server", f"reranking-{__version__}.dist-info"}
+    inside = {name.split("/")[1] for name in names if name.startswith("reranking_server/")}
+    code = {"__init__.py", "__main__.py", "ray.py", "webapp", "pusher", "contracts"}
+    assert inside == code | {"nginx", "supervisor", "gunicorn_config.py"}
     assert [name for name in names if name.endswith((".c", ".h"))] == [], "they are compiled"
     assert f"reranking-{__version__}.dist-info/licenses/LICENSE" in names
 
@@ -88,3 +94,47 @@ def test_a_setting_whose_extra_is_missing_names_it(python, tmp_path, setting, va
     )
     assert outcome.returncode != 0
     assert remedy in outcome.stdout + outcome.stderr
+
+
+def stranger(folder):
+    """Make a wheel of another project whose packages have the names of ours."""
+    folder.mkdir()
+    wheel, info = folder / "pusher-3.3.4-py3-none-any.whl", "pusher-3.3.4.dist-info"
+    with zipfile.ZipFile(wheel, "w") as file:
+        for package in ("pusher", "webapp", "contracts"):
+            file.writestr(f"{package}/__init__.py", "WHOSE = 'another project'")
+        file.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: pusher\nVersion: 3.3.4\n")
+        file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr(f"{info}/RECORD", "")
+    return wheel
+
+
+def pip(python, *arguments):
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--python", python, *arguments]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def whose(python):
+    code = "import pusher, webapp, contracts; print({pusher.WHOSE, webapp.WHOSE, contracts.WHOSE})"
+    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, cwd="/").stdout
+
+
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+def test_another_project_with_packages_of_our_names_harms_nobody(wheels, first, tmp_path):
+    """PyPI has a `pusher`, for one. In either order, and when one of the two is removed, the other works."""
+    other = stranger(tmp_path / "stranger")
+    python = environment(tmp_path / "env", [other, *wheels] if first == "theirs" else wheels)
+    if first == "ours":
+        pip(python, "install", "--no-deps", "--no-index", other)
+    assert whose(python) == "{'another project'}\n"
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    with Installed(python.with_name("reranking"), folder, engine="stub") as stack:
+        seen = smoke(stack.url, python)
+        assert seen.returncode == 0, seen.stdout
+    pip(python, "uninstall", "--yes", *(["reranking", "reranking-client"] if first == "ours" else ["pusher"]))
+    if first == "ours":
+        assert whose(python) == "{'another project'}\n"
+    else:
+        shown = subprocess.run([python.with_name("reranking"), "--version"], capture_output=True, text=True, check=True)
+        assert shown.stdout == f"{__version__}\n"

@@ -9,10 +9,7 @@ import threading
 import httpx
 import pytest
 from client_kit import Both, scripted
-from running import wait_for
-from services.faulty_server import FAULTS, score_of, serving
-
-from webapp.client import (
+from reranking_client import (
     AsyncRerankClient,
     BadReplyError,
     Budget,
@@ -23,6 +20,8 @@ from webapp.client import (
     RerankClient,
     UnreachableError,
 )
+from running import wait_for
+from services.faulty_server import FAULTS, score_of, serving
 
 TEXTS = [f"document {number}" for number in range(25)]
 BEST_FIRST = sorted(range(25), key=lambda index: -score_of(TEXTS[index]))
@@ -259,10 +258,10 @@ def test_many_threads_may_share_a_client(server):
 
 def test_it_is_imported_without_anything_that_serves():
     program = (
-        "import sys, webapp.client\n"
+        "import sys, reranking_client\n"
         "heavy = {'flask', 'werkzeug', 'gevent', 'msgspec', 'numpy', 'openvino', 'pydantic', 'torch', 'tokenizers'}\n"
         "print(sorted(heavy & set(sys.modules)), sorted(n for n in sys.modules if n.startswith(('pusher', 'logs')) or "
-        "n.startswith('webapp.') and not n.startswith('webapp.client')))"
+        "n.startswith('webapp.') and not n.startswith('reranking_client')))"
     )
     outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert outcome.stdout.strip() == "[] []"

@@ -5,10 +5,9 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reranking_client import BadReplyError, Question, RefusedError
+from reranking_client.parts import merge, plan, read
 from services.faulty_server import reply_to
-
-from webapp.client import BadReplyError, Question, RefusedError
-from webapp.client.parts import merge, plan, read
 
 
 def answered(questions, most_documents, edit=lambda told: told):

@@ -1,4 +1,4 @@
-"""When the client tries again: the laws at the top of webapp/client/retrying.py."""
+"""When the client tries again: the laws at the top of reranking_client/retrying.py."""
 
 import json
 import math
@@ -6,9 +6,8 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from webapp.client import Budget, CallFailedError, OutOfTimeError, RefusedError, Retries, UnreachableError
-from webapp.client.retrying import Effort, NoReply, Reply, retry_after_s
+from reranking_client import Budget, CallFailedError, OutOfTimeError, RefusedError, Retries, UnreachableError
+from reranking_client.retrying import Effort, NoReply, Reply, retry_after_s
 
 REFUSAL = json.dumps({"error": {"code": "overloaded", "message": "the service is full"}}).encode()
 FULL = Reply(503, {}, REFUSAL)

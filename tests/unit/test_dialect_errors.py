@@ -4,9 +4,9 @@ import json
 
 import pytest
 from asking import ask, post
+from reranking_client.retrying import Reply, told_in
 
 from webapp.api.dialects.registry import DIALECTS, UNKNOWN
-from webapp.client.retrying import Reply, told_in
 from webapp.config.settings import Settings
 from webapp.domain.errors import OverloadedError
 from webapp.stack.nginx.config import REFUSALS, nginx_conf

@@ -4,9 +4,9 @@ import pytest
 from client_kit import Both
 from collectors import Collector
 from proxies import Proxy
+from reranking_client import AsyncRerankClient, RerankClient
 from services.faulty_server import serving
 
-from webapp.client import AsyncRerankClient, RerankClient
 from webapp.config.settings import Settings
 from webapp.stack.local_client import ask
 from webapp.telemetry.observer import Reply

@@ -44,11 +44,24 @@ class Machine:
 
     def __init__(self, top):
         self.top, self.clone = top, top / "clone"
-        for name in ("bin", "kept", "clone/scripts", "clone/webapp/engine/native", "clone/pusher/dashboard"):
+        for name in (
+            "bin",
+            "kept",
+            "clone/scripts",
+            "clone/webapp/engine/native",
+            "clone/pusher/dashboard",
+            "clone/client",
+        ):
             (top / name).mkdir(parents=True)
         for name in REAL.split():
             (top / "bin" / name).symlink_to(shutil.which(name))
-        for name in ("constraints.txt", "pyproject.toml", "setup.py", "pusher/dashboard/package-lock.json"):
+        for name in (
+            "constraints.txt",
+            "pyproject.toml",
+            "client/pyproject.toml",
+            "setup.py",
+            "pusher/dashboard/package-lock.json",
+        ):
             shutil.copy(ROOT / name, self.clone / name)
         (self.clone / "webapp/engine/native/border.c").touch()
         for script in (ROOT / "scripts").glob("*.sh"):

@@ -11,7 +11,7 @@ from pusher.settings import Settings as PusherSettings
 from pusher.settings import load_settings as load_pusher_settings
 from webapp.config import reference
 from webapp.config.settings import Settings, load_settings, read_settings
-from webapp.config.source_tree import PROJECT
+from webapp.config.source_tree import ROOT
 from webapp.config.sources import gather
 from webapp.domain.errors import SetupError
 
@@ -149,7 +149,7 @@ def test_a_built_file_gives_the_same_settings_and_explains_each(monkeypatch):
 
 
 def test_the_reference_is_what_the_model_says():
-    assert (PROJECT / "docs" / "configuration.md").read_text() == reference.as_reference(), (
+    assert (ROOT / "docs" / "configuration.md").read_text() == reference.as_reference(), (
         "run: reranking config --reference > docs/configuration.md"
     )
 
@@ -157,7 +157,7 @@ def test_the_reference_is_what_the_model_says():
 def serving_by(setup, monkeypatch):
     """gunicorn_config.py in a process of its own, after `setup`."""
     monkeypatch.setenv("RERANK_WORKERS", "3")
-    program = f"{setup}\nimport runpy; print(runpy.run_path({str(PROJECT / 'gunicorn_config.py')!r})['workers'])"
+    program = f"{setup}\nimport runpy; print(runpy.run_path({str(ROOT / 'gunicorn_config.py')!r})['workers'])"
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
 

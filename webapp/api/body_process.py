@@ -27,6 +27,7 @@ from webapp.api.body_reader import Asked, Limits, What, read
 from webapp.api.dialects.base import Call
 from webapp.api.fair_worker import LONGEST_WAIT_S, Turns
 from webapp.config.malloc import return_large_blocks, trim
+from webapp.config.source_tree import program
 from webapp.domain.concurrency import LONG_CHARS, Waiter, original
 from webapp.domain.errors import (
     DeadlineExceededError,
@@ -132,7 +133,7 @@ class _Process:
             theirs_in, ours_out, ours_in, theirs_out = pipes
             self._pid: int = original("os", "posix_spawn")(
                 sys.executable,
-                [sys.executable, "-m", __name__, *map(str, astuple(limits))],
+                program(__name__, *map(str, astuple(limits))),
                 os.environ,
                 file_actions=[(os.POSIX_SPAWN_DUP2, theirs_in, 0), (os.POSIX_SPAWN_DUP2, theirs_out, 1)],
                 setsigmask=(),

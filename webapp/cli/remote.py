@@ -9,8 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-
-from webapp.client import (
+from reranking_client import (
     CallFailedError,
     OutOfTimeError,
     Question,
@@ -21,7 +20,7 @@ from webapp.client import (
     UnreachableError,
     UntrustedError,
 )
-from webapp.client.terms import Trust
+from reranking_client.terms import Trust
 
 RETRIES = Retries(delays_s=(0.1, 0.4, 1.6))
 """Somebody waits at the terminal: long enough for a restart, and no longer."""

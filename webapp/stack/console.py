@@ -14,6 +14,7 @@ from contracts.logging.line import Form, renderer, stamp
 from contracts.logging.lossy_pipe import refuse_when_full
 from contracts.logging.writer import never_wait
 from webapp.config.settings import Settings
+from webapp.config.source_tree import program
 
 
 class Outlet:
@@ -29,7 +30,7 @@ class Outlet:
     def keeper(self) -> list[str]:
         """The command that is supervisord; its own arguments come after."""
         options = ["--to", self._settings.log_to, "--form", self.form, "--colour", self._settings.colour]
-        return [sys.executable, "-m", "webapp.stack.supervisor.logging", *options]
+        return program("webapp.stack.supervisor.logging", *options)
 
     @property
     def stdout(self) -> int | None:

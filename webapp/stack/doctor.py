@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from webapp.config.settings import Settings
-from webapp.config.source_tree import PROJECT
+from webapp.config.source_tree import ROOT
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.runtimes.native import library
@@ -232,7 +232,7 @@ def _limits(_settings: Settings) -> Finding:
 
 
 def _dashboard(_settings: Settings) -> Finding:
-    if not (PROJECT / "pusher" / "dashboard" / "node_modules").is_dir():
+    if not (ROOT / "pusher" / "dashboard" / "node_modules").is_dir():
         return Finding("dashboard", "poor", "its packages are missing", "./scripts/serve installs them, with npm")
     return Finding("dashboard", "good", "its packages are there")
 

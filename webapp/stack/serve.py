@@ -23,7 +23,7 @@ from typing import IO, Any
 
 from contracts.api_keys import make_own
 from webapp.config.settings import STOP_GRACE_S, Settings
-from webapp.config.source_tree import ROOT
+from webapp.config.source_tree import ROOT, program
 from webapp.config.sources import FILE_VARIABLE
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest
@@ -231,7 +231,7 @@ def _prepare(release: Mapping[str, str], outlet: Outlet, stop: _StopSignals) -> 
         return
     make_private(served.models_dir)  # not before: in an image it may be read-only
     with environment(release):
-        preparing = outlet.start([sys.executable, "-m", "webapp", "prepare"])
+        preparing = outlet.start(program("webapp", "prepare"))
     stop.forward_to(preparing)
     outlet.pass_on(preparing)
     if preparing.wait() and not stop.asked:

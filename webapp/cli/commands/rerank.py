@@ -18,7 +18,7 @@ from webapp.cli.documents import read_documents
 from webapp.cli.settings_flags import SettingsCommand, load, load_running
 
 if TYPE_CHECKING:
-    from webapp.client.terms import Trust
+    from reranking_client.terms import Trust
 
 
 @click.command(cls=SettingsCommand)
@@ -82,8 +82,9 @@ def command(
 def _remotely(
     url: str, body: dict[str, Any], timeout_s: float, ca_file: str | None, tell: Callable[[int], None]
 ) -> Any:
+    from reranking_client import Question  # noqa: PLC0415
+
     from webapp.cli.remote import rerank  # noqa: PLC0415
-    from webapp.client import Question  # noqa: PLC0415
 
     key = os.environ.get("RERANK_KEY", "")
     trust: Trust = ca_file

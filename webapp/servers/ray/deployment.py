@@ -1,4 +1,4 @@
-"""The service as a Ray Serve application: `serve run webapp.servers.ray.deployment:app`.
+"""The service as a Ray Serve application: `serve run reranking_server.ray:app`.
 
 docs/ray.md says how to run it. The only file that knows Ray. The HTTP API is the stack's own, dialects, errors and all;
 Serve's proxies stand where nginx and gunicorn do there.
@@ -65,18 +65,19 @@ class Reranking:
             await self._replica.leave()
 
 
-deployment = serve.deployment(
-    name="reranking",
-    ray_actor_options={"num_cpus": 1},
-    # Serve's own refusals know no dialect, so ours come first: those count what is at work as well as what it holds.
-    max_ongoing_requests=_limits["max_ongoing_requests"] + 128,
-    max_queued_requests=256,
-    backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
-    health_check_period_s=2,
-    health_check_timeout_s=10,
-    # Above the longest request, as in the stack's own ladder.
-    graceful_shutdown_timeout_s=_limits["request_timeout_s"] + PROXY_GRACE_S,
-    graceful_shutdown_wait_loop_s=0.5,
-)(Reranking)
-
-app = deployment.bind()
+def deploy(kind: type[Reranking]) -> serve.Application:
+    """Return the application whose replicas are of that class, with the limits of the settings' defaults."""
+    deployment = serve.deployment(
+        name="reranking",
+        ray_actor_options={"num_cpus": 1},
+        # Serve's own refusals know no dialect, so ours come first: those count what is at work and what it holds.
+        max_ongoing_requests=_limits["max_ongoing_requests"] + 128,
+        max_queued_requests=256,
+        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
+        health_check_period_s=2,
+        health_check_timeout_s=10,
+        # Above the longest request, as in the stack's own ladder.
+        graceful_shutdown_timeout_s=_limits["request_timeout_s"] + PROXY_GRACE_S,
+        graceful_shutdown_wait_loop_s=0.5,
+    )(kind)
+    return deployment.bind()

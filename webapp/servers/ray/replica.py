@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from webapp.config.settings import Settings, read_settings
+from webapp.config.source_tree import program
 from webapp.config.sources import gather, unknown, variable
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_manifest
@@ -226,7 +226,7 @@ async def prepare(settings: Settings) -> None:
         if name in settings.model_fields_set and name in _PREPARES_BY | {"state_dir"}
     }
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "webapp", "prepare"),
+        *program("webapp", "prepare"),
         env={**os.environ, **asked},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from webapp.api.error_body import dump_error
 from webapp.config.settings import PROXY_GRACE_S, SHUTDOWN_GRACE_S, Settings
-from webapp.config.source_tree import PROJECT, ROOT
+from webapp.config.source_tree import ROOT
 from webapp.config.validators import listed
 from webapp.domain.errors import (
     DeadlineExceededError,
@@ -111,7 +111,7 @@ def nginx_conf(settings: Settings, nginx: Nginx | None = None) -> str:
     return _template("nginx.conf.j2").render(
         **_door(settings, nginx, limits, longest_s=settings.request_timeout_s + PROXY_GRACE_S),
         shares=PERCENTS,
-        dashboard=PROJECT / "pusher" / "dashboard",
+        dashboard=ROOT / "pusher" / "dashboard",
         pusher_socket=settings.pusher_socket,
         metrics_socket=settings.metrics_socket,
         replies_dir=settings.replies_dir,

@@ -24,7 +24,7 @@ import msgspec
 
 from contracts.logging.configure import configure
 from webapp.config.settings import Settings, load_settings
-from webapp.config.source_tree import ROOT
+from webapp.config.source_tree import ROOT, program
 from webapp.domain.errors import SetupError
 from webapp.engine import comparison, verdict
 from webapp.engine.artifact import MANIFEST, Manifest, artifact_dir, first_artifact_dir, read_manifest
@@ -187,7 +187,7 @@ class Builder:
 
 def _prepare(rival: Candidate, *, again: bool) -> None:
     """Run `reranking prepare` with the environment's settings."""
-    command = [*LAST_PRIORITY, sys.executable, "-m", "webapp", "prepare", *(["--again"] if again else [])]
+    command = [*LAST_PRIORITY, *program("webapp", "prepare", *(["--again"] if again else []))]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     last = ""
     with child:
@@ -222,7 +222,7 @@ def _become(release: state.Release) -> None:
     if (python, root) != (sys.executable, str(ROOT)) and _RUNS_AS_RELEASE not in os.environ:
         os.environ[_RUNS_AS_RELEASE] = "yes"
         os.chdir(root)
-        os.execv(python, [python, "-m", "webapp.stack.releases.compare"])  # noqa: S606 # nosec B606 - as `launch` does
+        os.execv(python, program("webapp.stack.releases.compare", python=python))  # noqa: S606 # nosec B606 - as `launch` does
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from webapp.config.source_tree import PROJECT, ROOT
+from webapp.config.source_tree import ROOT
 from webapp.config.sources import FILE_VARIABLE
 
 _START_TIME = 19
@@ -30,7 +30,7 @@ def changed_since_start(pid: int) -> bool:
 
 def _what_it_reads() -> Iterator[Path]:
     for package in ("webapp", "pusher", "contracts"):
-        folder = PROJECT / package
+        folder = ROOT / package
         yield from folder.rglob("*.py")
         yield from folder.rglob("*.so")
     yield ROOT / "gunicorn_config.py"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from webapp.config.settings import STOP_GRACE_S, Settings
+from webapp.config.source_tree import program
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.golden import read_golden
@@ -82,7 +82,7 @@ class Stages:
             self._attempt(artifact=directory.name)
         with environment(self.release.settings):
             child = subprocess.Popen(
-                [*WITH_PARENT, sys.executable, "-m", "webapp", "prepare"],
+                [*WITH_PARENT, *program("webapp", "prepare")],
                 env=dict(os.environ),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import httpx
 
-from webapp import __version__
-from webapp.client.retrying import Budget, Effort, NoReply, Retries
+from reranking_client._version import VERSION
+from reranking_client.retrying import Budget, Effort, NoReply, Retries
 
 CONNECT_S = 5.0
 """Longest wait for a connection. Beyond, another try is better than patience."""
@@ -67,7 +67,7 @@ class Terms:
 
     def settings(self, trust: Trust) -> dict[str, object]:
         """How both kinds of httpx client are made."""
-        headers = {"Content-Type": "application/json", "User-Agent": f"reranking-client/{__version__}"}
+        headers = {"Content-Type": "application/json", "User-Agent": f"reranking-client/{VERSION}"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         connections = max(100, self.concurrency)

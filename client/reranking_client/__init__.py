@@ -8,9 +8,9 @@
 carry it out.
 """
 
-from webapp.client.asynchronous import AsyncRerankClient
-from webapp.client.blocking import RerankClient
-from webapp.client.failures import (
+from reranking_client.asynchronous import AsyncRerankClient
+from reranking_client.blocking import RerankClient
+from reranking_client.failures import (
     BadReplyError,
     CallFailedError,
     OutOfTimeError,
@@ -18,9 +18,9 @@ from webapp.client.failures import (
     UnreachableError,
     UntrustedError,
 )
-from webapp.client.parts import Question
-from webapp.client.results import Progress, Ranking, Result
-from webapp.client.retrying import Budget, Retries
+from reranking_client.parts import Question
+from reranking_client.results import Progress, Ranking, Result
+from reranking_client.retrying import Budget, Retries
 
 __all__ = [
     "AsyncRerankClient",

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from webapp.client.failures import (
+from reranking_client.failures import (
     CallFailedError,
     OutOfTimeError,
     RefusedError,

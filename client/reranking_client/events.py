@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from webapp.client.results import Progress
+from reranking_client.results import Progress
 
 
 class EventReader:

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from webapp.client.failures import BadReplyError, RefusedError
-from webapp.client.results import Ranking, Result
+from reranking_client.failures import BadReplyError, RefusedError
+from reranking_client.results import Ranking, Result
 
 Document = str | Mapping[str, Any]
 """A text, or a mapping with `content` and perhaps `metadata`."""

@@ -11,12 +11,12 @@ from typing import Any, Self
 
 import httpx
 
-from webapp.client.events import EventReader
-from webapp.client.failures import CallFailedError, RefusedError
-from webapp.client.parts import Answer, Document, Part, Question, merge, plan, read
-from webapp.client.results import Progress, Ranking
-from webapp.client.retrying import OK, Budget, Effort, NoReply, Outcome, Reply, Retries
-from webapp.client.terms import SILENCE_S, Terms, Trust, headers_of, names_of, no_reply, request_id_of, timeout_of
+from reranking_client.events import EventReader
+from reranking_client.failures import CallFailedError, RefusedError
+from reranking_client.parts import Answer, Document, Part, Question, merge, plan, read
+from reranking_client.results import Progress, Ranking
+from reranking_client.retrying import OK, Budget, Effort, NoReply, Outcome, Reply, Retries
+from reranking_client.terms import SILENCE_S, Terms, Trust, headers_of, names_of, no_reply, request_id_of, timeout_of
 
 OnProgress = Callable[[int, int], None]
 """Told after each part: documents scored, documents of all."""

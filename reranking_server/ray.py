@@ -1,0 +1,15 @@
+"""What `serve run reranking_server.ray:app` runs: the deployment of `webapp.servers.ray`.
+
+Ray sends a class to its processes by the name of its module. Importing this module puts `webapp` on their path.
+"""
+
+import reranking_server  # noqa: F401 - first: it puts webapp on the path
+from webapp.servers.ray import deployment
+
+
+class Reranking(deployment.Reranking):
+    """One replica, as Serve drives it."""
+
+
+app = deployment.deploy(Reranking)
+"""The application."""
