@@ -18,6 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 # numpy's and scipy's OpenBLAS start a thread a core at their import, in the master, before the fork. None is of use.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# A supervisord that was started before the setting was renamed still starts us, after an upgrade in place.
+if _color := os.environ.pop("RERANK_COLOUR", ""):
+    os.environ["RERANK_COLOR"] = _color
+
 from webapp.stack.releases import launch as _launch  # noqa: E402
 
 # HUP reads this file again, but what the master has assembled stays.
@@ -39,7 +43,7 @@ from webapp.stack.releases.environment import load_release as _load_release  # n
 from webapp.stack.supervisor import forks as _forks  # noqa: E402
 from webapp.telemetry import multiprocess as _multiprocess  # noqa: E402
 
-# At HUP the settings stay, too, but for a deploy that gave this colour another release. A settings file that is being
+# At HUP the settings stay, too, but for a deploy that gave this color another release. A settings file that is being
 # edited can't harm what runs.
 try:
     _chosen = _load_release(_serving.settings if _serving else None)
@@ -93,9 +97,9 @@ control_socket_disable = True
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # engine threads are the parallelism
 logconfig_dict = _logs.log_config(
-    level=_chosen.log_level, log_format=_chosen.log_format, service="webapp", colour=_chosen.colour
+    level=_chosen.log_level, log_format=_chosen.log_format, service="webapp", color=_chosen.color
 )
-_logs.catch_the_rest(log_format=_chosen.log_format, service="webapp", colour=_chosen.colour)
+_logs.catch_the_rest(log_format=_chosen.log_format, service="webapp", color=_chosen.color)
 logger_class = "webapp.servers.gunicorn.worker.Log"
 proc_name = "reranking"
 

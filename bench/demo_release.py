@@ -40,7 +40,7 @@ class Client:
 
     def line(self) -> str:
         """The counter."""
-        by = ", ".join(f"{colour} {count}" for colour, count in sorted(self.answered.items()))
+        by = ", ".join(f"{color} {count}" for color, count in sorted(self.answered.items()))
         return f"{'':>44}client: {self.answered.total()} answered ({by}), {self.failed} failed"
 
     def _ask(self) -> None:
@@ -52,7 +52,7 @@ class Client:
                 reply = self._connection.getresponse()
                 reply.read()
                 if reply.status == 200:
-                    self.answered[reply.getheader("X-Deployment-Color", "no colour")] += 1
+                    self.answered[reply.getheader("X-Deployment-Color", "no color")] += 1
                 else:
                     self.failed += 1
             except (OSError, http.client.HTTPException):

@@ -169,8 +169,8 @@ class Release(_Event, frozen=True, kw_only=True, tag="release"):
     """A deploy or a rollback, told whole whenever a step begins or ends. By the command itself, not by a worker."""
 
     number: int
-    colour: str
-    """Where it is to serve."""
+    color: str = msgspec.field(name="colour")
+    """Where it is to serve. On the wire it keeps its first spelling: versions of both sides mix during an upgrade."""
     what: str
     """Model and settings, in words."""
     began: float
@@ -190,7 +190,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     """Unique to one life of one worker."""
     pid: int
-    colour: str = ""
+    color: str = msgspec.field(name="colour", default="")
     """Release slot, where there are two."""
 
 

@@ -29,7 +29,7 @@ from pusher.settings import load_settings  # noqa: E402
 def main() -> None:
     """Serve until TERM or INT."""
     settings = load_settings()
-    configure(level=settings.log_level, log_format=settings.log_format, service="pusher", colour=settings.colour)
+    configure(level=settings.log_level, log_format=settings.log_format, service="pusher", color=settings.color)
     settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     pusher = Pusher(settings)
     for number in (signal.SIGTERM, signal.SIGINT):

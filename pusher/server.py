@@ -28,7 +28,7 @@ from pusher.relay import TICK_S
 from pusher.settings import Settings, listed
 from pusher.sockets import Sockets
 from pusher.streams import Streams
-from pusher.websocket import WebSocketMends
+from pusher.websocket import WebSocketPatches
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Pusher:
                 stalled=lambda: self.sockets.stalled,
             )
         )
-        self._app = WebSocketMends(app)
+        self._app = WebSocketPatches(app)
         self._intake = Intake(
             settings.intake_address,
             take=self._take,

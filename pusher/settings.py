@@ -37,7 +37,7 @@ class Settings(BaseModel):
         default="",
         description="Origins whose pages may connect, comma-separated; empty: the same origin only.",
     )
-    colour: str = Field(default="", description="Release slot, told in every log line.")
+    color: str = Field(default="", description="Release slot, told in every log line.")
     log_level: str = Field(default="info", description="Least level that is logged.")
     log_format: str = Field(default="auto", description="json, human, or auto: human on a terminal.")
 

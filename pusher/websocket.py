@@ -57,7 +57,7 @@ class _Input:
         self._sock = WholeSends(connection)
 
 
-class WebSocketMends:
+class WebSocketPatches:
     """WSGI middleware around everything."""
 
     def __init__(self, application: Any) -> None:

@@ -34,7 +34,7 @@ class WorkerEvents:
             "at": round(now, 3),
             "worker": source.id,
             "pid": source.pid,
-            "colour": source.colour,
+            "color": source.color,
             "what": what,
         }
         self._next_number += 1

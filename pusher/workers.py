@@ -89,7 +89,7 @@ class Workers:
                 **(msgspec.to_builtins(known.pulse) if known.pulse else {}),
                 "id": known.source.id,
                 "pid": known.source.pid,
-                "colour": known.source.colour,
+                "color": known.source.color,
                 "state": known.state or "loading",
             }
             for known in chosen

@@ -150,13 +150,13 @@ class Stack:
         except psutil.NoSuchProcess:
             return []
 
-    def colours(self) -> dict:
+    def colors(self) -> dict:
         """What `.colors` says."""
         return json.loads((self.state_dir / ".colors").read_text())
 
     def program(self, name: str) -> str:
         """A program as supervisor names it; `webapp` is the one that is active."""
-        return f"webapp-{self.colours()['active']}" if name == "webapp" else name
+        return f"webapp-{self.colors()['active']}" if name == "webapp" else name
 
     def pid_of(self, program: str) -> int | None:
         """Pid of a program by supervisor's word: the gunicorn master, or nginx' master."""

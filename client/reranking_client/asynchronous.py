@@ -14,8 +14,17 @@ from reranking_client.events import EventReader
 from reranking_client.failures import RefusedError
 from reranking_client.parts import Answer, Document, Part, Question, merge, plan, read
 from reranking_client.results import Progress, Ranking
-from reranking_client.retrying import OK, Budget, Effort, NoReply, Outcome, Reply, Retries
-from reranking_client.terms import SILENCE_S, Terms, Trust, headers_of, names_of, no_reply, request_id_of, timeout_of
+from reranking_client.retrying import OK, Budget, CallState, NoReply, Outcome, Reply, Retries
+from reranking_client.terms import (
+    SILENCE_S,
+    ClientConfig,
+    Trust,
+    headers_of,
+    names_of,
+    no_reply,
+    request_id_of,
+    timeout_of,
+)
 
 
 class AsyncRerankClient:
@@ -37,7 +46,9 @@ class AsyncRerankClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """As `RerankClient`."""
-        self._terms = Terms(url, key, timeout_s, retries or Retries(), budget or Budget(), split_documents, concurrency)
+        self._terms = ClientConfig(
+            url, key, timeout_s, retries or Retries(), budget or Budget(), split_documents, concurrency
+        )
         self._http = httpx.AsyncClient(**self._terms.settings(trust), transport=transport)  # type: ignore[arg-type]
         self._clock = clock
         self._sleep = sleep
@@ -147,7 +158,7 @@ class AsyncRerankClient:
                 return read(part, outcome.body, name)
             await self._sleep(wait_s or 0.0)
 
-    async def _try(self, path: str, body: bytes, effort: Effort) -> Outcome:
+    async def _try(self, path: str, body: bytes, effort: CallState) -> Outcome:
         left_s = effort.left_s(self._clock())
         headers = headers_of(effort.request_id, left_s)
         try:
@@ -161,7 +172,7 @@ class AsyncRerankClient:
         except httpx.HTTPError as error:
             return no_reply(error)
 
-    async def _states(self, stream: httpx.Response, effort: Effort) -> AsyncIterator[Progress]:
+    async def _states(self, stream: httpx.Response, effort: CallState) -> AsyncIterator[Progress]:
         reader = EventReader()
         async for line in stream.aiter_lines():
             effort.left_s(self._clock())

@@ -15,8 +15,17 @@ from reranking_client.events import EventReader
 from reranking_client.failures import CallFailedError, RefusedError
 from reranking_client.parts import Answer, Document, Part, Question, merge, plan, read
 from reranking_client.results import Progress, Ranking
-from reranking_client.retrying import OK, Budget, Effort, NoReply, Outcome, Reply, Retries
-from reranking_client.terms import SILENCE_S, Terms, Trust, headers_of, names_of, no_reply, request_id_of, timeout_of
+from reranking_client.retrying import OK, Budget, CallState, NoReply, Outcome, Reply, Retries
+from reranking_client.terms import (
+    SILENCE_S,
+    ClientConfig,
+    Trust,
+    headers_of,
+    names_of,
+    no_reply,
+    request_id_of,
+    timeout_of,
+)
 
 OnProgress = Callable[[int, int], None]
 """Told after each part: documents scored, documents of all."""
@@ -59,7 +68,9 @@ class RerankClient:
             ValueError: the address is none.
             OSError: `trust` can't be read.
         """
-        self._terms = Terms(url, key, timeout_s, retries or Retries(), budget or Budget(), split_documents, concurrency)
+        self._terms = ClientConfig(
+            url, key, timeout_s, retries or Retries(), budget or Budget(), split_documents, concurrency
+        )
         self._http = httpx.Client(**self._terms.settings(trust), transport=transport)  # type: ignore[arg-type]
         self._clock = clock
         self._sleep = sleep
@@ -232,7 +243,7 @@ class RerankClient:
                 raise CallFailedError("another part failed", request_id=name)
             self._sleep(wait_s or 0.0)
 
-    def _try(self, path: str, body: bytes, effort: Effort) -> Outcome:
+    def _try(self, path: str, body: bytes, effort: CallState) -> Outcome:
         left_s = effort.left_s(self._clock())
         headers = headers_of(effort.request_id, left_s)
         try:
@@ -247,7 +258,7 @@ class RerankClient:
         except httpx.HTTPError as error:
             return no_reply(error)
 
-    def _states(self, stream: httpx.Response, effort: Effort) -> Iterator[Progress]:
+    def _states(self, stream: httpx.Response, effort: CallState) -> Iterator[Progress]:
         reader = EventReader()
         for line in stream.iter_lines():
             effort.left_s(self._clock())

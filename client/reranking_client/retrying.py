@@ -100,7 +100,7 @@ class Budget:
             return True
 
 
-class Effort:
+class CallState:
     """One call and its tries: says what to do after each outcome."""
 
     def __init__(

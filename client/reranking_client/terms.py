@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from reranking_client._version import VERSION
-from reranking_client.retrying import Budget, Effort, NoReply, Retries
+from reranking_client.retrying import Budget, CallState, NoReply, Retries
 
 CONNECT_S = 5.0
 """Longest wait for a connection. Beyond, another try is better than patience."""
@@ -35,7 +35,7 @@ _USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,120}")
 
 
 @dataclass(frozen=True)
-class Terms:
+class ClientConfig:
     """Those of one client."""
 
     url: str
@@ -82,9 +82,9 @@ class Terms:
         """Of a call that begins now and has so much time, or the usual."""
         return now + (self.timeout_s if timeout_s is None else timeout_s)
 
-    def effort(self, request_id: str, *, began: float, deadline: float) -> Effort:
+    def effort(self, request_id: str, *, began: float, deadline: float) -> CallState:
         """A call begins."""
-        return Effort(
+        return CallState(
             base=self.base,
             request_id=request_id,
             retries=self.retries,

@@ -35,14 +35,14 @@ OURS = ("webapp", "pusher", "logs")
 _GUNICORN_QUOTES = re.compile(r"(Invalid request from ip=[^:]*):.*", re.DOTALL)
 
 
-def log_config(*, level: str, log_format: str, service: str, colour: str = "") -> dict[str, Any]:
+def log_config(*, level: str, log_format: str, service: str, color: str = "") -> dict[str, Any]:
     """A `logging.config.dictConfig`, for our processes and for gunicorn's `logconfig_dict`.
 
     Args:
         level: the least that we say. Libraries speak from warning up, gunicorn from info: below, they quote requests.
         log_format: json, human, or auto (human on a terminal).
         service: the program.
-        colour: its release slot.
+        color: its release slot.
     """
     chosen = level.upper()
     at_least = {name: max(chosen, name, key=_number) for name in ("INFO", "WARNING")}
@@ -57,7 +57,7 @@ def log_config(*, level: str, log_format: str, service: str, colour: str = "") -
                     structlog.stdlib.ExtraAdder(),
                     structlog.stdlib.add_log_level,
                     structlog.stdlib.add_logger_name,
-                    _Complete(service, colour),
+                    _Complete(service, color),
                 ],
                 "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, _Render(_form(log_format))],
             }
@@ -73,14 +73,14 @@ def log_config(*, level: str, log_format: str, service: str, colour: str = "") -
     }
 
 
-def configure(*, level: str, log_format: str, service: str, colour: str = "") -> None:
+def configure(*, level: str, log_format: str, service: str, color: str = "") -> None:
     """Set up logging for this process; called by composition roots, never at import."""
-    catch_the_rest(log_format=log_format, service=service, colour=colour)  # first, for stderr becomes another
-    logging.config.dictConfig(log_config(level=level, log_format=log_format, service=service, colour=colour))
+    catch_the_rest(log_format=log_format, service=service, color=color)  # first, for stderr becomes another
+    logging.config.dictConfig(log_config(level=level, log_format=log_format, service=service, color=color))
     logging.captureWarnings(capture=True)
 
 
-def catch_the_rest(*, log_format: str, service: str, colour: str = "") -> None:
+def catch_the_rest(*, log_format: str, service: str, color: str = "") -> None:
     """Let exceptions that nobody caught, in greenlets, threads or anywhere, be told in our shape, too.
 
     They are written without the logging module: a native thread must not touch a lock that gevent patched.
@@ -93,7 +93,7 @@ def catch_the_rest(*, log_format: str, service: str, colour: str = "") -> None:
             "time": stamp(time.time()),
             "level": level,
             "service": service,
-            "colour": colour,
+            "color": color,
             "pid": os.getpid(),
             "logger": logger,
             "message": message,
@@ -157,9 +157,9 @@ def _hung_up(error: BaseException) -> bool:
 class _Complete:
     """A structlog processor: the fields that every line has, and exceptions in none of their words."""
 
-    def __init__(self, service: str, colour: str) -> None:
+    def __init__(self, service: str, color: str) -> None:
         self._service = service
-        self._colour = colour
+        self._color = color
 
     def __call__(self, _logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
         record: logging.LogRecord = event["_record"]
@@ -173,7 +173,7 @@ class _Complete:
             "time": stamp(record.created),
             "level": event.pop("level"),
             "service": self._service,
-            "colour": self._colour,
+            "color": self._color,
             "pid": os.getpid(),
             "logger": event.pop("logger"),
             "message": message,
@@ -195,7 +195,7 @@ class _Render:
 def _form(log_format: str) -> Form:
     terminal = sys.stderr.isatty()
     if log_format == "human" or (log_format == "auto" and terminal):
-        return "colour" if terminal else "human"
+        return "color" if terminal else "human"
     return "json"
 
 

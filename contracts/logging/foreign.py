@@ -44,13 +44,13 @@ def ours(line: str) -> dict[str, Any] | None:
     return event if isinstance(event, dict) and all(name in event for name in FIRST) else None
 
 
-def translate(line: str, *, service: str, colour: str, pid: int, now: float) -> dict[str, Any]:
+def translate(line: str, *, service: str, color: str, pid: int, now: float) -> dict[str, Any]:
     """Any other line as an event.
 
     Args:
         line: without its end.
         service: the program that wrote it.
-        colour: its release slot.
+        color: its release slot.
         pid: its process, where the line doesn't say.
         now: seconds since 1970, where the line doesn't say.
     """
@@ -59,7 +59,7 @@ def translate(line: str, *, service: str, colour: str, pid: int, now: float) -> 
         "time": stamp(now),
         "level": "warning",  # nobody meant to say it in this way
         "service": service,
-        "colour": colour,
+        "color": color,
         "pid": pid,
         "logger": f"{service}.stderr",
         "message": text,

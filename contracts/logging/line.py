@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-FIRST = ("time", "level", "service", "colour", "pid", "logger", "message", "request_id")
+FIRST = ("time", "level", "service", "color", "pid", "logger", "message", "request_id")
 
 MOST_BYTES = 4096
 """PIPE_BUF of Linux, the line's end included: the kernel writes so much in one piece, or nothing."""
@@ -19,7 +19,7 @@ MOST_BYTES = 4096
 _CUTS = (3000, 1000, 300, 60)
 """Most characters of one value; the first of these with which the line is short enough."""
 
-Form = Literal["json", "human", "colour"]
+Form = Literal["json", "human", "color"]
 
 
 def stamp(seconds: float) -> str:
@@ -42,15 +42,15 @@ def as_json(event: Mapping[str, Any]) -> str:
 
 
 def renderer(form: Form) -> Callable[[Mapping[str, Any]], str]:
-    """What turns events into lines: JSON, or something to be read on a terminal, with or without colours."""
+    """What turns events into lines: JSON, or something to be read on a terminal, with or without colors."""
     if form == "json":
         return as_json
     from structlog.dev import ConsoleRenderer  # noqa: PLC0415 - nothing else here needs it
 
-    console = ConsoleRenderer(event_key="message", timestamp_key="time", colors=form == "colour", pad_event_to=0)
+    console = ConsoleRenderer(event_key="message", timestamp_key="time", colors=form == "color", pad_event_to=0)
 
     def as_text(event: Mapping[str, Any]) -> str:
-        told = {name: value for name, value in event.items() if name not in {"pid", "colour"} and value != ""}
+        told = {name: value for name, value in event.items() if name not in {"pid", "color"} and value != ""}
         exception = told.pop("exception", None)
         text = console(None, "", told)
         return f"{text}\n{exception}" if exception else str(text)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Blue and green in containers behind Traefik. Usage: RERANK_IMAGE=registry/reranking:2 ./deploy.sh [deploy|rollback|status]
 #
-#   deploy    bring the idle colour up with that image, wait until it answers through Traefik, take the other one down
-#   rollback  the same with the image that the idle colour had last
+#   deploy    bring the idle color up with that image, wait until it answers through Traefik, take the other one down
+#   rollback  the same with the image that the idle color had last
 #
 # REPLICAS (1), RERANK_PORT (8080), PATIENCE_S (900), and RERANK_URL where Traefik is not on this machine.
 # State is .colors beside this file: two names and two images. Safe to run again after it was interrupted.
@@ -13,12 +13,12 @@ REPLICAS="${REPLICAS:-1}" PATIENCE_S="${PATIENCE_S:-900}"
 URL="${RERANK_URL:-http://127.0.0.1:${RERANK_PORT:-8080}}"
 export no_proxy="127.0.0.1,localhost,::1,${no_proxy:-${NO_PROXY:-}}"   # curl would ask a proxy for this machine, too
 STATE="${STATE_FILE:-.colors}"
-SURE=5   # answers of the new colour that are wanted; replicas take turns
+SURE=5   # answers of the new color that are wanted; replicas take turns
 
 say() { echo "$(date -u +%H:%M:%S) $*"; }
 fail() { echo "deploy.sh: $*" >&2; exit 1; }
 
-colour() { docker compose -p "reranking-$1" -f colour.compose.yaml "${@:2}"; }
+color() { docker compose -p "reranking-$1" -f color.compose.yaml "${@:2}"; }
 
 read_state() {
     active="" blue="" green=""
@@ -30,7 +30,7 @@ read_state() {
             *) fail "$STATE: $name is none of active, blue, green" ;;
         esac
     done < "$STATE"
-    case "$active" in blue|green|"") ;; *) fail "$STATE: $active is no colour" ;; esac
+    case "$active" in blue|green|"") ;; *) fail "$STATE: $active is no color" ;; esac
 }
 
 # Whole or not at all: written aside, then renamed.
@@ -39,7 +39,7 @@ write_state() {
     mv -f "$STATE.new" "$STATE"
 }
 
-# Through the proxy, as clients do. Both colours answer meanwhile, so it is asked until the new one was heard often enough.
+# Through the proxy, as clients do. Both colors answer meanwhile, so it is asked until the new one was heard often enough.
 wait_for_answers() {
     local wanted="$1" heard=0 ends=$((SECONDS + PATIENCE_S))
     while [ "$heard" -lt "$SURE" ]; do
@@ -61,23 +61,23 @@ deploy() {
     docker compose -f proxy.compose.yaml up -d --wait
 
     # What an interrupted run left of it; clients are at $old.
-    COLOUR="$next" RERANK_IMAGE="$image" colour "$next" down --remove-orphans
+    COLOR="$next" RERANK_IMAGE="$image" color "$next" down --remove-orphans
 
     say "$next comes up with $image, $REPLICAS times"
-    if ! COLOUR="$next" RERANK_IMAGE="$image" colour "$next" up -d --wait --wait-timeout "$PATIENCE_S" --scale "webapp=$REPLICAS" \
+    if ! COLOR="$next" RERANK_IMAGE="$image" color "$next" up -d --wait --wait-timeout "$PATIENCE_S" --scale "webapp=$REPLICAS" \
         || ! wait_for_answers "$next"; then
         say "$next does not answer: it is taken down, ${old:-nothing} serves as before"
-        COLOUR="$next" RERANK_IMAGE="$image" colour "$next" down --remove-orphans
+        COLOR="$next" RERANK_IMAGE="$image" color "$next" down --remove-orphans
         fail "$image was refused"
     fi
 
-    # From here on an interrupted run leaves the old colour up, and the next run takes it down.
+    # From here on an interrupted run leaves the old color up, and the next run takes it down.
     active="$next"
     printf -v "$next" '%s' "$image"
     write_state
     if [ -n "$old" ]; then
         say "$old finishes what it has and goes"
-        COLOUR="$old" RERANK_IMAGE="${!old:-$image}" colour "$old" down --remove-orphans
+        COLOR="$old" RERANK_IMAGE="${!old:-$image}" color "$old" down --remove-orphans
     fi
     say "$next serves $image"
 }

@@ -70,7 +70,7 @@ function factsOf(request, state, now) {
     ["Took", running ? format.seconds(now - request.began) : request.status === "shed" ? null : format.ms(request.latency_ms)],
     ["Format", request.dialect],
     ["Caller", request.caller],
-    ["Worker", worker ? `${worker.colour ? `${worker.colour} ` : ""}${worker.pid}` : request.worker],
+    ["Worker", worker ? `${worker.color ? `${worker.color} ` : ""}${worker.pid}` : request.worker],
   ];
 }
 

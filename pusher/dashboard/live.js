@@ -49,7 +49,7 @@ function makeEvent(event) {
     "li",
     { "data-level": GRAVE[event.what] ?? "off" },
     h("span", { class: "what" }, dot, event.what.replace("_", "-")),
-    h("span", { class: "id" }, `worker ${event.colour ? `${event.colour} ` : ""}${event.pid}`),
+    h("span", { class: "id" }, `worker ${event.color ? `${event.color} ` : ""}${event.pid}`),
     h("span", { class: "ago" }),
   );
 }
@@ -93,7 +93,7 @@ function showFigures(state) {
 
 function showWorkers(workers) {
   $("workers-empty").hidden = workers.length > 0;
-  workers.sort((a, b) => (a.colour ?? "").localeCompare(b.colour ?? "") || a.pid - b.pid);
+  workers.sort((a, b) => (a.color ?? "").localeCompare(b.color ?? "") || a.pid - b.pid);
   keep($("workers"), workers, (worker) => worker.id, makeWorker, updateWorker);
 }
 
@@ -110,11 +110,11 @@ const VITALS = [
 
 function makeWorker(worker) {
   const vitals = VITALS.map(([name]) => h("div", {}, h("dt", {}, name), h("dd", {}, "–")));
-  const colour = worker.colour ? `${worker.colour} ` : "";
+  const color = worker.color ? `${worker.color} ` : "";
   return h(
     "li",
     {},
-    h("p", { class: "who" }, h("span", { class: "dot", "aria-hidden": "true" }), h("b", {}, `${colour}${worker.pid}`), h("span", { class: "state" })),
+    h("p", { class: "who" }, h("span", { class: "dot", "aria-hidden": "true" }), h("b", {}, `${color}${worker.pid}`), h("span", { class: "state" })),
     h("dl", {}, ...vitals),
   );
 }

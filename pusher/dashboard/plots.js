@@ -1,4 +1,4 @@
-// Three small plots of the last five minutes, drawn by uPlot in the page's colours.
+// Three small plots of the last five minutes, drawn by uPlot in the page's colors.
 
 import uPlot from "./vendor/uplot.js";
 
@@ -32,9 +32,9 @@ class Plot {
   rebuild() {
     this.plot?.destroy();
     const style = getComputedStyle(document.documentElement);
-    const colour = (name) => style.getPropertyValue(name).trim();
-    const axis = { stroke: colour("--muted"), font: "11px system-ui, sans-serif", ticks: { show: false } };
-    const grid = { stroke: colour("--line"), width: 1 };
+    const color = (name) => style.getPropertyValue(name).trim();
+    const axis = { stroke: color("--muted"), font: "11px system-ui, sans-serif", ticks: { show: false } };
+    const grid = { stroke: color("--line"), width: 1 };
     this.plot = new uPlot(
       {
         width: this.width(),
@@ -53,9 +53,9 @@ class Plot {
         series: [
           {},
           ...this.series.map(([, name]) => ({
-            stroke: colour(name),
+            stroke: color(name),
             width: 1.5,
-            fill: this.series.length === 1 ? `${colour(name)}22` : undefined,
+            fill: this.series.length === 1 ? `${color(name)}22` : undefined,
             points: { show: false },
             spanGaps: false,
           })),

@@ -108,12 +108,12 @@ def test_500_good_requests_leave_no_line_above_info_in_any_log(clone):
     assert above_info(clone) == []
 
 
-def test_a_deploy_in_such_a_folder_compares_two_colours_by_nginx_own_log(clone):
+def test_a_deploy_in_such_a_folder_compares_two_colors_by_nginx_own_log(clone):
     deployed = clone.run(
         "-m", "webapp", "deploy", "--set", "cache_mb=16", "--canary", "50", "--for", "1", "--watch", "1"
     )
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
-    assert clone.colours()["active"] == "green"
+    assert clone.colors()["active"] == "green"
     assert "green" in clone.supervisorctl("status", "webapp-green")
     assert [line for line in above_info(clone) if line[0] == "nginx.log"] == []
     assert not (clone.state_dir / "run" / "comparing").exists()

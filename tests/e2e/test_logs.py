@@ -77,7 +77,7 @@ def make_traffic(stack):
 
 def test_every_line_of_every_log_has_one_shape_and_holds_no_text_and_no_key(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", FAULTY)
-    with Stack(tmp_path / "own", engine="stub", api_keys=KEY, colour="green") as stack:
+    with Stack(tmp_path / "own", engine="stub", api_keys=KEY, color="green") as stack:
         make_traffic(stack)
         os.kill(stack.workers()[0], signal.SIGKILL)
         for program in ("pusher", "nginx"):
@@ -91,7 +91,7 @@ def test_every_line_of_every_log_has_one_shape_and_holds_no_text_and_no_key(tmp_
     for program in lines.values():
         for line in program:
             assert list(line)[: len(FIRST)] == list(FIRST), line
-            assert line["colour"] == "green"
+            assert line["color"] == "green"
             assert line["time"][10] == "T"
             assert line["time"].endswith("Z")
             assert line["pid"] > 0

@@ -61,9 +61,9 @@ def test_workers_of_two_releases_publish_side_by_side(tmp_path):
     from running import free_port
 
     endpoint = f"tcp://127.0.0.1:{free_port()}"
-    with Stack(tmp_path / "blue", engine="stub", colour="blue", events_endpoint=endpoint) as blue:
+    with Stack(tmp_path / "blue", engine="stub", color="blue", events_endpoint=endpoint) as blue:
         wait_for(lambda: events_heard(blue), "blue is heard")
-        green = Stack(tmp_path / "green", engine="stub", colour="green", events_endpoint=endpoint)
+        green = Stack(tmp_path / "green", engine="stub", color="green", events_endpoint=endpoint)
         with green:
             assert green.rerank(headers={"X-Request-Id": "from-green"}).status_code == 200
             wait_for(lambda: '"status":"ok"' in follow(blue, "from-green"), "blue's pusher knows green's request")

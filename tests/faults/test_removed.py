@@ -55,7 +55,7 @@ def serve_stopped(stack):
 def is_cut_off(stack):
     """Wait until nginx keeps no connection to the webapp; then it finds none."""
     (worker,) = stack.workers()
-    door = f"webapp-{stack.colours()['active']}.sock"
+    door = f"webapp-{stack.colors()['active']}.sock"
 
     def kept():
         connections = psutil.Process(worker).net_connections("unix")
@@ -76,7 +76,7 @@ def sockets(stack):
 def test_each_removed_socket_and_link_is_made_again_without_a_restart(stack):
     wait_for(lambda: whole(stack), "all programs have come up")
     pids, there = [*stack.workers(), stack.pid_of("pusher"), stack.pid_of("metrics")], sockets(stack)
-    idle = stack.state_dir / "run" / f"webapp-{stack.colours()['idle']}.sock"
+    idle = stack.state_dir / "run" / f"webapp-{stack.colors()['idle']}.sock"
     each_alone = [
         [path] for path in there if not path.is_symlink() and path != idle
     ]  # nobody listens at the idle one's
@@ -92,7 +92,7 @@ def test_each_removed_socket_and_link_is_made_again_without_a_restart(stack):
 
 
 def test_while_a_link_or_socket_is_gone_status_and_doctor_say_so_and_a_restart_binds_it_anew(stack):
-    serving = stack.state_dir / "run" / f"webapp-{stack.colours()['active']}.sock"
+    serving = stack.state_dir / "run" / f"webapp-{stack.colors()['active']}.sock"
     lines = len(told(stack))
     with serve_stopped(stack):
         for path in sockets(stack):
@@ -118,8 +118,8 @@ def test_while_a_link_or_socket_is_gone_status_and_doctor_say_so_and_a_restart_b
 
 
 @pytest.mark.parametrize("content", [b"garbage", None])
-def test_with_the_colours_unreadable_a_master_that_died_is_back_and_they_are_written_again(stack, content):
-    file, before, master = stack.state_dir / ".colors", stack.colours(), stack.pid_of("webapp")
+def test_with_the_colors_unreadable_a_master_that_died_is_back_and_they_are_written_again(stack, content):
+    file, before, master = stack.state_dir / ".colors", stack.colors(), stack.pid_of("webapp")
     lines = len(told(stack))
     if content is None:
         file.unlink()
@@ -129,12 +129,12 @@ def test_with_the_colours_unreadable_a_master_that_died_is_back_and_they_are_wri
     os.kill(master, signal.SIGKILL)
     wait_for(lambda: len(told(stack)) > lines, "the file is there again")
     wait_for(lambda: stack.pid_of("webapp") not in {None, master} and whole(stack), "a new master serves")
-    assert stack.colours() == before
+    assert stack.colors() == before
     assert told(stack)[lines:] == ["Removed or damaged, and made again: .colors"]
     assert (stack.state_dir / BAD).is_dir() == (content is None)
 
 
-def test_with_the_colours_unreadable_a_program_that_was_stopped_can_be_restarted(stack):
+def test_with_the_colors_unreadable_a_program_that_was_stopped_can_be_restarted(stack):
     program = stack.program("webapp")
     stack.supervisorctl("stop", program)
     (stack.state_dir / ".colors").write_bytes(b"garbage")
@@ -144,7 +144,7 @@ def test_with_the_colours_unreadable_a_program_that_was_stopped_can_be_restarted
     assert stack.rerank().status_code == 200
 
 
-def test_with_the_colours_unreadable_for_good_what_serves_is_needed_and_serve_ends(stack):
+def test_with_the_colors_unreadable_for_good_what_serves_is_needed_and_serve_ends(stack):
     program, master = stack.program("webapp"), stack.pid_of("webapp")
     family = stack.family()
     with serve_stopped(stack):

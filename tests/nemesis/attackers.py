@@ -147,7 +147,7 @@ def rubbish(trial: Trial) -> Iterator[None]:
 
 
 def deploy_beside(*options: str) -> Do:
-    """Deploy while callers hang up and send bodies that are too large; that is no fault of the new colour."""
+    """Deploy while callers hang up and send bodies that are too large; that is no fault of the new color."""
 
     def do(trial: Trial) -> Iterator[None]:
         enough = threading.Event()

@@ -191,7 +191,7 @@ class Subject(ReleaseStack):
         return found
 
     def masters(self) -> list[psutil.Process]:
-        """Return gunicorn's masters: one, or two while colours change."""
+        """Return gunicorn's masters: one, or two while colors change."""
         gunicorn = self.by_kind()["gunicorn"]
         pids = {each.pid for each in gunicorn}
         return [each for each in gunicorn if _parent(each) not in pids]
@@ -241,7 +241,7 @@ class Subject(ReleaseStack):
         try:
             self.operate("deploy", "--again", *options)
         except BrokenError as error:
-            if "the new colour is slower" not in str(error):
+            if "the new color is slower" not in str(error):
                 raise
 
     def operate(self, *arguments: str) -> None:

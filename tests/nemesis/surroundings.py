@@ -154,11 +154,11 @@ def redis_talks(kind: str) -> Do:
 
 
 def removed(name: str) -> Do:
-    """Remove a file of the run directory, which has to be made again; `active` in its name is the active colour."""
+    """Remove a file of the run directory, which has to be made again; `active` in its name is the active color."""
 
     def do(trial: Trial) -> Iterator[None]:
         subject = trial.subject
-        path = subject.state_dir / "run" / name.replace("active", subject.colours()["active"])
+        path = subject.state_dir / "run" / name.replace("active", subject.colors()["active"])
         path.unlink()
         subject.patiently(lambda: os.path.lexists(path) or subject.ended, f"{path.name} is made again")
         yield
@@ -166,7 +166,7 @@ def removed(name: str) -> Do:
     return do
 
 
-def colours_unreadable(trial: Trial) -> Iterator[None]:
+def colors_unreadable(trial: Trial) -> Iterator[None]:
     """Garbage in `.colors` and the master dead: `serve` has to end, or to heal."""
     subject, path = trial.subject, trial.subject.state_dir / ".colors"
     good = path.read_bytes()
@@ -244,7 +244,7 @@ FAULTS = (
     Fault(
         "files",
         "`.colors` is garbage, and gunicorn's master is killed",
-        colours_unreadable,
+        colors_unreadable,
         CUT,
         before="limped for ever, requests timed out",
         ends=True,

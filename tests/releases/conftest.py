@@ -46,7 +46,7 @@ def stub_stack(tmp_path):
 
 @pytest.fixture
 def faulty_stack(tmp_path):
-    """The same, whose green colour has the fault that the file `fault` in its state directory names."""
+    """The same, whose green color has the fault that the file `fault` in its state directory names."""
     with ReleaseStack(
         tmp_path / "own", python_path=FAULTS, engine="stub", cache_mb="0", request_timeout_s="20"
     ) as running:

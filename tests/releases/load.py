@@ -73,7 +73,7 @@ class Load:
     def __init__(self, port, *, rate=20.0):
         self.outcomes = Counter()
         self.by_model = Counter()
-        self.colours = Counter()
+        self.colors = Counter()
         self.took_s = []
         self.late = 0
         self.known = {}
@@ -118,7 +118,7 @@ class Load:
         while due := self._due.get():
             at, ask = due
             try:
-                status, colour, body = post(self._port, ask, kept)
+                status, color, body = post(self._port, ask, kept)
             except (OSError, http.client.HTTPException) as error:
                 self.outcomes[f"{type(error).__name__} {ask.name}"] += 1
                 if kept:
@@ -126,7 +126,7 @@ class Load:
                 continue
             self.took_s.append(time.monotonic() - at)
             self.outcomes[status] += 1
-            self.colours[colour] += 1
+            self.colors[color] += 1
             if status == 200 and self.known:
                 self.by_model[self._model_of(ask, scores_in(json.loads(body)))] += 1
         if kept:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 def untouched(stack, before):
     """The same processes serve, and nothing of the candidate is left."""
-    after = stack.colours()
+    after = stack.colors()
     return (
         after["active"] == before["active"]
         and after["serves"] == before["serves"]
@@ -23,7 +23,7 @@ def untouched(stack, before):
 
 
 def now(stack):
-    return {**stack.colours(), "workers": stack.workers()}
+    return {**stack.colors(), "workers": stack.workers()}
 
 
 def test_each_bad_candidate_is_refused_at_its_step(faulty_stack):
@@ -31,7 +31,7 @@ def test_each_bad_candidate_is_refused_at_its_step(faulty_stack):
     before = now(stack)
     with Load(stack.port) as load:
         for what, step, why in (
-            ("no room", "room", "two colours don't fit"),
+            ("no room", "room", "two colors don't fit"),
             ("crashes at boot", "ready", "ended while it started"),
             ("never gets ready", "ready", "not ready within"),
             ("leaks", "gate", "it leaks"),
@@ -52,21 +52,21 @@ def test_each_bad_candidate_is_refused_at_its_step(faulty_stack):
 def test_new_workers_that_crash_at_boot_cost_a_change_by_hup_and_not_the_stack(faulty_stack):
     stack = faulty_stack
     assert stack.reranking("deploy", "--again", "--watch", "0")[0] == 0
-    before = stack.colours()
+    before = stack.colors()
     assert before["active"] == "green"
     (stack.state_dir / "fault").write_text("two crash at boot")
     code, said = stack.reranking("deploy", "--set", "WORKERS=2")
     assert code == 1
     assert said.splitlines()[-1].startswith("reranking: refused at reload: its workers did not start"), said
-    assert stack.colours()["serves"] == before["serves"]
+    assert stack.colors()["serves"] == before["serves"]
     assert stack.rerank().status_code == 200
     assert len(stack.workers()) == 1
 
 
-def test_a_canary_is_compared_with_the_colour_that_serves(faulty_stack):
+def test_a_canary_is_compared_with_the_color_that_serves(faulty_stack):
     stack = faulty_stack
     before = now(stack)
-    for fault, why in (("is slow", "the new colour is slower"), ("fails", "the new colour fails more often")):
+    for fault, why in (("is slow", "the new color is slower"), ("fails", "the new color fails more often")):
         spoiling = threading.Thread(target=spoil, args=(stack, fault))
         spoiling.start()
         with Load(stack.port) as load:
@@ -82,8 +82,8 @@ def test_a_canary_is_compared_with_the_colour_that_serves(faulty_stack):
     assert code == 0, said
     assert "new: " in said
     assert set(load.outcomes) == {200}, load.outcomes
-    assert load.colours["green"] > 0
-    assert load.colours["blue"] > 0
+    assert load.colors["green"] > 0
+    assert load.colors["blue"] > 0
 
 
 def spoil(stack, fault):
@@ -92,7 +92,7 @@ def spoil(stack, fault):
     (stack.state_dir / "fault").write_text(fault)
 
 
-def test_a_colour_that_fails_its_clients_hands_them_back(faulty_stack):
+def test_a_color_that_fails_its_clients_hands_them_back(faulty_stack):
     stack = faulty_stack
     before = now(stack)
     deploying = stack.begin_command("deploy", "--again", "--watch", "60")
@@ -103,7 +103,7 @@ def test_a_colour_that_fails_its_clients_hands_them_back(faulty_stack):
         assert deploying.returncode == 1
         assert "refused at watch: " in said
         answered = load.outcomes[200]
-        wait_for(lambda: load.outcomes[200] > answered + 20, "the old colour answers")
+        wait_for(lambda: load.outcomes[200] > answered + 20, "the old color answers")
     assert untouched(stack, before)
 
 

@@ -30,8 +30,8 @@ def test_it_sees_every_step_and_is_never_cut(faulty_stack):
         for number in range(2, 2 + DEPLOYS):
             code, said = faulty_stack.reranking("deploy", "--again", "--watch", "1")
             assert code == 0, said
-            colour = faulty_stack.colours()["active"]
-            row = f"#releases > li:first-child:has-text('{number}, {colour}')"
+            color = faulty_stack.colors()["active"]
+            row = f"#releases > li:first-child:has-text('{number}, {color}')"
             opened.wait_for_selector(f"{row} .state:has-text('serving')")
             opened.wait_for_selector(f"{row} .what:has-text('stub (stub, none)')")
             others = opened.locator("#releases > li:not(:first-child) .state").all_inner_texts()
@@ -44,5 +44,5 @@ def test_it_sees_every_step_and_is_never_cut(faulty_stack):
         assert opened.locator("#releases > li").count() == min(DEPLOYS, 5)
         (faulty_stack.state_dir / "fault").write_text("no room")
         assert faulty_stack.reranking("deploy", "--again")[0] == 1
-        opened.wait_for_selector("#releases > li:first-child[data-level='bad'] .why:has-text('two colours')")
+        opened.wait_for_selector("#releases > li:first-child[data-level='bad'] .why:has-text('two colors')")
         assert opened.evaluate("window.breaks") == 0, "one connection, from the first step to the last"

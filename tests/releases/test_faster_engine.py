@@ -59,7 +59,7 @@ def test_the_first_engine_serves_and_a_faster_one_takes_over_by_a_release_that_c
     assert done.returncode == 0, done.stderr
     assert "compared: openvino int8 1.50 times native int8" in done.stderr
     assert set(load.outcomes) == {200}, load.outcomes
-    assert set(load.colours) == {"blue", "green"}
+    assert set(load.colors) == {"blue", "green"}
 
     then = info(stack)
     assert (then["engine"], then["precision"], then["deployment"]["release"]) == ("openvino", "int8", 2)

@@ -1,4 +1,4 @@
-"""kill -9 of the deploy at its steps, of nginx and of the new colour: clients are served, and the next deploy heals."""
+"""kill -9 of the deploy at its steps, of nginx and of the new color: clients are served, and the next deploy heals."""
 
 import os
 import shutil
@@ -29,11 +29,11 @@ def kill_after(deploying, words):
 
 
 def is_whole(stack):
-    """One colour runs, and nothing else is left of any deploy."""
+    """One color runs, and nothing else is left of any deploy."""
     status = stack.supervisorctl("status")
     return (
         sum("RUNNING" in line or "STARTING" in line for line in status.splitlines() if "webapp-" in line) == 1
-        and not stack.colours()["attempt"]
+        and not stack.colors()["attempt"]
         and not list((stack.state_dir / "run").glob("*.new"))
         and not (stack.state_dir / "run" / "comparing").exists()
         and not [
@@ -78,14 +78,14 @@ def test_a_stack_that_was_stopped_in_a_deploy_starts_whole(stub_stack):
     assert stack.stop() == 0
     with stack:
         assert is_whole(stack)
-        assert stack.rerank().headers["X-Deployment-Color"] == stack.colours()["active"]
+        assert stack.rerank().headers["X-Deployment-Color"] == stack.colors()["active"]
 
 
-def test_nginx_and_the_new_colour_killed_at_the_switch_cost_no_request_of_the_colour(stub_stack):
+def test_nginx_and_the_new_color_killed_at_the_switch_cost_no_request_of_the_color(stub_stack):
     stack = stub_stack
     deploying = stack.begin_command("deploy", "--again", "--watch", "30")
     with Load(stack.port) as load:
-        wait_for(lambda: stack.colours()["active"] == "green", "the switch")
+        wait_for(lambda: stack.colors()["active"] == "green", "the switch")
         os.killpg(stack.pid_of("webapp-green"), signal.SIGKILL)
         said = deploying.communicate(timeout=PATIENCE_S)[0]
         assert deploying.returncode == 1, said
@@ -111,15 +111,15 @@ def _answers(stack):
 def test_a_master_that_dies_after_its_model_was_retrained_in_place_comes_back_with_what_it_served(bert, tmp_path):
     model = shutil.copytree(bert, tmp_path / "model")
     with ReleaseStack(tmp_path / "own", model=str(model), cache_mb="0", request_timeout_s="20") as stack:
-        before, master, serves = stack.rerank().json(), stack.pid_of("webapp"), stack.colours()["serves"]
+        before, master, serves = stack.rerank().json(), stack.pid_of("webapp"), stack.colors()["serves"]
         (model / "README.md").write_text("retrained in place")
         code, said = stack.reranking("deploy", "--set", "WORKERS=2", "--dry-run")
         assert code == 0, said
-        assert "by a new colour" in said
+        assert "by a new color" in said
         os.kill(master, signal.SIGKILL)
         wait_for(lambda: stack.pid_of("webapp") not in {None, master}, "a new master")
         after = stack.rerank()
         assert after.status_code == 200, after.text
         assert after.json()["results"] == before["results"]
-        assert stack.colours()["serves"] == serves
+        assert stack.colors()["serves"] == serves
         assert any("the model's files have changed" in line["message"] for line in stack.log_lines("webapp"))

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
-    """A stack all of whose settings are flags of `serve`, with a release in either colour."""
+    """A stack all of whose settings are flags of `serve`, with a release in either color."""
     stack = ReleaseStack(tmp_path_factory.mktemp("managing") / "own")
     stack._environment = stack._terminal()
     stack.command = ("serve", "--port", str(stack.port), "--engine", "stub", "--cache-mb", "0")
@@ -67,8 +67,8 @@ def test_commands_reach_a_stack_with_tls_and_keys_by_its_state_directory(tmp_pat
         assert (code, said.startswith("reranking: no stack runs in ")) == (1, True)
 
 
-def test_restart_restarts_the_colour_that_serves_and_no_request_is_lost(stack):
-    active = stack.colours()["active"]
+def test_restart_restarts_the_color_that_serves_and_no_request_is_lost(stack):
+    active = stack.colors()["active"]
     master = stack.pid_of("webapp")
     with Clients(stack, 8) as crowd:
         code, said = stack.reranking("restart")
@@ -76,9 +76,9 @@ def test_restart_restarts_the_colour_that_serves_and_no_request_is_lost(stack):
         crowd.more()
     assert set(crowd.outcomes) == {"good"}, crowd.outcomes
     assert said.splitlines()[0].startswith(f"webapp-{active} restarts")
-    assert stack.colours()["active"] == active
+    assert stack.colors()["active"] == active
     assert stack.pid_of("webapp") not in {None, master}
-    assert programs(stack)[0][f"webapp-{stack.colours()['idle']}"] == ("idle", "STOPPED")
+    assert programs(stack)[0][f"webapp-{stack.colors()['idle']}"] == ("idle", "STOPPED")
 
 
 def test_restart_takes_single_programs_and_names_what_there_is(stack):
@@ -87,7 +87,7 @@ def test_restart_takes_single_programs_and_names_what_there_is(stack):
     assert code == 0, said
     after = {name: stack.pid_of(name) for name in before}
     assert {name for name in before if before[name] != after[name]} == {"pusher", "nginx"}
-    idle = f"webapp-{stack.colours()['idle']}"
+    idle = f"webapp-{stack.colors()['idle']}"
     for name, said in (("postgres", "there are webapp, compare, metrics, nginx, pusher"), (idle, f"{idle} is idle")):
         assert stack.reranking("restart", name)[0] == 1
         assert said in stack.reranking("restart", name)[1]
@@ -95,12 +95,12 @@ def test_restart_takes_single_programs_and_names_what_there_is(stack):
 
 def test_a_restart_that_could_not_come_up_again_is_refused_and_the_old_process_serves(stack):
     master, file = stack.pid_of("webapp"), stack.state_dir / ".colors"
-    colours, whole = state.read(stack.state_dir), file.read_bytes()
+    colors, whole = state.read(stack.state_dir), file.read_bytes()
     for settings, said in (
         ({"RERANK_WORKERS": "none"}, "RERANK_WORKERS: Input should be a valid integer"),
         ({"RERANK_ENGINE": "native"}, "reranking deploy"),
     ):
-        state.write(stack.state_dir, colours.with_release(colours.active, state.Release(number=2, settings=settings)))
+        state.write(stack.state_dir, colors.with_release(colors.active, state.Release(number=2, settings=settings)))
         try:
             code, told = stack.reranking("restart")
         finally:
@@ -110,11 +110,11 @@ def test_a_restart_that_could_not_come_up_again_is_refused_and_the_old_process_s
     assert stack.pid_of("webapp") == master
 
 
-def test_an_idle_colour_that_supervisorctl_started_is_warned_of_with_the_command_that_stops_it(stack):
-    idle = f"webapp-{stack.colours()['idle']}"
+def test_an_idle_color_that_supervisorctl_started_is_warned_of_with_the_command_that_stops_it(stack):
+    idle = f"webapp-{stack.colors()['idle']}"
     assert programs(stack) == (
         {
-            f"webapp-{stack.colours()['active']}": ("active", "RUNNING"),
+            f"webapp-{stack.colors()['active']}": ("active", "RUNNING"),
             idle: ("idle", "STOPPED"),
             **dict.fromkeys(("pusher", "metrics", "nginx"), ("", "RUNNING")),
         },
@@ -126,7 +126,7 @@ def test_an_idle_colour_that_supervisorctl_started_is_warned_of_with_the_command
     assert code == 3
     assert f"{idle} is idle, yet it runs" in said
     assert remedy in said
-    found = {each["about"]: each for each in json.loads(stack.reranking("doctor", "--json")[1])}["colours"]
+    found = {each["about"]: each for each in json.loads(stack.reranking("doctor", "--json")[1])}["colors"]
     assert (found["verdict"], found["remedy"]) == ("poor", remedy)
     warned = [line for line in stack.log_lines("supervisord") if line["level"] == "warning"]
     assert remedy in warned[-1]["message"], "and the log has it from the moment of the start"
@@ -149,7 +149,7 @@ def test_an_open_dashboard_holds_up_neither_a_restart_of_nginx_nor_the_stop_of_t
 
 
 def test_stop_does_not_take_away_what_serves_by_half(stack):
-    active = f"webapp-{stack.colours()['active']}"
+    active = f"webapp-{stack.colors()['active']}"
     for name in (active, "nginx", "webapp"):
         code, said = stack.reranking("stop", name)
         assert code == 1
@@ -157,7 +157,7 @@ def test_stop_does_not_take_away_what_serves_by_half(stack):
     assert stack.rerank().status_code == 200
 
 
-def test_the_colour_that_a_deploy_starts_is_no_trouble(stack):
+def test_the_color_that_a_deploy_starts_is_no_trouble(stack):
     deploying = stack.begin_command("deploy", "--again", "--watch", "60")
     for line in deploying.stdout:
         if line.strip().startswith("switch"):
@@ -172,15 +172,15 @@ def test_the_colour_that_a_deploy_starts_is_no_trouble(stack):
 
 
 def test_a_second_deploy_of_the_same_thing_changes_nothing_and_starts_nothing(stack):
-    colours, pids = stack.colours(), [stack.pid_of("webapp"), *stack.workers()]
+    colors, pids = stack.colors(), [stack.pid_of("webapp"), *stack.workers()]
     for arguments in ((), ("--set", "CACHE_MB=0"), ("--canary", "10"), ("--dry-run",)):
         code, said = stack.reranking("deploy", *arguments)
         assert code == 0
-        assert said.startswith(f"nothing changes: {colours['active']} serves release "), said
-    assert stack.colours() == colours
+        assert said.startswith(f"nothing changes: {colors['active']} serves release "), said
+    assert stack.colors() == colors
     assert [stack.pid_of("webapp"), *stack.workers()] == pids
     code, said = stack.reranking("deploy", "--again", "--dry-run")
-    assert "by a new colour" in said
+    assert "by a new color" in said
 
 
 def test_a_settings_file_that_was_written_since_is_a_change(tmp_path):
@@ -191,7 +191,7 @@ def test_a_settings_file_that_was_written_since_is_a_change(tmp_path):
     with stack:
         assert "nothing changes" in stack.reranking("deploy", "--dry-run")[1]
         file.write_text("engine: stub\nmax_documents: 7\n")
-        assert "by a new colour" in stack.reranking("deploy", "--dry-run")[1]
+        assert "by a new color" in stack.reranking("deploy", "--dry-run")[1]
 
 
 def test_the_history_marks_what_serves(stack):

@@ -82,7 +82,7 @@ def test_deploys_and_a_rollback_cost_no_request(model_stack, bert_settings, othe
     )
     assert set(load.outcomes) == {200}, load.outcomes
     assert set(load.by_model) == {"bert", "xlm"}, load.by_model
-    assert set(load.colours) == {"blue", "green"}
+    assert set(load.colors) == {"blue", "green"}
     assert stack.reranking("deploy", "--history")[1].count("  served ") == DEPLOYS + 1
 
 
@@ -92,7 +92,7 @@ RESET = struct.pack("ii", 1, 0)
 
 @contextmanager
 def hang_ups_and_bodies_that_are_too_large(stack):
-    """Clients of which none waits for a reply by a colour; yields how many of each there were so far."""
+    """Clients of which none waits for a reply by a color; yields how many of each there were so far."""
     body = json.dumps({"query": "how do bees find home", "documents": ["milk"] * 200}).encode()
     kinds = {
         "leaves while it is scored": (HEAD % len(body)).encode() + body,
@@ -123,11 +123,11 @@ def hang_ups_and_bodies_that_are_too_large(stack):
 
 def test_clients_that_hang_up_and_bodies_that_are_too_large_veto_no_deploy(model_stack):
     stack = model_stack
-    before = stack.colours()["active"]
+    before = stack.colors()["active"]
     with Load(stack.port, rate=10) as load, hang_ups_and_bodies_that_are_too_large(stack) as others:
         code, said = stack.reranking("deploy", "--again", "--canary", "40", "--for", "3", "--watch", "3")
     assert code == 0, said
-    assert stack.colours()["active"] != before
+    assert stack.colors()["active"] != before
     assert set(load.outcomes) == {200}, load.outcomes
     assert sum(others.values()) > sum(load.outcomes.values()), "most clients were none that wait"
     assert min(others.values()) > 0

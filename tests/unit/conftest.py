@@ -4,7 +4,7 @@ from webapp.api.app import create_app
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission
 from webapp.servers.gunicorn.bridge import GeventWaiter
-from webapp.service.inflight import Scoring
+from webapp.service.inflight import InflightScores
 from webapp.service.reranker import RerankService
 
 
@@ -13,7 +13,7 @@ def service(stub_rig):
     """A service on the stub engine."""
     return RerankService(
         model=StubEngine.info,
-        scoring=Scoring(scheduler=stub_rig.scheduler, cache=None, artifact="stub", make_waiter=GeventWaiter),
+        scoring=InflightScores(scheduler=stub_rig.scheduler, cache=None, artifact="stub", make_waiter=GeventWaiter),
         admission=Admission(max_ongoing_requests=10),
         max_documents=10_000,
         texts=StubEngine().texts,

@@ -15,19 +15,19 @@ from flask import Response as Reply
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from webapp.api.app import create_app
-from webapp.api.body_process import ReadElsewhere
-from webapp.api.body_reader import Limits, ReadHere
+from webapp.api.body_process import ProcessReader
+from webapp.api.body_reader import InlineReader, Limits
 from webapp.config import resources
 from webapp.config.malloc import Trimming
 from webapp.config.settings import Settings
-from webapp.domain.concurrency import here
+from webapp.domain.concurrency import run_inline
 from webapp.domain.errors import CancelledError, DeadlineExceededError, OverloadedError
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import BODY_FACTOR, Admission
 from webapp.scheduling.shared_sum import SharedSum
 from webapp.servers.gunicorn.bridge import GeventWaiter
 from webapp.servers.parts import body_memory_bytes
-from webapp.service.inflight import Scoring
+from webapp.service.inflight import InflightScores
 from webapp.service.reranker import RerankService
 
 BODY = {"query": "q", "documents": ["a", "b"]}
@@ -53,7 +53,7 @@ class Api:
         self.admission = Admission(max_ongoing_requests=10, max_body_memory_bytes=LIMIT)
         self.service = RerankService(
             model=StubEngine.info,
-            scoring=Scoring(scheduler=rig.scheduler, cache=None, artifact="stub", make_waiter=GeventWaiter),
+            scoring=InflightScores(scheduler=rig.scheduler, cache=None, artifact="stub", make_waiter=GeventWaiter),
             admission=self.admission,
             max_documents=100,
             texts=StubEngine().texts,
@@ -114,7 +114,7 @@ def test_the_refusal_says_how_much_is_taken_and_how_much_may(api):
 
 
 def test_an_error_after_a_body_was_taken_is_told_in_the_same_format_whatever_its_size(stub_rig):
-    class Late(ReadHere):
+    class Late(InlineReader):
         def __call__(self, *_):
             raise DeadlineExceededError("the time was over before the body was read")
 
@@ -178,7 +178,7 @@ def test_a_reply_is_charged_until_it_is_gone(api):
 def test_what_was_read_is_charged_by_its_size(stub_rig):
     charged = []
 
-    class Noting(ReadHere):
+    class Noting(InlineReader):
         def __call__(self, *arguments):
             answer = super().__call__(*arguments)
             charged.append(api.charged)
@@ -228,7 +228,7 @@ def test_one_body_always_fits_where_nothing_else_is_at_work():
 def test_a_request_that_waits_to_be_read_is_at_work_and_is_finished_though_the_service_drains(stub_rig):
     seen = []
 
-    class Slow(ReadHere):
+    class Slow(InlineReader):
         def __call__(self, *arguments):
             seen.append(api.service.ongoing)
             api.service.drain()
@@ -243,7 +243,7 @@ def test_a_request_that_waits_to_be_read_is_at_work_and_is_finished_though_the_s
 def test_requests_that_wait_to_be_read_count_towards_the_limit_of_those_at_work(stub_rig):
     statuses = []
 
-    class Full(ReadHere):
+    class Full(InlineReader):
         def __call__(self, *arguments):
             api.admission.max_ongoing_requests = 1
             statuses.append(api.client.post("/v1/rerank", json=BODY).status_code)
@@ -264,7 +264,7 @@ def test_who_hangs_up_while_the_body_waits_to_be_read_is_given_up(stub_rig):
         def __exit__(self, *_):
             waiting.clear()
 
-    reader, busy, later = ReadElsewhere(GeventWaiter, Limits(MIB)), threading.Event(), float("inf")
+    reader, busy, later = ProcessReader(GeventWaiter, Limits(MIB)), threading.Event(), float("inf")
     other = gevent.spawn(reader._turns, "other", later, busy.wait)
     gevent.sleep(0)
     api = Api(stub_rig, reader=reader, watch=lambda _: Watch())
@@ -303,8 +303,8 @@ def test_memory_of_a_killed_process_is_forgotten(tmp_path):
         assert mine.total() == 5 + BODY_FACTOR
 
 
-def test_workers_of_all_colours_share_one_limit(tmp_path):
-    """Two admissions share a file, as workers after a fork and colours in one state directory do."""
+def test_workers_of_all_colors_share_one_limit(tmp_path):
+    """Two admissions share a file, as workers after a fork and colors in one state directory do."""
     path = tmp_path / "sum"
     one, two = (
         Admission(max_ongoing_requests=9, max_body_memory_bytes=100, body_memory=SharedSum(path)) for _ in range(2)
@@ -372,7 +372,7 @@ def test_the_memory_of_a_control_group_counts(tmp_path, monkeypatch):
 
 def test_memory_is_given_back_once_after_each_change():
     changes, given = [0], []
-    trimming = Trimming(lambda: changes[0], here, lambda: given.append(changes[0]))
+    trimming = Trimming(lambda: changes[0], run_inline, lambda: given.append(changes[0]))
     for now in (0, 1, 1, 3):
         changes[0] = now
         trimming.step()

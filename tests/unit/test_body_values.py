@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from webapp.api import body_process, json_body, middleware
 from webapp.api.app import create_app
-from webapp.api.body_reader import Limits, ReadHere, read
+from webapp.api.body_reader import InlineReader, Limits, read
 from webapp.api.dialects.base import FEW_VALUES, Call
 from webapp.api.dialects.registry import DIALECTS
 from webapp.domain.errors import PayloadTooLargeError
@@ -25,7 +25,7 @@ UNBOUNDED = Limits(1 << 25)
 @pytest.fixture
 def client(service):
     """The API with a bound on values."""
-    reader = ReadHere(Limits(1_000_000, MOST))
+    reader = InlineReader(Limits(1_000_000, MOST))
     return create_app(service, request_timeout_s=30, max_body_bytes=1_000_000, limits={}, reader=reader).test_client()
 
 

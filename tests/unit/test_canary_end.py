@@ -7,9 +7,9 @@ import pytest
 from webapp.config.settings import Settings
 from webapp.stack.releases import state
 from webapp.stack.releases import tasks as module
-from webapp.stack.releases.color_api import Colour
+from webapp.stack.releases.color_api import ColorApi
 from webapp.stack.releases.state import Release
-from webapp.stack.releases.tasks import Stages
+from webapp.stack.releases.tasks import DeployTasks
 from webapp.stack.supervisor.client import Program
 
 
@@ -45,7 +45,7 @@ def judged_at(canary, tmp_path, monkeypatch):
     workers = len(canary._ends_at)
     settings = Settings(state_dir=tmp_path, workers=workers)
     settings.run_dir.mkdir()
-    stages = Stages(state.begin("blue"), Release(number=2), "green", settings, print, 1.0)
+    stages = DeployTasks(state.begin("blue"), Release(number=2), "green", settings, print, 1.0)
     stages.programs = stages.api = canary
     stages._pid = 7
     monkeypatch.setattr(module, "time", canary)
@@ -77,4 +77,4 @@ def test_one_worker_that_is_quiet_is_asked_once(tmp_path, monkeypatch):
 
 
 def test_nobody_who_answers_is_not_nothing_to_do(tmp_path):
-    assert Colour(Settings(state_dir=tmp_path), "green").ongoing() is None
+    assert ColorApi(Settings(state_dir=tmp_path), "green").ongoing() is None

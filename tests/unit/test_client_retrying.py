@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from reranking_client import Budget, CallFailedError, OutOfTimeError, RefusedError, Retries, UnreachableError
-from reranking_client.retrying import Effort, NoReply, Reply, retry_after_s
+from reranking_client.retrying import CallState, NoReply, Reply, retry_after_s
 
 REFUSAL = json.dumps({"error": {"code": "overloaded", "message": "the service is full"}}).encode()
 FULL = Reply(503, {}, REFUSAL)
@@ -16,7 +16,7 @@ DELAYS_S = Retries().delays_s
 
 
 def effort(*, time_s=300.0, budget=None, draw=lambda: 1.0):
-    return Effort(
+    return CallState(
         base="http://here",
         request_id="id",
         retries=Retries(),

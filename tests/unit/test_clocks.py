@@ -16,7 +16,7 @@ from pusher import clock as pushers
 from pusher import memory
 from pusher.relay import Relay
 from supervisor import process
-from webapp.domain.clocks import GRACE_S, STANDSTILL_S, Awake, SteadyTime, make_steady, with_grace
+from webapp.domain.clocks import GRACE_S, STANDSTILL_S, AwakeClock, SteadyTime, make_steady, with_grace
 from webapp.service.rate_limit import Quota
 from webapp.stack import certificates
 from webapp.stack.releases import canary
@@ -141,7 +141,7 @@ def test_a_worker_that_hangs_is_still_found_after_a_standstill(clocks):
 
 
 def test_a_loop_that_looks_in_time_is_awake_since_its_last_standstill(clocks):
-    awake = Awake(STANDSTILL_S, clocks.monotonic)
+    awake = AwakeClock(STANDSTILL_S, clocks.monotonic)
     for _ in range(10):
         clocks.run(STANDSTILL_S)
         awake.look()

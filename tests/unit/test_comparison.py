@@ -92,7 +92,7 @@ def test_a_faster_engine_becomes_a_release_that_says_why(settings, serving, riva
 
 def test_a_release_that_is_refused_is_not_tried_again(settings, serving, rival):
     def release(_built):
-        raise RefusedError("room", "two colours don't fit")
+        raise RefusedError("room", "two colors don't fit")
 
     run(serving, rival, FASTER, release)
     assert "native stays, for the release was refused at room" in comparison.said(settings)

@@ -14,7 +14,7 @@ from webapp.domain.types import RerankRequest
 from webapp.engine.runtimes.stub import StubEngine, StubSession
 from webapp.scheduling.scheduler import Scheduler
 from webapp.servers.gunicorn.bridge import GeventWaiter, HangUpWatch, NativeWaiter, allocate_lock, hung_up
-from webapp.service.inflight import Scoring, Terms
+from webapp.service.inflight import InflightScores, ScoringTerms
 
 
 class Clock:
@@ -68,7 +68,7 @@ def caller():
 
 @pytest.fixture
 def scoring(rig):
-    return Scoring(scheduler=rig.scheduler, cache=None, artifact="a", make_waiter=GeventWaiter)
+    return InflightScores(scheduler=rig.scheduler, cache=None, artifact="a", make_waiter=GeventWaiter)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def sharing(rig):
     """With a cache, so that requests wait for each other's pairs."""
     from webapp.service.cache.memory import MemoryCache
 
-    return Scoring(scheduler=rig.scheduler, cache=MemoryCache(10**6), artifact="a", make_waiter=GeventWaiter)
+    return InflightScores(scheduler=rig.scheduler, cache=MemoryCache(10**6), artifact="a", make_waiter=GeventWaiter)
 
 
 def request(documents, query="q"):
@@ -103,8 +103,8 @@ def test_a_late_request_leaves_the_queue_before_its_pairs_are_scored():
 def test_a_request_that_expires_between_two_batches_says_how_far_it_came():
     clock = Clock()
     scheduler = Scheduler(lock=allocate_lock(), budget_tokens=32, threads=1, clock=clock)
-    scoring = Scoring(scheduler=scheduler, cache=None, artifact="a", make_waiter=GeventWaiter, clock=clock)
-    pending = scoring.begin(request(["x"] * 10), Terms(deadline=5.0))
+    scoring = InflightScores(scheduler=scheduler, cache=None, artifact="a", make_waiter=GeventWaiter, clock=clock)
+    pending = scoring.begin(request(["x"] * 10), ScoringTerms(deadline=5.0))
     for _ in range(3):  # tokenise, a batch of two, a batch of two
         assert scheduler.step(StubSession())
     clock.now = 5.0
@@ -161,9 +161,9 @@ def test_pairs_stay_while_another_request_wants_them(sharing, engine, rig, calle
 
 def test_a_longer_deadline_of_another_request_puts_the_pairs_own_off(sharing, engine, rig):
     soon = time.monotonic() + 0.05
-    hasty = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"]), Terms(deadline=soon)), soon))
+    hasty = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"]), ScoringTerms(deadline=soon)), soon))
     gevent.sleep(0)
-    patient = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"]), Terms(deadline=1e9)), 1e9))
+    patient = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"]), ScoringTerms(deadline=1e9)), 1e9))
     gevent.sleep(0)
     assert isinstance(hasty.get(timeout=PATIENCE_S), DeadlineExceededError)
     engine.gate.set()
@@ -177,7 +177,7 @@ def test_a_request_of_many_parts_leaves_nothing_behind_when_its_caller_hangs_up(
     theirs.close()
     requests = [request(["x"] * 5, query=str(number)) for number in range(20)]
     slow = Rig(StubEngine())  # its engine threads never start
-    service.scoring = Scoring(scheduler=slow.scheduler, cache=None, artifact="a", make_waiter=GeventWaiter)
+    service.scoring = InflightScores(scheduler=slow.scheduler, cache=None, artifact="a", make_waiter=GeventWaiter)
     with pytest.raises(CancelledError):
         service.rerank_many(requests, 1e9, watch=watch)
     assert slow.scheduler.queued_pairs == 0
@@ -193,7 +193,7 @@ def test_a_wrong_timeout_is_named(client, value):
 
 def test_a_caller_may_ask_for_less_time_and_is_told_what_was_done(service):
     slow = Rig(StubEngine())  # its engine threads never start
-    service.scoring = Scoring(scheduler=slow.scheduler, cache=None, artifact="a", make_waiter=GeventWaiter)
+    service.scoring = InflightScores(scheduler=slow.scheduler, cache=None, artifact="a", make_waiter=GeventWaiter)
     client = create_app(service, request_timeout_s=30, max_body_bytes=1000, limits={}).test_client()
     reply = client.post(
         "/rerank", json={"query": "q", "documents": [{"content": "x"}] * 3}, headers={"X-Request-Timeout": "0.05"}

@@ -20,7 +20,7 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 
 KUBERNETES = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "service.yaml").read_text()))
 
-COLOUR = yaml.safe_load((ROOT / "deploy" / "traefik" / "colour.compose.yaml").read_text())["services"]["webapp"]
+COLOR = yaml.safe_load((ROOT / "deploy" / "traefik" / "color.compose.yaml").read_text())["services"]["webapp"]
 
 POD = KUBERNETES[0]["spec"]["template"]["spec"]
 
@@ -30,7 +30,7 @@ def test_whoever_stops_it_waits_longer_than_the_ladder():
     unit = (ROOT / "deploy" / "systemd" / "reranking.service").read_text()
     patience = {
         "compose": int(COMPOSE["services"]["reranking"]["stop_grace_period"].removesuffix("s")),
-        "a colour": int(COLOUR["stop_grace_period"].removesuffix("s")),
+        "a color": int(COLOR["stop_grace_period"].removesuffix("s")),
         "kubernetes": POD["terminationGracePeriodSeconds"],
         "systemd": int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[1]),
     }
@@ -40,10 +40,10 @@ def test_whoever_stops_it_waits_longer_than_the_ladder():
 def test_every_variable_that_is_set_is_a_setting():
     dockerfile = re.findall(r"RERANK_[A-Z_]+", (ROOT / "Dockerfile").read_text())
     compose = COMPOSE["services"]["reranking"]["environment"]
-    colours = [name for name in COLOUR["environment"] if name.startswith("RERANK_")]
+    colors = [name for name in COLOR["environment"] if name.startswith("RERANK_")]
     kubernetes = [variable["name"] for variable in POD["containers"][0]["env"]]
     known = {f"RERANK_{name.upper()}" for name in Settings.model_fields} | NOT_OURS
-    assert {*dockerfile, *compose, *colours, *kubernetes} - known == set()
+    assert {*dockerfile, *compose, *colors, *kubernetes} - known == set()
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_compose_configures_prometheus_and_grafana_as_deploy_does(inline, file, 
     assert yaml.safe_load(COMPOSE["configs"][inline]["content"]) == yaml.safe_load(shipped)
 
 
-def test_compose_has_two_colours_behind_traefik_that_nobody_starts_by_accident():
+def test_compose_has_two_colors_behind_traefik_that_nobody_starts_by_accident():
     behind = {
         name: service for name, service in COMPOSE["services"].items() if "traefik" in service.get("profiles", ())
     }
@@ -68,7 +68,7 @@ def test_compose_has_two_colours_behind_traefik_that_nobody_starts_by_accident()
         extended = file["services"][service["extends"]["service"]]
         assert set(extended["networks"]) <= set(COMPOSE["networks"])
         if name != "traefik":
-            assert service["environment"]["RERANK_COLOUR"] == name
+            assert service["environment"]["RERANK_COLOR"] == name
             # Variables without a default would stop `docker compose` for those who don't want the profile, too.
             assert ":?" not in json.dumps(extended)
 

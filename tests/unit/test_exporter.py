@@ -40,12 +40,12 @@ import os, signal, sys
 from prometheus_client import CollectorRegistry
 from webapp.telemetry import multiprocess
 from webapp.telemetry.metrics import Metrics
-from webapp.telemetry.histogram import SECONDS, Tally
+from webapp.telemetry.histogram import SECONDS, BucketCounts
 metrics = Metrics(CollectorRegistry())
 told, tell = os.pipe()
 
 def work():
-    tally = Tally(SECONDS)
+    tally = BucketCounts(SECONDS)
     metrics.active.set(1)
     while True:
         metrics.requests.labels("/rerank", "native", "200").inc()
@@ -277,7 +277,7 @@ def test_a_client_that_leaves_is_no_news(tmp_path, capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_the_folder_is_private_and_each_service_and_colour_has_its_own(tmp_path):
+def test_the_folder_is_private_and_each_service_and_color_has_its_own(tmp_path):
     folders = [multiprocess.folder(tmp_path / "a"), multiprocess.folder(tmp_path / "a", "green")]
     folders.append(multiprocess.folder(tmp_path / "b"))
     try:

@@ -1,4 +1,4 @@
-"""Which gunicorn a colour becomes, in processes of their own: a process that becomes another one can't tell."""
+"""Which gunicorn a color becomes, in processes of their own: a process that becomes another one can't tell."""
 
 import os
 import subprocess
@@ -28,10 +28,10 @@ def folders(tmp_path):
 
 
 def says(folders, *command):
-    """Of a colour that is started: its last words."""
+    """Of a color that is started: its last words."""
     own = folders / "own"
     stack = {"STACK_ROOT": str(own), "STACK_PYTHON": sys.executable}
-    variables = {**os.environ, **stack, "RERANK_STATE_DIR": str(folders), "RERANK_COLOUR": "blue"}
+    variables = {**os.environ, **stack, "RERANK_STATE_DIR": str(folders), "RERANK_COLOR": "blue"}
     command = command or ("-m", "gunicorn", "-c", str(own / "gunicorn_config.py"))
     outcome = subprocess.run(
         [sys.executable, *command], env=variables, cwd=folders, capture_output=True, text=True, check=False
@@ -67,5 +67,5 @@ def test_a_supervisord_of_before_still_starts_it_by_the_name_that_it_knows(folde
     assert says(folders, "-m", "webapp.stack.releases.launch") == f"own {folders.name}"
 
 
-def test_a_colour_without_a_release_is_told_what_to_run(folders):
+def test_a_color_without_a_release_is_told_what_to_run(folders):
     assert says(folders) == "reranking: blue serves nothing yet; run: reranking deploy"

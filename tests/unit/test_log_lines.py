@@ -14,7 +14,7 @@ from contracts.logging.foreign import ours, translate
 from contracts.logging.levels import level_of
 from contracts.logging.line import FIRST, MOST_BYTES, as_json, renderer, stamp
 from contracts.logging.redact import tell
-from webapp.stack.supervisor.logging import Keeping, OwnLog
+from webapp.stack.supervisor.logging import LogKeeping, OwnLog
 
 values = st.recursive(
     st.none() | st.integers() | st.text(max_size=5).map(lambda text: text * 999) | st.binary(max_size=3),
@@ -38,7 +38,7 @@ def test_times_are_utc_with_milliseconds():
 
 @given(st.binary(max_size=300))
 def test_whatever_bytes_a_program_writes_they_are_kept_as_a_line_of_our_shape(line):
-    kept = Keeping(to_stdout=False, form="json", colour="").line(line, "nginx", 7)
+    kept = LogKeeping(to_stdout=False, form="json", color="").line(line, "nginx", 7)
     event = json.loads(kept)
     assert kept.endswith(b"}\n")
     assert set(FIRST) <= set(event)
@@ -46,11 +46,11 @@ def test_whatever_bytes_a_program_writes_they_are_kept_as_a_line_of_our_shape(li
 
 def test_lines_of_our_shape_are_kept_as_they_are():
     line = as_json({"time": "t", "message": "bees", "pid": 3}).encode()
-    assert Keeping(to_stdout=False, form="json", colour="").line(line, "x", 7) == line + b"\n"
+    assert LogKeeping(to_stdout=False, form="json", color="").line(line, "x", 7) == line + b"\n"
 
 
 def test_supervisord_says_what_it_says_but_does_not_ask_for_a_password_at_its_private_socket():
-    log = OwnLog(Keeping(to_stdout=False, form="json", colour=""), logging.INFO)
+    log = OwnLog(LogKeeping(to_stdout=False, form="json", color=""), logging.INFO)
     handle_boundIO(log, "%(message)s")
     log.critical("Server 'unix_http_server' running without any HTTP authentication checking")
     log.critical("%(name)s was given up", name="webapp")
@@ -63,9 +63,9 @@ def test_nginx_errors_are_told_with_their_own_time_level_and_process_and_without
         '2026/11/21 09:50:01 [crit] 32#32: *45 connect() failed, client: ::1, request: "GET /a?key=hidden HTTP/1.1",'
         ' upstream: "http://unix:/run/webapp.sock:/a?key=hidden", referrer: "http://b/c?q=hidden"'
     )
-    event = translate(line, service="nginx", colour="green", pid=7, now=0)
+    event = translate(line, service="nginx", color="green", pid=7, now=0)
     assert (event["time"], event["level"], event["pid"]) == ("2026-11-21T09:50:01.000Z", "critical", 32)
-    assert (event["logger"], event["connection"], event["colour"]) == ("nginx.error", 45, "green")
+    assert (event["logger"], event["connection"], event["color"]) == ("nginx.error", 45, "green")
     assert "hidden" not in str(event)
     assert 'request: "GET /a?… HTTP/1.1"' in event["message"]
 
@@ -73,26 +73,24 @@ def test_nginx_errors_are_told_with_their_own_time_level_and_process_and_without
 @pytest.mark.parametrize("what", ["a client request body", "an upstream response"])
 def test_what_nginx_keeps_in_a_file_is_no_warning(what):
     line = f"2026/11/21 09:50:01 [warn] 32#32: *45 {what} is buffered to a temporary file /run/body/1, client: ::1"
-    assert translate(line, service="nginx", colour="", pid=7, now=0)["level"] == "info"
+    assert translate(line, service="nginx", color="", pid=7, now=0)["level"] == "info"
     other = line.replace("is buffered to a temporary file", "is lost")
-    assert translate(other, service="nginx", colour="", pid=7, now=0)["level"] == "warning"
+    assert translate(other, service="nginx", color="", pid=7, now=0)["level"] == "warning"
 
 
 def test_what_nginx_says_before_it_has_a_log_is_understood():
-    event = translate("nginx: [emerg] bind() failed", service="nginx", colour="", pid=7, now=0)
+    event = translate("nginx: [emerg] bind() failed", service="nginx", color="", pid=7, now=0)
     assert (event["level"], event["logger"], event["message"]) == ("critical", "nginx.error", "bind() failed")
 
 
 def test_last_words_of_a_process_are_a_warning_of_that_process():
-    event = translate("free(): invalid pointer", service="webapp", colour="", pid=7, now=0)
+    event = translate("free(): invalid pointer", service="webapp", color="", pid=7, now=0)
     assert (event["level"], event["service"], event["pid"]) == ("warning", "webapp", 7)
     assert ours(as_json(event)) == event
 
 
 def test_on_a_terminal_lines_are_for_people():
-    event = translate("free(): invalid pointer", service="webapp", colour="", pid=7, now=0) | {
-        "exception": "E\n  a:1 b"
-    }
+    event = translate("free(): invalid pointer", service="webapp", color="", pid=7, now=0) | {"exception": "E\n  a:1 b"}
     text = renderer("human")(event)
     assert "free(): invalid pointer" in text
     assert text.endswith("E\n  a:1 b")
@@ -132,13 +130,13 @@ def record_of(name, message, *arguments, exc_info=None):
     return logging.LogRecord(name, logging.WARNING, "path", 1, message, arguments, exc_info)
 
 
-CONFIG = log_config(level="debug", log_format="json", service="webapp", colour="blue")
+CONFIG = log_config(level="debug", log_format="json", service="webapp", color="blue")
 
 
 def test_lines_of_libraries_have_our_shape():
     line = logged(CONFIG, record_of("some.library", "%d bees", 3))
     assert list(line) == list(FIRST)
-    assert (line["service"], line["colour"], line["logger"], line["message"]) == (
+    assert (line["service"], line["color"], line["logger"], line["message"]) == (
         "webapp",
         "blue",
         "some.library",
@@ -225,7 +223,7 @@ def test_logging_leaves_rich_alone_and_whoever_wants_it_has_it():
     ],
 )
 def test_a_client_that_leaves_is_not_critical_to_nginx(line):
-    event = translate(f"2026/11/21 09:50:01 {line}", service="nginx", colour="", pid=7, now=0)
+    event = translate(f"2026/11/21 09:50:01 {line}", service="nginx", color="", pid=7, now=0)
     assert event["level"] == "info"
 
 
@@ -233,7 +231,7 @@ def test_a_line_that_nginx_could_not_write_is_a_warning_of_it():
     line = (
         '2026/11/21 09:50:01 [alert] 7#7: *4 write() to "" failed (11: Resource temporarily unavailable) while logging'
     )
-    assert translate(line, service="nginx", colour="", pid=7, now=0)["level"] == "warning"
+    assert translate(line, service="nginx", color="", pid=7, now=0)["level"] == "warning"
 
 
 LEFT = """

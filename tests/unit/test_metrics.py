@@ -17,12 +17,12 @@ from webapp.domain.errors import (
 from webapp.domain.types import ModelInfo, RerankRequest
 from webapp.scheduling.admission import Admission
 from webapp.telemetry.exporter import Pusher
-from webapp.telemetry.histogram import SHARES, Tally
+from webapp.telemetry.histogram import SHARES, BucketCounts
 from webapp.telemetry.meter import Meter
-from webapp.telemetry.metrics import Metrics, TallyHistogram
+from webapp.telemetry.metrics import ExportedHistogram, Metrics
 from webapp.telemetry.observer import Reply
 from webapp.telemetry.sampler import Sampler
-from webapp.telemetry.worker_stats import Vitals
+from webapp.telemetry.worker_stats import WorkerStats
 
 
 class Metered:
@@ -147,9 +147,9 @@ def test_replies_say_in_teis_headers_where_the_time_went(client):
 
 
 def test_a_published_tally_is_the_histogram_that_was_never_observed():
-    registry, tally = CollectorRegistry(), Tally(SHARES)
+    registry, tally = CollectorRegistry(), BucketCounts(SHARES)
     observed = Histogram("observed", "x", buckets=SHARES, registry=registry)
-    published = TallyHistogram("published", "x", buckets=SHARES, registry=registry)
+    published = ExportedHistogram("published", "x", buckets=SHARES, registry=registry)
     for share in (0.0, 0.1, 0.11, 0.95, 1.0, 3.0):
         tally.add(share)
         observed.observe(share)
@@ -164,7 +164,7 @@ def test_a_published_tally_is_the_histogram_that_was_never_observed():
 
 def vitals(**changes):
     zeros = dict.fromkeys("in_flight queue_pairs queue_tokens scored_pairs batches batch_tokens".split(), 0)
-    return Vitals(**{"state": "ready", "budget_tokens": 256, **zeros, **changes})
+    return WorkerStats(**{"state": "ready", "budget_tokens": 256, **zeros, **changes})
 
 
 def test_the_sampler_publishes_levels_and_what_totals_grew_by(metered):

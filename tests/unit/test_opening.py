@@ -68,7 +68,7 @@ def test_without_the_named_one_the_settings_decide(settings, named):
 
 def test_a_release_s_artifact_is_named_to_the_master_that_takes_it_up(tmp_path, monkeypatch):
     monkeypatch.setenv("RERANK_STATE_DIR", str(tmp_path))
-    monkeypatch.setenv("RERANK_COLOUR", "blue")
+    monkeypatch.setenv("RERANK_COLOR", "blue")
     monkeypatch.setenv(NAMED_VARIABLE, "of nobody")
     state.write(tmp_path, state.begin("blue").with_release("blue", Release(number=2, artifact="its-own")))
     served = load_release()

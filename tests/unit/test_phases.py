@@ -6,8 +6,8 @@ from webapp.domain.types import RerankRequest, Spent
 from webapp.engine.runtimes.stub import StubEngine, StubSession
 from webapp.scheduling.phases import Phases
 from webapp.servers.gunicorn.bridge import GeventWaiter
-from webapp.service.inflight import Scoring
-from webapp.telemetry.histogram import Tally
+from webapp.service.inflight import InflightScores
+from webapp.telemetry.histogram import BucketCounts
 
 
 def test_a_moment_belongs_to_one_phase_however_many_threads_are_at_it():
@@ -23,7 +23,7 @@ def test_a_moment_belongs_to_one_phase_however_many_threads_are_at_it():
 
 
 def test_a_tally_counts_into_ranges_whose_ends_belong_to_them():
-    tally = Tally((1, 2, 4))
+    tally = BucketCounts((1, 2, 4))
     for figure in (1, 2, 2, 3, 9):
         tally.add(figure)
     assert (tally.counts, tally.total) == ([1, 2, 1, 1], 17)
@@ -49,7 +49,7 @@ def test_a_result_says_where_its_time_went_and_a_cached_one_spent_none():
 
     request = RerankRequest(query="q", documents=["a", "b"], originals=["a", "b"])
     with Rig(SlowEngine(), threads=1) as rig:
-        scoring = Scoring(
+        scoring = InflightScores(
             scheduler=rig.scheduler, cache=MemoryCache(100_000), artifact="stub", make_waiter=GeventWaiter
         )
         rig.submit("another", ["first"])

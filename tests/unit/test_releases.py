@@ -1,4 +1,4 @@
-"""The pure parts of a deploy: shares, state, changes, steps, memory, and the judgement of two colours."""
+"""The pure parts of a deploy: shares, state, changes, steps, memory, and the judgement of two colors."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ def test_no_percentage_is_refused():
         shares_for(101)
 
 
-def test_links_name_each_colour_s_socket_and_a_killed_rename_is_no_obstacle(tmp_path):
+def test_links_name_each_color_s_socket_and_a_killed_rename_is_no_obstacle(tmp_path):
     (tmp_path / "share-0.sock.new").symlink_to("left behind")
     point(tmp_path, "blue")
     point(tmp_path, "green", other="blue", percent=12, fallback="blue")
@@ -38,9 +38,9 @@ def test_links_name_each_colour_s_socket_and_a_killed_rename_is_no_obstacle(tmp_
 
 
 def test_state_is_read_as_it_was_written_and_for_its_owner_alone(tmp_path):
-    colours = state.begin("green").with_release("blue", Release(number=2, settings={"RERANK_MODEL": "a"}))
-    state.write(tmp_path, colours)
-    assert state.read(tmp_path) == colours
+    colors = state.begin("green").with_release("blue", Release(number=2, settings={"RERANK_MODEL": "a"}))
+    state.write(tmp_path, colors)
+    assert state.read(tmp_path) == colors
     assert (tmp_path / state.FILE).stat().st_mode & 0o777 == 0o600
 
 
@@ -52,23 +52,23 @@ def test_state_that_is_not_there_is_none_and_damaged_state_is_told(tmp_path):
             state.read(tmp_path)
 
 
-def test_a_killed_deploy_gives_the_idle_colour_back_what_it_had():
+def test_a_killed_deploy_gives_the_idle_color_back_what_it_had():
     was, now = Release(number=1), Release(number=3)
-    attempt = Attempt(number=3, colour="green", replaced=was)
-    colours = state.Colours(
+    attempt = Attempt(number=3, color="green", replaced=was)
+    colors = state.Colors(
         active="blue", idle="green", serves={"blue": Release(number=2), "green": now}, attempt=attempt
     )
-    assert state.settled(colours).serves["green"] == was
-    assert state.settled(colours.switched()).serves["green"] == now, "the switch had been made"
-    assert state.settled(colours).attempt is None
+    assert state.settled(colors).serves["green"] == was
+    assert state.settled(colors.switched()).serves["green"] == now, "the switch had been made"
+    assert state.settled(colors).attempt is None
 
 
 def test_history_stays_bounded():
-    colours = state.begin("")
+    colors = state.begin("")
     for number in range(state.MOST_HISTORY + 5):
-        colours = colours.with_entry(state.Entry(at="", number=number, colour="blue", outcome="serving", what=""))
-    assert len(colours.history) == state.MOST_HISTORY
-    assert colours.history[-1].number == state.MOST_HISTORY + 4
+        colors = colors.with_entry(state.Entry(at="", number=number, color="blue", outcome="serving", what=""))
+    assert len(colors.history) == state.MOST_HISTORY
+    assert colors.history[-1].number == state.MOST_HISTORY + 4
 
 
 def test_assignments_in_any_spelling():
@@ -118,10 +118,10 @@ def test_an_empty_value_gives_the_environment_s_back():
     ("new", "way"),
     [
         ({"workers": 2, "log_level": "debug"}, "hup"),
-        ({"model": "another"}, "colour"),
-        ({"workers": 2, "precision": "fp32"}, "colour"),
-        ({"gate_min_tau": 0.5}, "colour"),
-        ({}, "colour"),
+        ({"model": "another"}, "color"),
+        ({"workers": 2, "precision": "fp32"}, "color"),
+        ({"gate_min_tau": 0.5}, "color"),
+        ({}, "color"),
     ],
 )
 def test_what_differs_says_which_way_a_deploy_goes(new, way):
@@ -140,7 +140,7 @@ def test_every_light_setting_is_a_setting():
 
 def test_a_release_s_settings_are_this_process_environment_until_the_next_ones(monkeypatch, tmp_path):
     monkeypatch.setenv("RERANK_STATE_DIR", str(tmp_path))
-    monkeypatch.setenv("RERANK_COLOUR", "blue")
+    monkeypatch.setenv("RERANK_COLOR", "blue")
     monkeypatch.setenv("RERANK_WORKERS", "3")
     assert load_release().workers == 3, "no stack has run here"
     release = Release(number=7, settings={"RERANK_WORKERS": "5", "RERANK_CACHE_MB": "1"})
@@ -199,12 +199,12 @@ def test_what_can_t_be_undone_is_told_and_the_others_are():
     assert ("two", "undone", "not wholly: gone") in told
 
 
-def test_memory_that_a_new_colour_takes_follows_its_workers_and_its_artifact():
+def test_memory_that_a_new_color_takes_follows_its_workers_and_its_artifact():
     active = memory_budget.Footprint(master=100, workers=(50, 70))
     assert active.total == 220
     assert memory_budget.needed(active, workers=2, artifact_growth=-5) == round(1.1 * 220)
     assert memory_budget.needed(active, workers=4, artifact_growth=10) == round(1.1 * (340 + 50))
-    with pytest.raises(SetupError, match="two colours"):
+    with pytest.raises(SetupError, match="two colors"):
         memory_budget.check(10**9, 10**9)
     assert "953 MB beside" in memory_budget.check(999_000_000, 10**10)
     assert memory_budget.free_bytes() > 0
@@ -249,7 +249,7 @@ def test_lines_of_the_traffic_log_and_rubbish_between_them():
         *((f"1.0 0.1 webapp_0 - {status} -", None) for status in (400, 408, 413, 414, 429, 444, 500, 503)),
     ],
 )
-def test_a_request_counts_for_the_colour_that_was_asked_and_for_none_that_was_not(line, outcome):
+def test_a_request_counts_for_the_color_that_was_asked_and_for_none_that_was_not(line, outcome):
     (answer,) = canary.parse([line])
     assert answer.outcome("green") == outcome
 
@@ -270,7 +270,7 @@ def test_callers_that_hang_up_and_what_nginx_refuses_veto_no_release_and_hide_no
 
 
 def test_a_body_that_was_on_its_way_when_the_share_was_given_back_counts_for_nobody():
-    """A request goes to a colour when its body is whole: to the old one by then."""
+    """A request goes to a color when its body is whole: to the old one by then."""
     mine = min(shares_for(10))
     slow = canary.parse([f"{ended} 5.000 webapp_{mine} blue 200 0.010" for ended in (99, 101, 102, 103)])
     _, new = canary.samples([*answers(20, share=mine, by="green"), *slow], "green", 10, until=100)
@@ -283,13 +283,13 @@ def judged(*parts):
     return canary.judge(*canary.samples(found, "green", 10))
 
 
-def test_a_canary_as_good_as_the_old_colour_passes():
+def test_a_canary_as_good_as_the_old_color_passes():
     assert "new: 50 requests, 0 failed" in judged(
         lambda mine: answers(50, share=mine, by="green", ms=12), lambda _: answers(400)
     )
 
 
-def test_a_canary_that_fails_more_is_refused_even_if_the_old_colour_answered_for_it():
+def test_a_canary_that_fails_more_is_refused_even_if_the_old_color_answered_for_it():
     for by, status in (("green", 500), ("-", 502), ("-", 503), ("-", 504), ("blue", 200)):
         with pytest.raises(SetupError, match="fails more often"):
             judged(
@@ -318,7 +318,7 @@ def test_a_canary_that_is_slower_is_refused_unless_there_is_too_little_to_judge_
     assert "too few" in judged(lambda mine: answers(5, share=mine, by="green", ms=100), lambda _: answers(400))
 
 
-def test_alone_a_colour_may_be_full_but_must_answer():
+def test_alone_a_color_may_be_full_but_must_answer():
     canary.judge_alone([*answers(50, by="green", status=503), *answers(50, by="green")], "green")
     with pytest.raises(SetupError, match="requests fail"):
         canary.judge_alone([*answers(2, by="green", status=500), *answers(50, by="green")], "green")
@@ -371,8 +371,8 @@ def test_a_killed_comparison_switches_the_log_off(tmp_path):
     assert not (tmp_path / canary.SWITCH).exists()
 
 
-class ColourThatScores:
-    """A colour whose model gives these raw scores."""
+class ColorThatScores:
+    """A color whose model gives these raw scores."""
 
     def __init__(self, *raw):
         self._raw = raw
@@ -387,6 +387,6 @@ class ColourThatScores:
 def test_golden_scores_of_a_scale_without_ends_are_compared_as_raw_scores():
     """Mapped to 0..1 the scores would be all alike: 30 is 0.984 there, and 40 is 0.988."""
     known = Golden(raw=True, tolerance=0.5, queries=[GoldenQuery("bees", ["a", "b"], [30.0, 20.0])])
-    assert checks.golden(ColourThatScores(30.2, 20.1), known) == "2 golden scores within 0.2"
+    assert checks.golden(ColorThatScores(30.2, 20.1), known) == "2 golden scores within 0.2"
     with pytest.raises(SetupError, match="golden scores are off by 10"):
-        checks.golden(ColourThatScores(40.0, 20.0), known)
+        checks.golden(ColorThatScores(40.0, 20.0), known)

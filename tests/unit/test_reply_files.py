@@ -7,9 +7,9 @@ import pytest
 from flask import Flask, Response
 
 from webapp.api import errors, large_replies, middleware, reply_observer, warning_headers
-from webapp.api.body_reader import Limits, ReadHere
+from webapp.api.body_reader import InlineReader, Limits
 from webapp.api.reply_files import LARGE_BYTES, UNOPENED_S, ReplyFiles
-from webapp.domain.concurrency import here
+from webapp.domain.concurrency import run_inline
 
 
 @pytest.fixture
@@ -102,9 +102,9 @@ def test_what_can_not_be_written_leaves_nothing(files, folder, monkeypatch):
 @pytest.fixture
 def client(files):
     app = Flask("test")
-    middleware.install(app, request_timeout_s=1, reader=ReadHere(Limits(1)))
+    middleware.install(app, request_timeout_s=1, reader=InlineReader(Limits(1)))
     reply_observer.install(app, [lambda reply: app.config.update(told=reply.status)])
-    large_replies.install(app, files, here)
+    large_replies.install(app, files, run_inline)
     errors.install(app)
 
     @app.post("/<int:size>")

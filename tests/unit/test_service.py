@@ -9,7 +9,7 @@ from webapp.domain.types import RerankRequest
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission
 from webapp.servers.gunicorn.bridge import GeventWaiter
-from webapp.service.inflight import Scoring
+from webapp.service.inflight import InflightScores
 from webapp.service.reranker import RerankService
 
 
@@ -20,7 +20,7 @@ def service_on(rig, **changes):
         "admission": Admission(max_ongoing_requests=2),
         **changes,
     }
-    scoring = Scoring(scheduler=rig.scheduler, cache=None, artifact="stub", make_waiter=GeventWaiter)
+    scoring = InflightScores(scheduler=rig.scheduler, cache=None, artifact="stub", make_waiter=GeventWaiter)
     return RerankService(model=StubEngine.info, scoring=scoring, **options)
 
 

@@ -14,7 +14,7 @@ from webapp.service.cache import shared as shared_module
 from webapp.service.cache.memory import MemoryCache, PairScore
 from webapp.service.cache.shared import MOST_WAITING, Patience, SharedCache
 from webapp.service.cache.wire import NonsenseError, name_of, pack, unpack
-from webapp.service.inflight import Scoring, Terms
+from webapp.service.inflight import InflightScores, ScoringTerms
 
 SCORE = PairScore(1.5, truncated=True, tokens=7)
 
@@ -185,14 +185,14 @@ def test_what_waits_to_be_written_is_bounded(shared, redis):
 
 
 def scoring_on(rig, shared, artifact="a"):
-    return Scoring(
+    return InflightScores(
         scheduler=rig.scheduler, cache=MemoryCache(10**6), shared=shared, artifact=artifact, make_waiter=GeventWaiter
     )
 
 
 def score(scoring, documents):
     request = RerankRequest(query="q", documents=documents, originals=documents)
-    return scoring.finish(scoring.begin(request, Terms(patience=Patience(1))), time.monotonic() + PATIENCE_S)
+    return scoring.finish(scoring.begin(request, ScoringTerms(patience=Patience(1))), time.monotonic() + PATIENCE_S)
 
 
 def test_two_workers_share_scores_and_what_came_from_there_is_then_in_memory(shared, redis, stub_rig):

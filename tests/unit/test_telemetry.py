@@ -11,13 +11,13 @@ from webapp.domain.types import RerankRequest
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission
 from webapp.servers.gunicorn.bridge import GeventWaiter
-from webapp.service.inflight import Scoring
+from webapp.service.inflight import InflightScores
 from webapp.service.reranker import RerankService
 from webapp.telemetry.observer import Caller
-from webapp.telemetry.progress import Guarded, ProgressEvents
+from webapp.telemetry.progress import ProgressEvents, SafeObserver
 from webapp.telemetry.publisher import BUFFER_EVENTS, Publisher
 from webapp.telemetry.reporter import Reporter
-from webapp.telemetry.worker_stats import PulseMaker, Vitals
+from webapp.telemetry.worker_stats import StatsSampler, WorkerStats
 
 CALLER = Caller("req-1", "native", "owner")
 
@@ -28,7 +28,7 @@ def request(documents=("a", "b", "c"), query="topsecret"):
 
 def service_on(rig, observer, **changes):
     options = {"max_documents": 100, "admission": Admission(max_ongoing_requests=2), **changes}
-    scoring = Scoring(scheduler=rig.scheduler, cache=None, artifact="stub", make_waiter=GeventWaiter)
+    scoring = InflightScores(scheduler=rig.scheduler, cache=None, artifact="stub", make_waiter=GeventWaiter)
     return RerankService(model=StubEngine.info, scoring=scoring, texts=StubEngine().texts, observer=observer, **options)
 
 
@@ -124,7 +124,7 @@ def test_an_observer_that_fails_reaches_no_request(stub_rig, caplog):
     def fail(_event):
         raise KeyError("broken")
 
-    guarded = Guarded(ProgressEvents(fail))
+    guarded = SafeObserver(ProgressEvents(fail))
     service = service_on(stub_rig, guarded)
     for _ in range(3):
         assert service.rerank(request(), soon(), CALLER).order
@@ -158,11 +158,11 @@ def until_published(publisher, event):
 def test_events_arrive_in_frames(pull):
     address, socket = pull
     socket.bind(address)
-    publisher = Publisher(address, colour="green")
+    publisher = Publisher(address, color="green")
     publisher.start()
     until_published(publisher, Worker(state="ready"))
     frame = decode(socket.recv())
-    assert (frame.source.colour, frame.seq, frame.events) == ("green", 0, [Worker(state="ready")])
+    assert (frame.source.color, frame.seq, frame.events) == ("green", 0, [Worker(state="ready")])
     publisher.publish(Worker(state="down"))
     publisher.close()
     assert decode(socket.recv()).events == [Worker(state="down")]
@@ -198,12 +198,12 @@ def vitals(**changes):
     zeros = dict.fromkeys(
         "in_flight queue_pairs queue_tokens scored_pairs batches batch_tokens cache_hits cache_misses".split(), 0
     )
-    return Vitals(**{"state": "ready", "budget_tokens": 256, **zeros, **changes})
+    return WorkerStats(**{"state": "ready", "budget_tokens": 256, **zeros, **changes})
 
 
 def test_a_pulse_has_rates_since_the_last_one():
     now, current = [10.0], [vitals()]
-    maker = PulseMaker(lambda: current[0], clock=lambda: now[0])
+    maker = StatsSampler(lambda: current[0], clock=lambda: now[0])
     first = maker.make(hub_lag_ms=0, dropped_events=0)
     assert (first.pairs_per_s, first.batch_fill, first.cache_hit_ratio) == (0.0, None, None)
     now[0] += 2
@@ -217,7 +217,7 @@ def test_a_pulse_has_rates_since_the_last_one():
 def test_the_reporter_pulses_once_a_second_and_measures_how_late_the_hub_is(tmp_path):
     now = [50.0]
     publisher = Publisher(f"ipc://{tmp_path}/nobody.sock")
-    pulse = PulseMaker(vitals, clock=lambda: now[0])
+    pulse = StatsSampler(vitals, clock=lambda: now[0])
     reporter = Reporter(
         publisher=publisher, progress=ProgressEvents(publisher.publish), pulse=pulse, clock=lambda: now[0]
     )

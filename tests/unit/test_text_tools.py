@@ -6,7 +6,7 @@ from models import bert_tokenizer, texts
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from webapp.domain.types import Fitting, RerankRequest
+from webapp.domain.types import RerankRequest, Truncation
 from webapp.engine.models.cross_encoder import CrossEncoderEngine
 from webapp.engine.models.embedding import EmbeddingEngine
 from webapp.engine.runtimes.stub import StubEngine
@@ -68,7 +68,7 @@ def test_a_cut_pair_has_the_tokens_that_the_tokenizers_own_truncation_leaves(tok
         query=query,
         documents=[document],
         originals=[document],
-        fitting=Fitting(max_pair_tokens=limit, keep=keep),
+        fitting=Truncation(max_pair_tokens=limit, keep=keep),
     )
     cut = fit(request, tools, max_length_tokens=512, max_windows=10).request
     found = [tokenizer.encode(text, add_special_tokens=False).tokens for text in (cut.query, cut.documents[0])]

@@ -15,21 +15,21 @@ FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "traefik"
 DOCKER = """#!/bin/sh
 cd "$STAND_IN"
 echo "$*" >> calls
-colour=proxy
-case "$*" in *reranking-blue*) colour=blue ;; *reranking-green*) colour=green ;; esac
+color=proxy
+case "$*" in *reranking-blue*) color=blue ;; *reranking-green*) color=green ;; esac
 case "$*" in
     *" up "*)
-        [ -z "$FAILS" ] || [ "$colour" = proxy ] || exit 1
-        touch "up/$colour"
-        echo "$RERANK_IMAGE" > "image-$colour" ;;
-    *" down "*) rm -f "up/$colour" ;;
+        [ -z "$FAILS" ] || [ "$color" = proxy ] || exit 1
+        touch "up/$color"
+        echo "$RERANK_IMAGE" > "image-$color" ;;
+    *" down "*) rm -f "up/$color" ;;
 esac
 [ "$(wc -l < calls)" != "$KILLED_AT" ] || kill -9 $PPID
 """
 
 
 class Docker:
-    """The stand-in, and a proxy before the colours that are up, in turns."""
+    """The stand-in, and a proxy before the colors that are up, in turns."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -40,11 +40,11 @@ class Docker:
 
         class Proxy(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
-                colours = sorted(stand_in.up - {"proxy"} - stand_in.silent)
-                self.send_response(200 if colours else 404)
+                colors = sorted(stand_in.up - {"proxy"} - stand_in.silent)
+                self.send_response(200 if colors else 404)
                 self.end_headers()
-                if colours:
-                    body = {"color": colours[next(turn) % len(colours)], "release": 1}
+                if colors:
+                    body = {"color": colors[next(turn) % len(colors)], "release": 1}
                     self.wfile.write(json.dumps(body, separators=(",", ":")).encode())
 
             def log_message(self, *_):
@@ -62,8 +62,8 @@ class Docker:
     def calls(self):
         return (self.folder / "calls").read_text().splitlines()
 
-    def image(self, colour):
-        return (self.folder / f"image-{colour}").read_text().strip()
+    def image(self, color):
+        return (self.folder / f"image-{color}").read_text().strip()
 
     def run(self, *arguments, image="", **more):
         environment = {
@@ -92,7 +92,7 @@ def docker(tmp_path):
     stand_in.server.server_close()
 
 
-def test_colours_take_turns_and_the_old_one_goes_when_the_new_one_answers(docker):
+def test_colors_take_turns_and_the_old_one_goes_when_the_new_one_answers(docker):
     assert docker.run(image="reranking:1").returncode == 0
     assert docker.up == {"proxy", "green"}
     done = docker.run(image="reranking:2", REPLICAS="3")
@@ -128,15 +128,15 @@ def test_an_image_that_is_no_good_is_refused_and_the_old_one_serves(docker, how)
 
 
 @pytest.mark.parametrize("at", range(1, 5))
-def test_after_a_kill_at_any_command_the_next_run_leaves_one_colour_and_clients_had_one(docker, at):
+def test_after_a_kill_at_any_command_the_next_run_leaves_one_color_and_clients_had_one(docker, at):
     docker.run(image="reranking:1")
     assert docker.run(image="reranking:2", KILLED_AT=str(at)).returncode == -9
     assert docker.up - {"proxy"}, "somebody serves"
     done = docker.run(image="reranking:3")
     assert done.returncode == 0, done.stderr
-    (colour,) = docker.up - {"proxy"}
-    assert docker.image(colour) == "reranking:3"
-    assert docker.state()["active"] == colour
+    (color,) = docker.up - {"proxy"}
+    assert docker.image(color) == "reranking:3"
+    assert docker.state()["active"] == color
 
 
 def test_two_at_once_and_rubbish_get_a_sentence(docker):
@@ -152,4 +152,4 @@ def test_two_at_once_and_rubbish_get_a_sentence(docker):
         assert done.returncode == 1
         assert said in done.stderr
     (docker.folder / ".colors").write_text("active=red\n")
-    assert "red is no colour" in docker.run(image="reranking:1").stderr
+    assert "red is no color" in docker.run(image="reranking:1").stderr

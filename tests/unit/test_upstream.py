@@ -17,7 +17,7 @@ from supervisor.supervisord import Supervisor
 
 from pusher.websocket import WholeSends, _Input
 from webapp.servers.gunicorn.worker import HeadWithBody
-from webapp.stack.supervisor.logging import Output, Wake
+from webapp.stack.supervisor.logging import Output, SelfPipe
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [
@@ -47,8 +47,13 @@ OVERRIDES = {
     "webapp.stack.supervisor.logging.Output": {"_init_normallog", "_log", "close", "handle_read_event"},
     "webapp.stack.supervisor.logging.OwnLog": {"log"},
     "webapp.stack.supervisor.logging.Program": {"dispatchers", "drain"},
-    "webapp.stack.supervisor.logging.Prompt": {"handle_signal", "ordered_stop_groups_phase_1", "reap", "runforever"},
-    "webapp.stack.supervisor.logging.Wake": {"close", "handle_error", "handle_read", "writable"},
+    "webapp.stack.supervisor.logging.PromptSupervisor": {
+        "handle_signal",
+        "ordered_stop_groups_phase_1",
+        "reap",
+        "runforever",
+    },
+    "webapp.stack.supervisor.logging.SelfPipe": {"close", "handle_error", "handle_read", "writable"},
     "webapp.api.app.App": {"ensure_sync", "session_interface"},
     "webapp.api.app._NoSessions": {"open_session"},
     "webapp.service.redis_pool._Buffer": {"_buffer", "_read_from_socket"},
@@ -60,7 +65,7 @@ OVERRIDES = {
     "webapp.telemetry.exporter.Pusher": {"collect"},
     "webapp.telemetry.exporter.Workers": {"collect"},
     "webapp.telemetry.exporter._Handler": {"do_GET", "log_message", "timeout"},
-    "webapp.telemetry.metrics.TallyHistogram": {"_buckets", "_sum"},
+    "webapp.telemetry.metrics.ExportedHistogram": {"_buckets", "_sum"},
     "webapp.servers.gunicorn.worker.Log": {"access_log_enabled"},
     "webapp.servers.gunicorn.worker.Worker": {
         *("init_process", "run", "server_class", "handle", "handle_request", "notify", "handle_exit", "init_signals"),
@@ -97,7 +102,7 @@ LOOP = used(Supervisor.runforever, "dispatcher", "combined_map[fd]")
 
 def test_supervisord_finds_all_that_it_calls_on_what_wakes_it():
     assert "handle_error" in LOOP
-    assert {name for name in LOOP if not hasattr(Wake, name)} == set()
+    assert {name for name in LOOP if not hasattr(SelfPipe, name)} == set()
 
 
 def test_supervisord_finds_all_that_it_calls_on_a_programs_output():

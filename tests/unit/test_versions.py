@@ -32,7 +32,7 @@ def test_every_image_wheel_and_label_has_the_version_of_the_code():
         "Dockerfile",
         "docker-compose.yml",
         "service.yaml",
-        "colour.compose.yaml",
+        "color.compose.yaml",
         "rayservice.yaml",
         "install.md",
     } <= set(found)

@@ -9,10 +9,10 @@ from webapp.config.settings import Settings
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission
 from webapp.servers.gunicorn.bridge import GeventWaiter
-from webapp.service.inflight import Scoring
+from webapp.service.inflight import InflightScores
 from webapp.service.rate_limit import Quota
 from webapp.service.reranker import RerankService
-from webapp.stack.releases.color_api import Colour
+from webapp.stack.releases.color_api import ColorApi
 from webapp.telemetry.progress import ProgressEvents
 
 BODY = {"query": "q", "documents": [{"content": "a"}, {"content": "b"}]}
@@ -29,7 +29,7 @@ class Watched:
         self.admission = Admission(max_ongoing_requests=1)
         self.service = RerankService(
             model=StubEngine.info,
-            scoring=Scoring(scheduler=rig.scheduler, cache=None, artifact="stub", make_waiter=GeventWaiter),
+            scoring=InflightScores(scheduler=rig.scheduler, cache=None, artifact="stub", make_waiter=GeventWaiter),
             admission=self.admission,
             max_documents=100,
             texts=StubEngine().texts,
@@ -133,8 +133,8 @@ def test_no_client_can_hide_its_requests(stub_rig, tmp_path, keys, sent):
     assert len(watched.told) == len(watched.replies) == 1
 
 
-def test_what_a_deploy_asks_of_a_colour_is_marked(tmp_path):
+def test_what_a_deploy_asks_of_a_color_is_marked(tmp_path):
     settings = Settings(state_dir=tmp_path)
     settings.run_dir.mkdir()
     make_own(settings.own_key)
-    assert Colour(settings, "blue")._headers == {"X-Api-Key": own_key(settings.own_key), SYNTHETIC_HEADER: "1"}
+    assert ColorApi(settings, "blue")._headers == {"X-Api-Key": own_key(settings.own_key), SYNTHETIC_HEADER: "1"}

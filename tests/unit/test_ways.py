@@ -5,9 +5,9 @@ import contextlib
 import pytest
 
 from webapp.stack.releases import deploy, recovery, state
-from webapp.stack.releases.reload import Light
+from webapp.stack.releases.reload import InPlaceReload
 from webapp.stack.releases.state import Release
-from webapp.stack.releases.tasks import Stages
+from webapp.stack.releases.tasks import DeployTasks
 
 
 @pytest.fixture
@@ -18,12 +18,12 @@ def model(tmp_path, monkeypatch):
     (directory / "weights").write_bytes(b"as they were")
     monkeypatch.setenv("RERANK_MODEL", str(directory))
     monkeypatch.setenv("RERANK_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setattr(Stages, "room", lambda _: "there is room")
+    monkeypatch.setattr(DeployTasks, "room", lambda _: "there is room")
     return directory
 
 
 @pytest.fixture
-def colours(model, monkeypatch):
+def colors(model, monkeypatch):
     """What a stack began with that serves this model."""
     del model
     first = state.begin("blue").with_release("blue", recovery.with_artifact(Release(number=1)))
@@ -39,27 +39,27 @@ def colours(model, monkeypatch):
 
 def said_of(values):
     said = []
-    deploy.deploy(deploy.Wish(values, dry_run=True), said.append)
+    deploy.deploy(deploy.DeployOptions(values, dry_run=True), said.append)
     return "\n".join(said)
 
 
-@pytest.mark.usefixtures("colours")
+@pytest.mark.usefixtures("colors")
 def test_a_light_setting_goes_by_hup_unless_the_model_was_retrained_in_place(model):
-    assert "by HUP, the colour stays" in said_of({"RERANK_WORKERS": "2"})
+    assert "by HUP, the color stays" in said_of({"RERANK_WORKERS": "2"})
     (model / "weights").write_bytes(b"retrained")
     said = said_of({"RERANK_WORKERS": "2"})
-    assert "by a new colour, blue -> green" in said
+    assert "by a new color, blue -> green" in said
     assert "would prepare, room, start" in said
 
 
-def test_a_rollback_by_hup_names_the_artifact_that_goes_on_serving(colours, monkeypatch):
+def test_a_rollback_by_hup_names_the_artifact_that_goes_on_serving(colors, monkeypatch):
     """The stack was started anew between the change and the rollback, with a model that was retrained in place."""
     before = Release(number=1, artifact="as-it-was", model="as it was")
     serving = Release(number=2, settings={"RERANK_WORKERS": "2"}, artifact="retrained", model="it")
-    colours.append(state.Colours(active="blue", idle="green", serves={"blue": serving}, before=before))
+    colors.append(state.Colors(active="blue", idle="green", serves={"blue": serving}, before=before))
     planned = []
     monkeypatch.setattr(deploy, "_carry_out", lambda plan, *_: planned.append(plan.stages))
     deploy.rollback(lambda _: None, patience_s=0)
     (light,) = planned
-    assert isinstance(light, Light)
+    assert isinstance(light, InPlaceReload)
     assert (light.release.number, light.release.artifact, light.release.model) == (1, "retrained", "it")

@@ -11,7 +11,7 @@ from flask.sessions import NullSession, SessionInterface
 
 from contracts.api_keys import KeyRing
 from webapp.api import auth, errors, large_replies, middleware, reply_observer
-from webapp.api.body_reader import Limits, Reader, ReadHere
+from webapp.api.body_reader import InlineReader, Limits, Reader
 from webapp.api.path_aliases import tidy_paths
 from webapp.api.reply_files import ReplyFiles
 from webapp.api.routes import deployment as deployments
@@ -79,7 +79,7 @@ def create_app(
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # that would be a redirect, which not every client follows with its body
     app.wsgi_app = tidy_paths(app.wsgi_app)  # type: ignore[method-assign, assignment] # as Flask's manual has it
-    reader = reader or ReadHere(Limits(max_body_bytes, batch_requests=max_batch_requests))
+    reader = reader or InlineReader(Limits(max_body_bytes, batch_requests=max_batch_requests))
     middleware.install(app, request_timeout_s=request_timeout_s, reader=reader, watch=watch)
     reply_observer.install(app, watchers)
     if reply_files is not None:  # after the two above, so that its refusal is what they tell

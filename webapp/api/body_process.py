@@ -23,9 +23,9 @@ from io import BufferedReader, BufferedWriter, RawIOBase
 from pathlib import Path
 from typing import Any
 
-from webapp.api.body_reader import Asked, Limits, What, read
+from webapp.api.body_reader import Limits, ParsedBody, What, read
 from webapp.api.dialects.base import Call
-from webapp.api.fair_worker import LONGEST_WAIT_S, Turns
+from webapp.api.fair_worker import LONGEST_WAIT_S, FairWorker
 from webapp.config.malloc import return_large_blocks, trim
 from webapp.config.source_tree import program
 from webapp.domain.concurrency import LONG_CHARS, Waiter, original
@@ -58,7 +58,7 @@ PIPE_BYTES = 64 * 1024
 """What a pipe holds."""
 
 
-class ReadElsewhere:
+class ProcessReader:
     """A reader that leaves to another process what would hold the hub; see `webapp.api.body_reader.Reader`."""
 
     def __init__(self, make_waiter: Callable[[], Waiter], limits: Limits) -> None:
@@ -68,7 +68,7 @@ class ReadElsewhere:
             make_waiter: for a caller, whose body is read when its turn comes.
             limits: what a body may hold.
         """
-        self._turns = Turns(make_waiter)
+        self._turns = FairWorker(make_waiter)
         self._limits = limits
         self._process: _Process | None = None
 
@@ -308,7 +308,7 @@ def _answer(what: What, call: Call, limits: Limits) -> tuple[Any, Exception | No
 
 def _within(answer: Any, most: int) -> Any:
     """Return an answer to be sent, or a refusal of more documents than the worker ever takes."""
-    requests = answer.requests if isinstance(answer, Asked) else answer if isinstance(answer, list) else []
+    requests = answer.requests if isinstance(answer, ParsedBody) else answer if isinstance(answer, list) else []
     pairs = sum(len(each.documents) for each in requests if isinstance(each, RerankRequest))
     if pairs <= most:
         requests[:] = [_in_parts(each) if isinstance(each, RerankRequest) else each for each in requests]
@@ -318,8 +318,8 @@ def _within(answer: Any, most: int) -> Any:
         figures={"limit": most},
         reason="too_large",
     )
-    if isinstance(answer, Asked):
-        return Asked(answer.dialect, error=refusal)
+    if isinstance(answer, ParsedBody):
+        return ParsedBody(answer.dialect, error=refusal)
     raise refusal
 
 

@@ -27,7 +27,7 @@ What = Literal["rerank", "batch", "tokenize"]
 
 
 @dataclass(slots=True)
-class Asked:
+class ParsedBody:
     """What a call asks for, and in which dialect."""
 
     dialect: str
@@ -66,7 +66,7 @@ class Reader(Protocol):
         """
 
 
-class ReadHere:
+class InlineReader:
     """A reader on the calling thread."""
 
     def __init__(self, limits: Limits) -> None:
@@ -87,7 +87,7 @@ def read(what: What, call: Call, limits: Limits) -> Any:
         limits: what it may hold.
 
     Returns:
-        `Asked` for "rerank", the requests of a "batch", a `TokenizeBody` with its warnings.
+        `ParsedBody` for "rerank", the requests of a "batch", a `TokenizeBody` with its warnings.
 
     Raises:
         RerankError: the body of a batch, or one to tokenise, can't be read.
@@ -102,7 +102,7 @@ def read(what: What, call: Call, limits: Limits) -> Any:
     except RerankError as error:
         if what in {"batch", "tokenize"}:
             raise
-        return Asked(dialect_of(replace(call, body=b"")).name, error=error)
+        return ParsedBody(dialect_of(replace(call, body=b"")).name, error=error)
     if what == "batch":
         return native.parse_batch(call.body, limits.batch_requests)
     return _READERS[what](call)
@@ -112,7 +112,7 @@ def memory_of(answer: Any) -> int:
     """Return the bytes that what was read takes, and what its reply repeats of that."""
     if isinstance(answer, tuple):  # to be tokenised: little, and each token is an object in the reply
         return sum(map(sys.getsizeof, answer[0].texts)) * TOKENS_FACTOR
-    requests = answer.requests if isinstance(answer, Asked) else answer
+    requests = answer.requests if isinstance(answer, ParsedBody) else answer
     return sum(_memory_of(each) for each in requests if isinstance(each, RerankRequest))
 
 
@@ -122,17 +122,17 @@ def _memory_of(request: RerankRequest) -> int:
     return (texts + raw) * (1 + request.return_documents)
 
 
-def _rerank(call: Call) -> Asked:
+def _rerank(call: Call) -> ParsedBody:
     dialect = dialect_of(call)
     try:
         requests = dialect.parse(call)
     except RerankError as error:
-        return Asked(dialect.name, error=error)
+        return ParsedBody(dialect.name, error=error)
     except RecursionError:
-        return Asked(dialect.name, error=InvalidRequestError("the body is nested too deeply"))
+        return ParsedBody(dialect.name, error=InvalidRequestError("the body is nested too deeply"))
     if ignored := IgnoredFields().warn(call.fields.keys(), dialect.body):
         requests = [replace(each, warnings=each.warnings + ignored) for each in requests]
-    return Asked(dialect.name, requests, call.nested)
+    return ParsedBody(dialect.name, requests, call.nested)
 
 
 def _tokenize(call: Call) -> tuple[tokenize.TokenizeBody, tuple[str, ...]]:

@@ -9,7 +9,7 @@ from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllo
 
 from webapp.api import middleware
 from webapp.api.content_encoding import ACCEPTED
-from webapp.api.dialects.base import Manners
+from webapp.api.dialects.base import ErrorProfile
 from webapp.api.path_aliases import meant_by
 from webapp.api.routes.health import ENDPOINTS
 from webapp.domain import errors
@@ -36,7 +36,7 @@ STATUS: dict[type[errors.RerankError], tuple[int, int, int]] = {
     errors.CancelledError: (499, 499, 499),  # for our log, as nginx has it: nobody is there to read it
 }
 
-COLUMN: dict[Manners, int] = {"native": 0, "documents": 1, "tei": 2}
+COLUMN: dict[ErrorProfile, int] = {"native": 0, "documents": 1, "tei": 2}
 
 _KNOWN_PATHS = frozenset(endpoint.split()[1] for endpoint in ENDPOINTS)
 

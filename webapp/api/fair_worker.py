@@ -29,7 +29,7 @@ class _Turn:
         self.error: BaseException | None = None
 
 
-class Turns:
+class FairWorker:
     """Callers wait as their bridge has it; of the clients that wait, the one that took least time goes first."""
 
     def __init__(self, make_waiter: Callable[[], Waiter], *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -9,14 +9,14 @@ from flask import Flask, Response, request
 from webapp.api import warning_headers
 from webapp.api.errors import respond
 from webapp.api.reply_files import LARGE_BYTES, ReplyFiles
-from webapp.domain.concurrency import Elsewhere
+from webapp.domain.concurrency import Offload
 from webapp.domain.errors import UnavailableError
 
 FILE_HEADER = "X-Accel-Redirect"
 """Tells nginx to send a file of its own in place of this reply's body."""
 
 
-def install(app: Flask, files: ReplyFiles, elsewhere: Elsewhere) -> None:
+def install(app: Flask, files: ReplyFiles, elsewhere: Offload) -> None:
     """Write the body of a large reply to a POST into a file, and have nginx send that.
 
     A reply that finds no room on the disk becomes 503: sent in pieces it could be cut short.

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 from collections.abc import Callable
 
-from webapp.domain.concurrency import Elsewhere
+from webapp.domain.concurrency import Offload
 
 # From <malloc.h>.
 _M_TRIM_THRESHOLD = -1
@@ -36,7 +36,7 @@ def trim() -> None:
 class Trimming:
     """Gives back what large bodies left, each time that what is charged for them changed."""
 
-    def __init__(self, changes: Callable[[], int], elsewhere: Elsewhere, trim: Callable[[], None] = trim) -> None:
+    def __init__(self, changes: Callable[[], int], elsewhere: Offload, trim: Callable[[], None] = trim) -> None:
         """Nothing is given back before the first change.
 
         Args:

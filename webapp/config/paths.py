@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 
-def socket_of(run_dir: Path, colour: str) -> Path:
-    """Where a colour's gunicorn listens; without colours there is one socket."""
-    return run_dir / (f"webapp-{colour}.sock" if colour else "webapp.sock")
+def socket_of(run_dir: Path, color: str) -> Path:
+    """Where a color's gunicorn listens; without colors there is one socket."""
+    return run_dir / (f"webapp-{color}.sock" if color else "webapp.sock")
 
 
-class Places:
+class Paths:
     """Paths and addresses that follow from settings."""
 
     if TYPE_CHECKING:  # where they are fields, they have an order of their own
         state_dir: Path
         events_endpoint: str
-        colour: str
+        color: str
 
     @property
     def own_key(self) -> Path:
@@ -67,4 +67,4 @@ class Places:
     @property
     def webapp_socket(self) -> Path:
         """Where gunicorn listens for nginx."""
-        return socket_of(self.run_dir, self.colour)
+        return socket_of(self.run_dir, self.color)

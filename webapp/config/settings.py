@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from webapp.config.paths import Places
+from webapp.config.paths import Paths
 from webapp.config.source_tree import STATE
 from webapp.config.sources import Sources, gather
 from webapp.config.validators import (
@@ -33,7 +33,7 @@ SHUTDOWN_GRACE_S = 15
 STOP_GRACE_S = 20
 
 
-class Settings(Places, BaseModel):
+class Settings(Paths, BaseModel):
     """What an operator can choose."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True)
@@ -202,10 +202,10 @@ class Settings(Places, BaseModel):
         pattern=r"^(https?://.+)?$",
         description="Address of an OpenTelemetry collector (OTLP over HTTP) that gets a trace of each request.",
     )
-    colour: str = Field(
+    color: str = Field(
         default="",
         pattern="^[a-z0-9-]{0,20}$",
-        description="Colour of this release, shown wherever it answers; a stack sets it for its programs.",
+        description="Color of this release, shown wherever it answers; a stack sets it for its programs.",
     )
     release: int = Field(default=0, ge=0, description="Number of this release; set by `reranking deploy`.")
     faster_artifact: str = Field(

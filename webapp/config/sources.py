@@ -129,9 +129,15 @@ def _path(environment: Mapping[str, str]) -> Path | None:
     return USUAL_FILE.absolute() if USUAL_FILE.exists() else None
 
 
+RENAMED = {"colour": "color"}
+"""Settings of earlier versions, and their names now."""
+
+
 def unknown(name: str, known: Collection[str] | map[str]) -> str:
     """What is said of a name that is no setting, with the nearest that is."""
     candidates = list(known)
+    if renamed := RENAMED.get(name.removeprefix(PREFIX).lower()):
+        return f"{name} is called {variable(renamed) if name.startswith(PREFIX) else renamed} now"
     if name.removeprefix(PREFIX).lower() in candidates:  # a variable's name in the file
         return f"{name} is no setting; did you mean {name.removeprefix(PREFIX).lower()}?"
     nearest = difflib.get_close_matches(name, candidates, 1) or difflib.get_close_matches(

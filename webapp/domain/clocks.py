@@ -38,7 +38,7 @@ def make_steady(*modules: ModuleType) -> None:
         module.time = steady  # type: ignore[attr-defined]
 
 
-class Awake:
+class AwakeClock:
     """Knows how long a loop has run without standing still, if it looks here each time."""
 
     def __init__(self, longest_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -73,7 +73,7 @@ def with_grace(murder: Callable[[Any], None], clock: Callable[[], float] = time.
 
     Where the whole machine stood still, workers have not been able to show that they live.
     """
-    awake = Awake(STANDSTILL_S, clock)
+    awake = AwakeClock(STANDSTILL_S, clock)
 
     def murder_with_grace(master: Any) -> None:
         if awake.look() >= GRACE_S:

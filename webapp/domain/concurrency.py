@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MANY_CHARS = 256 * 1024
-"""To hash or to write so many characters takes a millisecond: more than these is done `Elsewhere`."""
+"""To hash or to write so many characters takes a millisecond: more than these is done `Offload`."""
 
 LONG_CHARS = 1_000_000
 """To copy, encode or unpickle so many characters takes a few milliseconds: longer texts go in pieces of so many."""
@@ -30,14 +30,14 @@ __all__ = [
     "LONG_CHARS",
     "MANY_CHARS",
     "Bridge",
-    "Elsewhere",
     "NativeWaiter",
+    "Offload",
     "SimpleQueue",
     "Waiter",
     "allocate_lock",
-    "here",
     "original",
     "persistent",
+    "run_inline",
     "start_native_thread",
 ]
 
@@ -62,7 +62,7 @@ class Waiter(Protocol):
         """Sleep until woken; False when `timeout_s` passed first."""
 
 
-class Elsewhere(Protocol):
+class Offload(Protocol):
     """Runs what would hold the hub on another thread."""
 
     def __call__(self, run: Callable[[], Any]) -> Any:
@@ -75,7 +75,7 @@ class Bridge(Protocol):
     def make_waiter(self) -> Waiter:
         """For one caller, made and waited for on the hub's thread."""
 
-    def make_offload(self) -> Elsewhere:
+    def make_offload(self) -> Offload:
         """For computing; it is first called after the fork."""
 
     def blocking(self, run: Callable[[], T]) -> T:
@@ -131,6 +131,6 @@ def persistent(run: Callable[[], None]) -> Callable[[], None]:
     return attempt
 
 
-def here(run: Callable[[], T]) -> T:
-    """The `Elsewhere` of who has no hub to hold."""
+def run_inline(run: Callable[[], T]) -> T:
+    """The `Offload` of who has no hub to hold."""
     return run()

@@ -15,7 +15,7 @@ ScoreScale = Literal["sigmoid", "cosine", "dot", "euclidean", "manhattan"]
 
 
 @dataclass(frozen=True, slots=True)
-class Fitting:
+class Truncation:
     """How a request wants texts that are longer than the model reads, or than it allows, to be treated."""
 
     max_query_tokens: int | None = None
@@ -46,7 +46,7 @@ class RerankRequest:
     return_documents: bool = True
     model: str | None = None
     """The model the caller named; not necessarily the one that is served."""
-    fitting: Fitting | None = None
+    fitting: Truncation | None = None
     """None: each pair is cut at the model's limit."""
     priority: int = 0
     """Lower goes first; see `scheduling.batching`."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from webapp.domain.clocks import Awake
+from webapp.domain.clocks import AwakeClock
 
 
 class Steps(Protocol):
@@ -35,7 +35,7 @@ class Watchdog:
         self._steps = steps
         self._threads = threads
         self._stall_s = stall_s
-        self._awake = Awake(STANDSTILL_S, clock)
+        self._awake = AwakeClock(STANDSTILL_S, clock)
 
     def fault(self) -> str:
         """What is wrong, in words; empty when nothing is. While the process stood still its threads did, too."""

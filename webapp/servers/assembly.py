@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from contracts.api_keys import KeyRing
 from webapp.api.app import create_app
-from webapp.api.body_process import ReadElsewhere
+from webapp.api.body_process import ProcessReader
 from webapp.api.body_reader import Limits
 from webapp.api.reply_files import COLLECT_S, ReplyFiles
 from webapp.api.routes.deployment import Deployment
@@ -39,18 +39,18 @@ from webapp.scheduling.watchdog import Watchdog
 from webapp.servers.parts import body_memory_bytes, quota, serves, shared_cache, vitals
 from webapp.service.cache.memory import MemoryCache
 from webapp.service.cache.shared import SharedCache
-from webapp.service.fallback import EngineGuard
-from webapp.service.inflight import Scoring
+from webapp.service.fallback import EngineFallback
+from webapp.service.inflight import InflightScores
 from webapp.service.model_names import names_of
 from webapp.service.reranker import RerankService
 from webapp.telemetry.meter import Meter
 from webapp.telemetry.metrics import Metrics
-from webapp.telemetry.progress import Guarded, ProgressEvents
+from webapp.telemetry.progress import ProgressEvents, SafeObserver
 from webapp.telemetry.publisher import Publisher
 from webapp.telemetry.reporter import Reporter
 from webapp.telemetry.sampler import Sampler
 from webapp.telemetry.tracing import Tracing
-from webapp.telemetry.worker_stats import PulseMaker, Vitals
+from webapp.telemetry.worker_stats import StatsSampler, WorkerStats
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Webapp:
     sampler: Sampler
     engine: Engine
     bridge: Bridge
-    reader: ReadElsewhere
+    reader: ProcessReader
     release: int = 0
     reporter: Reporter | None = None
     tracing: Tracing | None = None
@@ -227,7 +227,7 @@ def assemble(
     pool = EnginePool(engine, scheduler, threads=threads, start_thread=start_native_thread)
     shared = shared_cache(settings, bridge)
     elsewhere = bridge.make_offload()
-    scoring = Scoring(
+    scoring = InflightScores(
         scheduler=scheduler,
         cache=_memory_cache(settings) if cache is None else cache,
         shared=shared,
@@ -235,12 +235,12 @@ def assemble(
         make_waiter=bridge.make_waiter,
         elsewhere=elsewhere,
     )
-    publisher = Publisher(settings.events_address, colour=settings.colour)
+    publisher = Publisher(settings.events_address, color=settings.color)
     progress = ProgressEvents(publisher.publish, with_text=settings.events_text)
     tracing = Tracing(settings.otel_endpoint) if settings.otel_endpoint else None
     metrics = Metrics(CollectorRegistry())
     meter = Meter(metrics)
-    guard = EngineGuard(degraded=settings.degraded, lexical=lexical_scores, on_change=progress.breaker_changed)
+    guard = EngineFallback(degraded=settings.degraded, lexical=lexical_scores, on_change=progress.breaker_changed)
     max_body_memory = body_memory_bytes(settings)
     service = RerankService(
         model=engine.info,
@@ -259,20 +259,20 @@ def assemble(
         strict_model=settings.strict_model,
         names=names_of(engine.info, settings.model, listed(settings.served_model_name)),
         guard=guard,
-        observer=Guarded(progress) if settings.events else None,
+        observer=SafeObserver(progress) if settings.events else None,
     )
 
-    def read() -> Vitals:
+    def read() -> WorkerStats:
         return vitals(service, scheduler, guard, publisher)
 
-    pulse = PulseMaker(read, serves=serves(engine.info, settings.release))
+    pulse = StatsSampler(read, serves=serves(engine.info, settings.release))
     reporter = Reporter(publisher=publisher, progress=progress, pulse=pulse) if settings.events else None
     limits = Limits(
         settings.max_body_bytes, settings.max_body_values, settings.max_queued_pairs, settings.max_batch_requests
     )
-    reader = ReadElsewhere(bridge.make_waiter, limits)
+    reader = ProcessReader(bridge.make_waiter, limits)
     keys = KeyRing(settings.api_keys.get_secret_value(), settings.api_keys_file, settings.own_key)
-    reply_files = ReplyFiles(settings.replies_dir) if settings.colour else None  # only a stack's nginx sends them
+    reply_files = ReplyFiles(settings.replies_dir) if settings.color else None  # only a stack's nginx sends them
     app = create_app(
         service,
         request_timeout_s=settings.request_timeout_s,
@@ -299,8 +299,8 @@ def assemble(
             *([progress.replied] if settings.events else []),
             *([tracing.replied] if tracing else []),
         ],
-        deployment=Deployment(settings.colour, settings.release),
-        comparison=partial(comparison.said, settings) if settings.colour else str,  # only a stack compares
+        deployment=Deployment(settings.color, settings.release),
+        comparison=partial(comparison.said, settings) if settings.color else str,  # only a stack compares
         reply_files=reply_files,
     )
     watchdog = Watchdog(scheduler, pool, stall_s=settings.engine_stall_s)

@@ -14,9 +14,9 @@ from webapp.engine.opening import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.scheduler import Scheduler
-from webapp.service.inflight import Scoring
+from webapp.service.inflight import InflightScores
 from webapp.service.reranker import RerankService
-from webapp.telemetry.observer import Caller, Silent
+from webapp.telemetry.observer import Caller, NullObserver
 
 Tell = Callable[[int], None]
 """Told how many documents are scored."""
@@ -64,7 +64,7 @@ def local_reranker(settings: Settings) -> Iterator[LocalReranker]:
     )
     pool = EnginePool(engine, scheduler, threads=threads, start_thread=start_native_thread)
     followed = _Followed()
-    scoring = Scoring(
+    scoring = InflightScores(
         scheduler=scheduler,
         cache=None,
         artifact=engine.info.identity,
@@ -85,7 +85,7 @@ def local_reranker(settings: Settings) -> Iterator[LocalReranker]:
         scheduler.close()
 
 
-class _Followed(Silent):
+class _Followed(NullObserver):
     """The one request that is at work."""
 
     def __init__(self) -> None:

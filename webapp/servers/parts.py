@@ -16,11 +16,11 @@ from webapp.scheduling.breaker import Breaker
 from webapp.scheduling.scheduler import Scheduler
 from webapp.service.cache.memory import PairScore
 from webapp.service.cache.shared import SharedCache, Store
-from webapp.service.fallback import EngineGuard
+from webapp.service.fallback import EngineFallback
 from webapp.service.rate_limit import REDIS_WAIT_S, Quota
 from webapp.service.reranker import RerankService
 from webapp.telemetry.publisher import Publisher
-from webapp.telemetry.worker_stats import Vitals
+from webapp.telemetry.worker_stats import WorkerStats
 
 BODY_MEMORY_BYTES = 512 * 1024 * 1024
 
@@ -102,10 +102,10 @@ def serves(model: ModelInfo, release: int) -> Serves:
     )
 
 
-def vitals(service: RerankService, scheduler: Scheduler, guard: EngineGuard, publisher: Publisher) -> Vitals:
+def vitals(service: RerankService, scheduler: Scheduler, guard: EngineFallback, publisher: Publisher) -> WorkerStats:
     """What the worker is like at the moment."""
     cache, totals, breaker = service.scoring.cache, scheduler.totals, guard.breaker
-    return Vitals(
+    return WorkerStats(
         state=service.state,
         in_flight=service.ongoing,
         queue_pairs=scheduler.queued_pairs,

@@ -23,7 +23,7 @@ Lexical = Callable[[str, Sequence[str]], NDArray[np.float32]]
 """(query, documents) -> scores 0..1."""
 
 
-class EngineGuard:
+class EngineFallback:
     """Minds the breaker. On the hub's thread."""
 
     def __init__(

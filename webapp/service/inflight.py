@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from webapp.domain.concurrency import MANY_CHARS, Elsewhere, Waiter, here
+from webapp.domain.concurrency import MANY_CHARS, Offload, Waiter, run_inline
 from webapp.domain.errors import CancelledError, DeadlineExceededError, RerankError, UnavailableError
 from webapp.domain.types import RerankRequest, Scored, Spent
 from webapp.scheduling.phases import Phases
@@ -56,7 +56,7 @@ class _Flight:
 
 
 @dataclass(slots=True)
-class Terms:
+class ScoringTerms:
     """What a caller grants its requests."""
 
     deadline: float = math.inf
@@ -100,7 +100,7 @@ class Pending:
         return self.cached + (len(self.keys) - self.cached) * done // carried
 
 
-class Scoring:
+class InflightScores:
     """Begin any number of requests, then finish each."""
 
     def __init__(
@@ -111,7 +111,7 @@ class Scoring:
         shared: SharedCache | None = None,
         artifact: str,
         make_waiter: Callable[[], Waiter],
-        elsewhere: Elsewhere = here,
+        elsewhere: Offload = run_inline,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._scheduler = scheduler
@@ -124,7 +124,7 @@ class Scoring:
         self._flights: dict[Hashable, _Flight] = {}
         self._unique = itertools.count()
 
-    def begin(self, request: RerankRequest, terms: Terms | None = None) -> Pending:
+    def begin(self, request: RerankRequest, terms: ScoringTerms | None = None) -> Pending:
         """Submit what neither the cache nor another request has.
 
         Args:
@@ -134,7 +134,7 @@ class Scoring:
         Raises:
             UnavailableError: the scheduler was closed.
         """
-        terms = terms or Terms()
+        terms = terms or ScoringTerms()
         if self.cache is None:
             keys: list[Hashable] = list(itertools.islice(self._unique, len(request.documents)))
             pending = Pending(request, keys, {}, 0, terms.deadline, terms.client)
@@ -155,7 +155,7 @@ class Scoring:
     def _digests(self, request: RerankRequest) -> list[bytes]:
         """The keys of a request's pairs; the hub runs others while those of long texts are made."""
         chars = len(request.query) + sum(map(len, request.documents))
-        run = here if chars <= MANY_CHARS else self._elsewhere
+        run = run_inline if chars <= MANY_CHARS else self._elsewhere
         keys: list[bytes] = run(lambda: pair_keys(self._artifact, request.query, request.documents))
         return keys
 

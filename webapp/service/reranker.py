@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.domain.concurrency import Elsewhere, Waiter, here
+from webapp.domain.concurrency import Offload, Waiter, run_inline
 from webapp.domain.errors import (
     CancelledError,
     DeadlineExceededError,
@@ -28,11 +28,11 @@ from webapp.domain.types import ModelInfo, RerankRequest, RerankResult, Scored
 from webapp.engine.base import Texts
 from webapp.scheduling.admission import Admission, Arrival
 from webapp.scheduling.breaker import State as BreakerState
-from webapp.service.fallback import EngineGuard, lexical_result
-from webapp.service.inflight import Pending, Scoring, Terms, Watch
+from webapp.service.fallback import EngineFallback, lexical_result
+from webapp.service.inflight import InflightScores, Pending, ScoringTerms, Watch
 from webapp.service.model_names import ModelNames, names_of
-from webapp.service.truncation import Fitted, QueryRead, collapse, documents_cut, fit, query_read, too_long
-from webapp.telemetry.observer import Caller, Observer, Silent
+from webapp.service.truncation import QueryRead, Truncated, collapse, documents_cut, fit, query_read, too_long
+from webapp.telemetry.observer import Caller, NullObserver, Observer
 
 State = Literal["loading", "ready", "draining"]
 
@@ -49,7 +49,7 @@ class _Begun:
     """A request whose scores are under way."""
 
     pending: Pending
-    fitted: Fitted | None
+    fitted: Truncated | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +89,14 @@ class RerankService:
         self,
         *,
         model: ModelInfo,
-        scoring: Scoring,
+        scoring: InflightScores,
         admission: Admission,
         max_documents: int,
         texts: Texts,
-        elsewhere: Elsewhere = here,
+        elsewhere: Offload = run_inline,
         strict_model: bool = False,
         names: ModelNames | None = None,
-        guard: EngineGuard | None = None,
+        guard: EngineFallback | None = None,
         observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -124,8 +124,8 @@ class RerankService:
         self._admission = admission
         self._strict_model = strict_model
         self.names = names or names_of(model)
-        self._guard = guard or EngineGuard()
-        self._observer = observer or Silent()
+        self._guard = guard or EngineFallback()
+        self._observer = observer or NullObserver()
         self._clock = clock
         self.state: State = "loading"
         self.loaded = False
@@ -212,7 +212,7 @@ class RerankService:
             begun: list[_Begun | _Lexical | RerankError] = []
             watched = self._observer.accepted(caller, requests, course := _Course(begun))
             outcomes: list[RerankResult | RerankError] = []
-            terms = Terms(deadline, caller.client)
+            terms = ScoringTerms(deadline, caller.client)
             try:
                 # One by one, should one raise.
                 begun.extend(self._begin(request, terms) for request in self._taking_turns(requests))
@@ -255,7 +255,7 @@ class RerankService:
             message = f"holds {documents} documents, the limit is {self.max_documents}"
             raise InvalidRequestError(message, field="documents")
 
-    def _begin(self, request: RerankRequest, terms: Terms) -> _Begun | _Lexical | RerankError:
+    def _begin(self, request: RerankRequest, terms: ScoringTerms) -> _Begun | _Lexical | RerankError:
         try:
             self._check_size(len(request.documents))
             self.check_model(request.model)
@@ -268,7 +268,7 @@ class RerankService:
         except RerankError as error:
             return error
 
-    def _fit(self, request: RerankRequest) -> Fitted | None:
+    def _fit(self, request: RerankRequest) -> Truncated | None:
         limit = self.model.max_length_tokens
         try:
             return fit(request, self.texts, max_length_tokens=limit, max_windows=self.max_documents)

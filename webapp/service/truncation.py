@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from webapp.domain.errors import InvalidRequestError
-from webapp.domain.types import Fitting, RerankRequest, Scored
+from webapp.domain.types import RerankRequest, Scored, Truncation
 from webapp.engine.base import MOST_CHARS, Texts
 
 OVERLAP_SHARE = 8
@@ -24,7 +24,7 @@ CHARS_PER_TOKEN_BOUND = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class Truncated:
     """What is scored in place of a request's own texts."""
 
     request: RerankRequest
@@ -38,7 +38,7 @@ class Fitted:
     query_cut: bool
 
 
-def fit(request: RerankRequest, texts: Texts, *, max_length_tokens: int, max_windows: int) -> Fitted | None:
+def fit(request: RerankRequest, texts: Texts, *, max_length_tokens: int, max_windows: int) -> Truncated | None:
     """Cut and divide.
 
     Args:
@@ -83,7 +83,7 @@ def fit(request: RerankRequest, texts: Texts, *, max_length_tokens: int, max_win
                 f"the documents make more than {max_windows} windows; lower it", field="max_chunks_per_doc"
             )
     kept_query = request.query[slice(*query.span(0, query_room))]
-    return Fitted(
+    return Truncated(
         replace(request, query=kept_query, documents=windows, fitting=None),
         np.array(starts, np.intp),
         spans,
@@ -92,7 +92,7 @@ def fit(request: RerankRequest, texts: Texts, *, max_length_tokens: int, max_win
     )
 
 
-def collapse(scored: Scored, fitted: Fitted) -> tuple[Scored, list[tuple[int, int] | None]]:
+def collapse(scored: Scored, fitted: Truncated) -> tuple[Scored, list[tuple[int, int] | None]]:
     """A document's score is that of its best window.
 
     Returns:
@@ -170,7 +170,7 @@ def documents_cut(
     return [bool(scored.truncated[index]) and cut(request.documents[index]) for index in order]
 
 
-def _asks_for_more(wish: Fitting, max_length_tokens: int) -> bool:
+def _asks_for_more(wish: Truncation, max_length_tokens: int) -> bool:
     """Whether the engine, which cuts ends off at the model's limit, would not do by itself."""
     limits = (wish.max_query_tokens, wish.max_document_tokens, wish.max_pair_tokens)
     narrower = any(limit is not None and limit < max_length_tokens for limit in limits)
@@ -219,7 +219,7 @@ class _Places:
         return self.base + int(self.offsets[first, 0]), self.base + int(self.offsets[stop - 1, 1])
 
 
-def _ranges(count: int, room: int, wish: Fitting) -> list[tuple[int, int]]:
+def _ranges(count: int, room: int, wish: Truncation) -> list[tuple[int, int]]:
     """Tokens [first, stop) of each window of a document."""
     if count <= room:
         return [(0, count)]

@@ -21,7 +21,7 @@ from webapp.config.settings import SHUTDOWN_GRACE_S, STOP_GRACE_S, Settings
 from webapp.config.source_tree import ROOT
 from webapp.config.validators import listed
 from webapp.domain.errors import SetupError
-from webapp.stack.console import Outlet
+from webapp.stack.console import Console
 from webapp.stack.local_client import url_of
 from webapp.stack.nginx.config import AGAIN_S, balancer_conf
 from webapp.stack.nginx.process import WITHOUT_STREAM, Farewell, look_at
@@ -50,7 +50,7 @@ def balance(settings: Settings, read_again: Callable[[], Settings]) -> None:
     """
     if not settings.stacks:
         raise SetupError("RERANK_STACKS names no stack to divide requests over")
-    nginx, outlet = find_nginx(), Outlet(settings)
+    nginx, outlet = find_nginx(), Console(settings)
     outlet.never_wait()
     check_program(ROOT, nginx)
     for directory in (settings.run_dir, settings.run_dir / "nginx"):
@@ -99,7 +99,7 @@ def notices_after_s(kernel: Path) -> float:
     return first + between * probes
 
 
-def _tell_of_slow_notices(kernel: Path, outlet: Outlet) -> None:
+def _tell_of_slow_notices(kernel: Path, outlet: Console) -> None:
     with contextlib.suppress(OSError, ValueError):  # a sandbox' kernel may not say, and nothing depends on it
         if (notices_s := notices_after_s(kernel)) > AGAIN_S:
             outlet.say(
@@ -148,7 +148,7 @@ def _take_over(
     settings: Settings,
     nginx: str,
     process: subprocess.Popen[bytes],
-    outlet: Outlet,
+    outlet: Console,
 ) -> None:
     try:
         fresh = read_again().model_copy(update={"state_dir": settings.state_dir})

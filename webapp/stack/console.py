@@ -17,7 +17,7 @@ from webapp.config.settings import Settings
 from webapp.config.source_tree import program
 
 
-class Outlet:
+class Console:
     """What `reranking serve` says, and how supervisord is told to keep what the programs say."""
 
     def __init__(self, settings: Settings) -> None:
@@ -25,11 +25,11 @@ class Outlet:
         self._to_stdout = settings.log_to == "stdout"
         self.form: Form = "json"
         if settings.log_format == "human" or (settings.log_format == "auto" and self._to_stdout and _terminal()):
-            self.form = "colour" if self._to_stdout and _terminal() else "human"
+            self.form = "color" if self._to_stdout and _terminal() else "human"
 
     def keeper(self) -> list[str]:
         """The command that is supervisord; its own arguments come after."""
-        options = ["--to", self._settings.log_to, "--form", self.form, "--colour", self._settings.colour]
+        options = ["--to", self._settings.log_to, "--form", self.form, "--color", self._settings.color]
         return program("webapp.stack.supervisor.logging", *options)
 
     @property
@@ -52,7 +52,7 @@ class Outlet:
             "time": stamp(time.time()),
             "level": "info",
             "service": "serve",
-            "colour": self._settings.colour,
+            "color": self._settings.color,
             "pid": os.getpid(),
             "logger": "webapp.stack.serve",
             "message": message,

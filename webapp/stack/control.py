@@ -1,4 +1,4 @@
-"""`reranking restart`, `stop` and `reload`: they know which colour serves, and touch no other by mistake."""
+"""`reranking restart`, `stop` and `reload`: they know which color serves, and touch no other by mistake."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from webapp.stack.instance import end, owner
 from webapp.stack.local_client import ask, url_of
 from webapp.stack.preflight import check_keys
 from webapp.stack.releases import state
-from webapp.stack.releases.color_api import Colour
+from webapp.stack.releases.color_api import ColorApi
 from webapp.stack.releases.environment import settings_with
 from webapp.stack.releases.recovery import with_artifact
 from webapp.stack.releases.roles import alone, role_of
-from webapp.stack.releases.state import Colours
+from webapp.stack.releases.state import Colors
 from webapp.stack.repair import SOCKETS, listens
 from webapp.stack.supervisor.client import Programs, SupervisorError, program_of
 from webapp.stack.tls import prepare_certificate
@@ -27,7 +27,7 @@ from webapp.stack.tls import prepare_certificate
 Say = Callable[[str], None]
 
 WEBAPP = "webapp"
-"""Stands for the program of the colour that serves."""
+"""Stands for the program of the color that serves."""
 
 READY_S = 120.0
 """Longest wait until a restarted webapp made a score, or another program stays up."""
@@ -49,22 +49,22 @@ def restart(settings: Settings, names: Sequence[str], say: Say) -> None:
         say: told a line at a time.
 
     Raises:
-        SetupError: no stack runs, a name is none of its programs or the idle colour's, or one did not come up.
+        SetupError: no stack runs, a name is none of its programs or the idle color's, or one did not come up.
     """
-    programs, colours = Programs(settings.run_dir), _colours(settings)
-    chosen = _chosen(names or (WEBAPP,), programs, colours)
+    programs, colors = Programs(settings.run_dir), _colors(settings)
+    chosen = _chosen(names or (WEBAPP,), programs, colors)
     for name in chosen:
-        if role_of(name, colours) == "idle":
-            serving = program_of(colours.active)
+        if role_of(name, colors) == "idle":
+            serving = program_of(colors.active)
             raise SetupError(f"{name} is idle; {serving} serves, and reranking restart restarts that one")
     with alone(settings.run_dir):
         for name in chosen:
             began = time.monotonic()
-            if role_of(name, colours) == "active":
-                _check_before_restart(colours)
+            if role_of(name, colors) == "active":
+                _check_before_restart(colors)
                 say(f"{name} restarts; requests that come meanwhile wait")
                 programs.restart(name, patience_s=settings.request_timeout_s + 2 * STOP_GRACE_S)
-                _wait_until_ready(settings, colours.active, programs)
+                _wait_until_ready(settings, colors.active, programs)
             else:
                 waits = _hang_up(programs) if name == "nginx" else _wait
                 programs.restart(name, patience_s=settings.request_timeout_s + 2 * STOP_GRACE_S, waits=waits)
@@ -90,10 +90,10 @@ def stop(settings: Settings, names: Sequence[str], say: Say) -> None:
         end(settings, stack)
         say("the stack has stopped")
         return
-    programs, colours = Programs(settings.run_dir), _colours(settings)
-    chosen = _chosen(names, programs, colours)
+    programs, colors = Programs(settings.run_dir), _colors(settings)
+    chosen = _chosen(names, programs, colors)
     for name in chosen:
-        if name == "nginx" or role_of(name, colours) == "active":
+        if name == "nginx" or role_of(name, colors) == "active":
             raise SetupError(f"{name} serves; to stop the whole stack: reranking stop")
     with alone(settings.run_dir):
         for name in chosen:
@@ -113,27 +113,27 @@ def reload(settings: Settings) -> None:
     os.kill(stack, signal.SIGHUP)
 
 
-def _colours(settings: Settings) -> Colours:
+def _colors(settings: Settings) -> Colors:
     owner(settings)  # or no stack runs
-    colours = state.read(settings.state_dir)
-    if colours is None:
+    colors = state.read(settings.state_dir)
+    if colors is None:
         raise SetupError(f"{settings.state_dir / state.FILE} is missing; restart the stack: reranking stop, then serve")
-    return colours
+    return colors
 
 
-def _chosen(names: Sequence[str], programs: Programs, colours: Colours) -> list[str]:
+def _chosen(names: Sequence[str], programs: Programs, colors: Colors) -> list[str]:
     known = [program.name for program in programs.all()]
-    chosen = [program_of(colours.active) if name == WEBAPP else name for name in names]
+    chosen = [program_of(colors.active) if name == WEBAPP else name for name in names]
     for name in chosen:
         if name not in known:
             raise SetupError(f"there is no program {name!r}; there are {', '.join([WEBAPP, *sorted(known)])}")
     return chosen
 
 
-def _check_before_restart(colours: Colours) -> None:
+def _check_before_restart(colors: Colors) -> None:
     """Refuse what could not come up again: supervisor would give it up, and the stack would end."""
-    settings_with(colours.serving.settings)
-    if with_artifact(colours.serving).artifact != colours.serving.artifact:
+    settings_with(colors.serving.settings)
+    if with_artifact(colors.serving).artifact != colors.serving.artifact:
         raise SetupError("model, engine or precision have changed since it was started; reranking deploy brings them")
 
 
@@ -155,14 +155,14 @@ def _hang_up(programs: Programs) -> Callable[[], None]:
     return waits
 
 
-def _wait_until_ready(settings: Settings, colour: str, programs: Programs) -> None:
-    api, give_up = Colour(settings, colour), time.monotonic() + READY_S
-    log = settings.log_dir / f"{program_of(colour)}.log"
+def _wait_until_ready(settings: Settings, color: str, programs: Programs) -> None:
+    api, give_up = ColorApi(settings, color), time.monotonic() + READY_S
+    log = settings.log_dir / f"{program_of(color)}.log"
     while not api.is_ready():
-        if not programs.of(program_of(colour)).up:
-            raise SetupError(f"{program_of(colour)} ended while it started; see {log}")
+        if not programs.of(program_of(color)).up:
+            raise SetupError(f"{program_of(color)} ended while it started; see {log}")
         if time.monotonic() > give_up:
-            raise SetupError(f"{program_of(colour)} was not ready within {READY_S:g} s; see {log}")
+            raise SetupError(f"{program_of(color)} was not ready within {READY_S:g} s; see {log}")
         time.sleep(POLL_S)
 
 

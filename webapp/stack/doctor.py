@@ -135,18 +135,18 @@ def _port(settings: Settings) -> Finding:
     return Finding("port", "good", f"{seen}, our service runs (pid {owner(settings)})")
 
 
-def _colours(settings: Settings) -> Finding:
-    colours = state.read(settings.state_dir)
-    if colours is None or not _runs(settings):
-        return Finding("colours", "good", "no stack runs here")
-    seen = f"{colours.active} is active, {colours.idle} is idle"
+def _colors(settings: Settings) -> Finding:
+    colors = state.read(settings.state_dir)
+    if colors is None or not _runs(settings):
+        return Finding("colors", "good", "no stack runs here")
+    seen = f"{colors.active} is active, {colors.idle} is idle"
     try:
         programs = Programs(settings.run_dir).all()
     except SetupError:  # the stack prepares its model, or ends
-        return Finding("colours", "good", seen)
-    if needless := idle_that_runs(settings.run_dir, colours, programs):
-        return Finding("colours", "poor", f"{seen}, yet it runs, and takes memory", f"reranking stop {needless}")
-    return Finding("colours", "good", seen)
+        return Finding("colors", "good", seen)
+    if needless := idle_that_runs(settings.run_dir, colors, programs):
+        return Finding("colors", "poor", f"{seen}, yet it runs, and takes memory", f"reranking stop {needless}")
+    return Finding("colors", "good", seen)
 
 
 def _sockets(settings: Settings) -> Finding:
@@ -267,7 +267,7 @@ _CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "limits": _limits,
     "nginx": _nginx,
     "port": _port,
-    "colours": _colours,
+    "colors": _colors,
     "sockets": _sockets,
     "keys": _keys,
     "certificate": _certificate,

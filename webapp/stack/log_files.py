@@ -40,7 +40,7 @@ class Filter:
 
 
 def files_of(log_dir: Path, programs: Iterable[str]) -> list[Path]:
-    """Log files of programs, by their names; `webapp` stands for both colours, and no name for all programs.
+    """Log files of programs, by their names; `webapp` stands for both colors, and no name for all programs.
 
     Raises:
         SetupError: there are none, or none of that name.

@@ -18,10 +18,10 @@ from pathlib import Path
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.stack.instance import ADDRESS
-from webapp.stack.nginx.traffic_split import LINKS, colour_of, link_to
+from webapp.stack.nginx.traffic_split import LINKS, color_of, link_to
 from webapp.stack.releases import state
 from webapp.stack.releases.canary import LOG
-from webapp.stack.releases.state import Colours
+from webapp.stack.releases.state import Colors
 from webapp.stack.supervisor.client import Program, program_of
 
 SPARE = "spare"
@@ -37,7 +37,7 @@ SETTLED_S = 10
 """A program that is younger may not listen yet."""
 
 SOCKETS = {
-    **{program_of(colour): f"webapp-{colour}.sock" for colour in state.COLOURS},
+    **{program_of(color): f"webapp-{color}.sock" for color in state.COLORS},
     "pusher": "pusher.sock",
     "metrics": "metrics.sock",
 }
@@ -70,29 +70,29 @@ def missing(run_dir: Path, programs: Iterable[Program]) -> list[str]:
     settled = {each.name for each in programs if each.state == "RUNNING" and each.uptime_s > SETTLED_S}
     return [
         *(name for program, name in SOCKETS.items() if program in settled and not listens(run_dir / name)),
-        *(link for link in LINKS if not colour_of(run_dir / link, state.COLOURS)),
+        *(link for link in LINKS if not color_of(run_dir / link, state.COLORS)),
     ]
 
 
-class Upkeep:
+class Repair:
     """Remembers what was there, and makes it again."""
 
-    def __init__(self, settings: Settings, colours: Colours, say: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, colors: Colors, say: Callable[[str], None]) -> None:
         """Begin, when all is there.
 
         Args:
             settings: of the stack.
-            colours: what `.colors` says.
+            colors: what `.colors` says.
             say: told a line when something was made again, or can't be.
         """
         self._run_dir = settings.run_dir
         self._state_dir = settings.state_dir
         self._files = ("nginx.conf", ADDRESS, settings.own_key.name, "supervisord.pid", LOG)
         self._say = say
-        self._colours = colours
-        self._colours_seen: tuple[int, ...] = ()
+        self._colors = colors
+        self._colors_seen: tuple[int, ...] = ()
         self._links: dict[str, str] = {}
-        """Link -> the colour that it named last."""
+        """Link -> the color that it named last."""
         self._told: set[str] = set()
         """What could not be made again."""
 
@@ -109,7 +109,7 @@ class Upkeep:
             **{name: partial(self._keep, name, _second(name), listens) for name in sockets},
             **{name: partial(self._keep, name, name, Path.is_file) for name in self._files},
             **{name: partial(self._keep_link, name) for name in LINKS},
-            state.FILE: self._keep_colours,
+            state.FILE: self._keep_colors,
         }
         made = sorted(name for name, keep in keeping.items() if self._attempt(name, keep))
         if made:
@@ -144,25 +144,25 @@ class Upkeep:
 
     def _keep_link(self, name: str) -> bool:
         path = self._run_dir / name
-        if colour := colour_of(path, state.COLOURS):
-            self._links[name] = colour
+        if color := color_of(path, state.COLORS):
+            self._links[name] = color
             return False
-        link_to(path, self._links.get(name, self._colours.active))
+        link_to(path, self._links.get(name, self._colors.active))
         return True
 
-    def _keep_colours(self) -> bool:
+    def _keep_colors(self) -> bool:
         path = self._state_dir / state.FILE
         seen = _identity(path, follow_symlinks=True)
-        if seen and seen == self._colours_seen:
+        if seen and seen == self._colors_seen:
             return False
-        colours = None
+        colors = None
         with contextlib.suppress(SetupError):
-            colours = state.read(self._state_dir)
-        if colours:
-            self._colours, self._colours_seen = colours, seen
+            colors = state.read(self._state_dir)
+        if colors:
+            self._colors, self._colors_seen = colors, seen
             return False
         _put_aside(path)
-        state.write(self._state_dir, self._colours)
+        state.write(self._state_dir, self._colors)
         return True
 
 

@@ -27,7 +27,7 @@ from webapp.config.source_tree import ROOT, program
 from webapp.config.sources import FILE_VARIABLE
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest
-from webapp.stack.console import Outlet
+from webapp.stack.console import Console
 from webapp.stack.instance import ADDRESS, note_address
 from webapp.stack.liveness import replace_hung
 from webapp.stack.local_client import ask, url_of
@@ -49,8 +49,8 @@ from webapp.stack.processes import WITH_PARENT, adopt_orphans, children, end_orp
 from webapp.stack.releases.comparison_program import start_if_due
 from webapp.stack.releases.environment import environment, settings_with
 from webapp.stack.releases.recovery import resume
-from webapp.stack.releases.state import COLOURS
-from webapp.stack.repair import SPARE, Upkeep
+from webapp.stack.releases.state import COLORS
+from webapp.stack.repair import SPARE, Repair
 from webapp.stack.supervisor.client import Programs, program_of
 from webapp.stack.tls import prepare_certificate
 from webapp.telemetry import multiprocess
@@ -84,7 +84,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     """
     nginx = find_nginx()
     check_program(ROOT, sys.executable, nginx)
-    outlet = Outlet(settings)
+    outlet = Console(settings)
     outlet.never_wait()
     for directory in (settings.run_dir, settings.run_dir / "nginx", settings.log_dir):
         make_private(directory)
@@ -93,18 +93,18 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     _check(settings)
     stop = _StopSignals()
     with writing_to(settings.state_dir):
-        colours = resume(settings)
-    _prepare(colours.serving.settings, outlet, stop)
+        colors = resume(settings)
+    _prepare(colors.serving.settings, outlet, stop)
     if stop.asked:
         held.close()
         return
     with writing_to(settings.state_dir):
         _clean(settings)  # what a killed predecessor left; the lock says that nobody uses it
         _write_run_dir(settings, nginx, outlet)
-        point(settings.run_dir, colours.active)
+        point(settings.run_dir, colors.active)
     socket_mode, socket_owner = who_may_manage(settings)
     adopt_orphans()
-    figures = multiprocess.folder(settings.state_dir, settings.colour)
+    figures = multiprocess.folder(settings.state_dir, settings.color)
     multiprocess.forget(figures)
     supervisord = subprocess.Popen(
         [*WITH_PARENT, *outlet.keeper(), "-c", str(ROOT / "supervisor" / "supervisord.conf")],
@@ -119,7 +119,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
             "STACK_PYTHON": sys.executable,
             "STACK_NGINX": nginx,
             "STACK_UID": str(os.getuid()),
-            **{f"STACK_START_{colour.upper()}": str(colour == colours.active) for colour in COLOURS},
+            **{f"STACK_START_{color.upper()}": str(color == colors.active) for color in COLORS},
             "STACK_SOCKET_MODE": socket_mode,
             "STACK_SOCKET_OWNER": socket_owner,
             "STACK_STOP_WAIT_S": str(settings.request_timeout_s + STOP_GRACE_S),
@@ -130,16 +130,16 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         pass_fds=[held.fileno()],  # should we be killed, the lock is free when it has stopped everything
     )
     stop.forward_to(supervisord)
-    ready, upkeep = False, Upkeep(settings, colours, outlet.say)
+    ready, upkeep = False, Repair(settings, colors, outlet.say)
     farewell = Farewell(settings.run_dir, partial(_nginx_of, supervisord.pid))  # now: `run` may be removed later
     try:
-        read_manifest(artifact_dir(settings_with(colours.serving.settings)))  # says at once what gunicorn's log would
-        ready = _wait_until_ready(settings, outlet, supervisord, stop, program_of(colours.active))
+        read_manifest(artifact_dir(settings_with(colors.serving.settings)))  # says at once what gunicorn's log would
+        ready = _wait_until_ready(settings, outlet, supervisord, stop, program_of(colors.active))
         if ready:
             _wait_for_pusher(settings, stop)
             upkeep.look()
             _announce(settings, outlet)
-            _begin_serving(settings, settings_with(colours.serving.settings), outlet)
+            _begin_serving(settings, settings_with(colors.serving.settings), outlet)
         code = _wait_for_end(settings, supervisord, stop, held, upkeep)
     finally:
         patience_s = settings.request_timeout_s + STOP_GRACE_S
@@ -207,7 +207,7 @@ def _clean(settings: Settings) -> None:
     shutil.rmtree(settings.run_dir / SPARE, ignore_errors=True)
 
 
-def _write_run_dir(settings: Settings, nginx: str, outlet: Outlet) -> None:
+def _write_run_dir(settings: Settings, nginx: str, outlet: Console) -> None:
     """Write what our programs and commands read there."""
     seen = look_at(nginx)
     if seen.stream is None:
@@ -224,7 +224,7 @@ def _tell_systemd(state: str) -> None:
             notify.sendto(state.encode(), address.replace("@", "\0", 1) if address.startswith("@") else address)
 
 
-def _prepare(release: Mapping[str, str], outlet: Outlet, stop: _StopSignals) -> None:
+def _prepare(release: Mapping[str, str], outlet: Console, stop: _StopSignals) -> None:
     """Prepare in a process of its own, which takes torch and its memory with it when it ends."""
     served = settings_with(release)
     if served.engine == "stub" or (artifact_dir(served) / MANIFEST).exists():
@@ -239,7 +239,7 @@ def _prepare(release: Mapping[str, str], outlet: Outlet, stop: _StopSignals) -> 
 
 
 def _wait_until_ready(
-    settings: Settings, outlet: Outlet, supervisord: subprocess.Popen[bytes], stop: _StopSignals, program: str
+    settings: Settings, outlet: Console, supervisord: subprocess.Popen[bytes], stop: _StopSignals, program: str
 ) -> bool:
     """Wait for a first real score through nginx, of that program; False when asked to stop meanwhile."""
     give_up = time.monotonic() + READY_TIMEOUT_S
@@ -259,7 +259,7 @@ def _wait_for_pusher(settings: Settings, stop: _StopSignals) -> None:
 
 
 def _rerank_works(settings: Settings) -> bool:
-    if not (settings.run_dir / FALLBACK).exists():  # of the active colour; to ask before would only fill nginx' log
+    if not (settings.run_dir / FALLBACK).exists():  # of the active color; to ask before would only fill nginx' log
         return False
     try:
         with ask(settings, "/ready", timeout_s=5):
@@ -278,7 +278,7 @@ def _given_up(settings: Settings) -> str:
 
 
 def _wait_for_end(
-    settings: Settings, supervisord: subprocess.Popen[bytes], stop: _StopSignals, held: IO[str], upkeep: Upkeep
+    settings: Settings, supervisord: subprocess.Popen[bytes], stop: _StopSignals, held: IO[str], upkeep: Repair
 ) -> int:
     while True:
         try:
@@ -301,7 +301,7 @@ def _wait_for_end(
                 upkeep.look()
 
 
-def _announce(settings: Settings, outlet: Outlet) -> None:
+def _announce(settings: Settings, outlet: Console) -> None:
     outlet.say(f"Ready: {url_of(settings)} serves {_what_serves(settings)}")
     outlet.say(f"Dashboard: {url_of(settings)}/dashboard/")
 
@@ -317,7 +317,7 @@ def _what_serves(settings: Settings) -> str:
         return f"a model; {url_of(settings)}/info says which"
 
 
-def _begin_serving(settings: Settings, served: Settings, outlet: Outlet) -> None:
+def _begin_serving(settings: Settings, served: Settings, outlet: Console) -> None:
     """Do what waits until requests are answered."""
     outlet.say(f"Started in {time.monotonic() - _BEGAN:.0f} s")
     _tell_systemd("READY=1")

@@ -20,7 +20,7 @@ from webapp.stack.local_client import ask, url_of
 from webapp.stack.releases import comparison_program, state
 from webapp.stack.releases.environment import settings_with
 from webapp.stack.releases.roles import Role, idle_runs, idle_that_runs, role_of
-from webapp.stack.releases.state import Colours
+from webapp.stack.releases.state import Colors
 from webapp.stack.repair import missing
 from webapp.stack.supervisor.client import Program, Programs
 
@@ -70,14 +70,14 @@ class Status:
 
 def look(settings: Settings) -> Status:
     """Ask everybody; who doesn't answer is part of the answer."""
-    colours, damage = _colours(settings)
-    programs = _programs(settings, colours)
+    colors, damage = _colors(settings)
+    programs = _programs(settings, colors)
     workers, figures = _told_by_pusher(settings) if programs else ([], {})  # what it wrote last may be a moment old
-    needless = idle_that_runs(settings.run_dir, colours, programs)
+    needless = idle_that_runs(settings.run_dir, colors, programs)
     return Status(
         url=url_of(settings),
         ready=_ready(settings),
-        model=_model(settings, colours, runs=bool(programs)),
+        model=_model(settings, colors, runs=bool(programs)),
         programs=programs,
         workers=workers,
         figures=figures,
@@ -88,11 +88,11 @@ def look(settings: Settings) -> Status:
             *(f"{name} is gone" for name in (missing(settings.run_dir, programs) if programs else [])),
             *(f"{name} does not answer" for name in (hung(settings, patience_s=PATIENCE_S) if programs else [])),
         ],
-        comparison=comparison.said(settings_with(colours.serving.settings) if colours else settings),
+        comparison=comparison.said(settings_with(colors.serving.settings) if colors else settings),
     )
 
 
-def _colours(settings: Settings) -> tuple[Colours | None, str]:
+def _colors(settings: Settings) -> tuple[Colors | None, str]:
     """What `.colors` says, or why it says nothing."""
     try:
         return state.read(settings.state_dir), ""
@@ -116,13 +116,13 @@ def _troubles(programs: list[Listed], workers: list[dict[str, Any]], figures: di
     return troubles
 
 
-def _programs(settings: Settings, colours: Colours | None) -> list[Listed]:
+def _programs(settings: Settings, colors: Colors | None) -> list[Listed]:
     try:
         programs = Programs(settings.run_dir).all()
     except SetupError:
         return []
     return [
-        Listed(each.name, each.state, each.pid, each.uptime_s, role=role_of(each.name, colours))
+        Listed(each.name, each.state, each.pid, each.uptime_s, role=role_of(each.name, colors))
         for each in programs
         if each.name != comparison_program.PROGRAM or each.pid  # it ends by itself
     ]
@@ -141,11 +141,11 @@ def _ready(settings: Settings) -> str:
         return f"no answer ({getattr(error, 'reason', error)})"
 
 
-def _model(settings: Settings, colours: Colours | None, *, runs: bool) -> dict[str, str]:
-    if colours and runs:  # what it was started with, whatever was edited since
-        artifact = colours.serving.artifact
+def _model(settings: Settings, colors: Colors | None, *, runs: bool) -> dict[str, str]:
+    if colors and runs:  # what it was started with, whatever was edited since
+        artifact = colors.serving.artifact
     else:
-        served = settings_with(colours.serving.settings) if colours else settings
+        served = settings_with(colors.serving.settings) if colors else settings
         artifact = "" if served.engine == "stub" else artifact_dir(served).name
     if not artifact:
         return {"model": "stub", "engine": "stub", "precision": "none"}

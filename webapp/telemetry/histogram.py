@@ -13,7 +13,7 @@ BATCH_TOKENS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384)
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
-class Tally:
+class BucketCounts:
     """Counts by range; whoever publishes it reads differences."""
 
     __slots__ = ("bounds", "counts", "total")

@@ -12,7 +12,7 @@ from typing import Any
 from prometheus_client import Counter
 
 from webapp.domain.errors import CancelledError, DeadlineExceededError, OverloadedError, RerankError, UnavailableError
-from webapp.telemetry.histogram import DOCUMENTS, REQUEST_TOKENS, SECONDS, Tally
+from webapp.telemetry.histogram import DOCUMENTS, REQUEST_TOKENS, SECONDS, BucketCounts
 from webapp.telemetry.metrics import Metrics
 from webapp.telemetry.observer import Reply
 
@@ -27,12 +27,12 @@ class Meter:
         self._metrics = metrics
         self._answered: dict[tuple[str, str, int], Counter] = {}
         self._tallies = {
-            metrics.duration: Tally(SECONDS),
-            metrics.queue: Tally(SECONDS),
-            metrics.tokenise: Tally(SECONDS),
-            metrics.score: Tally(SECONDS),
-            metrics.documents: Tally(DOCUMENTS),
-            metrics.tokens: Tally(REQUEST_TOKENS),
+            metrics.duration: BucketCounts(SECONDS),
+            metrics.queue: BucketCounts(SECONDS),
+            metrics.tokenise: BucketCounts(SECONDS),
+            metrics.score: BucketCounts(SECONDS),
+            metrics.documents: BucketCounts(DOCUMENTS),
+            metrics.tokens: BucketCounts(REQUEST_TOKENS),
         }
         self._duration = self._tallies[metrics.duration]
         self._queue = self._tallies[metrics.queue]

@@ -12,7 +12,15 @@ from typing import Literal
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from webapp.telemetry import multiprocess
-from webapp.telemetry.histogram import BATCH_PAIRS, BATCH_TOKENS, DOCUMENTS, REQUEST_TOKENS, SECONDS, SHARES, Tally
+from webapp.telemetry.histogram import (
+    BATCH_PAIRS,
+    BATCH_TOKENS,
+    DOCUMENTS,
+    REQUEST_TOKENS,
+    SECONDS,
+    SHARES,
+    BucketCounts,
+)
 
 SHED_REASONS = ("requests", "documents", "tokens", "memory", "late", "draining", "breaker", "too_large")
 EXPIRED_REASONS = ("waiting", "scoring", "reply")
@@ -23,10 +31,10 @@ BREAKER = {"closed": 0, "half_open": 1, "open": 2}
 Mode = Literal["livesum", "livemax"]
 
 
-class TallyHistogram(Histogram):
+class ExportedHistogram(Histogram):
     """A histogram that is kept elsewhere as plain numbers, and published by differences."""
 
-    def publish(self, tally: Tally) -> None:
+    def publish(self, tally: BucketCounts) -> None:
         """Add what is new in a tally with this histogram's bounds; always the same one."""
         last_counts, last_total = getattr(self, "_last", ([0] * len(tally.counts), 0.0))
         counts, total = list(tally.counts), tally.total
@@ -50,8 +58,8 @@ class Metrics:
         def gauge(name: str, text: str, mode: Mode, *labels: str) -> Gauge:
             return Gauge(name, text, labels, registry=registry, multiprocess_mode=mode)
 
-        def tallied(name: str, text: str, bounds: tuple[float, ...]) -> TallyHistogram:
-            return TallyHistogram(name, text, registry=registry, buckets=bounds)
+        def tallied(name: str, text: str, bounds: tuple[float, ...]) -> ExportedHistogram:
+            return ExportedHistogram(name, text, registry=registry, buckets=bounds)
 
         self.requests = counter(
             "rerank_requests", "HTTP requests that a worker answered.", "route", "dialect", "status"

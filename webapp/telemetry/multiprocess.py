@@ -35,14 +35,14 @@ ALONE = -1
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - anyone may write there, see `folder` # nosec B108
 
 
-def folder(state_dir: Path, colour: str = "") -> Path:
+def folder(state_dir: Path, color: str = "") -> Path:
     """Make the folder for this user alone, and return it.
 
     Raises:
         SetupError: it can't be made anywhere.
     """
-    digest = hashlib.sha256(f"{state_dir}\0{colour}".encode()).hexdigest()[:12]
-    for path in (SHARED_MEMORY / f"reranking-{os.getuid()}-{digest}", state_dir / "run" / f"metrics{colour}"):
+    digest = hashlib.sha256(f"{state_dir}\0{color}".encode()).hexdigest()[:12]
+    for path in (SHARED_MEMORY / f"reranking-{os.getuid()}-{digest}", state_dir / "run" / f"metrics{color}"):
         try:
             path.mkdir(mode=0o700, exist_ok=True)
             found = path.lstat()

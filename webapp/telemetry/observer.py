@@ -76,7 +76,7 @@ class Observer(Protocol):
         """Requests were not admitted."""
 
 
-class Silent:
+class NullObserver:
     """Nobody watches."""
 
     def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> object:

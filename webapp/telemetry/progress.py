@@ -198,7 +198,7 @@ def _longest(parts_ms: Iterable[float]) -> float:
     return round(max(parts_ms, default=0.0), 3)
 
 
-class Guarded:
+class SafeObserver:
     """Observers may fail; work may not: hands on to an observer, and keeps what it raises from the caller."""
 
     def __init__(self, observer: Observer) -> None:

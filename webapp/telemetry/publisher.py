@@ -26,9 +26,9 @@ HIGH_WATER_FRAMES = 64
 class Publisher:
     """One worker's line to the pusher. `publish` from any thread, the rest from one greenlet."""
 
-    def __init__(self, endpoint: str, *, colour: str = "") -> None:
+    def __init__(self, endpoint: str, *, color: str = "") -> None:
         self._endpoint = endpoint
-        self._colour = colour
+        self._color = color
         self._buffer: deque[Event] = deque()
         self._socket: zmq.Socket[bytes] | None = None
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -39,7 +39,7 @@ class Publisher:
 
     def start(self) -> None:
         """Connect; after the fork, for a context does not survive it. The pusher need not be there."""
-        self._source = Source(id=uuid.uuid4().hex[:12], pid=os.getpid(), colour=self._colour)
+        self._source = Source(id=uuid.uuid4().hex[:12], pid=os.getpid(), color=self._color)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PUSH)
         # Options take effect for later connects only, so they come first.

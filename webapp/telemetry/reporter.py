@@ -11,7 +11,7 @@ from typing import Literal
 from contracts.events import Worker
 from webapp.telemetry.progress import ProgressEvents
 from webapp.telemetry.publisher import Publisher
-from webapp.telemetry.worker_stats import PulseMaker
+from webapp.telemetry.worker_stats import StatsSampler
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Reporter:
         *,
         publisher: Publisher,
         progress: ProgressEvents,
-        pulse: PulseMaker,
+        pulse: StatsSampler,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._publisher = publisher

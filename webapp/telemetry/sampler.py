@@ -11,10 +11,10 @@ from pathlib import Path
 
 from webapp import __version__
 from webapp.domain.types import ModelInfo
-from webapp.telemetry.histogram import BATCH_PAIRS, BATCH_TOKENS, SHARES, Tally
+from webapp.telemetry.histogram import BATCH_PAIRS, BATCH_TOKENS, SHARES, BucketCounts
 from webapp.telemetry.meter import Meter
 from webapp.telemetry.metrics import BREAKER, STATES, Metrics
-from webapp.telemetry.worker_stats import Vitals, rss_bytes
+from webapp.telemetry.worker_stats import WorkerStats, rss_bytes
 
 _FDS = Path("/proc/self/fd")
 
@@ -37,7 +37,7 @@ class Sampler:
         metrics: Metrics,
         meter: Meter,
         model: ModelInfo,
-        read: Callable[[], Vitals],
+        read: Callable[[], WorkerStats],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -48,7 +48,11 @@ class Sampler:
         self._clock = clock
         self._last: dict[str, int] = {}
         self._shapes: Mapping[tuple[int, int], int] = {}
-        self._pairs, self._tokens, self._fill = Tally(BATCH_PAIRS), Tally(BATCH_TOKENS), Tally(SHARES)
+        self._pairs, self._tokens, self._fill = (
+            BucketCounts(BATCH_PAIRS),
+            BucketCounts(BATCH_TOKENS),
+            BucketCounts(SHARES),
+        )
         self._lag_s = 0.0
         self._lags: deque[float] = deque(maxlen=LAG_WINDOW_S)
         self._failures = 0
@@ -114,7 +118,7 @@ class Sampler:
         metrics.rss.labels(worker).set(rss_bytes())
         metrics.fds.labels(worker).set(sum(1 for _ in _FDS.iterdir()))
 
-    def _publish_batches(self, vitals: Vitals) -> None:
+    def _publish_batches(self, vitals: WorkerStats) -> None:
         last, self._shapes = self._shapes, vitals.shapes
         for (rows, length), count in vitals.shapes.items():
             if new := count - last.get((rows, length), 0):

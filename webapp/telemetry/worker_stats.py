@@ -15,7 +15,7 @@ _STATM = Path("/proc/self/statm")
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
+class WorkerStats:
     """What a pulse is made from: levels as they are now, and totals since the worker started."""
 
     state: Literal["loading", "ready", "draining"]
@@ -43,16 +43,20 @@ class Vitals:
     """(rows, padded length) -> batches of it."""
 
 
-class PulseMaker:
+class StatsSampler:
     """Turns vitals into pulses; keeps the last ones, for rates."""
 
     def __init__(
-        self, read: Callable[[], Vitals], *, serves: Serves | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        read: Callable[[], WorkerStats],
+        *,
+        serves: Serves | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._read = read
         self._serves = serves
         self._clock = clock
-        self._last: Vitals | None = None
+        self._last: WorkerStats | None = None
         self._last_at = clock()
 
     def make(self, *, hub_lag_ms: float, dropped_events: int) -> Pulse:

@@ -9,7 +9,7 @@ from contracts import events
 
 GOLDEN = Path(__file__).resolve().parents[2] / "fixtures" / "events"
 
-SOURCE = events.Source(id="0123456789ab", pid=42, colour="blue")
+SOURCE = events.Source(id="0123456789ab", pid=42, color="blue")
 OF = {"id": "req-1", "dialect": "native", "pairs": 20, "owner": "f00d"}
 
 FRAMES = {
@@ -27,7 +27,7 @@ FRAMES = {
     "cancelled": events.Cancelled(**OF, scored=7, latency_ms=120.0),
     "release": events.Release(
         number=7,
-        colour="green",
+        color="green",
         what="cross-encoder/ms-marco-MiniLM-L6-v2 with WORKERS=2",
         began=1795240000.125,
         at=1795240007.5,
@@ -38,12 +38,12 @@ FRAMES = {
     ),
     "release-refused": events.Release(
         number=8,
-        colour="green",
+        color="green",
         what="stub",
         began=1795240000.125,
         at=1795240001.0,
         state="refused",
-        steps=[events.Step(name="room", state="failed", said="two colours don't fit", took_s=0.1)],
+        steps=[events.Step(name="room", state="failed", said="two colors don't fit", took_s=0.1)],
     ),
     "worker": events.Worker(state="draining"),
     "breaker": events.Breaker(was="closed", state="open"),

@@ -32,11 +32,11 @@ class Workers:
         self.relay = relay
         self.seqs = {}
 
-    def say(self, *events, at=NOW, worker="w1", skip=0, colour=""):
+    def say(self, *events, at=NOW, worker="w1", skip=0, color=""):
         seq = self.seqs.get(worker, 0) + skip
         self.seqs[worker] = seq + 1
         self.relay.take(
-            Frame(v=VERSION, source=Source(id=worker, pid=1, colour=colour), seq=seq, events=list(events)), at
+            Frame(v=VERSION, source=Source(id=worker, pid=1, color=color), seq=seq, events=list(events)), at
         )
 
 
@@ -211,11 +211,11 @@ def test_a_request_whose_end_was_dropped_does_not_run_for_ever():
 
 def test_blue_and_green_are_told_apart_even_with_one_request_id():
     relay, workers = relay_and_workers()
-    workers.say(pulse(), accepted(), worker="b", colour="blue")
-    workers.say(pulse(), accepted(), worker="g", colour="green")
+    workers.say(pulse(), accepted(), worker="b", color="blue")
+    workers.say(pulse(), accepted(), worker="g", color="green")
     relay.tick(NOW)
     snapshot = relay.snapshot()
-    assert {worker["colour"] for worker in snapshot["workers"]} == {"blue", "green"}
+    assert {worker["color"] for worker in snapshot["workers"]} == {"blue", "green"}
     assert len({run["key"] for run in snapshot["running"]}) == 2
     workers.say(finished(), worker="b")
     relay.tick(NOW + TICK_S)
@@ -317,7 +317,7 @@ def test_a_late_follower_finds_a_running_request_before_an_ended_one():
 
 
 def release(number=2, began=NOW, **more):
-    return Release(number=number, colour="green", what="a model", began=began, **more)
+    return Release(number=number, color="green", what="a model", began=began, **more)
 
 
 def test_a_release_is_told_whole_and_is_no_worker():

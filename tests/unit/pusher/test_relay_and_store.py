@@ -65,7 +65,7 @@ def pulse(state):
 releases = st.builds(
     Release,
     number=st.integers(1, 3),
-    colour=st.just("green"),
+    color=st.just("green"),
     what=st.just("m"),
     began=st.sampled_from([1.0, 2.0, 3.0]),
     state=st.sampled_from(["running", "serving", "refused", "rolled back"]),

@@ -3,7 +3,7 @@ from pusher.relay import Relay
 from pusher.worker_events import KEPT
 
 NOW = 1000.0
-SOURCE = Source(id="w1", pid=42, colour="blue")
+SOURCE = Source(id="w1", pid=42, color="blue")
 
 
 def say(relay, *events, at=NOW, seq=0):
@@ -28,7 +28,7 @@ def test_changes_of_the_breaker_and_of_workers_are_told_once_in_their_order():
         "at": NOW,
         "worker": "w1",
         "pid": 42,
-        "colour": "blue",
+        "color": "blue",
         "what": "breaker open",
     }
     say(relay, pulse("half_open"), at=NOW + 1, seq=1)

@@ -85,7 +85,7 @@ class Call:
         return not self.fields.keys().isdisjoint(names)
 
 
-Manners = Literal["native", "documents", "tei"]
+ErrorProfile = Literal["native", "documents", "tei"]
 """Whose statuses an error gets; `webapp.api.errors` has the numbers."""
 
 
@@ -104,7 +104,7 @@ class Dialect:
     """The answer, JSON."""
     dump_error: Callable[[RerankError, int, str], bytes]
     """An error with its status and the request's id, JSON."""
-    manners: Manners
+    manners: ErrorProfile
     body: Any
     """Type of a request, for the API's description."""
     reply: Any

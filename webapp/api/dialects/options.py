@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from webapp.domain.errors import EmptyRequestError, InvalidRequestError
-from webapp.domain.types import Fitting, RerankRequest
+from webapp.domain.types import RerankRequest, Truncation
 
 LOWEST_PRIORITY = 1000
 """Priorities beyond plus or minus this are as good as this."""
@@ -114,7 +114,7 @@ _FITTING = (
 )
 
 
-def _fitting(options: Options, truncate: Truncate) -> Fitting | None:
+def _fitting(options: Options, truncate: Truncate) -> Truncation | None:
     if truncate is None and all(getattr(options, name) is None for name in _FITTING):
         return None
     keep, strict = _cut("truncate", truncate if options.truncate is None else options.truncate)
@@ -125,7 +125,7 @@ def _fitting(options: Options, truncate: Truncate) -> Fitting | None:
         if side is not None:
             keep = _kept(name, side)
     pair = options.truncate_prompt_tokens
-    fitting = Fitting(
+    fitting = Truncation(
         max_query_tokens=options.max_tokens_per_query or None,
         max_document_tokens=options.max_tokens_per_doc or None,
         max_pair_tokens=pair if pair and pair > 0 else None,
@@ -134,7 +134,7 @@ def _fitting(options: Options, truncate: Truncate) -> Fitting | None:
         keep=keep,
         strict=strict and pair is None,
     )
-    return None if fitting == Fitting() else fitting
+    return None if fitting == Truncation() else fitting
 
 
 def _cut(name: str, value: Truncate) -> tuple[Literal["start", "end"], bool]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 from flask import Flask, Response
 
-COLOUR_HEADER = "X-Deployment-Color"
+COLOR_HEADER = "X-Deployment-Color"
 
 PATH = "/deployment_color"
 
@@ -16,8 +16,8 @@ PATH = "/deployment_color"
 class Deployment:
     """A release as callers see it."""
 
-    colour: str = ""
-    """Empty where there are no colours."""
+    color: str = ""
+    """Empty where there are no colors."""
     release: int = 0
 
 
@@ -26,12 +26,12 @@ NOWHERE = Deployment()
 
 def install(app: Flask, deployment: Deployment) -> None:
     """Tell it."""
-    body = msgspec.json.encode({"color": deployment.colour, "release": deployment.release})
+    body = msgspec.json.encode({"color": deployment.color, "release": deployment.release})
 
     def mark(response: Response) -> Response:
-        response.headers[COLOUR_HEADER] = deployment.colour
+        response.headers[COLOR_HEADER] = deployment.color
         return response
 
     app.add_url_rule(PATH, view_func=lambda: Response(body, content_type="application/json"), endpoint="deployment")
-    if deployment.colour:
+    if deployment.color:
         app.after_request(mark)

@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response as ResponseBase
 
 from webapp.api.openapi import openapi
 from webapp.api.prefix import HEADER, prefix
-from webapp.domain.concurrency import Elsewhere
+from webapp.domain.concurrency import Offload
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Reranking API</title>
@@ -33,7 +33,7 @@ _CONTENT_SECURITY_POLICY = (
 )
 
 
-def blueprint(elsewhere: Elsewhere) -> Blueprint:
+def blueprint(elsewhere: Offload) -> Blueprint:
     """The pages. The document is made when somebody asks for it: `elsewhere`, for the hub would be held."""
     views = Blueprint("docs", __name__)
     # Without its first brace: what differs by request goes before the rest.

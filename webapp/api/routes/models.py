@@ -57,7 +57,7 @@ def blueprint(
                 "score_scale": SCALES[service.model.score_scale],
                 "engine_comparison": comparison() or None,
                 "state": service.state,
-                "deployment": {"color": deployment.colour, "release": deployment.release},
+                "deployment": {"color": deployment.color, "release": deployment.release},
                 "ongoing_requests": service.ongoing,
                 "cache": {"hits": cache.hits, "misses": cache.misses, "bytes": cache.bytes} if cache else None,
                 "limits": dict(limits),

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from flask import Blueprint, Response
 
 from webapp.api import auth, middleware, reservation, warning_headers
-from webapp.api.body_reader import Asked
+from webapp.api.body_reader import ParsedBody
 from webapp.api.dialects import native, usage
 from webapp.api.dialects.base import Call
 from webapp.api.dialects.registry import BY_NAME, DIALECTS
@@ -28,7 +28,7 @@ def blueprint(service: RerankService) -> Blueprint:
     def rerank(model: str | None = None) -> Response:
         with _arrived(service) as arrival:
             call = middleware.call(model, created_s=int(time.time()))
-            asked: Asked = middleware.read("rerank", call)
+            asked: ParsedBody = middleware.read("rerank", call)
             dialect, requests = BY_NAME[asked.dialect], asked.requests
             middleware.speak(dialect)
             if asked.error:

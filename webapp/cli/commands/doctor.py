@@ -35,8 +35,8 @@ def command(*, as_json: bool) -> None:
     for finding in examine(load_candidate()):
         findings.append(finding)
         if not as_json:
-            mark, colour = MARKS[finding.verdict]
-            click.echo(f"{click.style(f'{mark:4}', fg=colour)}  {finding.about:15}  {finding.seen}")
+            mark, color = MARKS[finding.verdict]
+            click.echo(f"{click.style(f'{mark:4}', fg=color)}  {finding.about:15}  {finding.seen}")
             if finding.remedy:
                 click.echo(f"{'':6}{'':15}  -> {finding.remedy}")
     if as_json:

@@ -21,7 +21,7 @@ from webapp.stack import log_files
 def command(*, programs: tuple[str, ...], follow: bool, lines: int, request: str, level: str, as_json: bool) -> None:
     """Show the log lines of all PROGRAMs together, in order of time.
 
-    Programs are webapp (both colours), webapp-blue, webapp-green, nginx, pusher, metrics, supervisord; without one,
+    Programs are webapp (both colors), webapp-blue, webapp-green, nginx, pusher, metrics, supervisord; without one,
     all of them. Rotated files are read as far as needed.
 
     Examples:
@@ -45,7 +45,7 @@ def _shown(*, as_json: bool) -> Callable[[str], str]:
     from contracts.logging.foreign import ours  # noqa: PLC0415
     from contracts.logging.line import renderer  # noqa: PLC0415
 
-    render = renderer("colour")
+    render = renderer("color")
 
     def text(line: str) -> str:
         event = ours(line)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 EXIT_CODES = {"serving": 0, "impaired": 3, "down": 4}
 
-COLOURS = {"serving": "green", "impaired": "yellow", "down": "red"}
+COLORS = {"serving": "green", "impaired": "yellow", "down": "red"}
 
 
 @click.command(cls=SettingsCommand)
@@ -26,7 +26,7 @@ COLOURS = {"serving": "green", "impaired": "yellow", "down": "red"}
 def command(*, watch: bool, every: float, as_json: bool) -> None:
     """Show programs, workers, model, queue, rates and breaker.
 
-    The stack is found by its state directory, wherever it listens. Of its two colours one is active, the other idle
+    The stack is found by its state directory, wherever it listens. Of its two colors one is active, the other idle
     and stopped.
 
     Exit codes: 0 serving; 3 impaired: it serves, but a program is down, a socket is gone, a breaker is open, answers
@@ -58,7 +58,7 @@ def _as_json(seen: Status, *, lines: bool) -> str:
 def _as_text(seen: Status) -> str:
     model = "{model} ({engine} {precision})".format(**seen.model) if seen.model else "no model is prepared"
     parts = [
-        click.style(seen.health, fg=COLOURS[seen.health], bold=True) + f"  {seen.url}  {model}",
+        click.style(seen.health, fg=COLORS[seen.health], bold=True) + f"  {seen.url}  {model}",
         *(click.style(f"  ! {trouble}", fg="yellow") for trouble in seen.troubles),
     ]
     if seen.comparison:

@@ -15,12 +15,11 @@ from gevent.event import Event
 from gevent.threadpool import ThreadPool
 
 from webapp.domain.concurrency import (
-    Elsewhere,
     NativeWaiter,
+    Offload,
     SimpleQueue,
     Waiter,
     allocate_lock,
-    here,
     persistent,
     start_native_thread,
 )
@@ -29,7 +28,6 @@ from webapp.domain.errors import CancelledError
 T = TypeVar("T")
 
 __all__ = [
-    "Elsewhere",
     "GeventBridge",
     "GeventWaiter",
     "HangUpWatch",
@@ -38,7 +36,6 @@ __all__ = [
     "SimpleQueue",
     "Waiter",
     "allocate_lock",
-    "here",
     "hung_up",
     "repeat",
     "spawn",
@@ -65,7 +62,7 @@ class GeventWaiter:
         return bool(self._event.wait(timeout_s))
 
 
-class Offload:
+class GeventOffload:
     """One native thread for work that would hold the hub; its callers, greenlets, wait meanwhile."""
 
     def __init__(self) -> None:
@@ -152,9 +149,9 @@ class GeventBridge:
         """For a greenlet."""
         return GeventWaiter()
 
-    def make_offload(self) -> Elsewhere:
+    def make_offload(self) -> Offload:
         """A native thread."""
-        return Offload()
+        return GeventOffload()
 
     def blocking(self, run: Callable[[], T]) -> T:
         """Right here: the sockets of who is patched let others work."""

@@ -27,7 +27,7 @@ TELL_EVERY_S = 60.0
 SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE})
 
 
-class Descriptors:
+class FdShortage:
     """Stands before gevent's own handler of errors that nobody caught: that is where a failed accept ends up."""
 
     def __init__(self, log: logging.Logger, *, clock: Callable[[], float] = time.monotonic) -> None:

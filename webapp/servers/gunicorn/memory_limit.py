@@ -9,7 +9,7 @@ YOUNGEST_S = 30.0
 """A limit below what a fresh worker takes must not fork workers in a loop without a breath."""
 
 
-class Recycling:
+class MemoryLimit:
     """Asks once to be replaced; looked at once a second."""
 
     def __init__(

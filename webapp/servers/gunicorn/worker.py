@@ -16,8 +16,8 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.ggevent import GeventWorker
 
 from webapp.domain.errors import reason_of
-from webapp.servers.gunicorn.fd_shortage import RETRY_S, Descriptors, hang_up
-from webapp.servers.gunicorn.memory_limit import Recycling
+from webapp.servers.gunicorn.fd_shortage import RETRY_S, FdShortage, hang_up
+from webapp.servers.gunicorn.memory_limit import MemoryLimit
 from webapp.telemetry.worker_stats import rss_bytes
 
 if TYPE_CHECKING:
@@ -120,12 +120,12 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         self._doors: list[StreamServer] = []
         # What the master made stays shared: the collector won't write into its pages.
         gc.freeze()
-        self._descriptors = Descriptors(self.log)
+        self._descriptors = FdShortage(self.log)
         super().init_process()
 
     def run(self) -> None:
         """Start the engine beside the server, and end it after."""
-        self._recycling = Recycling(self.webapp.max_rss_bytes, rss_bytes)
+        self._recycling = MemoryLimit(self.webapp.max_rss_bytes, rss_bytes)
         StreamServer.max_delay = RETRY_S
         hub = gevent.get_hub()
         hub.handle_error = self._descriptors.stand_before(hub.handle_error)

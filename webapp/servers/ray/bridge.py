@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 
 import greenlet
 
-from webapp.domain.concurrency import Elsewhere, Waiter, persistent
+from webapp.domain.concurrency import Offload, Waiter, persistent
 from webapp.domain.errors import CancelledError
 
 T = TypeVar("T")
@@ -118,7 +118,7 @@ class AsyncioBridge:
         """For a call."""
         return AsyncioWaiter()
 
-    def make_offload(self) -> Elsewhere:
+    def make_offload(self) -> Offload:
         """A native thread."""
         self._computing.append(thread := ThreadPoolExecutor(1, "offload"))
         return lambda run: wait_for(asyncio.get_running_loop().run_in_executor(thread, run))

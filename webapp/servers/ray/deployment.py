@@ -30,7 +30,7 @@ class Reranking:
 
     def __init__(self) -> None:
         chosen = load_settings()
-        configure(level=chosen.log_level, log_format=chosen.log_format, service="webapp", colour=chosen.colour)
+        configure(level=chosen.log_level, log_format=chosen.log_format, service="webapp", color=chosen.color)
         cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
         self._replica = Replica(engine_threads=max(1, int(cores)))
 

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 THE_STACKS_OWN = frozenset(
     {
-        *("host", "port", "plain_port", "state_dir", "ops_group", "workers", "colour", "release", "faster_artifact"),
+        *("host", "port", "plain_port", "state_dir", "ops_group", "workers", "color", "release", "faster_artifact"),
         *("tls", "tls_cert", "tls_key", "hsts_s", "cors_origins", "dashboard_origins", "operator_keys"),
         *("log_to", "log_level", "log_format"),
     }

@@ -195,7 +195,7 @@ def _door(settings: Settings, nginx: Nginx, limits: Bounds, longest_s: int) -> d
         "user": pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() == 0 else "",
         "max_body_mb": settings.max_body_mb,
         "shutdown_s": settings.request_timeout_s + SHUTDOWN_GRACE_S,
-        "colour": settings.colour,
+        "color": settings.color,
         "error_level": NGINX_LEVELS[settings.log_level],
         "levels_left_out": LEFT_OUT[settings.log_level],
         "codes": [(status, error.code) for status, error, _ in REFUSALS],

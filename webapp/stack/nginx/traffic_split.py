@@ -1,10 +1,10 @@
-"""Which colour gets which share of the requests: symbolic links that nginx connects through.
+"""Which color gets which share of the requests: symbolic links that nginx connects through.
 
 nginx divides requests over a few upstreams of fixed shares (`split_clients` in its template). Each connects to a link
-in the run directory, and the link names a colour's socket. To move traffic is to rename links: nginx is not reloaded,
+in the run directory, and the link names a color's socket. To move traffic is to rename links: nginx is not reloaded,
 for that resets the connection of a client that sends at the moment (docs/adr/0014-switch-without-reload.md).
 
-A request whose colour can't be reached goes to the colour that the fallback link names.
+A request whose color can't be reached goes to the color that the fallback link names.
 """
 
 from __future__ import annotations
@@ -47,36 +47,36 @@ def shares_for(percent: int) -> frozenset[int]:
     return frozenset(chosen)
 
 
-def point(run_dir: Path, colour: str, *, other: str | None = None, percent: int = 100, fallback: str = "") -> None:
-    """Give `percent` of the requests to a colour and the rest to the other.
+def point(run_dir: Path, color: str, *, other: str | None = None, percent: int = 100, fallback: str = "") -> None:
+    """Give `percent` of the requests to a color and the rest to the other.
 
     Each link is replaced atomically. Who had the share before may get requests for `KEPT_S` more.
 
     Args:
         run_dir: where sockets and links lie.
-        colour: who gets `percent`.
+        color: who gets `percent`.
         other: who gets the rest; needed below 100.
         percent: whole, 0..100.
-        fallback: who gets requests that their colour didn't take; default: `colour`.
+        fallback: who gets requests that their color didn't take; default: `color`.
     """
     chosen = shares_for(percent)
     for place in range(len(PERCENTS)):
-        link_to(link_of(run_dir, place), colour if place in chosen else other or colour)
-    link_to(run_dir / FALLBACK, fallback or colour)
+        link_to(link_of(run_dir, place), color if place in chosen else other or color)
+    link_to(run_dir / FALLBACK, fallback or color)
 
 
-def link_to(link: Path, colour: str) -> None:
-    """Have a link name a colour's socket, whatever it was before."""
+def link_to(link: Path, color: str) -> None:
+    """Have a link name a color's socket, whatever it was before."""
     aside = link.with_name(f"{link.name}.new")
     aside.unlink(missing_ok=True)  # a killed predecessor's
-    aside.symlink_to(socket_of(link.parent, colour).name)
+    aside.symlink_to(socket_of(link.parent, color).name)
     aside.replace(link)
 
 
-def colour_of(link: Path, colours: Iterable[str]) -> str:
-    """The colour whose socket a link names; empty: it names none, or is no link."""
+def color_of(link: Path, colors: Iterable[str]) -> str:
+    """The color whose socket a link names; empty: it names none, or is no link."""
     try:
         named = link.readlink().name
     except OSError:
         return ""
-    return next((colour for colour in colours if socket_of(link.parent, colour).name == named), "")
+    return next((color for color in colors if socket_of(link.parent, color).name == named), "")

@@ -1,4 +1,4 @@
-"""How each colour answers its clients: a log that nginx writes while a file is there, and the judgement of it."""
+"""How each color answers its clients: a log that nginx writes while a file is there, and the judgement of it."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ FEWEST = 20
 """Requests below which latency says nothing."""
 
 MORE_FAILURES = 0.01
-"""Share of failures by which the new colour may be worse, so that one in hundreds decides nothing."""
+"""Share of failures by which the new color may be worse, so that one in hundreds decides nothing."""
 
 FEWEST_FAILURES = 2
 """One may be anything."""
 
 UNREACHED = 0.1
-"""Share of the requests that the old colour may have to answer when they are the new one's."""
+"""Share of the requests that the old color may have to answer when they are the new one's."""
 
 SLOWER_MEDIAN, SLOWER_MEDIAN_MS = 1.5, 20.0
 SLOWER_P95, SLOWER_P95_MS = 2.0, 50.0
-"""The new colour's latency may be so many times the old one's, and so much more."""
+"""The new color's latency may be so many times the old one's, and so much more."""
 
 _LINE = re.compile(r"([\d.]+) ([\d.]+) webapp_(\d) (\S+) (\d{3}) (.+)")
 _SERVER_ERROR = 500
@@ -47,7 +47,7 @@ _FULL = 503
 _HUNG_UP = 499
 
 Outcome = Literal["answered", "full", "failed", "elsewhere"]
-"""elsewhere: another colour than the request's own answered it."""
+"""elsewhere: another color than the request's own answered it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +59,20 @@ class Answer:
     share: int
     """Its place in `PERCENTS`."""
     by: str
-    """The colour that answered; empty: none did."""
+    """The color that answered; empty: none did."""
     status: int
     took_ms: float
     asked: bool = True
-    """Whether nginx sent it to a colour at all."""
+    """Whether nginx sent it to a color at all."""
     ended: float = 0.0
     """Unix time; the reply had been sent by then."""
 
     def outcome(self, meant: str) -> Outcome | None:
-        """What it says of the colour that it was meant for; None: nothing. PURE.
+        """What it says of the color that it was meant for; None: nothing. PURE.
 
-        What nginx refused by itself (413, 400, 408, 429) and callers that hung up say nothing of any colour. Nor does a
-        refusal by gunicorn, which names no colour; but a colour that was asked and did not answer, as nginx' 502, 503
-        and 504 without a colour tell, failed.
+        What nginx refused by itself (413, 400, 408, 429) and callers that hung up say nothing of any color. Nor does a
+        refusal by gunicorn, which names no color; but a color that was asked and did not answer, as nginx' 502, 503
+        and 504 without a color tell, failed.
         """
         if not self.asked or self.status == _HUNG_UP:
             return None
@@ -87,7 +87,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One colour's answers."""
+    """One color's answers."""
 
     latencies_ms: tuple[float, ...]
     failures: int
@@ -170,21 +170,21 @@ def parse(lines: Iterable[str]) -> list[Answer]:
             ended, took_s, share, by, status, times = match.groups()
             tries_s = [float(time) for time in re.findall(r"\d+\.\d+", times)]
             began = float(ended) - float(took_s)
-            colour = "" if by == "-" else by
+            color = "" if by == "-" else by
             found.append(
-                Answer(began, int(share), colour, int(status), 1000 * sum(tries_s), bool(tries_s), float(ended))
+                Answer(began, int(share), color, int(status), 1000 * sum(tries_s), bool(tries_s), float(ended))
             )
     return found
 
 
 def samples(answers: Iterable[Answer], new: str, percent: int, until: float = math.inf) -> tuple[Sample, Sample]:
-    """The old and the new colour's answers. A request that the other colour had to answer is a failure. PURE.
+    """The old and the new color's answers. A request that the other color had to answer is a failure. PURE.
 
     Args:
-        answers: of the time in which the new colour had its share.
-        new: the new colour.
+        answers: of the time in which the new color had its share.
+        new: the new color.
         percent: its share.
-        until: when it gave its share back, in unix time. A body that was still on its way then went to the old colour.
+        until: when it gave its share back, in unix time. A body that was still on its way then went to the old color.
     """
     ours, old = shares_for(percent), other(new)
     of_new, of_old = [], []
@@ -196,14 +196,14 @@ def samples(answers: Iterable[Answer], new: str, percent: int, until: float = ma
     return _sample(of_old, old), _sample(of_new, new)
 
 
-def _sample(answers: Iterable[Answer], colour: str) -> Sample:
-    """What the answers meant for a colour say of it."""
-    told = [(answer.took_ms, outcome) for answer in answers if (outcome := answer.outcome(colour))]
+def _sample(answers: Iterable[Answer], color: str) -> Sample:
+    """What the answers meant for a color say of it."""
+    told = [(answer.took_ms, outcome) for answer in answers if (outcome := answer.outcome(color))]
     return Sample(tuple(took for took, _ in told), sum(outcome != "answered" for _, outcome in told))
 
 
 def judge_alone(answers: Iterable[Answer], new: str) -> str:
-    """What the answers say when the new colour has all clients, in words. Being full is no failure here. PURE.
+    """What the answers say when the new color has all clients, in words. Being full is no failure here. PURE.
 
     Raises:
         SetupError: too many failed.
@@ -215,7 +215,7 @@ def judge_alone(answers: Iterable[Answer], new: str) -> str:
         raise SetupError(f"clients' requests fail: {sample}")
     elsewhere = outcomes["elsewhere"]
     if elsewhere > FEWEST_FAILURES and elsewhere > UNREACHED * len(told):
-        raise SetupError(f"{elsewhere} of {len(told)} requests did not reach it; the old colour answered")
+        raise SetupError(f"{elsewhere} of {len(told)} requests did not reach it; the old color answered")
     return str(sample)
 
 
@@ -223,16 +223,16 @@ def judge(old: Sample, new: Sample) -> str:
     """What the comparison says, in words. PURE.
 
     Raises:
-        SetupError: the new colour fails more, or is slower.
+        SetupError: the new color fails more, or is slower.
     """
     figures = f"new: {new}; old: {old}"
     if new.failures >= FEWEST_FAILURES and new.failing > old.failing + MORE_FAILURES:
-        raise SetupError(f"the new colour fails more often; {figures}")
+        raise SetupError(f"the new color fails more often; {figures}")
     if min(new.requests, old.requests) < FEWEST:
         return f"too few requests to judge latency by; {figures}"
     if (
         new.median_ms > SLOWER_MEDIAN * old.median_ms + SLOWER_MEDIAN_MS
         or new.p95_ms > SLOWER_P95 * old.p95_ms + SLOWER_P95_MS
     ):
-        raise SetupError(f"the new colour is slower; {figures}")
+        raise SetupError(f"the new color is slower; {figures}")
     return figures

@@ -1,4 +1,4 @@
-"""What a new colour must show before a client meets it: golden scores, every dialect, memory that stays."""
+"""What a new color must show before a client meets it: golden scores, every dialect, memory that stays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from webapp.api.dialects.registry import DIALECTS, dialect_of
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.golden import Golden
-from webapp.stack.releases.color_api import Colour, Reply
+from webapp.stack.releases.color_api import ColorApi, Reply
 
 GROWTH_BYTES = 64 * 1024**2
 """A worker that grows by more while it scores the same again and again leaks."""
@@ -28,8 +28,8 @@ TOLD_BY_HEADERS = {"pinecone": {"X-Pinecone-Api-Version": "2025-10"}}
 _OK = 200
 
 
-def golden(colour: Colour, known: Golden) -> str:
-    """The new colour scores what its artifact was judged by.
+def golden(color: ColorApi, known: Golden) -> str:
+    """The new color scores what its artifact was judged by.
 
     Raises:
         SetupError: it does not; with the largest difference.
@@ -38,7 +38,7 @@ def golden(colour: Colour, known: Golden) -> str:
     for group in known.queries:
         documents = [{"content": text} for text in group.documents]
         body = {"query": group.query, "documents": documents, "top_k": 0, "raw_scores": known.raw}
-        reply = _good(colour.ask("/rerank", body, timeout_s=PATIENCE_S), "golden pairs")
+        reply = _good(color.ask("/rerank", body, timeout_s=PATIENCE_S), "golden pairs")
         scores = {result["index"]: result["score"] for result in reply.json()["results"]}
         if sorted(scores) != list(range(len(group.documents))):
             raise SetupError(f"{len(scores)} of {len(group.documents)} golden pairs got a score")
@@ -52,27 +52,27 @@ def golden(colour: Colour, known: Golden) -> str:
     return f"{pairs} golden scores within {worst:.1g}"
 
 
-def smoke(colour: Colour) -> str:
+def smoke(color: ColorApi) -> str:
     """Every dialect gets an answer.
 
     Raises:
         SetupError: one does not; it is named.
     """
-    model = _good(colour.ask("/info"), "/info").json()["model"]
+    model = _good(color.ask("/info"), "/info").json()["model"]
     for dialect in DIALECTS:
         body = example(dialect, model)
         headers = TOLD_BY_HEADERS.get(dialect.name, {})
-        reply = _good(colour.ask(usual_path(dialect), body, headers, timeout_s=PATIENCE_S), dialect.name)
+        reply = _good(color.ask(usual_path(dialect), body, headers, timeout_s=PATIENCE_S), dialect.name)
         if not reply.json():
             raise SetupError(f"{dialect.name} got an empty answer")
     return f"{len(DIALECTS)} dialects answer"
 
 
-def steady_memory(colour: Colour, settings: Settings, worker_bytes: Callable[[], tuple[int, ...]]) -> str:
+def steady_memory(color: ColorApi, settings: Settings, worker_bytes: Callable[[], tuple[int, ...]]) -> str:
     """Scoring again and again takes no more memory each time, and no more than is allowed.
 
     Args:
-        colour: under test.
+        color: under test.
         settings: its own.
         worker_bytes: what each of its workers takes.
 
@@ -84,7 +84,7 @@ def steady_memory(colour: Colour, settings: Settings, worker_bytes: Callable[[],
     for number in range(ROUNDS):  # other texts each time, which no cache knows
         texts = [f"In round {number}, sentence {place} tells of bees that find home." for place in range(count)]
         body = {"query": f"round {number}", "documents": [{"content": text} for text in texts]}
-        _good(colour.ask("/rerank", body, timeout_s=PATIENCE_S), f"round {number + 1} of scoring")
+        _good(color.ask("/rerank", body, timeout_s=PATIENCE_S), f"round {number + 1} of scoring")
         if number == 0:  # shapes are compiled, buffers are there
             before = sum(worker_bytes())
     after = worker_bytes()

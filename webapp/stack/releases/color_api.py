@@ -1,4 +1,4 @@
-"""A colour's own API, over its socket: what the deploy asks before clients may."""
+"""A color's own API, over its socket: what the deploy asks before clients may."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-class Colour:
-    """One colour's API."""
+class ColorApi:
+    """One color's API."""
 
-    def __init__(self, settings: Settings, colour: str) -> None:
+    def __init__(self, settings: Settings, color: str) -> None:
         """Name it.
 
         Args:
             settings: of its release: where it listens, and keys.
-            colour: blue or green.
+            color: blue or green.
         """
-        self._socket = socket_of(settings.run_dir, colour)
+        self._socket = socket_of(settings.run_dir, color)
         key = own_key(settings.own_key)
         self._headers = {"X-Api-Key": key, SYNTHETIC_HEADER: "1"} if key else {}
 

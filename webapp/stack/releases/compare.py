@@ -213,7 +213,7 @@ def _release(built: Built) -> int:
 
     values = {"RERANK_FASTER_ARTIFACT": built.directory.name}
     with deploy.undone_on_term():
-        return deploy.deploy(deploy.Wish(values, made=built.directory.name if built.ours else ""), log.info)
+        return deploy.deploy(deploy.DeployOptions(values, made=built.directory.name if built.ours else ""), log.info)
 
 
 def _become(release: state.Release) -> None:
@@ -229,13 +229,13 @@ def main() -> None:
     """Compare what serves in the stack of these settings with the other engine that has its precision."""
     settings = load_settings()
     configure(level=settings.log_level, log_format=settings.log_format, service=PROGRAM)
-    colours = state.read(settings.state_dir)
-    if colours is None:
+    colors = state.read(settings.state_dir)
+    if colors is None:
         return
-    _become(colours.serving)
+    _become(colors.serving)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")  # where memory is short, we go first
-    with environment(colours.serving.settings):
+    with environment(colors.serving.settings):
         settings = load_settings()
         if not comparison.is_due(settings):
             return

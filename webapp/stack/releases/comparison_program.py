@@ -19,7 +19,7 @@ def start_if_due(settings: Settings, programs: Programs) -> None:
     """Start the comparison, if there is something to compare; nothing depends on it.
 
     Args:
-        settings: by which the active colour serves.
+        settings: by which the active color serves.
         programs: of the stack.
     """
     with contextlib.suppress(SetupError, OSError):

@@ -26,11 +26,11 @@ from webapp.domain.errors import SetupError
 from webapp.stack.instance import adopt_environment, variables_of
 from webapp.stack.releases import comparison_program, freshness, recovery, roles, settings_diff, state
 from webapp.stack.releases.environment import settings_with
-from webapp.stack.releases.reload import Light
-from webapp.stack.releases.reporter import Say, Telling
-from webapp.stack.releases.state import Colours, Entry, Outcome, Release
+from webapp.stack.releases.reload import InPlaceReload
+from webapp.stack.releases.reporter import DeployReporter, Say
+from webapp.stack.releases.state import Colors, Entry, Outcome, Release
 from webapp.stack.releases.steps import RefusedError, Step, run
-from webapp.stack.releases.tasks import Stages
+from webapp.stack.releases.tasks import DeployTasks
 from webapp.stack.supervisor.client import Programs, program_of
 from webapp.telemetry.publisher import Publisher
 
@@ -39,7 +39,7 @@ _SERVED = ("serving", "rolled back")
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class DeployOptions:
     """What a deploy is asked for."""
 
     values: Mapping[str, str] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Wish:
     canary_s: float = 60.0
     watch_s: float = 5.0
     patience_s: float = 120.0
-    """Longest wait until the new colour is ready."""
+    """Longest wait until the new color is ready."""
     dry_run: bool = False
     again: bool = False
     """Deploy even if nothing changes."""
@@ -56,13 +56,13 @@ class Wish:
     """Artifact that was made for this release."""
 
 
-def deploy(wish: Wish, say: Say, draw: Say | None = None) -> int:
+def deploy(wish: DeployOptions, say: Say, draw: Say | None = None) -> int:
     """Bring a new release to the clients; nothing is started where it would be the one that serves.
 
     Args:
         wish: what is asked for.
         say: told a line at a time.
-        draw: see `Telling`.
+        draw: see `DeployReporter`.
 
     Returns:
         Number of the release that serves.
@@ -70,35 +70,35 @@ def deploy(wish: Wish, say: Say, draw: Say | None = None) -> int:
     Raises:
         SetupError: it was refused, or can't be tried; clients are where they were.
     """
-    with _alone(say) as colours:
-        old = settings_with(colours.serving.settings)
-        values = settings_diff.combined(colours.serving.settings, wish.values)
+    with _alone(say) as colors:
+        old = settings_with(colors.serving.settings)
+        values = settings_diff.combined(colors.serving.settings, wish.values)
         new = settings_with(values)
         differing = settings_diff.differing(old, new)
         release = recovery.with_artifact(
-            Release(number=colours.last_number + 1, settings=values, python=sys.executable, root=str(ROOT))
+            Release(number=colors.last_number + 1, settings=values, python=sys.executable, root=str(ROOT))
         )
-        way = settings_diff.way_of(differing, same_artifact=release.artifact == colours.serving.artifact)
-        if not (wish.again or differing) and _serves_already(release, colours.serving, old.run_dir, colours.active):
+        way = settings_diff.way_of(differing, same_artifact=release.artifact == colors.serving.artifact)
+        if not (wish.again or differing) and _serves_already(release, colors.serving, old.run_dir, colors.active):
             say(
-                f"nothing changes: {colours.active} serves release {colours.serving.number}, {_what(colours.serving)};"
+                f"nothing changes: {colors.active} serves release {colors.serving.number}, {_what(colors.serving)};"
                 " --again deploys it all the same"
             )
-            return colours.serving.number
+            return colors.serving.number
         if way == "hup" and not wish.canary_percent:
-            light = Light(colours, release, colours.active, new, say, wish.patience_s)
+            light = InPlaceReload(colors, release, colors.active, new, say, wish.patience_s)
             plan = _Plan(light, [Step("room", light.room), Step("reload", light.reload, light.unreload)])
-            how = "by HUP, the colour stays"
+            how = "by HUP, the color stays"
         else:
-            plan = _colour_plan(Stages(colours, release, colours.idle, new, say, wish.patience_s), wish)
-            how = f"by a new colour, {colours.active} -> {colours.idle}"
+            plan = _color_plan(DeployTasks(colors, release, colors.idle, new, say, wish.patience_s), wish)
+            how = f"by a new color, {colors.active} -> {colors.idle}"
         say(f"release {release.number}, {_what(release)}: {how}")
         if wish.dry_run:
             names = ", ".join(step.name for step in (*plan.steps, *plan.after))
             say(f"would {names}; {plan.stages.room()}; nothing was changed")
-            return colours.serving.number
-        made = [*colours.made, wish.made] if wish.made else colours.made
-        plan.stages.keep(msgspec.structs.replace(colours, last_number=release.number, made=made))
+            return colors.serving.number
+        made = [*colors.made, wish.made] if wish.made else colors.made
+        plan.stages.keep(msgspec.structs.replace(colors, last_number=release.number, made=made))
         _carry_out(plan, "serving", say, draw)
     return release.number
 
@@ -109,44 +109,44 @@ def rollback(say: Say, patience_s: float, draw: Say | None = None) -> None:
     Args:
         say: told a line at a time.
         patience_s: longest wait until it is ready.
-        draw: see `Telling`.
+        draw: see `DeployReporter`.
 
     Raises:
         SetupError: there is none, or it does not start; clients are where they were.
     """
-    with _alone(say) as colours:
-        release = colours.before or colours.serves.get(colours.idle)
+    with _alone(say) as colors:
+        release = colors.before or colors.serves.get(colors.idle)
         if release is None:
             raise SetupError("there is no release before this one")
         settings = settings_with(release.settings)
-        if colours.before:
+        if colors.before:
             # HUP keeps the engine, whatever its settings would mean now.
-            serving = colours.serving
+            serving = colors.serving
             release = msgspec.structs.replace(release, artifact=serving.artifact, model=serving.model)
-            light = Light(colours, release, colours.active, settings, say, patience_s)
+            light = InPlaceReload(colors, release, colors.active, settings, say, patience_s)
             plan = _Plan(light, [Step("reload", light.reload, light.unreload)])
         else:
-            plan = _rollback_plan(Stages(colours, release, colours.idle, settings, say, patience_s))
+            plan = _rollback_plan(DeployTasks(colors, release, colors.idle, settings, say, patience_s))
         say(f"back to release {release.number}, {_what(release)}")
         _carry_out(plan, "rolled back", say, draw)
 
 
 def history(settings: Settings) -> list[str]:
     """What happened, a line each, the latest last; a star marks the one that serves."""
-    colours = state.read(settings.state_dir)
-    if colours is None:
+    colors = state.read(settings.state_dir)
+    if colors is None:
         raise SetupError(f"no stack has run in {settings.state_dir}; set RERANK_STATE_DIR to the one that is meant")
-    served = colours.serving
-    mine = [entry for entry in colours.history if entry.number == served.number and entry.outcome in _SERVED]
+    served = colors.serving
+    mine = [entry for entry in colors.history if entry.number == served.number and entry.outcome in _SERVED]
     lines = []
-    for entry in colours.history:
+    for entry in colors.history:
         serves = bool(mine) and entry is mine[-1]
         outcome = "served" if entry.outcome == "serving" and not serves else entry.outcome
         lines.append(
-            f"{'*' if serves else ' '} {entry.at}  {entry.number:>4}  {entry.colour:<5}  {outcome:<11}"
+            f"{'*' if serves else ' '} {entry.at}  {entry.number:>4}  {entry.color:<5}  {outcome:<11}"
             f"  {entry.took_s:>6.1f} s  {entry.what}"
         )
-    return [*lines, f"{colours.active} serves release {served.number}, {_what(served)}"]
+    return [*lines, f"{colors.active} serves release {served.number}, {_what(served)}"]
 
 
 @contextmanager
@@ -167,14 +167,14 @@ def undone_on_term() -> Iterator[None]:
 class _Plan:
     """What is to be done for one release."""
 
-    stages: Stages
+    stages: DeployTasks
     steps: Sequence[Step]
     """Undone when one fails."""
     after: Sequence[Step] = ()
     """When clients have it; nothing is undone for these."""
 
 
-def _colour_plan(stages: Stages, wish: Wish) -> _Plan:
+def _color_plan(stages: DeployTasks, wish: DeployOptions) -> _Plan:
     canary = partial(stages.canary, wish.canary_percent, wish.canary_s)
     steps = [
         Step("prepare", stages.prepare, stages.unprepare),
@@ -189,7 +189,7 @@ def _colour_plan(stages: Stages, wish: Wish) -> _Plan:
     return _Plan(stages, steps, [Step("drain", stages.drain)])
 
 
-def _rollback_plan(stages: Stages) -> _Plan:
+def _rollback_plan(stages: DeployTasks) -> _Plan:
     """It has served before, so it need not show again that it can."""
     steps = [
         Step("artifact", stages.artifact),
@@ -218,20 +218,20 @@ def _carry_out(plan: _Plan, outcome: Outcome, say: Say, draw: Say | None) -> Non
     stages, release = plan.stages, plan.stages.release
     what = _what(release)
     began = time.monotonic()
-    told = events.Release(number=release.number, colour=stages.target, what=what, began=round(time.time(), 3))
-    tell = Telling(say, _publisher(stages.settings, stages.target), told, draw)
+    told = events.Release(number=release.number, color=stages.target, what=what, began=round(time.time(), 3))
+    tell = DeployReporter(say, _publisher(stages.settings, stages.target), told, draw)
     stages.more, stages.count = tell.more, tell.count
 
     def end(outcome: Outcome, what: str) -> None:
         entry = Entry(
             at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             number=release.number,
-            colour=stages.target,
+            color=stages.target,
             outcome=outcome,
             what=what,
             took_s=round(time.monotonic() - began, 2),
         )
-        stages.keep(recovery.ended(stages.colours, entry, stages.settings.models_dir, stages.programs))
+        stages.keep(recovery.ended(stages.colors, entry, stages.settings.models_dir, stages.programs))
         tell.end(outcome)
 
     try:
@@ -247,10 +247,10 @@ def _carry_out(plan: _Plan, outcome: Outcome, say: Say, draw: Say | None) -> Non
     end(outcome, what)
 
 
-def _publisher(settings: Settings, colour: str) -> Publisher | None:
+def _publisher(settings: Settings, color: str) -> Publisher | None:
     if not settings.events:
         return None
-    publisher = Publisher(settings.events_address, colour=colour)
+    publisher = Publisher(settings.events_address, color=color)
     publisher.start()
     return publisher
 
@@ -264,7 +264,7 @@ def _what(release: Release) -> str:
 
 
 @contextmanager
-def _alone(say: Say) -> Iterator[Colours]:
+def _alone(say: Say) -> Iterator[Colors]:
     """One deploy at a time; what a killed one left is put right first. The stack's environment becomes ours."""
     settings = load_settings()
     run_dir = settings.run_dir
@@ -273,11 +273,11 @@ def _alone(say: Say) -> Iterator[Colours]:
     with roles.alone(run_dir):
         comparison_program.stop(programs)
         adopt_environment(_supervisord(run_dir))
-        colours = state.read(settings.state_dir)
-        if colours is None:
+        colors = state.read(settings.state_dir)
+        if colors is None:
             raise SetupError(f"{settings.state_dir / state.FILE} is missing; restart the stack")
         try:
-            yield recovery.heal(colours, load_settings(), programs, say)
+            yield recovery.heal(colors, load_settings(), programs, say)
         finally:
             if (serving := state.read(settings.state_dir)) is not None:
                 comparison_program.start_if_due(settings_with(serving.serving.settings), programs)

@@ -38,12 +38,12 @@ def settings_with(values: Mapping[str, str]) -> Settings:
 
 
 def load_release(serving: Settings | None = None) -> Settings:
-    """Settings of the release that this process' colour has; they become its environment. For gunicorn_config.py.
+    """Settings of the release that this process' color has; they become its environment. For gunicorn_config.py.
 
-    Without RERANK_COLOUR, or without a stack, these are the environment's.
+    Without RERANK_COLOR, or without a stack, these are the environment's.
 
     Args:
-        serving: those that it serves by already. They stay unless its colour has another release, which can be read.
+        serving: those that it serves by already. They stay unless its color has another release, which can be read.
 
     Raises:
         SetupError: a value is wrong, or the state can't be read; never where something is served.
@@ -66,8 +66,8 @@ def load_release(serving: Settings | None = None) -> Settings:
 
 
 def _release_of(settings: Settings) -> Release | None:
-    colours = state.read(settings.state_dir) if settings.colour else None
-    return colours.serves.get(settings.colour) if colours else None
+    colors = state.read(settings.state_dir) if settings.color else None
+    return colors.serves.get(settings.color) if colors else None
 
 
 def _put(values: Mapping[str, str]) -> dict[str, str | None]:

@@ -1,4 +1,4 @@
-"""How a colour starts: supervisor runs the stack's own gunicorn, which becomes that of the release that it serves.
+"""How a color starts: supervisor runs the stack's own gunicorn, which becomes that of the release that it serves.
 
 A release remembers which interpreter and which folder it was deployed from, so two versions of the code may lie side by
 side, and a rollback brings the older one back.
@@ -25,16 +25,16 @@ def become_the_release() -> None:
     """
     if "STACK_ROOT" not in os.environ or os.environ.get(_DONE) == str(os.getpid()):
         return
-    state_dir, colour = Path(os.environ["RERANK_STATE_DIR"]), os.environ["RERANK_COLOUR"]
+    state_dir, color = Path(os.environ["RERANK_STATE_DIR"]), os.environ["RERANK_COLOR"]
     try:
-        colours = state.read(state_dir)
-        if colours and _started_by_mistake(colours, colour, state_dir):
+        colors = state.read(state_dir)
+        if colors and _started_by_mistake(colors, color, state_dir):
             raise SystemExit(0)
     except SetupError as error:
         raise SystemExit(f"reranking: {error}") from None
-    release = colours.serves.get(colour) if colours else None
+    release = colors.serves.get(color) if colors else None
     if release is None:
-        raise SystemExit(f"reranking: {colour} serves nothing yet; run: reranking deploy")
+        raise SystemExit(f"reranking: {color} serves nothing yet; run: reranking deploy")
     own_python, own_root = os.environ["STACK_PYTHON"], os.environ["STACK_ROOT"]
     python, root = release.python or own_python, release.root or own_root
     if (python, root) == (own_python, own_root):
@@ -48,17 +48,17 @@ def become_the_release() -> None:
         raise SystemExit(f"reranking: {python} in {root} can't be run ({error.strerror}); deploy again") from None
 
 
-def _started_by_mistake(colours: state.Colours, colour: str, state_dir: Path) -> bool:
+def _started_by_mistake(colors: state.Colors, color: str, state_dir: Path) -> bool:
     """`supervisorctl reload` starts what was active when the stack began. Then the active one is started instead."""
-    wanted = {colours.active, colours.attempt.colour if colours.attempt else colours.active}
-    if colour in wanted:
+    wanted = {colors.active, colors.attempt.color if colors.attempt else colors.active}
+    if color in wanted:
         return False
     from webapp.stack.supervisor.client import Programs, program_of  # noqa: PLC0415 - rare, and a start would wait
 
     programs = Programs(state_dir / "run")
-    if programs.of(program_of(colours.active)).up:
+    if programs.of(program_of(colors.active)).up:
         return False  # an operator's wish
-    programs.start(program_of(colours.active))
+    programs.start(program_of(colors.active))
     return True
 
 

@@ -1,4 +1,4 @@
-"""How much memory a colour takes, and whether another one fits beside it."""
+"""How much memory a color takes, and whether another one fits beside it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from webapp.domain.errors import SetupError
 from webapp.stack.processes import children
 
 MARGIN = 1.1
-"""What is measured of one colour may be a little more in the other."""
+"""What is measured of one color may be a little more in the other."""
 
 KEPT_FREE_BYTES = 64 * 1024**2
 
@@ -22,7 +22,7 @@ __all__ = ["Footprint", "check", "free_bytes", "measure", "needed", "size_of"]
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Memory of a colour, in bytes; pages shared between its processes count once."""
+    """Memory of a color, in bytes; pages shared between its processes count once."""
 
     master: int
     workers: tuple[int, ...]
@@ -44,10 +44,10 @@ def measure(master: int) -> Footprint:
 
 
 def needed(active: Footprint, *, workers: int, artifact_growth: int) -> int:
-    """What a new colour will take, as far as can be told from the active one. PURE.
+    """What a new color will take, as far as can be told from the active one. PURE.
 
     Args:
-        active: the colour that serves.
+        active: the color that serves.
         workers: of the new one.
         artifact_growth: bytes by which its artifact is larger; each worker compiles a copy of its own.
     """
@@ -60,9 +60,9 @@ def check(needed_bytes: int, free_bytes: int) -> str:
     Raises:
         SetupError: it does not.
     """
-    said = f"a new colour takes about {_mb(needed_bytes)} MB beside the old one, {_mb(free_bytes)} MB are free"
+    said = f"a new color takes about {_mb(needed_bytes)} MB beside the old one, {_mb(free_bytes)} MB are free"
     if needed_bytes + KEPT_FREE_BYTES > free_bytes:
-        raise SetupError(f"{said}: two colours don't fit; free some, or restart the stack with the new settings")
+        raise SetupError(f"{said}: two colors don't fit; free some, or restart the stack with the new settings")
     return said
 
 

@@ -14,65 +14,63 @@ from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir
 from webapp.stack.nginx.traffic_split import point
 from webapp.stack.releases import canary, state
-from webapp.stack.releases.color_api import Colour
+from webapp.stack.releases.color_api import ColorApi
 from webapp.stack.releases.environment import settings_with
-from webapp.stack.releases.state import Colours, Entry, Release
+from webapp.stack.releases.state import Colors, Entry, Release
 from webapp.stack.supervisor.client import Programs, SupervisorError, program_of
 
 MOST_SPARE = 3
-"""Artifacts that deploys made last stay, even if no colour serves them: some go back and forth between models."""
+"""Artifacts that deploys made last stay, even if no color serves them: some go back and forth between models."""
 
 
-def resume(settings: Settings) -> Colours:
+def resume(settings: Settings) -> Colors:
     """The state that a stack starts with; nothing runs yet.
 
     Raises:
         SetupError: the state is damaged, or a release's settings are no longer good.
     """
     canary.stop(settings.run_dir)
-    colours = state.read(settings.state_dir) or state.begin(settings.colour)
-    colours = give_back(colours, settings.models_dir)
+    colors = state.read(settings.state_dir) or state.begin(settings.color)
+    colors = give_back(colors, settings.models_dir)
     # The environment may have changed since, and the model's files too.
-    active = with_artifact(colours.serving)
-    colours = colours.with_release(colours.active, active)
-    state.write(settings.state_dir, colours)
-    return colours
+    active = with_artifact(colors.serving)
+    colors = colors.with_release(colors.active, active)
+    state.write(settings.state_dir, colors)
+    return colors
 
 
-def heal(colours: Colours, settings: Settings, programs: Programs, say: Callable[[str], None]) -> Colours:
-    """After a deploy was killed: clients at the active colour, the other one stopped, the record undone."""
-    attempt = colours.attempt
+def heal(colors: Colors, settings: Settings, programs: Programs, say: Callable[[str], None]) -> Colors:
+    """After a deploy was killed: clients at the active color, the other one stopped, the record undone."""
+    attempt = colors.attempt
     if attempt is None:
-        return colours
+        return colors
     say(f"the deploy of release {attempt.number} was killed; what it left is put away")
     canary.stop(settings.run_dir)
-    point(settings.run_dir, colours.active)
+    point(settings.run_dir, colors.active)
     patience_s = settings.request_timeout_s + 2 * STOP_GRACE_S
-    programs.stop(program_of(colours.idle), patience_s=patience_s)
-    colours = give_back(colours, settings.models_dir)
-    state.write(settings.state_dir, colours)
-    if Colour(settings, colours.active).release() not in {0, colours.serving.number}:
+    programs.stop(program_of(colors.idle), patience_s=patience_s)
+    colors = give_back(colors, settings.models_dir)
+    state.write(settings.state_dir, colors)
+    if ColorApi(settings, colors.active).release() not in {0, colors.serving.number}:
         with contextlib.suppress(SupervisorError):  # what does not run reads its release when it starts
-            programs.signal(program_of(colours.active), "HUP")  # a change by HUP was killed before it said so
-    return colours
+            programs.signal(program_of(colors.active), "HUP")  # a change by HUP was killed before it said so
+    return colors
 
 
-def ended(colours: Colours, entry: Entry, models_dir: Path, programs: Programs) -> Colours:
+def ended(colors: Colors, entry: Entry, models_dir: Path, programs: Programs) -> Colors:
     """When a deploy ended, however: with its line of history, and without artifacts that nobody serves any more."""
-    attempt = colours.attempt
-    made = list(colours.made)
+    attempt = colors.attempt
+    made = list(colors.made)
     if attempt and attempt.artifact and (models_dir / attempt.artifact).exists():
         made.append(attempt.artifact)
-    kept = {*made[-MOST_SPARE:]} | {
-        release.artifact for release in (*colours.serves.values(), colours.before) if release
-    }
+    kept = {*made[-MOST_SPARE:]} | {release.artifact for release in (*colors.serves.values(), colors.before) if release}
     for artifact in set(made) - kept:
         remove_artifact(artifact, models_dir)
     with contextlib.suppress(SetupError):  # the stack has ended: its next start puts all away
-        if not programs.of(program_of(colours.idle)).up:
+        if not programs.of(program_of(colors.idle)).up:
             attempt = None  # else it could not be stopped: the next deploy tries again
     made = [artifact for artifact in made if artifact in kept]
-    return msgspec.structs.replace(colours, attempt=attempt, made=made).with_entry(entry)
+    return msgspec.structs.replace(colors, attempt=attempt, made=made).with_entry(entry)
 
 
 def with_artifact(release: Release) -> Release:
@@ -82,14 +80,14 @@ def with_artifact(release: Release) -> Release:
     return msgspec.structs.replace(release, artifact=artifact, model=served.model)
 
 
-def give_back(colours: Colours, models_dir: Path) -> Colours:
+def give_back(colors: Colors, models_dir: Path) -> Colors:
     """After a deploy was killed: its record undone, its artifact removed unless the switch had been made."""
-    attempt = colours.attempt
+    attempt = colors.attempt
     if attempt is None:
-        return colours
-    if attempt.colour == colours.idle:
+        return colors
+    if attempt.color == colors.idle:
         remove_artifact(attempt.artifact, models_dir)
-    return state.settled(colours)
+    return state.settled(colors)
 
 
 def remove_artifact(name: str, models_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""A change that needs no new colour: the same master forks new workers with other settings.
+"""A change that needs no new color: the same master forks new workers with other settings.
 
 Workers that can't start end their master. Supervisor tries it a few times, with the release that `.colors` has, and
 then gives the stack up. So the master is watched, and the old release is there again before the last try.
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from webapp.domain.errors import SetupError
-from webapp.stack.releases.state import Colours, Release
-from webapp.stack.releases.tasks import POLL_S, Stages
+from webapp.stack.releases.state import Colors, Release
+from webapp.stack.releases.tasks import POLL_S, DeployTasks
 from webapp.stack.supervisor.client import Program, SupervisorError, program_of
 
 SURE_S = 0.5
@@ -22,10 +22,10 @@ SURE_S = 0.5
 
 
 @dataclass(slots=True)
-class Light(Stages):
-    """Stages of a release that takes the place of another in its colour."""
+class InPlaceReload(DeployTasks):
+    """Stages of a release that takes the place of another in its color."""
 
-    _was: Colours | None = field(init=False, default=None)
+    _was: Colors | None = field(init=False, default=None)
     """The state before anything of it was changed."""
 
     def reload(self) -> str:
@@ -33,8 +33,8 @@ class Light(Stages):
         master = self._program()
         if master.state not in {"STARTING", "RUNNING"}:
             raise SetupError(f"{master.name} does not run now; see {self._log()}")
-        self._was = self.colours
-        self._write(self.release, before=self.colours.serving)
+        self._was = self.colors
+        self._write(self.release, before=self.colors.serving)
         self.programs.signal(master.name, "HUP")
         self._wait_for(self.release, master.pid)
         return f"workers of release {self.release.number} answer"
@@ -51,8 +51,8 @@ class Light(Stages):
 
     def _write(self, release: Release, before: Release | None) -> None:
         self._attempt()
-        colours = self.colours.with_release(self.target, release)
-        self.keep(msgspec.structs.replace(colours, before=before))
+        colors = self.colors.with_release(self.target, release)
+        self.keep(msgspec.structs.replace(colors, before=before))
 
     def _wait_for(self, release: Release, pid: int = 0) -> None:
         """Until only its workers answer; with a pid, as long as the master is that process."""

@@ -15,7 +15,7 @@ from webapp.telemetry.publisher import Publisher
 Say = Callable[[str], None]
 
 
-class Telling:
+class DeployReporter:
     """Tells of one release's steps; see `steps.Tell`. Nobody needs to listen."""
 
     def __init__(self, say: Say, publisher: Publisher | None, release: events.Release, draw: Say | None = None) -> None:

@@ -10,20 +10,20 @@ from typing import Literal
 
 from webapp.domain.errors import SetupError
 from webapp.stack.instance import is_held
-from webapp.stack.releases.state import Colours
+from webapp.stack.releases.state import Colors
 from webapp.stack.supervisor.client import Program, program_of
 
 LOCK = "deploy.lock"
 
 Role = Literal["active", "idle", ""]
-"""Empty: the program is of no colour."""
+"""Empty: the program is of no color."""
 
 
-def role_of(program: str, colours: Colours | None) -> Role:
+def role_of(program: str, colors: Colors | None) -> Role:
     """A program's role."""
-    if colours is None:
+    if colors is None:
         return ""
-    roles: dict[str, Role] = {program_of(colours.active): "active", program_of(colours.idle): "idle"}
+    roles: dict[str, Role] = {program_of(colors.active): "active", program_of(colors.idle): "idle"}
     return roles.get(program, "")
 
 
@@ -42,13 +42,13 @@ def alone(run_dir: Path) -> Iterator[None]:
         yield
 
 
-def idle_that_runs(run_dir: Path, colours: Colours | None, programs: Iterable[Program]) -> str:
-    """Name of the idle colour's program, where it runs though no deploy needs it; else empty."""
-    if colours is None or is_held(run_dir / LOCK):
+def idle_that_runs(run_dir: Path, colors: Colors | None, programs: Iterable[Program]) -> str:
+    """Name of the idle color's program, where it runs though no deploy needs it; else empty."""
+    if colors is None or is_held(run_dir / LOCK):
         return ""
-    return next((each.name for each in programs if role_of(each.name, colours) == "idle" and each.up), "")
+    return next((each.name for each in programs if role_of(each.name, colors) == "idle" and each.up), "")
 
 
 def idle_runs(name: str) -> str:
-    """What is said of an idle colour's program that runs."""
+    """What is said of an idle color's program that runs."""
     return f"{name} is idle, yet it runs: it takes memory and serves nobody; stop it with: reranking stop {name}"

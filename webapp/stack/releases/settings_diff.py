@@ -36,11 +36,11 @@ LIGHT = frozenset(
 """Settings that new workers of the same master take up: HUP does it."""
 
 OF_THE_ARTIFACT = frozenset({"model", "engine", "precision", "max_length_tokens", "faster_artifact"})
-"""Settings that make another artifact, with all whose names begin with `gate_`: a new colour does it."""
+"""Settings that make another artifact, with all whose names begin with `gate_`: a new color does it."""
 
-_OURS = frozenset({"colour", "release"})
+_OURS = frozenset({"color", "release"})
 
-Way = Literal["hup", "colour"]
+Way = Literal["hup", "color"]
 
 
 def read_assignments(given: Iterable[str]) -> dict[str, str]:
@@ -107,7 +107,7 @@ def way_of(differ: frozenset[str], *, same_artifact: bool) -> Way:
     if fixed:
         names = ", ".join(f"RERANK_{name.upper()}" for name in fixed)
         raise SetupError(f"{names}: nginx, supervisor or the dashboard use it too; set it and restart the stack")
-    return "hup" if differ and differ <= LIGHT and same_artifact else "colour"
+    return "hup" if differ and differ <= LIGHT and same_artifact else "color"
 
 
 def _variable(name: str) -> str:

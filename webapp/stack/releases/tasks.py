@@ -18,10 +18,10 @@ from webapp.engine.golden import read_golden
 from webapp.stack.nginx.traffic_split import KEPT_S, point
 from webapp.stack.processes import WITH_PARENT
 from webapp.stack.releases import canary, checks, memory_budget, state
-from webapp.stack.releases.color_api import Colour
+from webapp.stack.releases.color_api import ColorApi
 from webapp.stack.releases.environment import environment
 from webapp.stack.releases.recovery import remove_artifact
-from webapp.stack.releases.state import Attempt, Colours, Release
+from webapp.stack.releases.state import Attempt, Colors, Release
 from webapp.stack.supervisor.client import Programs, program_of
 
 POLL_S = 0.1
@@ -33,18 +33,18 @@ QUIET_LOOKS = 3
 """So many in a row, a second apart, find no request at work before several workers count as quiet."""
 
 KILL_AFTER_S = 10.0
-"""A colour that no client met has nothing to finish."""
+"""A color that no client met has nothing to finish."""
 
 
 @dataclass(slots=True)
-class Stages:
-    """One new release on its way to a colour."""
+class DeployTasks:
+    """One new release on its way to a color."""
 
-    colours: Colours
+    colors: Colors
     """As the file has it."""
     release: Release
     target: str
-    """The colour it is to serve."""
+    """The color it is to serve."""
     settings: Settings
     """Its own."""
     more: Callable[[str], None]
@@ -54,7 +54,7 @@ class Stages:
     count: Callable[[str], None] = field(init=False)
     """Told of a figure that changes inside a step, once a second."""
     programs: Programs = field(init=False)
-    api: Colour = field(init=False)
+    api: ColorApi = field(init=False)
     _old: str = field(init=False)
     _met_clients: bool = field(init=False, default=False)
     _pid: int = field(init=False, default=0)
@@ -65,13 +65,13 @@ class Stages:
     def __post_init__(self) -> None:
         self.count = self.more
         self.programs = Programs(self.settings.run_dir)
-        self.api = Colour(self.settings, self.target)
+        self.api = ColorApi(self.settings, self.target)
         self._old = state.other(self.target)
 
-    def keep(self, colours: Colours) -> None:
+    def keep(self, colors: Colors) -> None:
         """Write the state down."""
-        state.write(self.settings.state_dir, colours)
-        self.colours = colours
+        state.write(self.settings.state_dir, colors)
+        self.colors = colors
 
     def prepare(self) -> str:
         """Make the artifact, in a process of its own that ends with us, or find it whole."""
@@ -99,7 +99,7 @@ class Stages:
 
     def unprepare(self) -> None:
         """Remove the artifact, if it was made for this release alone."""
-        attempt = self.colours.attempt
+        attempt = self.colors.attempt
         remove_artifact(attempt.artifact if attempt else "", self.settings.models_dir)
 
     def artifact(self) -> str:
@@ -112,28 +112,28 @@ class Stages:
         return name or "none needed"
 
     def room(self) -> str:
-        """Refuse what doesn't fit into memory beside the colour that serves."""
-        active = memory_budget.measure(self.programs.of(program_of(self.colours.active)).pid)
-        old, new = self.colours.serving.artifact, self.release.artifact
+        """Refuse what doesn't fit into memory beside the color that serves."""
+        active = memory_budget.measure(self.programs.of(program_of(self.colors.active)).pid)
+        old, new = self.colors.serving.artifact, self.release.artifact
         growth = self._size(new) - self._size(old)
         needed = memory_budget.needed(active, workers=self.settings.workers, artifact_growth=growth)
         return memory_budget.check(needed, memory_budget.free_bytes())
 
     def start(self) -> str:
-        """Start the colour."""
+        """Start the color."""
         self._attempt()
-        self.keep(self.colours.with_release(self.target, self.release))
+        self.keep(self.colors.with_release(self.target, self.release))
         self.programs.start(program_of(self.target))
         return f"pid {self.programs.of(program_of(self.target)).pid}"
 
     def unstart(self) -> None:
-        """Stop it, and give the colour back what it had."""
+        """Stop it, and give the color back what it had."""
         if self._met_clients:
             self.stop(self.target)
         else:
             self.programs.stop(program_of(self.target), patience_s=4 * KILL_AFTER_S, kill_after_s=KILL_AFTER_S)
-        attempt = self.colours.attempt
-        self.keep(self.colours.with_release(self.target, attempt.replaced if attempt else None))
+        attempt = self.colors.attempt
+        self.keep(self.colors.with_release(self.target, attempt.replaced if attempt else None))
 
     def ready(self) -> str:
         """Wait until it made a score."""
@@ -189,14 +189,14 @@ class Stages:
         """Give it all clients. The old one stays for those whom it fails, until the watch is over."""
         self._met_clients = True
         point(self.settings.run_dir, self.target, fallback=self._old)
-        self.keep(self.colours.switched())
+        self.keep(self.colors.switched())
         return f"{self.target} serves"
 
     def unswitch(self) -> None:
         """Give all clients back to the old one."""
         self.uncanary()
-        if self.colours.active == self.target:
-            self.keep(self.colours.switched())
+        if self.colors.active == self.target:
+            self.keep(self.colors.switched())
 
     def watch(self, for_s: float) -> str:
         """See whether it goes well, as long as the old one is there to go back to."""
@@ -206,34 +206,34 @@ class Stages:
         return canary.judge_alone(canary.read(self.settings.run_dir, self._since), self.target)
 
     def drain(self) -> str:
-        """Let the old colour finish what it has, and stop it. It can be started again."""
+        """Let the old color finish what it has, and stop it. It can be started again."""
         point(self.settings.run_dir, self.target)
         canary.stop(self.settings.run_dir)
         self.stop(self._old)
         return f"{self._old} has finished and stopped"
 
-    def stop(self, colour: str) -> None:
-        """Stop a colour; what it has in hand is finished."""
+    def stop(self, color: str) -> None:
+        """Stop a color; what it has in hand is finished."""
         told = time.monotonic()
-        api = Colour(self.settings, colour)
+        api = ColorApi(self.settings, color)
 
         def waits() -> None:
             nonlocal told
             if time.monotonic() - told > 1:
                 told = time.monotonic()
-                self.count(f"{colour} finishes {api.ongoing() or 0} requests")
+                self.count(f"{color} finishes {api.ongoing() or 0} requests")
 
         patience_s = self.settings.request_timeout_s + 2 * STOP_GRACE_S
-        self.programs.stop(program_of(colour), patience_s=patience_s, waits=waits)
+        self.programs.stop(program_of(color), patience_s=patience_s, waits=waits)
 
     def _look_at_clients(self) -> None:
-        """From when on the new colour has what it was given: nginx keeps connections to the old one for a second."""
+        """From when on the new color has what it was given: nginx keeps connections to the old one for a second."""
         for _ in self._while_it_lives(KEPT_S):
             pass
         self._since = canary.start(self.settings.run_dir)
 
     def _while_it_lives(self, for_s: float) -> Iterator[float]:
-        """Seconds left, once a second, as long as the new colour's process is the same and ready."""
+        """Seconds left, once a second, as long as the new color's process is the same and ready."""
         name = program_of(self.target)
         ends, said = time.monotonic() + for_s, time.monotonic()
         while (now := time.monotonic()) < ends:
@@ -249,11 +249,11 @@ class Stages:
 
     def _attempt(self, **changes: object) -> None:
         """Write down what there will be to give back, before it is taken."""
-        attempt = self.colours.attempt or Attempt(
-            number=self.release.number, colour=self.target, replaced=self.colours.serves.get(self.target)
+        attempt = self.colors.attempt or Attempt(
+            number=self.release.number, color=self.target, replaced=self.colors.serves.get(self.target)
         )
         attempt = msgspec.structs.replace(attempt, **changes)
-        self.keep(msgspec.structs.replace(self.colours, attempt=attempt))
+        self.keep(msgspec.structs.replace(self.colors, attempt=attempt))
 
     def _size(self, artifact: str) -> int:
         return memory_budget.size_of(self.settings.models_dir / artifact) if artifact else 0

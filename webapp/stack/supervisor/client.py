@@ -43,9 +43,9 @@ class Program:
         return self.state in _RUNS
 
 
-def program_of(colour: str) -> str:
-    """A colour's program."""
-    return f"webapp-{colour}"
+def program_of(color: str) -> str:
+    """A color's program."""
+    return f"webapp-{color}"
 
 
 def _program(said: Any) -> Program:

@@ -46,26 +46,26 @@ _NO_NEWS = "running without any HTTP authentication checking"
 _LEVELS = {50: "critical", 40: "error", 30: "warning", 20: "info"}
 
 
-class Keeping:
+class LogKeeping:
     """How lines are kept: where, and in which form."""
 
-    def __init__(self, *, to_stdout: bool, form: Form, colour: str) -> None:
+    def __init__(self, *, to_stdout: bool, form: Form, color: str) -> None:
         self.to_stdout = to_stdout
         self.form = form
-        self.colour = colour
+        self.color = color
         self._render = renderer(form)
         self._writers: dict[str, tuple[File, Writer]] = {}
         """Path -> its file and writer; a program that is started again goes on in its file."""
         self._failed = Complaint()
         self._stdout = self._writer(Stream(sys.stdout.fileno())) if to_stdout else None
 
-    def line(self, line: bytes, service: str, pid: int, colour: str = "") -> bytes:
+    def line(self, line: bytes, service: str, pid: int, color: str = "") -> bytes:
         """A program's line as it is kept, its end included."""
         text = line.decode(errors="replace")  # the path of a request may be any bytes
         event = ours(text)
         if event is not None and self.form == "json":
             return text.encode() + b"\n"
-        event = event or translate(text, service=service, colour=colour or self.colour, pid=pid, now=time.time())
+        event = event or translate(text, service=service, color=color or self.color, pid=pid, now=time.time())
         return self._render(event).encode() + b"\n"
 
     def own_line(self, level: int, message: str) -> bytes:
@@ -74,7 +74,7 @@ class Keeping:
             "time": stamp(time.time()),
             "level": _LEVELS.get(level, "debug"),
             "service": "supervisord",
-            "colour": self.colour,
+            "color": self.color,
             "pid": os.getpid(),
             "logger": "supervisor",
             "message": message.strip(),
@@ -141,7 +141,7 @@ class Handler(loggers.Handler):  # type: ignore[misc] # supervisor has no types
 class OwnLog(loggers.Logger):  # type: ignore[misc] # as above
     """supervisord's own log."""
 
-    def __init__(self, keeping: Keeping, level: int) -> None:
+    def __init__(self, keeping: LogKeeping, level: int) -> None:
         super().__init__(level)
         self._keeping = keeping
 
@@ -171,7 +171,7 @@ def _is_full(pipe: int) -> bool:
 class Output(dispatchers.POutputDispatcher):  # type: ignore[misc] # as above
     """What comes out of a program, line by line."""
 
-    keeping: Keeping
+    keeping: LogKeeping
 
     def _init_normallog(self) -> None:
         config, channel = self.process.config, self.channel
@@ -198,13 +198,13 @@ class Output(dispatchers.POutputDispatcher):  # type: ignore[misc] # as above
         self._keep(lines)
 
     def _keep(self, lines: Sequence[bytes]) -> None:
-        service, _, colour = self.process.config.name.partition("-")  # webapp-blue
+        service, _, color = self.process.config.name.partition("-")  # webapp-blue
         pid = self.process.pid
         # One by one: a file is changed between two lines, never within one.
         for line in lines:
             if line.strip():
                 try:
-                    kept = self.keeping.line(line, service, pid, colour)
+                    kept = self.keeping.line(line, service, pid, color)
                 except Exception:  # noqa: BLE001 - supervisord would read no more of a program whose pipe then fills up
                     kept = line + b"\n"
                 super()._log(kept)
@@ -237,7 +237,7 @@ class Program(process.Subprocess):  # type: ignore[misc] # as above
 class Options(options.ServerOptions):  # type: ignore[misc] # as above
     """supervisord's options, with a log of ours."""
 
-    keeping: Keeping
+    keeping: LogKeeping
 
     def make_logger(self) -> None:
         """See ServerOptions; its own format is not JSON."""
@@ -260,7 +260,7 @@ class Options(options.ServerOptions):  # type: ignore[misc] # as above
         return pipes
 
 
-class Wake(asyncore.dispatcher):  # type: ignore[misc] # as above
+class SelfPipe(asyncore.dispatcher):  # type: ignore[misc] # as above
     """Ends supervisord's sleep when a signal comes: Python by itself goes back to sleep for as long as was left.
 
     One of the sockets that `Supervisor.runforever` looks after.
@@ -295,7 +295,7 @@ class Wake(asyncore.dispatcher):  # type: ignore[misc] # as above
             super().close()
 
 
-class Prompt(supervisord.Supervisor):  # type: ignore[misc] # as above
+class PromptSupervisor(supervisord.Supervisor):  # type: ignore[misc] # as above
     """supervisord that doesn't sleep away a second before each thing it does: a start, a stop, and after each death.
 
     Nor does it start itself anew, at HUP or `supervisorctl reload`: all programs would end, and nginx' port be closed.
@@ -313,7 +313,7 @@ class Prompt(supervisord.Supervisor):  # type: ignore[misc] # as above
 
     def runforever(self) -> None:
         """See Supervisor."""
-        wake = Wake(self.options)
+        wake = SelfPipe(self.options)
         try:
             self.reap()
             super().runforever()
@@ -334,23 +334,23 @@ class Prompt(supervisord.Supervisor):  # type: ignore[misc] # as above
             super().ordered_stop_groups_phase_1()
 
 
-def install(keeping: Keeping) -> None:
+def install(keeping: LogKeeping) -> None:
     """Make supervisord keep logs in this way, and start and stop programs without delay."""
     Output.keeping = Options.keeping = keeping
     dispatchers.POutputDispatcher = Output
     process.Subprocess = Program
     supervisord.ServerOptions = Options
-    supervisord.Supervisor = Prompt
+    supervisord.Supervisor = PromptSupervisor
 
 
 def main() -> None:
     """Our own options first, supervisord's after them."""
     parser = argparse.ArgumentParser(prog="python -m webapp.stack.supervisor.logging", description=__doc__)
     parser.add_argument("--to", choices=("files", "stdout"), default="files")
-    parser.add_argument("--form", choices=("json", "human", "colour"), default="json")
-    parser.add_argument("--colour", default="")
+    parser.add_argument("--form", choices=("json", "human", "color"), default="json")
+    parser.add_argument("--color", default="")
     chosen, rest = parser.parse_known_args()
-    keeping = Keeping(to_stdout=chosen.to == "stdout", form=chosen.form, colour=chosen.colour)
+    keeping = LogKeeping(to_stdout=chosen.to == "stdout", form=chosen.form, color=chosen.color)
     never_wait(keeping.note, "stderr")
     install(keeping)
     lose_no_stop()

@@ -34,10 +34,10 @@ from supervisor.states import SupervisorStates
 
 from supervisor import events, process, rpcinterface
 from supervisor import supervisord as loop
-from webapp.domain.clocks import Awake, make_steady
+from webapp.domain.clocks import AwakeClock, make_steady
 from webapp.domain.errors import SetupError
 from webapp.stack.nginx.process import Farewell
-from webapp.stack.nginx.traffic_split import FALLBACK, colour_of
+from webapp.stack.nginx.traffic_split import FALLBACK, color_of
 from webapp.stack.releases import state
 from webapp.stack.releases.roles import idle_runs, role_of
 from webapp.stack.supervisor.client import program_of
@@ -60,8 +60,8 @@ def extend(
 
     Args:
         supervisord: the one we are in.
-        needed: programs without which nothing is served, comma-separated; the active colour's is one, too.
-        state_dir: where it is written which colour that is.
+        needed: programs without which nothing is served, comma-separated; the active color's is one, too.
+        state_dir: where it is written which color that is.
         given_up: path of the file that gets the name of the one that was given up.
         clock: monotonic seconds.
     """
@@ -91,7 +91,7 @@ class _Supervision:
         self._stopped_at: dict[str, float] = {}
         """Group -> monotonic time."""
         self._clock = clock
-        self._awake = Awake(STANDSTILL_S, clock)
+        self._awake = AwakeClock(STANDSTILL_S, clock)
         events.subscribe(events.ProcessStateStartingEvent, self._hold)
         events.subscribe(events.ProcessStateStoppedEvent, self._note_the_end)
         events.subscribe(events.ProcessStateExitedEvent, self._note_the_end)
@@ -109,10 +109,10 @@ class _Supervision:
             self._doors[group.config.name] = group.socket_manager.get_socket()
 
     def _tell_of_idle(self, program: str) -> None:
-        """`supervisorctl` starts the idle colour without a word; a deploy writes its attempt down before."""
+        """`supervisorctl` starts the idle color without a word; a deploy writes its attempt down before."""
         with contextlib.suppress(SetupError):
-            colours = state.read(self._state_dir)
-            if colours and not colours.attempt and role_of(program, colours) == "idle":
+            colors = state.read(self._state_dir)
+            if colors and not colors.attempt and role_of(program, colors) == "idle":
                 self._supervisord.options.logger.warn(idle_runs(program))  # noqa: G010 - its own
 
     def _note_the_end(self, event: Any) -> None:
@@ -159,12 +159,12 @@ class _Supervision:
             self._given_up.write_text(name)
 
     def _serving(self) -> set[str]:
-        """The program of the colour that serves; a new colour that does not start ends nothing.
+        """The program of the color that serves; a new color that does not start ends nothing.
 
-        Where `.colors` can't tell, the link that always names a colour that serves does; without that, both may serve.
+        Where `.colors` can't tell, the link that always names a color that serves does; without that, both may serve.
         """
-        colours = None
+        colors = None
         with contextlib.suppress(SetupError):
-            colours = state.read(self._state_dir)
-        active = colours.active if colours else colour_of(self._given_up.parent / FALLBACK, state.COLOURS)
-        return {program_of(colour) for colour in state.COLOURS if active in {colour, ""}}
+            colors = state.read(self._state_dir)
+        active = colors.active if colors else color_of(self._given_up.parent / FALLBACK, state.COLORS)
+        return {program_of(color) for color in state.COLORS if active in {color, ""}}

@@ -7,19 +7,19 @@ import pytest
 from running import PATIENCE_S
 
 from webapp.config.settings import Settings
-from webapp.stack.console import Outlet
+from webapp.stack.console import Console
 from webapp.stack.releases.state import Release, begin
-from webapp.stack.releases.tasks import Stages
+from webapp.stack.releases.tasks import DeployTasks
 
 
 def where_of_a_deploy(settings):
-    return Stages(begin("blue"), Release(number=2), "green", settings, print, 1.0)._log()
+    return DeployTasks(begin("blue"), Release(number=2), "green", settings, print, 1.0)._log()
 
 
 @pytest.mark.parametrize("log_to", ["files", "stdout"])
 def test_a_file_is_named_only_where_it_is(tmp_path, log_to):
     settings = Settings(state_dir=tmp_path, log_to=log_to)
-    outlet = Outlet(settings)
+    outlet = Console(settings)
     assert str(tmp_path) not in outlet.where("webapp-green")
     assert str(tmp_path) not in where_of_a_deploy(settings)
     assert "stdout" in where_of_a_deploy(settings)
@@ -31,16 +31,16 @@ def test_a_file_is_named_only_where_it_is(tmp_path, log_to):
 
 
 def test_what_has_no_log_yet_has_said_it_above(tmp_path):
-    assert Outlet(Settings(state_dir=tmp_path)).where("supervisord") == "its lines above"
+    assert Console(Settings(state_dir=tmp_path)).where("supervisord") == "its lines above"
 
 
 BALANCES = """
 import sys
 from pathlib import Path
-from webapp.stack.console import Outlet
+from webapp.stack.console import Console
 from webapp.config.settings import Settings
 
-outlet = Outlet(Settings(state_dir=Path("unused"), log_to="stdout"))
+outlet = Console(Settings(state_dir=Path("unused"), log_to="stdout"))
 outlet.never_wait()
 speaks = "import sys; [sys.stderr.write('a line of nginx' + chr(10)) for _ in range(20_000)]"
 outlet.start_nginx([sys.executable, "-c", speaks]).wait()
@@ -59,4 +59,4 @@ def test_nginx_of_the_balancer_waits_for_no_reader():
 
 def test_the_stack_may_be_started_with_stdout_closed(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
-    assert Outlet(Settings(state_dir=tmp_path, log_to="stdout")).form == "json"
+    assert Console(Settings(state_dir=tmp_path, log_to="stdout")).form == "json"

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 from supervisor.states import SupervisorStates
 
-from webapp.stack.supervisor.logging import Prompt
+from webapp.stack.supervisor.logging import PromptSupervisor
 
 
 class AsleepError(Exception):
@@ -42,7 +42,7 @@ def supervisord(program, deaths=()):
         get_socket_map=dict,
         mood=SupervisorStates.RUNNING,
     )
-    made = Prompt(options)
+    made = PromptSupervisor(options)
     made.process_groups["program"] = program
     return made
 

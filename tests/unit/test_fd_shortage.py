@@ -9,7 +9,7 @@ import gevent.socket
 import pytest
 from running import PATIENCE_S
 
-from webapp.servers.gunicorn.fd_shortage import SHORT_S, TELL_EVERY_S, Descriptors, hang_up
+from webapp.servers.gunicorn.fd_shortage import SHORT_S, TELL_EVERY_S, FdShortage, hang_up
 
 
 class Clock:
@@ -42,7 +42,7 @@ def is_open(other):
 
 def test_a_shortage_closes_idle_connections_and_no_busy_one_and_then_each_after_its_answer(clock, connection):
     ours, other = connection
-    descriptors = Descriptors(logging.getLogger(), clock=clock)
+    descriptors = FdShortage(logging.getLogger(), clock=clock)
     descriptors.answered(ours)
     descriptors.busy(ours)
     descriptors.run_out()
@@ -54,7 +54,7 @@ def test_a_shortage_closes_idle_connections_and_no_busy_one_and_then_each_after_
 
 def test_after_a_shortage_connections_are_kept_again(clock, connection):
     ours, other = connection
-    descriptors = Descriptors(logging.getLogger(), clock=clock)
+    descriptors = FdShortage(logging.getLogger(), clock=clock)
     descriptors.run_out()
     clock.now += SHORT_S
     descriptors.answered(ours)
@@ -65,7 +65,7 @@ def test_after_a_shortage_connections_are_kept_again(clock, connection):
 
 def test_it_is_told_once_a_minute_and_other_errors_are_handed_on(clock, caplog):
     others = []
-    descriptors = Descriptors(logging.getLogger(), clock=clock)
+    descriptors = FdShortage(logging.getLogger(), clock=clock)
     handle = descriptors.stand_before(lambda *error: others.append(error))
     for moment in (0, 1, TELL_EVERY_S):
         clock.now = 100.0 + moment

@@ -143,30 +143,30 @@ def test_a_needed_program_that_is_given_up_ends_everything(supervisord):
     assert not supervisord.lets_in, "who waits is told"
 
 
-def test_a_colour_that_is_given_up_ends_everything_if_it_is_the_active_one(supervisord):
+def test_a_color_that_is_given_up_ends_everything_if_it_is_the_active_one(supervisord):
     state.write(supervisord.given_up.parent, state.begin("green"))
     for name, mood in (("webapp-blue", SupervisorStates.RUNNING), ("webapp-green", SupervisorStates.SHUTDOWN)):
-        colour = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
-        events.notify(events.ProcessStateFatalEvent(colour, STOPPED))
+        color = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
+        events.notify(events.ProcessStateFatalEvent(color, STOPPED))
         assert supervisord.options.mood == mood
 
 
 @pytest.mark.parametrize("damaged", ["removed", "garbage"])
-def test_where_the_colours_can_t_be_read_the_colour_that_the_links_name_is_needed(supervisord, damaged):
+def test_where_the_colors_can_t_be_read_the_color_that_the_links_name_is_needed(supervisord, damaged):
     directory = supervisord.given_up.parent
     if damaged == "garbage":
         (directory / state.FILE).write_text("garbage")
     point(directory, "blue", other="green", percent=10, fallback="green")
     for name, mood in (("webapp-blue", SupervisorStates.RUNNING), ("webapp-green", SupervisorStates.SHUTDOWN)):
-        colour = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
-        events.notify(events.ProcessStateFatalEvent(colour, STOPPED))
+        color = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
+        events.notify(events.ProcessStateFatalEvent(color, STOPPED))
         assert supervisord.options.mood == mood
 
 
 @pytest.mark.parametrize("name", ["webapp-blue", "webapp-green"])
-def test_where_nothing_tells_which_colour_serves_each_is_needed(supervisord, name):
-    colour = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
-    events.notify(events.ProcessStateFatalEvent(colour, STOPPED))
+def test_where_nothing_tells_which_color_serves_each_is_needed(supervisord, name):
+    color = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
+    events.notify(events.ProcessStateFatalEvent(color, STOPPED))
     assert supervisord.options.mood == SupervisorStates.SHUTDOWN
     assert supervisord.given_up.read_text() == name
 
@@ -185,9 +185,9 @@ def test_another_program_may_be_given_up(supervisord):
     assert supervisord.options.mood == SupervisorStates.RUNNING
 
 
-def test_the_start_of_an_idle_colour_is_told_unless_a_deploy_does_it(supervisord):
+def test_the_start_of_an_idle_color_is_told_unless_a_deploy_does_it(supervisord):
     directory = supervisord.given_up.parent
-    colours = state.begin("blue")
+    colors = state.begin("blue")
 
     def said_of(name):
         supervisord.said.clear()
@@ -195,10 +195,10 @@ def test_the_start_of_an_idle_colour_is_told_unless_a_deploy_does_it(supervisord
         events.notify(events.ProcessStateStartingEvent(program, STOPPED))
         return supervisord.said
 
-    state.write(directory, colours)
+    state.write(directory, colors)
     assert said_of("webapp-blue") == said_of("pusher") == []
     assert "stop it with: reranking stop webapp-green" in said_of("webapp-green")[0]
-    state.write(directory, structs.replace(colours, attempt=state.Attempt(number=2, colour="green")))
+    state.write(directory, structs.replace(colors, attempt=state.Attempt(number=2, color="green")))
     assert said_of("webapp-green") == []
 
 

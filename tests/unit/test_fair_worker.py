@@ -7,7 +7,7 @@ import pytest
 from running import PATIENCE_S, wait_for
 
 from webapp.api import fair_worker as turns_module
-from webapp.api.fair_worker import Turns
+from webapp.api.fair_worker import FairWorker
 from webapp.domain.concurrency import NativeWaiter
 from webapp.servers.gunicorn.bridge import GeventWaiter
 
@@ -20,7 +20,7 @@ class Desk:
     def __init__(self):
         self.now = 0.0
         self.done = []
-        self.turns = Turns(GeventWaiter, clock=lambda: self.now)
+        self.turns = FairWorker(GeventWaiter, clock=lambda: self.now)
         self.close()
 
     def close(self):
@@ -52,7 +52,7 @@ def desk():
 
 
 def test_what_was_done_is_returned_and_what_went_wrong_is_raised():
-    turns = Turns(NativeWaiter)
+    turns = FairWorker(NativeWaiter)
     assert turns("a", LATER, lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
         turns("a", LATER, lambda: 1 / 0)
@@ -93,7 +93,7 @@ def test_who_leaves_is_not_worked_for(desk):
 
 def test_clients_that_are_gone_are_forgotten(monkeypatch):
     monkeypatch.setattr(turns_module, "FEW_CLIENTS", 3)
-    turns = Turns(NativeWaiter, clock=lambda: 0.0)
+    turns = FairWorker(NativeWaiter, clock=lambda: 0.0)
     for number in range(50):
         turns(str(number), LATER, int)
     wait_for(lambda: len(turns._taken_s) <= 4, "few are remembered")

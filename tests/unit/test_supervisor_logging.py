@@ -31,7 +31,7 @@ from webapp.stack.supervisor import logging as keeper
 def fail(self):
     raise ValueError("broken")
 
-keeper.Wake.handle_read_event = fail
+keeper.SelfPipe.handle_read_event = fail
 keeper.main()
 """
 

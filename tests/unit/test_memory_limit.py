@@ -1,4 +1,4 @@
-from webapp.servers.gunicorn.memory_limit import YOUNGEST_S, Recycling
+from webapp.servers.gunicorn.memory_limit import YOUNGEST_S, MemoryLimit
 
 
 class Clock:
@@ -10,14 +10,14 @@ class Clock:
 
 def test_a_worker_that_grew_too_large_asks_once_to_be_replaced():
     clock, sizes = Clock(), [90, 101, 150]
-    recycling = Recycling(100, lambda: sizes.pop(0), clock=clock)
+    recycling = MemoryLimit(100, lambda: sizes.pop(0), clock=clock)
     clock.now = YOUNGEST_S
     assert [recycling.due() for _ in range(4)] == [0, 101, 0, 0]
 
 
 def test_a_young_worker_is_left_alone():
     clock = Clock()
-    recycling = Recycling(100, lambda: 1000, clock=clock)
+    recycling = MemoryLimit(100, lambda: 1000, clock=clock)
     clock.now = YOUNGEST_S - 1
     assert recycling.due() == 0
     clock.now = YOUNGEST_S
@@ -25,4 +25,4 @@ def test_a_young_worker_is_left_alone():
 
 
 def test_without_a_limit_nobody_looks():
-    assert Recycling(0, lambda: 1 / 0, clock=lambda: 1e9).due() == 0
+    assert MemoryLimit(0, lambda: 1 / 0, clock=lambda: 1e9).due() == 0

@@ -66,7 +66,7 @@ def test_rotated_files_are_read_as_far_as_needed(log_dir):
         assert "".join(messages(log_files.last(files, most, log_files.Filter().takes))) == expected
 
 
-def test_files_are_named_by_program_and_webapp_stands_for_both_colours(log_dir):
+def test_files_are_named_by_program_and_webapp_stands_for_both_colors(log_dir):
     assert [path.stem for path in log_files.files_of(log_dir, ["webapp", "webapp-blue"])] == [
         "webapp-blue",
         "webapp-green",

@@ -20,7 +20,7 @@ import pytest
 from running import wait_for
 
 from webapp.api import body_process
-from webapp.api.body_process import ReadElsewhere
+from webapp.api.body_process import ProcessReader
 from webapp.api.body_reader import Limits, read
 from webapp.api.dialects.base import SMALL_BYTES, Call
 from webapp.api.dialects.registry import DIALECTS
@@ -41,7 +41,7 @@ LIMITS = Limits(MOST, 10**9, 50_000)
 
 
 def reader(make_waiter=NativeWaiter):
-    return ReadElsewhere(make_waiter, LIMITS)
+    return ProcessReader(make_waiter, LIMITS)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.stack.releases import recovery, state, steps
 from webapp.stack.releases import reload as module
-from webapp.stack.releases.reload import Light
+from webapp.stack.releases.reload import InPlaceReload
 from webapp.stack.releases.state import Release
 from webapp.stack.supervisor import client
 from webapp.stack.supervisor.client import Program, SupervisorError
@@ -67,8 +67,8 @@ def settings(tmp_path):
 
 def reload(settings, stack, monkeypatch, before=None):
     """What a deploy by HUP does, with what it told of its steps."""
-    colours = state.Colours(active="blue", idle="green", serves={"blue": OLD}, before=before)
-    light, told = Light(colours, NEW, "blue", settings, print, 5.0), []
+    colors = state.Colors(active="blue", idle="green", serves={"blue": OLD}, before=before)
+    light, told = InPlaceReload(colors, NEW, "blue", settings, print, 5.0), []
     light.programs = light.api = stack
     monkeypatch.setattr(module, "time", stack)
     try:
@@ -139,8 +139,8 @@ def test_where_the_old_release_does_not_start_either_the_deploy_says_so_and_ends
 
 
 def test_a_stack_that_ended_does_not_hide_how_the_deploy_ended(tmp_path):
-    attempt = state.Attempt(number=3, colour="blue")
-    colours = state.Colours(active="blue", idle="green", serves={"blue": OLD}, attempt=attempt)
-    entry = state.Entry(at="", number=3, colour="blue", outcome="refused", what="why")
-    kept = recovery.ended(colours, entry, tmp_path, client.Programs(tmp_path))
+    attempt = state.Attempt(number=3, color="blue")
+    colors = state.Colors(active="blue", idle="green", serves={"blue": OLD}, attempt=attempt)
+    entry = state.Entry(at="", number=3, color="blue", outcome="refused", what="why")
+    kept = recovery.ended(colors, entry, tmp_path, client.Programs(tmp_path))
     assert (kept.history, kept.attempt) == ([entry], attempt)

@@ -15,8 +15,8 @@ from webapp.scheduling.breaker import FAILURES
 from webapp.scheduling.watchdog import Watchdog
 from webapp.servers.gunicorn.bridge import GeventWaiter
 from webapp.service.cache.memory import MemoryCache
-from webapp.service.fallback import EngineGuard
-from webapp.service.inflight import Scoring
+from webapp.service.fallback import EngineFallback
+from webapp.service.inflight import InflightScores
 from webapp.service.reranker import RerankService
 
 NATIVE = {"query": "bees", "documents": [{"content": "milk"}, {"content": "bees"}, {"content": "bees and milk"}]}
@@ -65,11 +65,11 @@ def api(engine, clock, request):
         cache = MemoryCache(10**6)
         service = RerankService(
             model=StubEngine.info,
-            scoring=Scoring(scheduler=rig.scheduler, cache=cache, artifact="a", make_waiter=GeventWaiter),
+            scoring=InflightScores(scheduler=rig.scheduler, cache=cache, artifact="a", make_waiter=GeventWaiter),
             admission=Admission(max_ongoing_requests=10),
             max_documents=100,
             texts=StubEngine().texts,
-            guard=EngineGuard(
+            guard=EngineFallback(
                 degraded=request.param,
                 lexical=lexical_scores,
                 on_change=lambda was, state: changes.append((was, state)),

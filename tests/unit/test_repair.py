@@ -7,9 +7,9 @@ import socket
 import pytest
 
 from webapp.config.settings import Settings
-from webapp.stack.nginx.traffic_split import FALLBACK, LINKS, colour_of, link_of, point, shares_for
+from webapp.stack.nginx.traffic_split import FALLBACK, LINKS, color_of, link_of, point, shares_for
 from webapp.stack.releases import canary, state
-from webapp.stack.repair import BAD, SETTLED_S, SPARE, Upkeep, listens, missing
+from webapp.stack.repair import BAD, SETTLED_S, SPARE, Repair, listens, missing
 from webapp.stack.supervisor.client import Program
 
 NAMES = ("webapp-blue.sock", "pusher.sock", "metrics.sock", "events.sock", "supervisor.sock", "nginx/direct.sock")
@@ -28,17 +28,17 @@ class Kept:
     def __init__(self, state_dir):
         self.settings = Settings(state_dir=state_dir)
         self.run = self.settings.run_dir
-        self.colours_file = state_dir / state.FILE
+        self.colors_file = state_dir / state.FILE
         (self.run / "nginx" / "body").mkdir(parents=True)
         self.files = ("nginx.conf", "address.json", "own.key", "supervisord.pid", canary.LOG)
         for name in self.files:
             (self.run / name).write_text(name)
         self.listeners = {name: listen(self.run / name) for name in NAMES}
-        self.colours = state.begin("blue")
-        state.write(state_dir, self.colours)
+        self.colors = state.begin("blue")
+        state.write(state_dir, self.colors)
         point(self.run, "blue")
         self.said = []
-        self.upkeep = Upkeep(self.settings, self.colours, self.said.append)
+        self.upkeep = Repair(self.settings, self.colors, self.said.append)
         self.upkeep.look()
         assert self.said == []
 
@@ -83,7 +83,7 @@ def test_all_that_was_removed_at_once_is_there_again_and_told_in_one_line(kept):
     shutil.rmtree(kept.run / "nginx")
     kept.upkeep.look()
     assert all(map(kept.reaches, NAMES))
-    assert {colour_of(kept.run / name, state.COLOURS) for name in LINKS} == {"blue"}
+    assert {color_of(kept.run / name, state.COLORS) for name in LINKS} == {"blue"}
     (line,) = kept.said
     assert all(name in line for name in (*NAMES, *LINKS))
 
@@ -126,13 +126,13 @@ def test_with_its_second_name_gone_too_a_socket_stays_away_and_nothing_else_suff
     (kept.run / FALLBACK).unlink()
     kept.upkeep.look()
     assert not (kept.run / "pusher.sock").exists()
-    assert colour_of(kept.run / FALLBACK, state.COLOURS) == "blue"
+    assert color_of(kept.run / FALLBACK, state.COLORS) == "blue"
     (kept.run / "metrics.sock").unlink()
     kept.upkeep.look()
     assert kept.reaches("metrics.sock"), "second names were made again"
 
 
-def test_a_removed_link_names_the_colour_that_it_named_even_in_a_canary(kept):
+def test_a_removed_link_names_the_color_that_it_named_even_in_a_canary(kept):
     point(kept.run, "green", other="blue", percent=10, fallback="blue")
     kept.upkeep.look()
     (mine,) = shares_for(10)
@@ -142,9 +142,9 @@ def test_a_removed_link_names_the_colour_that_it_named_even_in_a_canary(kept):
     (kept.run / FALLBACK).unlink()
     (kept.run / FALLBACK).write_text("no link")
     kept.upkeep.look()
-    named = [colour_of(link_of(kept.run, place), state.COLOURS) for place in (mine, 0)]
+    named = [color_of(link_of(kept.run, place), state.COLORS) for place in (mine, 0)]
     assert named == ["green", "blue"]
-    assert colour_of(kept.run / FALLBACK, state.COLOURS) == "blue"
+    assert color_of(kept.run / FALLBACK, state.COLORS) == "blue"
 
 
 def test_a_removed_file_is_the_same_again_for_who_has_it_open(kept):
@@ -195,26 +195,26 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_damaged_colours_are_written_again_as_they_were_read_last(kept, damage):
-    deployed = kept.colours.with_release("green", state.Release(number=2)).switched()
+def test_damaged_colors_are_written_again_as_they_were_read_last(kept, damage):
+    deployed = kept.colors.with_release("green", state.Release(number=2)).switched()
     state.write(kept.settings.state_dir, deployed)
     kept.upkeep.look()
     for _ in range(2):
-        damage(kept.colours_file)
+        damage(kept.colors_file)
         kept.upkeep.look()
         assert state.read(kept.settings.state_dir) == deployed
     assert kept.said == [f"Removed or damaged, and made again: {state.FILE}"] * 2
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read all")
-def test_colours_that_may_not_be_read_are_written_again(kept):
-    kept.colours_file.chmod(0)
+def test_colors_that_may_not_be_read_are_written_again(kept):
+    kept.colors_file.chmod(0)
     kept.upkeep.look()
-    assert state.read(kept.settings.state_dir) == kept.colours
+    assert state.read(kept.settings.state_dir) == kept.colors
 
 
-def test_what_stood_in_damaged_colours_is_kept_for_its_author(kept):
-    kept.colours_file.write_text("an edit, with a typo")
+def test_what_stood_in_damaged_colors_is_kept_for_its_author(kept):
+    kept.colors_file.write_text("an edit, with a typo")
     kept.upkeep.look()
     assert (kept.settings.state_dir / BAD).read_text() == "an edit, with a typo"
 
@@ -222,7 +222,7 @@ def test_what_stood_in_damaged_colours_is_kept_for_its_author(kept):
 def test_what_can_t_be_made_again_is_told_once_until_it_can(kept):
     aside = kept.settings.state_dir / f"{state.FILE}.new"
     aside.mkdir()
-    kept.colours_file.unlink()
+    kept.colors_file.unlink()
     for _ in range(3):
         kept.upkeep.look()
     assert kept.said == [f"{state.FILE} was removed or damaged, and can't be made again (Is a directory)"]

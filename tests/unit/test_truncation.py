@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webapp.domain.errors import InvalidRequestError
-from webapp.domain.types import Fitting, RerankRequest, Scored
+from webapp.domain.types import RerankRequest, Scored, Truncation
 from webapp.engine.runtimes.stub import StubTexts
 from webapp.service.truncation import collapse, fit
 
@@ -21,7 +21,7 @@ class BothInOne(StubTexts):
 
 
 def fitted(documents, query="quer", texts=None, max_windows=1000, **wish):
-    request = RerankRequest(query=query, documents=documents, originals=documents, fitting=Fitting(**wish))
+    request = RerankRequest(query=query, documents=documents, originals=documents, fitting=Truncation(**wish))
     return fit(request, texts or StubTexts(), max_length_tokens=LIMIT, max_windows=max_windows)
 
 
@@ -122,7 +122,7 @@ def test_a_huge_text_is_tokenised_only_as_far_as_it_may_count():
     st.lists(st.text(max_size=300), min_size=1, max_size=5),
     st.text(max_size=120),
     st.builds(
-        Fitting,
+        Truncation,
         max_query_tokens=st.none() | st.integers(1, 40),
         max_document_tokens=st.none() | st.integers(1, 40),
         max_pair_tokens=st.none() | st.integers(1, 40),

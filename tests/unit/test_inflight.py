@@ -13,7 +13,7 @@ from webapp.engine.runtimes.stub import StubEngine, StubSession, stub_logit
 from webapp.servers.gunicorn.bridge import GeventWaiter
 from webapp.service.cache.keys import pair_keys
 from webapp.service.cache.memory import ENTRY_BYTES, MemoryCache, PairScore
-from webapp.service.inflight import Scoring
+from webapp.service.inflight import InflightScores
 
 
 class CountingEngine(StubEngine):
@@ -48,7 +48,7 @@ def engine():
 @pytest.fixture
 def scoring(engine):
     with Rig(engine) as rig:
-        yield Scoring(scheduler=rig.scheduler, cache=MemoryCache(10**6), artifact="a", make_waiter=GeventWaiter)
+        yield InflightScores(scheduler=rig.scheduler, cache=MemoryCache(10**6), artifact="a", make_waiter=GeventWaiter)
 
 
 def request(documents, query="q"):
@@ -124,7 +124,7 @@ def test_failures_are_told_to_all_concerned_and_never_kept(scoring, engine):
 
 def test_without_a_cache_every_pair_is_scored(engine):
     with Rig(engine) as rig:
-        scoring = Scoring(scheduler=rig.scheduler, cache=None, artifact="a", make_waiter=GeventWaiter)
+        scoring = InflightScores(scheduler=rig.scheduler, cache=None, artifact="a", make_waiter=GeventWaiter)
         for _ in range(2):
             assert score(scoring, ["a", "a"]).logits == expected(["a", "a"])
         assert len(engine.scored) == 4
