@@ -32,12 +32,12 @@ class Clone(Stack):
     """A copy of the source tree with an environment and a state directory of its own, as scripts/serve has them."""
 
     def __init__(self, root: Path, **variables: str) -> None:
-        for name in ("webapp", "pusher", "logs", "nginx", "supervisor"):
+        for name in ("reranking_server", "webapp", "pusher", "contracts", "nginx", "supervisor"):
             shutil.copytree(ROOT / name, root / name, ignore=NO_CODE, symlinks=True)
         shutil.copy(ROOT / "gunicorn_config.py", root)
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", root / ".venv"], check=True)
         packages = next((root / ".venv" / "lib").iterdir()) / "site-packages"
-        (packages / "clone.pth").write_text(f"{root}\n{sysconfig.get_path('purelib')}\n")
+        (packages / "clone.pth").write_text(f"{root}\n{ROOT / 'client'}\n{sysconfig.get_path('purelib')}\n")
         self.python = str(root / ".venv" / "bin" / "python")
         super().__init__(root / "var", **variables)
 

@@ -134,8 +134,9 @@ def test_a_bad_python_is_one_line_with_the_remedy(tmp_path):
     root, tree = Path(__file__).resolve().parents[2], tmp_path / "tree"
     shutil.copytree(root / "scripts", tree / "scripts")
     shutil.copytree(root / "webapp" / "engine" / "native", tree / "webapp" / "engine" / "native")
-    for name in ("pyproject.toml", "setup.py", "constraints.txt"):
-        shutil.copy(root / name, tree)
+    (tree / "client").mkdir()
+    for name in ("pyproject.toml", "client/pyproject.toml", "setup.py", "constraints.txt"):
+        shutil.copy(root / name, tree / name)
     old = tmp_path / "python"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)

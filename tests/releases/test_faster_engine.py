@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 COMPARE = """
 from webapp.engine.runtimes import openvino
-from webapp.stack.releases import compare, rivals
+from webapp.stack.releases import compare, trial
 
 class AlwaysIdle:
     def __init__(self, _ask): pass
@@ -22,7 +22,7 @@ class AlwaysIdle:
 
 def measured(serving, rival, idle):
     assert serving().tokens_per_s and rival().tokens_per_s
-    return rivals.Outcome(((1000.0, 1500.0),) * rivals.ROUNDS)
+    return trial.Outcome(((1000.0, 1500.0),) * trial.ROUNDS)
 
 openvino.has_fast_int8 = lambda: True
 compare.Idleness = AlwaysIdle

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
+from pathlib import Path
 
 import pytest
 import requests
@@ -119,17 +121,22 @@ def whose(python):
     return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, cwd="/").stdout
 
 
+@pytest.fixture
+def short_path():
+    """A folder whose path leaves room for the sockets in it; pytest's has the test's name."""
+    with tempfile.TemporaryDirectory(prefix="wheel") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("first", ["ours", "theirs"])
-def test_another_project_with_packages_of_our_names_harms_nobody(wheels, first, tmp_path):
+def test_another_project_with_packages_of_our_names_harms_nobody(wheels, first, tmp_path, short_path):
     """PyPI has a `pusher`, for one. In either order, and when one of the two is removed, the other works."""
     other = stranger(tmp_path / "stranger")
     python = environment(tmp_path / "env", [other, *wheels] if first == "theirs" else wheels)
     if first == "ours":
         pip(python, "install", "--no-deps", "--no-index", other)
     assert whose(python) == "{'another project'}\n"
-    folder = tmp_path / "empty"
-    folder.mkdir()
-    with Installed(python.with_name("reranking"), folder, engine="stub") as stack:
+    with Installed(python.with_name("reranking"), short_path, engine="stub") as stack:
         seen = smoke(stack.url, python)
         assert seen.returncode == 0, seen.stdout
     pip(python, "uninstall", "--yes", *(["reranking", "reranking-client"] if first == "ours" else ["pusher"]))

@@ -22,7 +22,7 @@ from webapp.stack.supervisor.logging import Output, SelfPipe
 ROOT = Path(__file__).parents[2]
 SOURCES = [
     ROOT / "gunicorn_config.py",
-    *(path for name in ("logs", "pusher", "webapp") for path in (ROOT / name).rglob("*.py")),
+    *(path for name in ("contracts", "pusher", "webapp") for path in (ROOT / name).rglob("*.py")),
 ]
 
 LIBRARIES = {
