@@ -1,7 +1,7 @@
 """Replicas behind a balancer, as a discrete-event simulation. No clock but its own, no input or output.
 
 A replica works on one request at a time, first come, first served: one engine thread, or a machine whose threads share
-each request. All it does not know is in docs/scaling.md.
+each request. All it does not know is in docs/performance.md.
 """
 
 from __future__ import annotations

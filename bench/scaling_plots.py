@@ -1,4 +1,4 @@
-"""The plots of docs/scaling.md."""
+"""The plots of docs/performance.md."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Machines:
 
 
 def tables() -> None:
-    """Print the tables of docs/scaling.md and draw its plots into docs/images/."""
+    """Print the tables of docs/performance.md and draw its plots into docs/images/."""
     known = service_times.read()
     machines = Machines(known)
     print(f"service times: {known.provenance['machine']}, measured {known.provenance['measured']}")

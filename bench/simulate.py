@@ -1,6 +1,6 @@
-"""Many replicas behind a balancer, simulated with measured service times: what docs/scaling.md says of them.
+"""Many replicas behind a balancer, simulated with measured service times: what docs/performance.md says of them.
 
-.venv/bin/python bench/simulate.py            the tables and the plots of docs/scaling.md
+.venv/bin/python bench/simulate.py            the tables and the plots of docs/performance.md
 .venv/bin/python bench/simulate.py measure    service times of this machine, into bench/service_times.json
 .venv/bin/python bench/simulate.py compare    two real replicas on this machine beside two simulated ones
 """

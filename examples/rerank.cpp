@@ -4,7 +4,7 @@
 //   g++ -std=c++17 -O2 examples/rerank.cpp -lcurl -o rerank
 //   ./rerank http://127.0.0.1:8080 "how do bees find home" examples/notes.txt
 //
-// RERANK_KEY is the API key, where the service asks for one. Read the reply with the JSON library of your project.
+// RERANK_KEY is the API key, if the service needs one. Read the reply with the JSON library of your project.
 #include <curl/curl.h>
 
 #include <chrono>

@@ -2,7 +2,7 @@
 //
 //   node examples/rerank.mjs http://127.0.0.1:8080 "how do bees find home" examples/notes.txt
 //
-// RERANK_KEY is the API key, where the service asks for one.
+// RERANK_KEY is the API key, if the service needs one.
 import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 

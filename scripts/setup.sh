@@ -1,6 +1,6 @@
-# Sourced by scripts/serve, install, test and check: a virtual environment, pinned dependencies, nginx. $1: extras to install.
-# $2: another environment than .venv, for what can't live with the rest; then it is all that is set up.
-# Does nothing when nothing changed, so a second start needs no network.
+# Sourced by scripts/serve, install, test and check. Sets up a virtual environment, pinned dependencies and nginx.
+# $1: extras to install. $2: another environment than .venv, for packages that conflict with the rest; then nothing else is set up.
+# Does nothing if nothing changed, so a second start needs no network.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="$ROOT/${2:-.venv}"
@@ -9,13 +9,13 @@ source "$ROOT/scripts/stages.sh"
 
 fail() { echo "$(basename "$0"): $*" >&2; exit 1; }
 
-# Characters that nginx, supervisor or a virtual environment's programs can't be given in a path; a blank they can.
+# Characters that can't be quoted in a path for nginx, supervisor or a virtual environment's programs. A space can.
 if [[ "$ROOT" =~ [\"\\\$%\`:[:cntrl:]] ]]; then
     fail "$(printf '%q' "${BASH_REMATCH[0]}") can't stand in the path of this folder ($ROOT); move it"
 fi
 
-# The system's Python before others: Debian's takes a fifth less for a small request than pyenv's (docs/performance.md).
-# One without venv, which has to be installed, is the last resort.
+# Print a Python. The system's comes first: Debian's takes a fifth less time for a small request than pyenv's
+# (docs/performance.md). A Python without venv, which must be installed, comes last.
 find_python() {
     local candidate modules candidates=(/usr/bin/python3 python3 python3.13 python3.12 python3.11)
     [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
@@ -30,7 +30,7 @@ find_python() {
     return 1
 }
 
-# Debian's packages that are needed and missing, one a line. $1: "nginx" where that is needed, too.
+# Print the missing Debian packages, one a line. $1: "nginx" if that is needed, too.
 missing_packages() {
     local python
     if python="$(find_python)"; then
@@ -46,14 +46,14 @@ missing_packages() {
     echo '#include <math.h>' | gcc -E - >/dev/null 2>&1 || printf 'gcc\nlibc6-dev\n'
 }
 
-STREAM=libnginx-mod-stream   # nginx bounds the connections of one address by it; `serve` starts without it, and says so
+STREAM=libnginx-mod-stream   # nginx limits the connections of an address with it; `serve` starts without it, and says so
 
 lacks_stream() {
     PATH="$PATH:/usr/sbin" nginx -V 2>&1 | grep -q -e '--modules-path=/usr/lib/nginx/modules .*--with-stream=dynamic' \
         && [ ! -e /usr/lib/nginx/modules/ngx_stream_module.so ]
 }
 
-# The package with the venv module of that Python; none where it isn't the system's.
+# Print the package with the venv module of that Python; nothing if it isn't the system's.
 venv_package() {
     local file
     file="$(readlink -f "$1")"
@@ -61,7 +61,7 @@ venv_package() {
     elif [[ "$file" = /usr/bin/python3.* ]]; then echo "${file##*/}-venv"; fi
 }
 
-# Install all that the system lacks at once, as root; else name it at once. $1: as for missing_packages.
+# As root, install all missing system packages; otherwise print them all in one message. $1: as for missing_packages.
 setup_system() {
     local missing packages python problem=""
     mapfile -t missing < <(missing_packages "${1:-}")
@@ -81,11 +81,11 @@ setup_system() {
     "$python" -c 'import ensurepip, venv' 2>/dev/null || fail "$python lacks its venv module; install it, or name another Python: PYTHON=/path/to/python $0"
 }
 
-COMPILER="gcc libc6-dev"   # what can be done without
+COMPILER="gcc libc6-dev"   # optional
 
 may_install() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
 
-# A command, or words where there is no apt-get. $1: packages.
+# Print a command that installs packages, or a list if there is no apt-get. $1: packages.
 how_to_install() {
     local package
     if ! command -v apt-get >/dev/null; then
@@ -104,7 +104,7 @@ how_to_install() {
     else echo "run as root: apt-get install $1"; fi
 }
 
-# Before anything is installed: no file here is somebody else's, as in another user's clone or after a start as root.
+# Fail if a file here belongs to another user, as in another user's clone or after a start as root. Runs before any installation.
 check_writable() {
     local foreign
     foreign="$(find "$ROOT" ! -type l ! -user "$(id -u)" ! -writable -print -quit 2>/dev/null)"
@@ -112,7 +112,7 @@ check_writable() {
 Make a clone of your own. If this one is yours, take it back: sudo chown -R $(id -un) '$ROOT'"
 }
 
-# Whether what is installed is what is asked for. $1: extras.
+# Return whether the installed packages are up to date. $1: extras.
 is_current() { [ "$(cat "$VENV/.stamp-$1" 2>/dev/null)" = "$(stamp_of "$1")" ]; }
 
 stamp_of() {
@@ -126,15 +126,15 @@ setup_venv() {
     is_current "$extras" && return
     [[ ",$extras," != *,ray,* ]] || pins+=(-c "$ROOT/constraints-ray.txt")
     [ -x "$VENV/bin/python" ] || "$(find_python)" -m venv "$VENV" || fail "no virtual environment could be made in $VENV"
-    # torch by itself, first: which build of it is a question of its own.
+    # torch comes first and separately, because its build (CPU or CUDA) must be chosen.
     { [[ ",$extras," != *,torch,* ]] || stage 2 "torch, the largest Python package" "$VENV/bin/python" "$ROOT/scripts/install-torch"; } \
         && stage 3 "the other Python packages" "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "${pins[@]}" -e "$ROOT/client" -e "$ROOT[$extras]" \
         || fail "the Python packages could not be installed; look above, mend it, and run this again"
     stamp_of "$extras" > "$VENV/.stamp-$extras"
-    [ "$extras" = torch,redis ] || cp "$VENV/.stamp-$extras" "$VENV/.stamp-torch,redis"  # every set holds what serving needs
+    [ "$extras" = torch,redis ] || cp "$VENV/.stamp-$extras" "$VENV/.stamp-torch,redis"  # every set of extras contains what serving needs
 }
 
-# Only for tests, and only where it may: they skip what they lack.
+# Only for tests, and only as root: without it these tests are skipped.
 setup_chromium() {
     command -v chromium >/dev/null && return
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
@@ -143,8 +143,8 @@ setup_chromium() {
         || echo "chromium could not be installed: the browser tests are skipped"
 }
 
-# The system's packages without the services that they would start: ours run under supervisor, or in a test.
-install_unstarted() (   # a subshell, for traps of its own: Ctrl-C must not leave the policy behind
+# Install system packages without starting their services; ours run under supervisor or in a test.
+install_unstarted() (   # a subshell with its own traps: Ctrl-C must not leave the policy file behind
     policy=/usr/sbin/policy-rc.d
     if [ ! -e "$policy" ]; then
         trap 'rm -f "$policy"' EXIT
@@ -154,9 +154,9 @@ install_unstarted() (   # a subshell, for traps of its own: Ctrl-C must not leav
         printf '#!/bin/sh\nexit 101\n' > "$policy"
         chmod +x "$policy"
     fi
-    said="$(apt-get update -qq 2>&1 && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" 2>&1)"
+    output="$(apt-get update -qq 2>&1 && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" 2>&1)"
     outcome=$?
-    [ "$outcome" = 0 ] || echo "$said" >&2
+    [ "$outcome" = 0 ] || echo "$output" >&2
     exit "$outcome"
 )
 

@@ -1,23 +1,23 @@
-# Sourced by setup.sh. Stages of the installation: what runs, for how long, and how long it took; on a terminal with a bar.
+# Sourced by setup.sh. Shows the stages of the installation and their times; on a terminal with a progress bar.
 
 STAGES=4
-BAR="####################...................."   # a window of 20 in it is a bar
+BAR="####################...................."   # 20 characters of it make a bar
 
-# stage NUMBER WHAT COMMAND...: run the command. What it says on a terminal is shown when it has ended.
+# stage NUMBER TITLE COMMAND...: run the command. On a terminal its output is shown when it has ended.
 stage() {
-    local number="$1" title="[$1/$STAGES] Installing $2" began=$SECONDS outcome said ticker
+    local number="$1" title="[$1/$STAGES] Installing $2" began=$SECONDS outcome output ticker
     shift 2
     INSTALLING_SINCE="${INSTALLING_SINCE:-$began}"
     if [ -t 1 ]; then
-        said="$(mktemp)"
+        output="$(mktemp)"
         tick "$title" "$number" 9>&- & ticker=$!
-        ("$@") >"$said" 2>&1
+        ("$@") >"$output" 2>&1
         outcome=$?
         kill "$ticker" 2>/dev/null
         wait "$ticker" 2>/dev/null
         printf '\r\033[K'
-        cat "$said"
-        rm -f "$said"
+        cat "$output"
+        rm -f "$output"
     else
         echo "$title"
         ("$@")
@@ -27,7 +27,7 @@ stage() {
     return "$outcome"
 }
 
-# Redraw the line of a stage each second, until it is ended or the script is gone.
+# Redraw the line of a stage each second, until the stage or the script ends.
 tick() {
     local filled=$((($2 - 1) * 20 / STAGES)) began=$SECONDS
     while kill -0 $$ 2>/dev/null; do
@@ -36,7 +36,7 @@ tick() {
     done
 }
 
-# Say how long all stages took, if there were any.
+# Print how long all stages took, if there were any.
 tell_stages() {
     [ -z "${INSTALLING_SINCE:-}" ] || echo "Installed in $((SECONDS - INSTALLING_SINCE)) s"
 }

@@ -1,11 +1,11 @@
-"""A client that behaves: retries within bounds, keeps a deadline, splits large lists. Needs httpx alone.
+"""A client of the reranking service: bounded retries, one deadline a call, large lists split. Needs httpx alone.
 
     with RerankClient("http://127.0.0.1:8080", key="k") as client:
         for each in client.rerank("how do bees find home", documents, top_n=3).results:
             print(each.score, each.content)
 
-`AsyncRerankClient` is the same under asyncio. The policy is pure (`retrying`, `parts`, `events`); the two clients only
-carry it out.
+`AsyncRerankClient` is the same for asyncio. The decisions are pure functions (`retrying`, `parts`, `events`); the two
+clients do the I/O.
 """
 
 from reranking_client.asynchronous import AsyncRerankClient

@@ -1,4 +1,4 @@
-"""The client for code that waits. Safe to share between threads."""
+"""The blocking client. Safe to share between threads."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from typing import Any, Self
 
 import httpx
 
+from reranking_client.config import (
+    STREAM_SILENCE_S,
+    ClientConfig,
+    Trust,
+    checked_request_id,
+    httpx_timeout,
+    no_reply,
+    part_ids,
+    request_headers,
+)
 from reranking_client.events import EventReader
 from reranking_client.failures import CallFailedError, RefusedError
 from reranking_client.parts import Answer, Document, Part, Question, merge, plan, read
 from reranking_client.results import Progress, Ranking
 from reranking_client.retrying import OK, Budget, CallState, NoReply, Outcome, Reply, Retries
-from reranking_client.terms import (
-    SILENCE_S,
-    ClientConfig,
-    Trust,
-    headers_of,
-    names_of,
-    no_reply,
-    request_id_of,
-    timeout_of,
-)
 
 OnProgress = Callable[[int, int], None]
-"""Told after each part: documents scored, documents of all."""
+"""Called after each part with the documents scored so far, and all documents."""
 
 
 class RerankClient:
-    """Asks one service, over connections that it keeps."""
+    """Client of one service. It keeps its connections."""
 
     def __init__(
         self,
@@ -49,29 +49,29 @@ class RerankClient:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Connects when it is first asked.
+        """Create a client. It connects at its first call.
 
         Args:
-            url: of the service; anything in front of `/rerank`.
-            key: an API key; empty: none.
-            timeout_s: longest time of a call, all its tries together. Each try tells the service what is left.
-            retries: when to try again; None: the usual.
-            budget: of retries; None: one for this client alone.
-            split_documents: larger lists become several requests.
-            concurrency: most requests of one call at a time.
-            trust: a file with the certificates to trust, or an SSL context; None: the system's.
-            transport: httpx', for tests and proxies.
-            clock: monotonic seconds.
-            sleep: how to wait.
+            url: the address of the service: what comes before `/rerank`.
+            key: the API key; empty for none.
+            timeout_s: longest time of a call with all its tries. Each try tells the service how much is left.
+            retries: when to retry; None for the default.
+            budget: limit of retries; None for a new one of this client.
+            split_documents: a list with more documents becomes several requests.
+            concurrency: most requests of one call at the same time.
+            trust: a file with the certificates to trust, or an SSL context; None for the system's certificates.
+            transport: a transport of httpx, for tests and special proxies.
+            clock: returns monotonic seconds.
+            sleep: waits for so many seconds.
 
         Raises:
-            ValueError: the address is none.
+            ValueError: the address or another value is not valid.
             OSError: `trust` can't be read.
         """
-        self._terms = ClientConfig(
+        self._config = ClientConfig(
             url, key, timeout_s, retries or Retries(), budget or Budget(), split_documents, concurrency
         )
-        self._http = httpx.Client(**self._terms.settings(trust), transport=transport)  # type: ignore[arg-type]
+        self._http = httpx.Client(**self._config.httpx_options(trust), transport=transport)  # type: ignore[arg-type]
         self._clock = clock
         self._sleep = sleep
         self._lock = threading.Lock()
@@ -93,18 +93,18 @@ class RerankClient:
         """Order documents by their relevance to a query.
 
         Args:
-            query: the question.
-            documents: texts, or mappings with `content` and perhaps `metadata`.
-            top_n: how many results to return; None: all.
-            raw_scores: the model's own numbers instead of 0..1.
-            options: whatever else the service knows.
-            timeout_s: for this call.
-            request_id: to follow it, and to find it in logs; None: a new one.
-            on_progress: told of each part of a list that was split.
+            query: the query.
+            documents: texts, or mappings with `content` and optionally `metadata`.
+            top_n: how many results to return; None for all.
+            raw_scores: return the model's own scores instead of 0..1.
+            options: other fields of the request.
+            timeout_s: longest time of this call; None for the client's.
+            request_id: the id for `follow` and for the service's logs; None for a new one.
+            on_progress: called after each part of a list.
 
         Raises:
             CallFailedError: there is no answer; see `failures`.
-            TypeError: a document is none.
+            TypeError: a document is neither a text nor a mapping with `content`.
         """
         question = Question(query, documents, top_n, raw_scores, options or {})
         (answer,) = self._ask([question], timeout_s, request_id, on_progress)
@@ -113,7 +113,7 @@ class RerankClient:
         return answer
 
     def score(self, query: str, documents: Sequence[Document], **how: Any) -> list[float]:
-        """Scores in the order of the documents; `how` and errors as of `rerank`, without `top_n`."""
+        """Return the scores in the order of the documents. Arguments and errors as for `rerank`, without `top_n`."""
         ranking = self.rerank(query, documents, **how)
         return [each.score for each in sorted(ranking.results, key=lambda result: result.index)]
 
@@ -125,44 +125,46 @@ class RerankClient:
         request_id: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> list[Ranking | RefusedError]:
-        """Answer several questions, in their order. One that the service refuses has its error in its place.
+        """Rank several questions; return their answers in the same order.
+
+        A question that the service refuses has the error in its place.
 
         Raises:
-            CallFailedError: there is no answer to any.
+            CallFailedError: there is no answer to any question.
         """
         return self._ask(questions, timeout_s, request_id, on_progress)
 
     def follow(self, request_id: str, *, timeout_s: float | None = None) -> Iterator[Progress]:
-        """How far a request is, until it ended; see docs/progress.md. A broken stream is taken up again.
+        """Yield the progress of a request until its end; see docs/progress.md. Reconnects if the stream breaks.
 
         Raises:
-            CallFailedError: nobody tells.
+            CallFailedError: the service gives no progress.
         """
         began = self._clock()
-        deadline = self._terms.deadline(timeout_s, began)
-        effort = self._terms.effort(request_id_of(request_id), began=began, deadline=deadline)
+        deadline = self._config.deadline(timeout_s, began)
+        state = self._config.call_state(checked_request_id(request_id), began=began, deadline=deadline)
         while True:
-            timeout = timeout_of(min(SILENCE_S, effort.left_s(self._clock())))
+            timeout = httpx_timeout(min(STREAM_SILENCE_S, state.left_s(self._clock())))
             outcome: Outcome = NoReply("the stream ended before the request")
             try:
-                with self._http.stream("GET", f"{self._terms.base}/progress/{request_id}", timeout=timeout) as stream:
+                with self._http.stream("GET", f"{self._config.base}/progress/{request_id}", timeout=timeout) as stream:
                     if stream.status_code != OK:
                         outcome = Reply(stream.status_code, stream.headers, stream.read())
                     else:
-                        for state in self._states(stream, effort):
-                            yield state
-                            if state.ended:
+                        for progress in self._progress(stream, state):
+                            yield progress
+                            if progress.ended:
                                 return
             except httpx.HTTPError as error:
                 outcome = no_reply(error)
-            self._sleep(effort.after(outcome, self._clock()) or 0.0)
+            self._sleep(state.after(outcome, self._clock()) or 0.0)
 
     def close(self) -> None:
-        """Close the connections. Where parts of a call that was left early are still at work, the last one does."""
+        """Close the connections. While parts of an interrupted call still run, the last of them closes."""
         with self._lock:
             self._closed = True
             busy = self._workers > 0
-        if not busy:  # a socket that another thread reads must not be closed: its number may be another's by then
+        if not busy:  # never close a socket that another thread reads: its number may belong to another file by then
             self._http.close()
 
     def __enter__(self) -> Self:
@@ -172,28 +174,32 @@ class RerankClient:
         self.close()
 
     def _ask(
-        self, questions: Sequence[Question], timeout_s: float | None, request_id: str | None, tell: OnProgress | None
+        self,
+        questions: Sequence[Question],
+        timeout_s: float | None,
+        request_id: str | None,
+        on_progress: OnProgress | None,
     ) -> list[Answer]:
-        parts = plan(questions, self._terms.split_documents)
-        name = request_id_of(request_id)
-        names, deadline = names_of(name, len(parts)), self._terms.deadline(timeout_s, self._clock())
+        parts = plan(questions, self._config.split_documents)
+        call_id = checked_request_id(request_id)
+        ids, deadline = part_ids(call_id, len(parts)), self._config.deadline(timeout_s, self._clock())
         answers: list[list[Answer]] = [[] for _ in parts]
         total, done = sum(part.documents for part in parts), 0
-        with contextlib.closing(self._all(parts, names, deadline)) as coming:
-            for number, answer in coming:
+        with contextlib.closing(self._all(parts, ids, deadline)) as finished:
+            for number, answer in finished:
                 answers[number] = answer
                 done += parts[number].documents
-                if tell is not None:
-                    tell(done, total)
-        return merge(parts, answers, name)
+                if on_progress is not None:
+                    on_progress(done, total)
+        return merge(parts, answers, call_id)
 
-    def _all(self, parts: list[Part], names: list[str], deadline: float) -> Generator[tuple[int, list[Answer]]]:
-        """The parts' answers as they come, some at a time."""
+    def _all(self, parts: list[Part], ids: list[str], deadline: float) -> Generator[tuple[int, list[Answer]]]:
+        """Yield the number and answer of each part when it is finished; at most `concurrency` run at a time."""
         if len(parts) == 1:
-            yield 0, self._answers(parts[0], names[0], deadline)
+            yield 0, self._answers(parts[0], ids[0], deadline)
             return
         waiting, stopped = iter(range(len(parts))), threading.Event()
-        told: queue.SimpleQueue[tuple[int, list[Answer] | BaseException]] = queue.SimpleQueue()
+        outcomes: queue.SimpleQueue[tuple[int, list[Answer] | BaseException]] = queue.SimpleQueue()
 
         def work() -> None:
             number = 0
@@ -203,66 +209,68 @@ class RerankClient:
                         number = next(waiting, -1)
                     if number < 0:
                         return
-                    told.put((number, self._answers(parts[number], names[number], deadline, stopped)))
-            except BaseException as error:  # noqa: BLE001 - it is raised where the call was made
+                    outcomes.put((number, self._answers(parts[number], ids[number], deadline, stopped)))
+            except BaseException as error:  # noqa: BLE001 - the thread that made the call raises it
                 stopped.set()
-                told.put((number, error))
+                outcomes.put((number, error))
             finally:
-                self._leave()
+                self._worker_ended()
 
-        # Daemons: a program that gives up, by Ctrl-C for one, waits for none of them.
-        for _ in range(min(self._terms.concurrency, len(parts))):
+        # Daemon threads: a program that ends, by Ctrl-C for example, does not wait for them.
+        for _ in range(min(self._config.concurrency, len(parts))):
             with self._lock:
                 self._workers += 1
             threading.Thread(target=work, daemon=True, name="rerank-part").start()
         try:
             for _ in parts:
-                number, answer = told.get()
+                number, answer = outcomes.get()
                 if isinstance(answer, BaseException):
                     raise answer
                 yield number, answer
         finally:
             stopped.set()
 
-    def _leave(self) -> None:
+    def _worker_ended(self) -> None:
         with self._lock:
             self._workers -= 1
             last = self._closed and self._workers == 0
         if last:
             self._http.close()
 
-    def _answers(self, part: Part, name: str, deadline: float, stopped: threading.Event | None = None) -> list[Answer]:
-        effort = self._terms.effort(name, began=self._clock(), deadline=deadline)
+    def _answers(
+        self, part: Part, part_id: str, deadline: float, stopped: threading.Event | None = None
+    ) -> list[Answer]:
+        state = self._config.call_state(part_id, began=self._clock(), deadline=deadline)
         body = part.body()
         while True:
-            outcome = self._try(part.path, body, effort)
-            wait_s = effort.after(outcome, self._clock())
+            outcome = self._try(part.path, body, state)
+            wait_s = state.after(outcome, self._clock())
             if wait_s is None and isinstance(outcome, Reply):
-                return read(part, outcome.body, name)
+                return read(part, outcome.body, part_id)
             if stopped is not None and stopped.is_set():
-                raise CallFailedError("another part failed", request_id=name)
+                raise CallFailedError("another part failed", request_id=part_id)
             self._sleep(wait_s or 0.0)
 
-    def _try(self, path: str, body: bytes, effort: CallState) -> Outcome:
-        left_s = effort.left_s(self._clock())
-        headers = headers_of(effort.request_id, left_s)
+    def _try(self, path: str, body: bytes, state: CallState) -> Outcome:
+        left_s = state.left_s(self._clock())
+        headers = request_headers(state.request_id, left_s)
         try:
             with self._http.stream(
-                "POST", self._terms.base + path, content=body, headers=headers, timeout=timeout_of(left_s)
+                "POST", self._config.base + path, content=body, headers=headers, timeout=httpx_timeout(left_s)
             ) as stream:
                 received = bytearray()
                 for piece in stream.iter_bytes():
                     received += piece
-                    effort.left_s(self._clock())  # httpx' timeouts begin anew with each piece, ours doesn't
+                    state.left_s(self._clock())  # httpx restarts its timeouts with each piece; the deadline stays
                 return Reply(stream.status_code, stream.headers, bytes(received))
         except httpx.HTTPError as error:
             return no_reply(error)
 
-    def _states(self, stream: httpx.Response, effort: CallState) -> Iterator[Progress]:
+    def _progress(self, stream: httpx.Response, state: CallState) -> Iterator[Progress]:
         reader = EventReader()
         for line in stream.iter_lines():
-            effort.left_s(self._clock())
-            state = reader.feed(line)
-            if state is not None:
-                effort.heard()
-                yield state
+            state.left_s(self._clock())
+            progress = reader.feed(line)
+            if progress is not None:
+                state.reset_tries()
+                yield progress

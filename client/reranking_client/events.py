@@ -1,4 +1,4 @@
-"""Server-sent events of `/progress/<id>`, line by line. PURE."""
+"""Parser of the server-sent events of `/progress/<id>`. PURE."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from reranking_client.results import Progress
 
 
 class EventReader:
-    """Lines in, states out. Comments, and what is no state, are passed over."""
+    """Parser that takes lines and returns states. It skips comments and events that are not a state."""
 
     def __init__(self) -> None:
         self._data: list[str] = []
 
     def feed(self, line: str) -> Progress | None:
-        """One line without its end; a state where the line completes one."""
+        """Take one line without its line end. Return the state that it completes, or None."""
         if line.startswith("data:"):
             self._data.append(line[5:].removeprefix(" "))
         elif not line and self._data:
@@ -25,7 +25,7 @@ class EventReader:
 
 def _state(data: str) -> Progress | None:
     try:
-        told = json.loads(data)
-        return Progress(str(told["id"]), str(told["status"]), int(told.get("scored", 0)), int(told.get("pairs", 0)))
+        value = json.loads(data)
+        return Progress(str(value["id"]), str(value["status"]), int(value.get("scored", 0)), int(value.get("pairs", 0)))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

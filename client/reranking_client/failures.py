@@ -1,4 +1,4 @@
-"""Every way a call can fail. Each says what was tried, in one line, and quotes neither queries nor documents."""
+"""Errors of calls. Each message lists the tries in one line, and quotes neither queries nor documents."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """One request that was sent, or was to be."""
+    """One try of a call: a request that was sent, or could not be sent."""
 
-    said: str
-    """What came of it, in words."""
+    outcome: str
+    """The status of the reply, or what went wrong."""
     after_s: float
-    """When that was known, since the call began."""
+    """Seconds from the begin of the call to this outcome."""
 
 
 class CallFailedError(Exception):
-    """A call that brought no answer."""
+    """A call failed; the base of all errors here."""
 
     def __init__(
         self,
@@ -34,24 +34,24 @@ class CallFailedError(Exception):
         self.message = message
         self.tries = tuple(tries)
         self.why = why
-        """Why there was no further try, where it is not plain."""
+        """Why there was no further try; empty if the tries were used up or a retry could not help."""
         self.status = status
-        """Of the last reply, if there was one."""
+        """HTTP status of the last reply; None if there was no reply."""
         self.code = code
-        """The service's word for what went wrong, stable across releases; empty if it said none."""
+        """The service's error code, stable across releases; empty if the reply had none."""
         self.request_id = request_id
-        """To find the request in the service's logs."""
+        """The id under which the service logged the request."""
 
     def __str__(self) -> str:
-        """All of it, in one line."""
-        told = [self.message]
+        """Return the message, the tries and the request id in one line."""
+        sentences = [self.message]
         if len(self.tries) > 1:
-            said = collections.Counter(each.said for each in self.tries)
-            each = ", ".join(f"{count} x {what}" for what, count in said.items())
-            told.append(f"{len(self.tries)} tries in {self.tries[-1].after_s:.1f} s: {each}")
-        told += [self.why] if self.why else []
-        told += [f"request id {self.request_id}"] if self.request_id else []
-        return "; ".join(told)
+            counts = collections.Counter(each.outcome for each in self.tries)
+            outcomes = ", ".join(f"{count} x {outcome}" for outcome, count in counts.items())
+            sentences.append(f"{len(self.tries)} tries in {self.tries[-1].after_s:.1f} s: {outcomes}")
+        sentences += [self.why] if self.why else []
+        sentences += [f"request id {self.request_id}"] if self.request_id else []
+        return "; ".join(sentences)
 
 
 class RefusedError(CallFailedError):
@@ -59,19 +59,19 @@ class RefusedError(CallFailedError):
 
 
 class UnreachableError(CallFailedError):
-    """No answer came: nobody listens, or the connection broke."""
+    """There was no answer: nothing listens at the address, or the connection broke."""
 
 
 class UntrustedError(UnreachableError):
-    """Whoever listens shows a certificate that is not trusted. No other try was made."""
+    """The server's certificate is not trusted. There was no further try."""
 
 
 class OutOfTimeError(CallFailedError):
-    """The call's time was over before there was an answer."""
+    """The deadline passed before there was an answer."""
 
 
 class BadReplyError(CallFailedError):
-    """An answer came that can't be used.
+    """The answer can't be used.
 
-    It is none of this service's, since something else listens there; or parts of a list came from different models.
+    Another program answered, not a reranking service; or the parts of a list were scored by different models.
     """

@@ -1,6 +1,6 @@
-"""Questions -> requests of a bearable size, and their answers -> one ranking a question. PURE.
+"""Split questions into requests of a limited size, and merge the answers into one ranking a question. PURE.
 
-Only texts travel: what a reply would repeat, content and metadata, is here already.
+Only texts are sent. Replies repeat neither content nor metadata, because the caller has both.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from reranking_client.failures import BadReplyError, RefusedError
 from reranking_client.results import Ranking, Result
 
 Document = str | Mapping[str, Any]
-"""A text, or a mapping with `content` and perhaps `metadata`."""
+"""A text, or a mapping with `content` and optionally `metadata`."""
 
 Answer = Ranking | RefusedError
 
 
-MOST_QUESTIONS = 1000
-"""Of one request: what a service takes unless it is told otherwise (`RERANK_MAX_BATCH_REQUESTS`)."""
+MAX_QUESTIONS = 1000
+"""Most questions of one request: the service's default limit (`RERANK_MAX_BATCH_REQUESTS`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,30 +33,30 @@ class Question:
     top_n: int | None = None
     """How many results to return; None: all."""
     raw_scores: bool = False
-    """The model's own numbers instead of 0..1."""
+    """Return the model's own scores instead of 0..1."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Whatever else the service knows: `max_chunks_per_doc`, `truncation_side`, `priority`, ..."""
+    """Other fields of the request: `max_chunks_per_doc`, `truncation_side`, `priority`, ..."""
 
     def __post_init__(self) -> None:
-        """Refuse what would only look like a list of documents.
+        """Check that `documents` is a list of documents.
 
         Raises:
-            TypeError: names the place.
+            TypeError: the message has the index of the wrong document.
         """
         if isinstance(self.documents, str | bytes | Mapping):
             raise TypeError(f"documents: must be a list, not {type(self.documents).__name__}")
-        for place, document in enumerate(self.documents):
+        for index, document in enumerate(self.documents):
             text = document.get("content") if isinstance(document, Mapping) else document
             if not isinstance(text, str):
-                raise TypeError(f"documents[{place}]: must be a text, or a mapping whose content is one")
+                raise TypeError(f"documents[{index}]: must be a text, or a mapping whose content is one")
 
     def text(self, index: int) -> str:
-        """Of a document."""
+        """Return the text of a document."""
         document = self.documents[index]
         return document if isinstance(document, str) else document["content"]
 
     def metadata(self, index: int) -> Mapping[str, Any]:
-        """Of a document; empty where it has none."""
+        """Return the metadata of a document; empty if it has none."""
         document = self.documents[index]
         return {} if isinstance(document, str) else document.get("metadata") or {}
 
@@ -66,18 +66,18 @@ class Slice:
     """Some documents of one question."""
 
     number: int
-    """The question's place among all."""
+    """Index of the question among all questions."""
     question: Question
     start: int
     stop: int
 
     def as_json(self) -> dict[str, Any]:
-        """As our own format has it: objects with content, by which the service knows the format."""
+        """Return the request in our own format. Documents with `content` tell the service the format."""
         return {
             **self.question.options,
             "query": self.question.query,
             "documents": [{"content": self.question.text(index)} for index in range(self.start, self.stop)],
-            # The best of all are among the best of each slice.
+            # The best documents of the whole list are among the best of their slices.
             "top_k": self.question.top_n or 0,
             "raw_scores": self.question.raw_scores,
             "return_documents": False,
@@ -92,99 +92,99 @@ class Part:
 
     @property
     def path(self) -> str:
-        """Where it goes."""
+        """Path of the endpoint."""
         return "/rerank" if len(self.slices) == 1 else "/rerank/batch"
 
     @property
     def documents(self) -> int:
-        """How many it holds."""
+        """Number of documents in this request."""
         return sum(each.stop - each.start for each in self.slices)
 
     def body(self) -> bytes:
-        """Its JSON."""
-        asked = [each.as_json() for each in self.slices]
-        value = asked[0] if len(asked) == 1 else asked
+        """Return the JSON body."""
+        entries = [each.as_json() for each in self.slices]
+        value = entries[0] if len(entries) == 1 else entries
         try:
             return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-        except UnicodeEncodeError:  # half a surrogate pair, of a text that was cut in the middle: only as an escape
+        except UnicodeEncodeError:  # half of a surrogate pair, from a text that was cut: needs an escape
             return json.dumps(value, allow_nan=False).encode()
 
 
-def plan(questions: Sequence[Question], most_documents: int) -> list[Part]:
-    """Divide questions into requests of at most so many documents each, in order: large ones are sliced."""
+def plan(questions: Sequence[Question], max_documents: int) -> list[Part]:
+    """Split questions into requests of at most `max_documents` each, in order. A larger question becomes several."""
     parts: list[Part] = []
-    gathered: list[Slice] = []
-    room = most_documents
-    for one in _slices(questions, most_documents):
+    pending: list[Slice] = []
+    room = max_documents
+    for one in _slices(questions, max_documents):
         size = one.stop - one.start
-        if gathered and (size > room or len(gathered) == MOST_QUESTIONS):
-            parts.append(Part(tuple(gathered)))
-            gathered, room = [], most_documents
-        gathered.append(one)
+        if pending and (size > room or len(pending) == MAX_QUESTIONS):
+            parts.append(Part(tuple(pending)))
+            pending, room = [], max_documents
+        pending.append(one)
         room -= size
-    return [*parts, Part(tuple(gathered))] if gathered else parts
+    return [*parts, Part(tuple(pending))] if pending else parts
 
 
-def _slices(questions: Sequence[Question], most_documents: int) -> Iterator[Slice]:
+def _slices(questions: Sequence[Question], max_documents: int) -> Iterator[Slice]:
     for number, question in enumerate(questions):
         count = len(question.documents)
-        for start in range(0, max(1, count), most_documents):
-            yield Slice(number, question, start, min(count, start + most_documents))
+        for start in range(0, max(1, count), max_documents):
+            yield Slice(number, question, start, min(count, start + max_documents))
 
 
 def read(part: Part, body: bytes, request_id: str) -> list[Answer]:
-    """The answer to each of a part's slices.
+    """Return the answer to each slice of a part.
 
     Raises:
-        BadReplyError: it is none.
+        BadReplyError: the body is not a reply of the service.
     """
     try:
-        told = json.loads(body)
-        entries = [told] if len(part.slices) == 1 else told
+        value = json.loads(body)
+        entries = [value] if len(part.slices) == 1 else value
         return [_answer(one, entry, request_id) for one, entry in zip(part.slices, entries, strict=True)]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-        raise BadReplyError("the reply is none of this service's", request_id=request_id) from error
+        raise BadReplyError("the reply is not one of a reranking service", request_id=request_id) from error
 
 
-def _answer(one: Slice, told: Any, request_id: str) -> Answer:
-    if "error" in told:
-        code, message = str(told["error"]["code"]), str(told["error"]["message"])
+def _answer(one: Slice, entry: Any, request_id: str) -> Answer:
+    if "error" in entry:
+        code, message = str(entry["error"]["code"]), str(entry["error"]["message"])
         return RefusedError(f"question {one.number}: {message}", code=code, request_id=request_id)
     return Ranking(
         query=one.question.query,
-        results=tuple(_result(one, entry) for entry in told["results"]),
-        model=str(told.get("scored_by") or told["model"]),
-        latency_ms=float(told["latency_ms"]),
+        results=tuple(_result(one, result) for result in entry["results"]),
+        model=str(entry.get("scored_by") or entry["model"]),
+        latency_ms=float(entry["latency_ms"]),
         request_id=request_id,
-        degraded=told.get("degraded") is True,
-        warnings=tuple(map(str, told.get("warnings", ()))),
+        degraded=entry.get("degraded") is True,
+        warnings=tuple(map(str, entry.get("warnings", ()))),
     )
 
 
-def _result(one: Slice, told: Any) -> Result:
-    place, span = int(told["index"]), told.get("span")
-    if not 0 <= place < one.stop - one.start:
-        raise ValueError("a result for no document")
-    index = one.start + place
+def _result(one: Slice, entry: Any) -> Result:
+    offset, span = int(entry["index"]), entry.get("span")
+    if not 0 <= offset < one.stop - one.start:
+        raise ValueError("a result whose index is out of range")
+    index = one.start + offset
     return Result(
         index=index,
-        score=float(told["score"]),
+        score=float(entry["score"]),
         content=one.question.text(index),
         metadata=one.question.metadata(index),
-        truncated=told.get("truncated") is True,
+        truncated=entry.get("truncated") is True,
         span=None if span is None else (int(span[0]), int(span[1])),
     )
 
 
 def merge(parts: Sequence[Part], answers: Sequence[list[Answer]], request_id: str) -> list[Answer]:
-    """One answer for each question, in order, from those of all parts.
+    """Return one answer for each question, in order, from the answers of all parts.
 
     Raises:
-        BadReplyError: slices of one question were scored by different models, so their scores say nothing together.
+        BadReplyError: slices of one question were scored by different models, so their scores can't be compared.
     """
     by_question: dict[int, tuple[Question, list[Answer]]] = {}
-    for part, told in zip(parts, answers, strict=True):
-        for one, answer in zip(part.slices, told, strict=True):
+    for part, part_answers in zip(parts, answers, strict=True):
+        for one, answer in zip(part.slices, part_answers, strict=True):
             by_question.setdefault(one.number, (one.question, []))[1].append(answer)
     return [_merged(question, pieces, request_id) for question, pieces in by_question.values()]
 
@@ -201,7 +201,7 @@ def _merged(question: Question, pieces: list[Answer], request_id: str) -> Answer
     if len(models) > 1:
         message = f"parts of the list were scored by different models ({', '.join(models)}); ask again"
         raise BadReplyError(message, request_id=request_id)
-    # Each part's own order stands: it knows the logits, some of which give the same score. Ties go by index, as there.
+    # Keep the order within each part: different logits can give equal scores. Ties go by index, as in the service.
     best = heapq.merge(*(each.results for each in rankings), key=lambda result: (-result.score, result.index))
     return Ranking(
         query=question.query,

@@ -1,4 +1,4 @@
-"""What a caller gets."""
+"""Values that the clients return."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ class Result:
     """One ranked document."""
 
     index: int
-    """Its place in the list that was given."""
+    """Index of the document in the list that was given."""
     score: float
-    """0..1, higher is more relevant; the model's own number with `raw_scores`."""
+    """0..1, higher is more relevant; with `raw_scores` the model's own score."""
     content: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """As given; it never travelled."""
+    """The metadata that was given; it was not sent to the service."""
     truncated: bool = False
-    """The text was longer than the model reads."""
+    """The text was longer than the model's limit, so its end was not scored."""
     span: tuple[int, int] | None = None
-    """Characters of the window that counted, of a document that was divided."""
+    """Of a document that was scored in windows: begin and end, in characters, of the best window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,29 +34,30 @@ class Ranking:
     results: tuple[Result, ...]
     model: str
     latency_ms: float
-    """As the service tells it; of a list that was split, the longest part's."""
+    """Milliseconds, measured by the service. Of a list that was split: the slowest part."""
     request_id: str = ""
-    """Under which the service logged it; the parts of a split list have `.1`, `.2`, ... behind it."""
+    """The id in the service's logs. The parts of a list that was split add `.1`, `.2`, ... to it."""
     degraded: bool = False
-    """The model failed, and words were compared instead. Of a split list: each part by itself."""
+    """The model failed, and BM25 scored instead. In a list that was split, the scores of different parts can't be
+    compared then."""
     warnings: tuple[str, ...] = ()
-    """What of the request had no effect."""
+    """Fields of the request that had no effect."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a request is."""
+    """Progress of a request."""
 
     request_id: str
     status: str
-    """`running`; or how it ended: `ok`, `shed`, `expired`, `cancelled`, `lost`, an error's code; `unknown`: nobody
-    heard of it for a minute."""
+    """`running`; at the end `ok`, `shed`, `expired`, `cancelled`, `lost` or an error code. `unknown`: the service has
+    no news of the request for a minute."""
     scored: int = 0
-    """Documents."""
+    """Documents that have a score."""
     pairs: int = 0
-    """All of its documents."""
+    """All documents of the request."""
 
     @property
     def ended(self) -> bool:
-        """Whether this is the last word."""
+        """Whether the request has ended."""
         return self.status != RUNNING

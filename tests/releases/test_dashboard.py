@@ -1,4 +1,4 @@
-"""A dashboard that stays open while releases come and go. DEPLOYS=5 for the trial of docs/releases.md."""
+"""A dashboard that stays open while releases come and go. DEPLOYS=5 for the trial of docs/reliability.md."""
 
 import os
 

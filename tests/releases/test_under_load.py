@@ -1,6 +1,6 @@
 """Clients of every dialect ask all the time, and meet no failure while releases come and go.
 
-DEPLOYS=20 python -m pytest -s tests/releases/test_under_load.py gives the figures of docs/releases.md.
+DEPLOYS=20 python -m pytest -s tests/releases/test_under_load.py gives the figures of docs/reliability.md.
 """
 
 import itertools
@@ -74,7 +74,7 @@ def test_deploys_and_a_rollback_cost_no_request(model_stack, bert_settings, othe
         code, said = stack.reranking("rollback")
         assert code == 0, said
         took_s = float(re.search(r"after ([\d.]+) s", said)[1])
-    print(  # noqa: T201 - the figures for docs/releases.md
+    print(  # noqa: T201 - the figures for docs/reliability.md
         f"{DEPLOYS} deploys, {sum(load.outcomes.values())} requests {dict(load.outcomes)}, {dict(load.by_model)},"
         f" p50/p99 calm {calm[0]:.0f}/{calm[1]:.0f} ms, deploying {busy[0]:.0f}/{busy[1]:.0f} ms,"
         f" rollback {took_s:.1f} s (with its drain {time.monotonic() - began:.1f} s),"

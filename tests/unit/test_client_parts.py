@@ -10,8 +10,8 @@ from reranking_client.parts import merge, plan, read
 from services.faulty_server import reply_to
 
 
-def answered(questions, most_documents, edit=lambda told: told):
-    parts = plan(questions, most_documents)
+def answered(questions, max_documents, edit=lambda told: told):
+    parts = plan(questions, max_documents)
     answers = []
     for part in parts:
         asked = json.loads(part.body())
@@ -30,9 +30,9 @@ questions = st.builds(
 
 
 @given(st.lists(questions, max_size=6), st.integers(1, 14))
-def test_parts_together_answer_as_one_request_would(asked, most_documents):
-    assert all(part.documents <= most_documents for part in plan(asked, most_documents))
-    assert answered(asked, most_documents) == answered(asked, 1000)
+def test_parts_together_answer_as_one_request_would(asked, max_documents):
+    assert all(part.documents <= max_documents for part in plan(asked, max_documents))
+    assert answered(asked, max_documents) == answered(asked, 1000)
 
 
 def test_small_questions_travel_together_and_large_ones_in_slices():
@@ -112,7 +112,7 @@ def test_what_is_no_list_of_documents_is_refused_with_its_place(documents):
 )
 def test_what_is_no_reply_of_ours_is_no_answer(body):
     (part,) = plan([Question("q", ["x"])], 10)
-    with pytest.raises(BadReplyError, match="none of this service's; request id id"):
+    with pytest.raises(BadReplyError, match="not one of a reranking service; request id id"):
         read(part, body, "id")
 
 

@@ -15,7 +15,7 @@ LOST = NoReply("Connection refused")
 DELAYS_S = Retries().delays_s
 
 
-def effort(*, time_s=300.0, budget=None, draw=lambda: 1.0):
+def call_state(*, time_s=300.0, budget=None, draw=lambda: 1.0):
     return CallState(
         base="http://here",
         request_id="id",
@@ -28,7 +28,7 @@ def effort(*, time_s=300.0, budget=None, draw=lambda: 1.0):
 
 
 def test_delays_grow_and_then_it_gives_up():
-    call = effort()
+    call = call_state()
     assert [call.after(FULL, now) for now in range(4)] == [0.1, 0.4, 1.6, 6.4]
     with pytest.raises(RefusedError) as failed:
         call.after(FULL, 8.2)
@@ -38,14 +38,14 @@ def test_delays_grow_and_then_it_gives_up():
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_what_may_pass_is_tried_again(status):
-    assert effort().after(Reply(status, {}, b""), 0.0) == 0.1
+    assert call_state().after(Reply(status, {}, b""), 0.0) == 0.1
 
 
 @pytest.mark.parametrize("status", [201, 301, 308, 400, 401, 404, 408, 413, 422, 499, 500, 501])
 def test_what_another_try_would_not_change_is_told_at_once(status):
     budget = Budget(burst=1)
     with pytest.raises(RefusedError) as failed:
-        effort(budget=budget).after(Reply(status, {}, b"<html>"), 0.0)
+        call_state(budget=budget).after(Reply(status, {}, b"<html>"), 0.0)
     assert failed.value.status == status
     assert "tries" not in str(failed.value)
     assert budget.spend(), "nothing was taken from the budget"
@@ -53,26 +53,26 @@ def test_what_another_try_would_not_change_is_told_at_once(status):
 
 def test_a_certificate_that_is_not_trusted_will_not_be_next_time():
     with pytest.raises(UnreachableError, match="not trusted"):
-        effort().after(NoReply("its certificate is not trusted", untrusted=True), 0.0)
+        call_state().after(NoReply("its certificate is not trusted", untrusted=True), 0.0)
 
 
 def test_retry_after_comes_before_the_jitter():
-    assert effort(draw=lambda: 0.5).after(Reply(503, {"retry-after": "7"}, b""), 0.0) == 7.05
+    assert call_state(draw=lambda: 0.5).after(Reply(503, {"retry-after": "7"}, b""), 0.0) == 7.05
 
 
 def test_a_wait_beyond_the_deadline_is_not_begun():
     with pytest.raises(RefusedError, match=r"the next try is due in 7\.1 s, and 5\.0 s are left"):
-        effort(time_s=5.0).after(Reply(503, {"retry-after": "7"}, REFUSAL), 0.0)
+        call_state(time_s=5.0).after(Reply(503, {"retry-after": "7"}, REFUSAL), 0.0)
 
 
 def test_time_that_is_over_is_told_as_such():
     with pytest.raises(OutOfTimeError, match="gave no answer in 5 s"):
-        effort(time_s=5.0).after(NoReply("no answer in time"), 4.999)
+        call_state(time_s=5.0).after(NoReply("no answer in time"), 4.999)
     with pytest.raises(OutOfTimeError):
-        effort(time_s=5.0).left_s(5.0)
+        call_state(time_s=5.0).left_s(5.0)
     late = json.dumps({"error": {"code": "deadline_exceeded", "message": "the time is over"}}).encode()
     with pytest.raises(OutOfTimeError, match="the time is over") as failed:
-        effort(time_s=5.0).after(Reply(504, {}, late), 4.9)
+        call_state(time_s=5.0).after(Reply(504, {}, late), 4.9)
     assert failed.value.status == 504
 
 
@@ -109,20 +109,20 @@ def test_retry_after_is_read_in_both_of_its_forms(headers, seconds):
 )
 def test_errors_are_understood_whoever_sends_them(body, code, message):
     with pytest.raises(RefusedError) as failed:
-        effort().after(Reply(400, {}, body), 0.0)
+        call_state().after(Reply(400, {}, body), 0.0)
     assert (failed.value.code, failed.value.message) == (code, f"http://here says 400: {message}")
 
 
 def test_an_address_that_moved_is_named():
     with pytest.raises(RefusedError, match="the service is at https://there/rerank"):
-        effort().after(Reply(308, {"location": "https://there/rerank"}, b""), 0.0)
+        call_state().after(Reply(308, {"location": "https://there/rerank"}, b""), 0.0)
 
 
 def test_a_spent_budget_ends_a_call_and_is_told():
     budget = Budget(share=0.0, burst=1)
-    assert effort(budget=budget).after(LOST, 0.0) == 0.1
+    assert call_state(budget=budget).after(LOST, 0.0) == 0.1
     with pytest.raises(UnreachableError, match=r"can't be reached \(Connection refused\); the retry budget is spent"):
-        effort(budget=budget).after(LOST, 0.0)
+        call_state(budget=budget).after(LOST, 0.0)
 
 
 def test_a_budget_without_a_limit_has_none():
@@ -148,7 +148,7 @@ def test_no_sequence_of_outcomes_breaks_a_law(calls, time_s, dice):
     budget, retried = Budget(share=0.2, burst=3), 0
     for script in calls:
         now, tried, told = 0.0, 0, 0
-        call = effort(time_s=time_s, budget=budget, draw=lambda: dice)
+        call = call_state(time_s=time_s, budget=budget, draw=lambda: dice)
         for outcome in script:
             tried += 1
             try:

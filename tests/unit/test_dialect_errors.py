@@ -4,7 +4,7 @@ import json
 
 import pytest
 from asking import ask, post
-from reranking_client.retrying import Reply, told_in
+from reranking_client.retrying import Reply, error_in
 
 from webapp.api.dialects.registry import DIALECTS, UNKNOWN
 from webapp.config.settings import Settings
@@ -162,5 +162,5 @@ def test_nginx_and_the_app_refuse_with_the_same_body(status, refused_as, message
 def test_our_own_client_reads_the_code_of_an_error_of_every_format_that_has_it(form):
     error = OverloadedError("full")
     dialect = {each.name: each for each in (*DIALECTS, UNKNOWN)}[form]
-    code, message = told_in(Reply(429, {}, dialect.dump_error(error, 429, "id-1")))
+    code, message = error_in(Reply(429, {}, dialect.dump_error(error, 429, "id-1")))
     assert (code, message) == (("", "no reason given") if form == "tei" else ("overloaded", "full"))

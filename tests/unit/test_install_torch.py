@@ -140,7 +140,7 @@ def script(monkeypatch, environment):
     monkeypatch.setattr(module.sys, "argv", ["install-torch", str(environment.folder / "constraints.txt")])
     monkeypatch.setattr(module, "nvidia_card", lambda: False)
     monkeypatch.setattr(module, "installed", lambda: "")
-    monkeypatch.setattr(module, "PATIENCE_S", PATIENCE_S)  # other tests take the cores
+    monkeypatch.setattr(module, "INDEX_TIMEOUT_S", PATIENCE_S)  # other tests take the cores
     for name in set(os.environ) - set(environment.variables):
         monkeypatch.delenv(name)
     for name, value in environment.variables.items():
@@ -191,14 +191,14 @@ def test_pytorch_s_own_cpu_index_is_the_default(environment, script, said, cpu_i
 
 
 def test_the_cpu_index_has_less_than_ten_seconds():
-    bound = re.search(r"^PATIENCE_S = (\d+)$", SCRIPT.read_text(), re.MULTILINE)
+    bound = re.search(r"^INDEX_TIMEOUT_S = (\d+)$", SCRIPT.read_text(), re.MULTILINE)
     assert int(bound[1]) < 10
 
 
 def test_an_index_that_never_answers_is_given_up_and_the_package_index_serves(
     environment, script, said, black_hole, monkeypatch
 ):
-    monkeypatch.setattr(script, "PATIENCE_S", 1)
+    monkeypatch.setattr(script, "INDEX_TIMEOUT_S", 1)
     assert "5.5 GB" in said(TORCH_INDEX=black_hole)
     assert environment.torch == [CUDA]
 

@@ -20,7 +20,7 @@ from reranking_client import (
     UnreachableError,
     UntrustedError,
 )
-from reranking_client.terms import Trust
+from reranking_client.config import Trust
 
 RETRIES = Retries(delays_s=(0.1, 0.4, 1.6))
 """Somebody waits at the terminal: long enough for a restart, and no longer."""

@@ -18,7 +18,7 @@ from webapp.cli.documents import read_documents
 from webapp.cli.settings_flags import SettingsCommand, load, load_running
 
 if TYPE_CHECKING:
-    from reranking_client.terms import Trust
+    from reranking_client.config import Trust
 
 
 @click.command(cls=SettingsCommand)

@@ -1,4 +1,4 @@
-"""On what terms a client calls: where, with which key, for how long; and how httpx is told so."""
+"""Configuration of a client (address, key, time limits), and what httpx gets of it."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from reranking_client._version import VERSION
 from reranking_client.retrying import Budget, CallState, NoReply, Retries
 
 CONNECT_S = 5.0
-"""Longest wait for a connection. Beyond, another try is better than patience."""
+"""Longest wait for a connection. After that, a new try is more likely to succeed."""
 
-SILENCE_S = 25.0
-"""Longest silence of a stream of events, in which something comes every ten seconds."""
+STREAM_SILENCE_S = 25.0
+"""Longest silence of a stream of events. The service sends something every ten seconds."""
 
 KEEP_ALIVE_S = 30.0
-"""How long an idle connection is kept: less than nginx does (75 s), so that we hang up first."""
+"""How long an idle connection is kept: less than nginx keeps it (75 s), so that the client closes it first."""
 
-MARGIN_S = 0.25
-"""How much less time the service is told, at most, so that its own word on a timeout still arrives."""
+DEADLINE_MARGIN_S = 0.25
+"""The service gets up to this much less time than the client waits, so that its own timeout reply still arrives."""
 
 Trust = str | Path | ssl.SSLContext | None
-"""A file with the certificates to trust, a context of your own, or None: those of the system."""
+"""A file with the certificates to trust, an SSL context, or None for the certificates of the system."""
 
-_USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,120}")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,120}")
 
 
 @dataclass(frozen=True)
 class ClientConfig:
-    """Those of one client."""
+    """Configuration of one client."""
 
     url: str
     key: str = field(default="", repr=False)
@@ -47,26 +47,26 @@ class ClientConfig:
     concurrency: int = 4
 
     def __post_init__(self) -> None:
-        """Check.
+        """Check the values.
 
         Raises:
-            ValueError: says what is wrong.
+            ValueError: the message names the wrong value.
         """
         parts = urllib.parse.urlsplit(self.url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError(f"{self.url} is no http:// or https:// address")
-        if not re.fullmatch("[!-~]*", self.key):  # the library below would quote it when it refuses
-            raise ValueError("the key holds something that no key has: a space, a line break or a letter beyond ASCII")
+            raise ValueError(f"{self.url} is not an http:// or https:// address")
+        if not re.fullmatch("[!-~]*", self.key):  # httpx would quote the key in its own error message
+            raise ValueError("the key holds a space, a line break or a non-ASCII letter, which no key does")
         if self.split_documents < 1 or self.concurrency < 1:
             raise ValueError("split_documents and concurrency must be at least 1")
 
     @property
     def base(self) -> str:
-        """The address, without the slash at its end."""
+        """The address without a trailing slash."""
         return self.url.rstrip("/")
 
-    def settings(self, trust: Trust) -> dict[str, object]:
-        """How both kinds of httpx client are made."""
+    def httpx_options(self, trust: Trust) -> dict[str, object]:
+        """Return the arguments of `httpx.Client` and `httpx.AsyncClient`."""
         headers = {"Content-Type": "application/json", "User-Agent": f"reranking-client/{VERSION}"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
@@ -74,16 +74,16 @@ class ClientConfig:
         limits = httpx.Limits(
             max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEP_ALIVE_S
         )
-        # HTTP_PROXY, NO_PROXY and the like are for other machines.
-        proxies = not is_loopback(urllib.parse.urlsplit(self.url).hostname or "")
-        return {"headers": headers, "limits": limits, "verify": context_of(trust), "trust_env": proxies}
+        # HTTP_PROXY, NO_PROXY and the like must not apply to a service on this machine.
+        use_proxies = not is_loopback(urllib.parse.urlsplit(self.url).hostname or "")
+        return {"headers": headers, "limits": limits, "verify": ssl_context(trust), "trust_env": use_proxies}
 
     def deadline(self, timeout_s: float | None, now: float) -> float:
-        """Of a call that begins now and has so much time, or the usual."""
+        """Return when a call that begins `now` must end. `timeout_s` None: the client's own timeout."""
         return now + (self.timeout_s if timeout_s is None else timeout_s)
 
-    def effort(self, request_id: str, *, began: float, deadline: float) -> CallState:
-        """A call begins."""
+    def call_state(self, request_id: str, *, began: float, deadline: float) -> CallState:
+        """Return the state of a call that begins now."""
         return CallState(
             base=self.base,
             request_id=request_id,
@@ -103,51 +103,53 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def context_of(trust: Trust) -> ssl.SSLContext:
-    """Whom to trust.
+def ssl_context(trust: Trust) -> ssl.SSLContext:
+    """Return an SSL context that trusts these certificates.
 
     Raises:
-        OSError: the file is not there, or holds no certificate.
+        OSError: the file does not exist, or holds no certificate.
     """
     if isinstance(trust, ssl.SSLContext):
         return trust
     context = ssl.create_default_context(cafile=trust)
     if trust is not None:
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the service's own certificate will do
+        context.verify_flags |= (
+            ssl.VERIFY_X509_PARTIAL_CHAIN
+        )  # a server's own certificate is enough, without its issuer
     return context
 
 
-def request_id_of(given: str | None) -> str:
-    """An id that the service will keep.
+def checked_request_id(given: str | None) -> str:
+    """Return the given request id, or a new one.
 
     Raises:
-        ValueError: the given one it would replace.
+        ValueError: the service would replace the given id.
     """
     if given is None:
         return uuid.uuid4().hex
-    if not _USABLE_ID.fullmatch(given):
+    if not _REQUEST_ID.fullmatch(given):
         raise ValueError("request_id: letters, digits, '.', '_', ':' and '-', 120 at most")
     return given
 
 
-def names_of(request_id: str, parts: int) -> list[str]:
-    """Ids of the requests of one call."""
+def part_ids(request_id: str, parts: int) -> list[str]:
+    """Return the ids of the requests of one call: `id.1`, `id.2`, ... where there are several."""
     return [request_id] if parts == 1 else [f"{request_id}.{number}" for number in range(1, parts + 1)]
 
 
-def headers_of(request_id: str, left_s: float) -> dict[str, str]:
-    """Of one try: its id, and how long an answer is waited for."""
-    told_s = left_s - min(MARGIN_S, left_s / 10)
-    return {"X-Request-Id": request_id, "X-Request-Timeout": f"{told_s:.3f}"}
+def request_headers(request_id: str, left_s: float) -> dict[str, str]:
+    """Return the headers of one try: its id, and the seconds that the service may take."""
+    service_s = left_s - min(DEADLINE_MARGIN_S, left_s / 10)
+    return {"X-Request-Id": request_id, "X-Request-Timeout": f"{service_s:.3f}"}
 
 
-def timeout_of(left_s: float) -> httpx.Timeout:
-    """Of one try: each of its waits ends by then."""
+def httpx_timeout(left_s: float) -> httpx.Timeout:
+    """Return the timeouts of one try: no single wait is longer than `left_s`."""
     return httpx.Timeout(left_s, connect=min(CONNECT_S, left_s))
 
 
 def no_reply(error: httpx.HTTPError) -> NoReply:
-    """What httpx raised, in few words."""
+    """Return a short description of an error that httpx raised."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
