@@ -292,7 +292,7 @@ def test_memory_of_a_killed_process_is_forgotten(tmp_path):
     other = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
     other.stdout.readline()
     assert (mine.own, mine.total()) == (5, 12)
-    mine.forget_the_dead()
+    mine.reset_dead()
     assert mine.total() == 12, "it lives"
     other.send_signal(signal.SIGKILL)
     other.wait()
@@ -324,14 +324,14 @@ def test_a_child_counts_for_itself(tmp_path):
         total.add(1)
         os._exit(total.own * 10 + total.total())
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 16
-    total.forget_the_dead()
+    total.reset_dead()
     assert total.total() == 5
 
 
 def test_a_process_without_a_state_directory_counts_alone(tmp_path):
     alone = SharedSum(tmp_path / "missing" / "sum")
     alone.add(5)
-    alone.forget_the_dead()
+    alone.reset_dead()
     assert (alone.own, alone.total()) == (5, 5)
 
 

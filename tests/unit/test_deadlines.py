@@ -9,11 +9,12 @@ import pytest
 from scheduling_kit import PATIENCE_S, Rig
 
 from webapp.api.app import create_app
+from webapp.domain.concurrency import NativeWaiter, allocate_lock
 from webapp.domain.errors import CancelledError, DeadlineExceededError
 from webapp.domain.types import RerankRequest
 from webapp.engine.runtimes.stub import StubEngine, StubSession
 from webapp.scheduling.scheduler import Scheduler
-from webapp.servers.gunicorn.bridge import GeventWaiter, HangUpWatch, NativeWaiter, allocate_lock, hung_up
+from webapp.servers.gunicorn.bridge import GeventWaiter, HangUpWatch, hung_up
 from webapp.service.inflight import InflightScores, ScoringTerms
 
 

@@ -182,7 +182,7 @@ def test_an_engine_thread_that_hangs_is_noticed():
 
     with Rig(Hanging(), threads=2) as rig:
         rig.scheduler._clock = clock
-        watchdog = Watchdog(rig.scheduler, rig.pool, stall_s=30, clock=clock)
+        watchdog = Watchdog(rig.scheduler, lambda: rig.pool.died, stall_s=30, clock=clock)
 
         def later(second):
             """Look every second until then, as a worker does."""
@@ -219,7 +219,7 @@ def test_an_engine_thread_that_dies_is_noticed():
             return Session()
 
     with Rig(Fatal(), threads=1) as rig:
-        watchdog = Watchdog(rig.scheduler, rig.pool, stall_s=30)
+        watchdog = Watchdog(rig.scheduler, lambda: rig.pool.died, stall_s=30)
         rig.submit("die", ["x"])
         wait_for(watchdog.fault, "it is noticed")
         assert watchdog.fault() == "1 engine threads died"

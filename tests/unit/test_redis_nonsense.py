@@ -13,7 +13,7 @@ from scheduling_kit import PATIENCE_S
 from webapp.api.app import create_app
 from webapp.domain.errors import RateLimitedError
 from webapp.scheduling.breaker import FAILURES, Breaker
-from webapp.servers.gunicorn.bridge import GeventWaiter, within
+from webapp.servers.gunicorn.bridge import GeventBridge, GeventWaiter
 from webapp.servers.parts import _Patient
 from webapp.service.cache.memory import PairScore
 from webapp.service.cache.redis import RedisStore
@@ -183,7 +183,7 @@ class Bridge:
     """Ends what takes longer than a test allows."""
 
     def within(self, _seconds, run):
-        return within(0.05, run)
+        return GeventBridge().within(0.05, run)
 
 
 def test_an_answer_in_crumbs_is_given_up():

@@ -303,7 +303,7 @@ def assemble(
         comparison=partial(comparison.said, settings) if settings.color else str,  # only a stack compares
         reply_files=reply_files,
     )
-    watchdog = Watchdog(scheduler, pool, stall_s=settings.engine_stall_s)
+    watchdog = Watchdog(scheduler, lambda: pool.died, stall_s=settings.engine_stall_s)
     return Webapp(
         app,
         service,

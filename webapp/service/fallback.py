@@ -75,7 +75,7 @@ class EngineFallback:
         elif isinstance(outcome, EngineFailedError):
             self.breaker.failed(self._clock())
         else:
-            self.breaker.told_nothing(self._clock())
+            self.breaker.no_outcome(self._clock())
 
     def _changed(self, old: State, new: State) -> None:
         write = log.error if new == "open" else log.warning

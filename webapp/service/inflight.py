@@ -19,9 +19,8 @@ import numpy as np
 from webapp.domain.concurrency import MANY_CHARS, Offload, Waiter, run_inline
 from webapp.domain.errors import CancelledError, DeadlineExceededError, RerankError, UnavailableError
 from webapp.domain.types import RerankRequest, Scored, Spent
-from webapp.scheduling.phases import Phases
 from webapp.scheduling.scheduler import Scheduler
-from webapp.scheduling.ticket import Ticket
+from webapp.scheduling.ticket import Phases, Ticket
 from webapp.service.cache.keys import pair_keys
 from webapp.service.cache.memory import MemoryCache, PairScore
 from webapp.service.cache.shared import Patience, SharedCache
@@ -261,7 +260,7 @@ class InflightScores:
             self._flights |= dict.fromkeys(alone, pending.own)
         for flight in pending.borrowed:
             flight.wanted_by += 1
-            self._scheduler.put_off(flight.ticket, pending.deadline)
+            self._scheduler.extend_deadline(flight.ticket, pending.deadline)
         pending.waits = True
 
     def _land(self, flight: _Flight) -> None:

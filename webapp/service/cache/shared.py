@@ -62,7 +62,7 @@ class Guard(Protocol):
     def allows(self, now: float) -> bool: ...  # noqa: D102
     def succeeded(self) -> None: ...  # noqa: D102
     def failed(self, now: float) -> None: ...  # noqa: D102
-    def told_nothing(self, now: float) -> None: ...  # noqa: D102
+    def no_outcome(self, now: float) -> None: ...  # noqa: D102
 
 
 class Patience:
