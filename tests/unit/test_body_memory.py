@@ -23,10 +23,9 @@ from webapp.config.settings import Settings
 from webapp.domain.concurrency import run_inline
 from webapp.domain.errors import CancelledError, DeadlineExceededError, OverloadedError
 from webapp.engine.runtimes.stub import StubEngine
-from webapp.scheduling.admission import BODY_FACTOR, Admission
+from webapp.scheduling.admission import BODY_FACTOR, Admission, body_memory_bytes
 from webapp.scheduling.shared_sum import SharedSum
 from webapp.servers.gunicorn.bridge import GeventWaiter
-from webapp.servers.parts import body_memory_bytes
 from webapp.service.inflight import InflightScores
 from webapp.service.reranker import RerankService
 
@@ -349,8 +348,9 @@ def test_a_process_without_a_state_directory_counts_alone(tmp_path):
 def test_the_limit_is_512_or_a_quarter_of_the_memory_and_never_less_than_one_body(
     monkeypatch, memory, settings, expected
 ):
-    monkeypatch.setattr("webapp.servers.parts.memory_bytes", lambda: memory * MIB)
-    assert body_memory_bytes(Settings(**settings)) == expected * MIB
+    monkeypatch.setattr("webapp.scheduling.admission.memory_bytes", lambda: memory * MIB)
+    chosen = Settings(**settings)
+    assert body_memory_bytes(chosen.max_body_bytes, chosen.max_body_memory_mb) == expected * MIB
 
 
 def test_the_memory_of_a_control_group_counts(tmp_path, monkeypatch):

@@ -56,8 +56,8 @@ OVERRIDES = {
     "webapp.stack.supervisor.logging.SelfPipe": {"close", "handle_error", "handle_read", "writable"},
     "webapp.api.app.App": {"ensure_sync", "session_interface"},
     "webapp.api.app._NoSessions": {"open_session"},
-    "webapp.service.redis_pool._Buffer": {"_buffer", "_read_from_socket"},
-    "webapp.service.redis_pool._Parser": {"_buffer", "_sock", "on_connect", "socket_read_size"},
+    "webapp.service.cache.redis._Buffer": {"_buffer", "_read_from_socket"},
+    "webapp.service.cache.redis._Parser": {"_buffer", "_sock", "on_connect", "socket_read_size"},
     "webapp.telemetry.allocated_files.Figures": {
         *("close", "read_value", "write_value"),
         *("_capacity", "_f", "_init_value", "_m", "_positions", "_used"),

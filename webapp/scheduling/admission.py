@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
+from webapp.config.resources import memory_bytes
 from webapp.domain.errors import OverloadedError, PayloadTooLargeError
 from webapp.domain.types import RerankRequest
 from webapp.scheduling.scheduler import Scheduler
@@ -35,8 +36,22 @@ As received and as parsed while it is read; then texts, which take two bytes a c
 quote, and a reply that repeats them.
 """
 
+BODY_MEMORY_BYTES = 512 * 1024 * 1024
+"""Most memory that large bodies may take by default."""
+
 PASSED_BY_OLDEST = 4 / 3
 """The oldest request leads every fourth plan, so what goes before a request takes that much longer."""
+
+
+def body_memory_bytes(max_body_bytes: int, limit_mb: int = 0) -> int:
+    """Return the memory that large bodies may take in all processes; one of the largest size always fits.
+
+    Args:
+        max_body_bytes: size of the largest body.
+        limit_mb: what the operator chose; 0: a quarter of the machine, at most `BODY_MEMORY_BYTES`.
+    """
+    chosen = limit_mb * 1024 * 1024 or min(BODY_MEMORY_BYTES, memory_bytes() // 4)
+    return max(chosen, max_body_bytes * BODY_FACTOR)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
