@@ -47,11 +47,6 @@ class EngineFallback:
         self._lexical = lexical if degraded == "lexical" else None
         self._clock = clock
 
-    @property
-    def closed(self) -> bool:
-        """Whether every request may go to the engine."""
-        return self.breaker.state == "closed"
-
     def substitute(self, request: RerankRequest) -> Callable[[], NDArray[np.float32]] | None:
         """Return None to ask the engine, else a function that makes other scores; it takes a while.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -78,8 +78,7 @@ class Pending:
     """One a document; equal documents have equal keys."""
     found: dict[Hashable, PairScore]
     cached: int
-    deadline: float = math.inf
-    client: str = ""
+    options: CallOptions = field(default_factory=CallOptions)
     own: _Inflight | None = None
     borrowed: list[_Inflight] = field(default_factory=list)
     waits: bool = False
@@ -137,16 +136,14 @@ class InflightScores:
             UnavailableError: the scheduler was closed.
         """
         options = options or CallOptions()
+        found: dict[Hashable, PairScore] = {}
         if self.cache is None:
             keys: list[Hashable] = list(itertools.islice(self._unique, len(request.documents)))
-            pending = Pending(request, keys, {}, 0, options.deadline, options.client)
         else:
             digests = self._digests(request)
-            found = self.cache.get_many(digests)
-            if self.shared is not None:
-                found |= self._shared_scores(digests, found, options.lookups)
-            cached = sum(digest in found for digest in digests)
-            pending = Pending(request, list(digests), found, cached, options.deadline, options.client)
+            found = self._known(self.cache, digests, options.lookups)
+            keys = list(digests)
+        pending = Pending(request, keys, found, sum(key in found for key in keys), options)
         self._submit(pending)
         return pending
 
@@ -161,21 +158,21 @@ class InflightScores:
         keys: list[bytes] = run(lambda: pair_keys(self._artifact, request.query, request.documents))
         return keys
 
-    def _shared_scores(
-        self, keys: Iterable[bytes], found: Mapping[Hashable, PairScore], lookups: LookupBudget
-    ) -> dict[Hashable, PairScore]:
-        """Return scores that other workers share. The hub runs others meanwhile, so look into memory once more after.
+    def _known(self, cache: MemoryCache, keys: Sequence[bytes], lookups: LookupBudget) -> dict[Hashable, PairScore]:
+        """Return scores from memory, and those that other workers share.
 
-        Pairs that those began to score meanwhile are in flight, and `_submit` finds them: none is scored twice.
+        The hub runs others during a lookup, so look into memory once more after it. Pairs that those began to score
+        meanwhile are in flight, and `_submit` finds them: none is scored twice.
         """
-        if self.shared is None or self.cache is None:
-            return {}
+        found = cache.get_many(keys)
+        if self.shared is None:
+            return found
         unknown = [key for key in dict.fromkeys(keys) if key not in found and key not in self._inflight]
         if not unknown:
-            return {}
+            return found
         brought: dict[Hashable, PairScore] = dict(self.shared.get_many(unknown, lookups).items())
-        self.cache.put_many(brought)
-        return self.cache.known(unknown) | brought
+        cache.put_many(brought)
+        return found | cache.known(unknown) | brought
 
     def finish(self, pending: Pending, deadline: float, watch: Watch = nullcontext) -> Scored | RerankError:
         """Wait for every score of a request; leave nothing of it in the queue, whatever happens.
@@ -256,14 +253,14 @@ class InflightScores:
                 [missing[key] for key in alone],
                 waiter.wake,
                 priority=pending.request.priority,
-                deadline=pending.deadline,
-                client=pending.client,
+                deadline=pending.options.deadline,
+                client=pending.options.client,
             )
             pending.own = _Inflight(ticket, waiter, {key: place for place, key in enumerate(alone)})
             self._inflight |= dict.fromkeys(alone, pending.own)
         for flight in pending.borrowed:
             flight.wanted_by += 1
-            self._scheduler.extend_deadline(flight.ticket, pending.deadline)
+            self._scheduler.extend_deadline(flight.ticket, pending.options.deadline)
         pending.waits = True
 
     def _complete(self, flight: _Inflight) -> None:

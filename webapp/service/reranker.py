@@ -9,9 +9,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from webapp.domain.concurrency import Offload, Waiter, run_inline
 from webapp.domain.errors import (
     CancelledError,
@@ -29,10 +26,12 @@ from webapp.engine.base import Texts
 from webapp.scheduling.admission import Admission, Arrival
 from webapp.service.fallback import EngineFallback, lexical_result
 from webapp.service.inflight import CallOptions, InflightScores, Pending, Watch
-from webapp.service.truncation import QueryRead, Truncated, collapse, documents_cut, query_read, too_long, truncate
+from webapp.service.truncation import QueryRead, Truncated, Truncator, collapse
 from webapp.telemetry.observer import Caller, NullObserver, Observer
 
 State = Literal["loading", "ready", "draining"]
+
+Outcome = RerankResult | RerankError
 
 REQUESTS_A_TURN = 64
 """Other callers have their turn after so many requests of one call."""
@@ -51,23 +50,16 @@ class _Begun:
     truncated: Truncated | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Lexical:
-    """A request whose scores are those of the lexical engine."""
-
-    scores: NDArray[np.float32]
-
-
 @dataclass(slots=True)
 class _Progress:
     """How far the requests of one call are. A call of it takes no longer for many requests than for few."""
 
-    begun: Sequence[_Begun | _Lexical | RerankError]
+    begun: Sequence[_Begun | Outcome]
     _finished: int = 0
     _scored: int = 0
     """Documents of the finished requests."""
 
-    def finish(self, each: _Begun | _Lexical | RerankError) -> None:
+    def finish(self, each: _Begun | Outcome) -> None:
         """Record that the next request has its outcome."""
         self._finished += 1
         self._scored += _scored([each])
@@ -77,7 +69,7 @@ class _Progress:
         return self._scored + _scored(self.begun[self._finished : self._finished + REQUESTS_A_TURN])
 
 
-def _scored(begun: Sequence[_Begun | _Lexical | RerankError]) -> int:
+def _scored(begun: Sequence[_Begun | Outcome]) -> int:
     return sum([each.pending.scored for each in begun if isinstance(each, _Begun)])
 
 
@@ -194,7 +186,7 @@ class RerankService:
         watch: Watch = contextlib.nullcontext,
         *,
         arrived: bool = False,
-    ) -> list[RerankResult | RerankError]:
+    ) -> list[Outcome]:
         """Score several requests together; each gets its own result or its own error, in the order given.
 
         Raises:
@@ -210,13 +202,13 @@ class RerankService:
                 raise
             # While the model loads, requests wait in the queue: a restart costs its callers a second, not an error.
             began = self._clock()
-            begun: list[_Begun | _Lexical | RerankError] = []
+            begun: list[_Begun | Outcome] = []
             watched = self._observer.accepted(caller, requests, progress := _Progress(begun))
-            outcomes: list[RerankResult | RerankError] = []
+            outcomes: list[Outcome] = []
             options = CallOptions(deadline, caller.client)
             try:
                 # One by one, should one raise.
-                begun.extend(self._begin(request, options) for request in self._taking_turns(requests))
+                begun.extend(self._begin(request, options, began) for request in self._taking_turns(requests))
                 self.admission.queued(place)
                 for request, each in zip(self._taking_turns(requests), begun, strict=True):
                     outcomes.append(self._finish(request, each, began, deadline, watch))
@@ -256,37 +248,37 @@ class RerankService:
             message = f"holds {documents} documents, the limit is {self.max_documents}"
             raise InvalidRequestError(message, field="documents")
 
-    def _begin(self, request: RerankRequest, options: CallOptions) -> _Begun | _Lexical | RerankError:
+    def _begin(self, request: RerankRequest, options: CallOptions, began: float) -> _Begun | Outcome:
         try:
             self._check_size(len(request.documents))
             self.check_model(request.model)
             truncated = self.offload(lambda: self._truncate(request)) if request.truncation else None
             scored = truncated.request if truncated else request
             # Cached scores need no engine, so its state does not matter.
-            if not (self.fallback.closed or self.scoring.knows(scored)) and (
-                substitute := self.fallback.substitute(request)
-            ):
-                return _Lexical(self.offload(substitute))
+            needs_engine = self.fallback.breaker.state != "closed" and not self.scoring.knows(scored)
+            if needs_engine and (lexical := self.fallback.substitute(request)):
+                return lexical_result(request, self.offload(lexical), (self._clock() - began) * 1000)
             return _Begun(self.scoring.begin(scored, options), truncated)
         except RerankError as error:
             return error
 
+    @property
+    def _truncator(self) -> Truncator:
+        return Truncator(self.texts, self.model.max_length_tokens)
+
     def _truncate(self, request: RerankRequest) -> Truncated | None:
-        limit = self.model.max_length_tokens
         try:
-            return truncate(request, self.texts, max_length_tokens=limit, max_windows=self.max_documents)
+            return self._truncator.truncate(request, max_windows=self.max_documents)
         except RerankError:
             raise
         except Exception as cause:  # the border: whatever a tokenizer raises ends here
             raise EngineFailedError("the request could not be tokenised") from cause
 
     def _finish(
-        self, request: RerankRequest, each: _Begun | _Lexical | RerankError, began: float, deadline: float, watch: Watch
-    ) -> RerankResult | RerankError:
-        if isinstance(each, RerankError):
+        self, request: RerankRequest, each: _Begun | Outcome, began: float, deadline: float, watch: Watch
+    ) -> Outcome:
+        if not isinstance(each, _Begun):
             return each
-        if isinstance(each, _Lexical):
-            return lexical_result(request, each.scores, (self._clock() - began) * 1000)
         scored = self.scoring.finish(each.pending, deadline, watch)
         self.fallback.report(scored)
         if isinstance(scored, RerankError):
@@ -302,19 +294,14 @@ class RerankService:
             read = replace(read, cut=each.truncated.query_cut)
             scored, spans = collapse(scored, each.truncated)
         elif request.truncation and request.truncation.strict and (read.cut or scored.truncated.any()):
-            error: InvalidRequestError = self.offload(
-                lambda: too_long(request, scored, self.texts, max_length_tokens=self.model.max_length_tokens)
-            )
+            error: InvalidRequestError = self.offload(lambda: self._truncator.too_long(request, scored))
             return error
         order = rank(scored.logits, request.top_n)
         scores = to_scores(scored.logits[order], self.model.score_scale, raw=request.raw_scores)
         places = order.tolist()
         truncated = scored.truncated[order].tolist()
         if read.cut and self.texts.query_takes_room and not each.truncated:
-            limit = self.model.max_length_tokens
-            truncated = self.offload(
-                lambda: documents_cut(request, scored, places, self.texts, max_length_tokens=limit)
-            )
+            truncated = self.offload(lambda: self._truncator.documents_cut(request, scored, places))
         return RerankResult(
             request=request,
             order=places,
@@ -331,10 +318,9 @@ class RerankService:
         )
 
     def _query_read(self, query: str, scored: Scored) -> QueryRead:
-        def read() -> QueryRead:
-            return query_read(query, scored, self.texts, max_length_tokens=self.model.max_length_tokens)
-
-        return read() if len(query) <= SHORT_QUERY_CHARS else self.offload(read)
+        run = run_inline if len(query) <= SHORT_QUERY_CHARS else self.offload
+        read: QueryRead = run(lambda: self._truncator.query_read(query, scored))
+        return read
 
     def mark_ready(self) -> None:
         """Record that a real score was made: `/ready` says so, unless we are draining already."""

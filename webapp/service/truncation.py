@@ -38,58 +38,117 @@ class Truncated:
     query_cut: bool
 
 
-def truncate(request: RerankRequest, texts: Texts, *, max_length_tokens: int, max_windows: int) -> Truncated | None:
-    """Cut and divide the texts of a request.
+@dataclass(frozen=True, slots=True)
+class QueryRead:
+    """How much of a query was read."""
 
-    Args:
-        request: its `truncation` says how.
-        texts: the engine's tokenizer.
-        max_length_tokens: the model's limit for a pair.
-        max_windows: most windows that all documents together may make.
+    tokens: int
+    """Tokens of a query that is read by itself, special tokens counted; else 0: its pairs count them."""
+    cut: bool
 
-    Returns:
-        None when the engine's own truncation does all that is asked.
 
-    Raises:
-        InvalidRequestError: there would be too many windows.
-    """
-    options = request.truncation
-    if options is None or not _asks_for_more(options, max_length_tokens):
-        return None
-    room = min(max_length_tokens, options.max_pair_tokens or max_length_tokens) - texts.special_tokens
-    room = max(1, room)
-    most = min(options.max_document_tokens or max_length_tokens * options.windows, max_length_tokens * options.windows)
-    places = [_Places.of(document, texts, most, options.keep) for document in request.documents]
-    query = _Places.of(request.query, texts, options.max_query_tokens or max_length_tokens, options.keep)
-    if texts.query_takes_room:
-        longest = max((place.count for place in places), default=0)
-        query_room = min(query.count, max(room // 2, room - longest))
-        room -= query_room
-    else:
-        query_room = min(query.count, room)
-    windows: list[str] = []
-    spans: list[tuple[int, int]] = []
-    starts, cut = [], []
-    for document, place in zip(request.documents, places, strict=True):
-        ranges = _ranges(place.count, room, options)
-        starts.append(len(windows))
-        cut.append(place.cut or ranges[-1][1] < place.count)
-        for first, stop in ranges:
-            span = place.span(first, stop)
-            spans.append(span)
-            windows.append(document[slice(*span)])
-        if len(windows) > max_windows:
-            raise InvalidRequestError(
-                f"the documents make more than {max_windows} windows; lower it", field="max_chunks_per_doc"
-            )
-    kept_query = request.query[slice(*query.span(0, query_room))]
-    return Truncated(
-        replace(request, query=kept_query, documents=windows, truncation=None),
-        np.array(starts, np.intp),
-        spans,
-        np.array(cut, np.bool_),
-        query.cut or query_room < query.count,
-    )
+@dataclass(frozen=True, slots=True)
+class Truncator:
+    """Truncation for one model."""
+
+    texts: Texts
+    """The engine's tokenizer."""
+    max_length_tokens: int
+    """The model's limit for a pair."""
+
+    def truncate(self, request: RerankRequest, max_windows: int) -> Truncated | None:
+        """Cut and divide the texts of a request.
+
+        Args:
+            request: its `truncation` says how.
+            max_windows: most windows that all documents together may make.
+
+        Returns:
+            None when the engine's own truncation does all that is asked.
+
+        Raises:
+            InvalidRequestError: there would be too many windows.
+        """
+        texts, limit, options = self.texts, self.max_length_tokens, request.truncation
+        if options is None or not _asks_for_more(options, limit):
+            return None
+        room = max(1, min(limit, options.max_pair_tokens or limit) - texts.special_tokens)
+        in_windows = limit * options.windows
+        most = min(options.max_document_tokens or in_windows, in_windows)
+        places = [_Places.of(document, texts, most, options.keep) for document in request.documents]
+        query = _Places.of(request.query, texts, options.max_query_tokens or limit, options.keep)
+        if texts.query_takes_room:
+            longest = max((place.count for place in places), default=0)
+            query_room = min(query.count, max(room // 2, room - longest))
+            room -= query_room
+        else:
+            query_room = min(query.count, room)
+        windows: list[str] = []
+        spans: list[tuple[int, int]] = []
+        starts, cut = [], []
+        for document, place in zip(request.documents, places, strict=True):
+            ranges = _ranges(place.count, room, options)
+            starts.append(len(windows))
+            cut.append(place.cut or ranges[-1][1] < place.count)
+            for first, stop in ranges:
+                span = place.span(first, stop)
+                spans.append(span)
+                windows.append(document[slice(*span)])
+            if len(windows) > max_windows:
+                message = f"the documents make more than {max_windows} windows; lower it"
+                raise InvalidRequestError(message, field="max_chunks_per_doc")
+        kept_query = request.query[slice(*query.span(0, query_room))]
+        return Truncated(
+            replace(request, query=kept_query, documents=windows, truncation=None),
+            np.array(starts, np.intp),
+            spans,
+            np.array(cut, np.bool_),
+            query.cut or query_room < query.count,
+        )
+
+    def query_read(self, query: str, scored: Scored) -> QueryRead:
+        """Return how much of a query the engine read.
+
+        A query that shares the model's length with its documents keeps at least half of it. It loses only tokens beyond
+        that, beside documents that leave it no more room.
+        """
+        texts = self.texts
+        room = self.max_length_tokens - texts.special_tokens
+        if texts.query_takes_room:
+            return QueryRead(0, bool(scored.truncated.any()) and texts.query_tokens(query) > room // 2)
+        tokens = texts.query_tokens(query)
+        return QueryRead(texts.special_tokens + min(tokens, room), tokens > room)
+
+    def too_long(self, request: RerankRequest, scored: Scored) -> InvalidRequestError:
+        """Return an error with the query or first document that the model could not read whole, and its length."""
+        texts, limit = self.texts, self.max_length_tokens
+        if not texts.query_takes_room and not scored.truncated.any():
+            where, what, tokens = "query", "", texts.query_tokens(request.query)
+        else:
+            index = int(scored.truncated.argmax())
+            together = [request.documents[index], *([request.query] if texts.query_takes_room else [])]
+            where, what, tokens = f"documents[{index}]", " with its query", sum(len(texts.offsets(t)) for t in together)
+        tokens += texts.special_tokens
+        message = f"must have at most {limit} tokens{what}, it has {tokens}; the request forbids to cut it"
+        return InvalidRequestError(message, field=where)
+
+    def documents_cut(self, request: RerankRequest, scored: Scored, order: Sequence[int]) -> list[bool]:
+        """Return which documents were cut, where their query was cut too: beside it, a short one is read whole.
+
+        Args:
+            request: what was scored.
+            scored: which pairs were cut.
+            order: indexes of the documents.
+        """
+        texts = self.texts
+        room = self.max_length_tokens - texts.special_tokens
+        query = texts.query_tokens(request.query)
+
+        def cut(document: str) -> bool:
+            tokens = len(texts.offsets(document))
+            return tokens > (room - room // 2 if tokens >= query else room // 2)  # an odd token is the longer one's
+
+        return [bool(scored.truncated[index]) and cut(request.documents[index]) for index in order]
 
 
 def collapse(scored: Scored, truncated: Truncated) -> tuple[Scored, list[tuple[int, int] | None]]:
@@ -110,67 +169,6 @@ def collapse(scored: Scored, truncated: Truncated) -> tuple[Scored, list[tuple[i
     spans = [None if alone else truncated.spans[index] for index, alone in zip(best, single, strict=True)]
     cut = truncated.cut | (scored.truncated[best] & single)  # a window may lose a token at a cut: that does not matter
     return replace(scored, logits=scored.logits[best], truncated=cut), spans
-
-
-def too_long(request: RerankRequest, scored: Scored, texts: Texts, *, max_length_tokens: int) -> InvalidRequestError:
-    """Return an error with the query or first document that the model could not read whole, and its length."""
-    if not texts.query_takes_room and not scored.truncated.any():
-        tokens = texts.query_tokens(request.query) + texts.special_tokens
-        return InvalidRequestError(
-            f"must have at most {max_length_tokens} tokens, it has {tokens}; the request forbids to cut it",
-            field="query",
-        )
-    index = int(scored.truncated.argmax())
-    together = [request.documents[index], *([request.query] if texts.query_takes_room else [])]
-    tokens = sum(len(texts.offsets(text)) for text in together) + texts.special_tokens
-    return InvalidRequestError(
-        f"must have at most {max_length_tokens} tokens with its query, it has {tokens}; the request forbids to cut it",
-        field=f"documents[{index}]",
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class QueryRead:
-    """How much of a query was read."""
-
-    tokens: int
-    """Tokens of a query that is read by itself, special tokens counted; else 0: its pairs count them."""
-    cut: bool
-
-
-def query_read(query: str, scored: Scored, texts: Texts, *, max_length_tokens: int) -> QueryRead:
-    """Return how much of a query the engine read.
-
-    A query that shares the model's length with its documents keeps at least half of it, and loses only what is beyond
-    that, beside documents that leave it no more room.
-    """
-    room = max_length_tokens - texts.special_tokens
-    if texts.query_takes_room:
-        return QueryRead(0, bool(scored.truncated.any()) and texts.query_tokens(query) > room // 2)
-    tokens = texts.query_tokens(query)
-    return QueryRead(texts.special_tokens + min(tokens, room), tokens > room)
-
-
-def documents_cut(
-    request: RerankRequest, scored: Scored, order: Sequence[int], texts: Texts, *, max_length_tokens: int
-) -> list[bool]:
-    """Return which documents were cut, where their query was cut too: beside it, a short one is read whole.
-
-    Args:
-        request: what was scored.
-        scored: which pairs were cut.
-        order: indexes of the documents.
-        texts: the engine's tokenizer.
-        max_length_tokens: the model's limit for a pair.
-    """
-    room = max_length_tokens - texts.special_tokens
-    query = texts.query_tokens(request.query)
-
-    def cut(document: str) -> bool:
-        tokens = len(texts.offsets(document))
-        return tokens > (room - room // 2 if tokens >= query else room // 2)  # an odd token is the longer one's
-
-    return [bool(scored.truncated[index]) and cut(request.documents[index]) for index in order]
 
 
 def _asks_for_more(options: Truncation, max_length_tokens: int) -> bool:
