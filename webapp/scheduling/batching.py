@@ -38,7 +38,7 @@ SPILL = 0.8
 """A batch may hold pairs down to this share of its longest; more padding costs more than a smaller batch."""
 
 WORTH_SHARING_TOKENS = 256
-"""Of less than this, a thread leaves nothing to those that are at work: they would come back for crumbs."""
+"""Less than this a thread does not share with busy threads: a batch of a few pairs is not worth it."""
 
 PASSED_OVER_LIMIT = 3
 """Plans in a row that younger requests may lead."""
