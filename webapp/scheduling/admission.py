@@ -72,14 +72,14 @@ class Arrival:
         self._bytes = 0
         self._reply_bytes = 0
 
-    def needs(self, memory_bytes: int) -> None:
+    def needs(self, needed_bytes: int) -> None:
         """Charge this much in place of what was charged before.
 
         Raises:
             OverloadedError: it is more than before, and there is no room for that. Nothing changed.
         """
-        self._admission.charge(self._bytes, memory_bytes)
-        self._bytes = memory_bytes
+        self._admission.charge(self._bytes, needed_bytes)
+        self._bytes = needed_bytes
 
     def replies(self, reply_bytes: int) -> None:
         """Record that the reply is made: only its bytes are charged from the end of the request until `gone`."""

@@ -65,7 +65,7 @@ class Breaker:
         if self.state == "half_open":
             self._pause_s = min(self._pause_s * 2, PAUSE_S[1])
         elif self.state == "open" or self._failures < FAILURES:
-            return  # what was under way when it opened tells nothing new
+            return  # requests that were under way when it opened say nothing new
         else:
             self.opened += 1
         self._try_at = now + self._pause_s

@@ -83,7 +83,7 @@ PUBLISHED_LIMITS = (
     *("max_documents", "max_batch_requests", "max_body_bytes", "max_body_values", "max_ongoing_requests"),
     *("max_queued_pairs", "max_queued_tokens", "request_timeout_s", "requests_per_minute", "documents_per_minute"),
 )
-"""Settings that `/info` tells callers."""
+"""Settings in the reply of `/info`."""
 
 WARM_UP_DOCUMENTS = ("ready", "A sentence of usual length, so that the first caller does not wait for it to compile.")
 

@@ -140,7 +140,7 @@ class RerankService:
         """Hold a place for a request from before its body is read; see `Admission.arrive`."""
         return self.admission.arrive(body_bytes)
 
-    def tell_refused(self, caller: Caller, error: RerankError) -> None:
+    def report_refused(self, caller: Caller, error: RerankError) -> None:
         """Report to the observer that a request was refused before it was read."""
         self._observer.refused(caller, (), error)
 

@@ -117,6 +117,6 @@ def _arrived(service: RerankService) -> Iterator[Arrival]:
             service.check_room()
             arrival = held.enter_context(reservation.arrive(service))
         except RerankError as error:
-            service.tell_refused(middleware.caller(), error)
+            service.report_refused(middleware.caller(), error)
             raise
         yield arrival

@@ -1,4 +1,4 @@
-"""gunicorn's gevent worker, told when to be ready and when to leave."""
+"""gunicorn's gevent worker, with the engine beside the server, and a drain that loses no request."""
 
 from __future__ import annotations
 
