@@ -3,8 +3,8 @@
 # First of all: preload imports the app in the master, and what it imports must see patched sockets and locks.
 from gevent import events, monkey
 
-# gevent looks for plugins of its own among all installed packages, 25 times, in the master and again in each worker: a
-# third of a second each time, and nobody has one.
+# gevent looks for its plugins among all installed packages, 25 times, in the master and again in each worker: a third
+# of a second each time, and there is none. Not needed once gevent looks once, or lets us say that there is none.
 events.notify_and_call_entry_points = events.notify
 monkey.patch_all()
 
@@ -15,7 +15,7 @@ from pathlib import Path  # noqa: E402
 # webapp and contracts lie beside this file; other projects have packages of such names.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-# numpy's and scipy's OpenBLAS start a thread a core at their import, in the master, before the fork. None is of use.
+# numpy's and scipy's OpenBLAS start a thread a core at their import, in the master, before the fork. None is used.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # A supervisord that was started before the setting was renamed still starts us, after an upgrade in place.
@@ -37,8 +37,9 @@ from gunicorn.workers import ggevent as _ggevent  # noqa: E402
 
 from contracts.logging import configure as _logs  # noqa: E402
 from webapp.config import settings as _settings  # noqa: E402
-from webapp.domain import clocks as _clocks  # noqa: E402
+from webapp.domain import concurrency as _concurrency  # noqa: E402
 from webapp.domain.errors import SetupError  # noqa: E402
+from webapp.servers.gunicorn.worker import with_grace as _with_grace  # noqa: E402
 from webapp.stack.releases.environment import load_release as _load_release  # noqa: E402
 from webapp.stack.supervisor import forks as _forks  # noqa: E402
 from webapp.telemetry import multiprocess as _multiprocess  # noqa: E402
@@ -53,9 +54,8 @@ except SetupError as _error:
     raise SystemExit(1) from None
 
 wsgi_app = "webapp.servers.gunicorn.wsgi:app"
-worker_class = (
-    "webapp.servers.gunicorn.worker.Worker"  # the gevent worker, told when to start its engine and when to drain
-)
+# The gevent worker, which also starts the engine and drains.
+worker_class = "webapp.servers.gunicorn.worker.Worker"
 workers = _chosen.workers
 # The artifact and the tokenizer are read once, and workers share the pages. What the master imported can't be reloaded,
 # so `reranking run --reload` does without.
@@ -66,11 +66,11 @@ bind = [f"unix:{_chosen.webapp_socket}"]
 umask = 0o077  # the socket is for this user alone
 backlog = 2048  # the kernel caps it at net.core.somaxconn
 
-# A full pool stops accepting without a word: admission must refuse first. Beside admitted requests there are idle
+# A full pool stops accepting without an answer: admission must refuse first. Beside admitted requests there are idle
 # keep-alives of nginx, health checks, and requests that are being refused.
 worker_connections = _chosen.max_ongoing_requests + 256
 
-# nginx closes idle upstream connections after 15 s; we must be the later one, or a request meets a closed door.
+# nginx closes idle upstream connections after 15 s; we must be the later one, or a request meets a closed connection.
 keepalive = 20
 
 # Heartbeat of the hub, not of a request: it beats once a second whatever the engine threads do.
@@ -83,7 +83,7 @@ limit_request_line = 8190
 limit_request_field_size = 8190
 limit_request_fields = 1100  # nginx takes 1000 and adds its own
 
-# gunicorn_h1c, where somebody installed it, reads many headers otherwise, and looking for it costs time.
+# gunicorn_h1c, where it is installed, reads many headers differently, and looking for it costs time.
 http_parser = "python"
 
 # Recycling by count would close the listener and cut long requests; memory is kept flat instead.
@@ -104,19 +104,19 @@ logger_class = "webapp.servers.gunicorn.worker.Log"
 proc_name = "reranking"
 
 if _serving is None:  # at HUP the old workers still count
-    _clocks.make_steady(_arbiter, _ggevent)  # a clock that is set cuts no drain short, and makes none endless
-    _arbiter.Arbiter.murder_workers = _clocks.with_grace(_arbiter.Arbiter.murder_workers)
+    _concurrency.make_steady(_arbiter, _ggevent)  # a clock that is set cuts no drain short, and makes none endless
+    _arbiter.Arbiter.murder_workers = _with_grace(_arbiter.Arbiter.murder_workers)
     _multiprocess.bury()
     _forks.lose_no_stop()  # a worker told to stop before it listens would be waited for until graceful_timeout
 
 
 def child_exit(_server: Any, _worker: Any) -> None:
-    """Runs in the master for every dead worker, a killed one too."""
+    """Clean up after a dead worker, a killed one too; runs in the master."""
     _multiprocess.bury()
 
 
 def on_reload(server: Any) -> None:
-    """Runs in the master after HUP, before it forks the new workers."""
+    """Renew the app after HUP, before the new workers are forked; runs in the master."""
     if preload_app:
         from webapp.servers.gunicorn.wsgi import renew  # noqa: PLC0415 - the app is loaded by now
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from webapp.config.settings import Settings
+from webapp.domain.concurrency import NativeWaiter, allocate_lock, start_native_thread
 from webapp.engine.base import Engine, Session
 from webapp.engine.opening import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.scheduling.batching import padded
-from webapp.servers.gunicorn.bridge import NativeWaiter, allocate_lock, start_native_thread
 
 QUERY = "what is the question"
 

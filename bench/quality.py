@@ -18,11 +18,11 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from webapp.config.settings import Settings
+from webapp.domain.concurrency import NativeWaiter, allocate_lock, start_native_thread
 from webapp.engine.opening import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.engine.prepare.pipeline import prepare
 from webapp.scheduling.scheduler import Scheduler
-from webapp.servers.gunicorn.bridge import NativeWaiter, allocate_lock, start_native_thread
 
 DATA = harness.ROOT.parent / "shared" / "data"
 CANDIDATES = 100

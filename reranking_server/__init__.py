@@ -1,4 +1,4 @@
-"""The service as it is installed: one package that holds `webapp`, `pusher` and `contracts`.
+"""The installed service: one package that holds `webapp`, `pusher` and `contracts`.
 
 In a clone they lie beside this folder, in a wheel inside it. Importing this module puts the folder that holds them
 first on the path, so a package of another project with one of these names does not matter.

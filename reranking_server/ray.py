@@ -8,7 +8,7 @@ from webapp.servers.ray import deployment
 
 
 class Reranking(deployment.Reranking):
-    """One replica, as Serve drives it."""
+    """One replica, as Serve calls it."""
 
 
 app = deployment.deploy(Reranking)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from running import PATIENCE_S
 
+from webapp.domain.concurrency import NativeWaiter, allocate_lock, start_native_thread
 from webapp.engine.pool import EnginePool
 from webapp.scheduling.scheduler import Scheduler
-from webapp.servers.gunicorn.bridge import NativeWaiter, allocate_lock, start_native_thread
 
 
 class Rig:

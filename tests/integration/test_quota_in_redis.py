@@ -10,10 +10,9 @@ import redis
 from running import free_port, wait_for
 
 from webapp.domain.errors import RateLimitedError
-from webapp.servers.gunicorn.bridge import within
+from webapp.servers.gunicorn.bridge import GeventBridge
 from webapp.service import rate_limit as quotas
-from webapp.service.rate_limit import Quota
-from webapp.service.redis_rate_limit import in_redis
+from webapp.service.rate_limit import CountsInRedis, Quota
 
 REDIS = shutil.which("redis-server")
 
@@ -77,8 +76,8 @@ def test_workers_share_their_counts_and_go_on_alone_when_redis_is_gone_and_toget
     workers = [
         Quota(
             requests_per_minute=4,
-            shared=in_redis(server.url, wait_s=WAIT_S),
-            within=within,
+            shared=CountsInRedis(server.url, wait_s=WAIT_S),
+            within=GeventBridge().within,
             clock=lambda: clock[0],
         )
         for _ in range(2)
@@ -101,9 +100,9 @@ def test_a_redis_that_stands_still_costs_one_request_a_moment_and_the_others_not
 
     def counted(seconds, run):
         asked.append(seconds)
-        return within(seconds, run)
+        return GeventBridge().within(seconds, run)
 
-    quota = Quota(requests_per_minute=1000, shared=in_redis(server.url, wait_s=WAIT_S), within=counted)
+    quota = Quota(requests_per_minute=1000, shared=CountsInRedis(server.url, wait_s=WAIT_S), within=counted)
     refused(quota)
     asked.clear()
     server.signal(signal.SIGSTOP)

@@ -12,7 +12,7 @@ from webapp.domain.errors import OverloadedError, PayloadTooLargeError
 from webapp.domain.types import RerankRequest
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission
-from webapp.scheduling.rate import MEMORY_S, Rate
+from webapp.scheduling.scheduler import RATE_MEMORY_S, Rate
 
 NOW = 1000.0
 
@@ -159,7 +159,7 @@ def test_what_was_known_before_counts_less_and_less():
     rate = Rate(1000.0)
     rate.resume(0.0)
     assert rate.tokens_per_s == 1000
-    rate.add(int(100 * MEMORY_S), MEMORY_S)
+    rate.add(int(100 * RATE_MEMORY_S), RATE_MEMORY_S)
     assert 100 < rate.tokens_per_s < 1000 / math.e + 100
 
 

@@ -121,8 +121,8 @@ def test_a_fault_of_ours_tells_the_client_nothing_and_the_log_everything(client,
 
 
 def test_overload_is_503_with_retry_after(client, service):
-    with service._admission.admit():
-        service._admission.max_ongoing_requests = 1
+    with service.admission.admit():
+        service.admission.max_ongoing_requests = 1
         reply = client.post("/rerank", json=BODY)
     assert reply.status_code == 503
     assert int(reply.headers["Retry-After"]) >= 1
@@ -214,7 +214,7 @@ def test_openapi_describes_every_route_and_swagger_ui_needs_no_network(client):
 
 
 def test_a_refusal_says_how_full_the_service_is_and_reads_no_body(client, service):
-    service._admission.max_queued_pairs = 0
+    service.admission.max_queued_pairs = 0
     reply = client.post("/rerank", data=b'{"documents": [{"content": "broken"')
     assert reply.status_code in {429, 503}
     assert {"queued": 0, "limit": 0, "eta_s": 1.0}.items() <= reply.json.items()
@@ -225,7 +225,7 @@ def test_a_refusal_says_how_full_the_service_is_and_reads_no_body(client, servic
 
 
 def test_a_request_that_could_never_fit_is_413_with_the_limit(client, service):
-    service._admission.max_queued_pairs = 2
+    service.admission.max_queued_pairs = 2
     reply = client.post("/rerank", json=BODY)
     assert (reply.status_code, reply.json["error"]["limit"]) == (413, 2)
 

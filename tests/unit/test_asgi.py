@@ -9,7 +9,7 @@ from scheduling_kit import Rig
 from webapp.api.app import create_app
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.servers.gunicorn.bridge import GeventWaiter
-from webapp.servers.ray.asgi import ask, environ_of
+from webapp.servers.ray.asgi import answer, environ_of
 from webapp.servers.ray.bridge import AsyncioBridge, AsyncioWaiter
 
 JSON = ("Content-Type", "application/json")
@@ -23,13 +23,13 @@ def app(service):
     return create_app(service, request_timeout_s=30, max_body_bytes=1000, limits={}, watch=bridge.watch)
 
 
-def answer(app, scope, *parts):
-    return run(ask(app, scope, receives(*parts)))
+def reply_to(app, scope, *parts):
+    return run(answer(app, scope, receives(*parts)))
 
 
 def test_a_request_is_answered_as_under_wsgi(client, app, service):
     body = body_of()
-    reply = answer(app, scope_of(headers=[JSON, ("X-Request-Id", "mine")]), body)
+    reply = reply_to(app, scope_of(headers=[JSON, ("X-Request-Id", "mine")]), body)
     service.scoring.make_waiter = GeventWaiter
     theirs = client.post("/rerank", data=body, headers={"X-Request-Id": "mine"})
     assert (reply.status, json.loads(reply.body)["results"]) == (200, theirs.json["results"])
@@ -40,7 +40,7 @@ def test_a_request_is_answered_as_under_wsgi(client, app, service):
 def test_requests_that_wait_are_answered_side_by_side(app):
     async def many():
         bodies = [body_of(query=str(number)) for number in range(10)]
-        asked = [ask(app, scope_of(), receives(body)) for body in bodies]
+        asked = [answer(app, scope_of(), receives(body)) for body in bodies]
         return await asyncio.gather(*asked)
 
     assert [reply.status for reply in run(many())] == [200] * 10
@@ -49,7 +49,7 @@ def test_requests_that_wait_are_answered_side_by_side(app):
 def test_a_body_comes_in_parts_and_without_a_length(app):
     body = body_of()
     headers = [JSON, ("Transfer-Encoding", "chunked")]
-    assert answer(app, scope_of(headers=headers), body[:5], body[5:20], b"", body[20:]).status == 200
+    assert reply_to(app, scope_of(headers=headers), body[:5], body[5:20], b"", body[20:]).status == 200
 
 
 def test_a_body_that_is_too_large_is_read_no_further_and_refused_in_the_callers_dialect(app):
@@ -59,7 +59,7 @@ def test_a_body_that_is_too_large_is_read_no_further_and_refused_in_the_callers_
         read.append(1)
         return {"type": "http.request", "body": b" " * 400, "more_body": True}
 
-    reply = run(ask(app, scope_of(path="/v1/rerank"), receive))
+    reply = run(answer(app, scope_of(path="/v1/rerank"), receive))
     assert (reply.status, json.loads(reply.body)["error"]["code"]) == (413, "payload_too_large")
     assert len(read) == 3
 
@@ -68,7 +68,7 @@ def test_who_hangs_up_before_all_is_sent_is_not_served(app):
     async def receive():
         return {"type": "http.disconnect"}
 
-    assert run(ask(app, scope_of(), receive)) is None
+    assert run(answer(app, scope_of(), receive)) is None
 
 
 def test_a_caller_who_hangs_up_leaves_nothing_in_the_queue(app, service):
@@ -83,7 +83,7 @@ def test_a_caller_who_hangs_up_leaves_nothing_in_the_queue(app, service):
     idle.submit = submitted
 
     async def main():
-        task = asyncio.create_task(ask(app, scope_of(), receives(body_of())))
+        task = asyncio.create_task(answer(app, scope_of(), receives(body_of())))
         await queued.wait()
         assert (idle.queued_pairs, service.ongoing) == (3, 1)
         task.cancel()

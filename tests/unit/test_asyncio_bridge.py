@@ -1,11 +1,12 @@
 import asyncio
 import contextvars
 import threading
+from _queue import SimpleQueue
 
 import pytest
 from asgi_kit import PATIENCE_S, run
 
-from webapp.domain.concurrency import SimpleQueue, start_native_thread
+from webapp.domain.concurrency import start_native_thread
 from webapp.domain.errors import CancelledError
 from webapp.servers.ray.bridge import AsyncioBridge, AsyncioWaiter, in_greenlet, wait_for
 
@@ -150,14 +151,13 @@ def test_a_call_that_does_not_watch_gets_what_it_waits_for_and_is_told_when_it_d
     assert left.done
 
 
-@pytest.mark.parametrize("where", ["offload", "blocking", "within"])
+@pytest.mark.parametrize("where", ["offload", "within"])
 def test_what_would_hold_the_loop_runs_on_a_thread_and_others_go_on(where):
     async def main():
         bridge = AsyncioBridge()
         go_on = threading.Event()
         run_it = {
             "offload": bridge.make_offload(),
-            "blocking": bridge.blocking,
             "within": lambda work: bridge.within(PATIENCE_S, work),
         }[where]
 

@@ -23,10 +23,9 @@ from webapp.config.settings import Settings
 from webapp.domain.concurrency import run_inline
 from webapp.domain.errors import CancelledError, DeadlineExceededError, OverloadedError
 from webapp.engine.runtimes.stub import StubEngine
-from webapp.scheduling.admission import BODY_FACTOR, Admission
+from webapp.scheduling.admission import BODY_FACTOR, Admission, body_memory_bytes
 from webapp.scheduling.shared_sum import SharedSum
 from webapp.servers.gunicorn.bridge import GeventWaiter
-from webapp.servers.parts import body_memory_bytes
 from webapp.service.inflight import InflightScores
 from webapp.service.reranker import RerankService
 
@@ -292,7 +291,7 @@ def test_memory_of_a_killed_process_is_forgotten(tmp_path):
     other = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
     other.stdout.readline()
     assert (mine.own, mine.total()) == (5, 12)
-    mine.forget_the_dead()
+    mine.reset_dead()
     assert mine.total() == 12, "it lives"
     other.send_signal(signal.SIGKILL)
     other.wait()
@@ -324,14 +323,14 @@ def test_a_child_counts_for_itself(tmp_path):
         total.add(1)
         os._exit(total.own * 10 + total.total())
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 16
-    total.forget_the_dead()
+    total.reset_dead()
     assert total.total() == 5
 
 
 def test_a_process_without_a_state_directory_counts_alone(tmp_path):
     alone = SharedSum(tmp_path / "missing" / "sum")
     alone.add(5)
-    alone.forget_the_dead()
+    alone.reset_dead()
     assert (alone.own, alone.total()) == (5, 5)
 
 
@@ -349,8 +348,9 @@ def test_a_process_without_a_state_directory_counts_alone(tmp_path):
 def test_the_limit_is_512_or_a_quarter_of_the_memory_and_never_less_than_one_body(
     monkeypatch, memory, settings, expected
 ):
-    monkeypatch.setattr("webapp.servers.parts.memory_bytes", lambda: memory * MIB)
-    assert body_memory_bytes(Settings(**settings)) == expected * MIB
+    monkeypatch.setattr("webapp.scheduling.admission.memory_bytes", lambda: memory * MIB)
+    chosen = Settings(**settings)
+    assert body_memory_bytes(chosen.max_body_bytes, chosen.max_body_memory_mb) == expected * MIB
 
 
 def test_the_memory_of_a_control_group_counts(tmp_path, monkeypatch):

@@ -66,7 +66,7 @@ def filled(body):
 
 
 def texts(requests):
-    return [(each.query, list(each.documents), each.top_n, each.fitting, each.warnings) for each in requests]
+    return [(each.query, list(each.documents), each.top_n, each.truncation, each.warnings) for each in requests]
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)

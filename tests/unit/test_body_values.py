@@ -92,8 +92,8 @@ def test_a_small_body_of_many_values_is_read_elsewhere():
 def test_a_small_body_of_many_values_is_not_read_to_tell_its_error(service, client, monkeypatch):
     read_by = []
     monkeypatch.setattr(middleware, "dialect_of", read_by.append)
-    with service._admission.admit():
-        service._admission.max_ongoing_requests = 1
+    with service.admission.admit():
+        service.admission.max_ongoing_requests = 1
         assert client.post("/v1/rerank", data=MANY * 5).status_code == 429
     assert read_by == []
 

@@ -63,13 +63,13 @@ def test_each_failed_probe_doubles_the_pause_up_to_a_limit(breaker):
 def test_a_probe_that_tells_nothing_makes_room_for_another(breaker):
     open_at(breaker, 0.0)
     assert breaker.allows(1.0)
-    breaker.told_nothing(2.0)
+    breaker.no_outcome(2.0)
     assert breaker.allows(2.0)
     assert not breaker.allows(2.0 + PROBE_S / 2)
     assert breaker.allows(2.0 + PROBE_S)
 
 
-@given(st.lists(st.sampled_from(["allows", "failed", "succeeded", "told_nothing", "wait"])))
+@given(st.lists(st.sampled_from(["allows", "failed", "succeeded", "no_outcome", "wait"])))
 def test_it_never_stays_open_for_ever(events):
     breaker, now = Breaker(), 0.0
     for event in events:

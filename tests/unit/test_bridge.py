@@ -1,12 +1,13 @@
 import itertools
+from _queue import SimpleQueue
 
 import gevent
 import pytest
 from gevent.event import Event
 from running import PATIENCE_S
 
-from webapp.domain.concurrency import persistent
-from webapp.servers.gunicorn.bridge import GeventWaiter, NativeWaiter, SimpleQueue, repeat, start_native_thread
+from webapp.domain.concurrency import NativeWaiter, persistent, start_native_thread
+from webapp.servers.gunicorn.bridge import GeventBridge, GeventWaiter
 
 
 @pytest.mark.parametrize("make", [GeventWaiter, NativeWaiter])
@@ -51,7 +52,7 @@ def test_what_repeats_goes_on_after_a_failure():
             thrice.set()
         raise ValueError
 
-    repeat(0.001, fails)
+    GeventBridge().repeat(0.001, fails)
     assert thrice.wait(PATIENCE_S)
 
 

@@ -16,7 +16,8 @@ from pusher import clock as pushers
 from pusher import memory
 from pusher.relay import Relay
 from supervisor import process
-from webapp.domain.clocks import GRACE_S, STANDSTILL_S, AwakeClock, SteadyTime, make_steady, with_grace
+from webapp.domain.concurrency import AwakeClock, SteadyTime, make_steady
+from webapp.servers.gunicorn.worker import GRACE_S, STANDSTILL_S, with_grace
 from webapp.service.rate_limit import Quota
 from webapp.stack import certificates
 from webapp.stack.releases import canary

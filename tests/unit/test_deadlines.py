@@ -9,12 +9,13 @@ import pytest
 from scheduling_kit import PATIENCE_S, Rig
 
 from webapp.api.app import create_app
+from webapp.domain.concurrency import NativeWaiter, allocate_lock
 from webapp.domain.errors import CancelledError, DeadlineExceededError
 from webapp.domain.types import RerankRequest
 from webapp.engine.runtimes.stub import StubEngine, StubSession
 from webapp.scheduling.scheduler import Scheduler
-from webapp.servers.gunicorn.bridge import GeventWaiter, HangUpWatch, NativeWaiter, allocate_lock, hung_up
-from webapp.service.inflight import InflightScores, ScoringTerms
+from webapp.servers.gunicorn.bridge import GeventWaiter, HangUpWatch, hung_up
+from webapp.service.inflight import CallOptions, InflightScores
 
 
 class Clock:
@@ -104,7 +105,7 @@ def test_a_request_that_expires_between_two_batches_says_how_far_it_came():
     clock = Clock()
     scheduler = Scheduler(lock=allocate_lock(), budget_tokens=32, threads=1, clock=clock)
     scoring = InflightScores(scheduler=scheduler, cache=None, artifact="a", make_waiter=GeventWaiter, clock=clock)
-    pending = scoring.begin(request(["x"] * 10), ScoringTerms(deadline=5.0))
+    pending = scoring.begin(request(["x"] * 10), CallOptions(deadline=5.0))
     for _ in range(3):  # tokenise, a batch of two, a batch of two
         assert scheduler.step(StubSession())
     clock.now = 5.0
@@ -161,9 +162,9 @@ def test_pairs_stay_while_another_request_wants_them(sharing, engine, rig, calle
 
 def test_a_longer_deadline_of_another_request_puts_the_pairs_own_off(sharing, engine, rig):
     soon = time.monotonic() + 0.05
-    hasty = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"]), ScoringTerms(deadline=soon)), soon))
+    hasty = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"]), CallOptions(deadline=soon)), soon))
     gevent.sleep(0)
-    patient = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"]), ScoringTerms(deadline=1e9)), 1e9))
+    patient = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"]), CallOptions(deadline=1e9)), 1e9))
     gevent.sleep(0)
     assert isinstance(hasty.get(timeout=PATIENCE_S), DeadlineExceededError)
     engine.gate.set()

@@ -69,7 +69,7 @@ def api(engine, clock, request):
             admission=Admission(max_ongoing_requests=10),
             max_documents=100,
             texts=StubEngine().texts,
-            guard=EngineFallback(
+            fallback=EngineFallback(
                 degraded=request.param,
                 lexical=lexical_scores,
                 on_change=lambda was, state: changes.append((was, state)),
@@ -85,7 +85,7 @@ def break_it(api, engine):
     engine.fails = True
     for _ in range(FAILURES):
         assert api.post("/rerank", json=NATIVE).status_code == 500
-    assert api.service.breaker == "open"
+    assert api.service.fallback.breaker.state == "open"
 
 
 @pytest.mark.parametrize("api", ["refuse"], indirect=True)
@@ -108,7 +108,7 @@ def test_after_the_pause_a_real_request_probes_and_the_service_is_back(api, engi
     clock.now = 3.0
     reply = api.post("/rerank", json=NATIVE)
     assert (reply.status_code, reply.json.get("degraded"), reply.json["model"]) == (200, None, "stub")
-    assert api.service.breaker == "closed"
+    assert api.service.fallback.breaker.state == "closed"
     steps = ["closed", "open", "half_open", "open", "half_open", "closed"]
     assert api.changes == list(itertools.pairwise(steps)), "each change is told once"
 
@@ -124,7 +124,7 @@ def test_what_the_cache_knows_is_answered_while_the_breaker_is_open(api, engine,
         reply = api.post("/rerank", json=known)
         assert (reply.status_code, reply.json["results"]) == (200, first)
         assert "X-Rerank-Degraded" not in reply.headers
-        assert api.service.breaker == "open"
+        assert api.service.fallback.breaker.state == "open"
     one_more = [*NATIVE["documents"], {"content": "a fourth"}]
     assert api.post("/rerank", json={**known, "documents": one_more}).status_code == 500, "the probe"
     assert api.post("/rerank", json=known).status_code == 200
@@ -182,7 +182,7 @@ def test_an_engine_thread_that_hangs_is_noticed():
 
     with Rig(Hanging(), threads=2) as rig:
         rig.scheduler._clock = clock
-        watchdog = Watchdog(rig.scheduler, rig.pool, stall_s=30, clock=clock)
+        watchdog = Watchdog(rig.scheduler, lambda: rig.pool.died, stall_s=30, clock=clock)
 
         def later(second):
             """Look every second until then, as a worker does."""
@@ -219,7 +219,7 @@ def test_an_engine_thread_that_dies_is_noticed():
             return Session()
 
     with Rig(Fatal(), threads=1) as rig:
-        watchdog = Watchdog(rig.scheduler, rig.pool, stall_s=30)
+        watchdog = Watchdog(rig.scheduler, lambda: rig.pool.died, stall_s=30)
         rig.submit("die", ["x"])
         wait_for(watchdog.fault, "it is noticed")
         assert watchdog.fault() == "1 engine threads died"

@@ -9,7 +9,7 @@ import gevent.socket
 import pytest
 from running import PATIENCE_S
 
-from webapp.servers.gunicorn.fd_shortage import SHORT_S, TELL_EVERY_S, FdShortage, hang_up
+from webapp.servers.gunicorn.fd_shortage import LOG_EVERY_S, SHORT_S, FdShortage, hang_up
 
 
 class Clock:
@@ -66,8 +66,8 @@ def test_after_a_shortage_connections_are_kept_again(clock, connection):
 def test_it_is_told_once_a_minute_and_other_errors_are_handed_on(clock, caplog):
     others = []
     descriptors = FdShortage(logging.getLogger(), clock=clock)
-    handle = descriptors.stand_before(lambda *error: others.append(error))
-    for moment in (0, 1, TELL_EVERY_S):
+    handle = descriptors.wrap(lambda *error: others.append(error))
+    for moment in (0, 1, LOG_EVERY_S):
         clock.now = 100.0 + moment
         handle(None, OSError, OSError(errno.EMFILE, "Too many open files"), None)
     assert len([line for line in caplog.messages if "all file descriptors are in use" in line]) == 2

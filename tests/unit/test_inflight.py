@@ -101,7 +101,7 @@ def test_a_request_that_gives_up_takes_nobody_with_it(scoring, engine):
     assert isinstance(hasty.get(timeout=PATIENCE_S), DeadlineExceededError)
     engine.gate.set()
     assert patient.get(timeout=PATIENCE_S).logits == expected(["b", "a"])
-    assert scoring._flights == {}
+    assert scoring._inflight == {}
 
 
 def test_a_killed_request_leaves_the_queue(scoring, engine):
@@ -109,7 +109,7 @@ def test_a_killed_request_leaves_the_queue(scoring, engine):
     killed = gevent.spawn(score, scoring, ["a"] * 3 + ["b"])
     gevent.sleep(0)
     killed.kill()
-    assert scoring._flights == {}
+    assert scoring._inflight == {}
     assert scoring._scheduler.queued_pairs == 0
     engine.gate.set()
 

@@ -7,8 +7,8 @@ from asking import QUERY, TEXTS, ask, post
 
 from webapp.api.app import create_app
 from webapp.config.settings import Settings
+from webapp.domain.types import names_of
 from webapp.engine.runtimes.stub import StubEngine
-from webapp.service.model_names import names_of
 
 HUB = dataclasses.replace(StubEngine.info, model="org/ranker")
 STANDS_IN = dataclasses.replace(HUB, model="org/small", substitute_for="org/wanted")

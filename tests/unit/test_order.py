@@ -43,7 +43,7 @@ class Both:
             ticket.unread += 1
         ticket.unread_chars = 4 * (len(ticket.documents) - ticket.unread)
         for order in self.orders:
-            order.put(ticket)
+            order.update(ticket)
 
     def score(self, ticket, length):
         """Take one pair out of it."""
@@ -54,7 +54,7 @@ class Both:
                 del ticket.ready[length]
             self.served[ticket.client] += length
             for order in self.orders:
-                order.put(ticket)
+                order.update(ticket)
                 order.serve(ticket.client, self.served[ticket.client])
 
     def remove(self, ticket):
@@ -151,7 +151,7 @@ def test_a_step_takes_hardly_more_steps_when_many_wait(clients):
                 scheduler.step(session)
             ticket = scheduler.submit("q", ["a few words"], lambda: None, client="new")
             scheduler.queued_tokens_before(10, 0)
-            scheduler.put_off(ticket, 2e9)
+            scheduler.extend_deadline(ticket, 2e9)
             scheduler.cancel(ticket, RuntimeError())
         taken[waiting] = steps.count
     assert taken[1000] < 3 * taken[10], taken

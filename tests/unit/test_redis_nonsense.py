@@ -13,14 +13,10 @@ from scheduling_kit import PATIENCE_S
 from webapp.api.app import create_app
 from webapp.domain.errors import RateLimitedError
 from webapp.scheduling.breaker import FAILURES, Breaker
-from webapp.servers.gunicorn.bridge import GeventWaiter, within
-from webapp.servers.parts import _Patient
-from webapp.service.cache.memory import PairScore
-from webapp.service.cache.redis import RedisStore
-from webapp.service.cache.shared import Patience, SharedCache
-from webapp.service.cache.wire import NonsenseError, name_of, pack
-from webapp.service.rate_limit import Quota
-from webapp.service.redis_rate_limit import in_redis
+from webapp.servers.gunicorn.bridge import GeventBridge
+from webapp.service.cache.memory import LookupBudget, PairScore
+from webapp.service.cache.redis import NonsenseError, RedisStore, SharedCache, name_of, pack
+from webapp.service.rate_limit import CountsInRedis, Quota
 
 A, B = b"a" * 16, b"b" * 16
 SOON_S = 0.05
@@ -110,9 +106,7 @@ def test_what_comes_unasked_after_an_answer_is_nobodys_answer():
 
 
 def shared_on(store, reads, writes=None):
-    shared = SharedCache(
-        lambda: store, reads=reads, writes=writes or Breaker(), make_waiter=GeventWaiter, spawn=gevent.spawn
-    )
+    shared = SharedCache(store, GeventBridge(), reads=reads, writes=writes or Breaker())
     shared.start()
     return shared
 
@@ -121,7 +115,7 @@ def test_the_breaker_counts_nonsense(nonsense):
     reads, writes = Breaker(), Breaker()
     shared = shared_on(RedisStore(nonsense.url), reads, writes)
     for _ in range(FAILURES):
-        assert shared.get_many([A, B], Patience(PATIENCE_S)) == {}
+        assert shared.get_many([A, B], LookupBudget(PATIENCE_S)) == {}
         shared.put_many(SCORES)
         gevent.sleep(0)
         gevent.sleep(0)
@@ -134,7 +128,7 @@ def test_no_request_fails_for_nonsense_and_none_gets_another_score(service, nons
 
     service.scoring.cache = MemoryCache(10**6)
     service.scoring.shared = shared_on(RedisStore(nonsense.url), Breaker())
-    quota = Quota(requests_per_minute=1000, shared=in_redis(nonsense.url, wait_s=SOON_S))
+    quota = Quota(requests_per_minute=1000, shared=CountsInRedis(nonsense.url, wait_s=SOON_S))
     client = create_app(service, request_timeout_s=30, max_body_bytes=1000, limits={}, quota=quota).test_client()
     for number in range(FAILURES + 2):
         body = {"query": f"q{number}", "documents": ["one", "three words here"], "top_k": 0}
@@ -179,27 +173,28 @@ def test_a_hang_in_the_middle_of_an_answer_ends_the_connection(silent, monkeypat
     assert {number for number, _ in silent.asked} == {1, 2}
 
 
-class Bridge:
-    """Ends what takes longer than a test allows."""
-
-    def within(self, _seconds, run):
-        return within(0.05, run)
-
-
-def test_an_answer_in_crumbs_is_given_up():
+def test_an_answer_in_crumbs_is_given_up(monkeypatch):
     class Crumbs:
         """A store whose answer never ends although something comes all the time."""
+
+        def ping(self):
+            pass
 
         def get_many(self, _keys):
             while True:
                 gevent.sleep(0.001)
 
-    with pytest.raises(TimeoutError):
-        _Patient(Crumbs(), Bridge(), 1.0).get_many([A])
+    monkeypatch.setattr("webapp.service.cache.redis.WHOLE_ANSWER_S", SOON_S)
+    shared = shared_on(Crumbs(), Breaker())
+    assert shared.get_many([A], LookupBudget(0.001)) == {}
+    assert shared._looking == 1
+    with gevent.Timeout(PATIENCE_S):
+        while shared._looking:
+            gevent.sleep(0.01)
 
 
 def quota_on(fake, limit, wait_s=PATIENCE_S):
-    return Quota(requests_per_minute=limit, shared=in_redis(fake.url, wait_s=wait_s), clock=lambda: 0.0)
+    return Quota(requests_per_minute=limit, shared=CountsInRedis(fake.url, wait_s=wait_s), clock=lambda: 0.0)
 
 
 def let_in(quota, times, account="a"):

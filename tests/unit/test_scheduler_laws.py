@@ -5,10 +5,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from webapp.domain.concurrency import allocate_lock
 from webapp.domain.errors import CancelledError, DeadlineExceededError
 from webapp.scheduling.batching import PASSED_OVER_LIMIT
 from webapp.scheduling.scheduler import Scheduler
-from webapp.servers.gunicorn.bridge import allocate_lock
 
 BUDGET_TOKENS = 256
 

@@ -9,12 +9,11 @@ from scheduling_kit import PATIENCE_S, Rig
 from webapp.domain.types import RerankRequest
 from webapp.engine.runtimes.stub import StubEngine, stub_logit
 from webapp.scheduling.breaker import FAILURES, Breaker
-from webapp.servers.gunicorn.bridge import GeventWaiter
-from webapp.service.cache import shared as shared_module
-from webapp.service.cache.memory import MemoryCache, PairScore
-from webapp.service.cache.shared import MOST_WAITING, Patience, SharedCache
-from webapp.service.cache.wire import NonsenseError, name_of, pack, unpack
-from webapp.service.inflight import InflightScores, ScoringTerms
+from webapp.servers.gunicorn.bridge import GeventBridge, GeventWaiter
+from webapp.service.cache import redis as redis_module
+from webapp.service.cache.memory import LookupBudget, MemoryCache, PairScore
+from webapp.service.cache.redis import MOST_WAITING, NonsenseError, SharedCache, name_of, pack, unpack
+from webapp.service.inflight import CallOptions, InflightScores
 
 SCORE = PairScore(1.5, truncated=True, tokens=7)
 
@@ -59,7 +58,7 @@ def redis():
 
 @pytest.fixture
 def shared(redis):
-    cache = SharedCache(lambda: redis, reads=Breaker(), writes=Breaker(), make_waiter=GeventWaiter, spawn=gevent.spawn)
+    cache = SharedCache(redis, GeventBridge())
     cache.start()
     return cache
 
@@ -104,7 +103,7 @@ def test_any_bytes_are_refused(value):
 def test_what_was_kept_is_found(shared):
     shared.put_many({b"a": SCORE})
     settle()
-    assert shared.get_many([b"a", b"b"], Patience()) == {b"a": SCORE}
+    assert shared.get_many([b"a", b"b"], LookupBudget()) == {b"a": SCORE}
     assert (shared.hits, shared.misses, shared.written, shared.dropped) == (1, 1, 1, 0)
 
 
@@ -117,12 +116,12 @@ def test_a_write_does_not_keep_its_caller_waiting(shared, redis):
     assert redis.values == {name_of(b"a"): pack(b"a", SCORE)}
 
 
-def test_a_slow_redis_costs_one_call_its_patience_however_many_lookups_it_has(shared, redis):
+def test_a_slow_redis_costs_one_call_its_budget_however_many_lookups_it_has(shared, redis):
     redis.delay_s = 3600
     answered = redis.answered
-    patience = Patience(0.01)
+    budget = LookupBudget(0.01)
     for _ in range(10):
-        assert shared.get_many([b"a"], patience) == {}
+        assert shared.get_many([b"a"], budget) == {}
     assert redis.asked == [1]
     assert redis.answered == answered, "nobody waited for its answer"
 
@@ -131,22 +130,15 @@ def test_a_redis_that_fails_is_left_alone_and_tried_again(redis):
     now = [100.0]
     told = []
     reads = Breaker(lambda old, new: told.append((old, new)))
-    shared = SharedCache(
-        lambda: redis,
-        reads=reads,
-        writes=Breaker(),
-        make_waiter=GeventWaiter,
-        spawn=gevent.spawn,
-        clock=lambda: now[0],
-    )
+    shared = SharedCache(redis, GeventBridge(), reads=reads, clock=lambda: now[0])
     shared.start()
     redis.fails = True
     for _ in range(FAILURES + 5):
-        assert shared.get_many([b"a"], Patience(1)) == {}
+        assert shared.get_many([b"a"], LookupBudget(1)) == {}
     assert len(redis.asked) == FAILURES
     redis.fails = False
     now[0] += 1.5
-    shared.get_many([b"a"], Patience(1))
+    shared.get_many([b"a"], LookupBudget(1))
     assert told == [("closed", "open"), ("open", "half_open"), ("half_open", "closed")]
 
 
@@ -157,24 +149,24 @@ def test_a_full_redis_is_still_read(shared, redis):
         shared.put_many({b"%d" % number: SCORE})
         settle()
     assert shared.dropped == FAILURES + 1
-    assert shared.get_many([b"a"], Patience(1)) == {b"a": SCORE}
+    assert shared.get_many([b"a"], LookupBudget(1)) == {b"a": SCORE}
 
 
 def test_a_redis_that_is_not_there_at_the_start_is_found_later(redis):
     redis.fails = True
-    shared = SharedCache(lambda: redis, reads=Breaker(), writes=Breaker(), make_waiter=GeventWaiter, spawn=gevent.spawn)
-    assert shared.get_many([b"a"], Patience(1)) == {}
+    shared = SharedCache(redis, GeventBridge())
+    assert shared.get_many([b"a"], LookupBudget(1)) == {}
     shared.start()
     redis.fails = False
     shared.put_many({b"a": SCORE})
     settle()
-    assert shared.get_many([b"a"], Patience(1)) == {b"a": SCORE}
+    assert shared.get_many([b"a"], LookupBudget(1)) == {b"a": SCORE}
 
 
 def test_many_pairs_are_asked_for_in_parts(shared, redis, monkeypatch):
-    monkeypatch.setattr(shared_module, "KEYS_AT_ONCE", 2)
+    monkeypatch.setattr(redis_module, "KEYS_AT_ONCE", 2)
     redis.values = {name_of(key): pack(key, SCORE) for key in map(b"%d".__mod__, range(5))}
-    assert len(shared.get_many([b"%d" % number for number in range(5)], Patience(1))) == 5
+    assert len(shared.get_many([b"%d" % number for number in range(5)], LookupBudget(1))) == 5
     assert redis.asked == [2, 2, 1]
 
 
@@ -192,7 +184,7 @@ def scoring_on(rig, shared, artifact="a"):
 
 def score(scoring, documents):
     request = RerankRequest(query="q", documents=documents, originals=documents)
-    return scoring.finish(scoring.begin(request, ScoringTerms(patience=Patience(1))), time.monotonic() + PATIENCE_S)
+    return scoring.finish(scoring.begin(request, CallOptions(lookups=LookupBudget(1))), time.monotonic() + PATIENCE_S)
 
 
 def test_two_workers_share_scores_and_what_came_from_there_is_then_in_memory(shared, redis, stub_rig):
@@ -223,7 +215,7 @@ def test_a_pair_is_still_scored_once_while_requests_wait_for_redis(shared, redis
                 [stub_logit("a"), stub_logit("b")], abs=2e-3
             )
         assert rig.scheduler.totals.pairs == 2
-        assert scoring._flights == {}
+        assert scoring._inflight == {}
 
 
 def test_pairs_that_another_request_is_scoring_are_not_asked_for(shared, redis):

@@ -12,7 +12,7 @@ from webapp.engine.models.embedding import EmbeddingEngine
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.engine.template import Template
 from webapp.engine.text_tools import TextTools
-from webapp.service.truncation import fit
+from webapp.service.truncation import Truncator
 
 SPECIAL_OF_A_PAIR = 3
 
@@ -68,9 +68,9 @@ def test_a_cut_pair_has_the_tokens_that_the_tokenizers_own_truncation_leaves(tok
         query=query,
         documents=[document],
         originals=[document],
-        fitting=Truncation(max_pair_tokens=limit, keep=keep),
+        truncation=Truncation(max_pair_tokens=limit, keep=keep),
     )
-    cut = fit(request, tools, max_length_tokens=512, max_windows=10).request
+    cut = Truncator(tools, 512).truncate(request, max_windows=10).request
     found = [tokenizer.encode(text, add_special_tokens=False).tokens for text in (cut.query, cut.documents[0])]
     plain = [token.removeprefix("##") for token in found[0] + found[1]]
     # A word cut in two begins anew at the seam: the same letters, perhaps in other pieces.

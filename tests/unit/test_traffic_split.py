@@ -2,9 +2,9 @@
 
 import pytest
 
+from webapp.domain.concurrency import allocate_lock
 from webapp.engine.runtimes.stub import StubSession
 from webapp.scheduling.scheduler import Scheduler
-from webapp.servers.gunicorn.bridge import allocate_lock
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from webapp.domain.errors import InvalidRequestError
 from webapp.domain.types import RerankRequest, Scored, Truncation
 from webapp.engine.runtimes.stub import StubTexts
-from webapp.service.truncation import collapse, fit
+from webapp.service.truncation import Truncator, collapse
 
 LIMIT = 21
 """Tokens of a pair; the stub's has one special token, and four characters are a token."""
@@ -21,8 +21,8 @@ class BothInOne(StubTexts):
 
 
 def fitted(documents, query="quer", texts=None, max_windows=1000, **wish):
-    request = RerankRequest(query=query, documents=documents, originals=documents, fitting=Truncation(**wish))
-    return fit(request, texts or StubTexts(), max_length_tokens=LIMIT, max_windows=max_windows)
+    request = RerankRequest(query=query, documents=documents, originals=documents, truncation=Truncation(**wish))
+    return Truncator(texts or StubTexts(), LIMIT).truncate(request, max_windows)
 
 
 def words(count, start=0):

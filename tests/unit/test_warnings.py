@@ -18,7 +18,7 @@ from webapp.domain.types import RerankRequest, Scored
 from webapp.engine.runtimes.stub import StubTexts
 from webapp.engine.tokenizer import split_room
 from webapp.servers.local import local_reranker
-from webapp.service.truncation import documents_cut, query_read
+from webapp.service.truncation import Truncator
 
 LONG = "milk " * 500
 """More than the stub reads."""
@@ -223,11 +223,11 @@ def test_what_is_said_to_be_cut_is_what_truncation_cuts(query, documents, limit)
     pair_cut = np.array([query + tokens > room for tokens in documents])
     scored = Scored(np.zeros(len(documents), np.float32), pair_cut, tokens=0, cached=0)
     request = RerankRequest("q" * 4 * query, ["d" * 4 * tokens for tokens in documents], [])
-    read = query_read(request.query, scored, texts, max_length_tokens=limit)
+    read = Truncator(texts, limit).query_read(request.query, scored)
     assert read.tokens == 0
     assert read.cut == any(left < query for left, _ in kept)
     if read.cut:
-        cut = documents_cut(request, scored, range(len(documents)), texts, max_length_tokens=limit)
+        cut = Truncator(texts, limit).documents_cut(request, scored, range(len(documents)))
         assert cut == [left < tokens for (_, left), tokens in zip(kept, documents, strict=True)]
 
 

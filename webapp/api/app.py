@@ -83,7 +83,7 @@ def create_app(
     middleware.install(app, request_timeout_s=request_timeout_s, reader=reader, watch=watch)
     reply_observer.install(app, watchers)
     if reply_files is not None:  # after the two above, so that its refusal is what they tell
-        large_replies.install(app, reply_files, service.elsewhere)
+        large_replies.install(app, reply_files, service.offload)
     errors.install(app)
     keys = keys or KeyRing()
     auth.install(app, keys, quota or Quota())
@@ -91,6 +91,6 @@ def create_app(
     app.register_blueprint(root.blueprint())
     app.register_blueprint(health.blueprint(service, guarded=keys.guarded))
     app.register_blueprint(models.blueprint(service, limits, deployment, comparison))
-    app.register_blueprint(docs.blueprint(service.elsewhere))
+    app.register_blueprint(docs.blueprint(service.offload))
     deployments.install(app, deployment)
     return app

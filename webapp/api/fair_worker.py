@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from _queue import SimpleQueue
 from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from webapp.domain.concurrency import SimpleQueue, Waiter, allocate_lock, start_native_thread
+from webapp.domain.concurrency import Waiter, allocate_lock, start_native_thread
 
 T = TypeVar("T")
 

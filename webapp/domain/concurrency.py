@@ -1,9 +1,12 @@
-"""How native engine threads and whoever waits for them meet; what every bridge between them has. Knows none of them.
+"""How native engine threads and their callers meet, and clocks for what waits. Knows neither gevent nor asyncio.
 
 Engine threads are native: they touch no event loop and no patched lock. gevent's monkey patch replaces `threading` and
 `_thread`, so what they need is fetched here unpatched. A waiter's `wake` may be called from any native thread.
 `queue.Queue` would lose wake-ups here once patched (native put, greenlet get); the C class `_queue.SimpleQueue`
 is never patched and serves native threads that wait for native threads or for the hub.
+
+The system's clock may be set by a day while we run: `SteadyTime` never jumps. This process may be stopped and go on,
+alone or with the machine: `AwakeClock` notices.
 """
 
 from __future__ import annotations
@@ -11,9 +14,10 @@ from __future__ import annotations
 import _thread  # noqa: F401 - `original` finds it
 import logging
 import sys
-from _queue import SimpleQueue
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
 log = logging.getLogger(__name__)
@@ -21,29 +25,15 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MANY_CHARS = 256 * 1024
-"""To hash or to write so many characters takes a millisecond: more than these is done `Offload`."""
+"""To hash or to write so many characters takes a millisecond: a longer text is handled by an `Offload`."""
 
 LONG_CHARS = 1_000_000
 """To copy, encode or unpickle so many characters takes a few milliseconds: longer texts go in pieces of so many."""
 
-__all__ = [
-    "LONG_CHARS",
-    "MANY_CHARS",
-    "Bridge",
-    "NativeWaiter",
-    "Offload",
-    "SimpleQueue",
-    "Waiter",
-    "allocate_lock",
-    "original",
-    "persistent",
-    "run_inline",
-    "start_native_thread",
-]
-
 
 def original(module: str, name: str) -> Any:
-    """Return what a module of Python's has under a name, as it was before gevent patched it, if that was imported."""
+    """Return an attribute of a standard module as it was before gevent patched it, if gevent's patch was imported."""
+    # A reach into gevent; not needed once `_thread` has a documented way to native locks and threads under its patch.
     monkey = sys.modules.get("gevent.monkey")
     return getattr(sys.modules[module], name) if monkey is None else monkey.get_original(module, name)
 
@@ -59,30 +49,27 @@ class Waiter(Protocol):
         """Let `wait` return True. Callable from any native thread, once or more."""
 
     def wait(self, timeout_s: float) -> bool:
-        """Sleep until woken; False when `timeout_s` passed first."""
+        """Sleep until woken; return False when `timeout_s` passed first."""
 
 
 class Offload(Protocol):
-    """Runs what would hold the hub on another thread."""
+    """Runs work that would block the hub on another thread."""
 
     def __call__(self, run: Callable[[], Any]) -> Any:
-        """Wait for the result, let others work meanwhile."""
+        """Return the result; other requests go on meanwhile."""
 
 
 class Bridge(Protocol):
-    """What the composition root needs of whatever runs the requests: gevent's hub, or asyncio's loop."""
+    """What the composition root needs of the event loop that runs the requests: gevent's hub, or asyncio's loop."""
 
     def make_waiter(self) -> Waiter:
-        """For one caller, made and waited for on the hub's thread."""
+        """Return a waiter for one caller, made and waited for on the hub's thread."""
 
     def make_offload(self) -> Offload:
-        """For computing; it is first called after the fork."""
-
-    def blocking(self, run: Callable[[], T]) -> T:
-        """Run what waits for the network; others work meanwhile."""
+        """Return an offload for computing; it is first called after the fork."""
 
     def within(self, seconds: float, run: Callable[[], T]) -> T:
-        """As `blocking`; raises TimeoutError when it takes longer than that."""
+        """Run what waits for the network, beside other requests; raises TimeoutError when it takes longer."""
 
     def spawn(self, run: Callable[[], None]) -> None:
         """Run beside the requests."""
@@ -91,11 +78,11 @@ class Bridge(Protocol):
         """Run again and again, `interval_s` after it ended or failed."""
 
     def watch(self, environ: Mapping[str, Any]) -> AbstractContextManager[object]:
-        """While it is entered, CancelledError is raised in who waits in it if this WSGI request's caller hangs up."""
+        """Return a context that raises CancelledError in its waiting caller if this WSGI request's client hangs up."""
 
 
 class NativeWaiter:
-    """A native thread waits: command line, tests, an engine's own warm-up."""
+    """A waiter for a native thread: command line, tests, an engine's own warm-up."""
 
     __slots__ = ("_lock",)
 
@@ -109,12 +96,12 @@ class NativeWaiter:
             self._lock.release()
 
     def wait(self, timeout_s: float) -> bool:
-        """Sleep until woken; False when `timeout_s` passed first."""
+        """Sleep until woken; return False when `timeout_s` passed first."""
         return bool(self._lock.acquire(timeout=timeout_s))
 
 
 def persistent(run: Callable[[], None]) -> Callable[[], None]:
-    """Return what runs the same, and logs the first failure of several in a row instead of raising it."""
+    """Return a function that runs the same, and logs the first failure of several in a row instead of raising it."""
     failed = False
 
     def attempt() -> None:
@@ -123,7 +110,7 @@ def persistent(run: Callable[[], None]) -> Callable[[], None]:
             run()
         except Exception:
             if not failed:
-                log.exception("what is done again and again failed; it goes on")
+                log.exception("a repeated task failed; it goes on")
             failed = True
         else:
             failed = False
@@ -132,5 +119,55 @@ def persistent(run: Callable[[], None]) -> Callable[[], None]:
 
 
 def run_inline(run: Callable[[], T]) -> T:
-    """The `Offload` of who has no hub to hold."""
+    """Run in the calling thread: the `Offload` of a caller without a hub."""
     return run()
+
+
+class SteadyTime:
+    """A stand-in for the module `time` in libraries that wait by the time of day.
+
+    It begins with the time of day, and then only runs.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, of_the_day: Callable[[], float] = time.time
+    ) -> None:
+        self._clock = clock
+        self._ahead = of_the_day() - clock()
+
+    def time(self) -> float:
+        """Return unix seconds as they were when this was made, and what has passed since."""
+        return self._ahead + self._clock()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
+def make_steady(*modules: ModuleType) -> None:
+    """Let these modules wait by a clock that never jumps. Not needed once they use `time.monotonic` themselves."""
+    steady = SteadyTime()
+    for module in modules:
+        module.time = steady  # type: ignore[attr-defined]
+
+
+class AwakeClock:
+    """A clock of how long a loop has run without a standstill, if the loop calls `look` each time."""
+
+    def __init__(self, longest_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin now.
+
+        Args:
+            longest_s: a longer time between two looks is a standstill.
+            clock: monotonic seconds.
+        """
+        self._longest_s = longest_s
+        self._clock = clock
+        self._since = self._looked = clock()
+
+    def look(self) -> float:
+        """Return the seconds since the last standstill, or since the beginning."""
+        now = self._clock()
+        if now - self._looked > self._longest_s:
+            self._since = now
+        self._looked = now
+        return now - self._since

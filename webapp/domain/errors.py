@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 
 class RerankError(Exception):
-    """Something the caller can be told about."""
+    """An error that the caller is told."""
 
     code = "error"
     retryable = False
@@ -29,7 +29,7 @@ class RerankError(Exception):
         self.field = field
         self.retry_after_s = retry_after_s
         self.figures = figures or {}
-        """What a program may want to know: `queued`, `limit`, `eta_s`, `scored`, `total`."""
+        """Numbers for programs: `queued`, `limit`, `eta_s`, `scored`, `total`."""
         self.reason = reason
         """Which limit or state refused the request, one word, for metrics."""
 
@@ -69,7 +69,7 @@ class NotFoundError(RerankError):
 
 
 class ModelNotFoundError(NotFoundError):
-    """The request names a model that is not served here, and the service was told to mind."""
+    """The request names a model that is not served here, and the settings are strict."""
 
     code = "model_not_found"
 
@@ -109,7 +109,7 @@ class DeadlineExceededError(RerankError):
 
 
 class CancelledError(RerankError):
-    """The caller hung up; what was left of its work was given up. Nobody reads this but the log."""
+    """The caller hung up; what was left of its work was given up. Only the log has this."""
 
     code = "cancelled"
     retryable = True
@@ -133,7 +133,7 @@ MOST_REASON_CHARS = 300
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what a library's error says, as one line: some say it with pages of advice."""
+    """Return a library's error as one line: some come with pages of advice."""
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     name = type(error).__name__
     return f"{name}: {first}"[:MOST_REASON_CHARS] if first else name

@@ -1,4 +1,4 @@
-"""From logits to ordered results. Pure."""
+"""From logits to ordered results. PURE."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from webapp.domain.types import ScoreScale
 
 
 def to_scores(logits: NDArray[np.float32], scale: ScoreScale, *, raw: bool) -> NDArray[np.float64]:
-    """Turn model outputs into what the client sees.
+    """Turn model outputs into the scores of a reply.
 
     Args:
         logits: shape [documents]; logits of a cross-encoder, similarities of a bi-encoder (distances are negative).
@@ -36,7 +36,7 @@ def to_scores(logits: NDArray[np.float32], scale: ScoreScale, *, raw: bool) -> N
 
 
 def rank(logits: NDArray[np.float32], top_n: int | None) -> NDArray[np.intp]:
-    """Indexes of the best documents, descending by logit, ties by lower index.
+    """Return the indexes of the best documents, descending by logit, ties by lower index.
 
     Logits are sorted rather than scores: the sigmoid flattens large logits to the same score.
 

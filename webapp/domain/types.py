@@ -1,9 +1,10 @@
-"""The values that travel between the floors: what is asked, and what is answered."""
+"""Values that pass between the floors: requests, scores, results, and what is known of the model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:  # `serve` reads manifests by these types, and has no other use for numpy
@@ -16,7 +17,7 @@ ScoreScale = Literal["sigmoid", "cosine", "dot", "euclidean", "manhattan"]
 
 @dataclass(frozen=True, slots=True)
 class Truncation:
-    """How a request wants texts that are longer than the model reads, or than it allows, to be treated."""
+    """Options for texts that are longer than the model reads, or than the request allows."""
 
     max_query_tokens: int | None = None
     max_document_tokens: int | None = None
@@ -34,7 +35,7 @@ class Truncation:
 
 @dataclass(frozen=True, slots=True)
 class RerankRequest:
-    """One question and its candidates, free of any wire format."""
+    """One question and its candidates, independent of any wire format."""
 
     query: str
     documents: Sequence[str]
@@ -46,12 +47,12 @@ class RerankRequest:
     return_documents: bool = True
     model: str | None = None
     """The model the caller named; not necessarily the one that is served."""
-    fitting: Truncation | None = None
+    truncation: Truncation | None = None
     """None: each pair is cut at the model's limit."""
     priority: int = 0
     """Lower goes first; see `scheduling.batching`."""
     warnings: tuple[str, ...] = ()
-    """What of the request has no effect, in words for the caller."""
+    """Options of the request that have no effect, in words for the caller."""
 
 
 class Token(NamedTuple):
@@ -67,7 +68,7 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Where the time of a request's pairs went. A moment counts once: the three add up, however many threads work."""
+    """Times of a request's pairs, by phase. A moment counts once: the three add up, however many threads work."""
 
     queue_ms: float = 0.0
     """Waiting for an engine thread."""
@@ -79,7 +80,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What scoring every pair of one request gave."""
+    """The scores of every pair of one request."""
 
     logits: NDArray[np.float32]
     """Shape [documents]."""
@@ -122,18 +123,18 @@ class RerankResult:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """How a model is fed, as measured on the machine that prepared it."""
+    """Batch size and threads for a model, as measured on the machine that prepared it."""
 
     batch_tokens: int = 256
     engine_threads: int = 0
     """0: as many as there are cores."""
     tokens_per_s: float = 0.0
-    """What was measured with these, all engine threads together."""
+    """Measured speed with these, all engine threads together."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What is serving, as `/info` tells it."""
+    """The model that serves, as `/info` describes it."""
 
     model: str
     revision: str
@@ -159,3 +160,43 @@ class ModelInfo:
                 *(str(self.max_length_tokens), self.score_scale),
             )
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelNames:
+    """Names of the model that is served."""
+
+    listed: tuple[str, ...]
+    """Public names; replies say the first where the request names none."""
+    unlisted: frozenset[str] = frozenset()
+    """Paths on this machine: a caller may use them, but no reply shows them."""
+
+    @property
+    def first(self) -> str:
+        """The name in replies to requests that name none."""
+        return self.listed[0]
+
+    def include(self, name: str) -> bool:
+        """Return whether this is one of them; slashes around it don't count."""
+        name = name.strip("/")
+        return any(name == each.strip("/") for each in (*self.listed, *self.unlisted))
+
+
+def names_of(model: ModelInfo, configured: str = "", others: Sequence[str] = ()) -> ModelNames:
+    """Return the names of a model.
+
+    Args:
+        model: the model that serves.
+        configured: the model that the operator asked for, an id or a path.
+        others: more names from the operator, the best first.
+
+    Returns:
+        Only its own names while the model stands in for another: the others name that one.
+    """
+    own = (model.model, model.model.rpartition("/")[2])
+    if model.substitute_for is not None:
+        return ModelNames(tuple(dict.fromkeys(own)))
+    paths = {configured}
+    if (directory := Path(configured).expanduser()).is_dir():
+        paths |= {str(directory.absolute()), str(directory.resolve())}
+    return ModelNames(tuple(dict.fromkeys((*others, *own))), frozenset(paths - {""}))

@@ -1,1 +1,1 @@
-"""Decides who is scored next. Knows no Flask, no gevent and no tensor library."""
+"""The order in which requests are scored. Knows no Flask, no gevent and no tensor library."""

@@ -1,11 +1,11 @@
-"""Who may come in. Decided before any work is done, for a request as a whole.
+"""Admission: which requests are accepted. Decided before any work is done, for a request as a whole.
 
 Laws:
-1. One step: what is asked for is checked and reserved together, so that no two requests take the same place.
-2. A request comes in whole or not at all; what is larger than a limit would never come in, and is told so.
-3. What of a request waits is counted once: by its reservation until it is in the scheduler's queue, by the queue then.
-   The queue knows better: it doesn't hold what the cache had, and counts tokens instead of characters.
-4. Who would be late is refused at once: waiting would cost both sides, and help neither.
+1. One step: a request is checked and reserved together, so that no two requests take the same place.
+2. A request is admitted whole or not at all; one that is larger than a limit gets an error that says so.
+3. The waiting work of a request is counted once: by its reservation until it is in the scheduler's queue, then by the
+   queue. The queue knows better: it doesn't hold what the cache had, and counts tokens instead of characters.
+4. A request that would be late is refused at once: waiting would cost both sides, and help neither.
 5. A large body is charged for before it is read, with the memory that it takes until the reply is gone. What the
    processes of all workers take together is bounded; one body always fits.
 """
@@ -17,81 +17,46 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
 
+from webapp.config.resources import memory_bytes
 from webapp.domain.errors import OverloadedError, PayloadTooLargeError
 from webapp.domain.types import RerankRequest
-from webapp.scheduling.shared_sum import OwnSum
+from webapp.scheduling.scheduler import Scheduler
+from webapp.scheduling.shared_sum import SharedSum
 from webapp.scheduling.ticket import CHARS_PER_TOKEN, weigh
 
 RETRY_AFTER_S = (1, 30)
 
 BODY_FACTOR = 4
-"""Memory that a body takes while it is at work, in bodies of its size: bench/large_bodies.py measures it.
+"""Memory that a request takes while it is at work, in multiples of its body: bench/large_bodies.py measures it.
 
 As received and as parsed while it is read; then texts, which take two bytes a character if one of them is a curly
 quote, and a reply that repeats them.
 """
 
+BODY_MEMORY_BYTES = 512 * 1024 * 1024
+"""Most memory that large bodies may take by default."""
+
 PASSED_BY_OLDEST = 4 / 3
 """The oldest request leads every fourth plan, so what goes before a request takes that much longer."""
 
 
-class Queue(Protocol):
-    """What admission must know of the scheduler's queue."""
+def body_memory_bytes(max_body_bytes: int, limit_mb: int = 0) -> int:
+    """Return the memory that large bodies may take in all processes; one of the largest size always fits.
 
-    longest_chars: int
-
-    @property
-    def queued_pairs(self) -> int:
-        """Pairs admitted and not yet scored."""
-
-    @property
-    def queued_tokens(self) -> int:
-        """Padded tokens of those."""
-
-    @property
-    def tokens_per_s(self) -> float:
-        """How fast they are scored; 0 while nothing is known."""
-
-    def queued_tokens_before(self, tokens: int, priority: int) -> int:
-        """Tokens that go before a request of this size."""
-
-
-class Sum(Protocol):
-    """A number of this process, and what it makes with those of the others."""
-
-    own: int
-
-    def add(self, number: int) -> None:
-        """Add to this process's number."""
-
-    def total(self) -> int:
-        """Return the sum of all processes' numbers."""
-
-    def forget_the_dead(self) -> None:
-        """Set the numbers of processes that ended to 0."""
-
-
-class EmptyQueue:
-    """Nothing waits, ever."""
-
-    longest_chars = sys.maxsize
-    queued_pairs = 0
-    queued_tokens = 0
-    tokens_per_s = 0.0
-
-    def queued_tokens_before(self, tokens: int, priority: int) -> int:
-        """None."""
-        del tokens, priority
-        return 0
+    Args:
+        max_body_bytes: size of the largest body.
+        limit_mb: what the operator chose; 0: a quarter of the machine, at most `BODY_MEMORY_BYTES`.
+    """
+    chosen = limit_mb * 1024 * 1024 or min(BODY_MEMORY_BYTES, memory_bytes() // 4)
+    return max(chosen, max_body_bytes * BODY_FACTOR)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Place:
-    """What an admitted request has reserved."""
+    """The reservation of an admitted request."""
 
     pairs: int
     tokens: int
@@ -107,34 +72,34 @@ class Arrival:
         self._bytes = 0
         self._reply_bytes = 0
 
-    def needs(self, memory_bytes: int) -> None:
-        """Charge so much, whatever was charged before.
+    def needs(self, needed_bytes: int) -> None:
+        """Charge this much in place of what was charged before.
 
         Raises:
             OverloadedError: it is more than before, and there is no room for that. Nothing changed.
         """
-        self._admission.charge(self._bytes, memory_bytes)
-        self._bytes = memory_bytes
+        self._admission.charge(self._bytes, needed_bytes)
+        self._bytes = needed_bytes
 
     def replies(self, reply_bytes: int) -> None:
-        """The reply is made: its bytes are all that is charged from the end of the request until `gone`."""
+        """Record that the reply is made: only its bytes are charged from the end of the request until `gone`."""
         self._reply_bytes = reply_bytes if self._bytes else 0
 
     def gone(self) -> None:
-        """The reply was sent, or nobody reads it. Idempotent."""
+        """Record that the reply was sent, or that its reader is gone. Idempotent."""
         self._reply_bytes = 0
         self.ended()
 
     def ended(self) -> None:
-        """Only the reply is held."""
+        """Record that only the reply is held."""
         self.needs(min(self._reply_bytes, self._bytes))
 
 
 class Admission:
-    """Counts requests at work in this process; called on the hub's thread only.
+    """Limits the requests at work in this process; called on the hub's thread only.
 
-    `max_ongoing_requests` lies below gunicorn's `worker_connections`: a full connection pool would hang new clients
-    silently, health checks among them, where this answers at once.
+    `max_ongoing_requests` is below gunicorn's `worker_connections`: a full connection pool would let new clients hang
+    without an answer, health checks among them, where this answers at once.
     """
 
     def __init__(
@@ -144,8 +109,8 @@ class Admission:
         max_queued_pairs: int = sys.maxsize,
         max_queued_tokens: int = sys.maxsize,
         max_body_memory_bytes: int = sys.maxsize,
-        body_memory: Sum | None = None,
-        queue: Queue | None = None,
+        body_memory: SharedSum | None = None,
+        queue: Scheduler | None = None,
         clock: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -153,35 +118,29 @@ class Admission:
         self.max_queued_pairs = max_queued_pairs
         self.max_queued_tokens = max_queued_tokens
         self.max_body_memory_bytes = max_body_memory_bytes
-        self._body_memory: Sum = body_memory or OwnSum()
-        self._queue = queue or EmptyQueue()
+        self._body_memory = body_memory or SharedSum()
+        self._queue = queue or Scheduler(lock=nullcontext(), budget_tokens=1, threads=1)
         self._clock = clock
         self._uniform = uniform
         self._arriving: set[Place] = set()
         """Admitted, and not in the queue yet."""
         self.body_changes = 0
-        """Times that the memory charged for large bodies of this process changed."""
+        """How often the memory charged for large bodies of this process changed."""
         self.ongoing = 0
         """Requests at work."""
 
     def check(self) -> None:
-        """Refuse what can't come in whatever it holds; costs nothing, so it may go before parsing.
+        """Refuse a request that can't be admitted whatever it holds; costs nothing, so call it before parsing.
 
         Raises:
             OverloadedError: there is no place for any request.
         """
         self._check_ongoing()
-        self._check_queue()
+        self._check_room()
 
     def _check_ongoing(self) -> None:
         if self.ongoing >= self.max_ongoing_requests:
             raise self._full("requests", "are at work", self.ongoing, self.max_ongoing_requests)
-
-    def _check_queue(self) -> None:
-        if (pairs := self._waiting_pairs()) >= self.max_queued_pairs:
-            raise self._full("documents", "wait", pairs, self.max_queued_pairs)
-        if (tokens := self._waiting_tokens()) >= self.max_queued_tokens:
-            raise self._full("tokens", "wait", tokens, self.max_queued_tokens)
 
     @contextmanager
     def arrive(self, body_bytes: int) -> Iterator[Arrival]:
@@ -209,16 +168,16 @@ class Admission:
         return self._body_memory.own
 
     def charge(self, before: int, after: int) -> None:
-        """Charge for a body what it needs beyond what it needed before.
+        """Charge for a body the difference between what it needed before and needs now.
 
         Raises:
-            OverloadedError: there is no room for that; nothing was charged. What is alone always has room.
+            OverloadedError: there is no room for that; nothing was charged. A body that is alone always has room.
         """
         self._body_memory.add(after - before)
         self.body_changes += after != before
         if after <= before or not self._is_too_much(after):
             return
-        self._body_memory.forget_the_dead()
+        self._body_memory.reset_dead()
         if self._is_too_much(after):
             self._body_memory.add(before - after)
             used, limit = self._body_memory.total(), self.max_body_memory_bytes
@@ -226,7 +185,7 @@ class Admission:
             raise self._refusal(message, "memory", queued=used, limit=limit)
 
     def _is_too_much(self, charged: int) -> bool:
-        """Whether what is charged, of which this much is for one body, is over the limit."""
+        """Return whether the sum of all charges, of which this much is for one body, is over the limit."""
         total = self._body_memory.total()
         return total > self.max_body_memory_bytes and total > charged
 
@@ -234,7 +193,7 @@ class Admission:
     def admit(
         self, requests: Sequence[RerankRequest] = (), deadline: float = math.inf, *, arrived: bool = False
     ) -> Iterator[Place]:
-        """Hold a place for the length of what the caller sees as one request.
+        """Hold a place while a request, as the caller sees it, is at work.
 
         Args:
             requests: its parts.
@@ -249,8 +208,7 @@ class Admission:
         self._check_size(place)
         if not arrived:
             self._check_ongoing()
-        self._check_queue()
-        self._check_room(place)
+        self._check_room(place.pairs, place.tokens)
         self._check_time(place, deadline)
         self.ongoing += not arrived
         self._arriving.add(place)
@@ -261,7 +219,7 @@ class Admission:
             self._arriving.discard(place)
 
     def queued(self, place: Place) -> None:
-        """Its pairs are in the queue, which counts them from now on."""
+        """Record that the pairs of a request are in the queue, which counts them from now on."""
         self._arriving.discard(place)
 
     def _weigh(self, requests: Sequence[RerankRequest]) -> Place:
@@ -290,16 +248,18 @@ class Admission:
                     reason="too_large",
                 )
 
-    def _check_room(self, place: Place) -> None:
-        if (pairs := self._waiting_pairs()) + place.pairs > self.max_queued_pairs:
-            raise self._full("documents", "wait", pairs, self.max_queued_pairs)
-        if (tokens := self._waiting_tokens()) + place.tokens > self.max_queued_tokens:
-            raise self._full("tokens", "wait", tokens, self.max_queued_tokens)
+    def _check_room(self, pairs: int = 1, tokens: int = 1) -> None:
+        for what, waiting, more, limit in (
+            ("documents", self._waiting_pairs(), pairs, self.max_queued_pairs),
+            ("tokens", self._waiting_tokens(), tokens, self.max_queued_tokens),
+        ):
+            if waiting + max(more, 1) > limit:
+                raise self._full(what, "wait", waiting, limit)
 
     def _check_time(self, place: Place, deadline: float) -> None:
-        """Whether the queue can meet the deadline: what it has before this request counts, not what it has behind it.
+        """Refuse a request that the queue can't score by its deadline; only work that goes before it counts.
 
-        Who finds nothing before itself is let in: whether it makes it is its own affair, and the rate may be old.
+        A request with nothing before it is admitted, though it may be late: the rate may be old.
         """
         rate = self._queue.tokens_per_s
         left_s = deadline - self._clock()
@@ -322,7 +282,7 @@ class Admission:
         rate = self._queue.tokens_per_s
         eta_s = self._waiting_tokens() / rate if rate else 1.0
         least, most = RETRY_AFTER_S
-        # Jitter: who was refused together must not come back together.
+        # Jitter: callers that were refused together must not come back together.
         wanted = math.ceil(eta_s * self._uniform(0.8, 1.2) + self._uniform(0, 1))
         return OverloadedError(
             message,

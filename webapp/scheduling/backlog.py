@@ -1,4 +1,4 @@
-"""What waits, in sums that are kept rather than counted; and how planned work is taken out of it. Under the lock."""
+"""Tickets that wait, running sums over them, and how planned work is taken out. Used under the scheduler's lock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from webapp.scheduling.ticket import CHARS_PER_TOKEN, Ticket, weigh
 
 @dataclass(frozen=True, slots=True)
 class BatchWork:
-    """A batch whose pairs are taken: which documents of which tickets, in the order of the rows."""
+    """A batch whose pairs are taken: its tickets and their documents, in the order of the rows."""
 
     rows: tuple[tuple[Ticket, list[int]], ...]
     length: int
@@ -44,7 +44,7 @@ class Backlog:
         return self.ready_tokens + self.unread_chars // CHARS_PER_TOKEN
 
     def add(self, ticket: Ticket) -> None:
-        """A ticket comes in, whole."""
+        """Add a whole ticket."""
         self.pairs += len(ticket.documents)
         self.unread_chars += ticket.unread_chars
         if ticket.client not in self._served:
@@ -53,7 +53,7 @@ class Backlog:
         self.order.add(ticket)
 
     def remove(self, ticket: Ticket) -> None:
-        """A ticket leaves, with what of it still waits."""
+        """Remove a ticket, with what of it still waits."""
         self.pairs -= len(ticket.documents) - ticket.scored
         self.unread_chars -= ticket.unread_chars
         self.ready_tokens -= ticket.ready_tokens
@@ -65,20 +65,20 @@ class Backlog:
             self.order.forget(ticket.client)
 
     def read(self, ticket: Ticket, lengths: Iterable[tuple[int, int]]) -> None:
-        """Documents of a ticket were tokenised.
+        """Record that documents of a ticket were tokenised.
 
         Args:
-            ticket: whose.
+            ticket: the documents' ticket.
             lengths: (index of the document, tokens of its pair).
         """
         for index, tokens in lengths:
             ticket.ready.setdefault(padded(tokens), []).append(index)
             ticket.ready_tokens += padded(tokens)
             self.ready_tokens += padded(tokens)
-        self.order.put(ticket)
+        self.order.update(ticket)
 
     def take(self, plan: TokeniseChunk | Batch, now: float) -> TokeniseChunk | BatchWork:
-        """An engine thread has this in hand from now on."""
+        """Take planned work out, for an engine thread."""
         return self._take_chunk(plan, now) if isinstance(plan, TokeniseChunk) else self._take_batch(plan, now)
 
     def _take_chunk(self, chunk: TokeniseChunk, now: float) -> TokeniseChunk:
@@ -88,7 +88,7 @@ class Backlog:
         chars = weigh(ticket.documents[chunk.start : chunk.stop], ticket.longest_chars)
         ticket.unread_chars -= chars
         self.unread_chars -= chars
-        self.order.put(ticket)
+        self.order.update(ticket)
         return chunk
 
     def _take_batch(self, batch: Batch, now: float) -> BatchWork:
@@ -105,7 +105,7 @@ class Backlog:
             ticket.ready_tokens -= pick.count * pick.length
             self.ready_tokens -= pick.count * pick.length
             served[ticket.client] = served.get(ticket.client, 0) + pick.count * pick.length
-            self.order.put(ticket)
+            self.order.update(ticket)
         for client, tokens in served.items():
             self._serve(client, tokens)
         return BatchWork(tuple(rows), batch.length)

@@ -1,11 +1,11 @@
-"""What an engine thread does next. PURE: reads the order of the tickets, returns a plan, changes nothing.
+"""The plan of what an engine thread does next. PURE: reads the order of the tickets, changes nothing.
 
 Laws:
 1. The lowest priority number leads; among equals less remaining work does, by orders of two, so that a small request
    passes a large one at the next batch; among equals in that too the client that was served less does, by rounds, so
    that many requests of one client don't hold up the few of another; then the older, so that at full load a document
    a little longer than others does not wait for all of them.
-2. The oldest request leads at least every fourth plan, so that nobody starves, whatever their priority.
+2. The oldest request leads at least every fourth plan, so that none starves, whatever its priority.
 3. A batch costs what it is padded to: rows x longest. Pairs wait sorted by padded length (multiples of
    `LENGTH_STEP`), a batch takes from one length and spills only into nearby ones.
 4. Few shapes: the engine keeps compiled code for every (rows, length) it meets, so rows come from `ROWS`.
@@ -38,7 +38,7 @@ SPILL = 0.8
 """A batch may hold pairs down to this share of its longest; more padding costs more than a smaller batch."""
 
 WORTH_SHARING_TOKENS = 256
-"""Of less than this, a thread leaves nothing to those that are at work: they would come back for crumbs."""
+"""Less than this a thread does not share with busy threads: a batch of a few pairs is not worth it."""
 
 PASSED_OVER_LIMIT = 3
 """Plans in a row that younger requests may lead."""
@@ -74,7 +74,7 @@ class Batch:
 
 
 def padded(length_tokens: int) -> int:
-    """The length a pair is padded to, in tokens."""
+    """Return the length a pair is padded to, in tokens."""
     return -(-length_tokens // LENGTH_STEP) * LENGTH_STEP
 
 
@@ -91,7 +91,7 @@ def plan_batch(
         idle: how many of the others have nothing to do.
 
     Returns:
-        A plan, or None when every ticket is in other threads' hands.
+        A plan, or None when other threads hold every ticket.
     """
     oldest = order.oldest
     if oldest is None:
@@ -132,7 +132,7 @@ def _fill(lead: Ticket, order: Order, length: int, room: int) -> tuple[Pick, ...
 
 
 def _candidates(lead: Ticket, order: Order, length: int, room: int) -> Iterator[Pick]:
-    """Pairs between `SPILL` x length and length, ticket by ticket, longest first, until `room` rows are found."""
+    """Yield pairs between `SPILL` x length and length, ticket by ticket, longest first, until `room` rows are found."""
     near_lengths = range(length, max(int(length * SPILL), LENGTH_STEP) - 1, -LENGTH_STEP)
     others = (ticket for ticket in order.small(near_lengths) if ticket is not lead)
     for ticket in chain((lead,), others):

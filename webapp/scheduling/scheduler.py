@@ -1,4 +1,4 @@
-"""Plain state behind one native lock; engine threads pull their work from it.
+"""The queue of tickets that engine threads pull their work from: plain state behind one native lock.
 
 Decide under the lock (`plan_batch`, pure), act outside it, book the outcome under the lock again. Nothing here is
 gevent or asyncio, so the same scheduler serves gunicorn, the command line and tests.
@@ -13,6 +13,7 @@ from _queue import SimpleQueue
 from _thread import get_ident
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,28 +23,82 @@ from sortedcontainers import SortedList
 from webapp.domain.errors import DeadlineExceededError, EngineFailedError, RerankError, UnavailableError
 from webapp.scheduling.backlog import Backlog, BatchWork
 from webapp.scheduling.batching import TokeniseChunk, plan_batch
-from webapp.scheduling.rate import Rate
 from webapp.scheduling.ticket import CHARS_PER_TOKEN, Ticket
-from webapp.scheduling.totals import Totals
+
+RATE_MEMORY_S = 5.0
+"""What is older than this counts for about a third."""
 
 
 class Scorer(Protocol):
-    """What the scheduler needs of an engine; one for each engine thread."""
+    """What the scheduler needs of an engine session; one for each engine thread."""
 
     def encode_query(self, query: str) -> Any:
-        """Anything the two methods below understand; made once a request."""
+        """Return anything that the two methods below understand; made once a request."""
 
     def encode_documents(
         self, query: Any, documents: Sequence[str]
     ) -> tuple[list[NDArray[np.int32]], NDArray[np.int32], NDArray[np.bool_]]:
-        """Token ids of each document, length of each pair in tokens, whether it was truncated."""
+        """Return token ids of each document, length of each pair in tokens, whether it was truncated."""
 
     def score(self, pairs: Sequence[tuple[Any, NDArray[np.int32]]], length: int) -> NDArray[np.float32]:
-        """Logits of (encoded query, token ids) pairs, each padded to `length` tokens."""
+        """Return the logits of (encoded query, token ids) pairs, each padded to `length` tokens."""
+
+
+class Rate:
+    """Tokens scored a second, as a moving average over the time in which there was work.
+
+    Idle time doesn't count: an idle service is not a slow one.
+    """
+
+    def __init__(self, first_tokens_per_s: float = 0.0) -> None:
+        """Begin with what is known, such as what `prepare` measured; 0 when nothing is."""
+        self._sum = first_tokens_per_s
+        self._weight = 1.0 if first_tokens_per_s else 0.0
+        self._last = 0.0
+
+    @property
+    def tokens_per_s(self) -> float:
+        """The average; 0 while nothing is known."""
+        return self._sum / self._weight if self._weight else 0.0
+
+    def resume(self, now: float) -> None:
+        """Note that work came to an idle service."""
+        self._last = now
+
+    def add(self, tokens: int, now: float) -> None:
+        """Record tokens that were scored just now."""
+        seconds = max(now - self._last, 1e-6)
+        self._last = now
+        kept = math.exp(-seconds / RATE_MEMORY_S)
+        self._sum = self._sum * kept + tokens / seconds * (1 - kept)
+        self._weight = self._weight * kept + (1 - kept)
+
+
+@dataclass(slots=True)
+class Totals:
+    """What the engine threads have done since the start; changed under the scheduler's lock."""
+
+    pairs: int = 0
+    batches: int = 0
+    batch_tokens: int = 0
+    """Padded."""
+    expired_pairs: int = 0
+    """Left the queue because their deadline passed."""
+    failures: int = 0
+    """Batches and chunks that the engine could not do."""
+    shapes: dict[tuple[int, int], int] = field(default_factory=dict)
+    """(rows, padded length) -> batches of it; few, by the laws of `batching`."""
+
+    def add_batch(self, rows: int, length: int) -> None:
+        """Record a batch of so many pairs, padded to so many tokens each."""
+        self.pairs += rows
+        self.batches += 1
+        self.batch_tokens += rows * length
+        self.shapes[rows, length] = self.shapes.get((rows, length), 0) + 1
 
 
 class Scheduler:
-    """Queue of tickets. `submit` and `cancel` from anywhere, `step` from engine threads."""
+    """A queue of tickets. Call `submit` and `cancel` from anywhere, `step` from engine threads."""
 
     def __init__(
         self,
@@ -102,7 +157,7 @@ class Scheduler:
             on_done: called once, from an engine thread or from `cancel`, when the ticket is done.
             priority: lower goes first.
             deadline: what was not scored by then is not scored at all.
-            client: who asks; clients share the engine.
+            client: the caller; clients share the engine.
 
         Raises:
             UnavailableError: the scheduler was closed.
@@ -124,7 +179,7 @@ class Scheduler:
             self._wake_one()
         return ticket
 
-    def put_off(self, ticket: Ticket, deadline: float) -> None:
+    def extend_deadline(self, ticket: Ticket, deadline: float) -> None:
         """Let a ticket wait until this deadline, if that is later than its own."""
         with self._lock:
             if ticket.number in self._tickets and deadline > ticket.deadline:
@@ -133,7 +188,7 @@ class Scheduler:
                 self._deadlines.add((deadline, ticket.number))
 
     def cancel(self, ticket: Ticket, error: RerankError) -> None:
-        """Give a ticket up: its waiting pairs are never scored, those in a running batch are forgotten."""
+        """Give a ticket up: its waiting pairs are never scored, those in a running batch are dropped."""
         with self._lock:
             self._finish(ticket, error)
 
@@ -157,17 +212,17 @@ class Scheduler:
         return self._backlog.tokens
 
     def queued_tokens_before(self, tokens: int, priority: int) -> int:
-        """Of those, what goes before a request of this size that comes now; see the laws of `batching`."""
+        """Return how many of those go before a request of this size that comes now; see the laws of `batching`."""
         with self._lock:
             return self._backlog.order.tokens_before(priority, tokens)
 
     @property
     def tokens_per_s(self) -> float:
-        """Measured while there is work; 0 while nothing is known."""
+        """Tokens scored a second while there was work; 0 while nothing is known."""
         return self._rate.tokens_per_s
 
     def step(self, scorer: Scorer) -> bool:
-        """Wait for one piece of work and do it; False when the scheduler was closed.
+        """Wait for one piece of work and do it; return False when the scheduler was closed.
 
         Never raises for a failing engine: the tickets concerned get the error.
         """
@@ -191,7 +246,7 @@ class Scheduler:
         return True
 
     def longest_step_s(self) -> float:
-        """For how long an engine thread has been at the piece of work it has in hand; 0 when none has any."""
+        """Return for how long the slowest engine thread has been at its piece of work; 0 when all are idle."""
         return max((self._clock() - began for began in list(self._at_work.values())), default=0.0)
 
     def _next_work(self) -> TokeniseChunk | BatchWork | None:
@@ -217,14 +272,14 @@ class Scheduler:
             self._wake.get()
 
     def _expire(self, now: float) -> None:
-        """Between batches: what is late leaves the queue."""
+        """Remove tickets whose deadline passed; called between batches."""
         while self._deadlines and self._deadlines[0][0] <= now:
             ticket = self._tickets[self._deadlines[0][1]]
             self.totals.expired_pairs += len(ticket.documents) - ticket.scored
             self._finish(ticket, DeadlineExceededError("the time was over"))
 
     def _wake_one(self) -> None:
-        """Whoever takes work wakes one more while work is left: none wakes for nothing."""
+        """Wake one idle thread if work is left. Each thread that takes work does so: none wakes for nothing."""
         if self._idle and (self._closed or self._backlog.tokens):
             self._idle -= 1
             self._wake.put(None)

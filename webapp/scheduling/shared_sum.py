@@ -1,7 +1,7 @@
-"""One number of each process, and the sum of all: in a file that they map, so that nobody waits for a lock.
+"""A number of each process, and the sum of all, in a file that they map: no process waits for a lock.
 
-A process that was killed takes its number with it: each holds a lock on its place in the file, which the kernel lets go
-when the process ends. Whoever finds a place without one takes it, or empties it.
+A process that was killed leaves its number behind: each holds a lock on its place in the file, which the kernel
+releases when the process ends. A process that finds a place without a lock takes it, or empties it.
 """
 
 from __future__ import annotations
@@ -19,36 +19,25 @@ PLACES = 1024
 _NUMBER_BYTES = 8
 
 
-class OwnSum:
-    """A process that counts alone."""
+class SharedSum:
+    """This process's part of a sum over all processes that use the same file. Made before the fork, used after it."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path | None = None) -> None:
+        """Begin at 0.
+
+        Args:
+            path: the file; None: the process counts alone.
+        """
         self.own = 0
-
-    def add(self, number: int) -> None:
-        """Add to this process's number."""
-        self.own += number
-
-    def total(self) -> int:
-        """Return the sum of all processes' numbers."""
-        return self.own
-
-    def forget_the_dead(self) -> None:
-        """Set the numbers of processes that ended to 0."""
-
-
-class SharedSum(OwnSum):
-    """A process that counts together with all that use the same file. Made before the fork, used after it."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
+        """This process's number."""
         self._path = path
         self._pid = 0
+        self._place: int | None = None
 
     def add(self, number: int) -> None:
         """Add to this process's number."""
         self._join()
-        super().add(number)
+        self.own += number
         if self._place is not None:
             self._numbers[self._place] += number
 
@@ -57,7 +46,7 @@ class SharedSum(OwnSum):
         self._join()
         return self.own if self._place is None else sum(self._numbers)
 
-    def forget_the_dead(self) -> None:
+    def reset_dead(self) -> None:
         """Set the numbers of processes that ended to 0."""
         self._join()
         if self._place is None:
@@ -65,13 +54,14 @@ class SharedSum(OwnSum):
         for place, number in enumerate(self._numbers):
             if number and place not in self._ours and _lock(self._file, place):
                 self._numbers[place] = 0
-                _unlock(self._file, place)
+                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
 
     def _join(self) -> None:
+        """Take a place in the file, once in each process."""
         if self._pid == os.getpid():
             return
         self._pid, self.own, self._place = os.getpid(), 0, None
-        opened = _opened(self._path, self._pid)
+        opened = _opened(self._path, self._pid) if self._path else None
         if opened is None:
             return
         self._file, self._numbers, self._ours = opened
@@ -85,10 +75,10 @@ class SharedSum(OwnSum):
 
 @functools.cache
 def _opened(path: Path, _pid: int) -> tuple[int, memoryview[int], set[int]] | None:
-    """Open the file, once a process: to close it anywhere would let go of all of the process's locks on it."""
+    """Open the file, once in each process: to close it anywhere would release all of the process's locks on it."""
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, stat.S_IRUSR | stat.S_IWUSR)
-        # Its size for ever, so nobody's map breaks; and its blocks: on a full disk a write to the map would kill us.
+        # Its final size, so that no map breaks; and its blocks: on a full disk a write to the map would kill us.
         os.posix_fallocate(file, 0, PLACES * _NUMBER_BYTES)
         return file, memoryview(mmap.mmap(file, PLACES * _NUMBER_BYTES)).cast("q"), set()
     except OSError:  # no state directory, or none with room: the process counts alone
@@ -101,7 +91,3 @@ def _lock(file: int, place: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _unlock(file: int, place: int) -> None:
-    fcntl.lockf(file, fcntl.LOCK_UN, 1, place)

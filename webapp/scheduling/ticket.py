@@ -1,17 +1,17 @@
-"""One admitted request on its way through the engine threads."""
+"""One admitted request on its way through the engine threads, and where its time goes."""
 
 from __future__ import annotations
 
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from webapp.domain.errors import RerankError
-from webapp.scheduling.phases import Phases
 
 CHARS_PER_TOKEN = 4
 """Rough size of a token, for work that is not tokenised yet."""
@@ -21,10 +21,44 @@ PAIR_CHARS = 32
 
 
 def weigh(documents: Iterable[str], longest_chars: int) -> int:
-    """Characters to be read of these documents, with what a pair takes beside."""
+    """Return the characters to be read of these documents, with what each pair takes beside."""
     return sum([min(len(text), longest_chars) + PAIR_CHARS for text in documents])
 
 
+@dataclass(slots=True)
+class Phases:
+    """Seconds that a ticket waited, was tokenised, was scored. Changed under the scheduler's lock.
+
+    A moment belongs to one phase: scoring while an engine thread has pairs of the ticket in a batch, else tokenising
+    while a thread reads its documents, else waiting. So the three add up to the ticket's life, however many threads
+    work on it.
+    """
+
+    since: float = 0.0
+    """Everything before this monotonic time is booked."""
+    waited_s: float = 0.0
+    tokenise_s: float = 0.0
+    score_s: float = 0.0
+    chunks: int = 0
+    """Chunks in engine threads' hands."""
+    batches: int = 0
+    """Batches in engine threads' hands."""
+
+    def change(self, now: float, *, chunks: int = 0, batches: int = 0) -> None:
+        """Book the time since the last change; then an engine thread takes a piece (1), or is done with it (-1)."""
+        spent = now - self.since
+        self.since = now
+        if self.batches:
+            self.score_s += spent
+        elif self.chunks:
+            self.tokenise_s += spent
+        else:
+            self.waited_s += spent
+        self.chunks += chunks
+        self.batches += batches
+
+
+@dataclass(slots=True, eq=False, repr=False)
 class Ticket:
     """A query, its documents, and how far they are.
 
@@ -32,74 +66,46 @@ class Ticket:
     place of those is written by the one engine thread that holds the pair.
     """
 
-    __slots__ = (
-        "client",
-        "deadline",
-        "documents",
-        "encoded_query",
-        "error",
-        "lengths",
-        "logits",
-        "longest_chars",
-        "number",
-        "on_done",
-        "phases",
-        "priority",
-        "query",
-        "ready",
-        "ready_tokens",
-        "scored",
-        "token_ids",
-        "truncated",
-        "unread",
-        "unread_chars",
-    )
+    number: int
+    """Order of arrival."""
+    query: str
+    documents: Sequence[str]
+    on_done: Callable[[], None]
+    priority: int = 0
+    """Lower goes first."""
+    deadline: float = math.inf
+    """Monotonic time after which none of its pairs is scored; changed by `Scheduler.extend_deadline` alone."""
+    longest_chars: int = sys.maxsize
+    """What is read of a document, roughly; the rest is cut."""
+    client: str = ""
+    """The caller; clients share the engine equally."""
+    encoded_query: Any = None
+    token_ids: list[Any] = field(init=False)
+    logits: NDArray[np.float32] = field(init=False)
+    lengths: NDArray[np.int32] = field(init=False)
+    """Tokens of each pair, padding not counted."""
+    truncated: NDArray[np.bool_] = field(init=False)
+    ready: dict[int, list[int]] = field(default_factory=dict)
+    """Padded length in tokens -> the tokenised pairs of that length that wait for a batch."""
+    ready_tokens: int = 0
+    unread: int = 0
+    """The first document that no thread has begun to tokenise."""
+    unread_chars: int = field(init=False)
+    scored: int = 0
+    error: RerankError | None = None
+    phases: Phases = field(default_factory=Phases)
 
-    def __init__(
-        self,
-        number: int,
-        query: str,
-        documents: Sequence[str],
-        on_done: Callable[[], None],
-        priority: int = 0,
-        *,
-        deadline: float = math.inf,
-        longest_chars: int = sys.maxsize,
-        client: str = "",
-    ) -> None:
-        self.number = number
-        """Order of arrival."""
-        self.priority = priority
-        """Lower goes first."""
-        self.deadline = deadline
-        """Monotonic time after which none of its pairs is scored; changed by `Scheduler.put_off` alone."""
-        self.client = client
-        """Whose request it is; clients share the engine equally."""
-        self.longest_chars = longest_chars
-        """What is read of a document, roughly; the rest is cut."""
-        self.query = query
-        self.documents = documents
-        self.on_done = on_done
-        self.encoded_query: Any = None
-        self.token_ids: list[Any] = [None] * len(documents)
-        self.logits: NDArray[np.float32] = np.zeros(len(documents), np.float32)
-        self.lengths: NDArray[np.int32] = np.zeros(len(documents), np.int32)
-        """Tokens of each pair, padding not counted."""
-        self.truncated: NDArray[np.bool_] = np.zeros(len(documents), np.bool_)
-        self.ready: dict[int, list[int]] = {}
-        """Padded length in tokens -> the tokenised pairs of that length that wait for a batch."""
-        self.ready_tokens = 0
-        self.unread = 0
-        """The first document that nobody has begun to tokenise."""
-        self.unread_chars = weigh(documents, longest_chars)
-        self.scored = 0
-        self.error: RerankError | None = None
-        self.phases = Phases()
-        """Where its time goes."""
+    def __post_init__(self) -> None:
+        count = len(self.documents)
+        self.token_ids = [None] * count
+        self.logits = np.zeros(count, np.float32)
+        self.lengths = np.zeros(count, np.int32)
+        self.truncated = np.zeros(count, np.bool_)
+        self.unread_chars = weigh(self.documents, self.longest_chars)
 
     @property
     def succeeded(self) -> bool:
-        """Every pair was scored."""
+        """Whether every pair was scored."""
         return self.error is None and self.scored == len(self.documents)
 
     @property

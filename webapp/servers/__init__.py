@@ -1,1 +1,1 @@
-"""What carries HTTP to the app: gunicorn or Ray Serve. `assembly` puts the service together."""
+"""The servers that carry HTTP to the app: gunicorn or Ray Serve. `assembly` wires the service up."""

@@ -1,8 +1,9 @@
 """The one composition root of the webapp: settings -> engine -> scheduler -> service -> app.
 
-`assemble` runs in the gunicorn master, before the fork: it reads files and builds objects, and starts nothing.
-`Webapp.start` runs in each worker, after the fork: engine threads, then a real score, then ready.
-Stop order is the reverse: no new requests (`drain`), the greenlets finish, then the engine threads (`stop`).
+`build_service` makes what every process needs that reranks. `assemble` adds what serves HTTP; it runs in the gunicorn
+master, before the fork: it reads files and builds objects, and starts nothing. `Webapp.start` runs in each worker,
+after the fork: engine threads, then a real score, then ready. Stop order is the reverse: no new requests (`drain`), the
+greenlets finish, then the engine threads (`stop`).
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 from wsgiref.types import WSGIApplication
 
 from prometheus_client import CollectorRegistry
 
 from contracts.api_keys import KeyRing
+from contracts.events import Serves
 from webapp.api.app import create_app
 from webapp.api.body_process import ProcessReader
 from webapp.api.body_reader import Limits
@@ -26,25 +29,34 @@ from webapp.api.routes.deployment import Deployment
 from webapp.config.malloc import Trimming, return_large_blocks
 from webapp.config.settings import Settings
 from webapp.config.validators import listed
-from webapp.domain.concurrency import Bridge, NativeWaiter, allocate_lock, start_native_thread
+from webapp.domain.concurrency import (
+    Bridge,
+    NativeWaiter,
+    Offload,
+    Waiter,
+    allocate_lock,
+    run_inline,
+    start_native_thread,
+)
+from webapp.domain.types import names_of
 from webapp.engine import comparison
 from webapp.engine.base import Engine
 from webapp.engine.models.lexical import lexical_scores
 from webapp.engine.opening import load_engine
 from webapp.engine.pool import EnginePool
-from webapp.scheduling.admission import Admission
+from webapp.scheduling.admission import Admission, body_memory_bytes
+from webapp.scheduling.breaker import State as BreakerState
 from webapp.scheduling.scheduler import Scheduler
 from webapp.scheduling.shared_sum import SharedSum
 from webapp.scheduling.watchdog import Watchdog
-from webapp.servers.parts import body_memory_bytes, quota, serves, shared_cache, vitals
 from webapp.service.cache.memory import MemoryCache
-from webapp.service.cache.shared import SharedCache
 from webapp.service.fallback import EngineFallback
 from webapp.service.inflight import InflightScores
-from webapp.service.model_names import names_of
+from webapp.service.rate_limit import CountsInRedis, Quota
 from webapp.service.reranker import RerankService
 from webapp.telemetry.meter import Meter
 from webapp.telemetry.metrics import Metrics
+from webapp.telemetry.observer import Observer
 from webapp.telemetry.progress import ProgressEvents, SafeObserver
 from webapp.telemetry.publisher import Publisher
 from webapp.telemetry.reporter import Reporter
@@ -52,7 +64,12 @@ from webapp.telemetry.sampler import Sampler
 from webapp.telemetry.tracing import Tracing
 from webapp.telemetry.worker_stats import StatsSampler, WorkerStats
 
+if TYPE_CHECKING:  # it needs a client of Redis
+    from webapp.service.cache.redis import SharedCache
+
 log = logging.getLogger(__name__)
+
+MIB = 1024 * 1024
 
 WARM_UP_TIMEOUT_S = 60.0
 
@@ -60,17 +77,20 @@ TRIM_S = 2.0
 """Between two times that freed memory is given back; it takes some milliseconds."""
 
 WATCH_S = 1.0
-"""How often the engine threads are looked after."""
+"""How often the watchdog looks at the engine threads."""
 
-WARM_UP_DOCUMENTS = (
-    "ready",
-    "A sentence of ordinary length, so that the first caller does not wait for it to compile.",
+PUBLISHED_LIMITS = (
+    *("max_documents", "max_batch_requests", "max_body_bytes", "max_body_values", "max_ongoing_requests"),
+    *("max_queued_pairs", "max_queued_tokens", "request_timeout_s", "requests_per_minute", "documents_per_minute"),
 )
+"""Settings in the reply of `/info`."""
+
+WARM_UP_DOCUMENTS = ("ready", "A sentence of usual length, so that the first caller does not wait for it to compile.")
 
 
 @dataclass(frozen=True, slots=True)
 class Webapp:
-    """Everything that serves, wired up."""
+    """All parts of a serving process, wired up."""
 
     app: WSGIApplication
     service: RerankService
@@ -82,24 +102,23 @@ class Webapp:
     engine: Engine
     bridge: Bridge
     reader: ProcessReader
-    release: int = 0
     reporter: Reporter | None = None
     tracing: Tracing | None = None
     max_rss_bytes: int = 0
     shared: SharedCache | None = None
     reply_files: ReplyFiles | None = None
 
-    def start(
-        self, on_started: Callable[[float | Exception], None], on_fault: Callable[[str], None] = lambda _: None
-    ) -> None:
-        """Begin to serve; returns at once, the model compiles on a native thread.
+    def start(self, on_started: Callable[[float | Exception], None], on_fault: Callable[[str], None]) -> None:
+        """Begin to serve; return at once, the model compiles on a native thread.
 
         Args:
-            on_started: told the seconds it took, or what went wrong; called on the thread that called `start`'s hub.
-            on_fault: told in words that this process can't go on; `/ready` says 503 by then.
+            on_started: called with the seconds it took, or the error; on the hub of the thread that called `start`.
+            on_fault: called with the reason why this process can't go on; `/ready` says 503 by then.
         """
-        self._read_keys()
-        self._start_telling()
+        self.keys.reload()  # after HUP a new worker has the file's content from when the master read it
+        for problem in self.keys.problems:
+            log.error("a key is left out: %s", problem)
+        self._start_background()
         self._open_reply_files()
         waiter = self.bridge.make_waiter()
         outcome: list[float | Exception] = []
@@ -132,12 +151,6 @@ class Webapp:
         start_native_thread(boot, ())
         self.bridge.spawn(report)
 
-    def _read_keys(self) -> None:
-        """HUP to gunicorn makes new workers of what the master read long ago, so each reads the file itself."""
-        self.keys.reload()
-        for problem in self.keys.problems:
-            log.error("a key is left out: %s", problem)
-
     def _open_reply_files(self) -> None:
         """Have nginx send large replies from files, where that is possible."""
         if self.reply_files is None:
@@ -149,8 +162,8 @@ class Webapp:
         else:
             self.bridge.repeat(COLLECT_S, self.reply_files.collect)
 
-    def _start_telling(self) -> None:
-        """What goes on beside the requests."""
+    def _start_background(self) -> None:
+        """Start what runs beside the requests."""
         self.sampler.start(self.bridge.repeat)
         if self.reporter is not None:
             self.reporter.start(self.bridge.repeat)
@@ -158,7 +171,7 @@ class Webapp:
             self.bridge.spawn(self.shared.start)
         if self.tracing is not None:
             self.tracing.start()
-        self.bridge.repeat(TRIM_S, Trimming(lambda: self.service.body_changes, self.service.elsewhere).step)
+        self.bridge.repeat(TRIM_S, Trimming(lambda: self.service.admission.body_changes, self.service.offload).step)
 
     def _warm_up(self) -> None:
         waiter = NativeWaiter()
@@ -175,13 +188,13 @@ class Webapp:
             self.reporter.tell("draining")
 
     def leave(self) -> None:
-        """Another worker takes over, but what still reaches us is answered. As above."""
+        """Drain for replacement: serve open connections, refuse none. Only sets flags, as `drain`."""
         self.service.leave()
         if self.reporter is not None:
             self.reporter.tell("draining")
 
     def stop(self) -> None:
-        """End the engine threads; what still waits fails. Then say goodbye to those who watch."""
+        """End the engine threads, which fails what still waits; then report that the worker goes down."""
         self.scheduler.close()
         self.reader.stop()
         if self.reply_files is not None:
@@ -191,6 +204,60 @@ class Webapp:
             self.reporter.stop()
         if self.tracing is not None:
             self.tracing.stop()
+
+
+def build_service(
+    settings: Settings,
+    engine: Engine,
+    make_waiter: Callable[[], Waiter],
+    *,
+    offload: Offload = run_inline,
+    cache: MemoryCache | None = None,
+    shared: SharedCache | None = None,
+    observer: Observer | None = None,
+    on_breaker_change: Callable[[BreakerState, BreakerState], None] | None = None,
+) -> tuple[RerankService, Scheduler, EnginePool]:
+    """Wire up the use case, its queue and its engine threads, which do not run yet.
+
+    `make_waiter` makes a waiter for each caller; `on_breaker_change` gets the old and the new state.
+    """
+    cores = len(os.sched_getaffinity(0))
+    # A measured count may come from a larger machine, or one that this container has only a part of.
+    threads = settings.engine_threads or min(engine.info.tuning.engine_threads or cores, cores)
+    scheduler = Scheduler(
+        lock=allocate_lock(),
+        budget_tokens=settings.batch_tokens or engine.info.tuning.batch_tokens,
+        threads=threads,
+        longest_pair_tokens=engine.info.max_length_tokens,
+        first_tokens_per_s=engine.info.tuning.tokens_per_s,
+    )
+    service = RerankService(
+        model=engine.info,
+        scoring=InflightScores(
+            scheduler=scheduler,
+            cache=cache,
+            shared=shared,
+            artifact=engine.info.identity,
+            make_waiter=make_waiter,
+            offload=offload,
+        ),
+        admission=Admission(
+            max_ongoing_requests=settings.max_ongoing_requests,
+            max_queued_pairs=settings.max_queued_pairs,
+            max_queued_tokens=settings.max_queued_tokens,
+            max_body_memory_bytes=body_memory_bytes(settings.max_body_bytes, settings.max_body_memory_mb),
+            body_memory=SharedSum(settings.body_memory_file),
+            queue=scheduler,
+        ),
+        max_documents=settings.max_documents,
+        texts=engine.texts,
+        offload=offload,
+        strict_model=settings.strict_model,
+        names=names_of(engine.info, settings.model, listed(settings.served_model_name)),
+        fallback=EngineFallback(degraded=settings.degraded, lexical=lexical_scores, on_change=on_breaker_change),
+        observer=observer,
+    )
+    return service, scheduler, EnginePool(engine, scheduler, threads=threads, start_thread=start_native_thread)
 
 
 def assemble(
@@ -204,68 +271,42 @@ def assemble(
 
     Args:
         settings: what to serve, and how.
-        bridge: to what runs the requests.
-        engine: of these settings' artifact, where it was loaded before.
-        cache: scores that are known already, of any artifact.
-        artifact: the one that the release names; see `load_engine`.
+        bridge: to the event loop that runs the requests.
+        engine: the engine of these settings' artifact, if it is loaded already.
+        cache: known scores, of any artifact; None: a new one.
+        artifact: name of the release's artifact; see `load_engine`.
 
     Raises:
-        SetupError: the model is not prepared, or damaged.
+        SetupError: the model is not prepared, or damaged; or Redis' client is not installed.
     """
     return_large_blocks()  # first: an engine may know better
     engine = engine or load_engine(settings, artifact)
-    cores = len(os.sched_getaffinity(0))
-    # A measured count may come from a larger machine, or one that this container has only a part of.
-    threads = settings.engine_threads or min(engine.info.tuning.engine_threads or cores, cores)
-    scheduler = Scheduler(
-        lock=allocate_lock(),
-        budget_tokens=settings.batch_tokens or engine.info.tuning.batch_tokens,
-        threads=threads,
-        longest_pair_tokens=engine.info.max_length_tokens,
-        first_tokens_per_s=engine.info.tuning.tokens_per_s,
-    )
-    pool = EnginePool(engine, scheduler, threads=threads, start_thread=start_native_thread)
-    shared = shared_cache(settings, bridge)
-    elsewhere = bridge.make_offload()
-    scoring = InflightScores(
-        scheduler=scheduler,
-        cache=_memory_cache(settings) if cache is None else cache,
-        shared=shared,
-        artifact=engine.info.identity,
-        make_waiter=bridge.make_waiter,
-        elsewhere=elsewhere,
-    )
+    quota, shared = _redis_users(settings, bridge)
     publisher = Publisher(settings.events_address, color=settings.color)
     progress = ProgressEvents(publisher.publish, with_text=settings.events_text)
     tracing = Tracing(settings.otel_endpoint) if settings.otel_endpoint else None
     metrics = Metrics(CollectorRegistry())
     meter = Meter(metrics)
-    guard = EngineFallback(degraded=settings.degraded, lexical=lexical_scores, on_change=progress.breaker_changed)
-    max_body_memory = body_memory_bytes(settings)
-    service = RerankService(
-        model=engine.info,
-        scoring=scoring,
-        admission=Admission(
-            max_ongoing_requests=settings.max_ongoing_requests,
-            max_queued_pairs=settings.max_queued_pairs,
-            max_queued_tokens=settings.max_queued_tokens,
-            max_body_memory_bytes=max_body_memory,
-            body_memory=SharedSum(settings.body_memory_file),
-            queue=scheduler,
-        ),
-        max_documents=settings.max_documents,
-        texts=engine.texts,
-        elsewhere=elsewhere,
-        strict_model=settings.strict_model,
-        names=names_of(engine.info, settings.model, listed(settings.served_model_name)),
-        guard=guard,
+    service, scheduler, pool = build_service(
+        settings,
+        engine,
+        bridge.make_waiter,
+        offload=bridge.make_offload(),
+        cache=MemoryCache(settings.cache_mb * MIB) if cache is None and settings.cache_mb else cache,
+        shared=shared,
         observer=SafeObserver(progress) if settings.events else None,
+        on_breaker_change=progress.breaker_changed,
     )
 
-    def read() -> WorkerStats:
-        return vitals(service, scheduler, guard, publisher)
-
-    pulse = StatsSampler(read, serves=serves(engine.info, settings.release))
+    read_stats = partial(worker_stats, service, scheduler, publisher)
+    serves = Serves(
+        model=engine.info.model,
+        engine=engine.info.engine,
+        precision=engine.info.precision,
+        release=settings.release,
+        substitute_for=engine.info.substitute_for or "",
+    )
+    pulse = StatsSampler(read_stats, serves=serves)
     reporter = Reporter(publisher=publisher, progress=progress, pulse=pulse) if settings.events else None
     limits = Limits(
         settings.max_body_bytes, settings.max_body_values, settings.max_queued_pairs, settings.max_batch_requests
@@ -278,21 +319,12 @@ def assemble(
         request_timeout_s=settings.request_timeout_s,
         max_body_bytes=settings.max_body_bytes,
         limits={
-            "max_documents": settings.max_documents,
-            "max_batch_requests": settings.max_batch_requests,
-            "max_body_bytes": settings.max_body_bytes,
-            "max_body_values": settings.max_body_values,
-            "max_body_memory_bytes": max_body_memory,
-            "max_ongoing_requests": settings.max_ongoing_requests,
-            "max_queued_pairs": settings.max_queued_pairs,
-            "max_queued_tokens": settings.max_queued_tokens,
-            "request_timeout_s": settings.request_timeout_s,
-            "requests_per_minute": settings.requests_per_minute,
-            "documents_per_minute": settings.documents_per_minute,
+            **{name: getattr(settings, name) for name in PUBLISHED_LIMITS},
+            "max_body_memory_bytes": service.admission.max_body_memory_bytes,
         },
         reader=reader,
         keys=keys,
-        quota=quota(settings, bridge),
+        quota=quota,
         watch=bridge.watch,
         watchers=[
             meter.replied,
@@ -303,26 +335,66 @@ def assemble(
         comparison=partial(comparison.said, settings) if settings.color else str,  # only a stack compares
         reply_files=reply_files,
     )
-    watchdog = Watchdog(scheduler, pool, stall_s=settings.engine_stall_s)
     return Webapp(
-        app,
-        service,
-        scheduler,
-        pool,
-        watchdog,
-        keys,
-        Sampler(metrics, meter, engine.info, read),
-        engine,
-        bridge,
-        reader,
-        release=settings.release,
+        app=app,
+        service=service,
+        scheduler=scheduler,
+        pool=pool,
+        watchdog=Watchdog(scheduler, lambda: pool.died, stall_s=settings.engine_stall_s),
+        keys=keys,
+        sampler=Sampler(metrics, meter, engine.info, read_stats),
+        engine=engine,
+        bridge=bridge,
+        reader=reader,
         reporter=reporter,
-        max_rss_bytes=settings.max_rss_mb * 1024 * 1024,
+        max_rss_bytes=settings.max_rss_mb * MIB,
         tracing=tracing,
         shared=shared,
         reply_files=reply_files,
     )
 
 
-def _memory_cache(settings: Settings) -> MemoryCache | None:
-    return MemoryCache(settings.cache_mb * 1024 * 1024) if settings.cache_mb else None
+def _redis_users(settings: Settings, bridge: Bridge) -> tuple[Quota, SharedCache | None]:
+    """Return the rate limits and the second level of the cache, which use Redis where there is one.
+
+    Raises:
+        SetupError: Redis' client is not installed.
+    """
+    url = settings.redis_url.get_secret_value()
+    quota = Quota(
+        requests_per_minute=settings.requests_per_minute,
+        documents_per_minute=settings.documents_per_minute,
+        shared=CountsInRedis(url) if url else None,
+        within=bridge.within,
+    )
+    if not url or not settings.cache_mb:
+        return quota, None
+    from webapp.service.cache import redis  # noqa: PLC0415 - without Redis, no client
+
+    return quota, redis.SharedCache(redis.RedisStore(url), bridge)
+
+
+def worker_stats(service: RerankService, scheduler: Scheduler, publisher: Publisher) -> WorkerStats:
+    """Return the worker's levels and totals as they are now."""
+    cache, totals, breaker = service.scoring.cache, scheduler.totals, service.fallback.breaker
+    return WorkerStats(
+        state=service.state,
+        in_flight=service.ongoing,
+        queue_pairs=scheduler.queued_pairs,
+        queue_tokens=scheduler.queued_tokens,
+        body_memory_bytes=service.admission.body_memory_bytes,
+        scored_pairs=totals.pairs,
+        batches=totals.batches,
+        batch_tokens=totals.batch_tokens,
+        budget_tokens=scheduler.budget_tokens,
+        cache_hits=cache.hits if cache else 0,
+        cache_misses=cache.misses if cache else 0,
+        breaker=breaker.state,
+        degraded=breaker.state != "closed",
+        breaker_opened=breaker.opened,
+        cache_bytes=cache.bytes if cache else 0,
+        engine_failures=totals.failures,
+        events_published=publisher.published,
+        events_dropped=publisher.dropped,
+        shapes=dict(totals.shapes),  # copied in one step, while engine threads go on
+    )

@@ -1,118 +1,94 @@
-"""The service without a server, in one process: the composition root of `reranking rerank --local`."""
+"""The service without a server, in one process: `reranking rerank --local`."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 
 from webapp.config.settings import Settings
-from webapp.domain.concurrency import NativeWaiter, allocate_lock, start_native_thread
+from webapp.domain.concurrency import NativeWaiter
 from webapp.domain.types import RerankRequest, RerankResult
 from webapp.engine.opening import load_engine
-from webapp.engine.pool import EnginePool
-from webapp.scheduling.admission import Admission
-from webapp.scheduling.scheduler import Scheduler
-from webapp.service.inflight import InflightScores
+from webapp.servers.assembly import build_service
 from webapp.service.reranker import RerankService
 from webapp.telemetry.observer import Caller, NullObserver
 
-Tell = Callable[[int], None]
-"""Told how many documents are scored."""
+OnProgress = Callable[[int], None]
+"""Called with the number of documents that are scored."""
 
-TELL_S = 0.1
-"""How often."""
+PROGRESS_S = 0.1
+"""How often it is called."""
 
 
 class LocalReranker:
-    """Reranks in this very process, one request after the other."""
+    """Reranks in this process, one request after the other."""
 
-    def __init__(self, service: RerankService, followed: _Followed, timeout_s: float) -> None:
+    def __init__(self, service: RerankService, progress: _Progress, timeout_s: float) -> None:
         self._service = service
-        self._followed = followed
+        self._progress = progress
         self._timeout_s = timeout_s
 
-    def rerank(self, request: RerankRequest, tell: Tell = lambda _: None) -> RerankResult:
+    def rerank(self, request: RerankRequest, on_progress: OnProgress = lambda _: None) -> RerankResult:
         """Score and order.
 
         Args:
             request: what to rank.
-            tell: told of the progress, some times a second.
+            on_progress: called some times a second with the number of scored documents.
 
         Raises:
             RerankError: see `webapp.domain.errors`.
         """
-        self._followed.tell = tell
+        self._progress.on_progress = on_progress
         return self._service.rerank(request, time.monotonic() + self._timeout_s)
 
 
 @contextlib.contextmanager
 def local_reranker(settings: Settings) -> Iterator[LocalReranker]:
-    """Engine threads that run while the context is open.
+    """Run engine threads while the context is open.
 
     Raises:
         SetupError: the model is not prepared, or damaged.
     """
-    engine = load_engine(settings)
-    threads = settings.engine_threads or len(os.sched_getaffinity(0))
-    scheduler = Scheduler(
-        lock=allocate_lock(),
-        budget_tokens=settings.batch_tokens or engine.info.tuning.batch_tokens,
-        threads=threads,
-        longest_pair_tokens=engine.info.max_length_tokens,
-    )
-    pool = EnginePool(engine, scheduler, threads=threads, start_thread=start_native_thread)
-    followed = _Followed()
-    scoring = InflightScores(
-        scheduler=scheduler,
-        cache=None,
-        artifact=engine.info.identity,
-        make_waiter=lambda: _TellingWaiter(followed),
-    )
-    service = RerankService(
-        model=engine.info,
-        scoring=scoring,
-        admission=Admission(max_ongoing_requests=1),
-        max_documents=settings.max_documents,
-        texts=engine.texts,
-        observer=followed,
+    progress = _Progress()
+    service, scheduler, pool = build_service(
+        settings, load_engine(settings), lambda: _ReportingWaiter(progress), observer=progress
     )
     pool.start()
     try:
-        yield LocalReranker(service, followed, settings.request_timeout_s)
+        yield LocalReranker(service, progress, settings.request_timeout_s)
     finally:
         scheduler.close()
 
 
-class _Followed(NullObserver):
-    """The one request that is at work."""
+class _Progress(NullObserver):
+    """The progress of the one request that is at work."""
 
     def __init__(self) -> None:
-        self.tell: Tell = lambda _: None
+        self.on_progress: OnProgress = lambda _: None
         self.scored: Callable[[], int] = lambda: 0
 
     def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> object:
-        """As the service has begun it."""
+        """Follow the request that the service has begun."""
         del caller, requests
         self.scored = scored
         return None
 
 
-class _TellingWaiter(NativeWaiter):
-    """Tells how far it is while it waits."""
+class _ReportingWaiter(NativeWaiter):
+    """A waiter that reports progress while it waits."""
 
-    __slots__ = ("_followed",)
+    __slots__ = ("_progress",)
 
-    def __init__(self, followed: _Followed) -> None:
+    def __init__(self, progress: _Progress) -> None:
         super().__init__()
-        self._followed = followed
+        self._progress = progress
 
     def wait(self, timeout_s: float) -> bool:
-        """Sleep until woken; False when `timeout_s` passed first."""
+        """Sleep until woken; return False when `timeout_s` passed first."""
         give_up = time.monotonic() + timeout_s
-        while not super().wait(max(0.0, min(TELL_S, give_up - time.monotonic()))):
-            self._followed.tell(self._followed.scored())
+        while not super().wait(max(0.0, min(PROGRESS_S, give_up - time.monotonic()))):
+            self._progress.on_progress(self._progress.scored())
             if time.monotonic() >= give_up:
                 return False
         return True

@@ -1,4 +1,4 @@
-"""Between the service and the engine: asks it, leaves it alone for a while, or stands in for it."""
+"""What a request gets while the engine fails: an error, or scores by words alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Lexical = Callable[[str, Sequence[str]], NDArray[np.float32]]
 
 
 class EngineFallback:
-    """Minds the breaker. On the hub's thread."""
+    """The engine's breaker, and what replaces the engine while it is open. Used on the hub's thread."""
 
     def __init__(
         self,
@@ -34,12 +34,12 @@ class EngineFallback:
         on_change: Callable[[State, State], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Closed: the engine is asked.
+        """Begin closed: requests go to the engine.
 
         Args:
-            degraded: what a request gets while it is not.
-            lexical: what "lexical" is.
-            on_change: told the breaker's old and new state.
+            degraded: what a request gets while the breaker is open.
+            lexical: makes the scores of "lexical".
+            on_change: called with the breaker's old and new state.
             clock: monotonic seconds.
         """
         self.breaker = Breaker(self._changed)
@@ -47,16 +47,11 @@ class EngineFallback:
         self._lexical = lexical if degraded == "lexical" else None
         self._clock = clock
 
-    @property
-    def closed(self) -> bool:
-        """Whether whoever comes may go to the engine."""
-        return self.breaker.state == "closed"
-
-    def instead(self, request: RerankRequest) -> Callable[[], NDArray[np.float32]] | None:
-        """None: ask the engine. Else what makes other scores; it takes a while.
+    def substitute(self, request: RerankRequest) -> Callable[[], NDArray[np.float32]] | None:
+        """Return None to ask the engine, else a function that makes other scores; it takes a while.
 
         Raises:
-            UnavailableError: the engine is left alone, and nothing stands in for it.
+            UnavailableError: the engine is not asked, and nothing replaces it.
         """
         now = self._clock()
         if self.breaker.allows(now):
@@ -67,15 +62,15 @@ class EngineFallback:
             raise UnavailableError("the model fails at the moment", retry_after_s=retry_after_s, reason="breaker")
         return lambda: lexical(request.query, request.documents)
 
-    def note(self, outcome: Scored | RerankError) -> None:
-        """How a request fared that was allowed."""
+    def report(self, outcome: Scored | RerankError) -> None:
+        """Report an admitted request's outcome to the breaker."""
         if isinstance(outcome, Scored):
-            if outcome.cached < len(outcome.logits):  # else the engine was not asked, and it was no probe
+            if outcome.cached < len(outcome.logits):  # else the cache had all, and it was no probe
                 self.breaker.succeeded()
         elif isinstance(outcome, EngineFailedError):
             self.breaker.failed(self._clock())
         else:
-            self.breaker.told_nothing(self._clock())
+            self.breaker.no_outcome(self._clock())
 
     def _changed(self, old: State, new: State) -> None:
         write = log.error if new == "open" else log.warning
@@ -85,7 +80,7 @@ class EngineFallback:
 
 
 def lexical_result(request: RerankRequest, scores: NDArray[np.float32], latency_ms: float) -> RerankResult:
-    """By words alone, and marked so; never kept in the cache."""
+    """Return a result by words alone, marked so; such scores are never cached."""
     order = rank(scores, request.top_n)
     return RerankResult(
         request=request,

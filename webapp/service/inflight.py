@@ -1,6 +1,6 @@
-"""Scores for one request's pairs: from the cache, from another request that is scoring them now, or from the engine.
+"""Scores of a request's pairs: from the cache, from another request that is scoring them now, or from the engine.
 
-Laws: a pair is scored once, however often it is asked for; a request waits for pairs of another one but does not depend
+Laws: a pair is scored once, however many requests hold it; a request waits for pairs of another one but does not depend
 on it: pairs stay in the queue as long as one request wants them, and if they fail for one they are submitted anew for
 the others. Runs on the hub's thread only, so it needs no lock.
 """
@@ -10,32 +10,34 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from webapp.domain.concurrency import MANY_CHARS, Offload, Waiter, run_inline
 from webapp.domain.errors import CancelledError, DeadlineExceededError, RerankError, UnavailableError
 from webapp.domain.types import RerankRequest, Scored, Spent
-from webapp.scheduling.phases import Phases
 from webapp.scheduling.scheduler import Scheduler
-from webapp.scheduling.ticket import Ticket
+from webapp.scheduling.ticket import Phases, Ticket
 from webapp.service.cache.keys import pair_keys
-from webapp.service.cache.memory import MemoryCache, PairScore
-from webapp.service.cache.shared import Patience, SharedCache
+from webapp.service.cache.memory import LookupBudget, MemoryCache, PairScore
+
+if TYPE_CHECKING:  # it needs a client of Redis
+    from webapp.service.cache.redis import SharedCache
 
 SOON_S = 0.05
-"""Most requests are done by then; to watch over their callers too would be wasted."""
+"""Most requests are done by then; to watch their callers' connections too would be wasted."""
 
 Watch = Callable[[], AbstractContextManager[object]]
-"""Watches over the caller: what is entered raises CancelledError, in whoever waits in it, when the caller hangs up."""
+"""Returns a context that raises CancelledError in its waiting caller when the client hangs up."""
 
 
 @dataclass(slots=True, eq=False)
-class _Flight:
-    """Pairs on their way through the scheduler; whoever wants one of them waits here."""
+class _Inflight:
+    """A ticket on its way through the scheduler; requests that want one of its pairs wait for it."""
 
     ticket: Ticket
     waiter: Waiter
@@ -43,7 +45,7 @@ class _Flight:
     """Key -> index in the ticket."""
     wanted_by: int = 1
     """Requests that wait for it."""
-    landed: bool = False
+    completed: bool = False
 
     @property
     def ended(self) -> bool:
@@ -56,15 +58,15 @@ class _Flight:
 
 
 @dataclass(slots=True)
-class ScoringTerms:
-    """What a caller grants its requests."""
+class CallOptions:
+    """What all requests of one call share."""
 
     deadline: float = math.inf
-    """Monotonic time after which nothing of them is scored."""
+    """Monotonic time after which none of their pairs is scored."""
     client: str = ""
-    """Who asks."""
-    patience: Patience = field(default_factory=Patience)
-    """How long all of them together wait for what other workers know."""
+    """The caller; clients share the engine."""
+    lookups: LookupBudget = field(default_factory=LookupBudget)
+    """How long all of them together wait for scores that other workers share."""
 
 
 @dataclass(slots=True)
@@ -76,23 +78,22 @@ class Pending:
     """One a document; equal documents have equal keys."""
     found: dict[Hashable, PairScore]
     cached: int
-    deadline: float = math.inf
-    client: str = ""
-    own: _Flight | None = None
-    borrowed: list[_Flight] = field(default_factory=list)
+    options: CallOptions = field(default_factory=CallOptions)
+    own: _Inflight | None = None
+    borrowed: list[_Inflight] = field(default_factory=list)
     waits: bool = False
-    """Its flights count it among those who want them."""
+    """Whether its tickets count it in `wanted_by`."""
     spent: Spent = field(default_factory=Spent)
 
     @property
-    def flights(self) -> list[_Flight]:
-        """All that carry a pair of it."""
+    def inflight(self) -> list[_Inflight]:
+        """All tickets that carry a pair of it."""
         return [self.own, *self.borrowed] if self.own else self.borrowed
 
     @property
     def scored(self) -> int:
-        """Documents whose scores are known by now; an estimate where flights carry more than this request asked for."""
-        tickets = [flight.ticket for flight in self.flights]
+        """Documents whose scores are known by now; an estimate where its tickets carry pairs of other requests."""
+        tickets = [flight.ticket for flight in self.inflight]
         carried = sum(len(ticket.documents) for ticket in tickets)
         if not carried:
             return len(self.keys)
@@ -101,7 +102,7 @@ class Pending:
 
 
 class InflightScores:
-    """Begin any number of requests, then finish each."""
+    """Scores for requests: begin any number of them, then finish each."""
 
     def __init__(
         self,
@@ -111,7 +112,7 @@ class InflightScores:
         shared: SharedCache | None = None,
         artifact: str,
         make_waiter: Callable[[], Waiter],
-        elsewhere: Offload = run_inline,
+        offload: Offload = run_inline,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._scheduler = scheduler
@@ -119,83 +120,81 @@ class InflightScores:
         self.shared = shared
         self._artifact = artifact
         self.make_waiter = make_waiter
-        self._elsewhere = elsewhere
+        self._offload = offload
         self._clock = clock
-        self._flights: dict[Hashable, _Flight] = {}
+        self._inflight: dict[Hashable, _Inflight] = {}
         self._unique = itertools.count()
 
-    def begin(self, request: RerankRequest, terms: ScoringTerms | None = None) -> Pending:
+    def begin(self, request: RerankRequest, options: CallOptions | None = None) -> Pending:
         """Submit what neither the cache nor another request has.
 
         Args:
             request: what to score.
-            terms: shared by all requests of one call.
+            options: shared by all requests of one call.
 
         Raises:
             UnavailableError: the scheduler was closed.
         """
-        terms = terms or ScoringTerms()
+        options = options or CallOptions()
+        found: dict[Hashable, PairScore] = {}
         if self.cache is None:
             keys: list[Hashable] = list(itertools.islice(self._unique, len(request.documents)))
-            pending = Pending(request, keys, {}, 0, terms.deadline, terms.client)
         else:
             digests = self._digests(request)
-            found = self.cache.get_many(digests)
-            if self.shared is not None:
-                found |= self._from_others(digests, found, terms.patience)
-            cached = sum(digest in found for digest in digests)
-            pending = Pending(request, list(digests), found, cached, terms.deadline, terms.client)
-        self._launch(pending)
+            found = self._known(self.cache, digests, options.lookups)
+            keys = list(digests)
+        pending = Pending(request, keys, found, sum(key in found for key in keys), options)
+        self._submit(pending)
         return pending
 
     def knows(self, request: RerankRequest) -> bool:
-        """Whether every score of it is in the cache."""
+        """Return whether every score of a request is in the cache."""
         return self.cache is not None and self.cache.holds(self._digests(request))
 
     def _digests(self, request: RerankRequest) -> list[bytes]:
-        """The keys of a request's pairs; the hub runs others while those of long texts are made."""
+        """Return the keys of a request's pairs; those of long texts are offloaded."""
         chars = len(request.query) + sum(map(len, request.documents))
-        run = run_inline if chars <= MANY_CHARS else self._elsewhere
+        run = run_inline if chars <= MANY_CHARS else self._offload
         keys: list[bytes] = run(lambda: pair_keys(self._artifact, request.query, request.documents))
         return keys
 
-    def _from_others(
-        self, keys: Iterable[bytes], found: Mapping[Hashable, PairScore], patience: Patience
-    ) -> dict[Hashable, PairScore]:
-        """What other workers have scored. The hub runs others meanwhile, so memory is asked once more after it.
+    def _known(self, cache: MemoryCache, keys: Sequence[bytes], lookups: LookupBudget) -> dict[Hashable, PairScore]:
+        """Return scores from memory, and those that other workers share.
 
-        What those others began meanwhile is in flight, and `_launch` finds it there: still nothing is scored twice.
+        The hub runs others during a lookup, so look into memory once more after it. Pairs that those began to score
+        meanwhile are in flight, and `_submit` finds them: none is scored twice.
         """
-        if self.shared is None or self.cache is None:
-            return {}
-        unknown = [key for key in dict.fromkeys(keys) if key not in found and key not in self._flights]
+        found = cache.get_many(keys)
+        if self.shared is None:
+            return found
+        unknown = [key for key in dict.fromkeys(keys) if key not in found and key not in self._inflight]
         if not unknown:
-            return {}
-        brought: dict[Hashable, PairScore] = dict(self.shared.get_many(unknown, patience).items())
-        self.cache.put_many(brought)
-        return self.cache.known(unknown) | brought
+            return found
+        brought: dict[Hashable, PairScore] = dict(self.shared.get_many(unknown, lookups).items())
+        cache.put_many(brought)
+        return found | cache.known(unknown) | brought
 
     def finish(self, pending: Pending, deadline: float, watch: Watch = nullcontext) -> Scored | RerankError:
-        """Wait for every score of a request; leaves nothing of it in the queue, whatever happens.
+        """Wait for every score of a request; leave nothing of it in the queue, whatever happens.
 
         Args:
             pending: from `begin`.
             deadline: monotonic time at which the caller stops waiting.
-            watch: over the caller, while it waits.
+            watch: watches the caller's connection while it waits.
         """
-        while pending.flights:
+        while pending.inflight:
             own = pending.own
             try:
                 stopped = self._wait(pending, deadline, watch)
             finally:
                 self.leave(pending)
             if own:
-                pending.spent = _with(pending.spent, own.ticket.phases)
+                pending.spent = _add_phases(pending.spent, own.ticket.phases)
             if own and own.ticket.succeeded and len(own.places) == len(pending.keys):  # it carried all, in their order
                 ticket = own.ticket
                 tokens = int(ticket.lengths.sum())
                 return Scored(ticket.logits, ticket.truncated, tokens, cached=0, spent=pending.spent)
-            for flight in pending.flights:
+            for flight in pending.inflight:
                 if flight.ticket.succeeded:
                     pending.found |= flight.scores()
             if own and not stopped and not own.ticket.succeeded:
@@ -204,7 +203,7 @@ class InflightScores:
                 return _too_late(pending)
             if stopped:
                 return stopped
-            self._launch(pending)  # what a borrowed flight failed to bring
+            self._submit(pending)  # pairs that another request failed to bring
         scores = [pending.found[key] for key in pending.keys]
         return Scored(
             logits=np.array([score.logit for score in scores], np.float32),
@@ -215,19 +214,19 @@ class InflightScores:
         )
 
     def leave(self, pending: Pending) -> None:
-        """A request waits no longer; its pairs leave the queue unless another one wants them. Once or more."""
+        """Stop waiting for a request; its pairs leave the queue unless another one wants them. Idempotent."""
         if not pending.waits:
             return
         pending.waits = False
-        for flight in pending.flights:
+        for flight in pending.inflight:
             flight.wanted_by -= 1
             if flight.ended or not flight.wanted_by:
-                self._land(flight)
+                self._complete(flight)
 
     def _wait(self, pending: Pending, deadline: float, watch: Watch) -> RerankError | None:
-        """Until all flights ended; else why not."""
+        """Wait until all tickets ended; return why not, or None."""
         try:
-            for flight in pending.flights:
+            for flight in pending.inflight:
                 if flight.waiter.wait(max(0.0, min(deadline - self._clock(), SOON_S))):
                     continue
                 with watch():
@@ -237,15 +236,15 @@ class InflightScores:
             return hung_up
         return None
 
-    def _launch(self, pending: Pending) -> None:
-        """Submit the missing pairs that nobody is scoring, note the flights that carry the others."""
+    def _submit(self, pending: Pending) -> None:
+        """Submit the missing pairs that no ticket carries, and note the tickets that carry the others."""
         missing = {
             key: document
             for key, document in zip(pending.keys, pending.request.documents, strict=True)
             if key not in pending.found
         }
-        pending.borrowed = list({id(flight): flight for key in missing if (flight := self._flights.get(key))}.values())
-        alone = [key for key in missing if key not in self._flights]
+        pending.borrowed = list({id(flight): flight for key in missing if (flight := self._inflight.get(key))}.values())
+        alone = [key for key in missing if key not in self._inflight]
         pending.own = None
         if alone:
             waiter = self.make_waiter()
@@ -254,25 +253,25 @@ class InflightScores:
                 [missing[key] for key in alone],
                 waiter.wake,
                 priority=pending.request.priority,
-                deadline=pending.deadline,
-                client=pending.client,
+                deadline=pending.options.deadline,
+                client=pending.options.client,
             )
-            pending.own = _Flight(ticket, waiter, {key: place for place, key in enumerate(alone)})
-            self._flights |= dict.fromkeys(alone, pending.own)
+            pending.own = _Inflight(ticket, waiter, {key: place for place, key in enumerate(alone)})
+            self._inflight |= dict.fromkeys(alone, pending.own)
         for flight in pending.borrowed:
             flight.wanted_by += 1
-            self._scheduler.put_off(flight.ticket, pending.deadline)
+            self._scheduler.extend_deadline(flight.ticket, pending.options.deadline)
         pending.waits = True
 
-    def _land(self, flight: _Flight) -> None:
-        """The end of a flight: its scores are kept, or its pairs leave the queue. Once or more."""
-        if flight.landed:
+    def _complete(self, flight: _Inflight) -> None:
+        """Complete an in-flight ticket: cache its scores or cancel it. Idempotent."""
+        if flight.completed:
             return
-        flight.landed = True
+        flight.completed = True
         if not flight.ended:
             self._scheduler.cancel(flight.ticket, UnavailableError("the request was given up"))
         for key in flight.places:
-            del self._flights[key]
+            del self._inflight[key]
         if self.cache is not None and flight.ticket.succeeded:
             scores = flight.scores()
             self.cache.put_many(scores)
@@ -280,8 +279,8 @@ class InflightScores:
                 self.shared.put_many({key: score for key, score in scores.items() if isinstance(key, bytes)})
 
 
-def _with(spent: Spent, phases: Phases) -> Spent:
-    """A second ticket is rare: only of pairs that another request failed to bring."""
+def _add_phases(spent: Spent, phases: Phases) -> Spent:
+    """Add the phases of a ticket. A second ticket is rare: for pairs that another request failed to bring."""
     return Spent(
         spent.queue_ms + phases.waited_s * 1000,
         spent.tokenise_ms + phases.tokenise_s * 1000,
@@ -290,7 +289,7 @@ def _with(spent: Spent, phases: Phases) -> Spent:
 
 
 def _too_late(pending: Pending) -> DeadlineExceededError:
-    """With what was done of the request."""
+    """Return the error of a late request, with how much of it was scored."""
     total = len(pending.keys)
     scored = sum(key in pending.found for key in pending.keys)
     if pending.own and not pending.own.ticket.succeeded:

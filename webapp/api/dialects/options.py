@@ -96,7 +96,7 @@ def to_request(
         raw_scores=raw_scores or bool(options.raw_scores) or options.use_activation is False,
         return_documents=bool(return_documents),
         model=options.model or None,
-        fitting=_fitting(options, truncate),
+        truncation=_truncation(options, truncate),
         priority=max(-LOWEST_PRIORITY, min(LOWEST_PRIORITY, options.priority or 0)),
         warnings=warnings,
     )
@@ -114,7 +114,7 @@ _FITTING = (
 )
 
 
-def _fitting(options: Options, truncate: Truncate) -> Truncation | None:
+def _truncation(options: Options, truncate: Truncate) -> Truncation | None:
     if truncate is None and all(getattr(options, name) is None for name in _FITTING):
         return None
     keep, strict = _cut("truncate", truncate if options.truncate is None else options.truncate)
@@ -125,7 +125,7 @@ def _fitting(options: Options, truncate: Truncate) -> Truncation | None:
         if side is not None:
             keep = _kept(name, side)
     pair = options.truncate_prompt_tokens
-    fitting = Truncation(
+    truncation = Truncation(
         max_query_tokens=options.max_tokens_per_query or None,
         max_document_tokens=options.max_tokens_per_doc or None,
         max_pair_tokens=pair if pair and pair > 0 else None,
@@ -134,7 +134,7 @@ def _fitting(options: Options, truncate: Truncate) -> Truncation | None:
         keep=keep,
         strict=strict and pair is None,
     )
-    return None if fitting == Truncation() else fitting
+    return None if truncation == Truncation() else truncation
 
 
 def _cut(name: str, value: Truncate) -> tuple[Literal["start", "end"], bool]:

@@ -82,7 +82,7 @@ def blueprint(
                 found = (service.texts.tokenize(text, special=asked.special) for text in asked.texts)
                 return tokenize.dump(asked, found, service.model.max_length_tokens)
 
-            count, body = service.elsewhere(answer)
+            count, body = service.offload(answer)
             middleware.note(tokens=count)
             response = Response(body, content_type="application/json")
             warning_headers.add(response, ignored)

@@ -66,7 +66,7 @@ def blueprint(service: RerankService) -> Blueprint:
 
 def _written(service: RerankService, call: Call, dump: Callable[[], bytes]) -> bytes:
     """Write a reply; elsewhere where it may repeat much."""
-    body: bytes = service.elsewhere(dump) if call.large else dump()
+    body: bytes = service.offload(dump) if call.large else dump()
     return body
 
 
@@ -117,6 +117,6 @@ def _arrived(service: RerankService) -> Iterator[Arrival]:
             service.check_room()
             arrival = held.enter_context(reservation.arrive(service))
         except RerankError as error:
-            service.tell_refused(middleware.caller(), error)
+            service.report_refused(middleware.caller(), error)
             raise
         yield arrival

@@ -1,1 +1,1 @@
-"""Workers of gunicorn on gevent. gevent lives here only."""
+"""gunicorn workers on gevent. In webapp, gevent lives here only."""

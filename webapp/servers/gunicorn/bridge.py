@@ -1,7 +1,4 @@
-"""The bridge between native engine threads and gevent's greenlets; `asyncio_bridge` is its counterpart.
-
-`webapp.domain.concurrency` has what both stand on. Nothing here may be imported by who serves without gevent.
-"""
+"""The bridge between native engine threads and gevent's greenlets; `servers.ray.bridge` is its counterpart."""
 
 from __future__ import annotations
 
@@ -14,38 +11,14 @@ import gevent
 from gevent.event import Event
 from gevent.threadpool import ThreadPool
 
-from webapp.domain.concurrency import (
-    NativeWaiter,
-    Offload,
-    SimpleQueue,
-    Waiter,
-    allocate_lock,
-    persistent,
-    start_native_thread,
-)
+from webapp.domain.concurrency import Offload, Waiter, persistent
 from webapp.domain.errors import CancelledError
 
 T = TypeVar("T")
 
-__all__ = [
-    "GeventBridge",
-    "GeventWaiter",
-    "HangUpWatch",
-    "NativeWaiter",
-    "Offload",
-    "SimpleQueue",
-    "Waiter",
-    "allocate_lock",
-    "hung_up",
-    "repeat",
-    "spawn",
-    "start_native_thread",
-    "within",
-]
-
 
 class GeventWaiter:
-    """A greenlet waits; made and waited for on the hub's thread."""
+    """A waiter for a greenlet; made and waited for on the hub's thread."""
 
     __slots__ = ("_event", "_loop")
 
@@ -58,7 +31,7 @@ class GeventWaiter:
         self._loop.run_callback_threadsafe(self._event.set)
 
     def wait(self, timeout_s: float) -> bool:
-        """Sleep until woken; False when `timeout_s` passed first."""
+        """Sleep until woken; return False when `timeout_s` passed first."""
         return bool(self._event.wait(timeout_s))
 
 
@@ -69,7 +42,7 @@ class GeventOffload:
         self._pool: ThreadPool | None = None
 
     def __call__(self, run: Callable[[], T]) -> T:
-        """Run elsewhere and return the result, or raise what it raised. In a worker only: threads survive no fork."""
+        """Run on the thread; return or raise what `run` does. In a worker only: threads survive no fork."""
         if self._pool is None:
             self._pool = ThreadPool(1)
         result: T = self._pool.apply(run)
@@ -77,11 +50,12 @@ class GeventOffload:
 
 
 def hung_up(connection: Any) -> bool:
-    """Whether the other side of a connection closed it, or its sending half; looks without waiting or reading.
+    """Return whether the other side closed a connection, or its sending half; neither waits nor reads.
 
     Data that waits is a pipelined request: its sender is still there.
     """
-    # gevent's own recv would wait for data, whatever the flags say; the kernel's socket below it doesn't.
+    # gevent's own recv would wait for data, whatever the flags say; the kernel's socket below it doesn't. Not needed
+    # once gevent's recv honours MSG_DONTWAIT.
     kernel = getattr(connection, "_sock", connection)
     try:
         return bool(kernel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"")
@@ -92,9 +66,9 @@ def hung_up(connection: Any) -> bool:
 
 
 class HangUpWatch:
-    """While it is entered, `CancelledError` is raised in the greenlet that entered it if the other side hangs up.
+    """A context that raises `CancelledError` in the greenlet that entered it if the other side hangs up.
 
-    The kernel tells: hundreds of waiting requests cost nothing until one of them is left.
+    The kernel notices it: hundreds of waiting requests cost nothing until one of them hangs up.
     """
 
     __slots__ = ("_connection", "_watcher")
@@ -103,73 +77,54 @@ class HangUpWatch:
         self._connection = connection
 
     def __enter__(self) -> Self:
-        """Begin to watch; one that hung up already is told at the first wait."""
+        """Begin to watch; a connection that is closed already raises at the first wait."""
         self._watcher = gevent.get_hub().loop.io(self._connection.fileno(), 1)  # 1: something to read, or the end
         self._watcher.start(self._look, gevent.getcurrent())
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         self._watcher.stop()
         self._watcher.close()
 
     def _look(self, waiting: gevent.Greenlet) -> None:
-        self._watcher.stop()  # also for a pipelined request, which would be told again and again
+        self._watcher.stop()  # also for a pipelined request, which would call us again and again
         if hung_up(self._connection):
             waiting.throw(CancelledError("the caller hung up"))
 
 
-def spawn(run: Callable[[], None]) -> None:
-    """Run beside the requests, as a greenlet of the calling thread's hub."""
-    gevent.spawn(run)
-
-
-def repeat(interval_s: float, run: Callable[[], None]) -> None:
-    """Run again and again, `interval_s` after it ended, as a greenlet of the calling thread's hub."""
-    run = persistent(run)
-
-    def forever() -> None:
-        while True:
-            gevent.sleep(interval_s)
-            run()
-
-    gevent.spawn(forever)
-
-
-def within(seconds: float, run: Callable[[], T]) -> T:
-    """Run here, in the calling greenlet; raises TimeoutError when it waits for longer than that."""
-    with gevent.Timeout(seconds, TimeoutError(f"took longer than {seconds:g} s")):
-        return run()
-
-
 class GeventBridge:
-    """See `webapp.domain.concurrency.Bridge`; a worker's, usable after the fork."""
+    """A `webapp.domain.concurrency.Bridge` of a worker, usable after the fork."""
 
     def make_waiter(self) -> Waiter:
-        """For a greenlet."""
+        """Return a waiter for a greenlet."""
         return GeventWaiter()
 
     def make_offload(self) -> Offload:
-        """A native thread."""
+        """Return an offload with a native thread of its own."""
         return GeventOffload()
 
-    def blocking(self, run: Callable[[], T]) -> T:
-        """Right here: the sockets of who is patched let others work."""
-        return run()
-
     def within(self, seconds: float, run: Callable[[], T]) -> T:
-        """In the calling greenlet."""
-        return within(seconds, run)
+        """Run in the calling greenlet: patched sockets let others work. Raises TimeoutError after `seconds`."""
+        with gevent.Timeout(seconds, TimeoutError(f"took longer than {seconds:g} s")):
+            return run()
 
     def spawn(self, run: Callable[[], None]) -> None:
-        """As a greenlet."""
-        spawn(run)
+        """Run in a greenlet of its own."""
+        gevent.spawn(run)
 
     def repeat(self, interval_s: float, run: Callable[[], None]) -> None:
-        """In a greenlet."""
-        repeat(interval_s, run)
+        """Run again and again in a greenlet of its own, `interval_s` after it ended."""
+        run = persistent(run)
+
+        def forever() -> None:
+            while True:
+                gevent.sleep(interval_s)
+                run()
+
+        gevent.spawn(forever)
 
     def watch(self, environ: Mapping[str, Any]) -> AbstractContextManager[object]:
-        """Over the connection that gunicorn leaves in the environment."""
+        """Watch the connection that gunicorn leaves in the environment."""
         connection = environ.get("gunicorn.socket")
         return nullcontext() if connection is None else HangUpWatch(connection)

@@ -1,7 +1,7 @@
-"""When a worker has no file descriptor left for another connection.
+"""What a worker does when no file descriptor is left for another connection.
 
-nginx keeps connections open in advance, and each holds a descriptor: without help, those that come would wait for those
-that do nothing. So the idle ones are closed, and while descriptors are short each connection serves one request only.
+nginx keeps connections open in advance, and each holds a descriptor: without help, new connections would wait for idle
+ones. So the idle ones are closed, and while descriptors are short each connection serves one request only.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from collections.abc import Callable
 from typing import Any
 
 RETRY_S = 0.05
-"""gevent's server tries again so long after a connection that it could not accept."""
+"""gevent's server accepts again so long after a failed accept."""
 
 SHORT_S = 1.0
-"""So long after the last of those, descriptors are taken to be short."""
+"""Descriptors are taken to be short for so long after the last failed accept."""
 
-TELL_EVERY_S = 60.0
+LOG_EVERY_S = 60.0
 
 SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class FdShortage:
-    """Stands before gevent's own handler of errors that nobody caught: that is where a failed accept ends up."""
+    """Handles EMFILE and ENFILE before gevent's own handler of uncaught errors, where a failed accept ends up."""
 
     def __init__(self, log: logging.Logger, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
         self._clock = clock
         self._kept: set[socket.socket] = set()
-        self._short_until = self._tell_at = clock()
+        self._short_until = self._log_at = clock()
 
-    def stand_before(self, unhandled: Callable[..., None]) -> Callable[..., None]:
-        """A handler of errors that knows this one, and hands the others on."""
+    def wrap(self, unhandled: Callable[..., None]) -> Callable[..., None]:
+        """Return an error handler that handles a shortage, and passes other errors on."""
 
         def handle_error(context: Any, kind: Any, error: Any, traceback: Any) -> None:
             if isinstance(error, OSError) and error.errno in SHORTAGE:
@@ -48,10 +48,10 @@ class FdShortage:
         return handle_error
 
     def run_out(self) -> None:
-        """None is left."""
+        """Handle a shortage: log it and close idle keep-alive connections."""
         now = self._clock()
-        if now >= self._tell_at:
-            self._tell_at = now + TELL_EVERY_S
+        if now >= self._log_at:
+            self._log_at = now + LOG_EVERY_S
             limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
             self._log.error("all file descriptors are in use, the limit is %d: connections wait; raise it", limit)
         self._short_until = now + SHORT_S
@@ -60,21 +60,22 @@ class FdShortage:
         self._kept.clear()
 
     def answered(self, connection: socket.socket) -> None:
-        """A connection has its answer, and may be used for another request."""
+        """Record that a connection has its answer, and may be used for another request."""
         if self._clock() < self._short_until:
             hang_up(connection)
         else:
             self._kept.add(connection)
 
     def busy(self, connection: socket.socket) -> None:
-        """It is used, or was closed."""
+        """Record that a connection is in use, or was closed."""
         self._kept.discard(connection)
 
 
 def hang_up(connection: socket.socket) -> None:
-    """Close both ways; who waits for a request there sees its end.
+    """Close both ways; a greenlet that waits for a request there sees its end.
 
-    Not by gevent's own `shutdown`: that raises in the waiting greenlet, and gunicorn logs an error for each.
+    Not by gevent's own `shutdown`: that raises in the waiting greenlet, and gunicorn logs an error for each. Not needed
+    once gevent can shut a socket down without that.
     """
     with contextlib.suppress(OSError, ValueError):  # the other side was first; it is closed
         native = _socket.socket(fileno=connection.fileno())

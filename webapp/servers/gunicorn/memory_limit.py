@@ -1,4 +1,4 @@
-"""When a worker has grown too large. Memory is kept flat by design; this is for the leak that nobody knows yet."""
+"""A limit to a worker's memory. Memory is kept flat by design; this is for leaks that are not found yet."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 
 YOUNGEST_S = 30.0
-"""A limit below what a fresh worker takes must not fork workers in a loop without a breath."""
+"""A limit below what a fresh worker takes must not fork workers in a tight loop."""
 
 
 class MemoryLimit:
-    """Asks once to be replaced; looked at once a second."""
+    """A limit that asks once for a replacement; `due` is called once a second."""
 
     def __init__(
         self, limit_bytes: int, rss_bytes: Callable[[], int], *, clock: Callable[[], float] = time.monotonic
@@ -29,7 +29,7 @@ class MemoryLimit:
         self._asked = False
 
     def due(self) -> int:
-        """Its size in bytes when it is time to go, once; else 0."""
+        """Return the worker's size in bytes when it is time to replace it, once; else 0."""
         if not self._limit_bytes or self._asked or self._clock() < self._not_before:
             return 0
         size = self._rss_bytes()

@@ -1,4 +1,4 @@
-"""gunicorn's gevent worker, told when to be ready and when to leave."""
+"""gunicorn's gevent worker, with the engine beside the server, and a drain that loses no request."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import gc
 import os
 import signal
 import socket
+import time
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from gevent.server import StreamServer
 from gunicorn.glogging import Logger
 from gunicorn.workers.ggevent import GeventWorker
 
+from webapp.domain.concurrency import AwakeClock
 from webapp.domain.errors import reason_of
 from webapp.servers.gunicorn.fd_shortage import RETRY_S, FdShortage, hang_up
 from webapp.servers.gunicorn.memory_limit import MemoryLimit
@@ -26,26 +29,48 @@ if TYPE_CHECKING:
 BOOT_FAILED = 3
 """gunicorn's WORKER_BOOT_ERROR: the master gives up, and supervisor says so, instead of forking in a loop."""
 
-
 ENGINE_LOST = 1
 """Any code but gunicorn's own two: the master forks another worker."""
+
+STANDSTILL_S = 5.0
+"""gunicorn's master looks at its workers once a second; longer than this between two looks, it stood still."""
+
+GRACE_S = 10.0
+"""A worker beats once a second; after a standstill the master waits this long before it kills one that does not."""
+
+PIECE_BYTES = 256 * 1024
+"""Bytes of a body that are read or sent at once; other requests have their turn after each."""
+
+
+def with_grace(murder: Callable[[Any], None], clock: Callable[[], float] = time.monotonic) -> Callable[[Any], None]:
+    """Return a `murder_workers` for gunicorn's master that kills no worker in the first seconds after a standstill.
+
+    Where the whole machine stood still, workers could not beat. Not needed once gunicorn notices that itself.
+    """
+    awake = AwakeClock(STANDSTILL_S, clock)
+
+    def murder_with_grace(master: Any) -> None:
+        if awake.look() >= GRACE_S:
+            murder(master)
+
+    return murder_with_grace
 
 
 class Log(Logger):  # type: ignore[misc] # gunicorn has no types
     """gunicorn's own log, without access lines: `webapp.api.middleware` writes those.
 
-    With a `logconfig_dict` it would make up each line, whatever the level, and that is a tenth of a small request.
+    With a `logconfig_dict` it would format each line, whatever the level, which is a tenth of a small request. Not
+    needed once gunicorn lets a setting turn access lines off beside a `logconfig_dict`.
     """
 
     access_log_enabled = False
 
 
-PIECE_BYTES = 256 * 1024
-"""Of a body that comes or goes; others have their turn after each."""
-
-
 class Body:
-    """A request's body that lets others work while it is read: nginx may write as fast as we read, all 32 MB."""
+    """A request's body that lets others work while it is read: nginx may write as fast as we read, all 32 MB.
+
+    Not needed once gevent's sockets yield to the hub when data is always there.
+    """
 
     def __init__(self, body: Any) -> None:
         self._body = body
@@ -68,7 +93,8 @@ class HeadWithBody:
     """A connection that sends a reply's head together with the first part of its body.
 
     gunicorn sends them apart. A worker killed in between leaves nginx with a head that it has passed on already, so it
-    can't ask another worker: the one request in thousands that a death would cost.
+    can't ask another worker: the one request in thousands that a death would cost. Not needed once gunicorn sends
+    both in one call.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -96,7 +122,7 @@ class HeadWithBody:
             self._connection.sendall(self._head)
 
     def sendfile(self, *arguments: Any, **options: Any) -> Any:
-        """The kernel sends files; the head goes before."""
+        """Send the head, then have the kernel send the file."""
         self.flush()
         return self._connection.sendfile(*arguments, **options)
 
@@ -109,26 +135,27 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
 
     @property
     def webapp(self) -> Webapp:
-        """What the master assembled; gunicorn loads this class before it does so."""
+        """The webapp that the master assembled; gunicorn loads this class before that."""
         from webapp.servers.gunicorn.wsgi import webapp  # noqa: PLC0415
 
         return webapp
 
     def init_process(self) -> None:
-        """Runs in the child, after the fork and before it serves."""
+        """Prepare the worker, in the child after the fork."""
         self._idle: set[socket.socket] = set()
-        self._doors: list[StreamServer] = []
-        # What the master made stays shared: the collector won't write into its pages.
+        self._servers: list[StreamServer] = []
+        # The master's objects stay in shared pages: the collector won't write into them.
         gc.freeze()
-        self._descriptors = FdShortage(self.log)
+        self._fd_shortage = FdShortage(self.log)
         super().init_process()
 
     def run(self) -> None:
-        """Start the engine beside the server, and end it after."""
+        """Run the engine beside the server, and end it after."""
         self._recycling = MemoryLimit(self.webapp.max_rss_bytes, rss_bytes)
         StreamServer.max_delay = RETRY_S
+        # Not needed once gevent's server tells its owner that an accept failed.
         hub = gevent.get_hub()
-        hub.handle_error = self._descriptors.stand_before(hub.handle_error)
+        hub.handle_error = self._fd_shortage.wrap(hub.handle_error)
         self.webapp.start(self._started, self._broken)
         try:
             super().run()
@@ -141,26 +168,29 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
             os._exit(0)
 
     def server_class(self, listener: socket.socket, *, spawn: Any, **_: Any) -> StreamServer:
-        """What gunicorn makes for each listener. It is kept, to be closed the moment TERM comes."""
-        door = StreamServer(listener, handle=partial(self.handle, listener), spawn=spawn)
+        """Return the server of one listener. It is kept, to be closed the moment TERM comes.
+
+        Not needed once gunicorn closes its listeners at TERM, and not up to a second later.
+        """
+        server = StreamServer(listener, handle=partial(self.handle, listener), spawn=spawn)
         if self.cfg.workers > 1:
-            door.max_accept = 1  # the others shall have some, too
-        self._doors.append(door)
-        return door
+            server.max_accept = 1  # one connection per wake-up, to share load between workers
+        self._servers.append(server)
+        return server
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
-        """One connection, from accept to close."""
+        """Serve one connection, from accept to close."""
         self._idle.add(client)
         try:
             super().handle(listener, client, addr)
         finally:
             self._idle.discard(client)
-            self._descriptors.busy(client)
+            self._fd_shortage.busy(client)
 
     def handle_request(self, listener_name: Any, req: Any, sock: socket.socket, addr: Any) -> None:
-        """One request of a connection."""
+        """Serve one request of a connection."""
         self._idle.discard(sock)
-        self._descriptors.busy(sock)
+        self._fd_shortage.busy(sock)
         whole = HeadWithBody(sock)
         req.body = Body(req.body)
         try:
@@ -169,16 +199,16 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
             with contextlib.suppress(OSError):  # the client is gone
                 whole.flush()
             self._idle.add(sock)
-            self._descriptors.answered(sock)
+            self._fd_shortage.answered(sock)
 
     def notify(self) -> None:
-        """Heartbeat, once a second; while draining it also ends the connections that wait for another request.
+        """Beat, once a second; while draining also close the connections that wait for another request.
 
         nginx keeps connections open in advance; left alone, each would hold the drain until it times out.
         """
         super().notify()
         if self.alive and (size := self._recycling.due()):  # else it is being replaced
-            # HUP forks the new workers first, and drains the old ones then: nobody finds the door closed.
+            # HUP forks the new workers first, and drains the old ones then: no client is refused.
             self.log.warning("this worker takes %d MB; workers are replaced", size // 1024**2)
             os.kill(self.ppid, signal.SIGHUP)
         if not self.alive:
@@ -186,34 +216,34 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
                 hang_up(connection)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """TERM: the door closes now, and not up to a second later as gunicorn would: our successor takes what comes.
+        """Drain at TERM: close the listeners now, not up to a second later as gunicorn would; a successor takes over.
 
-        Whatever still comes through our connections was accepted, as far as nginx knows: it is answered, and closes
-        them.
+        Requests that still come through open connections were accepted, as far as nginx knows: they are answered, and
+        each closes its connection.
         """
         self.webapp.leave()
         super().handle_exit(sig, frame)
-        gevent.get_hub().loop.run_callback_threadsafe(self._close_doors)
+        gevent.get_hub().loop.run_callback_threadsafe(self._close_servers)
 
-    def _close_doors(self) -> None:
-        for door in self._doors:
-            door.close()
+    def _close_servers(self) -> None:
+        for server in self._servers:
+            server.close()
         for connection in self._idle:
             hang_up(connection)
 
     def init_signals(self) -> None:
-        """USR2, from `reranking drain`: refuse what comes from now on. TERM follows once balancers have noticed."""
+        """Handle USR2, from `reranking drain`: refuse new requests. TERM follows once balancers have noticed."""
         super().init_signals()
         signal.signal(signal.SIGUSR2, lambda *_: self.webapp.drain())
 
     def _started(self, result: float | Exception) -> None:
         if isinstance(result, Exception):
-            # No request was near: its words may be told.
+            # No request was near: the log may have its message.
             self.log.critical("the engine did not start: %s", reason_of(result), exc_info=result)
             os._exit(BOOT_FAILED)  # from a greenlet, sys.exit would end only that
         self.log.info("ready after %.2f s", result)
 
     def _broken(self, fault: str) -> None:
-        """The engine can't go on here. nginx gives what is unanswered to the worker that the master forks next."""
+        """End the worker: its engine is lost. nginx repeats unanswered requests at the worker that is forked next."""
         self.log.critical("%s; this worker ends", fault)
         os._exit(ENGINE_LOST)

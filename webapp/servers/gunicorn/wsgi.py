@@ -1,4 +1,4 @@
-"""WSGI entry: what gunicorn loads, once, in its master."""
+"""The WSGI entry that gunicorn loads, once, in its master."""
 
 import logging
 import os
@@ -22,7 +22,7 @@ app = webapp.app
 
 
 def renew(chosen: Settings) -> WSGIApplication:
-    """After HUP, in the master: the app of the workers to come.
+    """Return the app of the workers to come, after HUP, in the master.
 
     The engine stays: this is for settings that have nothing to do with the artifact.
     """

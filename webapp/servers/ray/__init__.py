@@ -1,1 +1,1 @@
-"""Replicas of Ray Serve on asyncio. Ray lives in `deployment` only; gevent is never imported."""
+"""Replicas of Ray Serve on asyncio. Ray is imported in `deployment` only, gevent never."""

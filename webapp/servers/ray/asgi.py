@@ -1,7 +1,7 @@
-"""The WSGI application behind an asyncio server: one ASGI request in, the same bytes out as under gunicorn.
+"""The WSGI application behind an asyncio server: an ASGI request in, the same bytes out as under gunicorn.
 
-A WSGI-to-ASGI library would run each request in a thread, and what serves is written for one thread; see
-`asyncio_bridge`. What is translated is PEP 3333 and the HTTP part of ASGI 3, nothing of ours.
+A WSGI-to-ASGI library would run each request in a thread, and the service is written for one thread; see `bridge`.
+This translates between PEP 3333 and the HTTP part of ASGI 3, and knows nothing of ours.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ class Reply:
 
 
 class _Body(io.RawIOBase):
-    """A body that is read as the app asks for it, which may refuse the request before."""
+    """A body that is received as the app reads it; the app may refuse the request before."""
 
     def __init__(self, receive: Receive) -> None:
         super().__init__()
         self._receive = receive
         self._part = memoryview(b"")
         self._more = True
-        self.left = False
+        self.hung_up = False
         """Whether the caller hung up before it had sent all."""
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read what came, at least a byte of it; wait where nothing did."""
+        """Read at least a byte of what came; wait if nothing did."""
         while not self._part and self._more:
             message = wait_for(self._receive())
             if message["type"] == "http.disconnect":
-                self.left, self._more = True, False
+                self.hung_up, self._more = True, False
                 raise CancelledError("the caller hung up")
             self._part = memoryview(message.get("body", b""))
             self._more = message.get("more_body", False)
@@ -59,25 +59,25 @@ class _Body(io.RawIOBase):
         return len(part)
 
 
-async def ask(app: WSGIApplication, scope: Scope, receive: Receive) -> Reply | None:
-    """Have one request answered.
+async def answer(app: WSGIApplication, scope: Scope, receive: Receive) -> Reply | None:
+    """Answer one request.
 
     Args:
-        app: answers; it may wait by the bridge.
+        app: the WSGI application; it may wait by the bridge.
         scope: ASGI's, of type `http`.
-        receive: ASGI's; brings the body.
+        receive: ASGI's; receives the body.
 
     Returns:
         The reply; None when the caller hung up before it had sent all.
     """
     body = _Body(receive)
     environ = environ_of(scope, body)
-    reply = await in_greenlet(lambda: _answer(app, environ))
-    return None if body.left else reply
+    reply = await in_greenlet(lambda: _call(app, environ))
+    return None if body.hung_up else reply
 
 
 def environ_of(scope: Scope, body: io.RawIOBase) -> dict[str, Any]:
-    """A request as PEP 3333 has it."""
+    """Return the environment of a request, as PEP 3333 has it."""
     host, port = scope.get("server") or ("localhost", 80)
     client = scope.get("client") or ("", 0)
     environ: dict[str, Any] = {
@@ -111,11 +111,11 @@ def environ_of(scope: Scope, body: io.RawIOBase) -> dict[str, Any]:
 
 
 def _wsgi_text(text: str) -> str:
-    """PEP 3333's strings are bytes in disguise."""
+    """Return a text as PEP 3333 has it: bytes, decoded as Latin-1."""
     return text.encode().decode("latin-1")
 
 
-def _answer(app: WSGIApplication, environ: dict[str, Any]) -> Reply:
+def _call(app: WSGIApplication, environ: dict[str, Any]) -> Reply:
     reply = Reply()
 
     def start_response(status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> Callable[[bytes], object]:

@@ -1,11 +1,11 @@
-"""The bridge between native engine threads and an asyncio loop; the counterpart of `concurrency`, without gevent.
+"""The bridge between native engine threads and an asyncio loop; the counterpart of `servers.gunicorn.bridge`.
 
-What serves is written for callers that wait where they are, and runs on one thread that switches only at waits. Here it
-does so, too: each call runs in a greenlet on the loop's own thread, and gives the loop what it waits for. So nothing of
-it needs a lock, a call costs no thread, and the same code serves both. (`greenlet` is the library below gevent;
-it has no loop, and patches nothing.)
+The service is written for callers that wait where they are, and runs on one thread that switches only at waits. Here
+too: each call runs in a greenlet on the loop's own thread, and hands the loop what it waits for. So it needs no locks,
+a call costs no thread, and the same code serves both. (`greenlet` is the library below gevent; it has no loop, and
+patches nothing.)
 
-Laws: everything here is used on the loop's thread, but for `AsyncioWaiter.wake`; what waits runs in `in_greenlet`.
+Laws: everything here is used on the loop's thread, but for `AsyncioWaiter.wake`; code that waits runs in `in_greenlet`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from webapp.domain.errors import CancelledError
 T = TypeVar("T")
 
 BLOCKING_THREADS = 8
-"""For answers of the network; who finds none free waits for one, within the time it has."""
+"""Threads that wait for the network; a call that finds none free waits for one, within its time."""
 
 
 class _Call(greenlet.greenlet):  # type: ignore[misc] # greenlet has no types
     """A call that waits as if it had a thread to itself."""
 
-    left = False
+    hung_up = False
     """Its caller hung up."""
     watched = False
-    """It wants to be told of that, now."""
+    """It wants an error when that happens, now."""
 
 
 async def in_greenlet(run: Callable[[], T]) -> T:
@@ -45,8 +45,8 @@ async def in_greenlet(run: Callable[[], T]) -> T:
         What it returned.
 
     Raises:
-        asyncio.CancelledError: the task was cancelled. The call has come to its end by then: it was told where it
-            watches over its caller, and finished by itself where it does not.
+        asyncio.CancelledError: the task was cancelled. The call has ended by then: it was interrupted where it
+            watches its caller, and finished by itself where it does not.
         Exception: what it raised.
     """
     call = _Call(run)
@@ -57,7 +57,7 @@ async def in_greenlet(run: Callable[[], T]) -> T:
         try:
             await asyncio.wait([future])  # neither cancels it with us, nor raises for it
         except asyncio.CancelledError:
-            call.left = True
+            call.hung_up = True
         if future.done():
             awaited = call.switch(future)
         elif call.watched:
@@ -65,24 +65,24 @@ async def in_greenlet(run: Callable[[], T]) -> T:
             awaited = call.throw(CancelledError("the caller hung up"))
         else:
             awaited = future
-    if call.left:
+    if call.hung_up:
         raise asyncio.CancelledError
     return cast("T", awaited)
 
 
 def wait_for(awaitable: Awaitable[T]) -> T:
-    """Wait where we are, inside `in_greenlet`; returns or raises what the awaitable does."""
+    """Wait inside `in_greenlet`; return or raise what the awaitable does."""
     call = greenlet.getcurrent()
     if not isinstance(call, _Call) or call.parent is None:
         if asyncio.iscoroutine(awaitable):
             awaitable.close()
-        raise RuntimeError("nothing here can wait; run it by in_greenlet")
+        raise RuntimeError("this code waits; run it by in_greenlet")
     future: asyncio.Future[T] = call.parent.switch(awaitable)
     return future.result()
 
 
 class AsyncioWaiter:
-    """A call waits; made and waited for on the loop's thread."""
+    """A waiter for a call; made and waited for on the loop's thread."""
 
     __slots__ = ("_loop", "_woken")
 
@@ -92,11 +92,11 @@ class AsyncioWaiter:
 
     def wake(self) -> None:
         """Set the event on the loop's thread, the only one that may touch it."""
-        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop was closed: no caller waits any more
             self._loop.call_soon_threadsafe(self._woken.set)
 
     def wait(self, timeout_s: float) -> bool:
-        """Sleep until woken; False when `timeout_s` passed first."""
+        """Sleep until woken; return False when `timeout_s` passed first."""
         return self._woken.is_set() or wait_for(self._wait(timeout_s))
 
     async def _wait(self, timeout_s: float) -> bool:
@@ -107,7 +107,7 @@ class AsyncioWaiter:
 
 
 class AsyncioBridge:
-    """See `webapp.domain.concurrency.Bridge`. What it began ends with `close`."""
+    """A `webapp.domain.concurrency.Bridge` of a replica. What it began ends with `close`."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
@@ -115,29 +115,25 @@ class AsyncioBridge:
         self._computing: list[ThreadPoolExecutor] = []
 
     def make_waiter(self) -> Waiter:
-        """For a call."""
+        """Return a waiter for a call."""
         return AsyncioWaiter()
 
     def make_offload(self) -> Offload:
-        """A native thread."""
+        """Return an offload with a native thread of its own."""
         self._computing.append(thread := ThreadPoolExecutor(1, "offload"))
         return lambda run: wait_for(asyncio.get_running_loop().run_in_executor(thread, run))
 
-    def blocking(self, run: Callable[[], T]) -> T:
-        """On a thread, for nothing is patched here."""
-        return wait_for(asyncio.get_running_loop().run_in_executor(self._threads, run))
-
     def within(self, seconds: float, run: Callable[[], T]) -> T:
-        """On a thread, which goes on when the time is over; its result is nobody's then."""
+        """Run on a thread, for nothing is patched here; it goes on when the time is over, and its result is dropped."""
         answer = asyncio.get_running_loop().run_in_executor(self._threads, run)
         return wait_for(asyncio.wait_for(answer, seconds))
 
     def spawn(self, run: Callable[[], None]) -> None:
-        """As a task."""
+        """Run in a task."""
         self._keep(in_greenlet(run))
 
     def repeat(self, interval_s: float, run: Callable[[], None]) -> None:
-        """In a task."""
+        """Run again and again in a task, `interval_s` after it ended."""
         run = persistent(run)
 
         async def forever() -> None:
@@ -150,7 +146,7 @@ class AsyncioBridge:
     @contextlib.contextmanager
     def _watching(self) -> Iterator[None]:
         call = cast("_Call", greenlet.getcurrent())
-        if call.left:
+        if call.hung_up:
             raise CancelledError("the caller hung up")
         call.watched = True
         try:
@@ -159,12 +155,12 @@ class AsyncioBridge:
             call.watched = False
 
     def watch(self, environ: Mapping[str, Any]) -> AbstractContextManager[object]:
-        """Over the task that runs the call: the server cancels it when the caller hangs up."""
+        """Watch the task that runs the call: the server cancels it when the caller hangs up."""
         del environ
         return self._watching()
 
     def close(self) -> None:
-        """End what was spawned or repeats. Threads end when they have done what they do."""
+        """End what was spawned or repeats. Threads end after their current work."""
         for task in self._tasks:
             task.cancel()
         self._threads.shutdown(wait=False)

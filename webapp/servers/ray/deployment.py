@@ -1,7 +1,7 @@
 """The service as a Ray Serve application: `serve run reranking_server.ray:app`.
 
-docs/ray.md says how to run it. The only file that knows Ray. The HTTP API is the stack's own, dialects, errors and all;
-Serve's proxies stand where nginx and gunicorn do there.
+docs/ray.md says how to run it. The only file that knows Ray. The HTTP API is the stack's, dialects and errors included;
+Serve's proxies take the place of nginx and gunicorn.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from webapp.config.settings import PROXY_GRACE_S, Settings, load_settings
 from webapp.servers.ray.replica import Replica
 
 CLIENT_CLOSED = 499
-"""As nginx has it; nobody reads it."""
+"""The status that nginx logs for a client that is gone."""
 
 _limits = {name: Settings.model_fields[name].default for name in ("max_ongoing_requests", "request_timeout_s")}
 
 
 class Reranking:
-    """One replica, as Serve drives it."""
+    """One replica, as Serve calls it."""
 
     def __init__(self) -> None:
         chosen = load_settings()
@@ -35,19 +35,19 @@ class Reranking:
         self._replica = Replica(engine_threads=max(1, int(cores)))
 
     async def reconfigure(self, user_config: Mapping[str, Any] | None, rank: Any) -> None:
-        """Serve calls this before the first request, and when `user_config` changed.
+        """Apply `user_config`: before the first request, and when it changed.
 
-        That it takes `rank`, which is no matter here, makes Serve call it also where there is no `user_config`.
+        The unused `rank` makes Serve call this also where there is no `user_config`.
         """
         del rank
         await self._replica.configure(user_config or {})
 
     def check_health(self) -> None:
-        """Whoever raises here three times is replaced."""
+        """Raise if the replica is broken; Serve replaces it after three times."""
         self._replica.check_health()
 
     async def __call__(self, request: Request) -> Response:
-        """One request, whatever its path."""
+        """Answer one request, whatever its path."""
         reply = await self._replica.answer(request.scope, request.receive)
         if reply is None:
             return Response(status_code=CLIENT_CLOSED)
@@ -55,22 +55,22 @@ class Reranking:
         response.raw_headers = [
             (name.lower().encode(), value.encode("latin-1"))
             for name, value in reply.headers
-            if name != "X-Request-Id"  # the proxy adds it, the same one: it puts the header into each request
+            if name != "X-Request-Id"  # the proxy adds the same one: it puts the header into each request
         ]
         return response
 
     async def __del__(self) -> None:
-        """Serve has let all requests finish by now, or has given up waiting for them."""
+        """End the replica; Serve has let all requests finish by now, or has given up waiting for them."""
         if hasattr(self, "_replica"):
             await self._replica.leave()
 
 
 def deploy(kind: type[Reranking]) -> serve.Application:
-    """Return the application whose replicas are of that class, with the limits of the settings' defaults."""
+    """Return the application with replicas of that class, and the limits of the settings' defaults."""
     deployment = serve.deployment(
         name="reranking",
         ray_actor_options={"num_cpus": 1},
-        # Serve's own refusals know no dialect, so ours come first: those count what is at work and what it holds.
+        # Serve's own refusals know no dialect, so ours come first: those count requests at work and what they hold.
         max_ongoing_requests=_limits["max_ongoing_requests"] + 128,
         max_queued_requests=256,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),

@@ -1,7 +1,7 @@
 """One replica of the service on an asyncio loop: a webapp that can be replaced by another one while requests come.
 
-Laws: whoever is answered by a webapp is answered by it to the end; the next one gets requests once it has made a real
-score, and not before; what can't be served changes nothing. All on the loop's thread.
+Laws: a webapp answers to the end each request that it has begun; the next one gets requests once it has made a real
+score, and not before; a configuration that can't be served changes nothing. All on the loop's thread.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.opening import load_engine
 from webapp.servers.assembly import Webapp, assemble
-from webapp.servers.ray.asgi import Receive, Reply, Scope, ask
+from webapp.servers.ray.asgi import Receive, Reply, Scope, answer
 from webapp.servers.ray.bridge import AsyncioBridge
 
 log = logging.getLogger(__name__)
 
-THE_STACKS_OWN = frozenset(
+STACK_SETTINGS = frozenset(
     {
         *("host", "port", "plain_port", "state_dir", "ops_group", "workers", "color", "release", "faster_artifact"),
         *("tls", "tls_cert", "tls_key", "hsts_s", "cors_origins", "dashboard_origins", "operator_keys"),
@@ -37,18 +37,18 @@ THE_STACKS_OWN = frozenset(
 
 
 def replica_settings(changes: Mapping[str, Any], *, engine_threads: int) -> Settings:
-    """Settings from environment and file, and what the cluster's configuration has to say above them.
+    """Return the settings of environment and file, with the cluster's configuration above them.
 
     Args:
         changes: values by the settings' names, such as {"max_documents": 500}.
-        engine_threads: what this replica has cores for; counts where nobody chose another number.
+        engine_threads: the cores of this replica; counts where no other number is chosen.
 
     Raises:
-        SetupError: a value is wrong, or something is no setting of a replica.
+        SetupError: a value is wrong, or a name is no setting of a replica.
     """
     known = set(Settings.model_fields)
-    problems = [unknown(name, known - THE_STACKS_OWN) for name in changes if name not in known]
-    problems += [f"{name} is not a replica's; {variable(name)} may be" for name in changes if name in THE_STACKS_OWN]
+    problems = [unknown(name, known - STACK_SETTINGS) for name in changes if name not in known]
+    problems += [f"{name} is not a replica's; {variable(name)} may be" for name in changes if name in STACK_SETTINGS]
     if problems:
         raise SetupError(f"user_config: {'; '.join(problems)}")
     found = gather(Settings.model_fields)
@@ -57,7 +57,7 @@ def replica_settings(changes: Mapping[str, Any], *, engine_threads: int) -> Sett
     if "engine_threads" not in chosen:
         above["engine_threads"] = engine_threads
     if not chosen & {"events", "events_endpoint"}:
-        above["events"] = False  # there is a pusher only where somebody says so
+        above["events"] = False  # there is a pusher only where the configuration says so
     return read_settings(
         replace(
             found,
@@ -74,10 +74,10 @@ class Serving:
     def __init__(self, settings: Settings, webapp: Webapp, bridge: AsyncioBridge, artifact: str) -> None:
         self.settings = settings
         self.artifact = artifact
-        """Name of the one that was loaded; empty for the stub engine. The settings may mean another one by now."""
+        """Name of the loaded artifact; empty for the stub engine. The settings may mean another one by now."""
         self.webapp = webapp
         self.fault = ""
-        """Why it can't go on."""
+        """Why it can't go on; empty when it can."""
         self._bridge = bridge
         self._ongoing = 0
         self._idle = asyncio.Event()
@@ -85,11 +85,11 @@ class Serving:
 
     @classmethod
     async def begin(cls, settings: Settings, last: Serving | None = None) -> Serving:
-        """Load, compile, score; returns when it is ready.
+        """Load, compile, score; return when it is ready.
 
         Args:
             settings: what to serve.
-            last: what it replaces, with whom it shares what can be shared: the loaded artifact, and known scores.
+            last: the webapp that it replaces; they share the loaded artifact and known scores where possible.
 
         Raises:
             SetupError: the model can't be prepared, or its artifact is damaged.
@@ -118,23 +118,23 @@ class Serving:
         return serving
 
     async def answer(self, scope: Scope, receive: Receive) -> Reply | None:
-        """As `webapp.servers.ray.asgi.ask`."""
+        """Answer one request; see `webapp.servers.ray.asgi.answer`."""
         self._ongoing += 1
         self._idle.clear()
         try:
-            return await ask(self.webapp.app, scope, receive)
+            return await answer(self.webapp.app, scope, receive)
         finally:
             self._ongoing -= 1
             if not self._ongoing:
                 self._idle.set()
 
     async def finish(self) -> None:
-        """Answer what is here, then stop. Each of them has a deadline, so this ends."""
+        """Answer the requests at work, then stop. Each of them has a deadline, so this ends."""
         await self._idle.wait()
         self.stop()
 
     def stop(self) -> None:
-        """End the engine threads and all that goes on beside the requests."""
+        """End the engine threads and all that runs beside the requests."""
         self.webapp.stop()
         self._bridge.close()
 
@@ -144,7 +144,7 @@ class Serving:
 
 
 class Replica:
-    """What answers now, and how it becomes another."""
+    """The webapp that answers now, and its replacement by another."""
 
     def __init__(self, *, engine_threads: int) -> None:
         """Nothing is served before `configure`.
@@ -179,7 +179,7 @@ class Replica:
                 task.add_done_callback(self._finishing.discard)
 
     def check_health(self) -> None:
-        """Whether this replica can make scores.
+        """Check that this replica can make scores.
 
         Raises:
             RuntimeError: it can't, and says why.
@@ -193,26 +193,26 @@ class Replica:
             raise RuntimeError(f"the service is {state}")
 
     async def answer(self, scope: Scope, receive: Receive) -> Reply | None:
-        """One request.
+        """Answer one request.
 
         Returns:
-            The reply; None when nobody is there to read it.
+            The reply; None when the caller hung up.
         """
         if self._serving is None:
             raise RuntimeError("nothing is configured yet")
         return await self._serving.answer(scope, receive)
 
     async def leave(self) -> None:
-        """Answer what is here, then end all."""
+        """Answer the requests at work, then end all."""
         if self._serving is not None:
             self._serving.webapp.leave()
             await asyncio.gather(self._serving.finish(), *self._finishing)
 
 
 async def prepare(settings: Settings) -> None:
-    """Have the artifact made where it is not there yet, by the first replica of a node; the others wait for its lock.
+    """Prepare the artifact if it is missing: the first replica of a node does it, the others wait for its lock.
 
-    In a process of its own: what converts models takes gigabytes, and serving never imports it.
+    In a process of its own: converting a model takes gigabytes, and serving never imports that.
 
     Raises:
         SetupError: it can't be made.
@@ -220,23 +220,23 @@ async def prepare(settings: Settings) -> None:
     if settings.engine == "stub" or read_manifest(artifact_dir(settings)) is not None:
         return
     log.info("preparing %s", settings.model)
-    asked = {
+    variables = {
         variable(name): str(value)
         for name, value in settings
         if name in settings.model_fields_set and name in _PREPARES_BY | {"state_dir"}
     }
     process = await asyncio.create_subprocess_exec(
         *program("webapp", "prepare"),
-        env={**os.environ, **asked},
+        env={**os.environ, **variables},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    said, _ = await process.communicate()
+    output, _ = await process.communicate()
     if process.returncode:
-        raise SetupError(f"{settings.model} could not be prepared: {said.decode(errors='replace')[-2000:]}")
+        raise SetupError(f"{settings.model} could not be prepared: {output.decode(errors='replace')[-2000:]}")
 
 
 _PREPARES_BY = {"model", "engine", "precision", "max_length_tokens"} | {
     name for name in Settings.model_fields if name.startswith("gate_")
 }
-"""What an artifact depends on, as `artifact_dir` has it."""
+"""Settings that an artifact depends on, as in `artifact_dir`."""

@@ -1,1 +1,1 @@
-"""Scores of pairs that were scored before."""
+"""The pair cache: scores in memory, and in Redis for all workers."""

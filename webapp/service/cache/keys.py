@@ -1,4 +1,4 @@
-"""What a pair's score depends on, as 16 bytes. PURE."""
+"""Cache keys: what a pair's score depends on, as 16 bytes. PURE."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ KEY_BYTES = 16
 
 
 def pair_keys(artifact: str, query: str, documents: Sequence[str]) -> list[bytes]:
-    """One key a document.
+    """Return one key a document.
 
-    Built from blake2b over the artifact (model, precision, longest pair), the query and the document, each after its
+    A key is blake2b over the artifact (model, precision, longest pair), the query and the document, each after its
     length, so that no two pairs share a spelling. Never `hash()`: it is salted anew in every process.
 
     Args:
-        artifact: identity of what computes the score, truncation included.
+        artifact: identity of the model that scores, truncation included.
         query: the question.
         documents: the candidates.
     """
@@ -40,5 +40,5 @@ def pair_keys(artifact: str, query: str, documents: Sequence[str]) -> list[bytes
 
 
 def _pieces(text: str) -> Iterator[bytes]:
-    """Encode a text in pieces, for between two of them other threads get their turn."""
+    """Encode a text in pieces, so that other threads get their turn between two of them."""
     return (text[start : start + LONG_CHARS].encode() for start in range(0, len(text), LONG_CHARS))

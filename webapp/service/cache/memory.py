@@ -1,4 +1,4 @@
-"""Pair scores in this process's memory, the longest unused go first. Used on the hub's thread only."""
+"""Pair scores in this process's memory, a least-recently-used cache. Used on the hub's thread only."""
 
 from __future__ import annotations
 
@@ -11,15 +11,26 @@ ENTRY_BYTES = 320
 
 
 class PairScore(NamedTuple):
-    """What is known of a pair."""
+    """The score of a pair, and what was read of it."""
 
     logit: float
     truncated: bool
     tokens: int
 
 
+LOOKUP_S = 0.012
+"""Time of one call for all its lookups in Redis together. A local Redis answers in one or two milliseconds."""
+
+
+class LookupBudget:
+    """How long one call may still wait for lookups in the cache that workers share; see `cache.redis`."""
+
+    def __init__(self, seconds: float = LOOKUP_S) -> None:
+        self.left_s = seconds
+
+
 class MemoryCache:
-    """At most `max_bytes` of pair scores."""
+    """A cache of at most `max_bytes` of pair scores."""
 
     def __init__(self, max_bytes: int) -> None:
         self._entries: OrderedDict[Hashable, PairScore] = OrderedDict()
@@ -28,7 +39,7 @@ class MemoryCache:
         self.misses = 0
 
     def get_many(self, keys: Iterable[Hashable]) -> dict[Hashable, PairScore]:
-        """The scores that are known, by key."""
+        """Return the known scores, by key; counts hits and misses."""
         found: dict[Hashable, PairScore] = {}
         for key in keys:
             score = self._entries.get(key)
@@ -41,20 +52,20 @@ class MemoryCache:
         return found
 
     def holds(self, keys: Iterable[Hashable]) -> bool:
-        """Whether all of these are known; counts no hit or miss, and nothing is the longer kept for it."""
+        """Return whether all of these are known; counts no hit or miss, and does not mark them as used."""
         return all(key in self._entries for key in keys)
 
     def known(self, keys: Iterable[Hashable]) -> dict[Hashable, PairScore]:
-        """As `get_many`, for who has asked before: nothing is counted or moved."""
+        """Return the known scores, by key, for a second lookup: counts nothing, and does not mark them as used."""
         return {key: score for key in keys if (score := self._entries.get(key)) is not None}
 
     def put_many(self, scores: Mapping[Hashable, PairScore]) -> None:
-        """Keep these; the longest unused make room."""
+        """Keep these scores; the least recently used make room."""
         self._entries.update(scores)
         while len(self._entries) > self._most_entries:
             self._entries.popitem(last=False)
 
     @property
     def bytes(self) -> int:
-        """Memory in use, about."""
+        """Memory in use, approximately."""
         return len(self._entries) * ENTRY_BYTES

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from webapp.domain.clocks import SteadyTime
+from webapp.domain.concurrency import SteadyTime
 from webapp.domain.errors import SetupError
 from webapp.stack.nginx.traffic_split import shares_for
 from webapp.stack.releases.state import other

@@ -34,7 +34,7 @@ from supervisor.states import SupervisorStates
 
 from supervisor import events, process, rpcinterface
 from supervisor import supervisord as loop
-from webapp.domain.clocks import AwakeClock, make_steady
+from webapp.domain.concurrency import AwakeClock, make_steady
 from webapp.domain.errors import SetupError
 from webapp.stack.nginx.process import Farewell
 from webapp.stack.nginx.traffic_split import FALLBACK, color_of
