@@ -7,9 +7,9 @@ import pytest
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.stack.releases import recovery, state, steps
-from webapp.stack.releases import reload as module
-from webapp.stack.releases.reload import InPlaceReload
+from webapp.stack.releases import tasks as module
 from webapp.stack.releases.state import Release
+from webapp.stack.releases.tasks import InPlaceReload
 from webapp.stack.supervisor import client
 from webapp.stack.supervisor.client import Program, SupervisorError
 
@@ -68,13 +68,13 @@ def settings(tmp_path):
 def reload(settings, stack, monkeypatch, before=None):
     """What a deploy by HUP does, with what it told of its steps."""
     colors = state.Colors(active="blue", idle="green", serves={"blue": OLD}, before=before)
-    light, told = InPlaceReload(colors, NEW, "blue", settings, print, 5.0), []
+    light, told = InPlaceReload(colors, NEW, "blue", settings, 5.0), []
     light.programs = light.api = stack
     monkeypatch.setattr(module, "time", stack)
     try:
         steps.run(
-            [steps.Step("reload", light.reload, light.unreload)],
-            lambda step, stage, said="", _took_s=0.0: told.append((step, stage, said)),
+            [steps.Step("reload", light.reload, light.undo_reload)],
+            lambda step, stage, said, _took_s: told.append((step, stage, said)),
         )
     finally:
         kept = state.read(settings.state_dir)
@@ -142,5 +142,5 @@ def test_a_stack_that_ended_does_not_hide_how_the_deploy_ended(tmp_path):
     attempt = state.Attempt(number=3, color="blue")
     colors = state.Colors(active="blue", idle="green", serves={"blue": OLD}, attempt=attempt)
     entry = state.Entry(at="", number=3, color="blue", outcome="refused", what="why")
-    kept = recovery.ended(colors, entry, tmp_path, client.Programs(tmp_path))
+    kept = recovery.finish(colors, entry, tmp_path, client.Programs(tmp_path))
     assert (kept.history, kept.attempt) == ([entry], attempt)

@@ -10,9 +10,9 @@ import pytest
 from webapp.stack.releases import state
 
 CONFIG = """
-from webapp.stack.releases import launch
-launch.become_the_release()
-launch.become_the_release()  # whoever has become it stays
+from webapp.stack.releases.environment import become_release
+become_release()
+become_release()  # a process that has become it stays
 import os
 raise SystemExit({name!r} + " " + os.path.basename(os.getcwd()))
 """
@@ -60,11 +60,6 @@ def test_a_release_by_another_interpreter_stays_in_its_folder(folders):
 def test_an_interpreter_that_is_gone_is_one_line(folders):
     state.write(folders, state.begin("blue").with_release("blue", state.Release(number=2, python="/gone/python")))
     assert "reranking: /gone/python in " in says(folders)
-
-
-def test_a_supervisord_of_before_still_starts_it_by_the_name_that_it_knows(folders):
-    state.write(folders, state.begin("blue"))
-    assert says(folders, "-m", "webapp.stack.releases.launch") == f"own {folders.name}"
 
 
 def test_a_color_without_a_release_is_told_what_to_run(folders):

@@ -34,6 +34,31 @@ def children(pid: int) -> list[int]:
     return []
 
 
+def handle_stop_signals_in_forks() -> None:
+    """Let a forked child of this process end at a stop signal until it has its own handlers. Call this once.
+
+    A child begins with its parent's handlers, which only note a signal for the parent's loop. Without this, a child
+    told to stop before it runs its program would never notice, and be waited for until it is killed. For supervisord,
+    whose forks become programs, and for gunicorn's master.
+    """
+    stops = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+    before: set[int] = set()
+
+    def block() -> None:
+        before.clear()
+        before.update(signal.pthread_sigmask(signal.SIG_BLOCK, stops))
+
+    def unblock() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def reset() -> None:
+        for number in stops:
+            signal.signal(number, signal.SIG_DFL)
+        unblock()
+
+    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=reset)
+
+
 def reap(own: int) -> list[int]:
     """Let ended orphans go, which would stay as zombies; returns those that live. `own` is waited for elsewhere."""
     alive = []
