@@ -174,7 +174,8 @@ class DeployTasks:
         for left_s in self._while_alive(for_s):
             self.reporter.count(f"{percent} % of requests, for {left_s:.0f} s more")
         until = self._since.now()
-        point(run_dir, self._old)  # now: when we compare, slow requests of the share have ended, too
+        # Now, for the wait below is for slow requests of the share: without them, only quick ones would be compared.
+        point(run_dir, self._old)
         quiet = 0
         for _ in self._while_alive(self.settings.request_timeout_s):
             quiet = quiet + 1 if self._is_quiet() else 0

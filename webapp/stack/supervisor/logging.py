@@ -297,7 +297,7 @@ class SelfPipe(asyncore.dispatcher):  # type: ignore[misc] # as above
         return False
 
     def handle_read(self) -> None:
-        """Take one byte: supervisord's handler has noted the signal, and takes one a turn; other bytes wake it again."""
+        """Take one byte. supervisord has noted the signal and handles one a turn, so other bytes wake it again."""
         with contextlib.suppress(BlockingIOError):
             self.socket.recv(1)
 
