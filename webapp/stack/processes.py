@@ -10,8 +10,9 @@ import contextlib
 import ctypes
 import os
 import signal
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 WITH_PARENT = ("setpriv", "--pdeathsig", "TERM")
@@ -57,6 +58,16 @@ def handle_stop_signals_in_forks() -> None:
         unblock()
 
     os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=reset)
+
+
+def run_and_read(command: Sequence[str], on_line: Callable[[str], object]) -> tuple[int, str]:
+    """Run a command, and call `on_line` with each line of its output; return its exit code and its last line."""
+    last = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+        for line in child.stdout or ():
+            last = line.strip()
+            on_line(last)
+    return child.returncode, last
 
 
 def reap(own: int) -> list[int]:

@@ -59,6 +59,8 @@ class Answer:
 
     began: float
     """When the request began, in unix time."""
+    ended: float
+    """When the reply had been sent, in unix time."""
     share: int
     """The index of its share in `PERCENTS`."""
     by: str
@@ -68,8 +70,6 @@ class Answer:
     """Sum over all colors that nginx tried."""
     asked: bool
     """Whether nginx sent it to a color at all."""
-    ended: float
-    """When the reply had been sent, in unix time."""
 
     def outcome(self, meant: str) -> Outcome | None:
         """Return how the color did that the request was meant for; None: the answer does not show it. PURE.
@@ -172,17 +172,10 @@ def parse(lines: Iterable[str]) -> list[Answer]:
     for line in lines:
         if match := _LINE.fullmatch(line):
             ended, took_s, share, by, status, tries = match.groups()
+            began, color = float(ended) - float(took_s), "" if by == "-" else by
             tries_s = [float(seconds) for seconds in re.findall(r"\d+\.\d+", tries)]
             found.append(
-                Answer(
-                    began=float(ended) - float(took_s),
-                    share=int(share),
-                    by="" if by == "-" else by,
-                    status=int(status),
-                    took_ms=1000 * sum(tries_s),
-                    asked=bool(tries_s),
-                    ended=float(ended),
-                )
+                Answer(began, float(ended), int(share), color, int(status), 1000 * sum(tries_s), bool(tries_s))
             )
     return found
 

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,7 @@ from webapp.domain.errors import SetupError
 from webapp.engine import comparison, verdict
 from webapp.engine.artifact import MANIFEST, Manifest, artifact_dir, first_artifact_dir, read_manifest
 from webapp.engine.verdict import Verdict
+from webapp.stack.processes import run_and_read
 from webapp.stack.releases import memory_budget, state
 from webapp.stack.releases.benchmark import IdleDetector, Measure, Outcome, measure_in_turn, read_load
 from webapp.stack.releases.environment import environment
@@ -211,16 +211,11 @@ class Builder:
 def _prepare(rival: Candidate, *, again: bool) -> None:
     """Run `reranking prepare` with the environment's settings."""
     command = [*LAST_PRIORITY, *program("webapp", "prepare", *(["--again"] if again else []))]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    last = ""
-    with child:
-        for line in child.stdout or ():
-            last = line.strip()
-            log.debug("%s: %s", rival, last)
-    if child.returncode == 1:
+    code, last = run_and_read(command, partial(log.debug, "%s: %s", rival))
+    if code == 1:
         raise RivalRefusedError(last.removeprefix("reranking: "))
-    if child.returncode:
-        raise SetupError(f"preparing {rival} ended with {child.returncode}")
+    if code:
+        raise SetupError(f"preparing {rival} ended with {code}")
 
 
 def _lower_priority() -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from webapp.domain.errors import SetupError
 from webapp.stack.releases import state
-from webapp.stack.releases.state import Colors, Release, program_of
+from webapp.stack.releases.state import Release
 
 if TYPE_CHECKING:
     from webapp.config.settings import Settings
@@ -34,15 +34,13 @@ def become_release() -> None:
     Do nothing where no stack runs. The caller has imported nothing large yet, so this module must not do so either.
 
     Raises:
-        SystemExit: the color has nothing to serve, or was started by mistake; one line says why.
+        SystemExit: the color has nothing to serve, or the release can't be run; one line says why.
     """
     if "STACK_ROOT" not in os.environ or os.environ.get(_DONE) == str(os.getpid()):
         return
-    state_dir, color = Path(os.environ["RERANK_STATE_DIR"]), os.environ["RERANK_COLOR"]
+    color = os.environ["RERANK_COLOR"]
     try:
-        colors = state.read(state_dir)
-        if colors and _start_active_instead(colors, color, state_dir):
-            raise SystemExit(0)
+        colors = state.read(Path(os.environ["RERANK_STATE_DIR"]))
     except SetupError as error:
         raise SystemExit(f"reranking: {error}") from None
     release = colors.serves.get(color) if colors else None
@@ -61,23 +59,6 @@ def become_release() -> None:
         os.execv(python, [python, "-m", "gunicorn", "-c", f"{root}/gunicorn_config.py"])  # noqa: S606 # nosec B606
     except OSError as error:
         raise SystemExit(f"reranking: {python} in {root} can't be run ({error.strerror}); deploy again") from None
-
-
-def _start_active_instead(colors: Colors, color: str, state_dir: Path) -> bool:
-    """Start the active color if this one was started by mistake, and return whether that was so.
-
-    `supervisorctl reload` starts the color that was active when the stack began.
-    """
-    wanted = {colors.active, colors.attempt.color if colors.attempt else colors.active}
-    if color in wanted:
-        return False
-    from webapp.stack.supervisor.client import Programs  # noqa: PLC0415 - rare, and it would delay each start
-
-    programs = Programs(state_dir / "run")
-    if programs.of(program_of(colors.active)).up:
-        return False  # an operator started the idle color
-    programs.start(program_of(colors.active))
-    return True
 
 
 @contextmanager

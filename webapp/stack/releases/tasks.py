@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +17,7 @@ from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.golden import read_golden
 from webapp.stack.local_client import ColorApi
 from webapp.stack.nginx.traffic_split import KEPT_S, point
-from webapp.stack.processes import WITH_PARENT
+from webapp.stack.processes import WITH_PARENT, run_and_read
 from webapp.stack.releases import canary, checks, memory_budget, state
 from webapp.stack.releases.environment import environment
 from webapp.stack.releases.recovery import remove_artifact
@@ -86,20 +84,9 @@ class DeployTasks:
         if not directory.exists():
             self._write_attempt(artifact=directory.name)
         with environment(self.release.settings):
-            child = subprocess.Popen(
-                [*WITH_PARENT, *program("webapp", "prepare")],
-                env=dict(os.environ),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        last = ""
-        with child:
-            for line in child.stdout or ():
-                last = line.strip()
-                self.reporter.detail(last)
-        if child.returncode:
-            raise SetupError(last.removeprefix("reranking: ") or f"prepare ended with {child.returncode}")
+            code, last = run_and_read([*WITH_PARENT, *program("webapp", "prepare")], self.reporter.detail)
+        if code:
+            raise SetupError(last.removeprefix("reranking: ") or f"prepare ended with {code}")
         return f"artifact {directory.name}"
 
     def undo_prepare(self) -> None:

@@ -52,41 +52,36 @@ STANDSTILL_S = 10.0
 """A longer time between two of those ticks means that this process, or the machine, stood still."""
 
 
-def extend(
-    supervisord: Any, *, needed: str, state_dir: str, given_up: str, clock: Callable[[], float] = time.monotonic
-) -> object:
-    """Install the extensions. supervisor calls this for an "rpcinterface" section.
+class Extensions:
+    """Handlers of supervisor's events, all run in its one thread.
 
-    Returns:
-        The object whose methods would be remote calls; it has none.
-
-    Args:
-        supervisord: the Supervisor object of this process.
-        needed: programs without which nothing is served, comma-separated; the active color's program is added.
-        state_dir: directory of `.colors`, which names the active color.
-        given_up: path of the file that gets the name of a needed program that was given up.
-        clock: monotonic seconds.
+    supervisor makes one for an "rpcinterface" section of its configuration. Its public methods would be remote calls;
+    it has none.
     """
-    make_steady(process, rpcinterface, loop)
-    names = frozenset(name.strip() for name in needed.split(","))
-    return _Supervision(supervisord, names, Path(state_dir), Path(given_up), clock)
-
-
-class _Supervision:
-    """Handlers of supervisor's events; all run in its one thread."""
 
     def __init__(
         self,
         supervisord: Any,
-        needed: frozenset[str],
-        state_dir: Path,
-        given_up: Path,
-        clock: Callable[[], float],
+        *,
+        needed: str,
+        state_dir: str,
+        given_up: str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Subscribe to the events.
+
+        Args:
+            supervisord: the Supervisor object of this process.
+            needed: programs without which nothing is served, comma-separated; the active color's program is added.
+            state_dir: directory of `.colors`, which names the active color.
+            given_up: path of the file that gets the name of a needed program that was given up.
+            clock: monotonic seconds.
+        """
+        make_steady(process, rpcinterface, loop)
         self._supervisord = supervisord
-        self._needed = needed
-        self._state_dir = state_dir
-        self._given_up = given_up
+        self._needed = {name.strip() for name in needed.split(",")}
+        self._state_dir = Path(state_dir)
+        self._given_up = Path(given_up)
         self._parent = os.getppid()
         self._sockets: dict[str, Any] = {}
         """Group -> supervisor's reference to its listening socket, which is closed with the last reference."""
