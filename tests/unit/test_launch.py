@@ -51,6 +51,15 @@ def test_a_release_from_another_folder_is_run_there_once(folders):
     assert says(folders) == "other other"
 
 
+def test_a_release_of_an_older_version_is_given_its_color_by_the_name_that_it_knows(folders):
+    (folders / "other" / "webapp" / "releases").mkdir(parents=True)
+    names = "*(name for name in os.environ if name.startswith('RERANK_COLO'))"
+    (folders / "other" / "gunicorn_config.py").write_text(f"import os\nraise SystemExit(' '.join(({names},)))\n")
+    release = state.Release(number=2, root=str(folders / "other"))
+    state.write(folders, state.begin("blue").with_release("blue", release))
+    assert says(folders) == "RERANK_COLOUR"
+
+
 def test_a_release_by_another_interpreter_stays_in_its_folder(folders):
     python = Path(sys.executable).with_name("python3")
     state.write(folders, state.begin("blue").with_release("blue", state.Release(number=2, python=str(python))))

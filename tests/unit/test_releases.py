@@ -12,7 +12,7 @@ from webapp.domain.errors import SetupError
 from webapp.engine.golden import Golden, GoldenQuery
 from webapp.stack.local_client import Reply
 from webapp.stack.nginx.traffic_split import FALLBACK, PERCENTS, link_of, point, shares_for
-from webapp.stack.releases import canary, checks, memory_budget, settings_diff, state, steps
+from webapp.stack.releases import canary, checks, memory_budget, recovery, settings_diff, state, steps
 from webapp.stack.releases.environment import environment, load_release, settings_with
 from webapp.stack.releases.state import Attempt, Release
 
@@ -52,15 +52,15 @@ def test_state_that_is_not_there_is_none_and_damaged_state_is_told(tmp_path):
             state.read(tmp_path)
 
 
-def test_a_killed_deploy_gives_the_idle_color_back_what_it_had():
+def test_a_killed_deploy_gives_the_idle_color_back_what_it_had(tmp_path):
     was, now = Release(number=1), Release(number=3)
     attempt = Attempt(number=3, color="green", replaced=was)
     colors = state.Colors(
         active="blue", idle="green", serves={"blue": Release(number=2), "green": now}, attempt=attempt
     )
-    assert state.without_attempt(colors).serves["green"] == was
-    assert state.without_attempt(colors.switched()).serves["green"] == now, "the switch had been made"
-    assert state.without_attempt(colors).attempt is None
+    assert recovery.undo_attempt(colors, tmp_path).serves["green"] == was
+    assert recovery.undo_attempt(colors.switched(), tmp_path).serves["green"] == now, "the switch had been made"
+    assert recovery.undo_attempt(colors, tmp_path).attempt is None
 
 
 def test_history_stays_bounded():
@@ -235,7 +235,7 @@ def test_lines_of_the_traffic_log_and_rubbish_between_them():
         ("1.0 0.1 webapp_0 green 200 0.001, 0.1", "answered"),
         ("1.0 0.1 webapp_0 green 503 0.1", "full"),
         ("1.0 0.1 webapp_0 green 500 0.1", "failed"),
-        ("1.0 0.1 webapp_0 blue 200 0.000, 0.000, 0.000, 0.1", "elsewhere"),
+        ("1.0 0.1 webapp_0 blue 200 0.000, 0.000, 0.000, 0.1", "misrouted"),
         ("1.0 0.1 webapp_0 blue 500 0.001, 0.1", "failed"),
         ("1.0 0.1 webapp_0 - 503 0.001, 0.002, 0.000, 0.000", "failed"),  # nginx' 502 is told as 503
         ("1.0 0.1 webapp_0 - 502 0.001", "failed"),

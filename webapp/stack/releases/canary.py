@@ -49,8 +49,8 @@ _FULL = 503
 _CLIENT_CLOSED = 499
 """nginx' own status."""
 
-Outcome = Literal["answered", "full", "failed", "elsewhere"]
-"""elsewhere: the color that was not meant answered the request."""
+Outcome = Literal["answered", "full", "failed", "misrouted"]
+"""misrouted: the color that was not meant answered the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Answer:
         if not self.by:
             return None
         if self.by != meant:
-            return "elsewhere"
+            return "misrouted"
         return "full" if self.status == _FULL else "answered"
 
 
@@ -222,9 +222,9 @@ def judge_alone(answers: Iterable[Answer], new: str) -> str:
     sample = Sample(tuple(took for took, _ in found), counts["failed"])
     if sample.failing > MORE_FAILURES:
         raise SetupError(f"clients' requests fail: {sample}")
-    elsewhere = counts["elsewhere"]
-    if elsewhere > FEWEST_FAILURES and elsewhere > UNREACHED * len(found):
-        raise SetupError(f"{elsewhere} of {len(found)} requests did not reach it; the old color answered")
+    misrouted = counts["misrouted"]
+    if misrouted > FEWEST_FAILURES and misrouted > UNREACHED * len(found):
+        raise SetupError(f"{misrouted} of {len(found)} requests did not reach it; the old color answered")
     return str(sample)
 
 

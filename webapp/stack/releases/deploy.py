@@ -30,7 +30,6 @@ from webapp.stack.releases.state import Colors, Entry, Outcome, Release, program
 from webapp.stack.releases.steps import RefusedError, Step, run
 from webapp.stack.releases.tasks import DeployTasks, InPlaceReload
 from webapp.stack.supervisor.client import Programs
-from webapp.telemetry.publisher import Publisher
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +218,7 @@ def _carry_out(plan: _Plan, outcome: Outcome, say: Say, draw: Say | None) -> Non
     what = _describe(tasks.release)
     began = time.monotonic()
     event = events.Release(number=number, color=tasks.target, what=what, began=round(time.time(), 3))
-    reporter = DeployReporter(say, _start_publisher(tasks.settings, tasks.target), event, draw)
-    tasks.reporter = reporter
+    tasks.reporter = reporter = DeployReporter(tasks.settings, event, say, draw)
 
     def end(outcome: Outcome, what: str) -> None:
         entry = Entry(
@@ -245,14 +243,6 @@ def _carry_out(plan: _Plan, outcome: Outcome, say: Say, draw: Say | None) -> Non
         end("interrupted", what)
         raise
     end(outcome, what)
-
-
-def _start_publisher(settings: Settings, color: str) -> Publisher | None:
-    if not settings.events:
-        return None
-    publisher = Publisher(settings.events_address, color=color)
-    publisher.start()
-    return publisher
 
 
 def _describe(release: Release) -> str:

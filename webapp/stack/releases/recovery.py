@@ -107,11 +107,15 @@ def with_artifact(release: Release) -> Release:
 
 
 def undo_attempt(colors: Colors, models_dir: Path) -> Colors:
-    """Undo the record of a killed deploy, and remove its artifact unless the switch was made."""
+    """Undo the record of a killed deploy, and remove its artifact.
+
+    The idle color gets its old release back. A color that became the active one before the kill keeps the new release.
+    """
     attempt = colors.attempt
     if attempt and attempt.color == colors.idle:
         remove_artifact(attempt.artifact, models_dir)
-    return state.without_attempt(colors)
+        colors = colors.with_release(attempt.color, attempt.replaced)
+    return msgspec.structs.replace(colors, attempt=None)
 
 
 def remove_artifact(name: str, models_dir: Path) -> None:

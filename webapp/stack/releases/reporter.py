@@ -9,6 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from contracts import events
+from webapp.config.settings import Settings
 from webapp.stack.releases.steps import Stage
 from webapp.telemetry.publisher import Publisher
 
@@ -18,21 +19,23 @@ Say = Callable[[str], None]
 class DeployReporter:
     """Reports the steps of one release. It does not need a listener."""
 
-    def __init__(self, say: Say, publisher: Publisher | None, release: events.Release, draw: Say | None = None) -> None:
-        """Publish the release without steps.
+    def __init__(self, settings: Settings, release: events.Release, say: Say, draw: Say | None = None) -> None:
+        """Publish the release without steps, unless RERANK_EVENTS is off.
 
         Args:
-            say: called with each line.
-            publisher: to the pusher, started; None: publish no events.
+            settings: of the release.
             release: what is known of it so far.
+            say: called with each line.
             draw: called with each line that the next one replaces; None: there is no terminal for that.
         """
         self._say = say
-        self._publisher = publisher
+        self._publisher = Publisher(settings.events_address, color=release.color) if settings.events else None
         self._release = release
         self._draw = draw
         self._counted = ""
         self._steps: list[events.Step] = []
+        if self._publisher is not None:
+            self._publisher.start()
         self._publish()
 
     def step(self, name: str, stage: Stage, message: str, took_s: float) -> None:

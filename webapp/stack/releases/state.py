@@ -139,16 +139,6 @@ def idle_warning(program: str) -> str:
     return f"{program} is idle, yet it runs: it takes memory and serves nobody; stop it with: reranking stop {program}"
 
 
-def without_attempt(colors: Colors) -> Colors:
-    """Undo the record of a killed deploy. The idle color gets its old release back, unless the switch was made."""
-    attempt = colors.attempt
-    if attempt is None:
-        return colors
-    if attempt.color == colors.idle:
-        colors = colors.with_release(attempt.color, attempt.replaced)
-    return msgspec.structs.replace(colors, attempt=None)
-
-
 def read(state_dir: Path) -> Colors | None:
     """Read the state; None where no stack has run yet.
 

@@ -9,7 +9,7 @@ once; so does a program whose socket file was removed, for its next start then b
 the others and exits with 1, so that a container's runtime or systemd notices. The color that serves is needed even if
 `.colors` can't be read.
 
-**nginx ends when all requests are answered.** It would wait for clients who keep an idle connection open.
+**nginx ends when all requests are answered.** It would wait for clients that keep an idle connection open.
 
 **A change of the system's clock has no effect.** supervisord uses the time of day: set forward while a program stops,
 the clock would make it kill that program at once.
