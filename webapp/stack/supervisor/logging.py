@@ -220,7 +220,7 @@ class Output(dispatchers.POutputDispatcher):  # type: ignore[misc] # as above
                 super()._log(kept)
 
     def read_rest(self) -> None:
-        """Read what a dead program's pipe still holds, and close it. Don't wait for its children, which may write on."""
+        """Read what a dead program's pipe still holds, and close it. Its children may write on; don't wait for them."""
         for _ in range(PIPE_BYTES // _READ_BYTES):
             if not self.closed:  # a read closes it when nothing is left
                 self.handle_read_event()
