@@ -59,6 +59,6 @@ def test_a_rollback_by_hup_names_the_artifact_that_goes_on_serving(colors, monke
     planned = []
     monkeypatch.setattr(deploy, "_carry_out", lambda plan, *_: planned.append(plan.tasks))
     deploy.rollback(lambda _: None, ready_timeout_s=0)
-    (light,) = planned
-    assert isinstance(light, InPlaceReload)
-    assert (light.release.number, light.release.artifact, light.release.model) == (1, "retrained", "it")
+    (tasks,) = planned
+    assert isinstance(tasks, InPlaceReload)
+    assert (tasks.release.number, tasks.release.artifact, tasks.release.model) == (1, "retrained", "it")
