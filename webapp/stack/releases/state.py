@@ -49,7 +49,6 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     number: int
     color: str = _COLOR
-    step: str = ""
     replaced: Release | None = None
     """The color's release before this deploy; None: it had none."""
     artifact: str = ""

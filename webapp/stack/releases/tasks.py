@@ -52,7 +52,7 @@ class DeployTasks:
     target: str
     """The color that is to serve the release."""
     settings: Settings
-    """Of the release."""
+    """The settings of the release."""
     ready_timeout_s: float
     """Longest wait until it is ready."""
     reporter: DeployReporter = field(init=False)
@@ -62,7 +62,7 @@ class DeployTasks:
     _old: str = field(init=False)
     _had_clients: bool = field(init=False, default=False)
     _pid: int = field(init=False, default=0)
-    """Of the target's process when it was ready. Another pid later means that it died."""
+    """Pid of the target's process when it was ready. Another pid later means that it died."""
     _since: canary.Since = field(init=False, default_factory=canary.Since)
     """When the log of the clients' traffic began."""
 
