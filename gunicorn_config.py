@@ -22,12 +22,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 if _color := os.environ.pop("RERANK_COLOUR", ""):
     os.environ["RERANK_COLOR"] = _color
 
-from webapp.stack.releases import launch as _launch  # noqa: E402
+from webapp.stack.releases import environment as _release  # noqa: E402
 
 # HUP reads this file again, but what the master has assembled stays.
 _serving = sys.modules.get("webapp.servers.gunicorn.wsgi")
 if _serving is None:
-    _launch.become_the_release()  # before anything that takes long to load
+    _release.become_release()  # before anything that takes long to load
 
 import logging.config  # noqa: E402
 from typing import Any  # noqa: E402
@@ -40,14 +40,13 @@ from webapp.config import settings as _settings  # noqa: E402
 from webapp.domain import concurrency as _concurrency  # noqa: E402
 from webapp.domain.errors import SetupError  # noqa: E402
 from webapp.servers.gunicorn.worker import with_grace as _with_grace  # noqa: E402
-from webapp.stack.releases.environment import load_release as _load_release  # noqa: E402
-from webapp.stack.supervisor import forks as _forks  # noqa: E402
+from webapp.stack.processes import handle_stop_signals_in_forks as _end_forks  # noqa: E402
 from webapp.telemetry import multiprocess as _multiprocess  # noqa: E402
 
 # At HUP the settings stay, too, but for a deploy that gave this color another release. A settings file that is being
 # edited can't harm what runs.
 try:
-    _chosen = _load_release(_serving.settings if _serving else None)
+    _chosen = _release.load_release(_serving.settings if _serving else None)
 except SetupError as _error:
     logging.config.dictConfig(_logs.log_config(level="info", log_format="json", service="webapp"))
     logging.getLogger("webapp").critical("%s", _error)
@@ -107,7 +106,7 @@ if _serving is None:  # at HUP the old workers still count
     _concurrency.make_steady(_arbiter, _ggevent)  # a clock that is set cuts no drain short, and makes none endless
     _arbiter.Arbiter.murder_workers = _with_grace(_arbiter.Arbiter.murder_workers)
     _multiprocess.bury()
-    _forks.lose_no_stop()  # a worker told to stop before it listens would be waited for until graceful_timeout
+    _end_forks()  # else a worker told to stop before it listens is waited for until graceful_timeout
 
 
 def child_exit(_server: Any, _worker: Any) -> None:

@@ -56,7 +56,7 @@ KINDS = {
     "nginx": "nginx: master",
     "leaving nginx worker": "is shutting down",
     "nginx worker": "nginx: worker",
-    "comparison": "webapp.stack.releases.compare",
+    "comparison": "webapp.stack.releases.comparison",
     "reading process": "webapp.api.body_process",
 }
 """Kinds of processes, and what their command lines hold: the first that fits is the kind."""

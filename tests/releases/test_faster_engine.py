@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 COMPARE = """
 from webapp.engine.runtimes import openvino
-from webapp.stack.releases import compare, trial
+from webapp.stack.releases import benchmark, comparison
 
 class AlwaysIdle:
     def __init__(self, _ask): pass
@@ -22,12 +22,12 @@ class AlwaysIdle:
 
 def measured(serving, rival, idle):
     assert serving().tokens_per_s and rival().tokens_per_s
-    return trial.Outcome(((1000.0, 1500.0),) * trial.ROUNDS)
+    return benchmark.Outcome(((1000.0, 1500.0),) * benchmark.ROUNDS)
 
 openvino.has_fast_int8 = lambda: True
-compare.Idleness = AlwaysIdle
-compare.measure_in_turn = measured
-compare.main()
+comparison.IdleDetector = AlwaysIdle
+comparison.measure_in_turn = measured
+comparison.main()
 """
 """The comparison itself, on a service that is busy and with an outcome that is certain; all else is as it is."""
 

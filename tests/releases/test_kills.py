@@ -54,7 +54,7 @@ def test_a_killed_deploy_costs_no_request_and_the_next_one_heals(stub_stack):
             )
         code, said = stack.reranking("deploy", "--again", "--watch", "0")
         assert code == 0, said
-        assert "was killed; what it left is put away" in said
+        assert "was killed; it is undone first" in said
         assert is_whole(stack)
     assert set(load.outcomes) == {200}, load.outcomes
     assert sum(load.outcomes.values()) > 100

@@ -13,10 +13,10 @@ from webapp.engine.artifact import MANIFEST, artifact_dir, first_artifact_dir, r
 from webapp.engine.prepare import autotune
 from webapp.engine.prepare.candidates import Candidate, candidates
 from webapp.engine.verdict import Verdict
-from webapp.stack.releases import comparison_program
-from webapp.stack.releases.compare import Built, RivalRefusedError, compare
+from webapp.stack.releases import comparison as program
+from webapp.stack.releases.benchmark import BusyError, Outcome
+from webapp.stack.releases.comparison import Built, RivalRefusedError, compare
 from webapp.stack.releases.steps import RefusedError
-from webapp.stack.releases.trial import BusyError, Outcome
 
 RIVAL = Candidate("openvino", "int8")
 
@@ -189,7 +189,7 @@ class Programs:
         self._pid = pid
 
     def of(self, name):
-        assert name == comparison_program.PROGRAM
+        assert name == program.PROGRAM
         return self
 
     @property
@@ -205,17 +205,17 @@ class Programs:
 
 def test_a_deploy_ends_a_comparison_but_not_the_one_that_makes_it():
     others, own = Programs(pid=1), Programs(pid=os.getpid())
-    comparison_program.stop(others)
-    comparison_program.stop(own)
+    program.stop(others)
+    program.stop(own)
     assert (others.told, own.told) == ([("stop", "compare")], [])
 
 
 def test_a_comparison_is_started_only_where_it_is_due(settings, serving, rival):
     programs = Programs()
-    comparison_program.start_if_due(settings, programs)
+    program.start_if_due(settings, programs)
     assert programs.told == [("start", "compare")]
     run(serving, rival, SLOWER)
-    comparison_program.start_if_due(settings, programs)
+    program.start_if_due(settings, programs)
     assert programs.told == [("start", "compare")]
 
 
@@ -225,7 +225,7 @@ def test_a_stack_that_stops_is_no_trouble_for_who_wants_to_start_a_comparison(se
             raise SetupError("no stack runs")
 
     assert serving.directory.exists()
-    comparison_program.start_if_due(settings, Gone())
+    program.start_if_due(settings, Gone())
 
 
 @pytest.mark.parametrize("has_bf16", [True, False])

@@ -13,7 +13,7 @@ from webapp.stack.releases.tasks import DeployTasks
 
 
 def where_of_a_deploy(settings):
-    return DeployTasks(begin("blue"), Release(number=2), "green", settings, print, 1.0)._log()
+    return DeployTasks(begin("blue"), Release(number=2), "green", settings, 1.0)._log()
 
 
 @pytest.mark.parametrize("log_to", ["files", "stdout"])

@@ -7,9 +7,9 @@ import pytest
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.stack.releases import recovery, state, steps
-from webapp.stack.releases import reload as module
-from webapp.stack.releases.reload import InPlaceReload
+from webapp.stack.releases import tasks as module
 from webapp.stack.releases.state import Release
+from webapp.stack.releases.tasks import InPlaceReload
 from webapp.stack.supervisor import client
 from webapp.stack.supervisor.client import Program, SupervisorError
 
@@ -25,7 +25,7 @@ class Stack:
     def __init__(self, settings, *, bad=(), state_now="RUNNING"):
         self._settings = settings
         self._bad = bad
-        self.state, self.pid, self.told, self.now = state_now, 10, [], 0.0
+        self.state, self.pid, self.signals, self.now = state_now, 10, [], 0.0
         self._serves = OLD.number
         self._looks = 0
 
@@ -44,7 +44,7 @@ class Stack:
     def signal(self, name, signal):
         if self.state != "RUNNING":
             raise SupervisorError(f"supervisor: signalProcess: NOT_RUNNING: {name}")
-        self.told.append(signal)
+        self.signals.append(signal)
         self._take_up("RUNNING")
 
     def release(self):
@@ -66,28 +66,28 @@ def settings(tmp_path):
 
 
 def reload(settings, stack, monkeypatch, before=None):
-    """What a deploy by HUP does, with what it told of its steps."""
+    """What a deploy by HUP does, with the reports of its steps."""
     colors = state.Colors(active="blue", idle="green", serves={"blue": OLD}, before=before)
-    light, told = InPlaceReload(colors, NEW, "blue", settings, print, 5.0), []
-    light.programs = light.api = stack
+    tasks, reported = InPlaceReload(colors, NEW, "blue", settings, 5.0), []
+    tasks.programs = tasks.api = stack
     monkeypatch.setattr(module, "time", stack)
     try:
         steps.run(
-            [steps.Step("reload", light.reload, light.unreload)],
-            lambda step, stage, said="", _took_s=0.0: told.append((step, stage, said)),
+            [steps.Step("reload", tasks.reload, tasks.undo_reload)],
+            lambda step, stage, said, _took_s: reported.append((step, stage, said)),
         )
     finally:
         kept = state.read(settings.state_dir)
-        told.append(("kept", kept.serving.number, kept.before and kept.before.number))
-    return told
+        reported.append(("kept", kept.serving.number, kept.before and kept.before.number))
+    return reported
 
 
 def test_a_change_by_hup_waits_until_its_workers_answer(settings, monkeypatch):
     stack = Stack(settings)
-    told = reload(settings, stack, monkeypatch)
-    assert ("reload", "done", "workers of release 3 answer") in told
-    assert told[-1] == ("kept", 3, 2)
-    assert stack.told == ["HUP"]
+    reported = reload(settings, stack, monkeypatch)
+    assert ("reload", "done", "workers of release 3 answer") in reported
+    assert reported[-1] == ("kept", 3, 2)
+    assert stack.signals == ["HUP"]
 
 
 def test_workers_that_end_their_master_are_refused_and_the_next_try_has_the_old_release(settings, monkeypatch):
@@ -142,5 +142,5 @@ def test_a_stack_that_ended_does_not_hide_how_the_deploy_ended(tmp_path):
     attempt = state.Attempt(number=3, color="blue")
     colors = state.Colors(active="blue", idle="green", serves={"blue": OLD}, attempt=attempt)
     entry = state.Entry(at="", number=3, color="blue", outcome="refused", what="why")
-    kept = recovery.ended(colors, entry, tmp_path, client.Programs(tmp_path))
+    kept = recovery.finish(colors, entry, tmp_path, client.Programs(tmp_path))
     assert (kept.history, kept.attempt) == ([entry], attempt)

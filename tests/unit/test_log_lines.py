@@ -14,7 +14,7 @@ from contracts.logging.foreign import ours, translate
 from contracts.logging.levels import level_of
 from contracts.logging.line import FIRST, MOST_BYTES, as_json, renderer, stamp
 from contracts.logging.redact import tell
-from webapp.stack.supervisor.logging import LogKeeping, OwnLog
+from webapp.stack.supervisor.logging import LogStore, OwnLog
 
 values = st.recursive(
     st.none() | st.integers() | st.text(max_size=5).map(lambda text: text * 999) | st.binary(max_size=3),
@@ -38,7 +38,7 @@ def test_times_are_utc_with_milliseconds():
 
 @given(st.binary(max_size=300))
 def test_whatever_bytes_a_program_writes_they_are_kept_as_a_line_of_our_shape(line):
-    kept = LogKeeping(to_stdout=False, form="json", color="").line(line, "nginx", 7)
+    kept = LogStore(to_stdout=False, form="json", color="").line(line, "nginx", 7)
     event = json.loads(kept)
     assert kept.endswith(b"}\n")
     assert set(FIRST) <= set(event)
@@ -46,11 +46,11 @@ def test_whatever_bytes_a_program_writes_they_are_kept_as_a_line_of_our_shape(li
 
 def test_lines_of_our_shape_are_kept_as_they_are():
     line = as_json({"time": "t", "message": "bees", "pid": 3}).encode()
-    assert LogKeeping(to_stdout=False, form="json", color="").line(line, "x", 7) == line + b"\n"
+    assert LogStore(to_stdout=False, form="json", color="").line(line, "x", 7) == line + b"\n"
 
 
 def test_supervisord_says_what_it_says_but_does_not_ask_for_a_password_at_its_private_socket():
-    log = OwnLog(LogKeeping(to_stdout=False, form="json", color=""), logging.INFO)
+    log = OwnLog(LogStore(to_stdout=False, form="json", color=""), logging.INFO)
     handle_boundIO(log, "%(message)s")
     log.critical("Server 'unix_http_server' running without any HTTP authentication checking")
     log.critical("%(name)s was given up", name="webapp")

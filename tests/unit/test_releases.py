@@ -10,9 +10,9 @@ from webapp.api.dialects.registry import DIALECTS
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.golden import Golden, GoldenQuery
+from webapp.stack.local_client import Reply
 from webapp.stack.nginx.traffic_split import FALLBACK, PERCENTS, link_of, point, shares_for
-from webapp.stack.releases import canary, checks, memory_budget, settings_diff, state, steps
-from webapp.stack.releases.color_api import Reply
+from webapp.stack.releases import canary, checks, memory_budget, recovery, settings_diff, state, steps
 from webapp.stack.releases.environment import environment, load_release, settings_with
 from webapp.stack.releases.state import Attempt, Release
 
@@ -52,15 +52,15 @@ def test_state_that_is_not_there_is_none_and_damaged_state_is_told(tmp_path):
             state.read(tmp_path)
 
 
-def test_a_killed_deploy_gives_the_idle_color_back_what_it_had():
+def test_a_killed_deploy_gives_the_idle_color_back_what_it_had(tmp_path):
     was, now = Release(number=1), Release(number=3)
     attempt = Attempt(number=3, color="green", replaced=was)
     colors = state.Colors(
         active="blue", idle="green", serves={"blue": Release(number=2), "green": now}, attempt=attempt
     )
-    assert state.settled(colors).serves["green"] == was
-    assert state.settled(colors.switched()).serves["green"] == now, "the switch had been made"
-    assert state.settled(colors).attempt is None
+    assert recovery.undo_attempt(colors, tmp_path).serves["green"] == was
+    assert recovery.undo_attempt(colors.switched(), tmp_path).serves["green"] == now, "the switch had been made"
+    assert recovery.undo_attempt(colors, tmp_path).attempt is None
 
 
 def test_history_stays_bounded():
@@ -134,8 +134,8 @@ def test_what_others_than_the_webapp_use_is_refused_by_name():
         settings_diff.way_of(differ, same_artifact=True)
 
 
-def test_every_light_setting_is_a_setting():
-    assert set(Settings.model_fields) >= settings_diff.LIGHT | settings_diff.OF_THE_ARTIFACT
+def test_every_reloadable_setting_is_a_setting():
+    assert set(Settings.model_fields) >= settings_diff.RELOADABLE | settings_diff.ARTIFACT
 
 
 def test_a_release_s_settings_are_this_process_environment_until_the_next_ones(monkeypatch, tmp_path):
@@ -158,7 +158,7 @@ def test_a_release_s_settings_are_this_process_environment_until_the_next_ones(m
 
 
 def said_by(tell):
-    return lambda step, stage, said="", _took_s=0.0: tell.append((step, stage, said))
+    return lambda step, stage, said, _took_s: tell.append((step, stage, said))
 
 
 def test_a_step_that_fails_has_itself_and_those_before_it_undone_in_reverse():
@@ -201,7 +201,7 @@ def test_what_can_t_be_undone_is_told_and_the_others_are():
 
 def test_memory_that_a_new_color_takes_follows_its_workers_and_its_artifact():
     active = memory_budget.Footprint(master=100, workers=(50, 70))
-    assert active.total == 220
+    assert active.with_workers(2) == 220
     assert memory_budget.needed(active, workers=2, artifact_growth=-5) == round(1.1 * 220)
     assert memory_budget.needed(active, workers=4, artifact_growth=10) == round(1.1 * (340 + 50))
     with pytest.raises(SetupError, match="two colors"):
@@ -235,7 +235,7 @@ def test_lines_of_the_traffic_log_and_rubbish_between_them():
         ("1.0 0.1 webapp_0 green 200 0.001, 0.1", "answered"),
         ("1.0 0.1 webapp_0 green 503 0.1", "full"),
         ("1.0 0.1 webapp_0 green 500 0.1", "failed"),
-        ("1.0 0.1 webapp_0 blue 200 0.000, 0.000, 0.000, 0.1", "elsewhere"),
+        ("1.0 0.1 webapp_0 blue 200 0.000, 0.000, 0.000, 0.1", "misrouted"),
         ("1.0 0.1 webapp_0 blue 500 0.001, 0.1", "failed"),
         ("1.0 0.1 webapp_0 - 503 0.001, 0.002, 0.000, 0.000", "failed"),  # nginx' 502 is told as 503
         ("1.0 0.1 webapp_0 - 502 0.001", "failed"),
@@ -377,7 +377,7 @@ class ColorThatScores:
     def __init__(self, *raw):
         self._raw = raw
 
-    def ask(self, _path, body, timeout_s):
+    def ask(self, _path, body, _headers, timeout_s):
         del timeout_s
         scores = self._raw if body["raw_scores"] else [(1 + raw / (1 + abs(raw))) / 2 for raw in self._raw]
         results = [{"index": index, "score": score} for index, score in enumerate(scores)]

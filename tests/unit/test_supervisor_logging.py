@@ -17,7 +17,7 @@ from webapp.stack.supervisor import logging as keeper
 poll = poller.Poller.poll
 
 def sleep(self, _):
-    keeper.Options.keeping.open(log := loggers.Logger(), "", 0, 0)
+    keeper.Options.store.open(log := loggers.Logger(), "", 0, 0)
     log.info(b"{}\\n")  # after all that was said before
     return poll(self, 3600)  # as good as for ever
 

@@ -15,7 +15,7 @@ from supervisor.states import ProcessStates, SupervisorStates
 from supervisor import events
 from webapp.stack.nginx.traffic_split import point
 from webapp.stack.releases import state
-from webapp.stack.supervisor.plugin import extend
+from webapp.stack.supervisor.plugin import Extensions
 
 RUNNING, STOPPED = ProcessStates.RUNNING, ProcessStates.STOPPED
 
@@ -49,7 +49,7 @@ class Supervisord:
             group.processes = {name: Program(name, group)}
         self.webapp = self.process_groups["webapp"].processes["webapp"]
         self.process_groups["webapp"].socket_manager = SocketManager(UnixStreamSocketConfig(str(self.door)))
-        extend(
+        Extensions(
             self, needed="webapp, nginx", state_dir=str(directory), given_up=str(self.given_up), clock=lambda: self.now
         )
 

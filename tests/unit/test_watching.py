@@ -12,7 +12,7 @@ from webapp.servers.gunicorn.bridge import GeventWaiter
 from webapp.service.inflight import InflightScores
 from webapp.service.rate_limit import Quota
 from webapp.service.reranker import RerankService
-from webapp.stack.releases.color_api import ColorApi
+from webapp.stack.local_client import ColorApi
 from webapp.telemetry.progress import ProgressEvents
 
 BODY = {"query": "q", "documents": [{"content": "a"}, {"content": "b"}]}

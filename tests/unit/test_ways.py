@@ -5,9 +5,8 @@ import contextlib
 import pytest
 
 from webapp.stack.releases import deploy, recovery, state
-from webapp.stack.releases.reload import InPlaceReload
 from webapp.stack.releases.state import Release
-from webapp.stack.releases.tasks import DeployTasks
+from webapp.stack.releases.tasks import DeployTasks, InPlaceReload
 
 
 @pytest.fixture
@@ -30,10 +29,10 @@ def colors(model, monkeypatch):
     now = [first]
 
     @contextlib.contextmanager
-    def alone(_say):
+    def deploy_lock(_say):
         yield now[-1]
 
-    monkeypatch.setattr(deploy, "_alone", alone)
+    monkeypatch.setattr(deploy, "_deploy_lock", deploy_lock)
     return now
 
 
@@ -44,7 +43,7 @@ def said_of(values):
 
 
 @pytest.mark.usefixtures("colors")
-def test_a_light_setting_goes_by_hup_unless_the_model_was_retrained_in_place(model):
+def test_a_reloadable_setting_goes_by_hup_unless_the_model_was_retrained_in_place(model):
     assert "by HUP, the color stays" in said_of({"RERANK_WORKERS": "2"})
     (model / "weights").write_bytes(b"retrained")
     said = said_of({"RERANK_WORKERS": "2"})
@@ -58,8 +57,8 @@ def test_a_rollback_by_hup_names_the_artifact_that_goes_on_serving(colors, monke
     serving = Release(number=2, settings={"RERANK_WORKERS": "2"}, artifact="retrained", model="it")
     colors.append(state.Colors(active="blue", idle="green", serves={"blue": serving}, before=before))
     planned = []
-    monkeypatch.setattr(deploy, "_carry_out", lambda plan, *_: planned.append(plan.stages))
-    deploy.rollback(lambda _: None, patience_s=0)
-    (light,) = planned
-    assert isinstance(light, InPlaceReload)
-    assert (light.release.number, light.release.artifact, light.release.model) == (1, "retrained", "it")
+    monkeypatch.setattr(deploy, "_carry_out", lambda plan, *_: planned.append(plan.tasks))
+    deploy.rollback(lambda _: None, ready_timeout_s=0)
+    (tasks,) = planned
+    assert isinstance(tasks, InPlaceReload)
+    assert (tasks.release.number, tasks.release.artifact, tasks.release.model) == (1, "retrained", "it")

@@ -12,16 +12,14 @@ from collections.abc import Callable, Sequence
 from webapp.config.settings import STOP_GRACE_S, Settings
 from webapp.domain.errors import SetupError
 from webapp.stack.instance import end, owner
-from webapp.stack.local_client import ask, url_of
+from webapp.stack.local_client import ColorApi, ask, url_of
 from webapp.stack.preflight import check_keys
 from webapp.stack.releases import state
-from webapp.stack.releases.color_api import ColorApi
 from webapp.stack.releases.environment import settings_with
-from webapp.stack.releases.recovery import with_artifact
-from webapp.stack.releases.roles import alone, role_of
-from webapp.stack.releases.state import Colors
+from webapp.stack.releases.recovery import deploy_lock, with_artifact
+from webapp.stack.releases.state import Colors, program_of, role_of
 from webapp.stack.repair import SOCKETS, listens
-from webapp.stack.supervisor.client import Programs, SupervisorError, program_of
+from webapp.stack.supervisor.client import Programs, SupervisorError
 from webapp.stack.tls import prepare_certificate
 
 Say = Callable[[str], None]
@@ -57,17 +55,17 @@ def restart(settings: Settings, names: Sequence[str], say: Say) -> None:
         if role_of(name, colors) == "idle":
             serving = program_of(colors.active)
             raise SetupError(f"{name} is idle; {serving} serves, and reranking restart restarts that one")
-    with alone(settings.run_dir):
+    with deploy_lock(settings.run_dir):
         for name in chosen:
             began = time.monotonic()
             if role_of(name, colors) == "active":
                 _check_before_restart(colors)
                 say(f"{name} restarts; requests that come meanwhile wait")
-                programs.restart(name, patience_s=settings.request_timeout_s + 2 * STOP_GRACE_S)
+                programs.restart(name, timeout_s=settings.request_timeout_s + 2 * STOP_GRACE_S)
                 _wait_until_ready(settings, colors.active, programs)
             else:
                 waits = _hang_up(programs) if name == "nginx" else _wait
-                programs.restart(name, patience_s=settings.request_timeout_s + 2 * STOP_GRACE_S, waits=waits)
+                programs.restart(name, timeout_s=settings.request_timeout_s + 2 * STOP_GRACE_S, on_wait=waits)
                 _wait_until_runs(name, programs)
             _wait_until_reached(settings, name)
             say(f"{name} runs again after {time.monotonic() - began:.1f} s")
@@ -95,9 +93,9 @@ def stop(settings: Settings, names: Sequence[str], say: Say) -> None:
     for name in chosen:
         if name == "nginx" or role_of(name, colors) == "active":
             raise SetupError(f"{name} serves; to stop the whole stack: reranking stop")
-    with alone(settings.run_dir):
+    with deploy_lock(settings.run_dir):
         for name in chosen:
-            programs.stop(name, patience_s=settings.request_timeout_s + 2 * STOP_GRACE_S)
+            programs.stop(name, timeout_s=settings.request_timeout_s + 2 * STOP_GRACE_S)
             say(f"{name} has stopped")
 
 

@@ -22,7 +22,7 @@ from webapp.stack.instance import address, owner, supervisord
 from webapp.stack.nginx.process import STREAM_REMEDY, bounds, look_at
 from webapp.stack.preflight import check_keys, check_port, find_nginx, group_of
 from webapp.stack.releases import state
-from webapp.stack.releases.roles import idle_that_runs
+from webapp.stack.releases.recovery import running_idle_program
 from webapp.stack.repair import missing
 from webapp.stack.supervisor.client import Programs
 from webapp.stack.tls import certificate
@@ -144,7 +144,7 @@ def _colors(settings: Settings) -> Finding:
         programs = Programs(settings.run_dir).all()
     except SetupError:  # the stack prepares its model, or ends
         return Finding("colors", "good", seen)
-    if needless := idle_that_runs(settings.run_dir, colors, programs):
+    if needless := running_idle_program(settings.run_dir, colors, programs):
         return Finding("colors", "poor", f"{seen}, yet it runs, and takes memory", f"reranking stop {needless}")
     return Finding("colors", "good", seen)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
-from webapp.stack.releases.color_api import UnixConnection
+from webapp.stack.local_client import UnixConnection
 from webapp.stack.supervisor.client import Programs
 
 EVERY_S = 10.0

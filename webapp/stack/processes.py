@@ -10,8 +10,9 @@ import contextlib
 import ctypes
 import os
 import signal
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 WITH_PARENT = ("setpriv", "--pdeathsig", "TERM")
@@ -32,6 +33,41 @@ def children(pid: int) -> list[int]:
     with contextlib.suppress(OSError):
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return []
+
+
+def handle_stop_signals_in_forks() -> None:
+    """Let a forked child of this process end at a stop signal until it has its own handlers. Call this once.
+
+    A child begins with its parent's handlers, which only note a signal for the parent's loop. Without this, a child
+    told to stop before it runs its program would never notice, and be waited for until it is killed. For supervisord,
+    whose forks become programs, and for gunicorn's master.
+    """
+    stops = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+    before: set[int] = set()
+
+    def block() -> None:
+        before.clear()
+        before.update(signal.pthread_sigmask(signal.SIG_BLOCK, stops))
+
+    def unblock() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def reset() -> None:
+        for number in stops:
+            signal.signal(number, signal.SIG_DFL)
+        unblock()
+
+    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=reset)
+
+
+def run_and_read(command: Sequence[str], on_line: Callable[[str], object]) -> tuple[int, str]:
+    """Run a command, and call `on_line` with each line of its output; return its exit code and its last line."""
+    last = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+        for line in child.stdout or ():
+            last = line.strip()
+            on_line(last)
+    return child.returncode, last
 
 
 def reap(own: int) -> list[int]:

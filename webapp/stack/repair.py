@@ -21,8 +21,8 @@ from webapp.stack.instance import ADDRESS
 from webapp.stack.nginx.traffic_split import LINKS, color_of, link_to
 from webapp.stack.releases import state
 from webapp.stack.releases.canary import LOG
-from webapp.stack.releases.state import Colors
-from webapp.stack.supervisor.client import Program, program_of
+from webapp.stack.releases.state import Colors, program_of
+from webapp.stack.supervisor.client import Program
 
 SPARE = "spare"
 """Directory of second names; they don't end in `.sock`, so that `rm *.sock` in any directory leaves them."""

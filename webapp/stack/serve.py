@@ -46,12 +46,12 @@ from webapp.stack.preflight import (
     writing_to,
 )
 from webapp.stack.processes import WITH_PARENT, adopt_orphans, children, end_orphans, kill_groups, reap
-from webapp.stack.releases.comparison_program import start_if_due
+from webapp.stack.releases.comparison import start_if_due
 from webapp.stack.releases.environment import environment, settings_with
 from webapp.stack.releases.recovery import resume
-from webapp.stack.releases.state import COLORS
+from webapp.stack.releases.state import COLORS, program_of
 from webapp.stack.repair import SPARE, Repair
-from webapp.stack.supervisor.client import Programs, program_of
+from webapp.stack.supervisor.client import Programs
 from webapp.stack.tls import prepare_certificate
 from webapp.telemetry import multiprocess
 

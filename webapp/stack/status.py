@@ -17,10 +17,11 @@ from webapp.engine import comparison
 from webapp.engine.artifact import MANIFEST, artifact_dir
 from webapp.stack.liveness import hung
 from webapp.stack.local_client import ask, url_of
-from webapp.stack.releases import comparison_program, state
+from webapp.stack.releases import state
+from webapp.stack.releases.comparison import PROGRAM
 from webapp.stack.releases.environment import settings_with
-from webapp.stack.releases.roles import Role, idle_runs, idle_that_runs, role_of
-from webapp.stack.releases.state import Colors
+from webapp.stack.releases.recovery import running_idle_program
+from webapp.stack.releases.state import Colors, Role, idle_warning, role_of
 from webapp.stack.repair import missing
 from webapp.stack.supervisor.client import Program, Programs
 
@@ -73,7 +74,7 @@ def look(settings: Settings) -> Status:
     colors, damage = _colors(settings)
     programs = _programs(settings, colors)
     workers, figures = _told_by_pusher(settings) if programs else ([], {})  # what it wrote last may be a moment old
-    needless = idle_that_runs(settings.run_dir, colors, programs)
+    needless = running_idle_program(settings.run_dir, colors, programs)
     return Status(
         url=url_of(settings),
         ready=_ready(settings),
@@ -83,7 +84,7 @@ def look(settings: Settings) -> Status:
         figures=figures,
         troubles=[
             *_troubles([each for each in programs if each.role != "idle"], workers, figures),
-            *([idle_runs(needless)] if needless else []),
+            *([idle_warning(needless)] if needless else []),
             *([damage] if damage else []),
             *(f"{name} is gone" for name in (missing(settings.run_dir, programs) if programs else [])),
             *(f"{name} does not answer" for name in (hung(settings, patience_s=PATIENCE_S) if programs else [])),
@@ -124,7 +125,7 @@ def _programs(settings: Settings, colors: Colors | None) -> list[Listed]:
     return [
         Listed(each.name, each.state, each.pid, each.uptime_s, role=role_of(each.name, colors))
         for each in programs
-        if each.name != comparison_program.PROGRAM or each.pid  # it ends by itself
+        if each.name != PROGRAM or each.pid  # it ends by itself
     ]
 
 

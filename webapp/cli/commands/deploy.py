@@ -65,6 +65,6 @@ def command(
     values |= settings_diff.read_assignments(assignments)
     values |= {"RERANK_MODEL": model} if model else {}
     terminal = Terminal()
-    wish = deploy.DeployOptions(values, canary, canary_s, watch, patience, dry_run, again)
+    options = deploy.DeployOptions(values, canary, canary_s, watch, patience, dry_run, again)
     with deploy.undone_on_term():
-        deploy.deploy(wish, terminal.say, terminal.draw if terminal.draws else None)
+        deploy.deploy(options, terminal.say, terminal.draw if terminal.draws else None)

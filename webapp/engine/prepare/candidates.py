@@ -27,7 +27,7 @@ def candidates(settings: Settings, say: Say) -> list[Candidate]:
     """What to try; the first that passes the gate is served.
 
     The native engine comes first: it is ready in a second, where OpenVINO's int8 takes a minute to calibrate. Which of
-    two engines of the same precision is faster here is measured while the service is idle (`releases.compare`).
+    two engines of the same precision is faster here is measured while the service is idle (`releases.comparison`).
 
     Raises:
         SetupError: what was asked for can't be had here.

@@ -1,4 +1,4 @@
-"""What a new color must show before a client meets it: golden scores, every dialect, memory that stays."""
+"""What a new color must pass before it gets clients: golden scores, every dialect, stable memory."""
 
 from __future__ import annotations
 
@@ -12,39 +12,37 @@ from webapp.api.dialects.registry import DIALECTS, dialect_of
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.golden import Golden
-from webapp.stack.releases.color_api import ColorApi, Reply
+from webapp.stack.local_client import ColorApi
 
 GROWTH_BYTES = 64 * 1024**2
-"""A worker that grows by more while it scores the same again and again leaks."""
+"""A worker that grows by more than this while it scores again and again has a leak."""
 
 ROUNDS = 5
 ROUND_DOCUMENTS = 64
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 TOLD_BY_HEADERS = {"pinecone": {"X-Pinecone-Api-Version": "2025-10"}}
-"""Dialects whose calls look like others'."""
-
-_OK = 200
+"""Headers of the dialects whose paths and bodies are the same as another dialect's."""
 
 
 def golden(color: ColorApi, known: Golden) -> str:
-    """The new color scores what its artifact was judged by.
+    """Check that the color's scores of known pairs are those that its artifact was accepted with.
 
     Raises:
-        SetupError: it does not; with the largest difference.
+        SetupError: they differ by more than the tolerance; the message has the largest difference.
     """
     worst, pairs = 0.0, 0
     for group in known.queries:
         documents = [{"content": text} for text in group.documents]
         body = {"query": group.query, "documents": documents, "top_k": 0, "raw_scores": known.raw}
-        reply = _good(color.ask("/rerank", body, timeout_s=PATIENCE_S), "golden pairs")
-        scores = {result["index"]: result["score"] for result in reply.json()["results"]}
+        results = _json(color, "golden pairs", "/rerank", body)["results"]
+        scores = {result["index"]: result["score"] for result in results}
         if sorted(scores) != list(range(len(group.documents))):
             raise SetupError(f"{len(scores)} of {len(group.documents)} golden pairs got a score")
         pairs += len(scores)
         worst = max([worst, *(abs(scores[index] - score) for index, score in enumerate(group.scores))])
-    if not worst <= known.tolerance:
+    if not worst <= known.tolerance:  # also for NaN
         limit = f"{known.tolerance:.2g}"
         raise SetupError(
             f"golden scores are off by {worst:.2g}, at most {limit} may be: it is not the model that it says"
@@ -53,39 +51,39 @@ def golden(color: ColorApi, known: Golden) -> str:
 
 
 def smoke(color: ColorApi) -> str:
-    """Every dialect gets an answer.
+    """Check that the color answers a call of each dialect.
 
     Raises:
-        SetupError: one does not; it is named.
+        SetupError: it does not answer one; the message names the dialect.
     """
-    model = _good(color.ask("/info"), "/info").json()["model"]
+    model = _json(color, "/info", "/info")["model"]
     for dialect in DIALECTS:
-        body = example(dialect, model)
+        # The call that the API's description shows, for the model that is served.
+        body = {name: model if name == "model" else value for name, value in dialect.example.items()}
         headers = TOLD_BY_HEADERS.get(dialect.name, {})
-        reply = _good(color.ask(usual_path(dialect), body, headers, timeout_s=PATIENCE_S), dialect.name)
-        if not reply.json():
+        if not _json(color, dialect.name, usual_path(dialect), body, headers):
             raise SetupError(f"{dialect.name} got an empty answer")
     return f"{len(DIALECTS)} dialects answer"
 
 
 def steady_memory(color: ColorApi, settings: Settings, worker_bytes: Callable[[], tuple[int, ...]]) -> str:
-    """Scoring again and again takes no more memory each time, and no more than is allowed.
+    """Check that repeated scoring takes no more memory each time, and no more than RERANK_MAX_RSS_MB.
 
     Args:
-        color: under test.
-        settings: its own.
-        worker_bytes: what each of its workers takes.
+        color: the color to check.
+        settings: of its release.
+        worker_bytes: returns the memory of each of its workers.
 
     Raises:
-        SetupError: it grows, or is too large.
+        SetupError: the memory grows, or is too large.
     """
     count = min(ROUND_DOCUMENTS, settings.max_documents)
     before = 0
-    for number in range(ROUNDS):  # other texts each time, which no cache knows
+    for number in range(ROUNDS):  # with new texts each time, which no cache knows
         texts = [f"In round {number}, sentence {place} tells of bees that find home." for place in range(count)]
         body = {"query": f"round {number}", "documents": [{"content": text} for text in texts]}
-        _good(color.ask("/rerank", body, timeout_s=PATIENCE_S), f"round {number + 1} of scoring")
-        if number == 0:  # shapes are compiled, buffers are there
+        _json(color, f"round {number + 1} of scoring", "/rerank", body)
+        if number == 0:  # the engine has compiled its shapes and made its buffers
             before = sum(worker_bytes())
     after = worker_bytes()
     if sum(after) - before > GROWTH_BYTES * len(after):
@@ -98,21 +96,15 @@ def steady_memory(color: ColorApi, settings: Settings, worker_bytes: Callable[[]
 
 
 def usual_path(dialect: Dialect) -> str:
-    """The first path at which a call with the dialect's example is the dialect's. PURE."""
-    return next(path for path in dialect.paths if _speaks(dialect, path)).replace("{model}", "model")
-
-
-def example(dialect: Dialect, model: str) -> Any:
-    """The call that the API's description shows, for the model that is served. PURE."""
-    return {name: model if name == "model" else value for name, value in dialect.example.items()}
-
-
-def _speaks(dialect: Dialect, path: str) -> bool:
+    """Return the first path at which the dialect's example is taken for that dialect's call. PURE."""
     headers = TOLD_BY_HEADERS.get(dialect.name, {})
-    return dialect_of(Call(path, headers, msgspec.json.encode(dialect.example))) is dialect
+    example = msgspec.json.encode(dialect.example)
+    path = next(path for path in dialect.paths if dialect_of(Call(path, headers, example)) is dialect)
+    return path.replace("{model}", "model")
 
 
-def _good(reply: Reply, what: str) -> Reply:
-    if reply.status != _OK:
+def _json(color: ColorApi, what: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
+    reply = color.ask(path, body, headers, timeout_s=TIMEOUT_S)
+    if reply.status != 200:  # noqa: PLR2004
         raise SetupError(f"{what}: status {reply.status}")
-    return reply
+    return reply.json()

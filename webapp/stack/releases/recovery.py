@@ -1,10 +1,11 @@
-"""What a stack begins with, and what is put right after a deploy was killed."""
+"""The deploy lock, the state that a stack starts with, and the repair after a deploy was killed."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -12,53 +13,78 @@ import msgspec
 from webapp.config.settings import STOP_GRACE_S, Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir
+from webapp.stack.instance import is_held
+from webapp.stack.local_client import ColorApi
 from webapp.stack.nginx.traffic_split import point
 from webapp.stack.releases import canary, state
-from webapp.stack.releases.color_api import ColorApi
 from webapp.stack.releases.environment import settings_with
-from webapp.stack.releases.state import Colors, Entry, Release
-from webapp.stack.supervisor.client import Programs, SupervisorError, program_of
+from webapp.stack.releases.state import Colors, Entry, Release, program_of, role_of
+from webapp.stack.supervisor.client import Program, Programs, SupervisorError
+
+LOCK = "deploy.lock"
+"""File in the run directory. One deploy, restart or stop at a time holds its lock."""
 
 MOST_SPARE = 3
-"""Artifacts that deploys made last stay, even if no color serves them: some go back and forth between models."""
+"""Artifacts of the latest deploys that stay although no color serves them: operators switch between models."""
+
+
+@contextlib.contextmanager
+def deploy_lock(run_dir: Path) -> Iterator[None]:
+    """Hold the lock of deploys.
+
+    Raises:
+        SetupError: another process holds it.
+    """
+    with (run_dir / LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SetupError("another deploy runs; wait for its end") from None
+        yield
+
+
+def running_idle_program(run_dir: Path, colors: Colors | None, programs: Iterable[Program]) -> str:
+    """Return the name of the idle color's program if it runs and no deploy needs it; else an empty string."""
+    if colors is None or is_held(run_dir / LOCK):
+        return ""
+    return next((each.name for each in programs if role_of(each.name, colors) == "idle" and each.up), "")
 
 
 def resume(settings: Settings) -> Colors:
-    """The state that a stack starts with; nothing runs yet.
+    """Write and return the state that a stack starts with, before any of its programs runs.
 
     Raises:
-        SetupError: the state is damaged, or a release's settings are no longer good.
+        SetupError: the state is damaged, or a release's settings are no longer valid.
     """
     canary.stop(settings.run_dir)
     colors = state.read(settings.state_dir) or state.begin(settings.color)
-    colors = give_back(colors, settings.models_dir)
-    # The environment may have changed since, and the model's files too.
-    active = with_artifact(colors.serving)
-    colors = colors.with_release(colors.active, active)
+    colors = undo_attempt(colors, settings.models_dir)
+    # The environment and the model's files may have changed since.
+    colors = colors.with_release(colors.active, with_artifact(colors.serving))
     state.write(settings.state_dir, colors)
     return colors
 
 
-def heal(colors: Colors, settings: Settings, programs: Programs, say: Callable[[str], None]) -> Colors:
-    """After a deploy was killed: clients at the active color, the other one stopped, the record undone."""
+def repair(colors: Colors, settings: Settings, programs: Programs, say: Callable[[str], None]) -> Colors:
+    """Undo a killed deploy: give the active color all requests, stop the idle one and correct the state."""
     attempt = colors.attempt
     if attempt is None:
         return colors
-    say(f"the deploy of release {attempt.number} was killed; what it left is put away")
+    say(f"the deploy of release {attempt.number} was killed; it is undone first")
     canary.stop(settings.run_dir)
     point(settings.run_dir, colors.active)
-    patience_s = settings.request_timeout_s + 2 * STOP_GRACE_S
-    programs.stop(program_of(colors.idle), patience_s=patience_s)
-    colors = give_back(colors, settings.models_dir)
+    programs.stop(program_of(colors.idle), timeout_s=settings.request_timeout_s + 2 * STOP_GRACE_S)
+    colors = undo_attempt(colors, settings.models_dir)
     state.write(settings.state_dir, colors)
     if ColorApi(settings, colors.active).release() not in {0, colors.serving.number}:
-        with contextlib.suppress(SupervisorError):  # what does not run reads its release when it starts
-            programs.signal(program_of(colors.active), "HUP")  # a change by HUP was killed before it said so
+        # A reload in place was killed half-way. A program that does not run reads its release when it starts.
+        with contextlib.suppress(SupervisorError):
+            programs.signal(program_of(colors.active), "HUP")
     return colors
 
 
-def ended(colors: Colors, entry: Entry, models_dir: Path, programs: Programs) -> Colors:
-    """When a deploy ended, however: with its line of history, and without artifacts that nobody serves any more."""
+def finish(colors: Colors, entry: Entry, models_dir: Path, programs: Programs) -> Colors:
+    """Return the state after a deploy has ended, with its history entry. Remove artifacts that no color needs."""
     attempt = colors.attempt
     made = list(colors.made)
     if attempt and attempt.artifact and (models_dir / attempt.artifact).exists():
@@ -66,31 +92,33 @@ def ended(colors: Colors, entry: Entry, models_dir: Path, programs: Programs) ->
     kept = {*made[-MOST_SPARE:]} | {release.artifact for release in (*colors.serves.values(), colors.before) if release}
     for artifact in set(made) - kept:
         remove_artifact(artifact, models_dir)
-    with contextlib.suppress(SetupError):  # the stack has ended: its next start puts all away
+    with contextlib.suppress(SetupError):  # the stack has ended: its next start undoes the attempt
         if not programs.of(program_of(colors.idle)).up:
-            attempt = None  # else it could not be stopped: the next deploy tries again
+            attempt = None  # if it still runs, it could not be stopped, and the next deploy tries that again
     made = [artifact for artifact in made if artifact in kept]
     return msgspec.structs.replace(colors, attempt=attempt, made=made).with_entry(entry)
 
 
 def with_artifact(release: Release) -> Release:
-    """The release with what its settings mean now."""
+    """Return the release with the artifact and the model that its settings name now."""
     served = settings_with(release.settings)
     artifact = "" if served.engine == "stub" else artifact_dir(served).name
     return msgspec.structs.replace(release, artifact=artifact, model=served.model)
 
 
-def give_back(colors: Colors, models_dir: Path) -> Colors:
-    """After a deploy was killed: its record undone, its artifact removed unless the switch had been made."""
+def undo_attempt(colors: Colors, models_dir: Path) -> Colors:
+    """Undo the record of a killed deploy, and remove its artifact.
+
+    The idle color gets its old release back. A color that became the active one before the kill keeps the new release.
+    """
     attempt = colors.attempt
-    if attempt is None:
-        return colors
-    if attempt.color == colors.idle:
+    if attempt and attempt.color == colors.idle:
         remove_artifact(attempt.artifact, models_dir)
-    return state.settled(colors)
+        colors = colors.with_release(attempt.color, attempt.replaced)
+    return msgspec.structs.replace(colors, attempt=None)
 
 
 def remove_artifact(name: str, models_dir: Path) -> None:
-    """Remove an artifact; an empty name is none. Who has its files open keeps them."""
+    """Remove an artifact; do nothing for an empty name. Processes that have its files open keep them."""
     if name:
         shutil.rmtree(models_dir / name, ignore_errors=True)

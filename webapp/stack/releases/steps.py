@@ -1,80 +1,71 @@
-"""A list of steps, done one after the other; when one fails, what was done is undone, the last first."""
+"""A list of steps to run in order; when one fails, those before it are undone, the last first."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from webapp.domain.errors import SetupError
 
 
-def _nothing() -> None:
-    pass
-
-
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One of them."""
+    """One step."""
 
     name: str
     do: Callable[[], str]
-    """Returns what it found, in words; raises SetupError or OSError, which say what is wrong."""
-    undo: Callable[[], None] = _nothing
-    """Called too when `do` itself failed half-way, so it must not mind what is not there."""
+    """Returns its result in words; raises SetupError or OSError with the reason of a failure."""
+    undo: Callable[[], None] | None = None
+    """Called also when `do` itself failed half-way, so it must accept that something is not there."""
 
 
 Stage = Literal["begun", "done", "failed", "undone"]
 
-
-class Tell(Protocol):
-    """Told what happens."""
-
-    def __call__(self, step: str, stage: Stage, said: str = "", took_s: float = 0.0) -> None:
-        """A step came to a stage."""
+Report = Callable[[str, Stage, str, float], None]
+"""Called with a step's name, its stage, a message (or ""), and the seconds that it took (or 0)."""
 
 
 class RefusedError(SetupError):
-    """A step failed, and everything is as it was."""
+    """A step failed, and all steps were undone."""
 
-    def __init__(self, step: str, why: str) -> None:
-        super().__init__(f"refused at {step}: {why}")
-        self.step = step
-        self.why = why
+    def __init__(self, step: str, reason: str) -> None:
+        super().__init__(f"refused at {step}: {reason}")
 
 
-def run(steps: Sequence[Step], tell: Tell, clock: Callable[[], float] = time.monotonic) -> None:
-    """Do them all.
+def run(steps: Sequence[Step], report: Report) -> None:
+    """Run all steps.
 
     Raises:
-        RefusedError: one failed; the others are undone.
-        BaseException: whatever else ended it, after everything was undone.
+        RefusedError: a step failed; all were undone.
+        BaseException: something else, such as Ctrl-C, ended a step; all were undone.
     """
     begun: list[Step] = []
     for step in steps:
-        began = clock()
+        began = time.monotonic()
         begun.append(step)
-        tell(step.name, "begun")
+        report(step.name, "begun", "", 0.0)
         try:
-            said = step.do()
+            result = step.do()
         except BaseException as error:
-            why = str(error) if isinstance(error, SetupError | OSError) else f"{type(error).__name__} {error}".strip()
-            tell(step.name, "failed", why, clock() - began)
-            _undo(begun, tell)
-            if isinstance(error, SetupError | OSError):
-                raise RefusedError(step.name, why) from error
+            expected = isinstance(error, SetupError | OSError)
+            reason = str(error) if expected else f"{type(error).__name__} {error}".strip()
+            report(step.name, "failed", reason, time.monotonic() - began)
+            _undo(begun, report)
+            if expected:
+                raise RefusedError(step.name, reason) from error
             raise
-        tell(step.name, "done", said, clock() - began)
+        report(step.name, "done", result, time.monotonic() - began)
 
 
-def _undo(begun: Sequence[Step], tell: Tell) -> None:
+def _undo(begun: Sequence[Step], report: Report) -> None:
     for step in reversed(begun):
-        if step.undo is _nothing:
+        if step.undo is None:
             continue
+        message = ""
         try:
             step.undo()
         except (SetupError, OSError) as error:  # the others still have to be undone
-            tell(step.name, "undone", f"not wholly: {error}")
-        else:
-            tell(step.name, "undone")
+            message = f"not wholly: {error}"
+        report(step.name, "undone", message, 0.0)

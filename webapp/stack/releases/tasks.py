@@ -1,12 +1,12 @@
-"""What the steps of a deploy do, each by itself. `deploy` and `rollback` put them in order."""
+"""What each step of a deploy does and undoes; `deploy` puts the steps in order."""
 
 from __future__ import annotations
 
-import os
-import subprocess
+import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,95 +15,87 @@ from webapp.config.source_tree import program
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.golden import read_golden
+from webapp.stack.local_client import ColorApi
 from webapp.stack.nginx.traffic_split import KEPT_S, point
-from webapp.stack.processes import WITH_PARENT
+from webapp.stack.processes import WITH_PARENT, run_and_read
 from webapp.stack.releases import canary, checks, memory_budget, state
-from webapp.stack.releases.color_api import ColorApi
 from webapp.stack.releases.environment import environment
 from webapp.stack.releases.recovery import remove_artifact
-from webapp.stack.releases.state import Attempt, Colors, Release
-from webapp.stack.supervisor.client import Programs, program_of
+from webapp.stack.releases.state import Attempt, Colors, Release, program_of
+from webapp.stack.supervisor.client import Program, Programs, SupervisorError
+
+if TYPE_CHECKING:
+    from webapp.stack.releases.reporter import DeployReporter
 
 POLL_S = 0.1
 
 CALLS_A_WORKER = 4
-"""Who takes a call is chance; with so many, one of ten looks or so still misses a worker."""
+"""Any worker may take a call; with this many calls, about one round in ten still misses a worker."""
 
-QUIET_LOOKS = 3
-"""So many in a row, a second apart, find no request at work before several workers count as quiet."""
+QUIET_ROUNDS = 3
+"""Rounds in a row, a second apart, that must find no request at work before several workers count as quiet."""
 
 KILL_AFTER_S = 10.0
-"""A color that no client met has nothing to finish."""
+"""A color that no client has reached has nothing to finish."""
+
+SURE_S = 0.5
+"""Only new workers must have answered for this long: an old one closes its socket when it is told to stop."""
 
 
 @dataclass(slots=True)
 class DeployTasks:
-    """One new release on its way to a color."""
+    """The tasks of one deploy, named by their steps; `undo_` tasks accept a step that failed half-way."""
 
     colors: Colors
-    """As the file has it."""
+    """Content of the state file."""
     release: Release
     target: str
-    """The color it is to serve."""
+    """The color that is to serve the release."""
     settings: Settings
-    """Its own."""
-    more: Callable[[str], None]
-    """Told what goes on inside a step."""
-    patience_s: float
+    """The settings of the release."""
+    ready_timeout_s: float
     """Longest wait until it is ready."""
-    count: Callable[[str], None] = field(init=False)
-    """Told of a figure that changes inside a step, once a second."""
+    reporter: DeployReporter = field(init=False)
+    """Set before the first step."""
     programs: Programs = field(init=False)
     api: ColorApi = field(init=False)
     _old: str = field(init=False)
-    _met_clients: bool = field(init=False, default=False)
+    _had_clients: bool = field(init=False, default=False)
     _pid: int = field(init=False, default=0)
-    """Of its process when it was ready: another one later means that it died."""
+    """Pid of the target's process when it was ready. Another pid later means that it died."""
     _since: canary.Since = field(init=False, default_factory=canary.Since)
-    """When the log of the clients' traffic began, in unix time."""
+    """When the log of the clients' traffic began."""
 
     def __post_init__(self) -> None:
-        self.count = self.more
         self.programs = Programs(self.settings.run_dir)
         self.api = ColorApi(self.settings, self.target)
         self._old = state.other(self.target)
 
-    def keep(self, colors: Colors) -> None:
-        """Write the state down."""
+    def save(self, colors: Colors) -> None:
+        """Write the state file."""
         state.write(self.settings.state_dir, colors)
         self.colors = colors
 
     def prepare(self) -> str:
-        """Make the artifact, in a process of its own that ends with us, or find it whole."""
+        """Make the artifact, in a process of its own that ends with this one; keep one that is complete."""
         if self.settings.engine == "stub":
             return "the stub engine needs no artifact"
         directory = artifact_dir(self.settings)
         if not directory.exists():
-            self._attempt(artifact=directory.name)
+            self._write_attempt(artifact=directory.name)
         with environment(self.release.settings):
-            child = subprocess.Popen(
-                [*WITH_PARENT, *program("webapp", "prepare")],
-                env=dict(os.environ),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        last = ""
-        with child:
-            for line in child.stdout or ():
-                last = line.strip()
-                self.more(last)
-        if child.returncode:
-            raise SetupError(last.removeprefix("reranking: ") or f"prepare ended with {child.returncode}")
+            code, last = run_and_read([*WITH_PARENT, *program("webapp", "prepare")], self.reporter.detail)
+        if code:
+            raise SetupError(last.removeprefix("reranking: ") or f"prepare ended with {code}")
         return f"artifact {directory.name}"
 
-    def unprepare(self) -> None:
-        """Remove the artifact, if it was made for this release alone."""
+    def undo_prepare(self) -> None:
+        """Remove the artifact if this deploy made it."""
         attempt = self.colors.attempt
         remove_artifact(attempt.artifact if attempt else "", self.settings.models_dir)
 
     def artifact(self) -> str:
-        """The artifact is there, and whole; for a rollback, which makes none."""
+        """Check that the artifact is there and complete. For a rollback, which makes none."""
         name = self.release.artifact
         if name and read_manifest(self.settings.models_dir / name) is None:
             raise SetupError(f"its artifact {name} is gone; deploy that release again")
@@ -112,152 +104,212 @@ class DeployTasks:
         return name or "none needed"
 
     def room(self) -> str:
-        """Refuse what doesn't fit into memory beside the color that serves."""
+        """Check that the new color fits into memory beside the color that serves."""
         active = memory_budget.measure(self.programs.of(program_of(self.colors.active)).pid)
-        old, new = self.colors.serving.artifact, self.release.artifact
-        growth = self._size(new) - self._size(old)
-        needed = memory_budget.needed(active, workers=self.settings.workers, artifact_growth=growth)
+        new, old = (
+            memory_budget.size_of(self.settings.models_dir / release.artifact) if release.artifact else 0
+            for release in (self.release, self.colors.serving)
+        )
+        needed = memory_budget.needed(active, workers=self.settings.workers, artifact_growth=new - old)
         return memory_budget.check(needed, memory_budget.free_bytes())
 
     def start(self) -> str:
-        """Start the color."""
-        self._attempt()
-        self.keep(self.colors.with_release(self.target, self.release))
+        """Start the target."""
+        self._write_attempt()
+        self.save(self.colors.with_release(self.target, self.release))
         self.programs.start(program_of(self.target))
-        return f"pid {self.programs.of(program_of(self.target)).pid}"
+        return f"pid {self._program().pid}"
 
-    def unstart(self) -> None:
-        """Stop it, and give the color back what it had."""
-        if self._met_clients:
-            self.stop(self.target)
+    def undo_start(self) -> None:
+        """Stop the target, and give it its old release back."""
+        if self._had_clients:
+            self._stop(self.target)
         else:
-            self.programs.stop(program_of(self.target), patience_s=4 * KILL_AFTER_S, kill_after_s=KILL_AFTER_S)
+            self.programs.stop(program_of(self.target), timeout_s=4 * KILL_AFTER_S, kill_after_s=KILL_AFTER_S)
         attempt = self.colors.attempt
-        self.keep(self.colors.with_release(self.target, attempt.replaced if attempt else None))
+        self.save(self.colors.with_release(self.target, attempt.replaced if attempt else None))
 
     def ready(self) -> str:
-        """Wait until it made a score."""
-        program, give_up = program_of(self.target), time.monotonic() + self.patience_s
+        """Wait until the target has made a score."""
+        give_up = time.monotonic() + self.ready_timeout_s
         while not (self.api.release() == self.release.number and self.api.is_ready()):
-            if self.programs.of(program).state not in {"STARTING", "RUNNING"}:
+            if self._program().state not in {"STARTING", "RUNNING"}:
                 raise SetupError(f"it ended while it started; see {self._log()}")
             if time.monotonic() > give_up:
-                raise SetupError(f"it was not ready within {self.patience_s:g} s; see {self._log()}")
+                raise SetupError(f"it was not ready within {self.ready_timeout_s:g} s; see {self._log()}")
             time.sleep(POLL_S)
-        self._pid = self.programs.of(program).pid
+        self._pid = self._program().pid
         return f"release {self.release.number} answers as {self.target}"
 
     def gate(self) -> str:
-        """Golden scores, every dialect, memory."""
-        said = [checks.smoke(self.api)]
+        """Check golden scores, every dialect and memory."""
+        results = []
         if self.release.artifact:
             known = read_golden(self.settings.models_dir / self.release.artifact)
-            said.insert(0, checks.golden(self.api, known))
-        master = self.programs.of(program_of(self.target)).pid
-        said.append(checks.steady_memory(self.api, self.settings, lambda: memory_budget.measure(master).workers))
-        return "; ".join(said)
+            results.append(checks.golden(self.api, known))
+        results.append(checks.smoke(self.api))
+        master = self._program().pid
+        results.append(checks.steady_memory(self.api, self.settings, lambda: memory_budget.measure(master).workers))
+        return "; ".join(results)
 
     def canary(self, percent: int, for_s: float) -> str:
-        """Give it a share of the clients, and compare."""
-        self._met_clients = True
+        """Give the target a share of the requests for some time, and compare its answers with the old color's."""
+        self._had_clients = True
         run_dir = self.settings.run_dir
         point(run_dir, self.target, other=self._old, percent=percent, fallback=self._old)
-        self._look_at_clients()
-        for left_s in self._while_it_lives(for_s):
-            self.count(f"{percent} % of requests, for {left_s:.0f} s more")
+        self._start_log()
+        for left_s in self._while_alive(for_s):
+            self.reporter.count(f"{percent} % of requests, for {left_s:.0f} s more")
         until = self._since.now()
-        point(run_dir, self._old)  # what it was given ends now, or it tells of the quick ones only
+        # Now, for the wait below is for slow requests of the share: without them, only quick ones would be compared.
+        point(run_dir, self._old)
         quiet = 0
-        for _ in self._while_it_lives(self.settings.request_timeout_s):
-            quiet = quiet + 1 if self._finds_no_work() else 0
-            if quiet == QUIET_LOOKS or (quiet and self.settings.workers == 1):
+        for _ in self._while_alive(self.settings.request_timeout_s):
+            quiet = quiet + 1 if self._is_quiet() else 0
+            if quiet == QUIET_ROUNDS or (quiet and self.settings.workers == 1):
                 break
         answers = [answer for answer in canary.read(run_dir, self._since) if answer.began < until]
         return canary.judge(*canary.samples(answers, self.target, percent, until))
 
-    def _finds_no_work(self) -> bool:
-        """Whether none of its workers that were met has a request; each call meets any of them."""
-        calls = 1 if self.settings.workers == 1 else CALLS_A_WORKER * self.settings.workers
-        return all(self.api.ongoing() == 0 for _ in range(calls))
-
-    def uncanary(self) -> None:
-        """Give all clients back."""
+    def undo_canary(self) -> None:
+        """Give the old color all requests."""
         point(self.settings.run_dir, self._old)
         canary.stop(self.settings.run_dir)
 
     def switch(self) -> str:
-        """Give it all clients. The old one stays for those whom it fails, until the watch is over."""
-        self._met_clients = True
+        """Give the target all requests. The old color gets those that fail there, until the watch is over."""
+        self._had_clients = True
         point(self.settings.run_dir, self.target, fallback=self._old)
-        self.keep(self.colors.switched())
+        self.save(self.colors.switched())
         return f"{self.target} serves"
 
-    def unswitch(self) -> None:
-        """Give all clients back to the old one."""
-        self.uncanary()
+    def undo_switch(self) -> None:
+        """Give the old color all requests, and make it the active one."""
+        self.undo_canary()
         if self.colors.active == self.target:
-            self.keep(self.colors.switched())
+            self.save(self.colors.switched())
 
     def watch(self, for_s: float) -> str:
-        """See whether it goes well, as long as the old one is there to go back to."""
-        self._look_at_clients()
-        for _ in self._while_it_lives(for_s):
+        """Judge the target's answers for some time, while the old color is still up."""
+        self._start_log()
+        for _ in self._while_alive(for_s):
             canary.judge_alone(canary.read(self.settings.run_dir, self._since), self.target)
         return canary.judge_alone(canary.read(self.settings.run_dir, self._since), self.target)
 
     def drain(self) -> str:
-        """Let the old color finish what it has, and stop it. It can be started again."""
+        """Let the old color finish its requests, and stop it. A rollback can start it again."""
         point(self.settings.run_dir, self.target)
         canary.stop(self.settings.run_dir)
-        self.stop(self._old)
+        self._stop(self._old)
         return f"{self._old} has finished and stopped"
 
-    def stop(self, color: str) -> None:
-        """Stop a color; what it has in hand is finished."""
-        told = time.monotonic()
+    def _stop(self, color: str) -> None:
+        """Stop a color after its requests have ended; report their number once a second."""
+        reported = time.monotonic()
         api = ColorApi(self.settings, color)
 
-        def waits() -> None:
-            nonlocal told
-            if time.monotonic() - told > 1:
-                told = time.monotonic()
-                self.count(f"{color} finishes {api.ongoing() or 0} requests")
+        def on_wait() -> None:
+            nonlocal reported
+            if time.monotonic() - reported > 1:
+                reported = time.monotonic()
+                self.reporter.count(f"{color} finishes {api.ongoing() or 0} requests")
 
-        patience_s = self.settings.request_timeout_s + 2 * STOP_GRACE_S
-        self.programs.stop(program_of(color), patience_s=patience_s, waits=waits)
+        timeout_s = self.settings.request_timeout_s + 2 * STOP_GRACE_S
+        self.programs.stop(program_of(color), timeout_s=timeout_s, on_wait=on_wait)
 
-    def _look_at_clients(self) -> None:
-        """From when on the new color has what it was given: nginx keeps connections to the old one for a second."""
-        for _ in self._while_it_lives(KEPT_S):
+    def _is_quiet(self) -> bool:
+        """Return whether no worker that took a call has a request at work; any worker may take each call."""
+        calls = 1 if self.settings.workers == 1 else CALLS_A_WORKER * self.settings.workers
+        return all(self.api.ongoing() == 0 for _ in range(calls))
+
+    def _start_log(self) -> None:
+        """Log the clients' traffic when all links are in use; nginx keeps connections to the old color for a second."""
+        for _ in self._while_alive(KEPT_S):
             pass
         self._since = canary.start(self.settings.run_dir)
 
-    def _while_it_lives(self, for_s: float) -> Iterator[float]:
-        """Seconds left, once a second, as long as the new color's process is the same and ready."""
-        name = program_of(self.target)
-        ends, said = time.monotonic() + for_s, time.monotonic()
+    def _while_alive(self, for_s: float) -> Iterator[float]:
+        """Yield the seconds left, once a second, while the target's process is the same and ready.
+
+        Raises:
+            SetupError: it died, or is no longer ready.
+        """
+        ends, yielded = time.monotonic() + for_s, time.monotonic()
         while (now := time.monotonic()) < ends:
-            program = self.programs.of(name)
+            program = self._program()
             if program.pid != self._pid or not program.up:
                 raise SetupError(f"{self.target} died; see {self._log()}")
             if not self.api.is_ready():
                 raise SetupError(f"{self.target} is no longer ready; see {self._log()}")
-            if now - said >= 1:
-                said = now
+            if now - yielded >= 1:
+                yielded = now
                 yield ends - now
             time.sleep(POLL_S)
 
-    def _attempt(self, **changes: object) -> None:
-        """Write down what there will be to give back, before it is taken."""
+    def _write_attempt(self, **changes: object) -> None:
+        """Write down what this deploy takes, before it takes it."""
         attempt = self.colors.attempt or Attempt(
             number=self.release.number, color=self.target, replaced=self.colors.serves.get(self.target)
         )
         attempt = msgspec.structs.replace(attempt, **changes)
-        self.keep(msgspec.structs.replace(self.colors, attempt=attempt))
+        self.save(msgspec.structs.replace(self.colors, attempt=attempt))
 
-    def _size(self, artifact: str) -> int:
-        return memory_budget.size_of(self.settings.models_dir / artifact) if artifact else 0
+    def _program(self) -> Program:
+        return self.programs.of(program_of(self.target))
 
     def _log(self) -> str:
         path = self.settings.log_dir / f"{program_of(self.target)}.log"
         return str(path) if path.exists() else f"the lines of {program_of(self.target)} on the stack's stdout"
+
+
+@dataclass(slots=True)
+class InPlaceReload(DeployTasks):
+    """The tasks of a change that needs no new color: the same master forks new workers with other settings.
+
+    Workers that can't start end their master. Supervisor starts it again a few times, with the release in `.colors`,
+    and then gives up, which ends the stack. So the master is watched, and the old release is back before the last try.
+    """
+
+    _was: Colors | None = field(init=False, default=None)
+    """The state before the reload."""
+
+    def reload(self) -> str:
+        """Send HUP to the master, and wait until only new workers answer."""
+        master = self._program()
+        if master.state not in {"STARTING", "RUNNING"}:
+            raise SetupError(f"{master.name} does not run now; see {self._log()}")
+        self._was = self.colors
+        self._write_release(self.release, before=self.colors.serving)
+        self.programs.signal(master.name, "HUP")
+        self._wait_for(self.release, master.pid)
+        return f"workers of release {self.release.number} answer"
+
+    def undo_reload(self) -> None:
+        """Go back to the old release, by HUP or, where the master does not run, by its next start."""
+        if self._was is None:
+            return
+        release = self._was.serving
+        self._write_release(release, before=self._was.before)
+        with contextlib.suppress(SupervisorError):  # it does not run just now, and reads its release when it starts
+            self.programs.signal(program_of(self.target), "HUP")
+        self._wait_for(release)
+
+    def _write_release(self, release: Release, before: Release | None) -> None:
+        self._write_attempt()
+        colors = self.colors.with_release(self.target, release)
+        self.save(msgspec.structs.replace(colors, before=before))
+
+    def _wait_for(self, release: Release, pid: int = 0) -> None:
+        """Wait until only workers of the release answer; with a pid, fail when the master is another process."""
+        give_up, since = time.monotonic() + self.ready_timeout_s, time.monotonic()
+        while time.monotonic() - since < SURE_S:
+            master = self._program()
+            if pid and master.pid != pid:
+                raise SetupError(f"its workers did not start; see {self._log()}")
+            if master.state in {"STOPPED", "FATAL"}:
+                raise SetupError(f"{master.name} was given up; see {self._log()}")
+            if self.api.release() != release.number:
+                since = time.monotonic()
+            if time.monotonic() > give_up:
+                raise SetupError(f"its workers did not come up within {self.ready_timeout_s:g} s; see {self._log()}")
+            time.sleep(POLL_S)

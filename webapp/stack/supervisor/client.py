@@ -1,4 +1,4 @@
-"""Supervisor's programs, over its socket: ask how they are, start, stop, signal."""
+"""The client of our supervisord: the state of its programs; start, stop and signal them."""
 
 from __future__ import annotations
 
@@ -19,60 +19,59 @@ POLL_S = 0.05
 
 _DONT_WAIT = False
 
-_RUNS = frozenset({"STARTING", "RUNNING", "BACKOFF", "STOPPING"})
+_UP = frozenset({"STARTING", "RUNNING", "BACKOFF", "STOPPING"})
 
 
 class SupervisorError(SetupError):
-    """Supervisor would not do what it was asked for, such as to signal what does not run."""
+    """supervisord refused a call, such as a signal to a program that does not run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """How a program is."""
+    """The state of a program."""
 
     name: str
     state: str
-    """Supervisor's word: STOPPED, STARTING, RUNNING, BACKOFF, STOPPING, EXITED, FATAL, UNKNOWN."""
+    """supervisor's name of it: STOPPED, STARTING, RUNNING, BACKOFF, STOPPING, EXITED, FATAL or UNKNOWN."""
     pid: int
+    """0 where it has no process."""
     uptime_s: int
-    """Since its process began; 0 where it has none."""
+    """Seconds since its process began; 0 where it has none."""
 
     @property
     def up(self) -> bool:
-        """Whether it has a process, or gets one again by itself."""
-        return self.state in _RUNS
+        """Return whether it has a process, or supervisor will start one again."""
+        return self.state in _UP
 
 
-def program_of(color: str) -> str:
-    """A color's program."""
-    return f"webapp-{color}"
-
-
-def _program(said: Any) -> Program:
-    uptime_s = max(0, said["now"] - said["start"]) if said["pid"] else 0
-    return Program(said["name"], said["statename"], said["pid"], uptime_s)
+def _program(info: Any) -> Program:
+    uptime_s = max(0, info["now"] - info["start"]) if info["pid"] else 0
+    return Program(info["name"], info["statename"], info["pid"], uptime_s)
 
 
 class Programs:
-    """The programs of one stack."""
+    """The programs of one stack.
+
+    Every method raises SetupError where no stack runs, and SupervisorError where supervisord refuses the call.
+    """
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
 
     def of(self, name: str) -> Program:
-        """How a program is.
-
-        Raises:
-            SetupError: no stack runs here.
-        """
+        """Return the state of a program."""
         return _program(self._call("getProcessInfo", name))
 
     def all(self) -> list[Program]:
-        """How all programs are. Raises as above."""
-        return [_program(said) for said in self._call("getAllProcessInfo")]
+        """Return the states of all programs."""
+        return [_program(info) for info in self._call("getAllProcessInfo")]
+
+    def supervisord_pid(self) -> int:
+        """Return the pid of supervisord, whose environment all programs have."""
+        return int(self._call("getPID"))
 
     def start(self, name: str) -> None:
-        """Start it, unless it runs; doesn't wait."""
+        """Start a program unless it is up; don't wait."""
         if not self.of(name).up:
             self._call("startProcess", name, _DONT_WAIT)
 
@@ -80,49 +79,46 @@ class Programs:
         self,
         name: str,
         *,
-        patience_s: float,
+        timeout_s: float,
         kill_after_s: float = math.inf,
-        waits: Callable[[], None] = lambda: None,
+        on_wait: Callable[[], None] = lambda: None,
     ) -> None:
-        """Stop it and wait until it has ended; supervisor kills it when its own time for that is over.
+        """Stop a program and wait until it has ended. supervisord kills it after its `stopwaitsecs`.
 
         Args:
             name: of the program.
-            patience_s: longest wait.
-            kill_after_s: when to end it with all its processes; default: supervisor's own time for that.
-            waits: called again and again meanwhile.
+            timeout_s: longest wait.
+            kill_after_s: when to kill its process group; default: leave that to supervisord.
+            on_wait: called at each turn of the wait.
 
         Raises:
-            SetupError: it did not end.
+            SetupError: it did not end in time.
         """
-        began, asked = time.monotonic(), False
+        began, requested = time.monotonic(), False
         while (program := self.of(name)).up:
-            if program.state != "STOPPING" and not asked:
-                asked = True
-                try:
+            if program.state != "STOPPING" and not requested:
+                with contextlib.suppress(SupervisorError):  # it ended by itself
                     self._call("stopProcess", name, _DONT_WAIT)
-                except SupervisorError:  # it ended by itself
-                    asked = False
+                    requested = True
             waited_s = time.monotonic() - began
             if waited_s > kill_after_s and program.pid:
                 with contextlib.suppress(OSError):
                     os.killpg(program.pid, signals.SIGKILL)  # supervisor gives each program a group of its own
-            if waited_s > patience_s:
-                raise SetupError(f"{name} did not end within {patience_s:g} s")
-            waits()
+            if waited_s > timeout_s:
+                raise SetupError(f"{name} did not end within {timeout_s:g} s")
+            on_wait()
             time.sleep(POLL_S)
 
-    def restart(self, name: str, *, patience_s: float, waits: Callable[[], None] = lambda: None) -> None:
-        """Stop it as `stop` does and start it again; doesn't wait until it has come up."""
-        self.stop(name, patience_s=patience_s, waits=waits)
+    def restart(self, name: str, *, timeout_s: float, on_wait: Callable[[], None] = lambda: None) -> None:
+        """Stop a program as `stop` does and start it again; don't wait until it is up."""
+        self.stop(name, timeout_s=timeout_s, on_wait=on_wait)
         self.start(name)
 
     def signal(self, name: str, signal: str) -> None:
-        """Send a signal to a program's first process.
+        """Send a signal, such as "HUP", to a program's first process.
 
         Raises:
             SupervisorError: it does not run.
-            SetupError: no stack runs here.
         """
         self._call("signalProcess", name, signal)
 

@@ -1,20 +1,20 @@
-"""What our supervisord does beyond its own. It loads this by `supervisord.conf`; it runs inside supervisord's process.
+"""Extensions of our supervisord. `supervisord.conf` loads this module into supervisord's process.
 
-**Doors stay open.** An fcgi-program's listening socket belongs to supervisord, which closes it when the program has
-ended, so between the two halves of a restart nobody would listen. We keep a reference: who connects meanwhile waits
-in the kernel's queue, and the new process answers. A program that stays stopped loses its door, so that nginx can
-refuse at once; so does one whose socket somebody removed, for its next start then binds another.
+**Sockets stay open.** An fcgi-program's listening socket belongs to supervisord, which closes it when the program has
+ended, so between the two halves of a restart nobody would listen. We keep a reference: clients wait in the kernel's
+queue meanwhile, and the new process answers. A program that stays stopped loses its socket, so that nginx can refuse at
+once; so does a program whose socket file was removed, for its next start then binds another one.
 
-**Nothing limps.** When a program without which nothing is served is given up (FATAL), supervisord stops the others and
-exits with 1, so that whoever runs us, a container's runtime or systemd, learns of it. What serves is needed, even if
+**A lost program ends the stack.** When a program is given up (FATAL) without which nothing is served, supervisord stops
+the others and exits with 1, so that a container's runtime or systemd notices. The color that serves is needed even if
 `.colors` can't be read.
 
-**nginx ends when all are answered.** It would wait for clients who keep a connection and don't hang up.
+**nginx ends when all requests are answered.** It would wait for clients that keep an idle connection open.
 
-**A clock that is set changes nothing.** supervisord goes by the time of day: set forward while a program stops, it
-would kill that program at once.
+**A change of the system's clock has no effect.** supervisord uses the time of day: set forward while a program stops,
+the clock would make it kill that program at once.
 
-**HUP restarts nothing.** To supervisord it means, as `supervisorctl reload` does, that all programs end and start anew.
+**HUP restarts nothing.** In supervisord it means, as `supervisorctl reload` does, that all programs end and start anew.
 Here keys and certificate are read again, as at HUP to `reranking serve`.
 """
 
@@ -39,118 +39,117 @@ from webapp.domain.errors import SetupError
 from webapp.stack.nginx.process import Farewell
 from webapp.stack.nginx.traffic_split import FALLBACK, color_of
 from webapp.stack.releases import state
-from webapp.stack.releases.roles import idle_runs, role_of
-from webapp.stack.supervisor.client import program_of
+from webapp.stack.releases.state import idle_warning, program_of, role_of
 
 EXIT_CODE = 1
 
 POLL_S = 0.05
 
 RESTART_S = 2.0
-"""A program that has been stopped for longer isn't being restarted. We look at supervisor's ticks, every five s."""
+"""A program that has been stopped for longer is not being restarted. Checked at supervisor's ticks, every 5 s."""
 
 STANDSTILL_S = 10.0
-"""Between two of those ticks."""
+"""A longer time between two of those ticks means that this process, or the machine, stood still."""
 
 
-def extend(
-    supervisord: Any, *, needed: str, state_dir: str, given_up: str, clock: Callable[[], float] = time.monotonic
-) -> object:
-    """Begin; supervisor calls this for an "rpcinterface" and wants an object with its remote calls. There are none.
+class Extensions:
+    """Handlers of supervisor's events, all run in its one thread.
 
-    Args:
-        supervisord: the one we are in.
-        needed: programs without which nothing is served, comma-separated; the active color's is one, too.
-        state_dir: where it is written which color that is.
-        given_up: path of the file that gets the name of the one that was given up.
-        clock: monotonic seconds.
+    supervisor makes one for an "rpcinterface" section of its configuration. Its public methods would be remote calls;
+    it has none.
     """
-    make_steady(process, rpcinterface, loop)
-    names = frozenset(name.strip() for name in needed.split(","))
-    return _Supervision(supervisord, names, Path(state_dir), Path(given_up), clock)
-
-
-class _Supervision:
-    """Callbacks of supervisor's own events; all run in its one thread."""
 
     def __init__(
         self,
         supervisord: Any,
-        needed: frozenset[str],
-        state_dir: Path,
-        given_up: Path,
-        clock: Callable[[], float],
+        *,
+        needed: str,
+        state_dir: str,
+        given_up: str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Subscribe to the events.
+
+        Args:
+            supervisord: the Supervisor object of this process.
+            needed: programs without which nothing is served, comma-separated; the active color's program is added.
+            state_dir: directory of `.colors`, which names the active color.
+            given_up: path of the file that gets the name of a needed program that was given up.
+            clock: monotonic seconds.
+        """
+        make_steady(process, rpcinterface, loop)
         self._supervisord = supervisord
-        self._needed = needed
-        self._state_dir = state_dir
-        self._given_up = given_up
+        self._needed = {name.strip() for name in needed.split(",")}
+        self._state_dir = Path(state_dir)
+        self._given_up = Path(given_up)
         self._parent = os.getppid()
-        self._doors: dict[str, Any] = {}
-        """Group -> supervisor's reference to its listening socket, which is closed with the last one."""
+        self._sockets: dict[str, Any] = {}
+        """Group -> supervisor's reference to its listening socket, which is closed with the last reference."""
         self._stopped_at: dict[str, float] = {}
         """Group -> monotonic time."""
         self._clock = clock
         self._awake = AwakeClock(STANDSTILL_S, clock)
-        events.subscribe(events.ProcessStateStartingEvent, self._hold)
-        events.subscribe(events.ProcessStateStoppedEvent, self._note_the_end)
-        events.subscribe(events.ProcessStateExitedEvent, self._note_the_end)
-        events.subscribe(events.Tick5Event, self._let_go)
-        events.subscribe(events.ProcessStateStoppingEvent, self._part)
-        events.subscribe(events.SupervisorStoppingEvent, lambda _: self._doors.clear())
-        events.subscribe(events.ProcessStateFatalEvent, self._end)
+        events.subscribe(events.ProcessStateStartingEvent, self._keep_socket)
+        events.subscribe(events.ProcessStateStoppedEvent, self._note_end)
+        events.subscribe(events.ProcessStateExitedEvent, self._note_end)
+        events.subscribe(events.Tick5Event, self._drop_sockets)
+        events.subscribe(events.ProcessStateStoppingEvent, self._watch_nginx)
+        events.subscribe(events.SupervisorStoppingEvent, lambda _: self._sockets.clear())
+        events.subscribe(events.ProcessStateFatalEvent, self._end_stack)
         supervisord.reload = self._reload
 
-    def _hold(self, event: Any) -> None:
+    def _keep_socket(self, event: Any) -> None:
         group = event.process.group
-        self._tell_of_idle(group.config.name)
+        self._warn_of_idle(group.config.name)
         self._stopped_at.pop(group.config.name, None)
-        if hasattr(group, "socket_manager") and group.config.name not in self._doors:
-            self._doors[group.config.name] = group.socket_manager.get_socket()
+        if hasattr(group, "socket_manager") and group.config.name not in self._sockets:
+            self._sockets[group.config.name] = group.socket_manager.get_socket()
 
-    def _tell_of_idle(self, program: str) -> None:
-        """`supervisorctl` starts the idle color without a word; a deploy writes its attempt down before."""
+    def _warn_of_idle(self, program: str) -> None:
+        """Warn when `supervisorctl` starts the idle color; a deploy has written its attempt down before."""
         with contextlib.suppress(SetupError):
             colors = state.read(self._state_dir)
             if colors and not colors.attempt and role_of(program, colors) == "idle":
-                self._supervisord.options.logger.warn(idle_runs(program))  # noqa: G010 - its own
+                self._supervisord.options.logger.warn(idle_warning(program))  # noqa: G010 - its own
 
-    def _note_the_end(self, event: Any) -> None:
+    def _note_end(self, event: Any) -> None:
         group = event.process.group
         self._stopped_at[group.config.name] = self._clock()
-        if group.config.name in self._doors and not Path(group.socket_manager.config().path).exists():
-            del self._doors[group.config.name]
+        if group.config.name in self._sockets and not Path(group.socket_manager.config().path).exists():
+            del self._sockets[group.config.name]
 
-    def _let_go(self, _event: Any) -> None:
-        awake_s = self._awake.look()  # after a standstill, whoever restarts a program has not been heard yet
+    def _drop_sockets(self, _event: Any) -> None:
+        awake_s = self._awake.look()  # after a standstill, a request to restart a program may still wait
         for name, at in list(self._stopped_at.items()):
             if min(self._clock() - at, awake_s) >= RESTART_S:
                 del self._stopped_at[name]
-                self._doors.pop(name, None)
+                self._sockets.pop(name, None)
 
-    def _part(self, event: Any) -> None:
-        process = event.process
-        if process.config.name == "nginx":
-            threading.Thread(target=self._see_off, args=(process, process.pid), daemon=True).start()
+    def _watch_nginx(self, event: Any) -> None:
+        """Close idle connections of an nginx that was told to quit, on a thread, until supervisord has seen its end."""
+        process, pid = event.process, event.process.pid
+        if process.config.name != "nginx":
+            return
 
-    def _see_off(self, process: Any, pid: int) -> None:
-        """Look after an nginx that was told to quit, until supervisord has seen its end."""
-        farewell = Farewell(self._state_dir / "run")
-        while process.pid == pid:
-            farewell.look()
-            time.sleep(POLL_S)
+        def watch() -> None:
+            farewell = Farewell(self._state_dir / "run")
+            while process.pid == pid:
+                farewell.look()
+                time.sleep(POLL_S)
+
+        threading.Thread(target=watch, daemon=True).start()
 
     def _reload(self) -> None:
-        """Leave it to `reranking serve`, for whose calls supervisord has to be free."""
+        """Send HUP to `reranking serve`, which calls supervisord, so supervisord must not wait for it."""
         self._supervisord.options.logger.info("nothing is restarted: keys and certificate are read again")
         if os.getppid() == self._parent:  # else it has died, and we end
             os.kill(self._parent, signal.SIGHUP)
 
-    def _end(self, event: Any) -> None:
+    def _end_stack(self, event: Any) -> None:
         name = event.process.config.name
         if name not in self._needed and name not in self._serving():
             return
-        self._doors.clear()  # who waits there is told
+        self._sockets.clear()  # clients that wait there get an error now
         self._supervisord.options.logger.critical("%(name)s was given up: everything is stopped", name=name)
         self._supervisord.options.mood = SupervisorStates.SHUTDOWN
         # Supervisor has no way to choose its exit code; by then all has been stopped in order.
@@ -159,9 +158,9 @@ class _Supervision:
             self._given_up.write_text(name)
 
     def _serving(self) -> set[str]:
-        """The program of the color that serves; a new color that does not start ends nothing.
+        """Return the program of the color that serves; a new color that does not start must not end the stack.
 
-        Where `.colors` can't tell, the link that always names a color that serves does; without that, both may serve.
+        Where `.colors` can't be read, the fallback link names a color that serves; without that link, return both.
         """
         colors = None
         with contextlib.suppress(SetupError):

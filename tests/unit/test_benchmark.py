@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from webapp.stack.releases import idleness, trial
-from webapp.stack.releases.idleness import Idleness, Load
-from webapp.stack.releases.trial import BusyError, Outcome, measure_in_turn
+from webapp.stack.releases import benchmark
+from webapp.stack.releases.benchmark import BusyError, IdleDetector, Load, Outcome, measure_in_turn
 
 
 @dataclass
@@ -48,8 +47,8 @@ class Engines:
 def test_engines_are_measured_in_turn_and_each_round_waits_for_an_idle_service():
     engines = Engines(100, 130)
     outcome = engines.in_turn()
-    assert engines.seen == ["idle", "serving", "rival"] * (1 + trial.ROUNDS), "the first round compiles"
-    assert len(outcome.rounds) == trial.ROUNDS
+    assert engines.seen == ["idle", "serving", "rival"] * (1 + benchmark.ROUNDS), "the first round compiles"
+    assert len(outcome.rounds) == benchmark.ROUNDS
     assert outcome.rival_is_faster
 
 
@@ -71,13 +70,13 @@ def test_a_round_that_traffic_disturbs_is_thrown_away_and_repeated():
     engines = Engines(100, lambda count: 1 if count == 3 else 130, disturbed=[False, True])
     outcome = engines.in_turn()
     assert {rival for _, rival in outcome.rounds} == {130}
-    assert engines.seen.count("rival") == 1 + trial.ROUNDS + 1
+    assert engines.seen.count("rival") == 1 + benchmark.ROUNDS + 1
 
 
 def test_a_round_in_which_others_had_the_cores_is_thrown_away_and_repeated():
     engines = Engines(100, 130, shares=[1, 1, 1, 0.5, 0.5, 1])
-    assert len(engines.in_turn().rounds) == trial.ROUNDS
-    assert engines.seen.count("rival") == 1 + trial.ROUNDS + 2
+    assert len(engines.in_turn().rounds) == benchmark.ROUNDS
+    assert engines.seen.count("rival") == 1 + benchmark.ROUNDS + 2
 
 
 def test_a_machine_without_a_quiet_moment_decides_nothing():
@@ -95,8 +94,8 @@ class Service:
     def ask(self):
         return self._loads[min(int(self.now), len(self._loads) - 1)]
 
-    def idleness(self):
-        return Idleness(self.ask, lambda: self.now, self._sleep)
+    def detector(self):
+        return IdleDetector(self.ask, lambda: self.now, self._sleep)
 
     def _sleep(self, seconds):
         self.now += seconds
@@ -105,23 +104,23 @@ class Service:
 def test_idle_is_ten_seconds_without_a_request_at_work_or_answered():
     busy = [Load(1, 5), Load(0, 6), Load(0, 6), Load(0, 7)]
     service = Service(*busy, *[Load(0, 7)] * 100)
-    service.idleness().wait()
-    assert service.now == len(busy) - 1 + idleness.IDLE_S
+    service.detector().wait()
+    assert service.now == len(busy) - 1 + benchmark.IDLE_S
 
 
 def test_a_service_that_does_not_answer_is_not_idle():
-    service = Service(*[idleness.UNKNOWN] * 30, Load(0, 0))
-    service.idleness().wait()
-    assert service.now == 30 + idleness.IDLE_S
+    service = Service(*[benchmark.UNKNOWN] * 30, Load(0, 0))
+    service.detector().wait()
+    assert service.now == 30 + benchmark.IDLE_S
 
 
 def test_a_request_ends_idleness_and_ten_new_seconds_begin():
     service = Service(*[Load(0, 0)] * 20, Load(0, 1))
-    idle = service.idleness()
+    idle = service.detector()
     idle.wait()
     assert idle.lasted()
     service.now = 20
     assert not idle.lasted()
     asked = service.now
     idle.wait()
-    assert service.now == asked + idleness.IDLE_S
+    assert service.now == asked + benchmark.IDLE_S

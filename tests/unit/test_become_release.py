@@ -10,9 +10,9 @@ import pytest
 from webapp.stack.releases import state
 
 CONFIG = """
-from webapp.stack.releases import launch
-launch.become_the_release()
-launch.become_the_release()  # whoever has become it stays
+from webapp.stack.releases.environment import become_release
+become_release()
+become_release()  # a process that has become it stays
 import os
 raise SystemExit({name!r} + " " + os.path.basename(os.getcwd()))
 """
@@ -51,6 +51,15 @@ def test_a_release_from_another_folder_is_run_there_once(folders):
     assert says(folders) == "other other"
 
 
+def test_a_release_of_an_older_version_is_given_its_color_by_the_name_that_it_knows(folders):
+    (folders / "other" / "webapp" / "releases").mkdir(parents=True)
+    names = "*(name for name in os.environ if name.startswith('RERANK_COLO'))"
+    (folders / "other" / "gunicorn_config.py").write_text(f"import os\nraise SystemExit(' '.join(({names},)))\n")
+    release = state.Release(number=2, root=str(folders / "other"))
+    state.write(folders, state.begin("blue").with_release("blue", release))
+    assert says(folders) == "RERANK_COLOUR"
+
+
 def test_a_release_by_another_interpreter_stays_in_its_folder(folders):
     python = Path(sys.executable).with_name("python3")
     state.write(folders, state.begin("blue").with_release("blue", state.Release(number=2, python=str(python))))
@@ -60,11 +69,6 @@ def test_a_release_by_another_interpreter_stays_in_its_folder(folders):
 def test_an_interpreter_that_is_gone_is_one_line(folders):
     state.write(folders, state.begin("blue").with_release("blue", state.Release(number=2, python="/gone/python")))
     assert "reranking: /gone/python in " in says(folders)
-
-
-def test_a_supervisord_of_before_still_starts_it_by_the_name_that_it_knows(folders):
-    state.write(folders, state.begin("blue"))
-    assert says(folders, "-m", "webapp.stack.releases.launch") == f"own {folders.name}"
 
 
 def test_a_color_without_a_release_is_told_what_to_run(folders):

@@ -9,11 +9,11 @@ from running import PATIENCE_S
 FORKED = """
 import os, signal
 {imports}
-from webapp.stack.supervisor.forks import lose_no_stop
+from webapp.stack.processes import handle_stop_signals_in_forks
 
 noted = []
 signal.signal(signal.{name}, lambda number, _: noted.append(number))
-lose_no_stop()
+handle_stop_signals_in_forks()
 pid = os.fork()
 while not pid:  # a child that never chooses handlers
     signal.alarm(30)

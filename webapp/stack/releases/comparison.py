@@ -1,8 +1,8 @@
-"""`python -m webapp.stack.releases.compare`: measure another engine on an idle service; a faster one is released.
+"""`python -m webapp.stack.releases.comparison`: measure another engine on an idle service; release a faster one.
 
-A program of supervisor's that ends. It is started when a stack serves, and remembers what it found (`engine.verdict`).
-A deploy ends it, and starts it again afterwards; what it has built by then is still there. What takes long runs on a
-thread of the lowest priority, and in processes that inherit that.
+It is a supervisor program that ends by itself. `serve` starts it, and it remembers the result (`engine.verdict`). A
+deploy stops it and starts it again afterwards; an artifact that it has built by then is still there. Long work runs on
+a thread of the lowest priority, and in processes that inherit that.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,45 +21,67 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from contracts.logging.configure import configure
 from webapp.config.settings import Settings, load_settings
 from webapp.config.source_tree import ROOT, program
 from webapp.domain.errors import SetupError
 from webapp.engine import comparison, verdict
 from webapp.engine.artifact import MANIFEST, Manifest, artifact_dir, first_artifact_dir, read_manifest
 from webapp.engine.verdict import Verdict
+from webapp.stack.processes import run_and_read
 from webapp.stack.releases import memory_budget, state
-from webapp.stack.releases.comparison_program import PROGRAM
+from webapp.stack.releases.benchmark import IdleDetector, Measure, Outcome, measure_in_turn, read_load
 from webapp.stack.releases.environment import environment
-from webapp.stack.releases.idleness import Idleness, ask_exporter
 from webapp.stack.releases.steps import RefusedError
-from webapp.stack.releases.trial import Idle, Measure, Outcome, measure_in_turn
+from webapp.stack.supervisor.client import Programs
 
 if TYPE_CHECKING:
     from webapp.engine.prepare.candidates import Candidate
+
+PROGRAM = "compare"
+"""Its name in supervisor."""
+
+STOP_TIMEOUT_S = 20.0
 
 SPARE_BYTES = 1536 * 1024**2
 """Memory that must be free before a model is converted beside the service."""
 
 SIZES = 6
-"""So many times the artifact's own size come on top of that."""
+"""This many times the artifact's size must be free on top of that."""
 
 LAST_PRIORITY = ("setpriv", "--pdeathsig", "KILL", "ionice", "-c", "3", "-t")
-"""Before a command that must not outlive us, and has the disk when nobody else wants it."""
+"""Prefix of a command that ends with this process, and uses the disk only when nobody else does."""
 
 _RUNS_AS_RELEASE = "STACK_COMPARES"
 
-log = logging.getLogger("webapp.stack.releases.compare")
+log = logging.getLogger("webapp.stack.releases.comparison")  # as a program, it has another __name__
+
+
+def start_if_due(settings: Settings, programs: Programs) -> None:
+    """Start the program if there is something to compare. A failure is ignored: nothing depends on it.
+
+    Args:
+        settings: of the active color's release.
+        programs: of the stack.
+    """
+    with contextlib.suppress(SetupError, OSError):
+        if comparison.is_due(settings):
+            programs.start(PROGRAM)
+
+
+def stop(programs: Programs) -> None:
+    """Stop the program, unless it is this process."""
+    if programs.of(PROGRAM).pid != os.getpid():
+        programs.stop(PROGRAM, timeout_s=STOP_TIMEOUT_S)
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An artifact that may be compared."""
+    """An artifact that can be compared."""
 
     directory: Path
     manifest: Manifest
     ours: bool
-    """It was made for the comparison."""
+    """Whether it was made for the comparison."""
 
 
 class RivalRefusedError(SetupError):
@@ -75,112 +96,113 @@ def compare(
     measure: Callable[[Built, Built], Outcome],
     release: Callable[[Built], int],
 ) -> None:
-    """Compare, write down what was found, and make a release of what is faster.
+    """Compare two engines, write the verdict down, and release the rival's artifact if it is faster.
 
     Args:
-        serving: the artifact that serves; gets the verdict.
+        serving: the artifact that serves; its directory gets the verdict.
         rival: another engine.
-        build: makes its artifact.
+        build: makes the rival's artifact.
         measure: measures two artifacts in turn.
-        release: brings an artifact to the clients, and returns the release's number.
+        release: deploys an artifact, and returns the release's number.
 
     Raises:
-        SetupError: nothing was found out; the next start tries again.
+        SetupError: there is no result; the program's next start tries again.
     """
-    own = f"{serving.manifest.engine} {serving.manifest.precision}"
+    engine = serving.manifest.engine
+    name = f"{engine} {serving.manifest.precision}"
     try:
         other = build(rival)
     except RivalRefusedError as error:
-        _settle(serving, f"{own} is the only engine here for this model: {error}")
+        _settle(serving, f"{name} is the only engine here for this model: {error}")
         return
     outcome = measure(serving, other)
-    said = outcome.said(own, str(rival))
+    summary = outcome.summary(name, str(rival))
     if not outcome.rival_is_faster:
         if other.ours:
             shutil.rmtree(other.directory, ignore_errors=True)
-        _settle(serving, f"{said}; {serving.manifest.engine} stays")
+        _settle(serving, f"{summary}; {engine} stays")
         return
-    log.info("%s; it becomes a release", said)
-    _say_why(other, said)
-    _note(serving, said, faster=other.directory.name, settled=False)
+    log.info("%s; it becomes a release", summary)
+    _add_reason(other, summary)
+    _write_verdict(serving, summary, faster=other.directory.name, settled=False)
     try:
         number = release(other)
     except RefusedError as error:
-        _settle(serving, f"{said}; {serving.manifest.engine} stays, for the release was {error}")
+        _settle(serving, f"{summary}; {engine} stays, for the release was {error}")
     else:
-        _settle(serving, f"{said}; it became release {number}", faster=other.directory.name)
+        _settle(serving, f"{summary}; it became release {number}", faster=other.directory.name)
 
 
-def _settle(serving: Built, said: str, faster: str = "") -> None:
-    log.info(said)
-    _note(serving, said, faster=faster, settled=True)
+def _settle(serving: Built, result: str, faster: str = "") -> None:
+    log.info(result)
+    _write_verdict(serving, result, faster=faster, settled=True)
 
 
-def _note(serving: Built, said: str, *, faster: str, settled: bool) -> None:
-    found = Verdict(said=said, machine=verdict.machine(), faster=faster, settled=settled)
+def _write_verdict(serving: Built, result: str, *, faster: str, settled: bool) -> None:
+    found = Verdict(said=result, machine=verdict.machine(), faster=faster, settled=settled)
     verdict.write(serving.directory, found)
 
 
-def _say_why(built: Built, said: str) -> None:
+def _add_reason(built: Built, reason: str) -> None:
     """Add to the artifact's manifest why it is going to serve."""
-    manifest = msgspec.structs.replace(built.manifest, chosen_because=f"{built.manifest.chosen_because}; {said}")
-    aside = built.directory / f"{MANIFEST}.new"
-    aside.write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
-    aside.replace(built.directory / MANIFEST)
+    manifest = msgspec.structs.replace(built.manifest, chosen_because=f"{built.manifest.chosen_because}; {reason}")
+    new = built.directory / f"{MANIFEST}.new"
+    new.write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
+    new.replace(built.directory / MANIFEST)
 
 
+@dataclass(frozen=True, slots=True)
 class Builder:
-    """Makes the rival's artifact, in a process of the lowest priority, and measures; both while the service is idle."""
+    """Makes the rival's artifact in a process of the lowest priority, and measures, both while the service is idle."""
 
-    def __init__(self, settings: Settings, serving: Built, idle: Idle) -> None:
-        self._settings = settings
-        self._serving = serving
-        self._idle = idle
+    settings: Settings
+    serving: Built
+    idle: IdleDetector
 
     def build(self, rival: Candidate) -> Built:
-        """The rival's artifact, as settings that name its engine have it.
+        """Return the rival's artifact, made by settings that name its engine.
 
         Raises:
-            RivalRefusedError: it does not pass the gate, or its engine does not know the model.
+            RivalRefusedError: its scores differ too much, or its engine does not know the model.
             SetupError: it can't be built now.
         """
-        self._idle.wait()
+        self.idle.wait()
         with environment({"RERANK_ENGINE": rival.engine, "RERANK_PRECISION": rival.precision}):
             directory = artifact_dir(load_settings())
-            known = verdict.read(self._serving.directory)
+            known = verdict.read(self.serving.directory)
             ours = not directory.exists() or (known is not None and known.faster == directory.name)
-            if ours:  # whoever comes after us knows whose it is
-                said = "other engines are being compared, while the service is idle"
-                _note(self._serving, said, faster=directory.name, settled=False)
+            if ours:  # should we be killed, our next start knows whose it is
+                text = "other engines are being compared, while the service is idle"
+                _write_verdict(self.serving, text, faster=directory.name, settled=False)
             manifest = read_manifest(directory)
-            if manifest is None or not self._is_the_same_model(manifest):
+            if manifest is None or not self._is_same_model(manifest):
                 self._check_memory()
                 _prepare(rival, again=manifest is not None)
                 manifest = read_manifest(directory)
-        if manifest is None or not self._is_the_same_model(manifest):
+        if manifest is None or not self._is_same_model(manifest):
             raise SetupError("the model's files have changed; run: reranking prepare --again")
         return Built(directory, manifest, ours)
 
     def measure(self, serving: Built, other: Built) -> Outcome:
-        """Measure two artifacts in turn, each with its own batches, or those that the settings name."""
+        """Measure two artifacts in turn, each with the batches of the settings or else with its own."""
         from webapp.engine.prepare.calibration import DEFAULT_FILE, read_examples  # noqa: PLC0415
 
         pairs = read_examples(DEFAULT_FILE).tuning
-        return measure_in_turn(self._bench(serving, pairs), self._bench(other, pairs), self._idle)
+        return measure_in_turn(self._bench(serving, pairs), self._bench(other, pairs), self.idle)
 
     def _bench(self, built: Built, pairs: list[tuple[str, str]]) -> Measure:
         from webapp.engine.prepare.autotune import Bench  # noqa: PLC0415 - numpy and an engine
 
         tuning = built.manifest.tuning
-        bench = Bench(built.directory, built.manifest, self._settings.engine_threads or tuning.engine_threads)
-        return partial(bench.measure, bench.batches(pairs, self._settings.batch_tokens or tuning.batch_tokens))
+        bench = Bench(built.directory, built.manifest, self.settings.engine_threads or tuning.engine_threads)
+        return partial(bench.measure, bench.batches(pairs, self.settings.batch_tokens or tuning.batch_tokens))
 
-    def _is_the_same_model(self, manifest: Manifest) -> bool:
-        serving = self._serving.manifest
+    def _is_same_model(self, manifest: Manifest) -> bool:
+        serving = self.serving.manifest
         return (manifest.model, manifest.revision) == (serving.model, serving.revision)
 
     def _check_memory(self) -> None:
-        needed = SPARE_BYTES + SIZES * memory_budget.size_of(self._serving.directory)
+        needed = SPARE_BYTES + SIZES * memory_budget.size_of(self.serving.directory)
         if (free := memory_budget.free_bytes()) < needed:
             raise SetupError(f"{needed // 1024**2} MB of memory are needed, {free // 1024**2} MB are free")
 
@@ -188,27 +210,22 @@ class Builder:
 def _prepare(rival: Candidate, *, again: bool) -> None:
     """Run `reranking prepare` with the environment's settings."""
     command = [*LAST_PRIORITY, *program("webapp", "prepare", *(["--again"] if again else []))]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    last = ""
-    with child:
-        for line in child.stdout or ():
-            last = line.strip()
-            log.debug("%s: %s", rival, last)
-    if child.returncode == 1:
+    code, last = run_and_read(command, partial(log.debug, "%s: %s", rival))
+    if code == 1:
         raise RivalRefusedError(last.removeprefix("reranking: "))
-    if child.returncode:
-        raise SetupError(f"preparing {rival} ended with {child.returncode}")
+    if code:
+        raise SetupError(f"preparing {rival} ended with {code}")
 
 
-def _step_back() -> None:
-    """Let the calling thread, and all that it starts, run when nobody else wants to."""
+def _lower_priority() -> None:
+    """Let the calling thread, and all that it starts, use the processor only when nobody else does."""
     os.setpriority(os.PRIO_PROCESS, 0, 19)
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _release(built: Built) -> int:
-    """Deploy an artifact, as `reranking deploy` does."""
+    """Deploy an artifact, as `reranking deploy` does, and return the release's number."""
     from webapp.stack.releases import deploy  # noqa: PLC0415 - it imports this module
 
     values = {"RERANK_FASTER_ARTIFACT": built.directory.name}
@@ -217,16 +234,21 @@ def _release(built: Built) -> int:
 
 
 def _become(release: state.Release) -> None:
-    """Run as the interpreter and the code of the release that serves: ours would be another release."""
+    """Replace this process by one of the release that serves, where its interpreter or code is another one.
+
+    A deploy by our own interpreter and code would be another release.
+    """
     python, root = release.python or sys.executable, release.root or str(ROOT)
     if (python, root) != (sys.executable, str(ROOT)) and _RUNS_AS_RELEASE not in os.environ:
         os.environ[_RUNS_AS_RELEASE] = "yes"
         os.chdir(root)
-        os.execv(python, program("webapp.stack.releases.compare", python=python))  # noqa: S606 # nosec B606 - as `launch` does
+        os.execv(python, program("webapp.stack.releases.comparison", python=python))  # noqa: S606 # nosec B606
 
 
 def main() -> None:
-    """Compare what serves in the stack of these settings with the other engine that has its precision."""
+    """Compare the engine that serves in the stack of these settings with another one of the same precision."""
+    from contracts.logging.configure import configure  # noqa: PLC0415 - commands that start us need no structlog
+
     settings = load_settings()
     configure(level=settings.log_level, log_format=settings.log_format, service=PROGRAM)
     colors = state.read(settings.state_dir)
@@ -234,16 +256,15 @@ def main() -> None:
         return
     _become(colors.serving)
     with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")  # where memory is short, we go first
+        Path("/proc/self/oom_score_adj").write_text("1000")  # where memory is short, the kernel kills us first
     with environment(colors.serving.settings):
         settings = load_settings()
-        if not comparison.is_due(settings):
-            return
-        _compare(settings)
+        if comparison.is_due(settings):
+            _compare(settings)
 
 
 def _compare(settings: Settings) -> None:
-    from webapp.engine.prepare.candidates import candidates  # noqa: PLC0415 - OpenVINO is loaded
+    from webapp.engine.prepare.candidates import candidates  # noqa: PLC0415 - it loads OpenVINO
 
     directory = first_artifact_dir(settings)
     manifest = read_manifest(directory)
@@ -259,8 +280,8 @@ def _compare(settings: Settings) -> None:
         _settle(serving, f"{manifest.engine} {manifest.precision}: no other engine computes in that precision here")
         return
     log.info("%s is compared with %s %s while the service is idle", rivals[0], manifest.engine, manifest.precision)
-    builder = Builder(settings, serving, Idleness(partial(ask_exporter, settings.metrics_socket)))
-    with ThreadPoolExecutor(1, initializer=_step_back) as background:
+    builder = Builder(settings, serving, IdleDetector(partial(read_load, settings.metrics_socket)))
+    with ThreadPoolExecutor(1, initializer=_lower_priority) as background:
         try:
             compare(
                 serving,
