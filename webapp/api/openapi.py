@@ -1,4 +1,4 @@
-"""The API as an OpenAPI 3.1 document, from the very types that check requests."""
+"""The API as an OpenAPI 3.1 document, made from the types that check requests."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from webapp.api.auth import is_open
 from webapp.api.dialects import documents, native, tei, tokenize
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.registry import DIALECTS, UNKNOWN, dialect_of
-from webapp.api.routes.health import ENDPOINTS, LIVE, RANK, READY
-from webapp.api.warning_headers import HEADER
+from webapp.api.routes.health import LIVE, READY
+from webapp.api.routes.rerank import PATHS, RANK, WARNING_HEADER
 
 _FAILURES = {
     400: "The request is malformed; the error names the field.",
@@ -56,14 +56,14 @@ class _Schemas:
             tokenize.ContentTokens,
         ]
         for dialect in (*DIALECTS, UNKNOWN):
-            self._types += [dialect.body, *_replies(dialect), dialect.error]
+            self._types += [dialect.body, *_replies(dialect), dialect.errors.body]
         schemas, self.components = msgspec.json.schema_components(
             self._types, ref_template="#/components/schemas/{name}"
         )
         self._schemas = list(schemas)
 
     def of(self, *types: Any) -> dict[str, Any]:
-        """One schema, or a choice between several."""
+        """Return the schema of one type, or a choice between several."""
         found: list[dict[str, Any]] = []
         for each in types:
             schema = self._schemas[self._types.index(each)]
@@ -76,11 +76,15 @@ def _replies(dialect: Dialect) -> tuple[Any, ...]:
     return dialect.reply if isinstance(dialect.reply, tuple) else (dialect.reply,)
 
 
-def openapi() -> dict[str, Any]:
-    """Every route, with an example in every dialect that it speaks."""
+def openapi(endpoints: Mapping[str, str]) -> dict[str, Any]:
+    """Return the document: every route, with an example in every dialect that it speaks.
+
+    Args:
+        endpoints: "METHOD path" -> summary.
+    """
     schemas = _Schemas()
     paths: dict[str, dict[str, Any]] = {}
-    for endpoint, summary in ENDPOINTS.items():
+    for endpoint, summary in endpoints.items():
         method, path = endpoint.split()
         spoken = [dialect for dialect in DIALECTS if path in dialect.paths]
         if method == "GET":
@@ -116,14 +120,14 @@ def openapi() -> dict[str, Any]:
 
 
 def _tag(path: str) -> str:
-    if path in RANK:
+    if path in RANK or path in PATHS:
         return "rank"
     return "probes" if path in {**LIVE, **READY} else "about"
 
 
 def _rank(path: str, spoken: list[Dialect], schemas: _Schemas) -> dict[str, Any]:
-    told = dialect_of(Call(path, {}, b""))
-    usual = native.DIALECT if path == "/rerank" else documents.DIALECT if told is UNKNOWN else told
+    found = dialect_of(Call(path, {}, b""))
+    usual = native.DIALECT if path == "/rerank" else documents.DIALECT if found is UNKNOWN else found
     examples = {
         dialect.name: {"summary": dialect.title, "value": dialect.example}
         for dialect in sorted(spoken, key=lambda dialect: dialect is not usual)
@@ -132,7 +136,7 @@ def _rank(path: str, spoken: list[Dialect], schemas: _Schemas) -> dict[str, Any]
         schemas.of(*(dialect.body for dialect in spoken)),
         examples,
         schemas.of(*(reply for dialect in spoken for reply in _replies(dialect))),
-        schemas.of(*(dialect.error for dialect in (*DIALECTS, UNKNOWN))),
+        schemas.of(*(dialect.errors.body for dialect in (*DIALECTS, UNKNOWN))),
     )
 
 
@@ -151,7 +155,7 @@ def _post(
         "responses": {
             "200": {
                 "description": "Scored.",
-                "headers": {HEADER: _WARNING},
+                "headers": {WARNING_HEADER: _WARNING},
                 "content": {"application/json": {"schema": reply}},
             },
             **failures,

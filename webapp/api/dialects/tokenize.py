@@ -19,12 +19,12 @@ from webapp.domain.errors import EmptyRequestError, InvalidRequestError, Payload
 from webapp.domain.types import Token
 
 MOST_CHARS = 1_000_000
-"""Every token is an object in the reply: of more text they would take seconds to write, and hundreds of megabytes."""
+"""Each token is an object in the reply: for more text they would take seconds to write, and hundreds of megabytes."""
 
 MOST_TEXTS = 10_000
 
 _PART = 10_000
-"""Tokens that are written at a time; others have their turn between."""
+"""Tokens that are written at a time; other threads run between."""
 
 
 class TokenizeBody(msgspec.Struct, kw_only=True, frozen=True):
@@ -40,7 +40,7 @@ class TokenizeBody(msgspec.Struct, kw_only=True, frozen=True):
 
     @property
     def texts(self) -> list[str]:
-        """What to tokenise."""
+        """The texts to tokenise."""
         given = next(value for value in (self.inputs, self.prompt, self.content) if value is not None)
         return [given] if isinstance(given, str) else given
 
@@ -53,7 +53,7 @@ class TokenizeBody(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class TokenReply(msgspec.Struct, gc=False):
-    """One token; a special one has no place in the text."""
+    """One token; a special one has no position in the text."""
 
     id: int
     text: str
@@ -107,11 +107,11 @@ def _check_size(what: str, size: int, limit: int) -> None:
 
 
 def dump(asked: TokenizeBody, texts: Iterable[Iterator[Token]], max_length_tokens: int) -> tuple[int, bytes]:
-    """Return how many tokens the texts have, and the reply in the form of the question.
+    """Return how many tokens the texts have, and the reply in the form of the request.
 
     Args:
-        asked: the question.
-        texts: tokens of each of its texts, made as they are asked for: a million at once would hold up all others.
+        asked: the request.
+        texts: tokens of each of its texts, made lazily: a million at once would delay all other requests.
         max_length_tokens: of a pair.
     """
     if asked.inputs is not None:
