@@ -141,8 +141,4 @@ def _tokenize(call: Call, _limits: Limits) -> tuple[tokenize.TokenizeBody, tuple
     return tokenize.parse(call.body), IgnoredFields().warn(call.fields.keys(), tokenize.TokenizeBody)
 
 
-_READERS: Mapping[BodyKind, Callable[[Call, Limits], Any]] = {
-    "rerank": _rerank,
-    "batch": _batch,
-    "tokenize": _tokenize,
-}
+_READERS: Mapping[BodyKind, Callable[[Call, Limits], Any]] = {"rerank": _rerank, "batch": _batch, "tokenize": _tokenize}

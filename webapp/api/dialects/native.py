@@ -34,8 +34,7 @@ class Document(msgspec.Struct, frozen=True, gc=False):
 
     content: str
     metadata: Annotated[
-        Raw | UnsetType,
-        Meta(description="Comes back byte for byte.", extra_json_schema={"type": ["object", "null"]}),
+        Raw | UnsetType, Meta(description="Comes back byte for byte.", extra_json_schema={"type": ["object", "null"]})
     ] = UNSET
 
 

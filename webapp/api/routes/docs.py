@@ -17,10 +17,7 @@ from webapp import __version__
 from webapp.api.openapi import openapi
 from webapp.domain.concurrency import Offload
 
-ENDPOINTS = {
-    "GET /docs": "try the API in a browser",
-    "GET /openapi.json": "the API as OpenAPI 3.1",
-}
+ENDPOINTS = {"GET /docs": "try the API in a browser", "GET /openapi.json": "the API as OpenAPI 3.1"}
 
 PREFIX_HEADER = "X-Forwarded-Prefix"
 """The path under which a proxy serves us, if it says so."""
