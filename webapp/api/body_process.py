@@ -17,7 +17,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import astuple, replace
 from io import BufferedReader, BufferedWriter, RawIOBase
 from pathlib import Path
@@ -79,7 +79,7 @@ class ProcessReader:
         try:
             answer, error = self._turns(client, deadline, lambda: self._read(kind, call, deadline))
         except TimeoutError:
-            raise _too_late() from None
+            error = _refusal(signal.SIGALRM)
         if error is not None:
             raise error
         return answer
@@ -104,7 +104,7 @@ class ProcessReader:
         for again in (False, True):
             left_s = min(deadline - time.monotonic(), LONGEST_WAIT_S)
             if left_s <= 0:
-                return None, _too_late()
+                return None, _refusal(signal.SIGALRM)
             try:
                 process = self._process = self._process or _Process(self._limits)
             except OSError as cause:
@@ -115,8 +115,8 @@ class ProcessReader:
                 ended_by, self._process = process.end(), None  # nobody reads the rest of its answer
                 if not isinstance(cause, OSError | EOFError | pickle.UnpicklingError):
                     raise
-                if error_of_body := _ERROR_BY_SIGNAL.get(ended_by):
-                    return None, error_of_body()
+                if refusal := _refusal(ended_by):
+                    return None, refusal
                 if again:
                     return None, _caused(InternalError("the process that reads large bodies died"), cause)
         raise AssertionError
@@ -225,24 +225,15 @@ class _Headers(dict[str, str]):
         return super().get(name.lower(), default)
 
 
-def _too_late() -> RerankError:
-    return DeadlineExceededError("the time was over before the body was read")
-
-
-def _too_much_memory() -> RerankError:
-    return PayloadTooLargeError("the body takes too much memory to read; divide it")
-
-
-def _too_much_time() -> RerankError:
-    return PayloadTooLargeError(f"the body takes more than {MOST_CPU_S:g} s to read; divide it")
-
-
-_ERROR_BY_SIGNAL: Mapping[int, Callable[[], RerankError]] = {
-    signal.SIGALRM: _too_late,
-    signal.SIGPROF: _too_much_time,
-    OUT_OF_MEMORY: _too_much_memory,
-}
-"""The error of a body, by the signal that ended the process."""
+def _refusal(ended_by: int) -> RerankError | None:
+    """Return the error of a body, by the signal that ended the process; None if that says nothing of the body."""
+    if ended_by == signal.SIGALRM:
+        return DeadlineExceededError("the time was over before the body was read")
+    if ended_by == signal.SIGPROF:
+        return PayloadTooLargeError(f"the body takes more than {MOST_CPU_S:g} s to read; divide it")
+    if ended_by == OUT_OF_MEMORY:
+        return PayloadTooLargeError("the body takes too much memory to read; divide it")
+    return None
 
 
 def _caused(error: RerankError, cause: Exception) -> RerankError:
@@ -301,7 +292,7 @@ def _answer(kind: BodyKind, call: Call, limits: Limits) -> tuple[Any, Exception 
         error.__cause__ = error.__context__ = None  # they would be sent, too, and quote the body
         return None, error
     except MemoryError:
-        return None, _too_much_memory()
+        return None, _refusal(OUT_OF_MEMORY)
     except Exception as error:  # noqa: BLE001 - the border: the worker logs the name
         return None, RuntimeError(f"{type(error).__name__} in the process that reads large bodies")
 

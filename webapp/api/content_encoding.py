@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any
 
 from webapp.domain.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedEncodingError
 
@@ -25,19 +25,8 @@ STEP_BYTES = 8192
 """A body of very many members is read in steps, because each member copies the rest of its step."""
 
 
-class _Unpacker(Protocol):
-    """The methods that zlib's and zstd's objects share: each object reads one member of a body."""
-
-    @property
-    def eof(self) -> bool:
-        """Whether the member is complete."""
-
-    @property
-    def unused_data(self) -> bytes:
-        """What follows the member."""
-
-    def decompress(self, data: bytes, max_length: int, /) -> bytes:
-        """Unpack the next piece."""
+_Unpacker = Any
+"""An object of zlib's or zstd's that reads one member: `decompress(data, max_length)`, `eof`, `unused_data`."""
 
 
 def _deflate(data: bytes) -> _Unpacker:

@@ -41,8 +41,7 @@ UNOPENED_S = 60.0
 LAST_S = 5.0
 """How long a worker that ends waits for nginx to open another of its files."""
 
-_IN_OPEN = 0x20
-_IN_ONESHOT = 0x80000000
+_IN_OPEN_ONCE = ctypes.c_uint32(0x80000020)  # IN_ONESHOT | IN_OPEN
 _EVENT = struct.Struct("iIII")
 _MOST_READ = 64 * 1024
 
@@ -91,7 +90,7 @@ class ReplyFiles:
                 rest = memoryview(body)
                 while rest:
                     rest = rest[out.write(rest) :]
-            watch = _libc("inotify_add_watch", self._watching, os.fsencode(file), _IN_OPEN | _IN_ONESHOT)
+            watch = _libc("inotify_add_watch", self._watching, os.fsencode(file), _IN_OPEN_ONCE)
         except OSError:
             file.unlink(missing_ok=True)
             raise
@@ -170,14 +169,10 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _libc(function: str, *arguments: int | bytes) -> int:
+def _libc(function: str, *arguments: int | bytes | ctypes.c_uint32) -> int:
     """Call a function of the C library that returns -1 and sets errno when it fails."""
-    result: int = getattr(ctypes.CDLL(None, use_errno=True), function)(*map(_unsigned, arguments))
+    result: int = getattr(ctypes.CDLL(None, use_errno=True), function)(*arguments)
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return result
-
-
-def _unsigned(argument: int | bytes) -> int | bytes | ctypes.c_uint32:
-    return ctypes.c_uint32(argument) if isinstance(argument, int) and argument > 0x7FFFFFFF else argument  # noqa: PLR2004

@@ -3,8 +3,8 @@
 To add a dialect:
 
 1. Write `dialects/NAME.py`. Its docstring says how the format differs, and its source (product, version, file or page).
-   The body is a msgspec struct that extends `request_parts.Options`; `parse` decodes it with `json_body.decode(...,
-   strict=False)` and returns `request_parts.ranking_request(...)`. The reply is a struct too; `dump` fills it from
+   The body is a msgspec struct that extends `request_parts.Options`; `to_requests` turns it into a `RerankRequest`,
+   usually by `request_parts.ranking_request`. The reply is a struct too; `dump` fills it from
    `reply_parts.ranked(result)` and encodes it. `librechat.py` is the shortest example.
 2. Define `DIALECT = Dialect(...)` there. `claims` must be true for its own calls only: by path, field or header.
    `errors` is usually `documents.ERRORS` or `tei.ERRORS`.
@@ -71,9 +71,9 @@ class Call:
     model_url: str | None = None
     """The model that the path names, if it names one."""
     nested: bool = False
-    """Whether the reply is a list of lists, as TEI's /predict answers several pairs; `parse` sets it."""
+    """Whether the reply is a list of lists, as TEI's /predict answers several pairs; `to_requests` sets it."""
     decoded: Any = None
-    """The body that a dialect decoded to recognise the call, so that it is decoded once."""
+    """The body, where a dialect decoded it to recognise the call as its own, so that it is decoded once."""
 
     @cached_property
     def charged(self) -> bool:
@@ -124,16 +124,29 @@ class Dialect:
     """For the API's description."""
     claims: Callable[[Call], bool]
     """Whether a call speaks it; asked in the order of the registry. Must not raise."""
-    parse: Callable[[Call], list[RerankRequest]]
-    """Return what is asked, usually one request. Raises InvalidRequestError with the field and what is wrong."""
+    to_requests: Callable[[Any, Call], list[RerankRequest]]
+    """Return what a decoded body asks for, usually one request. Raises InvalidRequestError that names the field."""
     dump: Callable[[list[RerankResult], Call], bytes]
     """Return the reply, JSON, for the results of all requests of a call."""
     errors: ErrorFormat
     body: Any
-    """Type of a request, for the API's description and for warnings of mistyped fields."""
+    """Type of a request; every other body is refused, but unknown fields are ignored with a warning if mistyped."""
     reply: Any
     """Type of a reply, or a tuple of types."""
     paths: tuple[str, ...] = RERANK_PATHS
     """Paths that take this format; a path that no other dialect has becomes a route."""
     example: Mapping[str, Any] = field(default_factory=dict)
     """A body; deployments send it at the first path where it is claimed."""
+    strict: bool = False
+    """Whether "true", "3" and the like are refused where a boolean or a number is due."""
+
+    def parse(self, call: Call) -> list[RerankRequest]:
+        """Read the body of a call.
+
+        Raises:
+            InvalidRequestError: names the field and what is wrong.
+        """
+        body = call.decoded
+        if body is None:
+            body = json_body.decode(call.body, self.body, strict=self.strict)
+        return self.to_requests(body, call)

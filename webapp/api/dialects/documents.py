@@ -22,7 +22,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from webapp.api import json_body
 from webapp.api.dialects.base import Call, Dialect, ErrorFormat
-from webapp.api.dialects.reply_parts import Usage, message_of, meta, model, ranked, type_of, usage
+from webapp.api.dialects.reply_parts import Figures, Usage, message_of, meta, model, ranked, type_of, usage
 from webapp.api.dialects.request_parts import CountOrAll, Options, Text, ranking_request
 from webapp.domain.errors import RerankError
 from webapp.domain.types import RerankRequest, RerankResult
@@ -91,7 +91,7 @@ class DocumentsErrorDetail(msgspec.Struct):
     code: int | str
 
 
-class DocumentsError(msgspec.Struct, omit_defaults=True):
+class DocumentsError(Figures):
     """An error in every place where a client of this family looks for it."""
 
     id: str
@@ -102,16 +102,10 @@ class DocumentsError(msgspec.Struct, omit_defaults=True):
     code: Annotated[str, Meta(description="Stable across releases.")]
     retryable: bool
     request_id: str
-    queued: Annotated[int | None, Meta(description="Of a refusal: what waits already.")] = None
-    limit: Annotated[int | None, Meta(description="Of a refusal: how much may.")] = None
-    eta_s: Annotated[float | None, Meta(description="Of a refusal: when the queue will be empty.")] = None
-    scored: Annotated[int | None, Meta(description="Documents scored before the time was over.")] = None
-    total: Annotated[int | None, Meta(description="Documents that were to be scored.")] = None
 
 
-def parse(call: Call) -> list[RerankRequest]:
-    """Read one request; `top_n` goes before `top_k`."""
-    body = json_body.decode(call.body, DocumentsBody, strict=False)
+def to_requests(body: DocumentsBody, _call: Call) -> list[RerankRequest]:
+    """Return one request; `top_n` goes before `top_k`."""
     return [
         ranking_request(
             body,
@@ -194,7 +188,7 @@ DIALECT = Dialect(
     name="documents",
     title="Cohere v1, Jina, Voyage, vLLM, Infinity, Xinference, LocalAI, llama.cpp",
     claims=_claims,
-    parse=parse,
+    to_requests=to_requests,
     dump=dump,
     errors=ERRORS,
     body=DocumentsBody,

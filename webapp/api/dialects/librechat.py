@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import msgspec
 
-from webapp.api import json_body
 from webapp.api.dialects import documents
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.reply_parts import Usage, model, ranked, usage
@@ -38,9 +37,8 @@ class CandidatesReply(msgspec.Struct):
     usage: Usage
 
 
-def parse(call: Call) -> list[RerankRequest]:
-    """Read one request."""
-    body = json_body.decode(call.body, CandidatesBody, strict=False)
+def to_requests(body: CandidatesBody, _call: Call) -> list[RerankRequest]:
+    """Return one request."""
     return [ranking_request(body, body.query, body.candidates, field="candidates", top_n=body.top_n)]
 
 
@@ -55,7 +53,7 @@ DIALECT = Dialect(
     name="librechat",
     title="LibreChat rag-api",
     claims=lambda call: call.has("candidates") and not call.has("documents"),
-    parse=parse,
+    to_requests=to_requests,
     dump=dump,
     errors=documents.ERRORS,
     body=CandidatesBody,

@@ -49,9 +49,8 @@ class MixedbreadReply(msgspec.Struct):
     object: str = "list"
 
 
-def parse(call: Call) -> list[RerankRequest]:
-    """Read one request."""
-    body = json_body.decode(call.body, MixedbreadBody, strict=False)
+def to_requests(body: MixedbreadBody, _call: Call) -> list[RerankRequest]:
+    """Return one request."""
     top_n = body.top_n if body.top_k is None else body.top_k
     echo = bool(body.return_input)
     return [
@@ -78,7 +77,7 @@ DIALECT = Dialect(
     name="mixedbread",
     title="Mixedbread",
     claims=lambda call: call.has("input") and not call.has("documents"),
-    parse=parse,
+    to_requests=to_requests,
     dump=dump,
     errors=documents.ERRORS,
     body=MixedbreadBody,

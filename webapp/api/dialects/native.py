@@ -18,7 +18,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from webapp.api import json_body
 from webapp.api.dialects.base import Call, Dialect, ErrorFormat
-from webapp.api.dialects.reply_parts import message_of, model, ranked, warnings
+from webapp.api.dialects.reply_parts import Figures, message_of, model, ranked, warnings
 from webapp.api.dialects.request_parts import Options, to_request
 from webapp.api.dialects.typos import IgnoredFields
 from webapp.domain.errors import EmptyRequestError, InvalidRequestError, PayloadTooLargeError, RerankError
@@ -82,18 +82,13 @@ class RerankReply(msgspec.Struct, omit_defaults=True):
     scored_by: Annotated[str, Meta(description="The id of the model that scored, where `model` is another name.")] = ""
 
 
-class ErrorDetail(msgspec.Struct, omit_defaults=True):
+class ErrorDetail(Figures, omit_defaults=True):
     """What went wrong."""
 
     code: Annotated[str, Meta(description="Stable across releases.")]
     message: str
     retryable: Annotated[bool, Meta(description="Whether the same request may succeed later.")]
     field: Annotated[str | None, Meta(description="The place in the request that is wrong.")] = None
-    queued: Annotated[int | None, Meta(description="Of a refusal: what waits already.")] = None
-    limit: Annotated[int | None, Meta(description="Of a refusal: how much may.")] = None
-    eta_s: Annotated[float | None, Meta(description="Of a refusal: when the queue will be empty.")] = None
-    scored: Annotated[int | None, Meta(description="Documents scored before the time was over.")] = None
-    total: Annotated[int | None, Meta(description="Documents that were to be scored.")] = None
 
 
 class ErrorReply(msgspec.Struct):
@@ -118,8 +113,8 @@ def parse(body: bytes) -> RerankRequest:
     return _to_request(json_body.decode(body, RerankBody))
 
 
-def _parse(call: Call) -> list[RerankRequest]:
-    return [parse(call.body) if call.decoded is None else _to_request(call.decoded)]
+def _to_requests(body: RerankBody, _call: Call) -> list[RerankRequest]:
+    return [_to_request(body)]
 
 
 def _claims(call: Call) -> bool:
@@ -134,8 +129,10 @@ def _claims(call: Call) -> bool:
     with contextlib.suppress(InvalidRequestError):
         body = json_body.decode(call.body, _Recognised)
         objects = [document for document in body.documents if isinstance(document, _RecognisedDocument)]
-        call.decoded = body
-        return bool(objects) and body.rank_fields is None and all(document.text is None for document in objects)
+        if objects and body.rank_fields is None and all(document.text is None for document in objects):
+            call.decoded = body
+            return True
+        return False
     return not call.has("rank_fields") and _looks_native(call.fields.get("documents", Raw()))
 
 
@@ -248,7 +245,7 @@ def dump_error(error: RerankError, _status: int, request_id: str) -> bytes:
 def _error_detail(error: RerankError) -> ErrorDetail:
     """Return the part of an error that a client may see."""
     message = message_of(error)
-    return ErrorDetail(error.code, message, error.retryable, error.field, **error.figures)  # type: ignore[arg-type]
+    return ErrorDetail(error.code, message, error.retryable, error.field, **error.figures)
 
 
 def _to_reply(result: RerankResult) -> RerankReply:
@@ -278,10 +275,11 @@ DIALECT = Dialect(
     name="native",
     title="Ours: documents with `content`",
     claims=_claims,
-    parse=_parse,
+    to_requests=_to_requests,
     dump=dump,
     errors=ErrorFormat("native", dump_error, ErrorReply),
     body=RerankBody,
+    strict=True,
     reply=RerankReply,
     example={
         "query": "how do bees find home",

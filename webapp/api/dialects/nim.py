@@ -12,7 +12,6 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from webapp.api import json_body
 from webapp.api.dialects import documents
 from webapp.api.dialects.base import RERANK_PATHS, Call, Dialect
 from webapp.api.dialects.reply_parts import Usage, model, ranked, usage
@@ -46,9 +45,8 @@ class NimReply(msgspec.Struct):
     model: str
 
 
-def parse(call: Call) -> list[RerankRequest]:
-    """Read one request."""
-    body = json_body.decode(call.body, NimBody, strict=False)
+def to_requests(body: NimBody, call: Call) -> list[RerankRequest]:
+    """Return one request."""
     top_n = body.top_n if body.top_n is not None else body.top_k
     request = ranking_request(body, body.query, body.passages, field="passages", top_n=top_n)
     return [replace(request, raw_scores=True, model=request.model or call.model_url)]
@@ -70,7 +68,7 @@ DIALECT = Dialect(
     name="nim",
     title="NVIDIA NIM",
     claims=_claims,
-    parse=parse,
+    to_requests=to_requests,
     dump=dump,
     errors=documents.ERRORS,
     body=NimBody,

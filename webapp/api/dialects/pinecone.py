@@ -64,9 +64,8 @@ _CODES = {
 }
 
 
-def parse(call: Call) -> list[RerankRequest]:
-    """Read one request."""
-    body = json_body.decode(call.body, PineconeBody, strict=False)
+def to_requests(body: PineconeBody, _call: Call) -> list[RerankRequest]:
+    """Return one request."""
     truncate = (body.parameters or {}).get("truncate")
     return [
         ranking_request(
@@ -109,7 +108,7 @@ DIALECT = Dialect(
     name="pinecone",
     title="Pinecone (with its header X-Pinecone-Api-Version, or Api-Key at /rerank)",
     claims=_claims,
-    parse=parse,
+    to_requests=to_requests,
     dump=dump,
     errors=ErrorFormat("documents", dump_error, documents.DocumentsError),
     body=PineconeBody,

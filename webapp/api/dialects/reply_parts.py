@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from webapp.domain.errors import RerankError
 from webapp.domain.types import RerankResult
@@ -33,6 +33,16 @@ class Usage(msgspec.Struct, gc=False):
 
     prompt_tokens: Annotated[int, Meta(description="Tokens of all pairs, special tokens counted.")]
     total_tokens: int
+
+
+class Figures(msgspec.Struct, kw_only=True):
+    """Numbers of an error, after its other fields; filled from `RerankError.figures`."""
+
+    queued: Annotated[float | UnsetType, Meta(description="Of a refusal: what waits already.")] = UNSET
+    limit: Annotated[float | UnsetType, Meta(description="Of a refusal: how much may.")] = UNSET
+    eta_s: Annotated[float | UnsetType, Meta(description="Of a refusal: when the queue will be empty.")] = UNSET
+    scored: Annotated[float | UnsetType, Meta(description="Documents scored before the time was over.")] = UNSET
+    total: Annotated[float | UnsetType, Meta(description="Documents that were to be scored.")] = UNSET
 
 
 def ranked(result: RerankResult) -> Iterable[tuple[int, float]]:

@@ -36,6 +36,14 @@ LABEL = "LABEL_0"
 
 _PAIR = 2
 
+_ERROR_TYPES: dict[type[RerankError], str] = {
+    EmptyRequestError: "Empty",
+    OverloadedError: "Overloaded",
+    UnavailableError: "Unhealthy",
+    EngineFailedError: "Backend",
+}
+"""`error_type` by the error; others have one by their status."""
+
 
 class TeiBody(Options, kw_only=True, frozen=True):
     """A request with `query` and `texts`."""
@@ -67,9 +75,8 @@ class TeiError(msgspec.Struct):
     request_id: str
 
 
-def parse(call: Call) -> list[RerankRequest]:
-    """Read one request."""
-    body = json_body.decode(call.body, TeiBody, strict=False)
+def to_requests(body: TeiBody, _call: Call) -> list[RerankRequest]:
+    """Return one request."""
     texts = [body.texts] if isinstance(body.texts, str) else texts_of(body.texts, field="texts")
     if not texts:
         raise EmptyRequestError("must hold at least one text", field="texts")
@@ -93,19 +100,8 @@ def dump(results: list[RerankResult], call: Call) -> bytes:
 def dump_error(error: RerankError, status: int, request_id: str) -> bytes:
     """Return the body of an error, with TEI's `error_type`."""
     message = message_of(error)
-    match error:
-        case EmptyRequestError():
-            kind = "Empty"
-        case OverloadedError():
-            kind = "Overloaded"
-        case UnavailableError():
-            kind = "Unhealthy"
-        case EngineFailedError():
-            kind = "Backend"
-        case InvalidRequestError():
-            kind = "Validation"
-        case _:
-            kind = {401: "Unauthorized", 429: "Overloaded", 500: "Backend"}.get(status, "Validation")
+    by_status = {401: "Unauthorized", 429: "Overloaded", 500: "Backend"}
+    kind = _ERROR_TYPES.get(type(error)) or by_status.get(status, "Validation")
     return msgspec.json.encode(TeiError(message, kind, message, message, status, kind, request_id))
 
 
@@ -115,7 +111,7 @@ DIALECT = Dialect(
     name="tei",
     title="text-embeddings-inference, llama.cpp's `texts`",
     claims=lambda call: not call.has("documents") and (call.has("texts") or (call.path in PATHS and not call.fields)),
-    parse=parse,
+    to_requests=to_requests,
     dump=dump,
     errors=ERRORS,
     body=TeiBody,
@@ -143,9 +139,8 @@ class Prediction(msgspec.Struct, gc=False):
     label: str
 
 
-def parse_predict(call: Call) -> list[RerankRequest]:
-    """Read one request for each pair."""
-    body = json_body.decode(call.body, PredictBody, strict=False)
+def to_predict_requests(body: PredictBody, call: Call) -> list[RerankRequest]:
+    """Return one request for each pair."""
     call.nested = isinstance(body.inputs, list) and any(isinstance(entry, list) for entry in body.inputs)
     if not body.inputs:
         raise EmptyRequestError("must not be empty", field="inputs")
@@ -179,7 +174,7 @@ PREDICT = Dialect(
     name="tei_predict",
     title="text-embeddings-inference /predict",
     claims=lambda call: call.path == "/predict",
-    parse=parse_predict,
+    to_requests=to_predict_requests,
     dump=dump_predict,
     errors=ERRORS,
     body=PredictBody,

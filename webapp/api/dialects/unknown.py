@@ -9,25 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 from webapp.api.dialects import documents
 from webapp.api.dialects.base import ErrorFormat
-from webapp.api.dialects.reply_parts import message_of, type_of
+from webapp.api.dialects.reply_parts import Figures, message_of, type_of
 from webapp.domain.errors import RerankError
 
 
-class _Figures(msgspec.Struct, kw_only=True):
-    """Numbers of a refusal."""
-
-    queued: float | UnsetType = UNSET
-    limit: float | UnsetType = UNSET
-    eta_s: float | UnsetType = UNSET
-    scored: float | UnsetType = UNSET
-    total: float | UnsetType = UNSET
-
-
-class AnyErrorDetail(_Figures, kw_only=True):
+class AnyErrorDetail(Figures, kw_only=True):
     """`error` of an error whose caller's format is unknown."""
 
     code: str
@@ -37,7 +26,7 @@ class AnyErrorDetail(_Figures, kw_only=True):
     retryable: bool
 
 
-class AnyError(_Figures, kw_only=True):
+class AnyError(Figures, kw_only=True):
     """An error whose caller's format is unknown, in every place where a client may look for it."""
 
     error: AnyErrorDetail

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import msgspec
 
-from webapp.api import json_body
 from webapp.api.dialects import documents
 from webapp.api.dialects.base import RERANK_PATHS, Call, Dialect
 from webapp.api.dialects.reply_parts import Usage, model, scores_in_order, usage
@@ -52,9 +51,8 @@ class ScoreReply(msgspec.Struct):
     object: str = "list"
 
 
-def parse(call: Call) -> list[RerankRequest]:
-    """Read one request for each query; pairs that share their query are one request."""
-    body = json_body.decode(call.body, ScoreBody, strict=False)
+def to_requests(body: ScoreBody, _call: Call) -> list[RerankRequest]:
+    """Return one request for each query; pairs that share their query are one request."""
     first, _ = _side(body, "queries", "data_1", "text_1")
     second, name = _side(body, "documents", "items", "data_2", "text_2")
     texts = texts_of(second, field=name)
@@ -94,7 +92,7 @@ DIALECT = Dialect(
     name="vllm_score",
     title="vLLM score",
     claims=_claims,
-    parse=parse,
+    to_requests=to_requests,
     dump=dump,
     errors=documents.ERRORS,
     body=ScoreBody,

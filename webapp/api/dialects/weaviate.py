@@ -37,9 +37,8 @@ class WeaviateReply(msgspec.Struct):
     scores: list[DocumentScore]
 
 
-def parse(call: Call) -> list[RerankRequest]:
-    """Read one request."""
-    body = json_body.decode(call.body, WeaviateBody, strict=False)
+def to_requests(body: WeaviateBody, _call: Call) -> list[RerankRequest]:
+    """Return one request."""
     return [ranking_request(body, body.query, body.documents)]
 
 
@@ -53,7 +52,7 @@ DIALECT = Dialect(
     name="weaviate",
     title="Weaviate reranker-transformers",
     claims=lambda call: call.path == "/rerank" and call.has("property"),
-    parse=parse,
+    to_requests=to_requests,
     dump=dump,
     errors=tei.ERRORS,
     body=WeaviateBody,
