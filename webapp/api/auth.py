@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from flask import Flask, current_app, g, request
+from flask import Flask, current_app, request
 
-from contracts.api_keys import OWN_NAME, SYNTHETIC_HEADER, Key, KeyRing
+from contracts.api_keys import OWN_NAME, SYNTHETIC_HEADER, KeyRing
 from contracts.events import keys_in, owner_of
-from webapp.api import current_request
+from webapp.api.current_request import address, current
 from webapp.api.routes.health import LIVE, READY
 from webapp.domain.errors import UnauthorizedError
 from webapp.service.rate_limit import Quota, Unit, account_of
@@ -43,21 +43,21 @@ def install(app: Flask, keys: KeyRing, quota: Quota) -> None:
     def check() -> None:
         if is_open(request.method, request.path):
             return
-        g.key = None
+        state = current()
         if found := keys.find(keys_in(request.headers)):
-            g.key, presented = found
-            current_request.note(key=g.key.name)
-            if keys.guarded:  # else it is the stack's own key, and nobody's request
-                g.owner = owner_of(presented)
+            state.key, presented = found
+            state.facts["key"] = state.key.name
+            if keys.guarded:  # else it is the stack's own key, which has no owner
+                state.owner = owner_of(presented)
         # A request without a key is counted too: it limits guessing.
         _count("requests", 1)
-        if keys.guarded and g.key is None:
+        if keys.guarded and state.key is None:
             raise UnauthorizedError("no valid API key; send one as Authorization: Bearer <key>")
 
     def _count(unit: Unit, cost: int) -> None:
-        key: Key | None = g.get("key")
+        key = current().key
         if key is None:
-            quota.take(unit, f"address {account_of(current_request.address())}", cost)
+            quota.take(unit, f"address {account_of(address())}", cost)
         elif key.name != OWN_NAME:
             most = key.requests_per_minute if unit == "requests" else key.documents_per_minute
             quota.take(unit, f"key {key.name}", cost, most)
@@ -72,7 +72,7 @@ def _mark_synthetic(keys: KeyRing) -> None:
     """Note that the request is a test by our own program. It needs our own key: no client can hide its requests."""
     if SYNTHETIC_HEADER in request.headers:
         found = keys.find(keys_in(request.headers))
-        g.synthetic = found is not None and found[0].name == OWN_NAME
+        current().synthetic = found is not None and found[0].name == OWN_NAME
 
 
 def count_documents(documents: int) -> None:

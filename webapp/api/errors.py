@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from flask import Flask, Response, request
 from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
-from webapp.api import current_request
 from webapp.api.content_encoding import ACCEPTED
+from webapp.api.current_request import current
 from webapp.api.dialects.base import ErrorProfile
 from webapp.domain import errors
 
@@ -44,11 +44,10 @@ def respond(error: errors.RerankError) -> Response:
     """Return the reply to a request that failed, in its caller's dialect."""
     if error.__cause__ is not None and not isinstance(error, errors.InvalidRequestError):
         log.error("request failed", extra={"code": error.code}, exc_info=error.__cause__)
-    current_request.fail(error)
-    format_ = current_request.dialect().errors
-    status = STATUS[type(error)][COLUMN[format_.profile]]
-    body = format_.dump(error, status, current_request.request_id())
-    response = Response(body, status, content_type="application/json")
+    current().error = error
+    style = current().dialect().errors
+    status = STATUS[type(error)][COLUMN[style.profile]]
+    response = Response(style.dump(error, status, current().id), status, content_type="application/json")
     if isinstance(error, errors.UnauthorizedError):
         response.headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.UnsupportedEncodingError):

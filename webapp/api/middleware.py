@@ -7,19 +7,19 @@ import math
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import structlog
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 
 from contracts.logging.levels import level_of
-from webapp.api import current_request
 from webapp.api.body_reader import Reader
-from webapp.api.current_request import WatchOf
+from webapp.api.current_request import CurrentRequest, WatchOf, current
+from webapp.api.current_request import begin as begin_request
 from webapp.api.routes.health import LIVE, READY
-from webapp.domain.errors import InvalidRequestError, RerankError
+from webapp.domain.errors import InvalidRequestError
 from webapp.telemetry.observer import OnReply, Reply
 
 access_log = logging.getLogger("webapp.access")
@@ -57,10 +57,12 @@ def install(
     def begin() -> None:
         given = request.headers.get("X-Request-Id", "")
         request_id = given if _USABLE_ID.fullmatch(given) else uuid.uuid4().hex
-        current_request.begin(request_id, request_timeout_s, reader, watch)
+        began = time.monotonic()
+        state = CurrentRequest(request_id, began, began + request_timeout_s, reader, watch)
+        begin_request(state)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         if (wanted := request.headers.get(TIMEOUT_HEADER)) is not None:
-            g.deadline = g.began + min(_seconds(wanted), request_timeout_s)
+            state.deadline = began + min(_seconds(wanted), request_timeout_s)
 
     def forget(_error: BaseException | None) -> None:
         # What gunicorn logs between two requests of a connection belongs to none of them.
@@ -84,8 +86,8 @@ def _seconds(wanted: str) -> float:
 
 
 def _log_access(response: Response) -> Response:
-    response.headers["X-Request-Id"] = current_request.request_id()
-    failed: RerankError | None = g.get("error")
+    state = current()
+    response.headers["X-Request-Id"] = state.id
     level = level_of(response.status_code, comes_later="Retry-After" in response.headers)
     # Probes come every second; their access lines are debug, whatever the answer is. nginx logs none of them.
     probe = request.path in LIVE or request.path in READY
@@ -96,37 +98,36 @@ def _log_access(response: Response) -> Response:
             "method": request.method[:16],
             "path": request.path[:MOST_PATH_CHARS],
             "status": response.status_code,
-            "duration_ms": round(current_request.elapsed_s() * 1000, 3),
-            **({"code": failed.code, "field": failed.field or ""} if failed else {}),
-            **g.get("access", {}),
+            "duration_ms": round(state.elapsed_s * 1000, 3),
+            **({"code": state.error.code, "field": state.error.field or ""} if state.error else {}),
+            **state.facts,
         },
     )
     return response
 
 
-def _observe(observers: Sequence[OnReply]) -> Any:
+def _observe(observers: Sequence[OnReply]) -> Callable[[Response], Response]:
     failures = 0
 
     def call_observers(response: Response) -> Response:
         nonlocal failures
-        # Each look through Flask's proxies costs a microsecond.
-        call: Any = request
-        call, known = call._get_current_object(), g._get_current_object().__dict__  # noqa: SLF001 - documented
-        if known.get("synthetic"):
+        state = current()
+        if state.synthetic:
             return response
-        dialect = known.get("dialect")
+        http: Any = request
+        http = http._get_current_object()  # noqa: SLF001 - documented; each look through the proxy costs a microsecond
         reply = Reply(
-            call.method,
-            call.url_rule.rule if call.url_rule else NO_ROUTE,
-            dialect.name if dialect else "none",
+            http.method,
+            http.url_rule.rule if http.url_rule else NO_ROUTE,
+            state.known_dialect.name if state.known_dialect else "none",
             response.status_code,
-            time.monotonic() - known["began"],
-            known["request_id"],
-            call.headers,
-            known.get("access", {}),
-            known.get("error"),
-            known.get("owner", ""),
-            known.get("watched", False),
+            state.elapsed_s,
+            state.id,
+            http.headers,
+            state.facts,
+            state.error,
+            state.owner,
+            state.observed,
         )
         for observer in observers:
             try:

@@ -9,14 +9,14 @@ from urllib.parse import quote
 
 from flask import Blueprint, Response
 
-from webapp.api import auth, current_request
+from webapp.api import auth
 from webapp.api.body_reader import ParsedBody
+from webapp.api.current_request import CurrentRequest, current
 from webapp.api.dialects import native, reply_parts, tokenize
 from webapp.api.dialects.base import Call
 from webapp.api.dialects.registry import BY_NAME, DIALECTS
 from webapp.domain.errors import RerankError
 from webapp.domain.types import RerankRequest, RerankResult, Spent
-from webapp.scheduling.admission import Arrival
 from webapp.service.reranker import RerankService
 
 RANK = {
@@ -63,42 +63,43 @@ def blueprint(service: RerankService) -> Blueprint:
     views = Blueprint("rerank", __name__)
 
     def rerank(model: str | None = None) -> Response:
-        with _admitted(service) as arrival:
-            call = current_request.read_call(model)
-            body: ParsedBody = current_request.parse("rerank", call)
+        with _admitted(service) as state:
+            call = state.read_call(model)
+            body: ParsedBody = state.parse("rerank", call)
             dialect, requests = BY_NAME[body.dialect], body.requests
-            current_request.set_dialect(dialect)
+            state.known_dialect = dialect
             if body.error:
                 raise body.error
             call.nested = body.nested
             documents = sum(len(each.documents) for each in requests)
-            current_request.note(dialect=dialect.name, documents=documents)
+            state.facts |= {"dialect": dialect.name, "documents": documents}
             auth.count_documents(documents)
-            results = service.rerank_all(requests, *current_request.service_terms(), arrived=True)
-            return _reply(_dump(service, call, lambda: dialect.dump(results, call)), results, arrival)
+            results = service.rerank_all(requests, *state.terms(), arrived=True)
+            return _reply(state, _dump(service, call, lambda: dialect.dump(results, call)), results)
 
     for path in PATHS:
         views.add_url_rule(path.replace("{model}", "<path:model>"), view_func=rerank, methods=["POST"])
 
     @views.post("/rerank/batch")
     def rerank_batch() -> Response:
-        with _admitted(service) as arrival:
-            call = current_request.read_call()
-            items: list[RerankRequest | RerankError] = current_request.parse("batch", call)
+        with _admitted(service) as state:
+            call = state.read_call()
+            items: list[RerankRequest | RerankError] = state.parse("batch", call)
             good = [item for item in items if not isinstance(item, RerankError)]
             documents = sum(len(item.documents) for item in good)
-            current_request.note(requests=len(items), documents=documents)
+            state.facts |= {"requests": len(items), "documents": documents}
             auth.count_documents(documents)
-            outcomes = iter(service.rerank_many(good, *current_request.service_terms(), arrived=True))
+            outcomes = iter(service.rerank_many(good, *state.terms(), arrived=True))
             merged = [item if isinstance(item, RerankError) else next(outcomes) for item in items]
             results = [each for each in merged if isinstance(each, RerankResult)]
-            return _reply(_dump(service, call, lambda: native.dump_batch(merged, call)), results, arrival)
+            return _reply(state, _dump(service, call, lambda: native.dump_batch(merged, call)), results)
 
     @views.post("/tokenize")
     def tokens() -> Response:
-        with current_request.admit(service) as arrival:
+        state = current()
+        with state.admitted(service):
             body: tokenize.TokenizeBody
-            body, warnings = current_request.parse("tokenize", current_request.read_call())
+            body, warnings = state.parse("tokenize", state.read_call())
             service.check_model(body.model)
             auth.count_documents(len(body.texts))
 
@@ -107,25 +108,26 @@ def blueprint(service: RerankService) -> Blueprint:
                 return tokenize.dump(body, found, service.model.max_length_tokens)
 
             count, reply = service.elsewhere(dump)
-            current_request.note(tokens=count)
+            state.facts["tokens"] = count
             response = Response(reply, content_type="application/json")
             add_warnings(response, warnings)
-            return current_request.hold_until_sent(response, arrival)
+            return state.hold_until_sent(response)
 
     return views
 
 
 @contextmanager
-def _admitted(service: RerankService) -> Iterator[Arrival]:
+def _admitted(service: RerankService) -> Iterator[CurrentRequest]:
     """Admit the current request, or refuse it before its body is read, and tell the observers."""
+    state = current()
     with ExitStack() as held:
         try:
             service.check_room()
-            arrival = held.enter_context(current_request.admit(service))
+            held.enter_context(state.admitted(service))
         except RerankError as error:
-            service.tell_refused(current_request.caller(), error)
+            service.tell_refused(state.caller(), error)
             raise
-        yield arrival
+        yield state
 
 
 def _dump(service: RerankService, call: Call, dump: Callable[[], bytes]) -> bytes:
@@ -134,21 +136,28 @@ def _dump(service: RerankService, call: Call, dump: Callable[[], bytes]) -> byte
     return body
 
 
-def _reply(body: bytes, results: Sequence[RerankResult], arrival: Arrival) -> Response:
+def _reply(state: CurrentRequest, body: bytes, results: Sequence[RerankResult]) -> Response:
     tokens, spent = sum([result.tokens for result in results]), _longest(results)
-    current_request.note(
-        tokens=tokens,
-        cached=sum([result.cached for result in results]),
-        queue_ms=round(spent.queue_ms, 3),
-        tokenise_ms=round(spent.tokenise_ms, 3),
-        score_ms=round(spent.score_ms, 3),
-    )
-    response = Response(body, headers=_timing(tokens, spent), content_type="application/json")
+    state.facts |= {
+        "tokens": tokens,
+        "cached": sum([result.cached for result in results]),
+        "queue_ms": round(spent.queue_ms, 3),
+        "tokenise_ms": round(spent.tokenise_ms, 3),
+        "score_ms": round(spent.score_ms, 3),
+    }
+    timing = [  # TEI's headers: whole milliseconds
+        ("x-compute-tokens", str(tokens)),
+        ("x-total-time", str(int(state.elapsed_s * 1000))),
+        ("x-queue-time", str(int(spent.queue_ms))),
+        ("x-tokenization-time", str(int(spent.tokenise_ms))),
+        ("x-inference-time", str(int(spent.score_ms))),
+    ]
+    response = Response(body, headers=timing, content_type="application/json")
     add_warnings(response, (each for result in results for each in reply_parts.warnings(result)))
     if any(result.degraded for result in results):
         response.headers["X-Rerank-Degraded"] = "lexical"
-        current_request.note(degraded=True)
-    return current_request.hold_until_sent(response, arrival)
+        state.facts["degraded"] = True
+    return state.hold_until_sent(response)
 
 
 def add_warnings(response: Response, warnings: Iterable[str]) -> None:
@@ -156,17 +165,6 @@ def add_warnings(response: Response, warnings: Iterable[str]) -> None:
     for warning in list(dict.fromkeys(warnings))[:MOST_WARNINGS]:
         value = quote(warning[:MOST_WARNING_CHARS], safe=_UNQUOTED)[:MOST_WARNING_CHARS]
         response.headers.add(WARNING_HEADER, _BROKEN_ESCAPE.sub("", value))
-
-
-def _timing(tokens: int, spent: Spent) -> list[tuple[str, str]]:
-    """Return where the time went, in TEI's headers: whole milliseconds."""
-    return [
-        ("x-compute-tokens", str(tokens)),
-        ("x-total-time", str(int(current_request.elapsed_s() * 1000))),
-        ("x-queue-time", str(int(spent.queue_ms))),
-        ("x-tokenization-time", str(int(spent.tokenise_ms))),
-        ("x-inference-time", str(int(spent.score_ms))),
-    ]
 
 
 def _longest(results: Sequence[RerankResult]) -> Spent:
