@@ -77,7 +77,7 @@ def create_app(
         limits: shown by `/info`.
         reader: reads bodies; None: on the calling thread.
         keys: every call but probes must send one of them; None: open to all.
-        quota: what a caller may ask for in a minute; None: anything.
+        quota: limits of each caller per minute; None: no limits.
         observers: called with every reply.
         deployment: which release this is; None: none.
         comparison: returns what is known of other engines, for `/info`.

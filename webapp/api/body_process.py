@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import pickle  # nosec B403 - from our own child, over a pipe that nobody else has
+import pickle  # nosec B403 - from our own child, over a private pipe
 import resource
 import select
 import signal
@@ -26,6 +26,7 @@ from typing import Any
 from webapp.api.body_reader import BodyKind, Limits, ParsedBody, read
 from webapp.api.dialects.base import Call
 from webapp.api.fair_worker import LONGEST_WAIT_S, FairWorker
+from webapp.api.json_body import too_large
 from webapp.config.malloc import return_large_blocks, trim
 from webapp.config.source_tree import program
 from webapp.domain.concurrency import LONG_CHARS, Waiter, original
@@ -112,7 +113,7 @@ class ProcessReader:
             try:
                 return process.read(kind, call, left_s)
             except BaseException as cause:
-                ended_by, self._process = process.end(), None  # nobody reads the rest of its answer
+                ended_by, self._process = process.end(), None  # the rest of its answer is void
                 if not isinstance(cause, OSError | EOFError | pickle.UnpicklingError):
                     raise
                 if refusal := _refusal(ended_by):
@@ -304,11 +305,7 @@ def _within(answer: Any, most: int) -> Any:
     if pairs <= most:
         requests[:] = [_in_parts(each) if isinstance(each, RerankRequest) else each for each in requests]
         return answer
-    refusal = PayloadTooLargeError(
-        f"the request holds {pairs} documents, this service takes {most} at a time; divide it",
-        figures={"limit": most},
-        reason="too_large",
-    )
+    refusal = too_large(f"the request holds {pairs} documents, this service takes {most} at a time", most)
     if isinstance(answer, ParsedBody):
         return ParsedBody(answer.dialect, error=refusal)
     raise refusal

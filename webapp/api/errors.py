@@ -58,7 +58,7 @@ def respond(error: errors.RerankError) -> Response:
 
 
 def install(app: Flask, known_paths: Iterable[str]) -> None:
-    """Turn everything a view may raise into JSON; an unknown path is told the known one that it ends in."""
+    """Turn every exception of a view into JSON; the reply to an unknown path names the known one that it ends in."""
     paths = frozenset(known_paths)
 
     def http(error: HTTPException) -> Response:
@@ -97,7 +97,7 @@ def _http(error: HTTPException) -> Response:
 
 
 def _unknown(error: Exception) -> Response:
-    """Tell the client nothing but the request id, under which the log has everything."""
+    """Log everything about an unexpected error; the client gets only the request id."""
     log.error("unexpected error", exc_info=error)
     return respond(errors.InternalError("an internal error; the log has the details under this request id"))
 

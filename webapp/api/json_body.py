@@ -73,11 +73,12 @@ def check_values(body: bytes, most: int) -> None:
         PayloadTooLargeError: it holds more.
     """
     if values_at_most(body) > most and (found := _values_in(body)) > most:
-        raise PayloadTooLargeError(
-            f"the body holds {found} values and names, this service takes {most} at a time; divide it",
-            figures={"limit": most},
-            reason="too_large",
-        )
+        raise too_large(f"the body holds {found} values and names, this service takes {most} at a time", most)
+
+
+def too_large(message: str, limit: int) -> PayloadTooLargeError:
+    """Return the refusal of a body that holds more than `limit` of something."""
+    return PayloadTooLargeError(f"{message}; divide it", figures={"limit": limit}, reason="too_large")
 
 
 def values_at_most(body: bytes) -> int:

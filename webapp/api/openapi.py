@@ -40,8 +40,6 @@ _KEYS = {
     "api-key": {"type": "apiKey", "in": "header", "name": "Api-Key"},
 }
 
-_BATCH_EXAMPLE = [native.DIALECT.example]
-
 
 class _Schemas:
     """JSON schemas of our types, each described once under components."""
@@ -86,20 +84,7 @@ def openapi(endpoints: Mapping[str, str]) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for endpoint, summary in endpoints.items():
         method, path = endpoint.split()
-        spoken = [dialect for dialect in DIALECTS if path in dialect.paths]
-        if method == "GET":
-            operation = _get(path)
-        elif path == "/rerank/batch":
-            reply = {"type": "array", "items": schemas.of(native.RerankReply, native.BatchError)}
-            body = {**schemas.of(list[native.RerankBody]), "minItems": 1}
-            errors = schemas.of(native.ErrorReply)
-            operation = _post(body, {"batch": {"value": _BATCH_EXAMPLE}}, reply, errors)
-        elif path == "/tokenize":
-            reply = schemas.of(list[list[tokenize.TokenReply]], tokenize.PromptTokens, tokenize.ContentTokens)
-            errors = schemas.of(tei.TeiError)
-            operation = _post(schemas.of(tokenize.TokenizeBody), {"tei": {"value": tokenize.EXAMPLE}}, reply, errors)
-        else:
-            operation = _rank(path, spoken, schemas)
+        operation = _get(path) if method == "GET" else _POSTS.get(path, _rank)(path, schemas)
         named = [part.strip("{}") for part in path.split("/") if part.startswith("{")]
         if named:
             operation["parameters"] = [
@@ -125,7 +110,8 @@ def _tag(path: str) -> str:
     return "probes" if path in {**LIVE, **READY} else "about"
 
 
-def _rank(path: str, spoken: list[Dialect], schemas: _Schemas) -> dict[str, Any]:
+def _rank(path: str, schemas: _Schemas) -> dict[str, Any]:
+    spoken = [dialect for dialect in DIALECTS if path in dialect.paths]
     found = dialect_of(Call(path, {}, b""))
     usual = native.DIALECT if path == "/rerank" else documents.DIALECT if found is UNKNOWN else found
     examples = {
@@ -140,26 +126,39 @@ def _rank(path: str, spoken: list[Dialect], schemas: _Schemas) -> dict[str, Any]
     )
 
 
+def _batch(_path: str, schemas: _Schemas) -> dict[str, Any]:
+    return _post(
+        {**schemas.of(list[native.RerankBody]), "minItems": 1},
+        {"batch": {"value": [native.DIALECT.example]}},
+        {"type": "array", "items": schemas.of(native.RerankReply, native.BatchError)},
+        schemas.of(native.ErrorReply),
+    )
+
+
+def _tokenize(_path: str, schemas: _Schemas) -> dict[str, Any]:
+    return _post(
+        schemas.of(tokenize.TokenizeBody),
+        {"tei": {"value": tokenize.EXAMPLE}},
+        schemas.of(list[list[tokenize.TokenReply]], tokenize.PromptTokens, tokenize.ContentTokens),
+        schemas.of(tei.TeiError),
+    )
+
+
+_POSTS = {"/rerank/batch": _batch, "/tokenize": _tokenize}
+"""Operations that score no single request; all others are `_rank`'s."""
+
+
 def _post(
     body: dict[str, Any], examples: Mapping[str, Any], reply: dict[str, Any], error: dict[str, Any]
 ) -> dict[str, Any]:
-    failures = {
-        str(status): {"description": text, "content": {"application/json": {"schema": error}}}
-        for status, text in _FAILURES.items()
-    }
+    def content(**kind: Any) -> dict[str, Any]:
+        return {"content": {"application/json": kind}}
+
+    success = {"description": "Scored.", "headers": {WARNING_HEADER: _WARNING}, **content(schema=reply)}
+    failures = {str(status): {"description": text, **content(schema=error)} for status, text in _FAILURES.items()}
     return {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": body, "examples": dict(examples)}},
-        },
-        "responses": {
-            "200": {
-                "description": "Scored.",
-                "headers": {WARNING_HEADER: _WARNING},
-                "content": {"application/json": {"schema": reply}},
-            },
-            **failures,
-        },
+        "requestBody": {"required": True, **content(schema=body, examples=dict(examples))},
+        "responses": {"200": success, **failures},
     }
 
 

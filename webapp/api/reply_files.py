@@ -27,7 +27,7 @@ from webapp.domain.concurrency import Offload
 from webapp.domain.errors import UnavailableError
 
 FILE_HEADER = "X-Accel-Redirect"
-"""Tells nginx to send a file of its own in place of this reply's body."""
+"""Has nginx send a file of its own in place of this reply's body."""
 
 LARGE_BYTES = 64 * 1024
 """A longer reply goes through a file. A Unix socket takes this much at once, by Linux' defaults twice as much."""

@@ -10,8 +10,9 @@ To add a dialect:
    `errors` is usually `documents.ERRORS` or `tei.ERRORS`.
 3. Add `NAME.DIALECT` to `registry.DIALECTS`, before every dialect that would claim its calls as well.
 4. Add a captured request to `tests/unit/test_dialects.py`, and its fields to `tests/unit/test_dialect_properties.py`.
+   If it has a path of its own, add that to `scripts/smoke`.
 
-Routes, `GET /`, OpenAPI and the checks of a deployment read the registry; nothing else has to change.
+Routes, `GET /`, OpenAPI and the checks of a deployment read the registry; no other module has to change.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ class Dialect:
     title: str
     """For the API's description."""
     claims: Callable[[Call], bool]
-    """Whether a call speaks it; asked in the order of the registry. Must not raise."""
+    """Return whether a call speaks it; called in the order of the registry. Must not raise."""
     to_requests: Callable[[Any, Call], list[RerankRequest]]
     """Return what a decoded body asks for, usually one request. Raises InvalidRequestError that names the field."""
     dump: Callable[[list[RerankResult], Call], bytes]

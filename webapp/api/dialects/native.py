@@ -21,7 +21,7 @@ from webapp.api.dialects.base import Call, Dialect, ErrorFormat
 from webapp.api.dialects.reply_parts import Figures, message_of, model, ranked, warnings
 from webapp.api.dialects.request_parts import Options, to_request
 from webapp.api.dialects.typos import IgnoredFields
-from webapp.domain.errors import EmptyRequestError, InvalidRequestError, PayloadTooLargeError, RerankError
+from webapp.domain.errors import EmptyRequestError, InvalidRequestError, RerankError
 from webapp.domain.types import RerankRequest, RerankResult
 
 DEFAULT_TOP_K = 5
@@ -172,11 +172,8 @@ def parse_batch(body: bytes, max_requests: int = sys.maxsize) -> list[RerankRequ
     if not items:
         raise InvalidRequestError("the list is empty; send at least one request")
     if len(items) > max_requests:
-        raise PayloadTooLargeError(
-            f"the list holds {len(items)} requests, this service takes {max_requests} in one call; divide it",
-            figures={"limit": max_requests},
-            reason="too_large",
-        )
+        held = f"the list holds {len(items)} requests, this service takes {max_requests} in one call"
+        raise json_body.too_large(held, max_requests)
     ignored = IgnoredFields()
     return [_parse_item(item, ignored) for item in items]
 

@@ -1,4 +1,4 @@
-"""Every dialect, in the order in which they are asked whether a call is theirs: the first that claims it has it."""
+"""Every dialect, in order of precedence: a call belongs to the first one that claims it."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def ranking_request(
     """Return the request of a format that ranks documents, each a text or an object.
 
     Args:
-        options: what was asked beside texts.
+        options: the body.
         query: the question.
         documents: the candidates.
         field: the name of `documents` in the format.
@@ -98,7 +98,7 @@ def ranking_request(
         top_n: how many to return; 0, -1 and None mean all.
         echo: whether the reply repeats the documents.
         add_text: whether an echoed object gets the `text` that was scored, if it has none.
-        truncate: where a format has it elsewhere than at the top.
+        truncate: where a format has it in another place than at the top level.
 
     Raises:
         InvalidRequestError: a text or an option is wrong; the error names it.
@@ -134,13 +134,13 @@ def to_request(
     """Return the request for texts that were read already.
 
     Args:
-        options: what was asked beside texts.
+        options: the body.
         query: the question.
         documents: the texts to score.
         originals: see `RerankRequest`.
         top_n: 0, -1 and None mean all.
         return_documents: whether to echo.
-        truncate: where a format has it elsewhere than at the top.
+        truncate: where a format has it in another place than at the top level.
         warnings: what else has no effect.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The format of errors when nothing in a call tells its format.
+"""The format of errors when a call's format is unknown.
 
 nginx refuses some requests by itself; bodies that can't be read and paths that don't exist name no format either. So
 this body is a superset: clients of every format find the message in the place where they look for it.

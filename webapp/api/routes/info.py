@@ -1,4 +1,4 @@
-"""What is served, for clients that ask before they call: model, limits, versions, release. None needs the engine."""
+"""What is served, for clients that look before they call: model, limits, versions, release. None needs the engine."""
 
 from __future__ import annotations
 
