@@ -27,7 +27,7 @@ A_DAY_S = 86_400.0
 
 TELL_THE_DATE = {
     *("build", "deploy", "reporter", "status", "freshness", "doctor", "console", "certificates"),
-    *("rerank", "models", "health", "configure", "logging", "clock"),
+    *("rerank", "info", "health", "configure", "logging", "clock"),
 }
 """Modules that write dates, or ask for the age of a file. All others wait and count by a clock that only runs."""
 

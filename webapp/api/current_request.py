@@ -108,14 +108,14 @@ class CurrentRequest:
         if self.arrival is not None:
             self.arrival.needs(memory_bytes)
 
-    def read_call(self, model: str | None = None) -> Call:
-        """Read the body, unparsed; `model` is the one that the path names.
+    def read_call(self, model: str | None = None, *, created_s: int = 0) -> Call:
+        """Read the body, unparsed; `model` is the one that the path names, `created_s` is Unix time.
 
         Raises:
             OverloadedError: its length was unknown, and there is no memory for it.
         """
         body = request.get_data(cache=False) if request.content_length is not None else self._read_chunks()
-        self.call = Call(_path(), request.headers, body, self.id, created_s=int(time.time()), model_url=model)
+        self.call = Call(_path(), request.headers, body, self.id, created_s=created_s, model_url=model)
         return self.call
 
     def _read_chunks(self) -> bytes:
@@ -151,12 +151,12 @@ class CurrentRequest:
 
 def begin(state: CurrentRequest) -> None:
     """Make this the request that `current` returns."""
-    g.request = state
+    g.state = state
 
 
 def current() -> CurrentRequest:
     """Return the request that is served now."""
-    state: CurrentRequest = g.request
+    state: CurrentRequest = g.state
     return state
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from urllib.parse import quote
@@ -64,7 +65,7 @@ def blueprint(service: RerankService) -> Blueprint:
 
     def rerank(model: str | None = None) -> Response:
         with _admitted(service) as state:
-            call = state.read_call(model)
+            call = state.read_call(model, created_s=int(time.time()))
             body: ParsedBody = state.parse("rerank", call)
             dialect, requests = BY_NAME[body.dialect], body.requests
             state.known_dialect = dialect
