@@ -13,6 +13,7 @@ Sources of the texts: Cohere v1 (objects with `text`, `rank_fields`), vLLM ({con
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
@@ -164,7 +165,15 @@ def to_request(
     )
 
 
+_truncation_options = attrgetter(
+    *("max_tokens_per_doc", "max_tokens_per_query", "max_chunks_per_doc", "truncate", "truncation"),
+    *("truncate_prompt_tokens", "truncation_side", "truncation_direction"),
+)
+
+
 def _truncation(options: Options, truncate: Truncate) -> Truncation | None:
+    if truncate is None and set(_truncation_options(options)) == {None}:
+        return None  # soon decided, for a call may hold ten thousand pairs
     keep, strict = _cut("truncate", truncate if options.truncate is None else options.truncate)
     if options.truncation is not None:
         keep, strict = _cut("truncation", options.truncation)
@@ -182,8 +191,7 @@ def _truncation(options: Options, truncate: Truncate) -> Truncation | None:
         keep=keep,
         strict=strict and pair is None,
     )
-    changed = truncation != Truncation(overlap_tokens=truncation.overlap_tokens)  # which only windows use
-    return truncation if changed else None
+    return None if truncation == Truncation() else truncation
 
 
 def _cut(name: str, value: Truncate) -> tuple[Literal["start", "end"], bool]:
