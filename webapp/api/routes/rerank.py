@@ -42,7 +42,7 @@ RANK = {
 PATHS = {path: dialect.title for dialect in DIALECTS for path in dialect.paths}
 
 ENDPOINTS = {
-    **{f"POST {path}": summary for path, summary in {**RANK, **PATHS, **RANK}.items()},  # in our order, in our words
+    **{f"POST {path}": RANK.get(path) or PATHS[path] for path in (*RANK, *PATHS)},
     "POST /tokenize": "tokens of texts, as TEI, vLLM and llama.cpp have them",
 }
 
