@@ -66,7 +66,7 @@ def blueprint(relay: Relay, access: Access, streams: Streams) -> Blueprint:
 
 
 def _refuse(status: int, message: str = "") -> Response:
-    """Refuse with the body that `webapp/api/error_body.py` makes, which the pusher may not import."""
+    """Refuse with the body that `webapp/api/dialects/unknown.py` makes, which the pusher may not import."""
     code, kind, usual = ERRORS[status]
     message, request_id = message or usual, request.headers.get("X-Request-Id", "")
     retryable = status >= 500  # noqa: PLR2004

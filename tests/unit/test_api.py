@@ -9,7 +9,7 @@ import pytest
 
 from webapp.api.app import create_app
 from webapp.api.routes import health
-from webapp.api.routes.models import SCALES
+from webapp.api.routes.info import SCALES
 from webapp.domain.types import ScoreScale
 
 BODY = {"query": "q", "documents": [{"content": "a", "metadata": {"id": 7}}, "b", "c"]}

@@ -45,7 +45,7 @@ def reader(make_waiter=NativeWaiter):
 
 
 @pytest.fixture(scope="module")
-def read_elsewhere():
+def read_in_process():
     """One process for all tests that leave it alive."""
     one = reader()
     yield one
@@ -70,48 +70,48 @@ def texts(requests):
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
-def test_a_large_body_asks_for_the_same_wherever_it_is_read(read_elsewhere, dialect):
+def test_a_large_body_asks_for_the_same_wherever_it_is_read(read_in_process, dialect):
     headers = {"X-Pinecone-Api-Version": "2025-10"} if dialect.name == "pinecone" else {}
     call = Call(dialect.paths[0].replace("{model}", "m"), headers, filled(dialect.example), model_url="m")
-    elsewhere, at_once = read_elsewhere("rerank", call, LATER), read("rerank", call, LIMITS)
-    assert elsewhere.dialect == at_once.dialect == dialect.name
-    assert texts(elsewhere.requests) == texts(at_once.requests)
+    in_process, at_once = read_in_process("rerank", call, LATER), read("rerank", call, LIMITS)
+    assert in_process.dialect == at_once.dialect == dialect.name
+    assert texts(in_process.requests) == texts(at_once.requests)
     assert dialect.parse(call)
-    assert (elsewhere.nested, elsewhere.error) == (call.nested, None)
+    assert (in_process.nested, in_process.error) == (call.nested, None)
 
 
-def test_what_only_passes_through_comes_back_byte_for_byte(read_elsewhere):
+def test_what_only_passes_through_comes_back_byte_for_byte(read_in_process):
     metadata = b'{"a": 1e3, "a":0.1234567890123456789}'
     body = HEAD + b'{"content": "c", "metadata": ' + metadata + b"}]}" + b" " * SMALL_BYTES
-    (request,) = read_elsewhere("rerank", Call("/rerank", {}, body), LATER).requests
+    (request,) = read_in_process("rerank", Call("/rerank", {}, body), LATER).requests
     assert bytes(request.originals[0]) == metadata
 
 
-def test_batches_and_texts_to_tokenise_are_read_there_too(read_elsewhere):
+def test_batches_and_texts_to_tokenise_are_read_there_too(read_in_process):
     good = {"query": "q", "documents": ["a"]}
-    items = read_elsewhere("batch", Call("/rerank/batch", {}, filled([good, {"query": 1}])), LATER)
+    items = read_in_process("batch", Call("/rerank/batch", {}, filled([good, {"query": 1}])), LATER)
     assert items[0].documents == ["a"]
     assert (items[1].field, items[1].message) == ("query", "must be a string, not an integer")
-    assert read_elsewhere("tokenize", Call("/tokenize", {}, filled({"inputs": "a"})), LATER)[0].texts == ["a"]
+    assert read_in_process("tokenize", Call("/tokenize", {}, filled({"inputs": "a"})), LATER)[0].texts == ["a"]
 
 
-def test_an_error_names_the_place_in_the_callers_dialect(read_elsewhere):
+def test_an_error_names_the_place_in_the_callers_dialect(read_in_process):
     call = Call("/rerank", {}, filled({"query": "q", "documents": [{"content": "a", "metadata": 1}]}))
-    asked = read_elsewhere("rerank", call, LATER)
+    asked = read_in_process("rerank", call, LATER)
     assert (asked.dialect, asked.error.field) == ("native", "documents[0].metadata")
 
 
-def test_a_packed_body_is_unpacked_there(read_elsewhere):
+def test_a_packed_body_is_unpacked_there(read_in_process):
     call = Call("/rerank", {"Content-Encoding": "gzip"}, gzip.compress(b'{"query": "q", "texts": ["a"]}'))
-    asked = read_elsewhere("rerank", call, LATER)
+    asked = read_in_process("rerank", call, LATER)
     assert (asked.dialect, asked.requests[0].documents) == ("tei", ["a"])
-    refused = read_elsewhere("rerank", replace(call, headers={"Content-Encoding": "br"}), LATER)
+    refused = read_in_process("rerank", replace(call, headers={"Content-Encoding": "br"}), LATER)
     assert isinstance(refused.error, UnsupportedEncodingError)
 
 
-def test_more_documents_than_the_queue_holds_never_reach_the_worker(read_elsewhere):
+def test_more_documents_than_the_queue_holds_never_reach_the_worker(read_in_process):
     body = HEAD + b",".join([b'"a"'] * 50_001) + b"]}"
-    asked = read_elsewhere("rerank", Call("/rerank", {}, body), LATER)
+    asked = read_in_process("rerank", Call("/rerank", {}, body), LATER)
     assert isinstance(asked.error, PayloadTooLargeError)
     assert asked.error.figures == {"limit": 50_000}
     assert not asked.requests

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webapp.api import body_process, json_body, middleware
+from webapp.api import body_process, current_request, json_body
 from webapp.api.app import create_app
 from webapp.api.body_reader import InlineReader, Limits, read
 from webapp.api.dialects.base import FEW_VALUES, Call
@@ -91,7 +91,7 @@ def test_a_small_body_of_many_values_is_read_elsewhere():
 
 def test_a_small_body_of_many_values_is_not_read_to_tell_its_error(service, client, monkeypatch):
     read_by = []
-    monkeypatch.setattr(middleware, "dialect_of", read_by.append)
+    monkeypatch.setattr(current_request, "dialect_of", read_by.append)
     with service.admission.admit():
         service.admission.max_ongoing_requests = 1
         assert client.post("/v1/rerank", data=MANY * 5).status_code == 429

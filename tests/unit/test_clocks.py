@@ -28,7 +28,7 @@ A_DAY_S = 86_400.0
 
 TELL_THE_DATE = {
     *("build", "deploy", "reporter", "status", "settings_diff", "doctor", "console", "certificates"),
-    *("rerank", "models", "health", "configure", "reloading", "logging", "clock"),
+    *("rerank", "info", "health", "configure", "reloading", "logging", "clock"),
 }
 """Modules that write dates, or ask for the age of a file. All others wait and count by a clock that only runs."""
 

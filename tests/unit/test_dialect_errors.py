@@ -155,12 +155,12 @@ def test_nginx_and_the_app_refuse_with_the_same_body(status, refused_as, message
     (body,) = {line for line in conf.splitlines() if f"return {status} '" in line and message in line}
     error = json.loads(body.partition("'")[2].rpartition("'")[0])
     assert_superset(error, status, refused_as.code)
-    assert error == json.loads(UNKNOWN.dump_error(refused_as(message), status, "$rerank_request_id"))
+    assert error == json.loads(UNKNOWN.errors.dump(refused_as(message), status, "$rerank_request_id"))
 
 
 @pytest.mark.parametrize("form", ["native", "documents", "tei", "unknown"])
 def test_our_own_client_reads_the_code_of_an_error_of_every_format_that_has_it(form):
     error = OverloadedError("full")
     dialect = {each.name: each for each in (*DIALECTS, UNKNOWN)}[form]
-    code, message = error_in(Reply(429, {}, dialect.dump_error(error, 429, "id-1")))
+    code, message = error_in(Reply(429, {}, dialect.errors.dump(error, 429, "id-1")))
     assert (code, message) == (("", "no reason given") if form == "tei" else ("overloaded", "full"))

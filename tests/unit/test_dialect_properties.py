@@ -160,9 +160,9 @@ def test_any_other_body_gets_an_error_of_the_client(path, some_headers, body):
     try:
         requests = dialect.parse(call)
     except InvalidRequestError as error:
-        status = STATUS[type(error)][COLUMN[dialect.manners]]
+        status = STATUS[type(error)][COLUMN[dialect.errors.profile]]
         assert 400 <= status < 500
-        assert fits(dialect.dump_error(error, status, "id-1"), dialect.error)  # noqa: PT017 - either outcome is right
+        assert fits(dialect.errors.dump(error, status, "id-1"), dialect.errors.body)  # noqa: PT017 - either outcome is right
     else:
         assert all(request.documents for request in requests)
         dialect.dump([score(request) for request in requests], call)

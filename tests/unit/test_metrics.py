@@ -110,7 +110,7 @@ def test_only_answered_reranks_tell_how_fast_they_were(metered):
 
 def test_the_api_tells_of_every_reply_by_route_and_dialect(service):
     told = []
-    api = create_app(service, request_timeout_s=30, max_body_bytes=100_000, limits={}, watchers=[told.append])
+    api = create_app(service, request_timeout_s=30, max_body_bytes=100_000, limits={}, observers=[told.append])
     client = api.test_client()
     ask(client)
     client.get("/health")
@@ -133,10 +133,10 @@ def test_a_watcher_that_fails_reaches_no_reply(service, caplog):
     def fail(_reply):
         raise KeyError("broken")
 
-    api = create_app(service, request_timeout_s=30, max_body_bytes=100_000, limits={}, watchers=[fail])
+    api = create_app(service, request_timeout_s=30, max_body_bytes=100_000, limits={}, observers=[fail])
     for _ in range(3):
         ask(api.test_client())
-    assert caplog.text.count("a watcher of replies failed") == 1
+    assert caplog.text.count("an observer of replies failed") == 1
 
 
 def test_replies_say_in_teis_headers_where_the_time_went(client):

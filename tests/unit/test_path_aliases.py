@@ -3,8 +3,8 @@
 import pytest
 from asking import ask, post
 
-from webapp.api.path_aliases import meant_by, tidy
-from webapp.api.routes.health import ENDPOINTS
+from webapp.api.app import ENDPOINTS, normalize_path
+from webapp.api.errors import nearest_path
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_doubled_version_is_one_path_for_the_log_and_needs_a_key_like_it(clien
 
 @pytest.mark.parametrize("path", sorted({endpoint.split()[1] for endpoint in ENDPOINTS}))
 def test_a_path_of_ours_stays_what_it_is(path):
-    assert tidy(path) == path
+    assert normalize_path(path) == path
 
 
 @pytest.mark.parametrize(
@@ -70,4 +70,4 @@ def test_other_paths_get_no_suggestion(client, path):
 
 
 def test_the_root_is_never_what_was_meant():
-    assert meant_by("/foo/", {"/"}) is None
+    assert nearest_path("/foo/", {"/"}) is None

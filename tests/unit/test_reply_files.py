@@ -6,9 +6,10 @@ import time
 import pytest
 from flask import Flask, Response
 
-from webapp.api import errors, large_replies, middleware, reply_observer, warning_headers
+from webapp.api import errors, middleware
 from webapp.api.body_reader import InlineReader, Limits
-from webapp.api.reply_files import LARGE_BYTES, UNOPENED_S, ReplyFiles
+from webapp.api.reply_files import LARGE_BYTES, UNOPENED_S, ReplyFiles, send_large_as_files
+from webapp.api.routes.rerank import add_warnings
 from webapp.domain.concurrency import run_inline
 
 
@@ -102,15 +103,15 @@ def test_what_can_not_be_written_leaves_nothing(files, folder, monkeypatch):
 @pytest.fixture
 def client(files):
     app = Flask("test")
-    middleware.install(app, request_timeout_s=1, reader=InlineReader(Limits(1)))
-    reply_observer.install(app, [lambda reply: app.config.update(told=reply.status)])
-    large_replies.install(app, files, run_inline)
-    errors.install(app)
+    observers = [lambda reply: app.config.update(told=reply.status)]
+    middleware.install(app, request_timeout_s=1, reader=InlineReader(Limits(1)), observers=observers)
+    send_large_as_files(app, files, run_inline)
+    errors.install(app, known_paths=())
 
     @app.post("/<int:size>")
     def view(size):
         reply = Response(b"x" * size, content_type="application/json")
-        warning_headers.add(reply, ["one", "two"])
+        add_warnings(reply, ["one", "two"])
         reply.call_on_close(lambda: app.config.update(closed=True))
         return reply
 

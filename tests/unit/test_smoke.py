@@ -4,7 +4,7 @@ import importlib.util
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
-from webapp.api.routes.health import ENDPOINTS
+from webapp.api.app import ENDPOINTS
 
 SCRIPT = str(Path(__file__).resolve().parents[2] / "scripts" / "smoke")
 SPEC = importlib.util.spec_from_loader("smoke", SourceFileLoader("smoke", SCRIPT))

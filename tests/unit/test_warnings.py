@@ -9,11 +9,11 @@ from asking import QUERY, TEXTS, ask, post
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webapp.api import warning_headers
 from webapp.api.dialects import typos
 from webapp.api.dialects.base import Call
 from webapp.api.dialects.documents import DocumentsBody
 from webapp.api.dialects.registry import dialect_of
+from webapp.api.routes.rerank import add_warnings
 from webapp.domain.types import RerankRequest, Scored
 from webapp.engine.runtimes.stub import StubTexts
 from webapp.engine.tokenizer import split_room
@@ -112,7 +112,7 @@ def test_a_header_is_printable_ascii_without_a_broken_escape(client):
     reply = ask(client, rank_fields=["naïve\r\nX: y", "💡" * 100])
     assert "naïve" in reply["meta"]["warnings"][0]
     response = client.application.make_response("")
-    warning_headers.add(response, ["100% naïve\r\nSet-Cookie: x", "💡" * 100])
+    add_warnings(response, ["100% naïve\r\nSet-Cookie: x", "💡" * 100])
     plain, cut = said(response)
     assert plain == "100%25 na%C3%AFve%0D%0ASet-Cookie: x"
     assert len(cut) <= 200

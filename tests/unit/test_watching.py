@@ -42,7 +42,7 @@ class Watched:
             limits={},
             keys=KeyRing(keys, own=self.own),
             quota=Quota(**quota),
-            watchers=[self.replies.append, progress.replied],
+            observers=[self.replies.append, progress.replied],
         )
         self.client = app.test_client()
 

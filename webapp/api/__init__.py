@@ -1,1 +1,1 @@
-"""HTTP: views parse, call the service and dump. Flask lives here and in `webapp.api.app` only."""
+"""HTTP: views parse, call the service and dump. Flask is imported in this package only, and never in `dialects`."""

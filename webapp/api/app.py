@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask
 from flask.sessions import NullSession, SessionInterface
 
 from contracts.api_keys import KeyRing
-from webapp.api import auth, errors, large_replies, middleware, reply_observer
+from webapp.api import auth, errors, middleware
 from webapp.api.body_reader import InlineReader, Limits, Reader
-from webapp.api.path_aliases import tidy_paths
-from webapp.api.reply_files import ReplyFiles
-from webapp.api.routes import deployment as deployments
-from webapp.api.routes import docs, health, models, rerank, root
-from webapp.api.routes.deployment import NOWHERE, Deployment
+from webapp.api.current_request import WatchOf
+from webapp.api.reply_files import ReplyFiles, send_large_as_files
+from webapp.api.routes import docs, health, info, rerank
+from webapp.api.routes.info import Deployment
 from webapp.service.rate_limit import Quota
 from webapp.service.reranker import RerankService
 from webapp.telemetry.observer import OnReply
+
+ENDPOINTS = {**rerank.ENDPOINTS, **health.ENDPOINTS, **info.ENDPOINTS, **docs.ENDPOINTS}
+"""Every route, as "METHOD path" -> summary; each is declared beside its view."""
+
+_SLASHES = re.compile("/{2,}")
+
+_BASE = re.compile("/(?:v1|v2|api|openai)(?=/v[12]/)")
+"""A base address that ends in a version or in a gateway's prefix, before the path that a client appends by itself."""
 
 
 class _NoSessions(SessionInterface):
@@ -32,12 +42,12 @@ class _NoSessions(SessionInterface):
 
 
 class App(Flask):
-    """Flask without what this API never needs, for every request would pay for it."""
+    """Flask without features that this API never needs and every request would pay for."""
 
     session_interface = _NoSessions()
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """No view is a coroutine."""
+        """Return the view: none is a coroutine."""
         return func
 
 
@@ -51,46 +61,65 @@ def create_app(
     reader: Reader | None = None,
     keys: KeyRing | None = None,
     quota: Quota | None = None,
-    watchers: Sequence[OnReply] = (),
-    deployment: Deployment = NOWHERE,
+    observers: Sequence[OnReply] = (),
+    deployment: Deployment | None = None,
     comparison: Callable[[], str] = str,
-    watch: middleware.WatchOf = middleware.nobody_watches,
+    watch: WatchOf = nullcontext,
     reply_files: ReplyFiles | None = None,
 ) -> Flask:
-    """Put the HTTP API before a service.
+    """Return the HTTP API of a service.
 
     Args:
         service: what the views call.
         request_timeout_s: longest time one request may take.
         max_body_bytes: larger bodies get 413.
-        max_batch_requests: so do batches of more, unless `reader` has limits of its own.
+        max_batch_requests: larger batches get 413, unless `reader` has limits of its own.
         limits: shown by `/info`.
-        reader: of bodies; None: they are read on the calling thread.
-        keys: one of them must come with every call but probes; None: open to all.
-        quota: what a caller may ask for in a minute; None: anything.
-        watchers: told of every reply.
-        deployment: which release this is.
-        comparison: says what is known of other engines, for `/info`.
-        watch: over the caller of a request, by its WSGI environment.
+        reader: reads bodies; None: on the calling thread.
+        keys: every call but probes must send one of them; None: open to all.
+        quota: limits of each caller per minute; None: no limits.
+        observers: called with every reply.
+        deployment: which release this is; None: none.
+        comparison: returns what is known of other engines, for `/info`.
+        watch: watches over the connection of a request, by its WSGI environment.
         reply_files: where nginx finds large replies; None: they are sent through the connection.
     """
     app = App("webapp", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # that would be a redirect, which not every client follows with its body
-    app.wsgi_app = tidy_paths(app.wsgi_app)  # type: ignore[method-assign, assignment] # as Flask's manual has it
+    app.wsgi_app = normalize_paths(app.wsgi_app)  # type: ignore[method-assign, assignment] # as Flask's manual has it
     reader = reader or InlineReader(Limits(max_body_bytes, batch_requests=max_batch_requests))
-    middleware.install(app, request_timeout_s=request_timeout_s, reader=reader, watch=watch)
-    reply_observer.install(app, watchers)
-    if reply_files is not None:  # after the two above, so that its refusal is what they tell
-        large_replies.install(app, reply_files, service.offload)
-    errors.install(app)
+    middleware.install(app, request_timeout_s=request_timeout_s, reader=reader, watch=watch, observers=observers)
+    if reply_files is not None:  # after the observers, so that they see its refusals
+        send_large_as_files(app, reply_files, service.offload)
+    errors.install(app, {endpoint.split()[1] for endpoint in ENDPOINTS})
     keys = keys or KeyRing()
     auth.install(app, keys, quota or Quota())
     app.register_blueprint(rerank.blueprint(service))
-    app.register_blueprint(root.blueprint())
-    app.register_blueprint(health.blueprint(service, guarded=keys.guarded))
-    app.register_blueprint(models.blueprint(service, limits, deployment, comparison))
-    app.register_blueprint(docs.blueprint(service.offload))
-    deployments.install(app, deployment)
+    app.register_blueprint(health.blueprint(service))
+    app.register_blueprint(
+        info.blueprint(service, limits, deployment or Deployment(), comparison, guarded=keys.guarded)
+    )
+    app.register_blueprint(docs.blueprint(service.offload, ENDPOINTS))
     return app
+
+
+def normalize_path(path: str) -> str:
+    """Return the meant path: `//rerank` is `/rerank`, `/v1/v1/rerank` and `/api/v1/rerank` are `/v1/rerank`.
+
+    Clients append a path to a base address: `http://host/` + `/rerank`, `http://host/v1` + `/v1/rerank`.
+    """
+    path = _SLASHES.sub("/", path)
+    base = _BASE.match(path)
+    return path[base.end() :] if base else path
+
+
+def normalize_paths(app: WSGIApplication) -> WSGIApplication:
+    """Return the application with the path of each request normalized before routes are matched."""
+
+    def normalized(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        environ["PATH_INFO"] = normalize_path(environ["PATH_INFO"])
+        return app(environ, start_response)
+
+    return normalized

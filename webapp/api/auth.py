@@ -1,17 +1,18 @@
-"""Who may call, and how much: keys in whatever header a client of ours puts them.
+"""Access: API keys, in any header where a client puts one, and the quota of each caller.
 
-Guarded is the rule, so that a new route is safe before anyone thinks of it; what is open is listed here.
+A route needs a key unless it is listed here as open, so a new one is safe from the start.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
-from flask import Flask, current_app, g, request
+from flask import Flask, current_app, request
 
-from contracts.api_keys import OWN_NAME, SYNTHETIC_HEADER, Key, KeyRing
+from contracts.api_keys import OWN_NAME, SYNTHETIC_HEADER, KeyRing
 from contracts.events import keys_in, owner_of
-from webapp.api import middleware
+from webapp.api.current_request import address, current
+from webapp.api.routes.health import LIVE, READY
 from webapp.domain.errors import UnauthorizedError
 from webapp.service.rate_limit import Quota, Unit, account_of
 
@@ -19,59 +20,44 @@ _COUNT = "reranking quota"
 
 OPEN_PATHS = frozenset(
     {
-        "/",
-        "/health",
-        "/healthz",
-        "/infinity/health",
-        "/live",
-        "/ready",
-        "/ping",
-        "/version",
-        "/deployment_color",
-        "/metrics",
-        "/v1/health",
-        "/v1/health/live",
-        "/v1/health/ready",
-        "/v1/cluster/auth",
-        "/.well-known/live",
-        "/.well-known/ready",
-        "/docs",
-        "/openapi.json",
-        "/api-doc/openapi.json",
+        *LIVE,
+        *READY,
+        *("/", "/healthz", "/version", "/deployment_color", "/metrics", "/v1/cluster/auth"),
+        *("/docs", "/openapi.json", "/api-doc/openapi.json"),
     }
 )
-"""What load balancers ask and what a person reads, by GET: none of it costs a score."""
+"""Probes of load balancers and pages for people, by GET: none of them costs a score."""
 
 OPEN_PREFIX = "/docs/"
 
 
 def is_open(method: str, path: str) -> bool:
-    """Whether a route needs no key."""
+    """Return whether a route needs no key."""
     path = path.rstrip("/") or "/"
     return method in {"GET", "HEAD", "OPTIONS"} and (path in OPEN_PATHS or path.startswith(OPEN_PREFIX))
 
 
 def install(app: Flask, keys: KeyRing, quota: Quota) -> None:
-    """Ask for a key before every request that is not open, and count it."""
+    """Require a key for every request that is not open, and count the request."""
 
     def check() -> None:
         if is_open(request.method, request.path):
             return
-        g.key = None
+        state = current()
         if found := keys.find(keys_in(request.headers)):
-            g.key, presented = found
-            middleware.note(key=g.key.name)
-            if keys.guarded:  # else it is the stack's own key, and nobody's request
-                g.owner = owner_of(presented)
-        # Who has no key is counted too: guessing has its limit as well.
+            state.key, presented = found
+            state.facts["key"] = state.key.name
+            if keys.guarded:  # else it is the stack's own key, which has no owner
+                state.owner = owner_of(presented)
+        # A request without a key is counted too: it limits guessing.
         _count("requests", 1)
-        if keys.guarded and g.key is None:
+        if keys.guarded and state.key is None:
             raise UnauthorizedError("no valid API key; send one as Authorization: Bearer <key>")
 
     def _count(unit: Unit, cost: int) -> None:
-        key: Key | None = g.get("key")
+        key = current().key
         if key is None:
-            quota.take(unit, f"address {account_of(middleware.address())}", cost)
+            quota.take(unit, f"address {account_of(address())}", cost)
         elif key.name != OWN_NAME:
             most = key.requests_per_minute if unit == "requests" else key.documents_per_minute
             quota.take(unit, f"key {key.name}", cost, most)
@@ -83,17 +69,17 @@ def install(app: Flask, keys: KeyRing, quota: Quota) -> None:
 
 
 def _mark_synthetic(keys: KeyRing) -> None:
-    """Note that our own program tries the service out. It takes our own key: no client can hide its requests."""
+    """Note that the request is a test by our own program. It needs our own key: no client can hide its requests."""
     if SYNTHETIC_HEADER in request.headers:
         found = keys.find(keys_in(request.headers))
-        g.synthetic = found is not None and found[0].name == OWN_NAME
+        current().synthetic = found is not None and found[0].name == OWN_NAME
 
 
 def count_documents(documents: int) -> None:
-    """Count what the current request asks for, before it is worked on.
+    """Count the documents of the current request, before it is worked on.
 
     Raises:
-        RateLimitedError, PayloadTooLargeError: it is too much.
+        RateLimitedError, PayloadTooLargeError: they are too many.
     """
     if count := current_app.extensions.get(_COUNT):
         count("documents", documents)

@@ -1,9 +1,9 @@
-"""Read large and packed bodies in a process of their own: both sides of it.
+"""Read large and packed bodies in a separate process: the worker's side and the process itself.
 
-A JSON library keeps the interpreter's lock while it parses, so a thread would hold up the worker as long as the hub
-itself: seconds for the worst 32 MB. The process starts with the first body that needs it, dies with its worker, and is
-replaced when it dies. Answers come as pickles through a pipe, from which they are read piece by piece: between two of
-them the hub has its turn. So objects are few, and long texts come in parts.
+A JSON library keeps the interpreter's lock while it parses, so a thread would block the worker as long as the hub
+itself: seconds for the worst 32 MB. The process starts with the first body that needs it, ends with its worker, and is
+replaced when it dies. Answers come as pickles through a pipe, which is read piece by piece: between two pieces the hub
+runs. So objects are few, and long texts come in parts.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import pickle  # nosec B403 - from our own child, over a pipe that nobody else has
+import pickle  # nosec B403 - from our own child, over a private pipe
 import resource
 import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import astuple, replace
 from io import BufferedReader, BufferedWriter, RawIOBase
 from pathlib import Path
 from typing import Any
 
-from webapp.api.body_reader import Limits, ParsedBody, What, read
+from webapp.api.body_reader import BodyKind, Limits, ParsedBody, read
 from webapp.api.dialects.base import Call
 from webapp.api.fair_worker import LONGEST_WAIT_S, FairWorker
+from webapp.api.json_body import too_large
 from webapp.config.malloc import return_large_blocks, trim
 from webapp.config.source_tree import program
 from webapp.domain.concurrency import LONG_CHARS, Waiter, original
@@ -39,47 +40,47 @@ from webapp.domain.errors import (
 from webapp.domain.types import RerankRequest
 
 MOST_CPU_S = 10.0
-"""No body takes more to read, unless it was made for it."""
+"""CPU seconds for one body; only a malicious one takes more."""
 
 OUT_OF_MEMORY = signal.SIGUSR1
-"""By this the process ends itself when it has no memory to send what it read."""
+"""The process ends itself by this signal when it has no memory to send its answer."""
 
 NICENESS = 5
-"""As the engine threads: the worker's hub goes first."""
+"""The same as the engine threads': the worker's hub goes first."""
 
 MOST_KEPT_KB = 64 * 1024
-"""A process that still has more after a body is replaced."""
+"""A process that keeps more memory than this after a body is replaced."""
 
 MEMORY_BYTES = 512 * 1024**2
 MEMORY_FACTOR = 8
-"""The process may take so much, and so many times the largest body beside."""
+"""Memory limit of the process: this many bytes, and this many times the largest body."""
 
 PIPE_BYTES = 64 * 1024
-"""What a pipe holds."""
+"""Capacity of a pipe."""
 
 
 class ProcessReader:
-    """A reader that leaves to another process what would hold the hub; see `webapp.api.body_reader.Reader`."""
+    """A reader that has large bodies read by another process; see `webapp.api.body_reader.Reader`."""
 
     def __init__(self, make_waiter: Callable[[], Waiter], limits: Limits) -> None:
-        """Prepare; nothing is started before the first body that needs it.
+        """Prepare; the process starts with the first body that needs it.
 
         Args:
-            make_waiter: for a caller, whose body is read when its turn comes.
+            make_waiter: makes the waiter of one caller; callers take turns.
             limits: what a body may hold.
         """
         self._turns = FairWorker(make_waiter)
         self._limits = limits
         self._process: _Process | None = None
 
-    def __call__(self, what: What, call: Call, deadline: float, client: str = "") -> Any:
+    def __call__(self, kind: BodyKind, call: Call, deadline: float, client: str = "") -> Any:
         """See `Reader`."""
         if not call.large:
-            return read(what, call, self._limits)
+            return read(kind, call, self._limits)
         try:
-            answer, error = self._turns(client, deadline, lambda: self._ask(what, call, deadline))
+            answer, error = self._turns(client, deadline, lambda: self._read(kind, call, deadline))
         except TimeoutError:
-            raise _too_late() from None
+            error = _refusal(signal.SIGALRM)
         if error is not None:
             raise error
         return answer
@@ -91,39 +92,39 @@ class ProcessReader:
             process.end()
             self._process = None
 
-    def _ask(self, what: What, call: Call, deadline: float) -> tuple[Any, Exception | None]:
+    def _read(self, kind: BodyKind, call: Call, deadline: float) -> tuple[Any, Exception | None]:
         """Have a body read, and wait for the end of a process that ends itself after that."""
-        outcome = self._try(what, call, deadline)
+        outcome = self._try(kind, call, deadline)
         if self._process is not None and self._process.ends:
             self._process.end()
             self._process = None
         return outcome
 
-    def _try(self, what: What, call: Call, deadline: float) -> tuple[Any, Exception | None]:
-        """Have a body read by the process; a new one gets a second try where the process had died before."""
+    def _try(self, kind: BodyKind, call: Call, deadline: float) -> tuple[Any, Exception | None]:
+        """Have a body read by the process; if that died before, a new one gets a second try."""
         for again in (False, True):
             left_s = min(deadline - time.monotonic(), LONGEST_WAIT_S)
             if left_s <= 0:
-                return None, _too_late()
+                return None, _refusal(signal.SIGALRM)
             try:
                 process = self._process = self._process or _Process(self._limits)
             except OSError as cause:
                 return None, _caused(UnavailableError("large bodies can't be read now", retry_after_s=1), cause)
             try:
-                return process.ask(what, call, left_s)
+                return process.read(kind, call, left_s)
             except BaseException as cause:
-                ended_by, self._process = process.end(), None  # the rest of its answer is nobody's
+                ended_by, self._process = process.end(), None  # the rest of its answer is void
                 if not isinstance(cause, OSError | EOFError | pickle.UnpicklingError):
                     raise
-                if told := _TOLD_BY.get(ended_by):
-                    return None, told()
+                if refusal := _refusal(ended_by):
+                    return None, refusal
                 if again:
                     return None, _caused(InternalError("the process that reads large bodies died"), cause)
         raise AssertionError
 
 
 class _Process:
-    """The other process, as the worker sees it. Used on native threads: nothing of it is patched by gevent."""
+    """The other process, as the worker sees it. Used on native threads: gevent patches nothing of it."""
 
     def __init__(self, limits: Limits) -> None:
         pipes: list[int] = []
@@ -149,19 +150,19 @@ class _Process:
         self.ends = False
         """Whether it ends by itself after its last answer."""
 
-    def ask(self, what: What, call: Call, seconds: float) -> tuple[Any, Exception | None]:
-        """Have one body read within `seconds`, by the clock.
+    def read(self, kind: BodyKind, call: Call, seconds: float) -> tuple[Any, Exception | None]:
+        """Have one body read within `seconds` of wall time.
 
         Returns:
-            What `read` returned, or what it raised.
+            The result of `read` and None, or None and the error that it raised.
 
         Raises:
-            OSError, EOFError, UnpicklingError: the process died, or said nothing in time.
+            OSError, EOFError, UnpicklingError: the process died, or did not answer in time.
         """
         for pipe in self._pipes:
             pipe.until = time.monotonic() + seconds
         headers = _Headers((name.lower(), value) for name, value in call.headers.items())
-        question = (what, Call(call.path, headers, call.body, model_url=call.model_url), seconds, MOST_CPU_S)
+        question = (kind, Call(call.path, headers, call.body, model_url=call.model_url), seconds, MOST_CPU_S)
         pickle.dump(question, self._questions, pickle.HIGHEST_PROTOCOL)
         self._questions.flush()
         outcome: tuple[Any, Exception | None]
@@ -170,26 +171,26 @@ class _Process:
         return outcome
 
     def end(self) -> int:
-        """Kill the process; returns the signal that ended it."""
+        """Kill the process; return the signal that ended it."""
         status = 0
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
             os.kill(self._pid, signal.SIGKILL)
             _, status = original("os", "waitpid")(self._pid, 0)
         for pipe in self._pipes:
-            pipe.until = 0.0  # what could not be sent is not waited for again
-        for end in (self._questions, self._answers):  # now: who reads them holds their locks until the process ends
+            pipe.until = 0.0  # closing must not wait to send the rest
+        for end in (self._questions, self._answers):  # now: a reader holds their locks until the process ends
             with contextlib.suppress(OSError):
                 end.close()
         return os.WTERMSIG(status)
 
 
 class _Pipe(RawIOBase):
-    """One end of a pipe to a process that may stand still."""
+    """One end of a pipe to a process that may hang."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self.until = 0.0
-        """Monotonic time at which nothing is waited for any more."""
+        """Monotonic time at which reads and writes time out."""
         os.set_blocking(descriptor, False)
 
     def readable(self) -> bool:
@@ -219,30 +220,21 @@ class _Pipe(RawIOBase):
 
 
 class _Headers(dict[str, str]):
-    """Headers under lower-case names, looked up by any."""
+    """Headers under lower-case names, looked up whatever the case."""
 
     def get(self, name: str, default: Any = None, /) -> Any:
         return super().get(name.lower(), default)
 
 
-def _too_late() -> RerankError:
-    return DeadlineExceededError("the time was over before the body was read")
-
-
-def _too_much_memory() -> RerankError:
-    return PayloadTooLargeError("the body takes too much memory to read; divide it")
-
-
-def _too_much_time() -> RerankError:
-    return PayloadTooLargeError(f"the body takes more than {MOST_CPU_S:g} s to read; divide it")
-
-
-_TOLD_BY: Mapping[int, Callable[[], RerankError]] = {
-    signal.SIGALRM: _too_late,
-    signal.SIGPROF: _too_much_time,
-    OUT_OF_MEMORY: _too_much_memory,
-}
-"""What a signal that ended the process tells of the body."""
+def _refusal(ended_by: int) -> RerankError | None:
+    """Return the error of a body, by the signal that ended the process; None if that says nothing of the body."""
+    if ended_by == signal.SIGALRM:
+        return DeadlineExceededError("the time was over before the body was read")
+    if ended_by == signal.SIGPROF:
+        return PayloadTooLargeError(f"the body takes more than {MOST_CPU_S:g} s to read; divide it")
+    if ended_by == OUT_OF_MEMORY:
+        return PayloadTooLargeError("the body takes too much memory to read; divide it")
+    return None
 
 
 def _caused(error: RerankError, cause: Exception) -> RerankError:
@@ -251,7 +243,7 @@ def _caused(error: RerankError, cause: Exception) -> RerankError:
 
 
 class _LongText:
-    """A text that is unpickled in parts."""
+    """A text that is pickled in parts."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -262,15 +254,15 @@ class _LongText:
 
 
 def serve(questions: BufferedReader, answers: BufferedWriter, limits: Limits) -> None:
-    """Read bodies until nobody asks any more, or one left much memory. Ends this process when one takes too long."""
+    """Read bodies until the worker ends, or one left much memory. A body that takes too long ends this process."""
     while True:
         try:
-            what, call, seconds, cpu_seconds = pickle.load(questions)  # noqa: S301 # nosec B301 - our own parent's
+            kind, call, seconds, cpu_seconds = pickle.load(questions)  # noqa: S301 # nosec B301 - our own parent's
         except (EOFError, pickle.UnpicklingError):  # the worker ended, maybe in the middle of a question
             return
         signal.setitimer(signal.ITIMER_REAL, seconds)
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
-        answer = _answer(what, call, limits)
+        answer = _answer(kind, call, limits)
         for timer in (signal.ITIMER_REAL, signal.ITIMER_PROF):
             signal.setitimer(timer, 0)
         try:
@@ -278,7 +270,7 @@ def serve(questions: BufferedReader, answers: BufferedWriter, limits: Limits) ->
         except MemoryError:
             signal.raise_signal(OUT_OF_MEMORY)
         answers.flush()
-        del what, call, answer
+        del kind, call, answer
         gc.collect()
         trim()
         last = _kept_kb() > MOST_KEPT_KB
@@ -289,42 +281,38 @@ def serve(questions: BufferedReader, answers: BufferedWriter, limits: Limits) ->
 
 
 def _kept_kb() -> int:
-    """Return the memory of this process that is no file's."""
+    """Return the anonymous memory of this process, in KB."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("RssAnon:")[2].split(maxsplit=1)[0])
 
 
-def _answer(what: What, call: Call, limits: Limits) -> tuple[Any, Exception | None]:
+def _answer(kind: BodyKind, call: Call, limits: Limits) -> tuple[Any, Exception | None]:
     try:
-        return _within(read(what, call, limits), limits.documents), None
+        return _within(read(kind, call, limits), limits.documents), None
     except RerankError as error:
-        error.__cause__ = error.__context__ = None  # it would be sent, too, and quotes the body
+        error.__cause__ = error.__context__ = None  # they would be sent, too, and quote the body
         return None, error
     except MemoryError:
-        return None, _too_much_memory()
-    except Exception as error:  # noqa: BLE001 - the border: the worker tells, and its log has the name
+        return None, _refusal(OUT_OF_MEMORY)
+    except Exception as error:  # noqa: BLE001 - the border: the worker logs the name
         return None, RuntimeError(f"{type(error).__name__} in the process that reads large bodies")
 
 
 def _within(answer: Any, most: int) -> Any:
-    """Return an answer to be sent, or a refusal of more documents than the worker ever takes."""
+    """Return an answer to send, or the refusal of more documents than the worker ever takes."""
     requests = answer.requests if isinstance(answer, ParsedBody) else answer if isinstance(answer, list) else []
     pairs = sum(len(each.documents) for each in requests if isinstance(each, RerankRequest))
     if pairs <= most:
         requests[:] = [_in_parts(each) if isinstance(each, RerankRequest) else each for each in requests]
         return answer
-    refusal = PayloadTooLargeError(
-        f"the request holds {pairs} documents, this service takes {most} at a time; divide it",
-        figures={"limit": most},
-        reason="too_large",
-    )
+    refusal = too_large(f"the request holds {pairs} documents, this service takes {most} at a time", most)
     if isinstance(answer, ParsedBody):
         return ParsedBody(answer.dialect, error=refusal)
     raise refusal
 
 
 def _in_parts(request: RerankRequest) -> RerankRequest:
-    """Return a request whose long texts are sent in parts."""
+    """Return a request with long texts that are sent in parts."""
     long = {id(text): _LongText(text) for text in (request.query, *request.documents) if len(text) > LONG_CHARS}
     if not long:
         return request
@@ -343,14 +331,14 @@ def _in_parts(request: RerankRequest) -> RerankRequest:
 def main() -> None:
     """Run the process."""
     limits = Limits(*map(int, sys.argv[1:]))
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # whatever the worker had open
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the worker's descriptors
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the worker drains; we end when it does
     memory = MEMORY_BYTES + MEMORY_FACTOR * limits.body_bytes
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     os.nice(NICENESS)
     return_large_blocks()
-    gc.disable()  # it would look again and again through millions of values that are all alive
+    gc.disable()  # it would scan millions of live values again and again
     with contextlib.suppress(BrokenPipeError), open(0, "rb") as questions, open(1, "wb") as answers:
         serve(questions, answers, limits)
     os._exit(0)

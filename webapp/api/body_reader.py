@@ -1,4 +1,4 @@
-"""Read what the body of a request asks for. PURE: the same here and in the process that reads large bodies."""
+"""Read the body of a request. PURE: the same in the worker and in the process that reads large bodies."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from webapp.domain.errors import InvalidRequestError, RerankError
 from webapp.domain.types import RerankRequest
 
 TOKENS_FACTOR = 100
-"""Memory of the tokens of a text and of the reply that lists them, in texts of its size."""
+"""Memory of the tokens of a text and of the reply that lists them, in multiples of the text's size."""
 
-What = Literal["rerank", "batch", "tokenize"]
-"""What is wanted of a body; see `_READERS`."""
+BodyKind = Literal["rerank", "batch", "tokenize"]
+"""What a body is read as; see `_READERS`."""
 
 
 @dataclass(slots=True)
 class ParsedBody:
-    """What a call asks for, and in which dialect."""
+    """The requests of a call, and its dialect."""
 
     dialect: str
     requests: list[RerankRequest] = field(default_factory=list)
@@ -47,22 +47,22 @@ class Limits:
     values: int = sys.maxsize
     """Values and names of its JSON."""
     documents: int = sys.maxsize
-    """Checked only where the body is read elsewhere: the worker need not see more than it ever takes."""
+    """Checked only in the other process: the worker need not receive more than it ever takes."""
     batch_requests: int = sys.maxsize
     """Requests of a batch."""
 
 
 class Reader(Protocol):
-    """Reads bodies, on this thread or elsewhere."""
+    """Reads bodies, on this thread or in another process."""
 
-    def __call__(self, what: What, call: Call, deadline: float, client: str = "") -> Any:
-        """Return what `read` does, or raise what it raises.
+    def __call__(self, kind: BodyKind, call: Call, deadline: float, client: str = "") -> Any:
+        """Return what `read` returns, or raise what it raises.
 
         Args:
-            what: what is wanted of the body.
+            kind: what the body is read as.
             call: its body as received.
             deadline: monotonic time at which the caller stops waiting.
-            client: who asks; where bodies wait, clients take turns.
+            client: the caller; where bodies wait, clients take turns.
         """
 
 
@@ -72,22 +72,22 @@ class InlineReader:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
 
-    def __call__(self, what: What, call: Call, deadline: float, client: str = "") -> Any:
+    def __call__(self, kind: BodyKind, call: Call, deadline: float, client: str = "") -> Any:
         """See `Reader`."""
         del deadline, client
-        return read(what, call, self._limits)
+        return read(kind, call, self._limits)
 
 
-def read(what: What, call: Call, limits: Limits) -> Any:
+def read(kind: BodyKind, call: Call, limits: Limits) -> Any:
     """Unpack and read a body.
 
     Args:
-        what: what is wanted of it.
+        kind: what it is read as.
         call: its body as received.
         limits: what it may hold.
 
     Returns:
-        `ParsedBody` for "rerank", the requests of a "batch", a `TokenizeBody` with its warnings.
+        `ParsedBody` for "rerank"; requests and errors of a "batch"; `TokenizeBody` and warnings for "tokenize".
 
     Raises:
         RerankError: the body of a batch, or one to tokenise, can't be read.
@@ -97,20 +97,18 @@ def read(what: What, call: Call, limits: Limits) -> Any:
             call = replace(call, body=unpack(call.body, coding, limits.body_bytes))
         json_body.check_values(call.body, limits.values)
         if call.large:  # else it costs little to do it again, each time that the body is parsed
-            with contextlib.suppress(UnicodeDecodeError):  # whoever parses it says so
+            with contextlib.suppress(UnicodeDecodeError):  # the parser will report it
                 call = replace(call, body=json_body.without_surrogates(call.body))
     except RerankError as error:
-        if what in {"batch", "tokenize"}:
+        if kind != "rerank":
             raise
         return ParsedBody(dialect_of(replace(call, body=b"")).name, error=error)
-    if what == "batch":
-        return native.parse_batch(call.body, limits.batch_requests)
-    return _READERS[what](call)
+    return _READERS[kind](call, limits)
 
 
 def memory_of(answer: Any) -> int:
-    """Return the bytes that what was read takes, and what its reply repeats of that."""
-    if isinstance(answer, tuple):  # to be tokenised: little, and each token is an object in the reply
+    """Return the bytes of memory that the result of `read` takes, with the parts that its reply repeats."""
+    if isinstance(answer, tuple):  # texts to tokenise: little, but each token is an object in the reply
         return sum(map(sys.getsizeof, answer[0].texts)) * TOKENS_FACTOR
     requests = answer.requests if isinstance(answer, ParsedBody) else answer
     return sum(_memory_of(each) for each in requests if isinstance(each, RerankRequest))
@@ -122,7 +120,7 @@ def _memory_of(request: RerankRequest) -> int:
     return (texts + raw) * (1 + request.return_documents)
 
 
-def _rerank(call: Call) -> ParsedBody:
+def _rerank(call: Call, _limits: Limits) -> ParsedBody:
     dialect = dialect_of(call)
     try:
         requests = dialect.parse(call)
@@ -135,8 +133,12 @@ def _rerank(call: Call) -> ParsedBody:
     return ParsedBody(dialect.name, requests, call.nested)
 
 
-def _tokenize(call: Call) -> tuple[tokenize.TokenizeBody, tuple[str, ...]]:
+def _batch(call: Call, limits: Limits) -> list[RerankRequest | RerankError]:
+    return native.parse_batch(call.body, limits.batch_requests)
+
+
+def _tokenize(call: Call, _limits: Limits) -> tuple[tokenize.TokenizeBody, tuple[str, ...]]:
     return tokenize.parse(call.body), IgnoredFields().warn(call.fields.keys(), tokenize.TokenizeBody)
 
 
-_READERS: Mapping[str, Callable[[Call], Any]] = {"rerank": _rerank, "tokenize": _tokenize}
+_READERS: Mapping[BodyKind, Callable[[Call, Limits], Any]] = {"rerank": _rerank, "batch": _batch, "tokenize": _tokenize}

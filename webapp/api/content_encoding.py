@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any
 
 from webapp.domain.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedEncodingError
 
@@ -22,26 +22,15 @@ ACCEPTED = ("gzip", "deflate", "zstd", "identity")
 HEADER = "Content-Encoding"
 
 STEP_BYTES = 8192
-"""A body of very many members is read in steps, for each member copies what is left of its step."""
+"""A body of very many members is read in steps, because each member copies the rest of its step."""
 
 
-class _Unpacker(Protocol):
-    """What zlib's and zstd's objects have in common: each reads one member of a body."""
-
-    @property
-    def eof(self) -> bool:
-        """Whether the member is complete."""
-
-    @property
-    def unused_data(self) -> bytes:
-        """What follows the member."""
-
-    def decompress(self, data: bytes, max_length: int, /) -> bytes:
-        """Unpack the next piece."""
+_Unpacker = Any
+"""An object of zlib's or zstd's that reads one member: `decompress(data, max_length)`, `eof`, `unused_data`."""
 
 
 def _deflate(data: bytes) -> _Unpacker:
-    """An unpacker of zlib's format, or of a bare stream where its header is missing."""
+    """Return an unpacker of zlib's format, or of a bare stream if its header is missing."""
     wrapped = data[0] & 0x0F == zlib.DEFLATED and int.from_bytes(data[:2]) % 31 == 0
     return zlib.decompressobj(zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS)
 
@@ -54,7 +43,7 @@ _UNPACKERS: Mapping[str, Callable[[bytes], _Unpacker]] = {
 
 
 def coding_of(header: str | None) -> str:
-    """Return how a body is packed, by its Content-Encoding; "" where it is not.
+    """Return how a body is packed, by its Content-Encoding; "" if it is not.
 
     Raises:
         UnsupportedEncodingError: it is packed in a way that is not accepted, or more than once.
@@ -74,7 +63,7 @@ def unpack(body: bytes, coding: str, most_bytes: int) -> bytes:
     Args:
         body: as received.
         coding: from `coding_of`.
-        most_bytes: what may come out.
+        most_bytes: most bytes that may come out.
 
     Raises:
         InvalidRequestError: it is damaged, cut off, or followed by something else.

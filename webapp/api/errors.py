@@ -1,23 +1,23 @@
-"""Errors -> HTTP. The only file that knows status numbers."""
+"""Errors -> HTTP. The only module with status numbers for them; codes and `retryable` are in `webapp.domain.errors`."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
-from webapp.api import middleware
 from webapp.api.content_encoding import ACCEPTED
+from webapp.api.current_request import current
 from webapp.api.dialects.base import ErrorProfile
-from webapp.api.path_aliases import meant_by
-from webapp.api.routes.health import ENDPOINTS
 from webapp.domain import errors
 
 log = logging.getLogger(__name__)
 
+COLUMN: dict[ErrorProfile, int] = {"native": 0, "documents": 1, "tei": 2}
+
 STATUS: dict[type[errors.RerankError], tuple[int, int, int]] = {
-    #                            native, documents family, TEI
     errors.InvalidRequestError: (400, 400, 422),  # the infinity client fails on a 422 that is not FastAPI's
     errors.EmptyRequestError: (400, 400, 400),
     errors.UnauthorizedError: (401, 401, 401),
@@ -28,31 +28,26 @@ STATUS: dict[type[errors.RerankError], tuple[int, int, int]] = {
     errors.UnsupportedEncodingError: (415, 415, 415),
     errors.InternalError: (500, 500, 500),
     errors.EngineFailedError: (500, 500, 424),
-    # 429 is what the others' clients know how to repeat; some repeat a 503 or a 504 thirty times.
+    # Other services' clients retry a 429 politely; some repeat a 503 or a 504 thirty times.
     errors.OverloadedError: (503, 429, 429),
     errors.RateLimitedError: (429, 429, 429),
     errors.UnavailableError: (503, 503, 503),
     errors.DeadlineExceededError: (504, 429, 429),
-    errors.CancelledError: (499, 499, 499),  # for our log, as nginx has it: nobody is there to read it
+    errors.CancelledError: (499, 499, 499),  # for our log, as nginx has it: the caller is gone
 }
 
-COLUMN: dict[ErrorProfile, int] = {"native": 0, "documents": 1, "tei": 2}
-
-_KNOWN_PATHS = frozenset(endpoint.split()[1] for endpoint in ENDPOINTS)
-
 LATER = (errors.OverloadedError, errors.RateLimitedError, errors.UnavailableError, errors.DeadlineExceededError)
-"""These carry Retry-After, never 0: cohere's client takes that for absent."""
+"""Errors that carry Retry-After, never 0: cohere's client takes that for absent."""
 
 
 def respond(error: errors.RerankError) -> Response:
-    """The reply to a request that failed, in its caller's dialect."""
+    """Return the reply to a request that failed, in its caller's dialect."""
     if error.__cause__ is not None and not isinstance(error, errors.InvalidRequestError):
         log.error("request failed", extra={"code": error.code}, exc_info=error.__cause__)
-    middleware.fail(error)
-    dialect = middleware.dialect()
-    status = STATUS[type(error)][COLUMN[dialect.manners]]
-    body = dialect.dump_error(error, status, middleware.request_id())
-    response = Response(body, status, content_type="application/json")
+    current().error = error
+    style = current().dialect().errors
+    status = STATUS[type(error)][COLUMN[style.profile]]
+    response = Response(style.dump(error, status, current().id), status, content_type="application/json")
     if isinstance(error, errors.UnauthorizedError):
         response.headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.UnsupportedEncodingError):
@@ -62,20 +57,31 @@ def respond(error: errors.RerankError) -> Response:
     return response
 
 
-def install(app: Flask) -> None:
-    """Turn everything a view may raise into JSON."""
+def install(app: Flask, known_paths: Iterable[str]) -> None:
+    """Turn every exception of a view into JSON; the reply to an unknown path names the known one that it ends in."""
+    paths = frozenset(known_paths)
+
+    def http(error: HTTPException) -> Response:
+        if isinstance(error, NotFound):
+            meant = nearest_path(request.path, paths)
+            hint = f"did you mean {meant}? " if meant else ""
+            return respond(errors.NotFoundError(f"there is nothing at this path; {hint}GET / lists what there is"))
+        return _http(error)
+
     app.register_error_handler(errors.RerankError, respond)
-    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(HTTPException, http)
     app.register_error_handler(RecursionError, _too_deep)
     app.register_error_handler(Exception, _unknown)
 
 
+def nearest_path(path: str, known: Iterable[str]) -> str | None:
+    """Return the longest known path that this one ends in."""
+    path = path.rstrip("/")
+    return max((each for each in known if each != "/" and path.endswith(each)), key=len, default=None)
+
+
 def _http(error: HTTPException) -> Response:
-    """Flask's own: no such path, wrong method, body too large."""
-    if isinstance(error, NotFound):
-        meant = meant_by(request.path, _KNOWN_PATHS)
-        hint = f"did you mean {meant}? " if meant else ""
-        return respond(errors.NotFoundError(f"there is nothing at this path; {hint}GET / lists what there is"))
+    """Translate Flask's own errors: wrong method, body too large."""
     if isinstance(error, MethodNotAllowed):
         allowed = ", ".join(error.valid_methods or [])
         response = respond(errors.MethodNotAllowedError(f"this path takes {allowed}"))
@@ -91,11 +97,11 @@ def _http(error: HTTPException) -> Response:
 
 
 def _unknown(error: Exception) -> Response:
-    """Says nothing to the client and everything to the log, the request id in both."""
+    """Log everything about an unexpected error; the client gets only the request id."""
     log.error("unexpected error", exc_info=error)
     return respond(errors.InternalError("an internal error; the log has the details under this request id"))
 
 
 def _too_deep(_: RecursionError) -> Response:
-    """A document was just shallow enough to be read, and too deep to be written."""
+    """Refuse a document that was just shallow enough to be read, and too deep to be written."""
     return respond(errors.InvalidRequestError("the body is nested too deeply"))

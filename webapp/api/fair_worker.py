@@ -1,4 +1,4 @@
-"""One native thread that works for many clients: each gets its turn, and nobody waits longer than wanted."""
+"""One native thread that works for many clients: each gets its turn, and none waits beyond its deadline."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from webapp.domain.concurrency import Waiter, allocate_lock, start_native_thread
 T = TypeVar("T")
 
 LONGEST_WAIT_S = 86_400.0
-"""Of who has no deadline; a lock takes no longer one."""
+"""Wait of a caller without a deadline; a lock takes no longer timeout."""
 
 FEW_CLIENTS = 64
-"""So many are remembered without a look at who of them still matters."""
+"""Idle clients that are remembered before old ones are forgotten."""
 
 
 class _Turn:
-    """Work of one caller."""
+    """The work of one caller."""
 
     def __init__(self, work: Callable[[], Any], waiter: Waiter) -> None:
         self.work: Callable[[], Any] | None = work
-        """None: nobody waits for it."""
+        """None: its caller left."""
         self.waiter = waiter
         self.value: Any = None
         self.error: BaseException | None = None
 
 
 class FairWorker:
-    """Callers wait as their bridge has it; of the clients that wait, the one that took least time goes first."""
+    """A thread that runs the work of the client that has used it least; callers wait with their bridge's waiter."""
 
     def __init__(self, make_waiter: Callable[[], Waiter], *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Prepare; the thread starts with the first call, for threads survive no fork.
+        """Prepare; the thread starts with the first call, because threads survive no fork.
 
         Args:
-            make_waiter: for one caller.
+            make_waiter: makes the waiter of one caller.
             clock: monotonic seconds.
         """
         self._make_waiter = make_waiter
@@ -45,26 +45,27 @@ class FairWorker:
         self._lock = allocate_lock()
         self._waiting: dict[str, deque[_Turn]] = {}
         self._taken_s: dict[str, float] = {}
-        """Client -> time that it took, counted from what the others had taken when it came."""
+        """Client -> seconds used, beginning with the seconds of the others when it came."""
         self._floor_s = 0.0
-        """What a client that comes now is taken to have had, so that nobody saves up turns."""
-        self._bell: SimpleQueue[bool] = SimpleQueue()
+        """Seconds that a new client begins with, so that no client saves up turns."""
+        self._work_or_end: SimpleQueue[bool] = SimpleQueue()
+        """True: a caller waits. False: end."""
         self._started = False
 
     def __call__(self, client: str, deadline: float, work: Callable[[], T]) -> T:
-        """Run this on the thread, and wait for it.
+        """Run `work` on the thread, and wait for it.
 
         Args:
-            client: whose turn it is.
+            client: name of the client; clients take turns.
             deadline: time of the clock at which the caller stops waiting.
-            work: what is to be done.
+            work: function to run.
 
         Returns:
-            What it returned.
+            The result of `work`.
 
         Raises:
-            TimeoutError: it was not done by then.
-            BaseException: what it raised, or what is raised in the caller while it waits.
+            TimeoutError: it was not done by the deadline.
+            BaseException: raised by `work`, or in the caller while it waits.
         """
         turn = _Turn(work, self._make_waiter())
         with self._lock:
@@ -72,7 +73,7 @@ class FairWorker:
                 self._waiting[client] = deque()
                 self._taken_s[client] = max(self._taken_s.get(client, 0.0), self._floor_s)
             self._waiting[client].append(turn)
-        self._bell.put(True)
+        self._work_or_end.put(True)
         if not self._started:
             self._started = True
             start_native_thread(self._serve, ())
@@ -80,18 +81,18 @@ class FairWorker:
             if not turn.waiter.wait(max(0.0, min(deadline - self._clock(), LONGEST_WAIT_S))):
                 raise TimeoutError
         finally:
-            turn.work = None  # whoever left waits no longer, and what it brought is let go
+            turn.work = None  # a caller that left waits no longer, and the memory of its work is freed
         if turn.error is not None:
             raise turn.error
         result: T = turn.value
         return result
 
     def end(self) -> None:
-        """End the thread when it has done what it does."""
-        self._bell.put(False)
+        """End the thread when its current work is done."""
+        self._work_or_end.put(False)
 
     def _serve(self) -> None:
-        while self._bell.get():
+        while self._work_or_end.get():
             with self._lock:
                 client, turn = self._next()
             began = self._clock()
@@ -117,7 +118,7 @@ class FairWorker:
         return client, turn
 
     def _forget(self) -> None:
-        """Forget clients who wait for nothing and took no more than who comes anew."""
+        """Forget clients that wait for nothing and used no more than a new client begins with."""
         if len(self._taken_s) > len(self._waiting) + FEW_CLIENTS:
             self._taken_s = {
                 client: taken

@@ -1,4 +1,4 @@
-"""Bytes -> checked values, with errors that name the place. Pure."""
+"""JSON bytes -> checked values, with errors that name the field. PURE."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _LONE_SURROGATES = re.compile(
     rb"(?:\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])){1,99}"
     rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})(?:\\u[dD][c-fC-F][0-9a-fA-F]{2}){1,99}"
 )
-"""Halves of pairs of escapes, in a text without escaped backslashes."""
+"""Halves of surrogate pairs, as escapes, in a text without escaped backslashes."""
 _NO_MARKS = bytes(set(range(256)) - set(b'",:[{'))
 _UTF8 = codecs.getincrementaldecoder("utf-8")
 _STEP_BYTES = 64 * 1024
 _HOLE = b"\0"
-"""No JSON holds it: in a text it is escaped."""
+"""A byte that no JSON holds: in a text it is escaped."""
 _PLACE = re.compile(r"(?P<problem>.*?)(?: - at `\$\.?(?P<field>.*)`)?", re.DOTALL)
 _TYPE_NAMES = {
     "str": "a string",
@@ -63,30 +63,31 @@ def decode(body: bytes, shape: type[T], *, strict: bool = True) -> T:
 
 
 def check_values(body: bytes, most: int) -> None:
-    """Refuse a body of too many values before any of them is made.
+    """Refuse a body of too many values before any of them is parsed.
 
     Args:
         body: JSON, unpacked.
-        most: values and names that it may hold.
+        most: most values and names that it may hold.
 
     Raises:
         PayloadTooLargeError: it holds more.
     """
     if values_at_most(body) > most and (found := _values_in(body)) > most:
-        raise PayloadTooLargeError(
-            f"the body holds {found} values and names, this service takes {most} at a time; divide it",
-            figures={"limit": most},
-            reason="too_large",
-        )
+        raise too_large(f"the body holds {found} values and names, this service takes {most} at a time", most)
+
+
+def too_large(message: str, limit: int) -> PayloadTooLargeError:
+    """Return the refusal of a body that holds more than `limit` of something."""
+    return PayloadTooLargeError(f"{message}; divide it", figures={"limit": limit}, reason="too_large")
 
 
 def values_at_most(body: bytes) -> int:
-    """Return a number of values and names that a JSON body does not exceed; a thousandth of the time to parse it."""
+    """Return an upper bound of the values and names of a JSON body, in a thousandth of the time to parse it."""
     return 1 + sum(body.count(mark) for mark in (b",", b":", b"[", b"{"))
 
 
 def _values_in(body: bytes) -> int:
-    """Count the values and names of a JSON body: what stands in a text is no mark."""
+    """Count the values and names of a JSON body; marks inside of texts don't count."""
     marks = body.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _NO_MARKS)
     count, inside = 1, 0
     for start in range(0, len(marks), _STEP_BYTES):
@@ -106,7 +107,7 @@ def encode(reply: Any, *, long: bool) -> bytes:
     Args:
         reply: a struct, or a list of structs.
         long: whether it may be large: then it is encoded in pieces, for between two of them other threads get their
-            turn, at twenty times the cost of many short texts.
+            turn, at twenty times the cost for many short texts.
     """
     return b"".join(_pieces(reply)) if long else msgspec.json.encode(reply)
 
@@ -130,7 +131,7 @@ def _pieces(value: Any) -> Iterator[bytes | memoryview]:
 
 
 def _without(value: Any, apart: list[Any]) -> Any:
-    """Return a value with holes for its long texts and its structs in lists; those are added to `apart`, in order."""
+    """Return a value with holes for its long texts and its structs in lists, which are added to `apart`, in order."""
     if isinstance(value, dict):
         return {name: _without(part, apart) for name, part in value.items()}
     if isinstance(value, list) and value and isinstance(value[0], Struct):
@@ -188,7 +189,7 @@ def _check_utf8(body: bytes) -> None:
 
 
 def _invalid(error: msgspec.ValidationError) -> InvalidRequestError:
-    """Msgspec's message in our words: "Expected `str`, got `int` - at `$.documents[0]`" names type and place."""
+    """Translate msgspec's message, such as "Expected `str`, got `int` - at `$.documents[0]`"."""
     match = _PLACE.fullmatch(str(error))
     problem, field = (match["problem"], match["field"]) if match else (str(error), None)
     if missing := re.fullmatch(r"Object missing required field `(.+)`", problem):

@@ -1,4 +1,4 @@
-"""What every request carries: its id, its deadline, and one access line when it is done."""
+"""What runs around every request: its id and deadline before, its access line and the observers of replies after."""
 
 from __future__ import annotations
 
@@ -7,84 +7,62 @@ import math
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import structlog
-from flask import Flask, Response, g, request
-from werkzeug.exceptions import HTTPException
+from flask import Flask, Response, request
 
 from contracts.logging.levels import level_of
-from webapp.api import reservation
-from webapp.api.body_reader import Reader, What, memory_of
-from webapp.api.dialects.base import SMALL_BYTES, Call, Dialect
-from webapp.api.dialects.registry import dialect_of, dialect_of_unread
-from webapp.domain.errors import InvalidRequestError, RerankError
-from webapp.service.inflight import Watch
-from webapp.telemetry.observer import Caller
+from webapp.api.body_reader import Reader
+from webapp.api.current_request import CurrentRequest, WatchOf, current
+from webapp.api.current_request import begin as begin_request
+from webapp.api.routes.health import LIVE, READY
+from webapp.domain.errors import InvalidRequestError
+from webapp.telemetry.observer import OnReply, Reply
 
-log = logging.getLogger("webapp.access")
+access_log = logging.getLogger("webapp.access")
+log = logging.getLogger(__name__)
 
-_USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-
-QUIET_PATHS = frozenset(
-    {
-        *("/health", "/live", "/ping", "/ready", "/v1/health", "/v1/health/live", "/v1/health/ready"),
-        *("/.well-known/live", "/.well-known/ready", "/infinity/health"),
-    }
-)
-"""Probes come every second; their access lines are debug, whatever the answer is. nginx has none of them."""
+NO_ROUTE = "unmatched"
+"""The route of all unknown paths together: anyone can make up any number of them."""
 
 MOST_PATH_CHARS = 256
 
 TIMEOUT_HEADER = "X-Request-Timeout"
 """Seconds after which the caller no longer wants an answer; the service's own limit is the most it gets."""
 
-
-WatchOf = Callable[[Mapping[str, Any]], AbstractContextManager[object]]
-"""Watches over the caller of a request, of which it gets the WSGI environment."""
+_USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
-def nobody_watches(_environ: Mapping[str, Any]) -> AbstractContextManager[object]:
-    """Who hangs up is served to the end."""
-    return nullcontext()
+def install(
+    app: Flask,
+    *,
+    request_timeout_s: float,
+    reader: Reader,
+    watch: WatchOf = nullcontext,
+    observers: Sequence[OnReply] = (),
+) -> None:
+    """Run around every request.
 
-
-def install(app: Flask, *, request_timeout_s: float, reader: Reader, watch: WatchOf = nobody_watches) -> None:
-    """Run around every request; `reader` reads their bodies."""
+    Args:
+        app: the application.
+        request_timeout_s: longest time one request may take.
+        reader: reads bodies.
+        watch: watches over the caller's connection; by default work goes on when the caller hangs up.
+        observers: called with every reply that is not synthetic; one that fails reaches no reply.
+    """
 
     def begin() -> None:
         given = request.headers.get("X-Request-Id", "")
-        g.request_id = given if _USABLE_ID.fullmatch(given) else uuid.uuid4().hex
-        g.began = time.monotonic()
-        g.deadline = g.began + request_timeout_s
-        g.watch = watch
-        g.reader = reader
-        g.call = None
-        structlog.contextvars.bind_contextvars(request_id=g.request_id)
-        wanted = request.headers.get(TIMEOUT_HEADER)
-        if wanted is not None:
-            g.deadline = g.began + min(_seconds(wanted), request_timeout_s)
-
-    def end(response: Response) -> Response:
-        response.headers["X-Request-Id"] = request_id()
-        failed: RerankError | None = g.get("error")
-        level = level_of(response.status_code, comes_later="Retry-After" in response.headers)
-        log.log(
-            logging.DEBUG if request.path in QUIET_PATHS else level,
-            "request",
-            extra={
-                "method": request.method[:16],
-                "path": request.path[:MOST_PATH_CHARS],
-                "status": response.status_code,
-                "duration_ms": round((time.monotonic() - g.began) * 1000, 3),
-                **({"code": failed.code, "field": failed.field or ""} if failed else {}),
-                **g.get("access", {}),
-            },
-        )
-        return response
+        request_id = given if _USABLE_ID.fullmatch(given) else uuid.uuid4().hex
+        began = time.monotonic()
+        state = CurrentRequest(request_id, began, began + request_timeout_s, reader, watch)
+        begin_request(state)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        if (wanted := request.headers.get(TIMEOUT_HEADER)) is not None:
+            state.deadline = began + min(_seconds(wanted), request_timeout_s)
 
     def forget(_error: BaseException | None) -> None:
         # What gunicorn logs between two requests of a connection belongs to none of them.
@@ -92,83 +70,9 @@ def install(app: Flask, *, request_timeout_s: float, reader: Reader, watch: Watc
 
     app.before_request(begin)
     app.teardown_request(forget)
-    app.after_request(end)
-
-
-def request_id() -> str:
-    """The id of the current request, taken from its header or made."""
-    value: str = g.request_id
-    return value
-
-
-def elapsed_s() -> float:
-    """Since the current request arrived."""
-    began: float = g.began
-    return time.monotonic() - began
-
-
-def fail(error: RerankError) -> None:
-    """The current request failed."""
-    g.error = error
-
-
-def terms() -> tuple[float, Caller, Watch]:
-    """On what terms the current request is served: its deadline, its caller, and who watches over that."""
-    watch, environ = g.watch, request.environ
-    return g.deadline, caller(), lambda: watch(environ)
-
-
-def call(model: str | None = None, *, created_s: int = 0) -> Call:
-    """Take the body of the current request; `model` is what its path names, `created_s` is Unix time."""
-    body = reservation.read_body()
-    made = g.call = Call(_path(), request.headers, body, request_id(), created_s=created_s, model_url=model)
-    return made
-
-
-def read(what: What, call: Call) -> Any:
-    """Read a body; see `webapp.api.body_reader`. A large one is given up when its caller hangs up."""
-    reader: Reader = g.reader
-    if not call.large:
-        return reader(what, call, g.deadline)
-    with g.watch(request.environ):
-        answer = reader(what, call, g.deadline, g.get("owner", "") or address())
-    if call.charged:
-        call.body = b""  # what was read of it is all that is needed
-        reservation.needs(memory_of(answer))
-    return answer
-
-
-def _path() -> str:
-    return request.path.rstrip("/") or "/"
-
-
-def speak(dialect: Dialect) -> None:
-    """Answer in this dialect from here on, errors too."""
-    g.dialect = dialect
-
-
-def dialect() -> Dialect:
-    """The dialect of the current request; where no view has read it, as its path, headers and a small body tell."""
-    known: Dialect | None = g.get("dialect")
-    if known is None:
-        known = g.dialect = _recognise()
-    return known
-
-
-def _recognise() -> Dialect:
-    taken: Call | None = g.call
-    if taken is not None:
-        return dialect_of_unread(taken) if taken.large else dialect_of(replace(taken, body=b""))
-    path = _path() if request.url_rule else ""  # an unknown path tells no format
-    call = Call(path, request.headers, b"")
-    length = request.content_length  # None: a GET, or chunks of which nobody knows how many come
-    if call.large or length is None or length > SMALL_BYTES:
-        return dialect_of_unread(call)
-    try:
-        call = replace(call, body=request.get_data())
-    except HTTPException:  # cut short: that may be the very error that is being told
-        return dialect_of_unread(call)
-    return dialect_of_unread(call) if call.large else dialect_of(call)
+    app.after_request(_log_access)  # the last: Flask runs them in reverse
+    if observers:
+        app.after_request(_observe(observers))
 
 
 def _seconds(wanted: str) -> float:
@@ -181,25 +85,57 @@ def _seconds(wanted: str) -> float:
     return seconds
 
 
-def caller() -> Caller:
-    """Whose request the current one is, for those who watch it."""
-    owner: str = g.get("owner", "")
-    g.watched = True
-    return Caller(request_id(), dialect().name, owner, owner or address(), synthetic())
+def _log_access(response: Response) -> Response:
+    state = current()
+    response.headers["X-Request-Id"] = state.id
+    level = level_of(response.status_code, comes_later="Retry-After" in response.headers)
+    # Probes come every second; their access lines are debug, whatever the answer is. nginx logs none of them.
+    probe = request.path in LIVE or request.path in READY
+    access_log.log(
+        logging.DEBUG if probe else level,
+        "request",
+        extra={
+            "method": request.method[:16],
+            "path": request.path[:MOST_PATH_CHARS],
+            "status": response.status_code,
+            "duration_ms": round(state.elapsed_s * 1000, 3),
+            **({"code": state.error.code, "field": state.error.field or ""} if state.error else {}),
+            **state.facts,
+        },
+    )
+    return response
 
 
-def synthetic() -> bool:
-    """Return whether one of our own programs only tries the service out; `auth` says so."""
-    value: bool = g.get("synthetic", False)
-    return value
+def _observe(observers: Sequence[OnReply]) -> Callable[[Response], Response]:
+    failures = 0
 
+    def call_observers(response: Response) -> Response:
+        nonlocal failures
+        state = current()
+        if state.synthetic:
+            return response
+        http: Any = request
+        http = http._get_current_object()  # noqa: SLF001 - documented; each look through the proxy costs a microsecond
+        reply = Reply(
+            http.method,
+            http.url_rule.rule if http.url_rule else NO_ROUTE,
+            state.known_dialect.name if state.known_dialect else "none",
+            response.status_code,
+            state.elapsed_s,
+            state.id,
+            http.headers,
+            state.facts,
+            state.error,
+            state.owner,
+            state.observed,
+        )
+        for observer in observers:
+            try:
+                observer(reply)
+            except Exception:
+                failures += 1
+                if failures == 1:  # the first says what is wrong; thousands would only fill the log
+                    log.exception("an observer of replies failed; requests go on without it")
+        return response
 
-def address() -> str:
-    """Where the current request comes from."""
-    # The last entry is nginx' own; what a client wrote before it is only its word.
-    return request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip() or request.remote_addr or ""
-
-
-def note(**fields: object) -> None:
-    """Add figures to the access line of the current request. Never texts."""
-    g.access = {**g.get("access", {}), **fields}
+    return call_observers

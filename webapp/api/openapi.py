@@ -1,4 +1,4 @@
-"""The API as an OpenAPI 3.1 document, from the very types that check requests."""
+"""The API as an OpenAPI 3.1 document, made from the types that check requests."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from webapp.api.auth import is_open
 from webapp.api.dialects import documents, native, tei, tokenize
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.registry import DIALECTS, UNKNOWN, dialect_of
-from webapp.api.routes.health import ENDPOINTS, LIVE, RANK, READY
-from webapp.api.warning_headers import HEADER
+from webapp.api.routes.health import LIVE, READY
+from webapp.api.routes.rerank import PATHS, RANK, WARNING_HEADER
 
 _FAILURES = {
     400: "The request is malformed; the error names the field.",
@@ -40,8 +40,6 @@ _KEYS = {
     "api-key": {"type": "apiKey", "in": "header", "name": "Api-Key"},
 }
 
-_BATCH_EXAMPLE = [native.DIALECT.example]
-
 
 class _Schemas:
     """JSON schemas of our types, each described once under components."""
@@ -56,14 +54,14 @@ class _Schemas:
             tokenize.ContentTokens,
         ]
         for dialect in (*DIALECTS, UNKNOWN):
-            self._types += [dialect.body, *_replies(dialect), dialect.error]
+            self._types += [dialect.body, *_replies(dialect), dialect.errors.body]
         schemas, self.components = msgspec.json.schema_components(
             self._types, ref_template="#/components/schemas/{name}"
         )
         self._schemas = list(schemas)
 
     def of(self, *types: Any) -> dict[str, Any]:
-        """One schema, or a choice between several."""
+        """Return the schema of one type, or a choice between several."""
         found: list[dict[str, Any]] = []
         for each in types:
             schema = self._schemas[self._types.index(each)]
@@ -76,26 +74,17 @@ def _replies(dialect: Dialect) -> tuple[Any, ...]:
     return dialect.reply if isinstance(dialect.reply, tuple) else (dialect.reply,)
 
 
-def openapi() -> dict[str, Any]:
-    """Every route, with an example in every dialect that it speaks."""
+def openapi(endpoints: Mapping[str, str]) -> dict[str, Any]:
+    """Return the document: every route, with an example in every dialect that it speaks.
+
+    Args:
+        endpoints: "METHOD path" -> summary.
+    """
     schemas = _Schemas()
     paths: dict[str, dict[str, Any]] = {}
-    for endpoint, summary in ENDPOINTS.items():
+    for endpoint, summary in endpoints.items():
         method, path = endpoint.split()
-        spoken = [dialect for dialect in DIALECTS if path in dialect.paths]
-        if method == "GET":
-            operation = _get(path)
-        elif path == "/rerank/batch":
-            reply = {"type": "array", "items": schemas.of(native.RerankReply, native.BatchError)}
-            body = {**schemas.of(list[native.RerankBody]), "minItems": 1}
-            errors = schemas.of(native.ErrorReply)
-            operation = _post(body, {"batch": {"value": _BATCH_EXAMPLE}}, reply, errors)
-        elif path == "/tokenize":
-            reply = schemas.of(list[list[tokenize.TokenReply]], tokenize.PromptTokens, tokenize.ContentTokens)
-            errors = schemas.of(tei.TeiError)
-            operation = _post(schemas.of(tokenize.TokenizeBody), {"tei": {"value": tokenize.EXAMPLE}}, reply, errors)
-        else:
-            operation = _rank(path, spoken, schemas)
+        operation = _get(path) if method == "GET" else _POSTS.get(path, _rank)(path, schemas)
         named = [part.strip("{}") for part in path.split("/") if part.startswith("{")]
         if named:
             operation["parameters"] = [
@@ -116,14 +105,15 @@ def openapi() -> dict[str, Any]:
 
 
 def _tag(path: str) -> str:
-    if path in RANK:
+    if path in RANK or path in PATHS:
         return "rank"
     return "probes" if path in {**LIVE, **READY} else "about"
 
 
-def _rank(path: str, spoken: list[Dialect], schemas: _Schemas) -> dict[str, Any]:
-    told = dialect_of(Call(path, {}, b""))
-    usual = native.DIALECT if path == "/rerank" else documents.DIALECT if told is UNKNOWN else told
+def _rank(path: str, schemas: _Schemas) -> dict[str, Any]:
+    spoken = [dialect for dialect in DIALECTS if path in dialect.paths]
+    found = dialect_of(Call(path, {}, b""))
+    usual = native.DIALECT if path == "/rerank" else documents.DIALECT if found is UNKNOWN else found
     examples = {
         dialect.name: {"summary": dialect.title, "value": dialect.example}
         for dialect in sorted(spoken, key=lambda dialect: dialect is not usual)
@@ -132,30 +122,43 @@ def _rank(path: str, spoken: list[Dialect], schemas: _Schemas) -> dict[str, Any]
         schemas.of(*(dialect.body for dialect in spoken)),
         examples,
         schemas.of(*(reply for dialect in spoken for reply in _replies(dialect))),
-        schemas.of(*(dialect.error for dialect in (*DIALECTS, UNKNOWN))),
+        schemas.of(*(dialect.errors.body for dialect in (*DIALECTS, UNKNOWN))),
     )
+
+
+def _batch(_path: str, schemas: _Schemas) -> dict[str, Any]:
+    return _post(
+        {**schemas.of(list[native.RerankBody]), "minItems": 1},
+        {"batch": {"value": [native.DIALECT.example]}},
+        {"type": "array", "items": schemas.of(native.RerankReply, native.BatchError)},
+        schemas.of(native.ErrorReply),
+    )
+
+
+def _tokenize(_path: str, schemas: _Schemas) -> dict[str, Any]:
+    return _post(
+        schemas.of(tokenize.TokenizeBody),
+        {"tei": {"value": tokenize.EXAMPLE}},
+        schemas.of(list[list[tokenize.TokenReply]], tokenize.PromptTokens, tokenize.ContentTokens),
+        schemas.of(tei.TeiError),
+    )
+
+
+_POSTS = {"/rerank/batch": _batch, "/tokenize": _tokenize}
+"""Operations that score no single request; all others are `_rank`'s."""
 
 
 def _post(
     body: dict[str, Any], examples: Mapping[str, Any], reply: dict[str, Any], error: dict[str, Any]
 ) -> dict[str, Any]:
-    failures = {
-        str(status): {"description": text, "content": {"application/json": {"schema": error}}}
-        for status, text in _FAILURES.items()
-    }
+    def content(**kind: Any) -> dict[str, Any]:
+        return {"content": {"application/json": kind}}
+
+    success = {"description": "Scored.", "headers": {WARNING_HEADER: _WARNING}, **content(schema=reply)}
+    failures = {str(status): {"description": text, **content(schema=error)} for status, text in _FAILURES.items()}
     return {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": body, "examples": dict(examples)}},
-        },
-        "responses": {
-            "200": {
-                "description": "Scored.",
-                "headers": {HEADER: _WARNING},
-                "content": {"application/json": {"schema": reply}},
-            },
-            **failures,
-        },
+        "requestBody": {"required": True, **content(schema=body, examples=dict(examples))},
+        "responses": {"200": success, **failures},
     }
 
 

@@ -25,7 +25,7 @@ from webapp.api.app import create_app
 from webapp.api.body_process import ProcessReader
 from webapp.api.body_reader import Limits
 from webapp.api.reply_files import COLLECT_S, ReplyFiles
-from webapp.api.routes.deployment import Deployment
+from webapp.api.routes.info import Deployment
 from webapp.config.malloc import Trimming, return_large_blocks
 from webapp.config.settings import Settings
 from webapp.config.validators import listed
@@ -326,7 +326,7 @@ def assemble(
         keys=keys,
         quota=quota,
         watch=bridge.watch,
-        watchers=[
+        observers=[
             meter.replied,
             *([progress.replied] if settings.events else []),
             *([tracing.replied] if tracing else []),

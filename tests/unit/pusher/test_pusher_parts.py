@@ -22,7 +22,7 @@ from pusher.settings import listed
 from pusher.settings import load_settings as pusher_settings
 from pusher.streams import MOST_STREAMS, Streams, TooManyStreamsError
 from pusher.websocket import WholeSends
-from webapp.api.error_body import dump_error
+from webapp.api.dialects.unknown import dump_error
 from webapp.domain.errors import MethodNotAllowedError, NotFoundError, OverloadedError, UnauthorizedError
 
 DASHBOARD = Path(__file__).resolve().parents[3] / "pusher" / "dashboard"

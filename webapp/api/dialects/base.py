@@ -1,4 +1,19 @@
-"""What a dialect is. Adding one is adding a module that defines a `Dialect`, and naming it in `registry`."""
+"""What a dialect is: pure functions that read the calls of one wire format, and write its replies and errors.
+
+To add a dialect:
+
+1. Write `dialects/NAME.py`. Its docstring says how the format differs, and its source (product, version, file or page).
+   The body is a msgspec struct that extends `request_parts.Options`; `to_requests` turns it into a `RerankRequest`,
+   usually by `request_parts.ranking_request`. The reply is a struct too; `dump` fills it from
+   `reply_parts.ranked(result)` and encodes it. `librechat.py` is the shortest example.
+2. Define `DIALECT = Dialect(...)` there. `claims` must be true for its own calls only: by path, field or header.
+   `errors` is usually `documents.ERRORS` or `tei.ERRORS`.
+3. Add `NAME.DIALECT` to `registry.DIALECTS`, before every dialect that would claim its calls as well.
+4. Add a captured request to `tests/unit/test_dialects.py`, and its fields to `tests/unit/test_dialect_properties.py`.
+   If it has a path of its own, add that to `scripts/smoke`.
+
+Routes, `GET /`, OpenAPI and the checks of a deployment read the registry; no other module has to change.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +39,12 @@ RERANK_PATHS = (
     "/",
     "/invocations",
 )
-"""Where documents are ranked, whatever the dialect."""
+"""Paths that rank documents, whatever the dialect."""
 
 
 SMALL_BYTES = 64 * 1024
 FEW_VALUES = 2048
-"""A body that is no larger, and holds no more values and names, is read in a few milliseconds, the worst in 30."""
+"""A body up to this size, with up to this many values and names, is read in a few milliseconds, the worst in 30."""
 
 _NULL = msgspec.Raw(b"null")
 
@@ -38,10 +53,10 @@ class Headers(Protocol):
     """Headers of a request, looked up whatever the case of their names."""
 
     def get(self, name: str, /) -> str | None:
-        """One of them."""
+        """Return the value of one header."""
 
     def items(self) -> Iterable[tuple[str, str]]:
-        """All of them."""
+        """Return all names and values."""
 
 
 @dataclass(eq=False)
@@ -55,11 +70,11 @@ class Call:
     created_s: int = 0
     """Unix time."""
     model_url: str | None = None
-    """The model that the path names, where it does."""
+    """The model that the path names, if it names one."""
     nested: bool = False
-    """Whether the answer is a list of lists, as TEI's /predict has it for several pairs; `parse` knows."""
+    """Whether the reply is a list of lists, as TEI's /predict answers several pairs; `to_requests` sets it."""
     decoded: Any = None
-    """What a dialect decoded to recognise the call, so that it needn't again."""
+    """The body, where a dialect decoded it to recognise the call as its own, so that it is decoded once."""
 
     @cached_property
     def charged(self) -> bool:
@@ -68,7 +83,7 @@ class Call:
 
     @cached_property
     def large(self) -> bool:
-        """Whether to read the body, or to repeat it, may hold up others: it is large, or holds many values."""
+        """Whether reading or echoing the body may delay other requests: it is large, or holds many values."""
         return self.charged or json_body.values_at_most(self.body) > FEW_VALUES
 
     @cached_property
@@ -81,12 +96,23 @@ class Call:
         return {name: value for name, value in raw.items() if value != _NULL}  # views into the body, no copies
 
     def has(self, *names: str) -> bool:
-        """Whether any of these fields is there."""
+        """Return whether any of these fields is there."""
         return not self.fields.keys().isdisjoint(names)
 
 
 ErrorProfile = Literal["native", "documents", "tei"]
-"""Whose statuses an error gets; `webapp.api.errors` has the numbers."""
+"""A set of HTTP statuses for errors; `webapp.api.errors` has the numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorFormat:
+    """How a dialect writes errors."""
+
+    profile: ErrorProfile
+    dump: Callable[[RerankError, int, str], bytes]
+    """Return the body, JSON, for an error, its HTTP status and the request's id."""
+    body: Any
+    """Type of the body, for the API's description."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +120,34 @@ class Dialect:
     """A wire format, as pure functions."""
 
     name: str
+    """Shown in logs, metrics and events."""
     title: str
     """For the API's description."""
     claims: Callable[[Call], bool]
-    """Whether a call speaks it; asked in the order of the registry."""
-    parse: Callable[[Call], list[RerankRequest]]
-    """What is asked, usually one request. Raises InvalidRequestError, which names the field and what was wrong."""
+    """Return whether a call speaks it; called in the order of the registry. Must not raise."""
+    to_requests: Callable[[Any, Call], list[RerankRequest]]
+    """Return what a decoded body asks for, usually one request. Raises InvalidRequestError that names the field."""
     dump: Callable[[list[RerankResult], Call], bytes]
-    """The answer, JSON."""
-    dump_error: Callable[[RerankError, int, str], bytes]
-    """An error with its status and the request's id, JSON."""
-    manners: ErrorProfile
+    """Return the reply, JSON, for the results of all requests of a call."""
+    errors: ErrorFormat
     body: Any
-    """Type of a request, for the API's description."""
+    """Type of a request; every other body is refused, but unknown fields are ignored with a warning if mistyped."""
     reply: Any
-    """Type of an answer, or a tuple of types."""
-    error: Any
+    """Type of a reply, or a tuple of types."""
     paths: tuple[str, ...] = RERANK_PATHS
+    """Paths that take this format; a path that no other dialect has becomes a route."""
     example: Mapping[str, Any] = field(default_factory=dict)
+    """A body; deployments send it at the first path where it is claimed."""
+    strict: bool = False
+    """Whether "true", "3" and the like are refused where a boolean or a number is due."""
+
+    def parse(self, call: Call) -> list[RerankRequest]:
+        """Read the body of a call.
+
+        Raises:
+            InvalidRequestError: names the field and what is wrong.
+        """
+        body = call.decoded
+        if body is None:
+            body = json_body.decode(call.body, self.body, strict=self.strict)
+        return self.to_requests(body, call)

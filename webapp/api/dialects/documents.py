@@ -1,27 +1,29 @@
-"""The documents family: one reply that suits every client that sends `query` and `documents`.
+"""The documents family: one reply that suits every client that sends `query` and `documents`, and three variants.
 
 Cohere v1, Jina, Infinity, vLLM, Xinference, LocalAI and llama.cpp read `results`, Voyage and Continue read `data`.
-Their requests can't be told apart, so both are there. Sources: cohere 7.3.1 `raw_base_client.py`;
+Their requests look the same, so both are there. Sources: cohere 7.3.1 `raw_base_client.py`;
 docs.voyageai.com/reference/reranker-api; infinity_emb 0.0.77 `fastapi_schemas`; vLLM 0.33.0
 `entrypoints/pooling/scoring`; llama.cpp `server-common`; xinference 4.1.0 `api/schemas`; LocalAI `core/schema/jina.go`.
 
 `document` is an object in `results` and a string in `data`, and never null: LiteLLM and Dify fail on that.
 `object` is "rerank": the infinity client refuses "list".
+
+Cohere v2, Infinity and Voyage are recognised where their calls differ; each at the end of this file says how.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from webapp.api import json_body
-from webapp.api.dialects import usage
-from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.options import CountOrAll, Options, to_request
-from webapp.api.dialects.texts import Text, as_list, as_sent, ignored_rank_fields, query_of, texts_of
-from webapp.api.error_body import message_of, type_of
+from webapp.api.dialects.base import Call, Dialect, ErrorFormat
+from webapp.api.dialects.reply_parts import Figures, Usage, message_of, meta, model, ranked, type_of, usage
+from webapp.api.dialects.request_parts import CountOrAll, Options, Text, ranking_request
 from webapp.domain.errors import RerankError
 from webapp.domain.types import RerankRequest, RerankResult
 
@@ -74,7 +76,7 @@ class DocumentsReply(msgspec.Struct):
     model: Annotated[str, Meta(description="The name asked for, else the model that is served.")]
     created: Annotated[int, Meta(description="Unix time in seconds.")]
     results: Annotated[list[Ranked], Meta(description="Best first.")]
-    usage: usage.Usage
+    usage: Usage
     meta: dict[str, Any]
     data: Annotated[list[RankedText] | UnsetType, Meta(description="The same, as Voyage has it.")] = UNSET
     object: str = "rerank"
@@ -89,7 +91,7 @@ class DocumentsErrorDetail(msgspec.Struct):
     code: int | str
 
 
-class DocumentsError(msgspec.Struct, omit_defaults=True):
+class DocumentsError(Figures):
     """An error in every place where a client of this family looks for it."""
 
     id: str
@@ -100,27 +102,19 @@ class DocumentsError(msgspec.Struct, omit_defaults=True):
     code: Annotated[str, Meta(description="Stable across releases.")]
     retryable: bool
     request_id: str
-    queued: Annotated[int | None, Meta(description="Of a refusal: what waits already.")] = None
-    limit: Annotated[int | None, Meta(description="Of a refusal: how much may.")] = None
-    eta_s: Annotated[float | None, Meta(description="Of a refusal: when the queue will be empty.")] = None
-    scored: Annotated[int | None, Meta(description="Documents scored before the time was over.")] = None
-    total: Annotated[int | None, Meta(description="Documents that were to be scored.")] = None
 
 
-def parse(call: Call) -> list[RerankRequest]:
-    """Read one request; `top_n` goes before `top_k`."""
-    body = json_body.decode(call.body, DocumentsBody, strict=False)
-    documents = as_list(body.documents)
-    texts = texts_of(documents, body.rank_fields)
+def to_requests(body: DocumentsBody, _call: Call) -> list[RerankRequest]:
+    """Return one request; `top_n` goes before `top_k`."""
     return [
-        to_request(
+        ranking_request(
             body,
-            query_of(body.query),
-            texts,
-            originals=as_sent(list(map(_echo, documents, texts))) if body.return_documents else (),
+            body.query,
+            body.documents,
+            rank_fields=body.rank_fields,
             top_n=body.top_k if body.top_n is None else body.top_n,
-            return_documents=body.return_documents,
-            warnings=ignored_rank_fields(documents, body.rank_fields),
+            echo=bool(body.return_documents),
+            add_text=True,
         )
     ]
 
@@ -133,52 +127,42 @@ def dump(
     data: bool = True,
     version: str = "1",
 ) -> bytes:
-    """The answer.
+    """Return the reply.
 
     Args:
-        results: one.
-        call: what was asked.
+        results: exactly one.
+        call: the request.
         echo: form of `document` in `results`.
-        data: whether Voyage's list is there too.
+        data: whether to add Voyage's list.
         version: of Cohere's API.
     """
     (result,) = results
     request = result.request
-    ranked = [Ranked(index, score) for index, score in zip(result.order, result.scores, strict=True)]
-    listed: list[Any] = ranked  # the very same list, where nothing differs
+    entries = [Ranked(*entry) for entry in ranked(result)]
+    listed: list[Any] = entries  # the very same list, where nothing differs
     if request.return_documents:
         texts, originals = request.documents, request.originals
-        for entry in ranked:
+        for entry in entries:
             entry.document = texts[entry.index] if echo == "text" else _object(originals[entry.index])
         if echo == "object" and data:
-            listed = [RankedText(entry.index, entry.relevance_score, texts[entry.index]) for entry in ranked]
+            listed = [RankedText(entry.index, entry.relevance_score, texts[entry.index]) for entry in entries]
     elif result.spans and data:
-        listed = [RankedText(entry.index, entry.relevance_score) for entry in ranked]
-    for entry, span in zip(ranked, result.spans, strict=bool(result.spans)):
+        listed = [RankedText(entry.index, entry.relevance_score) for entry in entries]
+    for entry, span in zip(entries, result.spans, strict=bool(result.spans)):
         if span:
             entry.relevant_spans = [Span(*span, entry.relevance_score)]
     return json_body.encode(
         DocumentsReply(
             id=call.request_id,
-            model=usage.model(result),
+            model=model(result),
             created=call.created_s,
-            results=ranked,
-            usage=usage.usage(results),
-            meta=usage.meta(result, version),
+            results=entries,
+            usage=usage(results),
+            meta=meta(result, version),
             data=listed if data else UNSET,
         ),
         long=call.large and request.return_documents,
     )
-
-
-def _echo(document: Text, text: str) -> Text:
-    """The document with its `text`; what the caller sent beside it stays."""
-    if isinstance(document, str):
-        return document
-    own = document.get("text")
-    if own is not None and bytes(memoryview(own)[:1]) == b'"':
-        return document
-    return {**document, "text": msgspec.Raw(msgspec.json.encode(text))}
 
 
 def _object(original: str | msgspec.Raw) -> Any:
@@ -186,40 +170,29 @@ def _object(original: str | msgspec.Raw) -> Any:
 
 
 def dump_error(error: RerankError, status: int, request_id: str, *, code: int | str | None = None) -> bytes:
-    """An error, `detail` always a string."""
+    """Return the body of an error; `code` is what `error` says in place of the status."""
     message = message_of(error)
     detail = DocumentsErrorDetail(message, type_of(status), error.field, status if code is None else code)
-    return msgspec.json.encode(
-        DocumentsError(
-            request_id,
-            message,
-            message,
-            detail,
-            status,
-            error.code,
-            error.retryable,
-            request_id,
-            **error.figures,  # type: ignore[arg-type]
-        )
-    )
+    own = (request_id, message, message, detail, status, error.code, error.retryable, request_id)
+    return msgspec.json.encode(DocumentsError(*own, **error.figures))  # type: ignore[arg-type]
 
 
 def _claims(call: Call) -> bool:
-    """Whether a call has documents, or a path at which only this family's clients send what no other format claimed."""
+    """Return whether a call has documents, or a path that only this family's clients use."""
     return call.has("documents") or (call.path in OWN_PATHS and bool(call.fields))
 
+
+ERRORS = ErrorFormat("documents", dump_error, DocumentsError)
 
 DIALECT = Dialect(
     name="documents",
     title="Cohere v1, Jina, Voyage, vLLM, Infinity, Xinference, LocalAI, llama.cpp",
     claims=_claims,
-    parse=parse,
+    to_requests=to_requests,
     dump=dump,
-    dump_error=dump_error,
-    manners="documents",
+    errors=ERRORS,
     body=DocumentsBody,
     reply=DocumentsReply,
-    error=DocumentsError,
     example={
         "model": "any",
         "query": "how do bees find home",
@@ -228,3 +201,79 @@ DIALECT = Dialect(
         "return_documents": True,
     },
 )
+
+COHERE_V2 = replace(
+    DIALECT,
+    name="cohere_v2",
+    title="Cohere v2, vLLM",
+    claims=lambda call: call.path == "/v2/rerank",
+    dump=partial(dump, data=False, version="2"),
+    paths=("/v2/rerank",),
+)
+"""Cohere v2, and vLLM's route of the same name: without Voyage's list.
+
+Source: cohere 7.3.1 `v2/raw_client.py`, docs.cohere.com/reference/rerank. Cohere refuses unknown fields, we ignore
+them.
+"""
+
+
+def _claims_infinity(call: Call) -> bool:
+    return call.path.startswith(("/infinity/", "/api/")) or (call.path == "/rerank" and call.has("raw_scores"))
+
+
+INFINITY = replace(
+    DIALECT,
+    name="infinity",
+    title="Infinity, Ollama",
+    claims=_claims_infinity,
+    dump=partial(dump, echo="text"),
+    paths=("/rerank", "/infinity/rerank", "/api/rerank"),
+    example={**DIALECT.example, "raw_scores": False},
+)
+"""Infinity: `document` is a string.
+
+Source: infinity_emb 0.0.77 `fastapi_schemas/pymodels.py`; its client sends `raw_scores` always. LiteLLM's `infinity`
+provider sends the same as its `hosted_vllm`, but wants strings: it has a prefix of its own. Dify's Ollama plugin wants
+strings at /api/rerank.
+"""
+
+
+class VoyageError(msgspec.Struct):
+    """An error without `error`."""
+
+    id: str
+    message: str
+    detail: Annotated[str, Meta(description="The message once more: Voyage's client reads it here.")]
+    status: int
+    code: str
+    retryable: bool
+    request_id: str
+
+
+def _dump_voyage_error(error: RerankError, status: int, request_id: str) -> bytes:
+    message = message_of(error)
+    return msgspec.json.encode(
+        VoyageError(request_id, message, message, status, error.code, error.retryable, request_id)
+    )
+
+
+VOYAGE = replace(
+    DIALECT,
+    name="voyage",
+    title="Voyage",
+    claims=lambda call: call.path == "/v1/rerank" and call.has("truncation"),
+    errors=ErrorFormat("documents", _dump_voyage_error, VoyageError),
+    paths=("/v1/rerank",),
+    example={
+        "model": "any",
+        "query": "how do bees find home",
+        "documents": ["Milk keeps three days.", "Bees follow the sun."],
+        "top_k": 1,
+        "truncation": True,
+    },
+)
+"""Voyage, recognised by `truncation`, which its client sends always.
+
+Source: docs.voyageai.com/reference/reranker-api, voyageai 0.3.7 and 0.5.0. The reply is the family's. An error is not:
+voyageai before 0.5 takes an object under `error` for its own and fails over it with an AttributeError.
+"""

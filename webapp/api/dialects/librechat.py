@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import msgspec
 
-from webapp.api import json_body
-from webapp.api.dialects import documents, usage
+from webapp.api.dialects import documents
 from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.options import Count, Options, to_request
-from webapp.api.dialects.texts import Text, query_of, texts_of
+from webapp.api.dialects.reply_parts import Usage, model, ranked, usage
+from webapp.api.dialects.request_parts import Count, Options, Text, ranking_request
 from webapp.domain.types import RerankRequest, RerankResult
 
 
@@ -35,34 +34,30 @@ class CandidatesReply(msgspec.Struct):
 
     results: list[Candidate]
     model: str
-    usage: usage.Usage
+    usage: Usage
 
 
-def parse(call: Call) -> list[RerankRequest]:
-    """Read one request."""
-    body = json_body.decode(call.body, CandidatesBody, strict=False)
-    texts = texts_of(body.candidates, field="candidates")
-    return [to_request(body, query_of(body.query), texts, top_n=body.top_n)]
+def to_requests(body: CandidatesBody, _call: Call) -> list[RerankRequest]:
+    """Return one request."""
+    return [ranking_request(body, body.query, body.candidates, field="candidates", top_n=body.top_n)]
 
 
 def dump(results: list[RerankResult], _call: Call) -> bytes:
-    """Best first."""
+    """Return the candidates, best first."""
     (result,) = results
-    ranked = [Candidate(index, score) for index, score in zip(result.order, result.scores, strict=True)]
-    return msgspec.json.encode(CandidatesReply(ranked, usage.model(result), usage.usage(results)))
+    entries = [Candidate(*entry) for entry in ranked(result)]
+    return msgspec.json.encode(CandidatesReply(entries, model(result), usage(results)))
 
 
 DIALECT = Dialect(
     name="librechat",
     title="LibreChat rag-api",
     claims=lambda call: call.has("candidates") and not call.has("documents"),
-    parse=parse,
+    to_requests=to_requests,
     dump=dump,
-    dump_error=documents.dump_error,
-    manners="documents",
+    errors=documents.ERRORS,
     body=CandidatesBody,
     reply=CandidatesReply,
-    error=documents.DocumentsError,
     paths=("/v1/rerank", "/rerank"),
     example={"query": "how do bees find home", "candidates": [{"id": "1", "text": "Bees follow the sun."}]},
 )

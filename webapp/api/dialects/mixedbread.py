@@ -11,10 +11,10 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from webapp.api import json_body
-from webapp.api.dialects import documents, usage
+from webapp.api.dialects import documents
 from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.options import Count, Options, to_request
-from webapp.api.dialects.texts import Text, as_list, as_sent, ignored_rank_fields, query_of, texts_of
+from webapp.api.dialects.reply_parts import Usage, model, ranked, usage
+from webapp.api.dialects.request_parts import Count, Options, Text, ranking_request
 from webapp.domain.types import RerankRequest, RerankResult
 
 
@@ -41,7 +41,7 @@ class RankResult(msgspec.Struct, gc=False):
 class MixedbreadReply(msgspec.Struct):
     """Answer to a request with `input`."""
 
-    usage: usage.Usage
+    usage: Usage
     model: str
     data: list[RankResult]
     top_k: int
@@ -49,48 +49,39 @@ class MixedbreadReply(msgspec.Struct):
     object: str = "list"
 
 
-def parse(call: Call) -> list[RerankRequest]:
-    """Read one request."""
-    body = json_body.decode(call.body, MixedbreadBody, strict=False)
-    inputs = as_list(body.input, "input")
+def to_requests(body: MixedbreadBody, _call: Call) -> list[RerankRequest]:
+    """Return one request."""
+    top_n = body.top_n if body.top_k is None else body.top_k
+    echo = bool(body.return_input)
     return [
-        to_request(
-            body,
-            query_of(body.query),
-            texts_of(inputs, body.rank_fields, field="input"),
-            originals=as_sent(inputs) if body.return_input else (),
-            top_n=body.top_n if body.top_k is None else body.top_k,
-            return_documents=body.return_input,
-            warnings=ignored_rank_fields(inputs, body.rank_fields),
+        ranking_request(
+            body, body.query, body.input, field="input", rank_fields=body.rank_fields, top_n=top_n, echo=echo
         )
     ]
 
 
 def dump(results: list[RerankResult], call: Call) -> bytes:
-    """Best first."""
+    """Return the inputs, best first."""
     (result,) = results
     request = result.request
-    data = [RankResult(index, score) for index, score in zip(result.order, result.scores, strict=True)]
-    if request.return_documents:
+    data = [RankResult(*entry) for entry in ranked(result)]
+    echo = request.return_documents
+    if echo:
         for entry in data:
             entry.input = request.originals[entry.index]
-    echo = request.return_documents
-    return json_body.encode(
-        MixedbreadReply(usage.usage(results), usage.model(result), data, len(data), echo), long=call.large and echo
-    )
+    reply = MixedbreadReply(usage(results), model(result), data, len(data), echo)
+    return json_body.encode(reply, long=call.large and echo)
 
 
 DIALECT = Dialect(
     name="mixedbread",
     title="Mixedbread",
     claims=lambda call: call.has("input") and not call.has("documents"),
-    parse=parse,
+    to_requests=to_requests,
     dump=dump,
-    dump_error=documents.dump_error,
-    manners="documents",
+    errors=documents.ERRORS,
     body=MixedbreadBody,
     reply=MixedbreadReply,
-    error=documents.DocumentsError,
     example={
         "model": "any",
         "query": "how do bees find home",

@@ -1,9 +1,9 @@
-"""Our own wire format, from the project's mission.
+"""Our own wire format, of documents with `content` and `metadata`.
 
 POST /rerank {"query", "documents": [{"content", "metadata"} or str], "top_k", "raw_scores", "return_documents"}
 -> {"query", "results": [{"index", "score", "content", "metadata", "truncated"?, "span"?}], "latency_ms", "model"}
 
-Known by an object with `content`; a list of bare texts gets the documents family's reply, but in a batch.
+Recognised by an object with `content`; a list of bare texts gets the documents family's reply, except in a batch.
 """
 
 from __future__ import annotations
@@ -14,64 +14,57 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
 
 from webapp.api import json_body
-from webapp.api.dialects import usage
-from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.options import Options, to_request
+from webapp.api.dialects.base import Call, Dialect, ErrorFormat
+from webapp.api.dialects.reply_parts import Figures, message_of, model, ranked, warnings
+from webapp.api.dialects.request_parts import Options, to_request
 from webapp.api.dialects.typos import IgnoredFields
-from webapp.api.error_body import message_of
-from webapp.domain.errors import EmptyRequestError, InvalidRequestError, PayloadTooLargeError, RerankError
+from webapp.domain.errors import EmptyRequestError, InvalidRequestError, RerankError
 from webapp.domain.types import RerankRequest, RerankResult
 
 DEFAULT_TOP_K = 5
 
-_NO_METADATA = msgspec.Raw(b"{}")
+_NO_METADATA = Raw(b"{}")
 
 
 class Document(msgspec.Struct, frozen=True, gc=False):
-    """A candidate text with whatever the caller wants back beside it."""
+    """A candidate text, and the metadata that the reply repeats."""
 
     content: str
     metadata: Annotated[
-        msgspec.Raw | msgspec.UnsetType,
-        msgspec.Meta(description="Comes back byte for byte.", extra_json_schema={"type": ["object", "null"]}),
-    ] = msgspec.UNSET
+        Raw | UnsetType, Meta(description="Comes back byte for byte.", extra_json_schema={"type": ["object", "null"]})
+    ] = UNSET
 
 
 class RerankBody(Options, kw_only=True, frozen=True):
     """Our own request. Unknown fields are ignored."""
 
-    query: Annotated[str, msgspec.Meta(description="The question; not blank.", examples=["how do bees find home"])]
+    query: Annotated[str, Meta(description="The question; not blank.", examples=["how do bees find home"])]
     documents: Annotated[
         list[str | Document],
-        msgspec.Meta(
+        Meta(
             description="The candidates: texts, or objects with content and metadata. At least one.",
             examples=[["Bees follow the sun.", {"content": "Milk keeps three days.", "metadata": {"id": 7}}]],
         ),
     ]
-    top_k: Annotated[int, msgspec.Meta(ge=0, description="How many results to return; 0 means all.")] | None = (
-        DEFAULT_TOP_K
-    )
-    return_documents: Annotated[bool | None, msgspec.Meta(description="Return content and metadata.")] = True
+    top_k: Annotated[int, Meta(ge=0, description="How many results to return; 0 means all.")] | None = DEFAULT_TOP_K
+    return_documents: Annotated[bool | None, Meta(description="Return content and metadata.")] = True
 
 
 class Result(msgspec.Struct, omit_defaults=True):
     """One ranked document."""
 
-    index: Annotated[int, msgspec.Meta(description="Its place in the request.")]
-    score: Annotated[
-        float, msgspec.Meta(description="0..1, higher is more relevant; the model's own number with raw_scores.")
-    ]
-    content: str | msgspec.UnsetType = msgspec.UNSET
-    metadata: Annotated[msgspec.Raw | msgspec.UnsetType, msgspec.Meta(extra_json_schema={"type": "object"})] = (
-        msgspec.UNSET
+    index: Annotated[int, Meta(description="Its place in the request.")]
+    score: Annotated[float, Meta(description="0..1, higher is more relevant; the model's own number with raw_scores.")]
+    content: str | UnsetType = UNSET
+    metadata: Annotated[Raw | UnsetType, Meta(extra_json_schema={"type": "object"})] = UNSET
+    truncated: Annotated[bool, Meta(description="There, and true, when the text was longer than the model reads.")] = (
+        False
     )
-    truncated: Annotated[
-        bool, msgspec.Meta(description="There, and true, when the text was longer than the model reads.")
-    ] = False
     span: Annotated[
-        tuple[int, int] | None, msgspec.Meta(description="Characters of the window that counted, of a divided text.")
+        tuple[int, int] | None, Meta(description="Characters of the window that counted, of a divided text.")
     ] = None
 
 
@@ -81,30 +74,21 @@ class RerankReply(msgspec.Struct, omit_defaults=True):
     query: str
     results: list[Result]
     latency_ms: float
-    model: Annotated[str, msgspec.Meta(description="The name asked for, else the first that it is served under.")]
-    warnings: Annotated[
-        tuple[str, ...], msgspec.Meta(description="What of the request had no effect, and what was cut.")
-    ] = ()
+    model: Annotated[str, Meta(description="The name asked for, else the first that it is served under.")]
+    warnings: Annotated[tuple[str, ...], Meta(description="What of the request had no effect, and what was cut.")] = ()
     degraded: Annotated[
-        bool, msgspec.Meta(description="There, and true, when the model failed and words were compared instead.")
+        bool, Meta(description="There, and true, when the model failed and words were compared instead.")
     ] = False
-    scored_by: Annotated[
-        str, msgspec.Meta(description="The id of the model that scored, where `model` is another name.")
-    ] = ""
+    scored_by: Annotated[str, Meta(description="The id of the model that scored, where `model` is another name.")] = ""
 
 
-class ErrorDetail(msgspec.Struct, omit_defaults=True):
+class ErrorDetail(Figures, omit_defaults=True):
     """What went wrong."""
 
-    code: Annotated[str, msgspec.Meta(description="Stable across releases.")]
+    code: Annotated[str, Meta(description="Stable across releases.")]
     message: str
-    retryable: Annotated[bool, msgspec.Meta(description="Whether the same request may succeed later.")]
-    field: Annotated[str | None, msgspec.Meta(description="The place in the request that is wrong.")] = None
-    queued: Annotated[int | None, msgspec.Meta(description="Of a refusal: what waits already.")] = None
-    limit: Annotated[int | None, msgspec.Meta(description="Of a refusal: how much may.")] = None
-    eta_s: Annotated[float | None, msgspec.Meta(description="Of a refusal: when the queue will be empty.")] = None
-    scored: Annotated[int | None, msgspec.Meta(description="Documents scored before the time was over.")] = None
-    total: Annotated[int | None, msgspec.Meta(description="Documents that were to be scored.")] = None
+    retryable: Annotated[bool, Meta(description="Whether the same request may succeed later.")]
+    field: Annotated[str | None, Meta(description="The place in the request that is wrong.")] = None
 
 
 class ErrorReply(msgspec.Struct):
@@ -115,7 +99,7 @@ class ErrorReply(msgspec.Struct):
 
 
 class BatchError(msgspec.Struct):
-    """Stands in a batch's answer where an item failed."""
+    """The entry of a batch's reply for a request that failed."""
 
     error: ErrorDetail
 
@@ -129,12 +113,12 @@ def parse(body: bytes) -> RerankRequest:
     return _to_request(json_body.decode(body, RerankBody))
 
 
-def _parse(call: Call) -> list[RerankRequest]:
-    return [_to_request(json_body.decode(call.body, RerankBody) if call.decoded is None else call.decoded)]
+def _to_requests(body: RerankBody, _call: Call) -> list[RerankRequest]:
+    return [_to_request(body)]
 
 
-def claims(call: Call) -> bool:
-    """Whether `documents` hold an object with a string `content`, and none with `text` beside or instead.
+def _claims(call: Call) -> bool:
+    """Return whether `documents` hold an object with a string `content`, and none with `text` beside or instead.
 
     The usual body is decoded here, once; see `Call.decoded`.
     """
@@ -145,9 +129,11 @@ def claims(call: Call) -> bool:
     with contextlib.suppress(InvalidRequestError):
         body = json_body.decode(call.body, _Recognised)
         objects = [document for document in body.documents if isinstance(document, _RecognisedDocument)]
-        call.decoded = body
-        return bool(objects) and body.rank_fields is None and all(document.text is None for document in objects)
-    return not call.has("rank_fields") and _looks_native(call.fields.get("documents", msgspec.Raw()))
+        if objects and body.rank_fields is None and all(document.text is None for document in objects):
+            call.decoded = body
+            return True
+        return False
+    return not call.has("rank_fields") and _looks_native(call.fields.get("documents", Raw()))
 
 
 class _RecognisedDocument(Document, frozen=True, gc=False):
@@ -155,7 +141,7 @@ class _RecognisedDocument(Document, frozen=True, gc=False):
 
 
 class _Recognised(RerankBody, kw_only=True, frozen=True):
-    """With what would make it another format; nobody needs to know of these fields."""
+    """A body with the fields that would make it another format; they are in no description."""
 
     documents: list[str | _RecognisedDocument]  # type: ignore[assignment] # narrower, and read only
     rank_fields: Any = None
@@ -166,7 +152,7 @@ class _Probe(msgspec.Struct, frozen=True, gc=False):
     text: Any = None
 
 
-def _looks_native(documents: msgspec.Raw) -> bool:
+def _looks_native(documents: Raw) -> bool:
     try:
         probes = msgspec.json.decode(documents, type=list[str | _Probe])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -182,23 +168,20 @@ def parse_batch(body: bytes, max_requests: int = sys.maxsize) -> list[RerankRequ
         InvalidRequestError: the body is not a list, or an empty one.
         PayloadTooLargeError: it is a list of more than `max_requests`.
     """
-    items = json_body.decode(body, list[msgspec.Raw])
+    items = json_body.decode(body, list[Raw])
     if not items:
         raise InvalidRequestError("the list is empty; send at least one request")
     if len(items) > max_requests:
-        raise PayloadTooLargeError(
-            f"the list holds {len(items)} requests, this service takes {max_requests} in one call; divide it",
-            figures={"limit": max_requests},
-            reason="too_large",
-        )
+        held = f"the list holds {len(items)} requests, this service takes {max_requests} in one call"
+        raise json_body.too_large(held, max_requests)
     ignored = IgnoredFields()
     return [_parse_item(item, ignored) for item in items]
 
 
-def _parse_item(item: msgspec.Raw, ignored: IgnoredFields) -> RerankRequest | RerankError:
+def _parse_item(item: Raw, ignored: IgnoredFields) -> RerankRequest | RerankError:
     try:
         request = parse(bytes(item))
-        names = json_body.decode(bytes(item), dict[str, msgspec.Raw])
+        names = json_body.decode(bytes(item), dict[str, Raw])
         return replace(request, warnings=request.warnings + ignored.warn(names, RerankBody))
     except InvalidRequestError as error:
         return error
@@ -222,8 +205,8 @@ def _to_request(body: RerankBody) -> RerankRequest:
     )
 
 
-def _check_metadata(metadata: msgspec.Raw | msgspec.UnsetType, field: str) -> None:
-    if metadata is msgspec.UNSET or memoryview(metadata)[0] in b"{n":  # an object, or null
+def _check_metadata(metadata: Raw | UnsetType, field: str) -> None:
+    if metadata is UNSET or memoryview(metadata)[0] in b"{n":  # an object, or null
         return
     try:
         json_body.decode(bytes(metadata), dict[str, Any])
@@ -231,41 +214,41 @@ def _check_metadata(metadata: msgspec.Raw | msgspec.UnsetType, field: str) -> No
         raise InvalidRequestError(error.message, field=field) from error
 
 
-def _metadata_of(original: str | Document) -> msgspec.Raw:
-    """What to echo: an object, whatever was sent."""
-    metadata = msgspec.UNSET if isinstance(original, str) else original.metadata
-    return _NO_METADATA if metadata is msgspec.UNSET or memoryview(metadata)[0] in b"n" else metadata
+def _metadata_of(original: str | Document) -> Raw:
+    """Return the metadata to echo: an object, whatever was sent."""
+    metadata = UNSET if isinstance(original, str) else original.metadata
+    return _NO_METADATA if metadata is UNSET or memoryview(metadata)[0] in b"n" else metadata
 
 
 def dump(results: list[RerankResult], call: Call) -> bytes:
-    """The answer to one request, as JSON."""
+    """Return the reply to one request, JSON."""
     (result,) = results
     return json_body.encode(_to_reply(result), long=call.large and result.request.return_documents)
 
 
 def dump_batch(outcomes: list[RerankResult | RerankError], call: Call) -> bytes:
-    """The answers to a list of requests, as JSON, in the same order."""
+    """Return the replies to a list of requests, JSON, in the same order."""
     replies = [
-        BatchError(error_detail(each)) if isinstance(each, RerankError) else _to_reply(each) for each in outcomes
+        BatchError(_error_detail(each)) if isinstance(each, RerankError) else _to_reply(each) for each in outcomes
     ]
     return json_body.encode(replies, long=call.large)
 
 
 def dump_error(error: RerankError, _status: int, request_id: str) -> bytes:
-    """An error, as JSON."""
-    return msgspec.json.encode(ErrorReply(error_detail(error), request_id))
+    """Return the body of an error, JSON."""
+    return msgspec.json.encode(ErrorReply(_error_detail(error), request_id))
 
 
-def error_detail(error: RerankError) -> ErrorDetail:
-    """The part of an error that a client may see."""
+def _error_detail(error: RerankError) -> ErrorDetail:
+    """Return the part of an error that a client may see."""
     message = message_of(error)
-    return ErrorDetail(error.code, message, error.retryable, error.field, **error.figures)  # type: ignore[arg-type]
+    return ErrorDetail(error.code, message, error.retryable, error.field, **error.figures)
 
 
 def _to_reply(result: RerankResult) -> RerankReply:
     request = result.request
     results: list[Result] = []
-    for index, score, truncated in zip(result.order, result.scores, result.truncated, strict=True):
+    for (index, score), truncated in zip(ranked(result), result.truncated, strict=True):
         entry = Result(index, score, truncated=truncated)
         if request.return_documents:
             entry.content = request.documents[index]
@@ -273,13 +256,13 @@ def _to_reply(result: RerankResult) -> RerankReply:
         results.append(entry)
     for entry, span in zip(results, result.spans, strict=bool(result.spans)):
         entry.span = span
-    name = usage.model(result)
+    name = model(result)
     return RerankReply(
         request.query,
         results,
         round(result.latency_ms, 3),
         name,
-        usage.warnings(result),
+        warnings(result),
         result.degraded,
         "" if name == result.model else result.model,
     )
@@ -288,14 +271,13 @@ def _to_reply(result: RerankResult) -> RerankReply:
 DIALECT = Dialect(
     name="native",
     title="Ours: documents with `content`",
-    claims=claims,
-    parse=_parse,
+    claims=_claims,
+    to_requests=_to_requests,
     dump=dump,
-    dump_error=dump_error,
-    manners="native",
+    errors=ErrorFormat("native", dump_error, ErrorReply),
     body=RerankBody,
+    strict=True,
     reply=RerankReply,
-    error=ErrorReply,
     example={
         "query": "how do bees find home",
         "documents": [

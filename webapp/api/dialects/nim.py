@@ -12,11 +12,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from webapp.api import json_body
-from webapp.api.dialects import documents, usage
+from webapp.api.dialects import documents
 from webapp.api.dialects.base import RERANK_PATHS, Call, Dialect
-from webapp.api.dialects.options import Count, Options, to_request
-from webapp.api.dialects.texts import Text, as_list, query_of, texts_of
+from webapp.api.dialects.reply_parts import Usage, model, ranked, usage
+from webapp.api.dialects.request_parts import Count, Options, Text, ranking_request
 from webapp.domain.types import RerankRequest, RerankResult
 
 PATHS = ("/v1/ranking", "/v1/retrieval/{model}/reranking")
@@ -42,46 +41,38 @@ class NimReply(msgspec.Struct):
     """Answer to a request with `passages`."""
 
     rankings: list[Ranking]
-    usage: usage.Usage
+    usage: Usage
     model: str
 
 
-def parse(call: Call) -> list[RerankRequest]:
-    """Read one request."""
-    body = json_body.decode(call.body, NimBody, strict=False)
-    passages = as_list(body.passages, "passages")
+def to_requests(body: NimBody, call: Call) -> list[RerankRequest]:
+    """Return one request."""
     top_n = body.top_n if body.top_n is not None else body.top_k
-    query = query_of(body.query)
-    texts = texts_of(passages, field="passages")
-    request = to_request(body, query, texts, top_n=top_n, raw_scores=True)
-    if request.model is None and call.model_url:
-        return [replace(request, model=call.model_url)]
-    return [request]
+    request = ranking_request(body, body.query, body.passages, field="passages", top_n=top_n)
+    return [replace(request, raw_scores=True, model=request.model or call.model_url)]
 
 
 def dump(results: list[RerankResult], _call: Call) -> bytes:
-    """Best first."""
+    """Return the rankings, best first."""
     (result,) = results
-    rankings = [Ranking(index, score) for index, score in zip(result.order, result.scores, strict=True)]
-    return msgspec.json.encode(NimReply(rankings, usage.usage(results), usage.model(result)))
+    rankings = [Ranking(*entry) for entry in ranked(result)]
+    return msgspec.json.encode(NimReply(rankings, usage(results), model(result)))
 
 
 def _claims(call: Call) -> bool:
-    alone = call.path == "/v1/ranking" or call.path.startswith("/v1/retrieval/")
-    return not call.has("documents") and (call.has("passages") or (alone and not call.has("texts")))
+    own_path = call.path == "/v1/ranking" or call.path.startswith("/v1/retrieval/")
+    return not call.has("documents") and (call.has("passages") or (own_path and not call.has("texts")))
 
 
 DIALECT = Dialect(
     name="nim",
     title="NVIDIA NIM",
     claims=_claims,
-    parse=parse,
+    to_requests=to_requests,
     dump=dump,
-    dump_error=documents.dump_error,
-    manners="documents",
+    errors=documents.ERRORS,
     body=NimBody,
     reply=NimReply,
-    error=documents.DocumentsError,
     paths=(*RERANK_PATHS, *PATHS),
     example={
         "model": "any",

@@ -1,7 +1,7 @@
 """Pinecone: objects in, `data` with `score` and the objects out, `return_documents` by default.
 
-Source: pinecone-api 2025-10 (inference OpenAPI), pinecone 10.2.0 `client/inference.py`. Told by its headers: its own
-`X-Pinecone-Api-Version`, or a key in `Api-Key` at its own path.
+Source: pinecone-api 2025-10 (inference OpenAPI), pinecone 10.2.0 `client/inference.py`. Recognised by its headers:
+its own `X-Pinecone-Api-Version`, or a key in `Api-Key` at its own path.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from webapp.api import json_body
-from webapp.api.dialects import documents, usage
-from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.options import Count, Options, to_request
-from webapp.api.dialects.texts import Text, as_list, as_sent, ignored_rank_fields, query_of, texts_of
+from webapp.api.dialects import documents
+from webapp.api.dialects.base import Call, Dialect, ErrorFormat
+from webapp.api.dialects.reply_parts import model, ranked, units
+from webapp.api.dialects.request_parts import Count, Options, Text, ranking_request
 from webapp.domain.errors import RerankError
 from webapp.domain.types import RerankRequest, RerankResult
 
@@ -53,7 +53,7 @@ class PineconeReply(msgspec.Struct):
     usage: RerankUnits
 
 
-CODES = {
+_CODES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
     404: "NOT_FOUND",
@@ -64,46 +64,42 @@ CODES = {
 }
 
 
-def parse(call: Call) -> list[RerankRequest]:
-    """Read one request."""
-    body = json_body.decode(call.body, PineconeBody, strict=False)
-    documents = as_list(body.documents)
+def to_requests(body: PineconeBody, _call: Call) -> list[RerankRequest]:
+    """Return one request."""
     truncate = (body.parameters or {}).get("truncate")
-    echo = body.return_documents is not False
     return [
-        to_request(
+        ranking_request(
             body,
-            query_of(body.query),
-            texts_of(documents, body.rank_fields),
-            originals=as_sent(documents) if echo else (),
+            body.query,
+            body.documents,
+            rank_fields=body.rank_fields,
             top_n=body.top_n,
-            return_documents=echo,
+            echo=body.return_documents is not False,
             truncate=truncate if isinstance(truncate, bool | str) else None,
-            warnings=ignored_rank_fields(documents, body.rank_fields),
         )
     ]
 
 
 def dump(results: list[RerankResult], call: Call) -> bytes:
-    """Best first."""
+    """Return the documents, best first."""
     (result,) = results
     request = result.request
-    data = [PineconeRanked(index, score) for index, score in zip(result.order, result.scores, strict=True)]
+    data = [PineconeRanked(*entry) for entry in ranked(result)]
     if request.return_documents:
         for entry in data:
             original = request.originals[entry.index]
             entry.document = {"text": original} if isinstance(original, str) else original
-    reply = PineconeReply(usage.model(result), data, RerankUnits(usage.units(result)))
+    reply = PineconeReply(model(result), data, RerankUnits(units(result)))
     return json_body.encode(reply, long=call.large and request.return_documents)
 
 
 def dump_error(error: RerankError, status: int, request_id: str) -> bytes:
-    """The family's error with Pinecone's own code in `error`."""
-    return documents.dump_error(error, status, request_id, code=CODES.get(status, "INTERNAL"))
+    """Return the documents family's error, with Pinecone's own code in `error`."""
+    return documents.dump_error(error, status, request_id, code=_CODES.get(status, "INTERNAL"))
 
 
-def is_pinecone(call: Call) -> bool:
-    """By header only: its bodies look like others'."""
+def _claims(call: Call) -> bool:
+    """Return whether the headers are Pinecone's; its bodies look like others'."""
     own = bool(call.headers.get("X-Pinecone-Api-Version"))
     return own or (call.path == "/rerank" and bool(call.headers.get("Api-Key")))
 
@@ -111,14 +107,12 @@ def is_pinecone(call: Call) -> bool:
 DIALECT = Dialect(
     name="pinecone",
     title="Pinecone (with its header X-Pinecone-Api-Version, or Api-Key at /rerank)",
-    claims=is_pinecone,
-    parse=parse,
+    claims=_claims,
+    to_requests=to_requests,
     dump=dump,
-    dump_error=dump_error,
-    manners="documents",
+    errors=ErrorFormat("documents", dump_error, documents.DocumentsError),
     body=PineconeBody,
     reply=PineconeReply,
-    error=documents.DocumentsError,
     paths=("/rerank",),
     example={
         "model": "any",

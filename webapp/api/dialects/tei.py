@@ -1,7 +1,10 @@
-"""Hugging Face's text-embeddings-inference, and llama.cpp's form of it: `texts` in, a bare list out.
+"""Hugging Face's text-embeddings-inference: /rerank with `texts` in, a bare list out; /predict with pairs and labels.
 
-Source: TEI 1.9.3 router/src/http/{server,types}.rs. `top_n` is not TEI's, but LiteLLM and llama.cpp's clients send it.
-An empty query is fine, unless a text is empty too.
+Source: TEI 1.9.3 router/src/http/{server,types}.rs. llama.cpp takes `texts` as well. `top_n` is not TEI's, but LiteLLM
+and llama.cpp's clients send it. An empty query is fine, unless a text is empty too.
+
+`inputs` of /predict is a text, a pair of texts, or a list of either in lists. Our models score pairs: a text alone is
+scored as a query with an empty document.
 """
 
 from __future__ import annotations
@@ -12,10 +15,9 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from webapp.api import json_body
-from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.options import Count, Options, to_request
-from webapp.api.dialects.texts import Text, query_of, texts_of
-from webapp.api.error_body import message_of
+from webapp.api.dialects.base import Call, Dialect, ErrorFormat
+from webapp.api.dialects.reply_parts import message_of, ranked, scores_in_order
+from webapp.api.dialects.request_parts import Count, Options, Text, query_of, texts_of, to_request
 from webapp.domain.errors import (
     EmptyRequestError,
     EngineFailedError,
@@ -27,7 +29,20 @@ from webapp.domain.errors import (
 from webapp.domain.types import RerankRequest, RerankResult
 
 PATHS = ("/", "/invocations", "/predict", "/tokenize")
-"""TEI's alone."""
+"""Paths that no other format has."""
+
+LABEL = "LABEL_0"
+"""A reranker has one label; this is what Hugging Face's models call it."""
+
+_PAIR = 2
+
+_ERROR_TYPES: dict[type[RerankError], str] = {
+    EmptyRequestError: "Empty",
+    OverloadedError: "Overloaded",
+    UnavailableError: "Unhealthy",
+    EngineFailedError: "Backend",
+}
+"""`error_type` by the error; others have one by their status."""
 
 
 class TeiBody(Options, kw_only=True, frozen=True):
@@ -60,9 +75,8 @@ class TeiError(msgspec.Struct):
     request_id: str
 
 
-def parse(call: Call) -> list[RerankRequest]:
-    """Read one request."""
-    body = json_body.decode(call.body, TeiBody, strict=False)
+def to_requests(body: TeiBody, _call: Call) -> list[RerankRequest]:
+    """Return one request."""
     texts = [body.texts] if isinstance(body.texts, str) else texts_of(body.texts, field="texts")
     if not texts:
         raise EmptyRequestError("must hold at least one text", field="texts")
@@ -74,9 +88,9 @@ def parse(call: Call) -> list[RerankRequest]:
 
 
 def dump(results: list[RerankResult], call: Call) -> bytes:
-    """A bare list, best first."""
+    """Return a bare list, best first."""
     (result,) = results
-    ranks = [Rank(index, score) for index, score in zip(result.order, result.scores, strict=True)]
+    ranks = [Rank(*entry) for entry in ranked(result)]
     if result.request.return_documents:
         for rank in ranks:
             rank.text = result.request.documents[rank.index]
@@ -84,38 +98,87 @@ def dump(results: list[RerankResult], call: Call) -> bytes:
 
 
 def dump_error(error: RerankError, status: int, request_id: str) -> bytes:
-    """An error, with TEI's `error_type`."""
+    """Return the body of an error, with TEI's `error_type`."""
     message = message_of(error)
-    match error:
-        case EmptyRequestError():
-            kind = "Empty"
-        case OverloadedError():
-            kind = "Overloaded"
-        case UnavailableError():
-            kind = "Unhealthy"
-        case EngineFailedError():
-            kind = "Backend"
-        case InvalidRequestError():
-            kind = "Validation"
-        case _:
-            kind = {401: "Unauthorized", 429: "Overloaded", 500: "Backend"}.get(status, "Validation")
+    by_status = {401: "Unauthorized", 429: "Overloaded", 500: "Backend"}
+    kind = _ERROR_TYPES.get(type(error)) or by_status.get(status, "Validation")
     return msgspec.json.encode(TeiError(message, kind, message, message, status, kind, request_id))
 
+
+ERRORS = ErrorFormat("tei", dump_error, TeiError)
 
 DIALECT = Dialect(
     name="tei",
     title="text-embeddings-inference, llama.cpp's `texts`",
     claims=lambda call: not call.has("documents") and (call.has("texts") or (call.path in PATHS and not call.fields)),
-    parse=parse,
+    to_requests=to_requests,
     dump=dump,
-    dump_error=dump_error,
-    manners="tei",
+    errors=ERRORS,
     body=TeiBody,
     reply=list[Rank],
-    error=TeiError,
     example={
         "query": "how do bees find home",
         "texts": ["Milk keeps three days.", "Bees follow the sun."],
         "return_text": True,
     },
+)
+
+
+class PredictBody(Options, kw_only=True, frozen=True):
+    """Body of POST /predict."""
+
+    inputs: Annotated[
+        str | list[str | list[str]], Meta(description="A text, a pair, or a list of [text] and [text, text].")
+    ]
+
+
+class Prediction(msgspec.Struct, gc=False):
+    """One label of a pair."""
+
+    score: float
+    label: str
+
+
+def to_predict_requests(body: PredictBody, call: Call) -> list[RerankRequest]:
+    """Return one request for each pair."""
+    call.nested = isinstance(body.inputs, list) and any(isinstance(entry, list) for entry in body.inputs)
+    if not body.inputs:
+        raise EmptyRequestError("must not be empty", field="inputs")
+    requests = []
+    for place, entry in enumerate(_pairs(body.inputs)):
+        if not 1 <= len(entry) <= _PAIR:
+            raise InvalidRequestError("must be one text or two", field=f"inputs[{place}]")
+        query, document = (*entry, "")[:_PAIR]
+        if not query and not document:
+            raise EmptyRequestError("must not be empty", field=f"inputs[{place}]")
+        requests.append(to_request(body, query, [document]))
+    return requests
+
+
+def _pairs(inputs: str | list[str | list[str]]) -> list[list[str]]:
+    if isinstance(inputs, str):
+        return [[inputs]]
+    texts = [entry for entry in inputs if isinstance(entry, str)]
+    if len(texts) == len(inputs):
+        return [texts]
+    return [[entry] if isinstance(entry, str) else entry for entry in inputs]
+
+
+def dump_predict(results: list[RerankResult], call: Call) -> bytes:
+    """Return a list of labels; for a batch, a list of such lists."""
+    labels = [[Prediction(score, LABEL)] for score in scores_in_order(results)]
+    return msgspec.json.encode(labels if call.nested else labels[0])
+
+
+PREDICT = Dialect(
+    name="tei_predict",
+    title="text-embeddings-inference /predict",
+    claims=lambda call: call.path == "/predict",
+    to_requests=to_predict_requests,
+    dump=dump_predict,
+    errors=ERRORS,
+    body=PredictBody,
+    reply=(list[Prediction], list[list[Prediction]]),
+    paths=("/predict",),
+    example={"inputs": [["how do bees find home", "Bees follow the sun."]]},
 )

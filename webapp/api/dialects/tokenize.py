@@ -1,4 +1,4 @@
-"""Tokens of texts, as TEI, vLLM and llama.cpp ask for them.
+"""Tokens of texts, as TEI, vLLM and llama.cpp have them.
 
 Source: TEI 1.9.3 router/src/http/types.rs (`inputs` -> [[{id, text, special, start, stop}]]); vLLM 0.33.0
 entrypoints/serve/tokenize (`prompt` -> {count, max_model_len, tokens}); llama.cpp server README (`content` ->
@@ -15,16 +15,16 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from webapp.api import json_body
-from webapp.domain.errors import EmptyRequestError, InvalidRequestError, PayloadTooLargeError
+from webapp.domain.errors import EmptyRequestError, InvalidRequestError
 from webapp.domain.types import Token
 
 MOST_CHARS = 1_000_000
-"""Every token is an object in the reply: of more text they would take seconds to write, and hundreds of megabytes."""
+"""Each token is an object in the reply: for more text they would take seconds to write, and hundreds of megabytes."""
 
 MOST_TEXTS = 10_000
 
 _PART = 10_000
-"""Tokens that are written at a time; others have their turn between."""
+"""Tokens that are written at a time; other threads run between."""
 
 
 class TokenizeBody(msgspec.Struct, kw_only=True, frozen=True):
@@ -40,7 +40,7 @@ class TokenizeBody(msgspec.Struct, kw_only=True, frozen=True):
 
     @property
     def texts(self) -> list[str]:
-        """What to tokenise."""
+        """The texts to tokenise."""
         given = next(value for value in (self.inputs, self.prompt, self.content) if value is not None)
         return [given] if isinstance(given, str) else given
 
@@ -53,7 +53,7 @@ class TokenizeBody(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class TokenReply(msgspec.Struct, gc=False):
-    """One token; a special one has no place in the text."""
+    """One token; a special one has no position in the text."""
 
     id: int
     text: str
@@ -80,50 +80,46 @@ class ContentTokens(msgspec.Struct):
 EXAMPLE: dict[str, Any] = {"inputs": "how do bees find home"}
 
 
-def parse(body: bytes) -> TokenizeBody:
+def parse(raw: bytes) -> TokenizeBody:
     """Read one request.
 
     Raises:
         InvalidRequestError: names the field and what was wrong.
         PayloadTooLargeError: it holds too much text.
     """
-    asked = json_body.decode(body, TokenizeBody, strict=False)
-    if asked.inputs is None and asked.prompt is None and asked.content is None:
+    body = json_body.decode(raw, TokenizeBody, strict=False)
+    if body.inputs is None and body.prompt is None and body.content is None:
         raise InvalidRequestError("is required", field="inputs")
-    if not asked.texts:
+    if not body.texts:
         raise EmptyRequestError("must not be empty", field="inputs")
-    _check_size("texts", len(asked.texts), MOST_TEXTS)
-    _check_size("characters", sum(map(len, asked.texts)), MOST_CHARS)
-    return asked
+    _check_size("texts", len(body.texts), MOST_TEXTS)
+    _check_size("characters", sum(map(len, body.texts)), MOST_CHARS)
+    return body
 
 
 def _check_size(what: str, size: int, limit: int) -> None:
     if size > limit:
-        raise PayloadTooLargeError(
-            f"the request holds {size} {what}, {limit} are taken at a time; divide it",
-            figures={"limit": limit},
-            reason="too_large",
-        )
+        raise json_body.too_large(f"the request holds {size} {what}, {limit} are taken at a time", limit)
 
 
-def dump(asked: TokenizeBody, texts: Iterable[Iterator[Token]], max_length_tokens: int) -> tuple[int, bytes]:
-    """Return how many tokens the texts have, and the reply in the form of the question.
+def dump(body: TokenizeBody, texts: Iterable[Iterator[Token]], max_length_tokens: int) -> tuple[int, bytes]:
+    """Return how many tokens the texts have, and the reply in the form of the request.
 
     Args:
-        asked: the question.
-        texts: tokens of each of its texts, made as they are asked for: a million at once would hold up all others.
+        body: the request.
+        texts: tokens of each of its texts, made lazily: a million at once would delay all other requests.
         max_length_tokens: of a pair.
     """
-    if asked.inputs is not None:
+    if body.inputs is not None:
         return _written(texts)
     ids, strings = [], []
     for token in next(iter(texts)):
         ids.append(token.id)
-        if asked.return_token_strs:
+        if body.return_token_strs:
             strings.append(token.text)
-    if asked.prompt is None:
+    if body.prompt is None:
         return len(ids), msgspec.json.encode(ContentTokens(ids))
-    words = strings if asked.return_token_strs else UNSET
+    words = strings if body.return_token_strs else UNSET
     return len(ids), msgspec.json.encode(PromptTokens(len(ids), max_length_tokens, ids, words))
 
 

@@ -1,4 +1,4 @@
-"""Names that are nearly right: fields of a request, keys of a document. PURE."""
+"""Mistyped names: fields of a request, keys of a document. PURE."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from itertools import islice
 import msgspec
 
 MOST_EDITS = 2
-"""Between an unknown field and the known one that it is taken for."""
+"""Most edits between an unknown field and the known one that it is taken for."""
 
 MOST_FIELDS = 20
-"""Unknown fields of a call that are looked at, a millisecond each at worst."""
+"""Unknown fields of a call that are compared, a millisecond each at worst."""
 
 MOST_KEYS = 1000
-"""Keys of documents that are looked at: a client that mistypes a name does so in each of them."""
+"""Keys of documents that are compared: a client that mistypes a name does so in each document."""
 
 _TEXT, _CONTENT = frozenset({"text"}), frozenset({"content"})
 
 LONGEST = 40
-"""Characters; no name that is known is longer."""
+"""Characters of a name that is compared; no known name is longer."""
 
 
 class IgnoredFields:
-    """Fields that a format does not know, in all the requests of one call."""
+    """Warnings of unknown fields, in all the requests of one call."""
 
     def __init__(self) -> None:
         self._left = MOST_FIELDS
 
     def warn(self, names: Collection[str], body: type[msgspec.Struct]) -> tuple[str, ...]:
-        """Warn of fields that are nearly known ones.
+        """Return a warning for each field that is nearly a known one.
 
         Args:
-            names: of the fields that were sent.
-            body: what the format knows.
+            names: the fields that were sent.
+            body: type with the fields that the format knows.
         """
         known = _fields_of(body)
         if known.issuperset(names):
@@ -49,7 +49,7 @@ class IgnoredFields:
 
 
 def misnamed_key(documents: Iterable[object]) -> tuple[int, str, str] | None:
-    """The first key that is nearly `text` or `content`: its document's place, the key, and what was meant."""
+    """Return the first key that is nearly `text` or `content`: its document's index, the key, and the right name."""
     for place, key in islice(_keys(documents), MOST_KEYS):
         if meant := nearest(key, _TEXT, 1) or nearest(key, _CONTENT, MOST_EDITS):
             return place, key, meant
@@ -58,7 +58,7 @@ def misnamed_key(documents: Iterable[object]) -> tuple[int, str, str] | None:
 
 @functools.lru_cache(1024)
 def nearest(name: str, known: frozenset[str], most: int) -> str | None:
-    """The known name with the fewest edits to this one, at most `most`; case and joints don't count."""
+    """Return the known name with the fewest edits to this one, at most `most`; case, `_` and `-` don't count."""
     name = name.casefold()
     alike = [each for each in known if abs(len(each) - len(name)) <= most]
     found = [(distance, each) for each in alike if (distance := edits(name, each)) <= most]
@@ -69,7 +69,7 @@ def nearest(name: str, known: frozenset[str], most: int) -> str | None:
 
 
 def edits(one: str, other: str) -> int:
-    """Characters inserted, left out, replaced or swapped with their neighbour to make one name of the other."""
+    """Count the characters to insert, delete, replace or swap with a neighbour, to make one name of the other."""
     before: list[int] = []
     last = list(range(len(other) + 1))
     for i, a in enumerate(one, 1):

@@ -6,15 +6,12 @@ with `data_2`, `text_1` with `text_2`; one to one, one to many, or as many to as
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 
-from webapp.api import json_body
-from webapp.api.dialects import documents, usage
+from webapp.api.dialects import documents
 from webapp.api.dialects.base import RERANK_PATHS, Call, Dialect
-from webapp.api.dialects.options import Options, to_request
-from webapp.api.dialects.texts import Text, as_list, query_of, texts_of
+from webapp.api.dialects.reply_parts import Usage, model, scores_in_order, usage
+from webapp.api.dialects.request_parts import Options, Text, as_list, query_of, texts_of, to_request
 from webapp.domain.errors import EmptyRequestError, InvalidRequestError
 from webapp.domain.types import RerankRequest, RerankResult
 
@@ -50,13 +47,12 @@ class ScoreReply(msgspec.Struct):
     created: int
     model: str
     data: list[Score]
-    usage: usage.Usage
+    usage: Usage
     object: str = "list"
 
 
-def parse(call: Call) -> list[RerankRequest]:
-    """One request for each query; pairs that share theirs are one request."""
-    body = json_body.decode(call.body, ScoreBody, strict=False)
+def to_requests(body: ScoreBody, _call: Call) -> list[RerankRequest]:
+    """Return one request for each query; pairs that share their query are one request."""
     first, _ = _side(body, "queries", "data_1", "text_1")
     second, name = _side(body, "documents", "items", "data_2", "text_2")
     texts = texts_of(second, field=name)
@@ -71,7 +67,7 @@ def parse(call: Call) -> list[RerankRequest]:
 
 
 def _side(body: ScoreBody, *names: str) -> tuple[list[Text], str]:
-    """The texts, and the name they came under."""
+    """Return the texts of one side, and the name of their field."""
     for name in names:
         value = getattr(body, name)
         if value is not None:
@@ -82,18 +78,10 @@ def _side(body: ScoreBody, *names: str) -> tuple[list[Text], str]:
     raise InvalidRequestError("is required", field=names[0])
 
 
-def in_order(results: list[RerankResult]) -> Iterator[float]:
-    """Scores as the pairs were given."""
-    for result in results:
-        for _, score in sorted(zip(result.order, result.scores, strict=True)):
-            yield score
-
-
 def dump(results: list[RerankResult], call: Call) -> bytes:
-    """In the order of the request."""
-    data = [Score(index, score) for index, score in enumerate(in_order(results))]
-    model = usage.model(results[0])
-    return msgspec.json.encode(ScoreReply(call.request_id, call.created_s, model, data, usage.usage(results)))
+    """Return the scores in the order of the request."""
+    data = [Score(*entry) for entry in enumerate(scores_in_order(results))]
+    return msgspec.json.encode(ScoreReply(call.request_id, call.created_s, model(results[0]), data, usage(results)))
 
 
 def _claims(call: Call) -> bool:
@@ -104,13 +92,11 @@ DIALECT = Dialect(
     name="vllm_score",
     title="vLLM score",
     claims=_claims,
-    parse=parse,
+    to_requests=to_requests,
     dump=dump,
-    dump_error=documents.dump_error,
-    manners="documents",
+    errors=documents.ERRORS,
     body=ScoreBody,
     reply=ScoreReply,
-    error=documents.DocumentsError,
     paths=(*PATHS, *RERANK_PATHS),
     example={"model": "any", "text_1": "how do bees find home", "text_2": ["Milk keeps.", "Bees follow the sun."]},
 )

@@ -11,8 +11,8 @@ import msgspec
 from webapp.api import json_body
 from webapp.api.dialects import tei
 from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.options import Options, to_request
-from webapp.api.dialects.texts import Text, as_list, query_of, texts_of
+from webapp.api.dialects.reply_parts import scores_in_order
+from webapp.api.dialects.request_parts import Options, Text, ranking_request
 from webapp.domain.types import RerankRequest, RerankResult
 
 
@@ -37,33 +37,26 @@ class WeaviateReply(msgspec.Struct):
     scores: list[DocumentScore]
 
 
-def parse(call: Call) -> list[RerankRequest]:
-    """Read one request."""
-    body = json_body.decode(call.body, WeaviateBody, strict=False)
-    documents = as_list(body.documents)
-    return [to_request(body, query_of(body.query), texts_of(documents))]
+def to_requests(body: WeaviateBody, _call: Call) -> list[RerankRequest]:
+    """Return one request."""
+    return [ranking_request(body, body.query, body.documents)]
 
 
 def dump(results: list[RerankResult], call: Call) -> bytes:
-    """In the order of the request."""
-    (result,) = results
-    scores = dict(zip(result.order, result.scores, strict=True))
-    texts = result.request.documents
-    reply = WeaviateReply([DocumentScore(text, scores[i]) for i, text in enumerate(texts)])
-    return json_body.encode(reply, long=call.large)
+    """Return the scores in the order of the request."""
+    pairs = zip(results[0].request.documents, scores_in_order(results), strict=True)
+    return json_body.encode(WeaviateReply([DocumentScore(*pair) for pair in pairs]), long=call.large)
 
 
 DIALECT = Dialect(
     name="weaviate",
     title="Weaviate reranker-transformers",
     claims=lambda call: call.path == "/rerank" and call.has("property"),
-    parse=parse,
+    to_requests=to_requests,
     dump=dump,
-    dump_error=tei.dump_error,
-    manners="tei",
+    errors=tei.ERRORS,
     body=WeaviateBody,
     reply=WeaviateReply,
-    error=tei.TeiError,
     paths=("/rerank",),
     example={
         "query": "how do bees find home",

@@ -1,105 +1,175 @@
-"""Every route that scores, in every dialect, and POST /rerank/batch."""
+"""Every route that takes a body: scores in every dialect, POST /rerank/batch, POST /tokenize."""
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from urllib.parse import quote
 
 from flask import Blueprint, Response
 
-from webapp.api import auth, middleware, reservation, warning_headers
+from webapp.api import auth
 from webapp.api.body_reader import ParsedBody
-from webapp.api.dialects import native, usage
+from webapp.api.current_request import CurrentRequest, current
+from webapp.api.dialects import native, reply_parts, tokenize
 from webapp.api.dialects.base import Call
 from webapp.api.dialects.registry import BY_NAME, DIALECTS
 from webapp.domain.errors import RerankError
 from webapp.domain.types import RerankRequest, RerankResult, Spent
-from webapp.scheduling.admission import Arrival
 from webapp.service.reranker import RerankService
 
-PATHS = sorted({path for dialect in DIALECTS for path in dialect.paths})
+RANK = {
+    "/rerank": "ours, and every other format",
+    "/rerank/batch": "several requests of ours together",
+    "/v1/rerank": "Cohere v1, Jina, Voyage, vLLM, Xinference, LocalAI",
+    "/v2/rerank": "Cohere v2, vLLM",
+    "/v1/reranking": "Mixedbread, llama.cpp",
+    "/reranking": "llama.cpp",
+    "/infinity/rerank": "Infinity for LiteLLM: documents are strings",
+    "/api/rerank": "Ollama",
+    "/": "text-embeddings-inference",
+    "/invocations": "text-embeddings-inference, SageMaker",
+    "/v1/ranking": "NVIDIA NIM",
+    "/v1/retrieval/{model}/reranking": "NVIDIA NIM, hosted",
+    "/score": "vLLM: scores of pairs",
+    "/v1/score": "as /score",
+    "/predict": "text-embeddings-inference: labels of pairs",
+}
+"""Summaries of the paths that score; another path of a dialect is summed up by that dialect's title."""
+
+PATHS = {path: dialect.title for dialect in DIALECTS for path in dialect.paths}
+
+ENDPOINTS = {
+    **{f"POST {path}": RANK.get(path) or PATHS[path] for path in (*RANK, *PATHS)},
+    "POST /tokenize": "tokens of texts, as TEI, vLLM and llama.cpp have them",
+}
+
+WARNING_HEADER = "X-Rerank-Warning"
+"""Warnings, for the formats that have no place for them; the others carry them in the body as well."""
+
+MOST_WARNINGS = 8
+"""Warnings of one reply."""
+
+MOST_WARNING_CHARS = 200
+"""nginx takes all headers of a reply together only up to 4 KB."""
+
+_UNQUOTED = " !\"#$&'()*+,-./:;<=>?@[]^_`{|}~"
+_BROKEN_ESCAPE = re.compile("%.?$")
 
 
 def blueprint(service: RerankService) -> Blueprint:
-    """The reranking routes."""
+    """Return the routes that score and tokenise."""
     views = Blueprint("rerank", __name__)
 
     def rerank(model: str | None = None) -> Response:
-        with _arrived(service) as arrival:
-            call = middleware.call(model, created_s=int(time.time()))
-            asked: ParsedBody = middleware.read("rerank", call)
-            dialect, requests = BY_NAME[asked.dialect], asked.requests
-            middleware.speak(dialect)
-            if asked.error:
-                raise asked.error
-            call.nested = asked.nested
+        with _admitted(service) as state:
+            call = state.read_call(model, created_s=int(time.time()))
+            body: ParsedBody = state.parse("rerank", call)
+            dialect, requests = BY_NAME[body.dialect], body.requests
+            state.known_dialect = dialect
+            if body.error:
+                raise body.error
+            call.nested = body.nested
             documents = sum(len(each.documents) for each in requests)
-            middleware.note(dialect=dialect.name, documents=documents)
+            state.facts |= {"dialect": dialect.name, "documents": documents}
             auth.count_documents(documents)
-            results = service.rerank_all(requests, *middleware.terms(), arrived=True)
-            response = _reply(_written(service, call, lambda: dialect.dump(results, call)), results)
-            reservation.leave(response, arrival)
-            return response
+            results = service.rerank_all(requests, *state.terms(), arrived=True)
+            return _reply(state, _dump(service, call, lambda: dialect.dump(results, call)), results)
 
     for path in PATHS:
         views.add_url_rule(path.replace("{model}", "<path:model>"), view_func=rerank, methods=["POST"])
 
     @views.post("/rerank/batch")
     def rerank_batch() -> Response:
-        with _arrived(service) as arrival:
-            call = middleware.call()
-            items: list[RerankRequest | RerankError] = middleware.read("batch", call)
+        with _admitted(service) as state:
+            call = state.read_call()
+            items: list[RerankRequest | RerankError] = state.parse("batch", call)
             good = [item for item in items if not isinstance(item, RerankError)]
             documents = sum(len(item.documents) for item in good)
-            middleware.note(requests=len(items), documents=documents)
+            state.facts |= {"requests": len(items), "documents": documents}
             auth.count_documents(documents)
-            outcomes = iter(service.rerank_many(good, *middleware.terms(), arrived=True))
+            outcomes = iter(service.rerank_many(good, *state.terms(), arrived=True))
             merged = [item if isinstance(item, RerankError) else next(outcomes) for item in items]
-            body = _written(service, call, lambda: native.dump_batch(merged, call))
-            response = _reply(body, [each for each in merged if isinstance(each, RerankResult)])
-            reservation.leave(response, arrival)
-            return response
+            results = [each for each in merged if isinstance(each, RerankResult)]
+            return _reply(state, _dump(service, call, lambda: native.dump_batch(merged, call)), results)
+
+    @views.post("/tokenize")
+    def tokens() -> Response:
+        state = current()
+        with state.admitted(service):
+            body: tokenize.TokenizeBody
+            body, warnings = state.parse("tokenize", state.read_call())
+            service.check_model(body.model)
+            auth.count_documents(len(body.texts))
+
+            def dump() -> tuple[int, bytes]:
+                found = (service.texts.tokenize(text, special=body.special) for text in body.texts)
+                return tokenize.dump(body, found, service.model.max_length_tokens)
+
+            count, reply = service.offload(dump)
+            state.facts["tokens"] = count
+            response = Response(reply, content_type="application/json")
+            add_warnings(response, warnings)
+            return state.hold_until_sent(response)
 
     return views
 
 
-def _written(service: RerankService, call: Call, dump: Callable[[], bytes]) -> bytes:
-    """Write a reply; elsewhere where it may repeat much."""
+@contextmanager
+def _admitted(service: RerankService) -> Iterator[CurrentRequest]:
+    """Admit the current request, or refuse it before its body is read, and tell the observers."""
+    state = current()
+    with ExitStack() as held:
+        try:
+            service.check_room()
+            held.enter_context(state.admitted(service))
+        except RerankError as error:
+            service.report_refused(state.caller(), error)
+            raise
+        yield state
+
+
+def _dump(service: RerankService, call: Call, dump: Callable[[], bytes]) -> bytes:
+    """Write a reply; on another thread if it may repeat much."""
     body: bytes = service.offload(dump) if call.large else dump()
     return body
 
 
-def _reply(body: bytes, results: Sequence[RerankResult]) -> Response:
+def _reply(state: CurrentRequest, body: bytes, results: Sequence[RerankResult]) -> Response:
     tokens, spent = sum([result.tokens for result in results]), _longest(results)
-    middleware.note(
-        tokens=tokens,
-        cached=sum([result.cached for result in results]),
-        queue_ms=round(spent.queue_ms, 3),
-        tokenise_ms=round(spent.tokenise_ms, 3),
-        score_ms=round(spent.score_ms, 3),
-    )
-    response = Response(body, headers=_timing(tokens, spent), content_type="application/json")
-    warning_headers.add(response, (each for result in results for each in usage.warnings(result)))
-    if any(result.degraded for result in results):
-        response.headers["X-Rerank-Degraded"] = "lexical"
-        middleware.note(degraded=True)
-    return response
-
-
-def _timing(tokens: int, spent: Spent) -> list[tuple[str, str]]:
-    """Where the time went, in TEI's headers: whole milliseconds."""
-    return [
+    state.facts |= {
+        "tokens": tokens,
+        "cached": sum([result.cached for result in results]),
+        "queue_ms": round(spent.queue_ms, 3),
+        "tokenise_ms": round(spent.tokenise_ms, 3),
+        "score_ms": round(spent.score_ms, 3),
+    }
+    timing = [  # TEI's headers: whole milliseconds
         ("x-compute-tokens", str(tokens)),
-        ("x-total-time", str(int(middleware.elapsed_s() * 1000))),
+        ("x-total-time", str(int(state.elapsed_s * 1000))),
         ("x-queue-time", str(int(spent.queue_ms))),
         ("x-tokenization-time", str(int(spent.tokenise_ms))),
         ("x-inference-time", str(int(spent.score_ms))),
     ]
+    response = Response(body, headers=timing, content_type="application/json")
+    add_warnings(response, (each for result in results for each in reply_parts.warnings(result)))
+    if any(result.degraded for result in results):
+        response.headers["X-Rerank-Degraded"] = "lexical"
+        state.facts["degraded"] = True
+    return state.hold_until_sent(response)
+
+
+def add_warnings(response: Response, warnings: Iterable[str]) -> None:
+    """Add a header line for each warning; characters that are no printable ASCII are percent-encoded."""
+    for warning in list(dict.fromkeys(warnings))[:MOST_WARNINGS]:
+        value = quote(warning[:MOST_WARNING_CHARS], safe=_UNQUOTED)[:MOST_WARNING_CHARS]
+        response.headers.add(WARNING_HEADER, _BROKEN_ESCAPE.sub("", value))
 
 
 def _longest(results: Sequence[RerankResult]) -> Spent:
-    """Of several parts, which are scored side by side."""
+    """Return the longest times of several parts, which are scored side by side."""
     if len(results) == 1:
         return results[0].spent
     return Spent(
@@ -107,16 +177,3 @@ def _longest(results: Sequence[RerankResult]) -> Spent:
         tokenise_ms=max((each.spent.tokenise_ms for each in results), default=0.0),
         score_ms=max((each.spent.score_ms for each in results), default=0.0),
     )
-
-
-@contextmanager
-def _arrived(service: RerankService) -> Iterator[Arrival]:
-    """Let the current request in, or refuse it before its body is read."""
-    with ExitStack() as held:
-        try:
-            service.check_room()
-            arrival = held.enter_context(reservation.arrive(service))
-        except RerankError as error:
-            service.report_refused(middleware.caller(), error)
-            raise
-        yield arrival

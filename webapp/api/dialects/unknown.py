@@ -1,0 +1,74 @@
+"""The format of errors when a call's format is unknown.
+
+nginx refuses some requests by itself; bodies that can't be read and paths that don't exist name no format either. So
+this body is a superset: clients of every format find the message in the place where they look for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+
+from webapp.api.dialects import documents
+from webapp.api.dialects.base import ErrorFormat
+from webapp.api.dialects.reply_parts import Figures, message_of, type_of
+from webapp.domain.errors import RerankError
+
+
+class AnyErrorDetail(Figures, kw_only=True):
+    """`error` of an error whose caller's format is unknown."""
+
+    code: str
+    message: str
+    type: str
+    param: str | None
+    retryable: bool
+
+
+class AnyError(Figures, kw_only=True):
+    """An error whose caller's format is unknown, in every place where a client may look for it."""
+
+    error: AnyErrorDetail
+    message: str
+    detail: str
+    status: int
+    code: int
+    request_id: str
+
+
+def dump_error(error: RerankError, status: int, request_id: str) -> bytes:
+    """Return the body, JSON."""
+    message = message_of(error)
+    detail = AnyErrorDetail(
+        code=error.code,
+        message=message,
+        type=type_of(status),
+        param=error.field,
+        retryable=error.retryable,
+        **error.figures,
+    )
+    return msgspec.json.encode(
+        AnyError(
+            error=detail,
+            message=message,
+            detail=message,
+            status=status,
+            code=status,
+            request_id=request_id,
+            **error.figures,
+        )
+    )
+
+
+DIALECT = replace(
+    documents.DIALECT,
+    name="unknown",
+    title="No format: nothing in the call tells one",
+    claims=lambda _: True,
+    errors=ErrorFormat("documents", dump_error, AnyError),
+    paths=(),
+)
+
+DIALECT_OF_OUR_PATHS = replace(DIALECT, errors=replace(DIALECT.errors, profile="native"))
+"""The same for a large body at one of our own paths: our callers get the statuses that they know."""
