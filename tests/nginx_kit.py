@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 from running import PATIENCE_S, free_port, wait_for
 
+from webapp.config.paths import ROOT
 from webapp.config.settings import Settings
-from webapp.config.source_tree import ROOT
 from webapp.stack.nginx.config import nginx_conf
 from webapp.stack.nginx.process import Nginx, look_at
 from webapp.stack.tls import prepare_certificate

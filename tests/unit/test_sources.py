@@ -10,8 +10,8 @@ import pytest
 from pusher.settings import Settings as PusherSettings
 from pusher.settings import load_settings as load_pusher_settings
 from webapp.config import reference
+from webapp.config.paths import ROOT
 from webapp.config.settings import Settings, load_settings, read_settings
-from webapp.config.source_tree import ROOT
 from webapp.config.sources import gather
 from webapp.domain.errors import SetupError
 

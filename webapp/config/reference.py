@@ -12,8 +12,8 @@ import yaml
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from webapp.config.paths import STATE
 from webapp.config.settings import Settings, is_secret
-from webapp.config.source_tree import STATE
 from webapp.config.sources import Origin, Sources
 
 MASK = "********"

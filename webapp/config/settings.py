@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from webapp.config.paths import Paths
-from webapp.config.source_tree import STATE
+from webapp.config.paths import STATE, Paths
 from webapp.config.sources import Sources, gather
 from webapp.config.validators import (
     check_networks,

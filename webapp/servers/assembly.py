@@ -23,7 +23,7 @@ from webapp.api.body_process import ProcessReader
 from webapp.api.body_reader import Limits
 from webapp.api.reply_files import COLLECT_S, ReplyFiles
 from webapp.api.routes.deployment import Deployment
-from webapp.config.malloc import Trimming, return_large_blocks
+from webapp.config.resources import Trimmer, return_freed_blocks
 from webapp.config.settings import Settings
 from webapp.config.validators import listed
 from webapp.domain.concurrency import Bridge, NativeWaiter, allocate_lock, start_native_thread
@@ -158,7 +158,7 @@ class Webapp:
             self.bridge.spawn(self.shared.start)
         if self.tracing is not None:
             self.tracing.start()
-        self.bridge.repeat(TRIM_S, Trimming(lambda: self.service.body_changes, self.service.elsewhere).step)
+        self.bridge.repeat(TRIM_S, Trimmer(lambda: self.service.body_changes, self.service.elsewhere).step)
 
     def _warm_up(self) -> None:
         waiter = NativeWaiter()
@@ -212,7 +212,7 @@ def assemble(
     Raises:
         SetupError: the model is not prepared, or damaged.
     """
-    return_large_blocks()  # first: an engine may know better
+    return_freed_blocks()  # first: an engine may know better
     engine = engine or load_engine(settings, artifact)
     cores = len(os.sched_getaffinity(0))
     # A measured count may come from a larger machine, or one that this container has only a part of.

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from webapp.config.paths import ROOT
 from webapp.config.settings import SHUTDOWN_GRACE_S, STOP_GRACE_S, Settings
-from webapp.config.source_tree import ROOT
 from webapp.config.validators import listed
 from webapp.domain.errors import SetupError
 from webapp.stack.console import Console

@@ -13,8 +13,8 @@ from typing import Any
 from contracts.logging.line import Form, renderer, stamp
 from contracts.logging.lossy_pipe import refuse_when_full
 from contracts.logging.writer import never_wait
+from webapp.config.paths import program
 from webapp.config.settings import Settings
-from webapp.config.source_tree import program
 
 
 class Console:

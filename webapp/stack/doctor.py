@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from webapp.config.paths import ROOT
 from webapp.config.settings import Settings
-from webapp.config.source_tree import ROOT
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.runtimes.native import library

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from contracts.api_keys import make_own
+from webapp.config.paths import ROOT, program
 from webapp.config.settings import STOP_GRACE_S, Settings
-from webapp.config.source_tree import ROOT, program
 from webapp.config.sources import FILE_VARIABLE
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest

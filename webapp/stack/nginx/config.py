@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from webapp.api.error_body import dump_error
+from webapp.config.paths import ROOT
 from webapp.config.settings import PROXY_GRACE_S, SHUTDOWN_GRACE_S, Settings
-from webapp.config.source_tree import ROOT
 from webapp.config.validators import listed
 from webapp.domain.errors import (
     DeadlineExceededError,

@@ -20,8 +20,8 @@ from pathlib import Path
 import msgspec
 
 from contracts import events
+from webapp.config.paths import ROOT
 from webapp.config.settings import Settings, load_settings
-from webapp.config.source_tree import ROOT
 from webapp.domain.errors import SetupError
 from webapp.stack.instance import adopt_environment, variables_of
 from webapp.stack.releases import comparison_program, freshness, recovery, roles, settings_diff, state

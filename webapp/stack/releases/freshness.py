@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from webapp.config.source_tree import ROOT
+from webapp.config.paths import ROOT
 from webapp.config.sources import FILE_VARIABLE
 
 _START_TIME = 19

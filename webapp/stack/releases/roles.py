@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from webapp.config.lockfile import is_locked, lock
 from webapp.domain.errors import SetupError
-from webapp.stack.instance import is_held
 from webapp.stack.releases.state import Colors
 from webapp.stack.supervisor.client import Program, program_of
 
@@ -34,17 +33,15 @@ def alone(run_dir: Path) -> Iterator[None]:
     Raises:
         SetupError: a deploy has it.
     """
-    with (run_dir / LOCK).open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SetupError("another deploy runs; wait for its end") from None
+    with (run_dir / LOCK).open("a+") as file:
+        if not lock(file):
+            raise SetupError("another deploy runs; wait for its end")
         yield
 
 
 def idle_that_runs(run_dir: Path, colors: Colors | None, programs: Iterable[Program]) -> str:
     """Name of the idle color's program, where it runs though no deploy needs it; else empty."""
-    if colors is None or is_held(run_dir / LOCK):
+    if colors is None or is_locked(run_dir / LOCK):
         return ""
     return next((each.name for each in programs if role_of(each.name, colors) == "idle" and each.up), "")
 

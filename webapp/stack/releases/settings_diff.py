@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from webapp.config import settings_file, sources
+from webapp.config import sources
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 
@@ -64,7 +64,7 @@ def read_file(path: Path) -> dict[str, str]:
     Raises:
         SetupError: as above, or the file can't be read.
     """
-    values = settings_file.read_file(path.expanduser())
+    values = sources.read_file(path.expanduser())
     try:
         return {_variable(name): _as_text(value) for name, value in values.items()}
     except SetupError as error:
