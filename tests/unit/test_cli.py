@@ -15,7 +15,7 @@ from running import PATIENCE_S, free_port
 from webapp.cli import commands, main
 from webapp.cli.documents import read_documents
 from webapp.config.settings import Settings
-from webapp.stack.nginx.process import STREAM_REMEDY, Nginx
+from webapp.stack.nginx.config import STREAM_REMEDY, Nginx
 from webapp.stack.tls import prepare_certificate
 
 ALL = {module.name for module in pkgutil.iter_modules(commands.__path__)}
@@ -193,7 +193,7 @@ def test_doctor_names_what_is_bad_with_its_remedy(typed):
 
 def test_doctor_says_where_nginx_can_t_bound_the_connections_of_an_address(typed, monkeypatch):
     for stream, verdict, remedy in [("", "good", ""), (None, "poor", STREAM_REMEDY)]:
-        monkeypatch.setattr("webapp.stack.doctor.look_at", lambda _, stream=stream: Nginx(stream=stream))
+        monkeypatch.setattr("webapp.stack.doctor.inspect_nginx", lambda _, stream=stream: Nginx(stream=stream))
         _, out, _ = typed("doctor", "--engine", "stub", "--json")
         (finding,) = [each for each in json.loads(out) if each["about"] == "nginx"]
         assert (finding["verdict"], finding["remedy"]) == (verdict, remedy)

@@ -12,6 +12,7 @@ from flask import Flask, current_app, g, request
 from contracts.api_keys import OWN_NAME, SYNTHETIC_HEADER, Key, KeyRing
 from contracts.events import keys_in, owner_of
 from webapp.api import middleware
+from webapp.api.probes import LIVE, READY
 from webapp.domain.errors import UnauthorizedError
 from webapp.service.rate_limit import Quota, Unit, account_of
 
@@ -19,25 +20,11 @@ _COUNT = "reranking quota"
 
 OPEN_PATHS = frozenset(
     {
-        "/",
-        "/health",
+        *LIVE,
+        *READY,
         "/healthz",
-        "/infinity/health",
-        "/live",
-        "/ready",
-        "/ping",
-        "/version",
-        "/deployment_color",
-        "/metrics",
-        "/v1/health",
-        "/v1/health/live",
-        "/v1/health/ready",
-        "/v1/cluster/auth",
-        "/.well-known/live",
-        "/.well-known/ready",
-        "/docs",
-        "/openapi.json",
-        "/api-doc/openapi.json",
+        *("/", "/version", "/deployment_color", "/metrics", "/v1/cluster/auth"),
+        *("/docs", "/openapi.json", "/api-doc/openapi.json"),
     }
 )
 """What load balancers ask and what a person reads, by GET: none of it costs a score."""

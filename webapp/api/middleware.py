@@ -21,6 +21,7 @@ from webapp.api import reservation
 from webapp.api.body_reader import Reader, What, memory_of
 from webapp.api.dialects.base import SMALL_BYTES, Call, Dialect
 from webapp.api.dialects.registry import dialect_of, dialect_of_unread
+from webapp.api.probes import LIVE, READY
 from webapp.domain.errors import InvalidRequestError, RerankError
 from webapp.service.inflight import Watch
 from webapp.telemetry.observer import Caller
@@ -29,12 +30,7 @@ log = logging.getLogger("webapp.access")
 
 _USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
-QUIET_PATHS = frozenset(
-    {
-        *("/health", "/live", "/ping", "/ready", "/v1/health", "/v1/health/live", "/v1/health/ready"),
-        *("/.well-known/live", "/.well-known/ready", "/infinity/health"),
-    }
-)
+QUIET_PATHS = frozenset({*LIVE, *READY})
 """Probes come every second; their access lines are debug, whatever the answer is. nginx has none of them."""
 
 MOST_PATH_CHARS = 256

@@ -12,7 +12,8 @@ from webapp.api.auth import is_open
 from webapp.api.dialects import documents, native, tei, tokenize
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.registry import DIALECTS, UNKNOWN, dialect_of
-from webapp.api.routes.health import ENDPOINTS, LIVE, RANK, READY
+from webapp.api.probes import LIVE, READY
+from webapp.api.routes.health import ENDPOINTS, RANK
 from webapp.api.warning_headers import HEADER
 
 _FAILURES = {

@@ -22,10 +22,11 @@ from webapp.config.settings import SHUTDOWN_GRACE_S, STOP_GRACE_S, Settings
 from webapp.config.validators import listed
 from webapp.domain.errors import SetupError
 from webapp.stack.console import Console
+from webapp.stack.instance import lock_run_dir
 from webapp.stack.local_client import url_of
-from webapp.stack.nginx.config import AGAIN_S, balancer_conf
-from webapp.stack.nginx.process import WITHOUT_STREAM, Farewell, look_at
-from webapp.stack.preflight import check_port, check_program, find_nginx, lock, make_private, writing_to
+from webapp.stack.nginx.config import RETRY_S, WITHOUT_STREAM, balancer_conf, inspect_nginx
+from webapp.stack.preflight import check_port, check_program, find_nginx, make_private, writing_to
+from webapp.stack.processes import NginxShutdown
 from webapp.stack.tls import prepare_certificate
 
 START_TIMEOUT_S = 30.0
@@ -50,35 +51,35 @@ def balance(settings: Settings, read_again: Callable[[], Settings]) -> None:
     """
     if not settings.stacks:
         raise SetupError("RERANK_STACKS names no stack to divide requests over")
-    nginx, outlet = find_nginx(), Console(settings)
-    outlet.never_wait()
+    nginx, console = find_nginx(), Console(settings)
+    console.never_wait()
     check_program(ROOT, nginx)
     for directory in (settings.run_dir, settings.run_dir / "nginx"):
         make_private(directory)
     with writing_to(settings.state_dir):
-        held = lock(settings, outlet.say)
+        held = lock_run_dir(settings, console.say)
     check_port(settings, settings.port)
     _render(settings, nginx)
     signals = _Signals()
-    process = outlet.start_nginx(
+    process = console.start_nginx(
         [*_WITH_PARENT, str(ROOT / "nginx" / "start"), nginx, str(settings.run_dir)],
         env={"TZ": "UTC"},  # one clock in all logs
         start_new_session=True,  # Ctrl-C comes to us alone; and see nginx/start
     )
     try:
         if _wait_until_listening(settings, process, signals):
-            if look_at(nginx).stream is None:
-                outlet.say(WITHOUT_STREAM)
-            outlet.say(f"Ready: {url_of(settings)} divides requests over {', '.join(listed(settings.stacks))}")
-            _tell_of_slow_notices(KERNEL, outlet)
-        farewell = Farewell(settings.run_dir)
+            if inspect_nginx(nginx).stream is None:
+                console.say(WITHOUT_STREAM)
+            console.say(f"Ready: {url_of(settings)} divides requests over {', '.join(listed(settings.stacks))}")
+            _tell_of_slow_notices(KERNEL, console)
+        shutdown = NginxShutdown(settings.run_dir)
         while process.poll() is None:
             if signals.stop:
-                farewell.look()
+                shutdown.step()
                 process.send_signal(signal.SIGQUIT)  # again and again: one that comes while nginx starts has no effect
             elif signals.reread:
                 signals.reread = False
-                _take_over(read_again, settings, nginx, process, outlet)
+                _take_over(read_again, settings, nginx, process, console)
             time.sleep(POLL_S)
     finally:
         _end(process, settings)
@@ -99,10 +100,10 @@ def notices_after_s(kernel: Path) -> float:
     return first + between * probes
 
 
-def _tell_of_slow_notices(kernel: Path, outlet: Console) -> None:
+def _tell_of_slow_notices(kernel: Path, console: Console) -> None:
     with contextlib.suppress(OSError, ValueError):  # a sandbox' kernel may not say, and nothing depends on it
-        if (notices_s := notices_after_s(kernel)) > AGAIN_S:
-            outlet.say(
+        if (notices_s := notices_after_s(kernel)) > RETRY_S:
+            console.say(
                 f"A machine that vanishes is noticed by its requests after {notices_s:,.0f} s, which the kernel's"
                 " tcp_keepalive_* set: see docs/scaling.md"
             )
@@ -133,7 +134,7 @@ def _render(settings: Settings, nginx: str) -> None:
     prepare_certificate(settings)
     conf, aside = settings.run_dir / "nginx.conf", settings.run_dir / "nginx.conf.new"
     with writing_to(settings.state_dir):
-        aside.write_text(balancer_conf(settings, look_at(nginx)))
+        aside.write_text(balancer_conf(settings, inspect_nginx(nginx)))
     # Names are looked up now: one that is unknown would end it.
     tried = subprocess.run(
         [nginx, "-t", "-q", "-e", "stderr", "-c", str(aside)], capture_output=True, text=True, check=False
@@ -148,7 +149,7 @@ def _take_over(
     settings: Settings,
     nginx: str,
     process: subprocess.Popen[bytes],
-    outlet: Console,
+    console: Console,
 ) -> None:
     try:
         fresh = read_again().model_copy(update={"state_dir": settings.state_dir})
@@ -156,10 +157,10 @@ def _take_over(
             raise SetupError("RERANK_STACKS names no stack")  # noqa: TRY301 - told as all that is wrong
         _render(fresh, nginx)
     except (SetupError, OSError) as error:  # a full disk, where a certificate of ours was to be made anew
-        outlet.say(f"The settings stay as they were: {error}")
+        console.say(f"The settings stay as they were: {error}")
         return
     process.send_signal(signal.SIGHUP)
-    outlet.say(f"Balancing over {', '.join(listed(fresh.stacks))}")
+    console.say(f"Balancing over {', '.join(listed(fresh.stacks))}")
 
 
 def _wait_until_listening(settings: Settings, process: subprocess.Popen[bytes], signals: _Signals) -> bool:

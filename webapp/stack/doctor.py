@@ -17,15 +17,14 @@ from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.runtimes.native import library
-from webapp.stack.certificates import valid_until
 from webapp.stack.instance import address, owner, supervisord
-from webapp.stack.nginx.process import STREAM_REMEDY, bounds, look_at
+from webapp.stack.nginx.config import STREAM_REMEDY, inspect_nginx, limits_of
 from webapp.stack.preflight import check_keys, check_port, find_nginx, group_of
 from webapp.stack.releases import state
 from webapp.stack.releases.roles import idle_that_runs
 from webapp.stack.repair import missing
 from webapp.stack.supervisor.client import Programs
-from webapp.stack.tls import certificate
+from webapp.stack.tls import certificate, valid_until
 
 Verdict = Literal["good", "poor", "bad"]
 """bad: it won't start, or won't answer. poor: it will, but not as well as it could."""
@@ -115,11 +114,11 @@ def _model(settings: Settings) -> Finding:
 
 
 def _nginx(settings: Settings) -> Finding:
-    nginx = look_at(find_nginx())
+    nginx = inspect_nginx(find_nginx())
     seen = ".".join(map(str, nginx.version))
     if nginx.stream is None:
         return Finding("nginx", "poor", f"{seen}, without its stream module: no bound on connections", STREAM_REMEDY)
-    most = bounds(settings, nginx).connections_per_address
+    most = limits_of(settings, nginx).connections_per_address
     return Finding("nginx", "good", f"{seen}, {most:,} connections an address")
 
 
@@ -180,7 +179,7 @@ def _certificate(settings: Settings) -> Finding:
         return Finding("certificate", verdict, "none: plain http", "" if verdict == "good" else "set RERANK_TLS_CERT")
     if settings.tls and not files.cert.exists():
         return Finding("certificate", "good", "self-signed, made at the start")
-    end = valid_until(files.cert, files.key)
+    end = valid_until(files)
     days = (end - dt.datetime.now(dt.UTC)).days
     seen = f"{files.cert} is valid until {end:%Y-%m-%d}"
     if days < LEAST_DAYS:

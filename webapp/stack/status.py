@@ -15,13 +15,12 @@ from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine import comparison
 from webapp.engine.artifact import MANIFEST, artifact_dir
-from webapp.stack.liveness import hung
 from webapp.stack.local_client import ask, url_of
 from webapp.stack.releases import comparison_program, state
 from webapp.stack.releases.environment import settings_with
 from webapp.stack.releases.roles import Role, idle_runs, idle_that_runs, role_of
 from webapp.stack.releases.state import Colors
-from webapp.stack.repair import missing
+from webapp.stack.repair import hung, missing
 from webapp.stack.supervisor.client import Program, Programs
 
 Health = Literal["serving", "impaired", "down"]
@@ -31,8 +30,8 @@ STALE_S = 10.0
 
 TIMEOUT_S = 5.0
 
-PATIENCE_S = 2.0
-"""With programs that stand beside the service."""
+SIDECAR_TIMEOUT_S = 2.0
+"""Longest wait for the pusher and the metrics exporter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ def look(settings: Settings) -> Status:
             *([idle_runs(needless)] if needless else []),
             *([damage] if damage else []),
             *(f"{name} is gone" for name in (missing(settings.run_dir, programs) if programs else [])),
-            *(f"{name} does not answer" for name in (hung(settings, patience_s=PATIENCE_S) if programs else [])),
+            *(f"{name} does not answer" for name in (hung(settings, SIDECAR_TIMEOUT_S) if programs else [])),
         ],
         comparison=comparison.said(settings_with(colors.serving.settings) if colors else settings),
     )

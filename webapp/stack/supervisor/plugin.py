@@ -36,8 +36,8 @@ from supervisor import events, process, rpcinterface
 from supervisor import supervisord as loop
 from webapp.domain.clocks import AwakeClock, make_steady
 from webapp.domain.errors import SetupError
-from webapp.stack.nginx.process import Farewell
 from webapp.stack.nginx.traffic_split import FALLBACK, color_of
+from webapp.stack.processes import NginxShutdown
 from webapp.stack.releases import state
 from webapp.stack.releases.roles import idle_runs, role_of
 from webapp.stack.supervisor.client import program_of
@@ -135,9 +135,9 @@ class _Supervision:
 
     def _see_off(self, process: Any, pid: int) -> None:
         """Look after an nginx that was told to quit, until supervisord has seen its end."""
-        farewell = Farewell(self._state_dir / "run")
+        shutdown = NginxShutdown(self._state_dir / "run")
         while process.pid == pid:
-            farewell.look()
+            shutdown.step()
             time.sleep(POLL_S)
 
     def _reload(self) -> None:
