@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
-from webapp.cli.terminal import Terminal
 from webapp.domain.errors import SetupError
+
+CLEAR_LINE = "\r\x1b[2K"
+
+
+class Terminal:
+    """Prints lines; a line that changes is drawn in place if stdout is a terminal."""
+
+    def __init__(self) -> None:
+        self.draws = sys.stdout.isatty()
+        self._drawn = False
+
+    def say(self, line: str) -> None:
+        """Print a line, in place of one that was drawn."""
+        click.echo(f"{CLEAR_LINE if self._drawn else ''}{line}")
+        self._drawn = False
+
+    def draw(self, line: str) -> None:
+        """Draw a line that the next one replaces."""
+        click.echo(f"{CLEAR_LINE}{line}", nl=False)
+        self._drawn = True
 
 
 @click.command()
@@ -65,6 +85,6 @@ def command(
     values |= settings_diff.read_assignments(assignments)
     values |= {"RERANK_MODEL": model} if model else {}
     terminal = Terminal()
-    wish = deploy.DeployOptions(values, canary, canary_s, watch, patience, dry_run, again)
+    options = deploy.DeployOptions(values, canary, canary_s, watch, patience, dry_run, again)
     with deploy.undone_on_term():
-        deploy.deploy(wish, terminal.say, terminal.draw if terminal.draws else None)
+        deploy.deploy(options, terminal.say, terminal.draw if terminal.draws else None)
