@@ -75,7 +75,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, epilog=EPILOGUE, context_settings={"max_content_width": 110})
 @click.version_option(__version__, message="%(version)s")
 def reranking() -> None:
-    """A reranking service: run it, look into it, ask it."""
+    """Run a reranking service, inspect it, ask it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

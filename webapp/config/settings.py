@@ -1,4 +1,4 @@
-"""Every tunable, its unit and its default; contradictions refuse to start. `sources` says where values come from."""
+"""All settings: type, unit, default, limits. Contradictions refuse to start. `sources` says where values come from."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from webapp.domain.errors import SetupError
 DEFAULT_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
 
 LONGEST_SOCKET_PATH_BYTES = 99
-"""Of supervisor's socket: the kernel takes 107, and supervisor first makes it with its pid behind a dot."""
+"""Longest path of supervisor's socket: the kernel takes 107, and supervisor first appends a dot and its pid."""
 
 # The timeout ladder: each layer waits longer than the one inside it, so that the innermost answers.
 PROXY_GRACE_S = 10
@@ -142,7 +142,8 @@ class Settings(Paths, BaseModel):
     )
     max_body_memory_mb: int = setting(
         0,
-        "MiB that large bodies at work may take, parsed, in all processes; more are refused with 503. 0: 512 or a quarter of the memory, whichever is less. One body of RERANK_MAX_BODY_MB always fits.",
+        "MiB that large bodies at work may take, parsed, in all processes; more are refused with 503. 0: 512 or a"
+        " quarter of the memory, whichever is less. One body of RERANK_MAX_BODY_MB always fits.",
         ge=0,
         le=1_048_576,
     )
@@ -234,27 +235,27 @@ class Settings(Paths, BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _what_events_carry_is_sent(self) -> Settings:
+    def _events_text_needs_events(self) -> Settings:
         if self.events_text and not self.events:
             raise ValueError("RERANK_EVENTS_TEXT is on but RERANK_EVENTS is off, so that nothing is told; choose one")
         return self
 
     @model_validator(mode="after")
-    def _the_doors_are_sound(self) -> Settings:
+    def _access_is_consistent(self) -> Settings:
         check_tls(self.tls, self.tls_cert, self.tls_key, self.hsts_s, (self.port, self.plain_port))
-        # Not by a field's validator: what that refuses is shown.
+        # Not in a field's validator: the error of that shows the value.
         check_secrets(api_keys=self.api_keys.get_secret_value(), redis_url=self.redis_url.get_secret_value())
         check_stacks(self.stacks, self.stacks_ca)
         return self
 
     @property
     def model_is_default(self) -> bool:
-        """Whether nobody named a model, so that the embedded one may stand in."""
+        """Whether no model was named, so that the embedded one may substitute for the default."""
         return "model" not in self.model_fields_set
 
     @property
     def max_body_bytes(self) -> int:
-        """The body limit in bytes."""
+        """The body limit, in bytes."""
         return self.max_body_mb * 1024 * 1024
 
     @property
@@ -264,24 +265,24 @@ class Settings(Paths, BaseModel):
 
     @property
     def cors_origin_list(self) -> list[str]:
-        """The origins, one by one."""
+        """The origins that may call the API, one by one."""
         return listed(self.cors_origins)
 
 
 def load_settings(flags: Collection[str] = ()) -> Settings:
-    """Settings from the environment and the file.
+    """Return the settings of the environment and the file.
 
     Args:
-        flags: names of those that the command line has put into the environment.
+        flags: names of settings that the command line has put into the environment.
 
     Raises:
-        SetupError: a value is wrong, or something is no setting; the message names the place.
+        SetupError: a value is wrong, or a name is not a setting; the message names the place.
     """
     return read_settings(gather(Settings.model_fields, flags))
 
 
 def read_settings(sources: Sources) -> Settings:
-    """Settings from what was found.
+    """Return the settings of these sources.
 
     Raises:
         SetupError: a value is wrong; the message names the place.
@@ -304,5 +305,5 @@ def read_settings(sources: Sources) -> Settings:
 
 
 def is_secret(name: str) -> bool:
-    """Whether a setting's value is shown to nobody."""
+    """Return whether a setting's value must never be shown."""
     return Settings.model_fields[name].annotation is SecretStr

@@ -1,4 +1,4 @@
-"""Where settings come from: flag > environment > file > default. Unknown names refuse to start.
+"""The sources of settings: flag > environment > file > default. Unknown names refuse to start.
 
 A flag is put into the environment of its process, so that every program that is started from it sees the same.
 """
@@ -18,19 +18,19 @@ from webapp.domain.errors import SetupError
 PREFIX = "RERANK_"
 
 FILE_VARIABLE = "RERANK_CONFIG"
-"""Names the file; set but empty: there is none."""
+"""The variable that names the file; empty: there is none."""
 
 USUAL_FILE = Path("reranking.yaml")
-"""Read from the directory in which a command runs, where no file is named."""
+"""The file in the command's working directory that is read if none is named."""
 
 NOT_OURS = frozenset({FILE_VARIABLE, "RERANK_URL", "RERANK_KEY"})
-"""Variables with the prefix that are no settings: the file's name, and what clients use to reach a service."""
+"""Variables with the prefix that are no settings: the file's name, and the clients' address and key."""
 
 _SERVICE_LINK = re.compile(
     r"RERANK_(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)|"
     r"RERANK_(.+_)?PORT=(tcp|udp|sctp)://.+"
 )
-"""What Kubernetes puts into every pod for a service named `rerank` or `rerank-…`: a name, or a name with its value."""
+"""Variables that Kubernetes sets in every pod for a service named `rerank` or `rerank-…`: NAME or NAME=VALUE."""
 
 Origin = Literal["flag", "environment", "file", "default"]
 

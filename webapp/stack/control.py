@@ -19,7 +19,7 @@ from webapp.domain.errors import SetupError
 from webapp.stack.instance import end, owner
 from webapp.stack.local_client import ask, url_of
 from webapp.stack.preflight import check_keys
-from webapp.stack.processes import children
+from webapp.stack.processes import children, wait_until
 from webapp.stack.releases import state
 from webapp.stack.releases.color_api import ColorApi
 from webapp.stack.releases.environment import settings_with
@@ -223,11 +223,8 @@ def _wait_until_runs(name: str, programs: Programs) -> None:
 
 def _wait_until_reached(settings: Settings, name: str) -> None:
     """Wait until requests reach a program; one may run while its socket or the link to it is gone."""
-    give_up = time.monotonic() + REACHED_S
-    while not _is_reached(settings, name):
-        if time.monotonic() > give_up:
-            raise SetupError(f"{name} runs, but requests to {url_of(settings)} don't reach it; see reranking doctor")
-        time.sleep(POLL_S)
+    if not wait_until(lambda: _is_reached(settings, name), REACHED_S):
+        raise SetupError(f"{name} runs, but requests to {url_of(settings)} don't reach it; see reranking doctor")
 
 
 def _is_reached(settings: Settings, name: str) -> bool:

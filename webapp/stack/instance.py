@@ -15,7 +15,7 @@ from webapp.config.lockfile import is_locked, lock
 from webapp.config.settings import STOP_GRACE_S, Settings, load_settings
 from webapp.config.sources import PREFIX, variable
 from webapp.domain.errors import SetupError
-from webapp.stack.processes import children
+from webapp.stack.processes import children, wait_until
 from webapp.stack.tls import certificate
 
 ADDRESS = "address.json"
@@ -94,11 +94,8 @@ def end(settings: Settings, stack: int) -> None:
     """
     with contextlib.suppress(ProcessLookupError):
         os.kill(stack, signal.SIGTERM)
-    give_up = time.monotonic() + _longest_stop_s(settings)
-    while is_locked(settings.run_dir / LOCK):
-        if time.monotonic() > give_up:
-            raise SetupError(f"the stack did not end in time; its pid is {stack}")
-        time.sleep(POLL_S)
+    if not wait_until(lambda: not is_locked(settings.run_dir / LOCK), _longest_stop_s(settings)):
+        raise SetupError(f"the stack did not end in time; its pid is {stack}")
 
 
 def note_address(settings: Settings) -> None:

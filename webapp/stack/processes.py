@@ -10,9 +10,11 @@ import contextlib
 import ctypes
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 WITH_PARENT = ("setpriv", "--pdeathsig", "TERM")
 """Prefix of a command that gets TERM when we die, also by SIGKILL. From util-linux; kept across exec, lost at fork."""
@@ -31,6 +33,16 @@ _LISTENS = " 00010000 "
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent dies, in place of the system's first process."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Return whether a condition became true within a time."""
+    give_up = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(POLL_S)
+    return True
 
 
 def children(pid: int) -> list[int]:
@@ -74,6 +86,40 @@ def kill_groups(pids: list[int]) -> None:
             group = os.getpgid(pid)
             if group != os.getpgrp():  # never our own
                 os.killpg(group, signal.SIGKILL)
+
+
+class Signals:
+    """Handlers of INT, TERM and HUP. They only note the signal, and pass it on to a child, if there is one.
+
+    INT and TERM stop the child, a second one kills the child's own children.
+    """
+
+    def __init__(self) -> None:
+        self.stops = 0
+        """How often we were asked to stop."""
+        self.reload = False
+        """Whether HUP came."""
+        self._process: subprocess.Popen[bytes] | None = None
+        signal.signal(signal.SIGINT, self._handle_stop)
+        signal.signal(signal.SIGTERM, self._handle_stop)
+        signal.signal(signal.SIGHUP, self._handle_reload)
+
+    def forward_to(self, process: subprocess.Popen[bytes]) -> None:
+        """Stop this child at INT and TERM, in place of the one before."""
+        self._process = process
+        if self.stops:  # the signal came before there was anything to stop
+            process.terminate()
+
+    def _handle_reload(self, _number: int, _frame: Any) -> None:
+        self.reload = True
+
+    def _handle_stop(self, _number: int, _frame: Any) -> None:
+        self.stops += 1
+        if self._process is not None and self._process.poll() is None:
+            if self.stops == 1:
+                self._process.terminate()
+            else:
+                kill_groups(children(self._process.pid))
 
 
 class NginxShutdown:

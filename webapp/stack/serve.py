@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from contracts.api_keys import make_own
 from webapp.config.paths import ROOT, program
@@ -42,7 +42,17 @@ from webapp.stack.preflight import (
     socket_access,
     writing_to,
 )
-from webapp.stack.processes import WITH_PARENT, NginxShutdown, adopt_orphans, children, end_orphans, kill_groups, reap
+from webapp.stack.processes import (
+    WITH_PARENT,
+    NginxShutdown,
+    Signals,
+    adopt_orphans,
+    children,
+    end_orphans,
+    kill_groups,
+    reap,
+    wait_until,
+)
 from webapp.stack.releases.comparison_program import start_if_due
 from webapp.stack.releases.environment import environment, settings_with
 from webapp.stack.releases.recovery import resume
@@ -92,7 +102,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     with writing_to(settings.state_dir):
         lock_file = lock_run_dir(settings, console.say)
     _check(settings)
-    signals = _Signals()
+    signals = Signals()
     with writing_to(settings.state_dir):
         colors = resume(settings)
     _prepare(colors.serving.settings, console, signals)
@@ -122,7 +132,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         read_manifest(artifact_dir(served))  # says at once what gunicorn's log would
         ready = _wait_until_ready(settings, console, supervisord, signals, program_of(colors.active))
         if ready:
-            _wait_for_pusher(settings, signals)
+            wait_until(lambda: settings.pusher_socket.exists() or signals.stops > 0, PUSHER_WAIT_S)
             repair.step()
             _announce(settings, console)
             _begin_serving(settings, served, console)
@@ -190,39 +200,6 @@ def _environment(
     }
 
 
-class _Signals:
-    """Signal handlers: INT and TERM stop the current process, supervisord in the end; a second one kills its children.
-
-    HUP is only noted, for `_wait_for_end`.
-    """
-
-    def __init__(self) -> None:
-        self.stops = 0
-        """How often we were asked to stop."""
-        self.reload = False
-        """Whether HUP came."""
-        self._process: subprocess.Popen[bytes] | None = None
-        signal.signal(signal.SIGINT, self._handle_stop)
-        signal.signal(signal.SIGTERM, self._handle_stop)
-        signal.signal(signal.SIGHUP, self._handle_reload)
-
-    def forward_to(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        if self.stops:  # the signal came before there was anything to stop
-            process.terminate()
-
-    def _handle_reload(self, _number: int, _frame: Any) -> None:
-        self.reload = True
-
-    def _handle_stop(self, _number: int, _frame: Any) -> None:
-        self.stops += 1
-        if self._process is not None and self._process.poll() is None:
-            if self.stops == 1:
-                self._process.terminate()
-            else:
-                kill_groups(children(self._process.pid))
-
-
 def _clean(settings: Settings) -> None:
     """Remove files of programs that have ended."""
     files = (settings.run_dir / GIVEN_UP, settings.run_dir / ADDRESS, settings.own_key)
@@ -248,7 +225,7 @@ def _tell_systemd(state: str) -> None:
             notify.sendto(state.encode(), address.replace("@", "\0", 1) if address.startswith("@") else address)
 
 
-def _prepare(release: Mapping[str, str], console: Console, signals: _Signals) -> None:
+def _prepare(release: Mapping[str, str], console: Console, signals: Signals) -> None:
     """Prepare the model in a process of its own, so that torch and its memory are gone when it ends."""
     served = settings_with(release)
     if served.engine == "stub" or (artifact_dir(served) / MANIFEST).exists():
@@ -263,7 +240,7 @@ def _prepare(release: Mapping[str, str], console: Console, signals: _Signals) ->
 
 
 def _wait_until_ready(
-    settings: Settings, console: Console, supervisord: subprocess.Popen[bytes], signals: _Signals, program: str
+    settings: Settings, console: Console, supervisord: subprocess.Popen[bytes], signals: Signals, program: str
 ) -> bool:
     """Wait for a first real score through nginx; return False if asked to stop or supervisord ended meanwhile."""
     give_up = time.monotonic() + READY_TIMEOUT_S
@@ -274,12 +251,6 @@ def _wait_until_ready(
             return True
         time.sleep(POLL_S)
     raise SetupError(f"the service was not ready within {READY_TIMEOUT_S:g} s; see {console.where(program)}")
-
-
-def _wait_for_pusher(settings: Settings, signals: _Signals) -> None:
-    give_up = time.monotonic() + PUSHER_WAIT_S
-    while not settings.pusher_socket.exists() and time.monotonic() < give_up and not signals.stops:
-        time.sleep(POLL_S)
 
 
 def _rerank_works(settings: Settings) -> bool:
@@ -304,7 +275,7 @@ def _given_up(settings: Settings) -> str:
 
 
 def _wait_for_end(
-    settings: Settings, supervisord: subprocess.Popen[bytes], signals: _Signals, lock_file: IO[str], repair: Repair
+    settings: Settings, supervisord: subprocess.Popen[bytes], signals: Signals, lock_file: IO[str], repair: Repair
 ) -> int:
     while True:
         try:

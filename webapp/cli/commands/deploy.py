@@ -34,8 +34,10 @@ class Terminal:
 @click.option("--model", metavar="ID", help="Hub id or local directory.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A setting; empty: the stack's own.")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings, as in reranking.yaml.")
-@click.option("--canary", type=click.IntRange(0, 99), default=0, metavar="PERCENT", help="Try it on so many requests.")
-@click.option("--for", "canary_s", type=float, default=60.0, show_default=True, metavar="SECONDS", help="For how long.")
+@click.option(
+    "--canary", type=click.IntRange(0, 99), default=0, metavar="PERCENT", help="Share of requests that try it."
+)
+@click.option("--for", "canary_s", type=float, default=60.0, show_default=True, metavar="SECONDS", help="How long.")
 @click.option(
     "--watch", type=float, default=5.0, show_default=True, metavar="SECONDS", help="The old one stays on call."
 )
@@ -63,7 +65,7 @@ def command(
     dry_run: bool,
     history: bool,
 ) -> None:
-    """Bring a new model, new settings or new code to a running stack; nobody loses a request.
+    """Bring a new model, new settings or new code to a running stack; no request is lost.
 
     It talks to the stack in RERANK_STATE_DIR, and takes all other settings from there. Where the same model, settings
     and code serve already, it says so and starts nothing.

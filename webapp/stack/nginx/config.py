@@ -210,9 +210,6 @@ def nginx_conf(settings: Settings, nginx: Nginx | None = None) -> str:
         **_common(settings, nginx, limits, longest_s=settings.request_timeout_s + PROXY_GRACE_S),
         shares=PERCENTS,
         dashboard=ROOT / "pusher" / "dashboard",
-        pusher_socket=settings.pusher_socket,
-        metrics_socket=settings.metrics_socket,
-        replies_dir=settings.replies_dir,
         reply_file_headers=REPLY_HEADERS,
         cors_origins=settings.cors_origin_list,
         requests_per_address=limits.requests_per_address,
@@ -272,7 +269,7 @@ def _common(settings: Settings, nginx: Nginx, limits: Limits, longest_s: int) ->
         if balancers:
             entrances.append(_Entrance(balanced, "X-Forwarded-For", ["unix:"], balanced=True))
     return {
-        "run_dir": settings.run_dir,
+        "settings": settings,
         "stream_module": nginx.stream,
         "counts": nginx.stream is not None,
         "limits": limits,
@@ -288,14 +285,10 @@ def _common(settings: Settings, nginx: Nginx, limits: Limits, longest_s: int) ->
         "read_s": longest_s,
         "keep_alive_s": KEEP_ALIVE_S,
         "large_bodies_per_address": LARGE_BODIES_PER_ADDRESS,
-        "port": settings.port,
         "certificate": certificate(settings),
         "http2_directive": nginx.version >= NEWEST,
-        "hsts_s": settings.hsts_s,
         "user": pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() == 0 else "",
-        "max_body_mb": settings.max_body_mb,
         "shutdown_s": settings.request_timeout_s + SHUTDOWN_GRACE_S,
-        "color": settings.color,
         "error_level": NGINX_LEVELS[settings.log_level],
         "omitted_levels": OMITTED_LEVELS[settings.log_level],
         "codes": [(status, error.code) for status, error, _ in REFUSALS],
