@@ -91,12 +91,14 @@ class Settings(Paths, BaseModel):
     precision: Literal["auto", "int8", "bf16", "fp32"] = setting(
         "auto", "auto: the first of int8, bf16, fp32 that is fast here and passes the gate."
     )
-    max_length_tokens: int = setting(0, "Longest pair; 0 is the model's own limit.", ge=0, le=131_072)
+    max_length_tokens: int = setting(0, "Longest pair, in tokens; 0: the model's own limit.", ge=0, le=131_072)
 
     gate_max_score_error: float = setting(
-        0.25, "Largest score error of bf16 or int8, a share of the scale.", ge=0, le=1
+        0.25, "Largest score error of bf16 or int8, as a share of the scale.", ge=0, le=1
     )
-    gate_mean_score_error: float = setting(0.05, "Mean score error of bf16 or int8, a share of the scale.", ge=0, le=1)
+    gate_mean_score_error: float = setting(
+        0.05, "Largest mean score error of bf16 or int8, as a share of the scale.", ge=0, le=1
+    )
     gate_min_tau: float = setting(0.9, "Least mean Kendall tau of bf16 or int8 to fp32.", ge=-1, le=1)
     gate_min_top10_overlap: float = setting(0.85, "Least mean overlap of the ten best.", ge=0, le=1)
 
@@ -118,19 +120,24 @@ class Settings(Paths, BaseModel):
     max_queued_pairs: int = setting(
         50_000, "Documents that wait in a worker; requests beyond are refused with 503.", ge=1
     )
-    max_queued_tokens: int = setting(16_000_000, "Tokens that wait in a worker, as far as is known; as above.", ge=1)
+    max_queued_tokens: int = setting(
+        16_000_000, "Tokens that wait in a worker, as far as counted; requests beyond are refused with 503.", ge=1
+    )
     degraded: Literal["refuse", "lexical"] = setting(
         "refuse", "While the model fails: refuse with 503, or rank by BM25 and say so in the reply."
     )
     engine_stall_s: float = setting(
-        60, "An engine thread at one batch for longer hangs: the worker is replaced.", ge=1, le=3600
+        60,
+        "Longest time for one batch; beyond it the engine thread has hung, and the worker is replaced.",
+        ge=1,
+        le=3600,
     )
-    max_rss_mb: int = setting(0, "MiB a worker may take before it is replaced; 0: any.", ge=0, le=1_048_576)
+    max_rss_mb: int = setting(0, "MiB a worker may take before it is replaced; 0: no limit.", ge=0, le=1_048_576)
     max_documents: int = setting(10_000, "Documents a request may hold.", ge=1, le=1_000_000)
     max_batch_requests: int = setting(1000, "Requests a call of /rerank/batch may hold.", ge=1, le=1_000_000)
     strict_model: bool = setting(False, "Refuse requests that name another model than the one served.")
     served_model_name: CommaSeparated = setting(
-        "", "Names of the model beside its own, comma-separated; a reply says the first unless asked for one."
+        "", "More names of the model, comma-separated; a reply has the first, unless the request named one."
     )
     max_body_mb: int = setting(32, "MiB a request body may hold, in nginx and in the app.", ge=1, le=1024)
 
@@ -161,11 +168,9 @@ class Settings(Paths, BaseModel):
         "", "Path of a file of named, hashed keys, as `reranking keys add NAME` makes them."
     )
     requests_per_minute: int = setting(
-        0, "Requests a caller (a key, else an address) may make; 0: any.", ge=0, le=1_000_000
+        0, "Requests a minute of one caller (a key, else an address); 0: no limit.", ge=0, le=1_000_000
     )
-    documents_per_minute: int = setting(
-        0, "Documents a caller may have ranked in a minute; 0: any.", ge=0, le=1_000_000_000
-    )
+    documents_per_minute: int = setting(0, "Documents a minute of one caller; 0: no limit.", ge=0, le=1_000_000_000)
     cors_origins: Annotated[CommaSeparated, AfterValidator(check_origins)] = setting(
         "", "Origins whose pages may call the API, comma-separated, as https://app.example; empty: none."
     )
@@ -174,18 +179,16 @@ class Settings(Paths, BaseModel):
         "", "Certificate (with its chain) for nginx, PEM: serves https."
     )
     tls_key: Annotated[str, AfterValidator(check_path)] = setting("", "Its private key, PEM, without a passphrase.")
-    hsts_s: int = setting(0, "Seconds for which browsers shall insist on https; 0: they are not told.", ge=0)
-    plain_port: int = setting(0, "Port that sends plain http to https; 0: there is none.", ge=0, le=65535)
+    hsts_s: int = setting(0, "Seconds for which browsers use https only (HSTS); 0: no such header.", ge=0)
+    plain_port: int = setting(0, "Port that redirects plain http to https; 0: none.", ge=0, le=65535)
 
     stacks: CommaSeparated = setting(
         "",
         "Stacks on other machines that `reranking balance` divides requests over, comma-separated, as http://10.0.0.7:8080.",
     )
-    stacks_ca: Annotated[str, AfterValidator(check_path)] = setting(
-        "", "Certificates by which https stacks are trusted, PEM."
-    )
+    stacks_ca: Annotated[str, AfterValidator(check_path)] = setting("", "Certificates to trust for https stacks, PEM.")
     balancers: Annotated[CommaSeparated, AfterValidator(check_networks)] = setting(
-        "", "Addresses or networks of balancers, comma-separated: the caller's address is what they say."
+        "", "Addresses or networks of balancers, comma-separated: they name the client's address."
     )
 
     connections_per_address: int = setting(
@@ -195,13 +198,13 @@ class Settings(Paths, BaseModel):
         le=1_048_576,
     )
 
-    events: bool = setting(True, "Tell the pusher, and so the dashboard, of requests and workers.")
+    events: bool = setting(True, "Send events of requests and workers to the pusher, and so to the dashboard.")
     events_endpoint: str = setting(
         "",
         "ZeroMQ address of the pusher, ipc:// or tcp://; default: a socket in the state directory.",
         pattern=r"^((ipc|tcp)://.+)?$",
     )
-    events_text: bool = setting(False, "Let events carry queries, to be read on dashboards.")
+    events_text: bool = setting(False, "Put queries into events, so that dashboards show them.")
     otel_endpoint: str = setting(
         "",
         "Address of an OpenTelemetry collector (OTLP over HTTP) that gets a trace of each request.",
@@ -237,7 +240,7 @@ class Settings(Paths, BaseModel):
     @model_validator(mode="after")
     def _events_text_needs_events(self) -> Settings:
         if self.events_text and not self.events:
-            raise ValueError("RERANK_EVENTS_TEXT is on but RERANK_EVENTS is off, so that nothing is told; choose one")
+            raise ValueError("RERANK_EVENTS_TEXT is on but RERANK_EVENTS is off, so that no event is sent; choose one")
         return self
 
     @model_validator(mode="after")
