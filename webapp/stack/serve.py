@@ -113,7 +113,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         _clean(settings)  # what a killed predecessor left; the lock says that nobody uses it
         _write_run_dir(settings, nginx, console)
         point(settings.run_dir, colors.active)
-    access = socket_access(settings)
+    served, access = settings_with(colors.serving.settings), socket_access(settings)
     adopt_orphans()
     metrics_dir = multiprocess.folder(settings.state_dir, settings.color)
     multiprocess.forget(metrics_dir)
@@ -125,7 +125,6 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         pass_fds=[lock_file.fileno()],  # should we be killed, the lock is free when it has stopped everything
     )
     signals.forward_to(supervisord)
-    served = settings_with(colors.serving.settings)
     ready, repair = False, Repair(settings, colors, console.say)
     shutdown = NginxShutdown(settings.run_dir, partial(_nginx_of, supervisord.pid))  # now: `run` may be removed later
     try:
