@@ -11,10 +11,9 @@ from pathlib import Path
 import psutil
 from running import PATIENCE_S, free_port, wait_for
 
+from webapp.config.paths import ROOT
 from webapp.config.settings import Settings
-from webapp.config.source_tree import ROOT
-from webapp.stack.nginx.config import nginx_conf
-from webapp.stack.nginx.process import Nginx, look_at
+from webapp.stack.nginx.config import Nginx, inspect_nginx, nginx_conf
 from webapp.stack.tls import prepare_certificate
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
@@ -32,7 +31,7 @@ class Door:
         )
         self.port = self.settings.port
         self.log = state_dir / "log"
-        self._nginx = nginx or look_at(NGINX)
+        self._nginx = nginx or inspect_nginx(NGINX)
 
     def __enter__(self):
         (self.settings.run_dir / "nginx").mkdir(parents=True, exist_ok=True)

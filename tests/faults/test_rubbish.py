@@ -9,7 +9,7 @@ import pytest
 import requests
 from running import PATIENCE_S, Stack, wait_for
 
-from webapp.stack.nginx.process import REFUSED_AT_ONCE
+from webapp.stack.nginx.config import REFUSED_AT_ONCE
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ INFO = {"model": "it", "engine": "native", "precision": "int8", "substitute_for"
 
 
 class Says:
-    """An outlet that keeps what is said."""
+    """An console that keeps what is said."""
 
     def __init__(self):
         self.said = []
@@ -58,10 +58,10 @@ def with_body(status, body):
     ],
 )
 def test_what_serves_is_announced_though_its_own_description_fails(tmp_path, reply, said):
-    outlet = Says()
+    console = Says()
     with answering(Settings(state_dir=tmp_path), reply) as settings:
-        serve._announce(settings, outlet)
-    ready, dashboard = outlet.said
+        serve._announce(settings, console)
+    ready, dashboard = console.said
     assert ready.startswith(f"Ready: http://127.0.0.1:{settings.port} serves ")
     assert ready.endswith(said)
     assert dashboard.startswith("Dashboard: ")

@@ -15,7 +15,7 @@ from running import PATIENCE_S, free_port
 from webapp.cli import commands, main
 from webapp.cli.documents import read_documents
 from webapp.config.settings import Settings
-from webapp.stack.nginx.process import STREAM_REMEDY, Nginx
+from webapp.stack.nginx.config import STREAM_REMEDY, Nginx
 from webapp.stack.tls import prepare_certificate
 
 ALL = {module.name for module in pkgutil.iter_modules(commands.__path__)}
@@ -87,6 +87,7 @@ def test_serve_itself_loads_no_tensors_and_no_supervisor_for_each_start_waits_fo
     ("arguments", "code", "said"),
     [
         (["confg"], 2, "there is no command 'confg'; did you mean config?"),
+        (["build"], 2, "there is no command 'build'; it is called reranking config init now"),
         (["config", "--prot", "9"], 2, "No such option '--prot'."),
         (["config", "--engine", "openvno"], 2, "is not one of"),
         (["config", "--port", "http"], 1, "--port: Input should be a valid integer"),
@@ -124,15 +125,15 @@ def test_config_for_people_shows_what_was_changed(typed, monkeypatch):
     assert "hidden-value" not in out + err
 
 
-def test_build_writes_a_file_for_its_owner_that_config_reads(typed, tmp_path):
-    assert typed("build", "--port", "9000")[0] == 0
+def test_config_init_writes_a_file_for_its_owner_that_config_reads(typed, tmp_path):
+    assert typed("config", "init", "--port", "9000")[0] == 0
     path = tmp_path / "reranking.yaml"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     settings = json.loads(typed("config", "--json")[1])["settings"]
     assert settings["port"] == {"value": 9000, "origin": "file", "place": str(path)}
-    code, _, err = typed("build")
+    code, _, err = typed("config", "init")
     assert (code, err) == (1, "reranking: reranking.yaml is there; --force replaces it\n")
-    assert typed("build", "--force", "--cache-mb", "0")[0] == 0
+    assert typed("config", "init", "--force", "--cache-mb", "0")[0] == 0
     assert "\nport: 9000\n" in path.read_text()
     assert "\ncache_mb: 0\n" in path.read_text()
 
@@ -193,7 +194,7 @@ def test_doctor_names_what_is_bad_with_its_remedy(typed):
 
 def test_doctor_says_where_nginx_can_t_bound_the_connections_of_an_address(typed, monkeypatch):
     for stream, verdict, remedy in [("", "good", ""), (None, "poor", STREAM_REMEDY)]:
-        monkeypatch.setattr("webapp.stack.doctor.look_at", lambda _, stream=stream: Nginx(stream=stream))
+        monkeypatch.setattr("webapp.stack.doctor.inspect_nginx", lambda _, stream=stream: Nginx(stream=stream))
         _, out, _ = typed("doctor", "--engine", "stub", "--json")
         (finding,) = [each for each in json.loads(out) if each["about"] == "nginx"]
         assert (finding["verdict"], finding["remedy"]) == (verdict, remedy)

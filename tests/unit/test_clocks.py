@@ -1,5 +1,6 @@
 """The system's clock may be set by a day while we run, and we may stand still: nothing that waits or counts notices."""
 
+import datetime as dt
 import os
 import re
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from cryptography import x509
 from gunicorn import arbiter
 from gunicorn.workers import ggevent
 from supervisor.states import ProcessStates
@@ -19,7 +21,7 @@ from supervisor import process
 from webapp.domain.concurrency import AwakeClock, SteadyTime, make_steady
 from webapp.servers.gunicorn.worker import GRACE_S, STANDSTILL_S, with_grace
 from webapp.service.rate_limit import Quota
-from webapp.stack import certificates
+from webapp.stack import tls
 from webapp.stack.releases import canary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 A_DAY_S = 86_400.0
 
 TELL_THE_DATE = {
-    *("build", "deploy", "reporter", "status", "settings_diff", "doctor", "console", "certificates"),
+    *("build", "deploy", "reporter", "status", "settings_diff", "doctor", "console", "tls"),
     *("rerank", "info", "health", "configure", "reloading", "logging", "clock"),
 }
 """Modules that write dates, or ask for the age of a file. All others wait and count by a clock that only runs."""
@@ -194,13 +196,13 @@ def test_a_pusher_that_is_restarted_after_the_clock_was_set_knows_how_old_things
 
 @both_ways
 def test_a_certificate_of_ours_outlives_a_clock_that_is_set(tmp_path, monkeypatch, set_by_s):
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    certificates.make(cert, key, "host.example")
-    now = certificates._now() + certificates.dt.timedelta(seconds=set_by_s)
-    monkeypatch.setattr(certificates, "_now", lambda: now)
-    assert certificates.good_for(cert, "host.example"), "no new one for clients to trust"
-    assert certificates.valid_until(cert, key) > now
-    found = certificates.x509.load_pem_x509_certificate(cert.read_bytes())
+    files = tls.Certificate(tmp_path / "cert.pem", tmp_path / "key.pem")
+    tls.make_self_signed(files, "host.example")
+    now = tls._now() + dt.timedelta(seconds=set_by_s)
+    monkeypatch.setattr(tls, "_now", lambda: now)
+    assert tls.is_current(files.cert, "host.example"), "no new one for clients to trust"
+    assert tls.valid_until(files) > now
+    found = x509.load_pem_x509_certificate(files.cert.read_bytes())
     assert found.not_valid_before_utc <= now
 
 

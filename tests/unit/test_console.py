@@ -19,14 +19,14 @@ def where_of_a_deploy(settings):
 @pytest.mark.parametrize("log_to", ["files", "stdout"])
 def test_a_file_is_named_only_where_it_is(tmp_path, log_to):
     settings = Settings(state_dir=tmp_path, log_to=log_to)
-    outlet = Console(settings)
-    assert str(tmp_path) not in outlet.where("webapp-green")
+    console = Console(settings)
+    assert str(tmp_path) not in console.where("webapp-green")
     assert str(tmp_path) not in where_of_a_deploy(settings)
     assert "stdout" in where_of_a_deploy(settings)
     settings.log_dir.mkdir()
     (settings.log_dir / "webapp-green.log").touch()
     if log_to == "files":
-        assert outlet.where("webapp-green") == str(settings.log_dir / "webapp-green.log")
+        assert console.where("webapp-green") == str(settings.log_dir / "webapp-green.log")
         assert where_of_a_deploy(settings) == str(settings.log_dir / "webapp-green.log")
 
 
@@ -40,11 +40,11 @@ from pathlib import Path
 from webapp.stack.console import Console
 from webapp.config.settings import Settings
 
-outlet = Console(Settings(state_dir=Path("unused"), log_to="stdout"))
-outlet.never_wait()
+console = Console(Settings(state_dir=Path("unused"), log_to="stdout"))
+console.never_wait()
 speaks = "import sys; [sys.stderr.write('a line of nginx' + chr(10)) for _ in range(20_000)]"
-outlet.start_nginx([sys.executable, "-c", speaks]).wait()
-outlet.say("it has said all")
+console.start_nginx([sys.executable, "-c", speaks]).wait()
+console.say("it has said all")
 """
 
 

@@ -9,8 +9,7 @@ import requests
 from running import free_port, wait_for
 
 from webapp.config.settings import Settings
-from webapp.stack.nginx.config import nginx_conf
-from webapp.stack.nginx.process import look_at
+from webapp.stack.nginx.config import inspect_nginx, nginx_conf
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "pusher" / "dashboard"
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
@@ -24,7 +23,7 @@ def door(tmp_path_factory):
     """The address of an nginx before programs that don't run, and its log."""
     settings = Settings(state_dir=tmp_path_factory.mktemp("door"), port=free_port(), host="127.0.0.1")
     (settings.run_dir / "nginx").mkdir(parents=True)
-    (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings, look_at(NGINX)))
+    (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings, inspect_nginx(NGINX)))
     url = f"http://127.0.0.1:{settings.port}"
     log = settings.state_dir / "log"
     with log.open("w") as said:

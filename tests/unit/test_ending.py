@@ -42,7 +42,7 @@ class Supervisord:
 def test_requests_that_were_admitted_are_finished_and_no_more_is_waited_for(monkeypatch, needs_s, told):
     supervisord, looks = Supervisord(needs_s), []
     monkeypatch.setattr(serve, "time", supervisord)
-    farewell = SimpleNamespace(look=lambda: looks.append(supervisord.now))
-    serve._end(supervisord, Settings().request_timeout_s + STOP_GRACE_S, farewell)
+    shutdown = SimpleNamespace(step=lambda: looks.append(supervisord.now))
+    serve._end(supervisord, Settings().request_timeout_s + STOP_GRACE_S, shutdown)
     assert supervisord.told == told
     assert bool(looks) == bool(told), "nginx is seen off meanwhile"

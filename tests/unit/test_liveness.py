@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from webapp.config.settings import Settings
-from webapp.stack.liveness import MISSES, Misses, hung
+from webapp.stack.repair import MISSES, Misses, hung
 
 
 @pytest.fixture

@@ -14,11 +14,19 @@ import pytest
 from nginx_kit import NGINX, PAGE, Door
 from running import PATIENCE_S, wait_for
 
-import webapp.stack.nginx.process
+import webapp.stack.processes
 from contracts.logging.line import FIRST
 from webapp.config.settings import Settings
-from webapp.stack.nginx.config import KEYLESS_KEEP_ALIVE_S, KEYLESS_PER_ADDRESS, LARGE_BODIES_PER_ADDRESS, nginx_conf
-from webapp.stack.nginx.process import Farewell, Nginx, bounds, look_at
+from webapp.stack.nginx.config import (
+    KEYLESS_KEEP_ALIVE_S,
+    KEYLESS_PER_ADDRESS,
+    LARGE_BODIES_PER_ADDRESS,
+    Nginx,
+    inspect_nginx,
+    limits_of,
+    nginx_conf,
+)
+from webapp.stack.processes import NginxShutdown
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 
@@ -117,7 +125,7 @@ def test_an_ipv6_network_of_64_bits_is_one_caller_of_requests(door):
     def head(network, number):
         return SLOW % f"X-Forwarded-For: 2001:db8:0:{network}::{number:x}\r\n".encode()
 
-    share = bounds(door.settings, Nginx()).requests_per_address
+    share = limits_of(door.settings, Nginx()).requests_per_address
     with contextlib.ExitStack() as stack:
         made = []
         for number in range(share + 5):
@@ -167,45 +175,45 @@ def test_a_killed_nginx_leaves_nothing_that_keeps_its_successor_from_starting(do
     assert b" 200 " in door.get()
 
 
-def finishes(running, farewell, at_work):
+def finishes(running, shutdown, at_work):
     """Tell it to quit while this connection has a request at work, and see that answered."""
     at_work.sendall(SLOW % b"")
     running.process.send_signal(signal.SIGQUIT)
     wait_for(lambda: not running.listens(), "it lets nobody in")
     for _ in range(5):
-        farewell.look()
+        shutdown.step()
     at_work.sendall(b"012345678")
     assert b" 503 " in at_work.recv(4096)  # of the program that isn't there
 
 
 def test_told_to_quit_it_answers_and_then_waits_for_no_client_that_keeps_its_connection(tmp_path, monkeypatch):
-    monkeypatch.setattr(webapp.stack.nginx.process, "LAST_WORDS_S", 0)
+    monkeypatch.setattr(webapp.stack.processes, "IDLE_S", 0)
     with Door(tmp_path) as running, running.connect() as idle, running.connect() as at_work:
-        farewell = Farewell(running.settings.run_dir)
+        shutdown = NginxShutdown(running.settings.run_dir)
         idle.sendall(f"GET {PAGE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert b" 200 " in idle.recv(4096)
-        finishes(running, farewell, at_work)
-        wait_for(lambda: farewell.look() or running.process.poll() is not None, "its end")
+        finishes(running, shutdown, at_work)
+        wait_for(lambda: shutdown.step() or running.process.poll() is not None, "its end")
 
 
 def test_it_waits_for_no_idle_client_either_when_the_run_directory_was_removed(tmp_path, monkeypatch):
-    monkeypatch.setattr(webapp.stack.nginx.process, "LAST_WORDS_S", 0)
+    monkeypatch.setattr(webapp.stack.processes, "IDLE_S", 0)
     with Door(tmp_path) as running, running.connect() as idle:
-        farewell = Farewell(running.settings.run_dir, lambda: running.process.pid)
+        shutdown = NginxShutdown(running.settings.run_dir, lambda: running.process.pid)
         idle.sendall(f"GET {PAGE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert b" 200 " in idle.recv(4096)
         shutil.rmtree(running.settings.run_dir)
         running.process.send_signal(signal.SIGQUIT)
-        wait_for(lambda: farewell.look() or running.process.poll() is not None, "its end")
+        wait_for(lambda: shutdown.step() or running.process.poll() is not None, "its end")
 
 
 def test_without_the_stream_module_it_serves_and_finishes_what_is_at_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(webapp.stack.nginx.process, "LAST_WORDS_S", 0)
-    nginx = Nginx(look_at(NGINX).version, stream=None)
+    monkeypatch.setattr(webapp.stack.processes, "IDLE_S", 0)
+    nginx = Nginx(inspect_nginx(NGINX).version, stream=None)
     with Door(tmp_path, nginx=nginx, balancers=BALANCER) as running, running.connect() as at_work:
-        farewell = Farewell(running.settings.run_dir)
+        shutdown = NginxShutdown(running.settings.run_dir)
         assert b" 200 " in running.get()
-        finishes(running, farewell, at_work)
+        finishes(running, shutdown, at_work)
         wait_for(lambda: running.process.poll() is not None, "its end")
 
 
@@ -229,7 +237,7 @@ def test_nginx_itself_tells_whether_it_counts_connections(tmp_path, said, stream
     program.write_text(f"#!/bin/sh\necho '{said.format(tmp_path)}' >&2\n")
     program.chmod(0o755)
     expected = stream and stream.format(tmp_path / "ngx_stream_module.so")
-    assert look_at(str(program)).stream == expected
+    assert inspect_nginx(str(program)).stream == expected
 
 
 @pytest.mark.parametrize("files", [8192, 20_000, 1_048_576])
@@ -237,7 +245,7 @@ def test_nginx_itself_tells_whether_it_counts_connections(tmp_path, said, stream
 @pytest.mark.parametrize("webapps", [1, 8, 64])
 def test_one_address_never_has_half_of_all_connections(files, workers, webapps):
     nginx = Nginx(files=files, workers=workers)
-    limits = bounds(Settings(workers=webapps), nginx)
+    limits = limits_of(Settings(workers=webapps), nginx)
     clients = limits.connections * workers // 4
     assert limits.connections_per_address <= clients // 2
     assert limits.connections_per_address < limits.connections_of_strangers < clients
@@ -304,7 +312,7 @@ def secure(tmp_path_factory):
 
 
 def test_http_2_streams_count_as_requests_of_their_address(secure):
-    share = min(bounds(secure.settings, Nginx()).requests_per_address, LARGE_BODIES_PER_ADDRESS)  # of unknown length
+    share = min(limits_of(secure.settings, Nginx()).requests_per_address, LARGE_BODIES_PER_ADDRESS)  # of unknown length
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Http2(secure)) for _ in range(3)]
         for client in clients:

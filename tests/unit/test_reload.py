@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from webapp.config.settings import Settings
-from webapp.stack import certificates, reload
+from webapp.stack import serve, tls
 from webapp.stack.supervisor.client import SupervisorError
 
 
@@ -22,17 +22,17 @@ class Programs:
 @pytest.fixture
 def programs(monkeypatch):
     made = Programs()
-    monkeypatch.setattr(reload, "Programs", lambda _run_dir: made)
+    monkeypatch.setattr(serve, "Programs", lambda _run_dir: made)
     return made
 
 
 def test_everything_that_reads_keys_or_certificate_is_told_and_what_is_down_hinders_nobody(programs, tmp_path):
-    reload.reload(Settings(state_dir=tmp_path))
+    serve.reload(Settings(state_dir=tmp_path))
     assert programs.sent == [("webapp-blue", "HUP"), ("webapp-green", "HUP"), ("nginx", "HUP")]
 
 
 def test_a_certificate_that_is_no_good_is_told_and_the_keys_are_read_all_the_same(programs, tmp_path, caplog):
-    reload.reload(Settings(state_dir=tmp_path, tls_cert="/nowhere/cert.pem", tls_key="/nowhere/key.pem"))
+    serve.reload(Settings(state_dir=tmp_path, tls_cert="/nowhere/cert.pem", tls_key="/nowhere/key.pem"))
     assert "nginx keeps the certificate that it has" in caplog.text
     assert ("webapp-blue", "HUP") in programs.sent
 
@@ -43,7 +43,7 @@ def test_a_certificate_that_can_t_be_made_anew_ends_nothing_and_the_keys_are_rea
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(certificates, "make", full)
-    reload.reload(Settings(state_dir=tmp_path, tls="self-signed"))
+    monkeypatch.setattr(tls, "make_self_signed", full)
+    serve.reload(Settings(state_dir=tmp_path, tls="self-signed"))
     assert "No space left on device; nginx keeps the certificate that it has" in caplog.text
     assert ("webapp-blue", "HUP") in programs.sent

@@ -38,8 +38,8 @@ class Kept:
         state.write(state_dir, self.colors)
         point(self.run, "blue")
         self.said = []
-        self.upkeep = Repair(self.settings, self.colors, self.said.append)
-        self.upkeep.look()
+        self.repair = Repair(self.settings, self.colors, self.said.append)
+        self.repair.step()
         assert self.said == []
 
     def reaches(self, name):
@@ -70,8 +70,8 @@ def test_a_removed_socket_gets_its_name_back_and_one_line_says_so(kept):
         kept.said.clear()
         before = (kept.run / name).stat()
         (kept.run / name).unlink()
-        kept.upkeep.look()
-        kept.upkeep.look()
+        kept.repair.step()
+        kept.repair.step()
         assert kept.reaches(name)
         assert (kept.run / name).stat().st_mode == before.st_mode
         assert kept.said == [f"Removed or damaged, and made again: {name}"]
@@ -81,7 +81,7 @@ def test_all_that_was_removed_at_once_is_there_again_and_told_in_one_line(kept):
     for path in kept.run.glob("*.sock"):
         path.unlink()
     shutil.rmtree(kept.run / "nginx")
-    kept.upkeep.look()
+    kept.repair.step()
     assert all(map(kept.reaches, NAMES))
     assert {color_of(kept.run / name, state.COLORS) for name in LINKS} == {"blue"}
     (line,) = kept.said
@@ -91,32 +91,32 @@ def test_all_that_was_removed_at_once_is_there_again_and_told_in_one_line(kept):
 def test_what_lies_in_a_socket_s_place_gives_way(kept):
     (kept.run / "pusher.sock").unlink()
     (kept.run / "pusher.sock").write_text("no socket")
-    kept.upkeep.look()
+    kept.repair.step()
     assert kept.reaches("pusher.sock")
     (kept.run / "pusher.sock").unlink()
     (kept.run / "pusher.sock").symlink_to("nowhere")
-    kept.upkeep.look()
+    kept.repair.step()
     assert kept.reaches("pusher.sock")
 
 
 def test_a_socket_that_its_program_bound_anew_is_the_one_that_is_kept(kept):
     kept.listeners["metrics.sock"].close()
     (kept.run / "metrics.sock").unlink()
-    kept.upkeep.look()
+    kept.repair.step()
     assert not (kept.run / "metrics.sock").exists(), "nobody listens: there is nothing to give back"
     kept.listeners["metrics.sock"] = listen(kept.run / "metrics.sock")
-    kept.upkeep.look()
+    kept.repair.step()
     assert kept.said == []
     (kept.run / "metrics.sock").unlink()
-    kept.upkeep.look()
+    kept.repair.step()
     assert kept.reaches("metrics.sock")
 
 
 def test_a_program_that_came_later_is_kept_too(kept):
     kept.listeners["webapp-green.sock"] = listen(kept.run / "webapp-green.sock")
-    kept.upkeep.look()
+    kept.repair.step()
     (kept.run / "webapp-green.sock").unlink()
-    kept.upkeep.look()
+    kept.repair.step()
     assert kept.reaches("webapp-green.sock")
 
 
@@ -124,24 +124,24 @@ def test_with_its_second_name_gone_too_a_socket_stays_away_and_nothing_else_suff
     (kept.run / "pusher.sock").unlink()
     shutil.rmtree(kept.run / SPARE)
     (kept.run / FALLBACK).unlink()
-    kept.upkeep.look()
+    kept.repair.step()
     assert not (kept.run / "pusher.sock").exists()
     assert color_of(kept.run / FALLBACK, state.COLORS) == "blue"
     (kept.run / "metrics.sock").unlink()
-    kept.upkeep.look()
+    kept.repair.step()
     assert kept.reaches("metrics.sock"), "second names were made again"
 
 
 def test_a_removed_link_names_the_color_that_it_named_even_in_a_canary(kept):
     point(kept.run, "green", other="blue", percent=10, fallback="blue")
-    kept.upkeep.look()
+    kept.repair.step()
     (mine,) = shares_for(10)
     link_of(kept.run, mine).unlink()
     link_of(kept.run, 0).unlink()
     link_of(kept.run, 0).symlink_to("elsewhere.sock")
     (kept.run / FALLBACK).unlink()
     (kept.run / FALLBACK).write_text("no link")
-    kept.upkeep.look()
+    kept.repair.step()
     named = [color_of(link_of(kept.run, place), state.COLORS) for place in (mine, 0)]
     assert named == ["green", "blue"]
     assert color_of(kept.run / FALLBACK, state.COLORS) == "blue"
@@ -152,7 +152,7 @@ def test_a_removed_file_is_the_same_again_for_who_has_it_open(kept):
         for name in kept.files:
             (kept.run / name).unlink()
         shutil.rmtree(kept.run / "nginx")
-        kept.upkeep.look()
+        kept.repair.step()
         of_nginx.write(" and more")
     assert (kept.run / "nginx.conf").read_text() == "nginx.conf"
     assert (kept.run / canary.LOG).read_text() == f"{canary.LOG} and more"
@@ -198,10 +198,10 @@ DAMAGES = {
 def test_damaged_colors_are_written_again_as_they_were_read_last(kept, damage):
     deployed = kept.colors.with_release("green", state.Release(number=2)).switched()
     state.write(kept.settings.state_dir, deployed)
-    kept.upkeep.look()
+    kept.repair.step()
     for _ in range(2):
         damage(kept.colors_file)
-        kept.upkeep.look()
+        kept.repair.step()
         assert state.read(kept.settings.state_dir) == deployed
     assert kept.said == [f"Removed or damaged, and made again: {state.FILE}"] * 2
 
@@ -209,13 +209,13 @@ def test_damaged_colors_are_written_again_as_they_were_read_last(kept, damage):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read all")
 def test_colors_that_may_not_be_read_are_written_again(kept):
     kept.colors_file.chmod(0)
-    kept.upkeep.look()
+    kept.repair.step()
     assert state.read(kept.settings.state_dir) == kept.colors
 
 
 def test_what_stood_in_damaged_colors_is_kept_for_its_author(kept):
     kept.colors_file.write_text("an edit, with a typo")
-    kept.upkeep.look()
+    kept.repair.step()
     assert (kept.settings.state_dir / BAD).read_text() == "an edit, with a typo"
 
 
@@ -224,10 +224,10 @@ def test_what_can_t_be_made_again_is_told_once_until_it_can(kept):
     aside.mkdir()
     kept.colors_file.unlink()
     for _ in range(3):
-        kept.upkeep.look()
+        kept.repair.step()
     assert kept.said == [f"{state.FILE} was removed or damaged, and can't be made again (Is a directory)"]
     aside.rmdir()
-    kept.upkeep.look()
+    kept.repair.step()
     assert kept.said[1:] == [f"Removed or damaged, and made again: {state.FILE}"]
 
 

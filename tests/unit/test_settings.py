@@ -8,8 +8,7 @@ from pydantic import ValidationError
 
 from webapp.config.settings import LONGEST_SOCKET_PATH_BYTES, Settings, load_settings
 from webapp.domain.errors import SetupError
-from webapp.stack.nginx.config import balancer_conf, nginx_conf
-from webapp.stack.nginx.process import look_at
+from webapp.stack.nginx.config import balancer_conf, inspect_nginx, nginx_conf
 from webapp.stack.preflight import check_program, find_nginx
 from webapp.stack.tls import prepare_certificate
 
@@ -94,12 +93,12 @@ def test_nginx_takes_every_path_that_is_taken(short_folder):
     prepare_certificate(settings)
     nginx = find_nginx()
     for conf in (
-        nginx_conf(settings, look_at(nginx)),
+        nginx_conf(settings, inspect_nginx(nginx)),
         balancer_conf(
             settings.model_copy(
                 update={"stacks": "https://127.0.0.1:1", "stacks_ca": str(state_dir / "tls" / "cert.pem")}
             ),
-            look_at(nginx),
+            inspect_nginx(nginx),
         ),
     ):
         (state_dir / "nginx.conf").write_text(conf)

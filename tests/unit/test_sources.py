@@ -10,9 +10,9 @@ import pytest
 from pusher.settings import Settings as PusherSettings
 from pusher.settings import load_settings as load_pusher_settings
 from webapp.config import reference
+from webapp.config.paths import ROOT
 from webapp.config.settings import Settings, load_settings, read_settings
-from webapp.config.source_tree import ROOT
-from webapp.config.sources import gather
+from webapp.config.sources import RETIRED, gather
 from webapp.domain.errors import SetupError
 
 
@@ -87,6 +87,17 @@ def test_what_is_wrong_in_a_file_is_one_line_that_names_the_place(text, said):
 def test_a_variable_that_is_no_setting_is_refused_with_the_nearest_one(monkeypatch):
     monkeypatch.setenv("RERANK_BATCH_TOKEN", "3")
     with pytest.raises(SetupError, match="RERANK_BATCH_TOKEN is no setting; did you mean RERANK_BATCH_TOKENS"):
+        load_settings()
+
+
+def test_a_setting_of_an_earlier_version_is_refused_with_its_new_name_or_why_it_is_gone(monkeypatch):
+    monkeypatch.setenv("RERANK_COLOUR", "blue")
+    with pytest.raises(SetupError, match="RERANK_COLOUR is called RERANK_COLOR now"):
+        load_settings()
+    monkeypatch.delenv("RERANK_COLOUR")
+    monkeypatch.setitem(RETIRED, "threads", "each worker has one")
+    write("threads: 4\n")
+    with pytest.raises(SetupError, match="threads is gone: each worker has one"):
         load_settings()
 
 

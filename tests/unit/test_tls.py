@@ -8,10 +8,8 @@ from cryptography import x509
 
 from webapp.config.settings import Settings, load_settings
 from webapp.domain.errors import SetupError
-from webapp.stack.certificates import VALID_DAYS
-from webapp.stack.nginx.config import nginx_conf
-from webapp.stack.nginx.process import Nginx
-from webapp.stack.tls import certificate, prepare_certificate, trust_own
+from webapp.stack.nginx.config import Nginx, nginx_conf
+from webapp.stack.tls import VALID_DAYS, certificate, prepare_certificate, trust_own
 
 
 @pytest.fixture
@@ -22,7 +20,7 @@ def trial(tmp_path):
 
 
 def in_days(days, monkeypatch):
-    monkeypatch.setattr("webapp.stack.certificates._now", lambda: dt.datetime.now(dt.UTC) + dt.timedelta(days=days))
+    monkeypatch.setattr("webapp.stack.tls._now", lambda: dt.datetime.now(dt.UTC) + dt.timedelta(days=days))
 
 
 def given(cert, key, tmp_path):

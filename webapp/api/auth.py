@@ -12,7 +12,7 @@ from flask import Flask, current_app, request
 from contracts.api_keys import OWN_NAME, SYNTHETIC_HEADER, KeyRing
 from contracts.events import keys_in, owner_of
 from webapp.api.current_request import address, current
-from webapp.api.routes.health import LIVE, READY
+from webapp.api.probes import LIVE, READY
 from webapp.domain.errors import UnauthorizedError
 from webapp.service.rate_limit import Quota, Unit, account_of
 

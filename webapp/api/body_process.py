@@ -27,8 +27,8 @@ from webapp.api.body_reader import BodyKind, Limits, ParsedBody, read
 from webapp.api.dialects.base import Call
 from webapp.api.fair_worker import LONGEST_WAIT_S, FairWorker
 from webapp.api.json_body import too_large
-from webapp.config.malloc import return_large_blocks, trim
-from webapp.config.source_tree import program
+from webapp.config.paths import program
+from webapp.config.resources import return_freed_blocks, trim
 from webapp.domain.concurrency import LONG_CHARS, Waiter, original
 from webapp.domain.errors import (
     DeadlineExceededError,
@@ -337,7 +337,7 @@ def main() -> None:
     memory = MEMORY_BYTES + MEMORY_FACTOR * limits.body_bytes
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     os.nice(NICENESS)
-    return_large_blocks()
+    return_freed_blocks()
     gc.disable()  # it would scan millions of live values again and again
     with contextlib.suppress(BrokenPipeError), open(0, "rb") as questions, open(1, "wb") as answers:
         serve(questions, answers, limits)

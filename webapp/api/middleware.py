@@ -18,7 +18,7 @@ from contracts.logging.levels import level_of
 from webapp.api.body_reader import Reader
 from webapp.api.current_request import CurrentRequest, WatchOf, current
 from webapp.api.current_request import begin as begin_request
-from webapp.api.routes.health import LIVE, READY
+from webapp.api.probes import LIVE, READY
 from webapp.domain.errors import InvalidRequestError
 from webapp.telemetry.observer import OnReply, Reply
 

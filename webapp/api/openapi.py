@@ -12,7 +12,7 @@ from webapp.api.auth import is_open
 from webapp.api.dialects import documents, native, tei, tokenize
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.registry import DIALECTS, UNKNOWN, dialect_of
-from webapp.api.routes.health import LIVE, READY
+from webapp.api.probes import LIVE, READY
 from webapp.api.routes.rerank import PATHS, RANK, WARNING_HEADER
 
 _FAILURES = {

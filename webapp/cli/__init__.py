@@ -1,4 +1,4 @@
-"""The `reranking` command; thin: parses, calls, prints. Nothing heavy is loaded before a command is chosen."""
+"""The `reranking` command. Parses, calls, prints; loads nothing heavy before a command is chosen."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ from webapp.cli import commands
 from webapp.domain.errors import SetupError
 
 FAILED = 1
-"""It did not work; one line on stderr says why. 2, click's own, is for a command line that makes no sense."""
+"""The command failed; one line on stderr says why. 2 is click's own, for a wrong command line."""
 
 INTERRUPTED = 130
-"""As shells have it for Ctrl-C."""
+"""The shells' exit code for Ctrl-C."""
+
+RENAMED = {"build": "config init"}
+"""Commands of earlier versions -> their names now."""
 
 EPILOGUE = """\b
 Examples:
@@ -41,25 +44,28 @@ of status: 3 impaired, 4 not serving; of doctor: 5 something has to be mended.""
 
 
 class Commands(click.Group):
-    """Finds commands by their modules; loads those that are asked for."""
+    """Finds commands by their modules, and loads only the one that runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
-        """Names of all."""
+        """Return the names of all commands."""
         return sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of a module."""
+        """Return the command of a module."""
         if cmd_name not in self.list_commands(ctx):
             return None
         command: click.Command = importlib.import_module(f"{commands.__name__}.{cmd_name}").command
-        # click's mark of a paragraph that is not to be filled.
-        command.help = inspect.cleandoc(command.help or "").replace("\n\nExample", "\n\n\b\nExample")
+        for each in (command, *getattr(command, "commands", {}).values()):
+            # click's mark of a paragraph that is not to be filled.
+            each.help = inspect.cleandoc(each.help or "").replace("\n\nExample", "\n\n\b\nExample")
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with the nearest name."""
+        """Resolve as click does; name the nearest command in errors."""
+        if renamed := RENAMED.get(args[0]):
+            ctx.fail(f"there is no command {args[0]!r}; it is called reranking {renamed} now")
         if args[0] not in self.list_commands(ctx) and not args[0].startswith("-"):
             nearest = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
             ctx.fail(f"there is no command {args[0]!r}" + (f"; did you mean {nearest[0]}?" if nearest else ""))
@@ -69,11 +75,11 @@ class Commands(click.Group):
 @click.group(cls=Commands, epilog=EPILOGUE, context_settings={"max_content_width": 110})
 @click.version_option(__version__, message="%(version)s")
 def reranking() -> None:
-    """A reranking service: run it, look into it, ask it."""
+    """Run a reranking service, inspect it, ask it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; what goes wrong is one line on stderr, and the exit code says so."""
+    """Run one command and exit with its code; an error is one line on stderr."""
     try:
         code: Any = reranking.main(arguments, prog_name="reranking", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -83,13 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = error.ctx.command_path if error.ctx else "reranking"
         _end(f"{error.format_message()} (see {path} --help)", error.exit_code)
     except (click.ClickException, SetupError) as error:
-        # The system's own errors say all in their line; a library's may need to be traced.
-        of_a_library = error.__cause__ is not None and getattr(error.__cause__, "errno", None) is None
-        if of_a_library and os.environ.get("RERANK_LOG_LEVEL", "").lower() == "debug":
+        # The system's errors are complete in one line; those of a library may need a traceback.
+        is_foreign = error.__cause__ is not None and getattr(error.__cause__, "errno", None) is None
+        if is_foreign and os.environ.get("RERANK_LOG_LEVEL", "").lower() == "debug":
             traceback.print_exception(error)
         _end(error.format_message() if isinstance(error, click.ClickException) else str(error), FAILED)
     except BrokenPipeError:
-        # Who reads us, `head` for one, has enough. What Python still holds must not fail again at exit.
+        # Our reader, such as `head`, has enough. Output that Python still holds must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(FAILED) from None
     except OSError as error:

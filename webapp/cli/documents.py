@@ -1,4 +1,4 @@
-"""Documents from a file or standard input: lines, JSON, JSON lines or CSV, by the name or by the first character."""
+"""Read documents from a file: lines, JSON, JSON lines or CSV, by its name or its first character."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 import click
 
 TEXT_FIELDS = ("content", "text", "document", "body")
-"""Where an object, or a table, has a document's text; the first that is there."""
+"""Fields, or columns, of a document's text; the first that is there counts."""
 
 
 def read_documents(name: str, content: bytes) -> list[str]:
-    """The texts.
+    """Return the documents' texts.
 
     Args:
-        name: of the file; its ending counts.
-        content: of the file.
+        name: the file's name; its ending counts.
+        content: the file's bytes.
 
     Raises:
-        click.ClickException: there is something else in it; the message says where.
+        click.ClickException: it holds something else; the message says where.
     """
     try:
         text = content.decode("utf-8-sig")

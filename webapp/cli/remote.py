@@ -1,4 +1,4 @@
-"""Asks a running service, and follows its own request meanwhile."""
+"""Ask a running service by its client, and follow the request's progress meanwhile."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from reranking_client import (
 from reranking_client.config import Trust
 
 RETRIES = Retries(delays_s=(0.1, 0.4, 1.6))
-"""Somebody waits at the terminal: long enough for a restart, and no longer."""
+"""Long enough for a restart, and no longer: a user waits at the terminal."""
 
 SPLIT_DOCUMENTS = 1000
 
@@ -35,36 +35,36 @@ REMEDIES = {
 
 
 def rerank(
-    url: str, key: str, question: Question, *, timeout_s: float, trust: Trust, tell: Callable[[int], None]
+    url: str, key: str, question: Question, *, timeout_s: float, trust: Trust, report: Callable[[int], None]
 ) -> dict[str, Any]:
-    """Ask, and return the reply as the API has it.
+    """Ask, and return the reply in the API's form.
 
     Args:
-        url: of the service; anything in front of `/rerank`.
+        url: the service's address, the part in front of `/rerank`.
         key: an API key; empty: none.
-        question: what to ask.
-        timeout_s: longest time to wait.
-        trust: of an https address: a file with certificates, a context, or None: the system's.
-        tell: told how many documents are scored, where the service says so.
+        question: query and documents.
+        timeout_s: longest wait.
+        trust: certificates for https: a file, a context, or None for the system's.
+        report: called with the number of documents scored, if the service reports it.
 
     Raises:
-        click.ClickException: nobody answered, or a refusal.
+        click.ClickException: there was no answer, or an error.
     """
     request_id = f"cli-{uuid.uuid4()}"
 
-    def made() -> RerankClient:
+    def new_client() -> RerankClient:
         return RerankClient(
             url, key=key, timeout_s=timeout_s, retries=RETRIES, split_documents=SPLIT_DOCUMENTS, trust=trust
         )
 
     try:
-        client, follower = made(), made()
+        client, follower = new_client(), new_client()
     except ValueError as error:
         raise click.ClickException(f"{error}; --url or RERANK_URL gives the address") from None
     except OSError as error:
         raise click.ClickException(f"--ca-file {trust}: it can't be used ({error.strerror or error})") from None
-    if len(question.documents) <= SPLIT_DOCUMENTS:  # the parts of a larger list are told one by one
-        threading.Thread(target=_follow, args=(follower, request_id, tell), daemon=True).start()
+    if len(question.documents) <= SPLIT_DOCUMENTS:  # the parts of a larger list are reported one by one
+        threading.Thread(target=_follow, args=(follower, request_id, report), daemon=True).start()
     with client:
         try:
             ranking = client.rerank(
@@ -73,19 +73,19 @@ def rerank(
                 top_n=question.top_n,
                 raw_scores=question.raw_scores,
                 request_id=request_id,
-                on_progress=lambda done, _: tell(done),
+                on_progress=lambda done, _: report(done),
             )
         except CallFailedError as error:
-            remedy = next((f"; {said}" for kind, said in REMEDIES.items() if isinstance(error, kind)), "")
+            remedy = next((f"; {text}" for kind, text in REMEDIES.items() if isinstance(error, kind)), "")
             raise click.ClickException(f"{error}{remedy}") from None
     return _as_reply(ranking)
 
 
-def _follow(client: RerankClient, request_id: str, tell: Callable[[int], None]) -> None:
-    """Until the request ended; without its events there is merely no progress to see."""
+def _follow(client: RerankClient, request_id: str, report: Callable[[int], None]) -> None:
+    """Report progress until the request ends; without events there is only no progress to see."""
     with contextlib.suppress(CallFailedError):
         for state in client.follow(request_id):
-            tell(state.scored)
+            report(state.scored)
 
 
 def _as_reply(ranking: Ranking) -> dict[str, Any]:

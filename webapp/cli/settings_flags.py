@@ -1,4 +1,4 @@
-"""Commands for which every setting is a flag. The flags come from the model, which is loaded only when it is needed."""
+"""Commands with a flag for every setting. The flags come from the model, which is loaded only when it is needed."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ class SettingsCommand(click.Command):
     """Takes its own options, `--config`, and each setting."""
 
     lists_settings = False
-    """Whether its help has them all; they are many."""
+    """Whether its help lists the settings, which are many."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Note whether only help is wanted, which should not wait for the model."""
+        """Note whether only help is asked for, which should not wait for the model."""
         ctx.meta[_HELP] = any(each in ctx.help_option_names for each in args)
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Its own, then the settings'."""
+        """Return its own options, then the settings'."""
         own = [*super().get_params(ctx), _config_option()]
         return own if ctx.meta.get(_HELP) and not self.lists_settings else [*own, *_setting_options()]
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Say that there are more flags than the help shows."""
+        """Mention the settings' flags where the help does not list them."""
         if not self.lists_settings:
             with formatter.section("Settings"):
                 formatter.write_text("Each is a flag here, too, such as --port 9000; see: reranking config --help")
         super().format_epilog(ctx, formatter)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Put the flags into the environment: for this process, and for all that it starts."""
+        """Put the flags into the environment, for this process and all that it starts."""
         names = {option.name for option in _setting_options()}
         given = {name: ctx.params.pop(name) for name in list(ctx.params) if name in names}
         flags = {name: value for name, value in given.items() if value is not None}
@@ -54,14 +54,14 @@ class SettingsCommand(click.Command):
         return super().invoke(ctx)
 
 
-class ListingCommand(SettingsCommand):
-    """One whose help has all settings."""
+class SettingsGroup(SettingsCommand, click.Group):
+    """A group of such commands; its own help lists all settings."""
 
     lists_settings = True
 
 
 def load() -> Settings:
-    """The settings of the command that runs.
+    """Return the settings of the command that runs.
 
     Raises:
         SetupError: they are wrong.
@@ -70,9 +70,9 @@ def load() -> Settings:
 
 
 def load_running() -> Settings:
-    """Settings of the stack that runs in the command's state directory, wherever it listens; its flags lie over them.
+    """Return the settings of the stack that runs in the command's state directory, with the command's flags over them.
 
-    Where none runs, they are the command's own.
+    If no stack runs, they are the command's own.
 
     Raises:
         SetupError: they are wrong.
@@ -84,12 +84,12 @@ def load_running() -> Settings:
 
 
 def load_candidate() -> Settings:
-    """Settings of the file that the command line names, to be tried; else as `load_running`."""
+    """Return the settings of the file that the command line names, to be tried; without one, as `load_running`."""
     return load() if click.get_current_context().meta[_FILE] is not None else load_running()
 
 
 def load_with_sources() -> tuple[Settings, Sources]:
-    """The settings of the command that runs, and where they are from. As above."""
+    """Return the settings of the command that runs, and where they are from. Raises as above."""
     from webapp.config.settings import Settings, read_settings  # noqa: PLC0415 - pydantic takes a moment
 
     sources = gather(Settings.model_fields, click.get_current_context().meta[_FLAGS])
@@ -108,7 +108,7 @@ def _config_option() -> click.Option:
 
 @functools.cache
 def _setting_options() -> tuple[click.Option, ...]:
-    """An option a setting. Secrets have none: other users see a process' command line."""
+    """Return an option for each setting. Secrets have none: other users see a process' command line."""
     from webapp.config.settings import Settings, is_secret  # noqa: PLC0415
 
     options = []
@@ -121,7 +121,7 @@ def _setting_options() -> tuple[click.Option, ...]:
         elif get_origin(kind) is Literal:
             options.append(click.Option([spelled], type=click.Choice(get_args(kind)), help=help_text))
         else:
-            # Text, whatever it is: the model checks it, and says the same as of a variable or the file.
+            # Text of any kind: the model checks it, with the same messages as for a variable or the file.
             options.append(click.Option([spelled], metavar="VALUE", help=help_text))
     return tuple(options)
 

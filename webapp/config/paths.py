@@ -1,13 +1,31 @@
-"""Where things of a service lie: all below its state directory."""
+"""Where our own files are, and where a service keeps its files: all below its state directory."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+ROOT = Path(__file__).resolve().parents[2]
+"""The folder that holds webapp, pusher, contracts, nginx, supervisor and gunicorn_config.py.
+
+It is the same in a clone, a wheel and an executable.
+"""
+
+_FROZEN = getattr(sys, "frozen", False)
+"""Whether this is an executable; PyInstaller sets it."""
+
+STATE = (Path(sys.executable).parent if _FROZEN else Path() if ROOT.name == "reranking_server" else ROOT) / "var"
+"""The default state directory. A wheel keeps nothing beside its code; an executable has its model there."""
+
+
+def program(module: str, *arguments: str, python: str = sys.executable) -> list[str]:
+    """Return the command that runs a module of ours as a process, from any current folder."""
+    return [python, "-m", "reranking_server", "-m", module, *arguments]
+
 
 def socket_of(run_dir: Path, color: str) -> Path:
-    """Where a color's gunicorn listens; without colors there is one socket."""
+    """Return the socket where a color's gunicorn listens; without colors there is one socket."""
     return run_dir / (f"webapp-{color}.sock" if color else "webapp.sock")
 
 
@@ -21,7 +39,7 @@ class Paths:
 
     @property
     def own_key(self) -> Path:
-        """The stack's own key, made at each start; whoever may read it is us."""
+        """The stack's own key, made at each start and readable by our user alone."""
         return self.run_dir / "own.key"
 
     @property
@@ -31,12 +49,12 @@ class Paths:
 
     @property
     def body_memory_file(self) -> Path:
-        """Where all workers count the memory that large bodies take."""
+        """The file where all workers count the memory that large bodies take."""
         return self.run_dir / "body-memory"
 
     @property
     def log_dir(self) -> Path:
-        """One file a program, written and rotated by supervisor."""
+        """The log files, one a program, written and rotated by supervisor."""
         return self.state_dir / "log"
 
     @property
@@ -46,25 +64,25 @@ class Paths:
 
     @property
     def pusher_socket(self) -> Path:
-        """Where the pusher listens for nginx."""
+        """The socket where the pusher listens for nginx."""
         return self.run_dir / "pusher.sock"
 
     @property
     def events_address(self) -> str:
-        """Where the pusher listens for workers."""
+        """The ZeroMQ address where the pusher listens for workers."""
         return self.events_endpoint or f"ipc://{self.run_dir / 'events.sock'}"
 
     @property
     def metrics_socket(self) -> Path:
-        """Where the exporter listens for nginx."""
+        """The socket where the metrics exporter listens for nginx."""
         return self.run_dir / "metrics.sock"
 
     @property
     def replies_dir(self) -> Path:
-        """Large replies until nginx has opened them."""
+        """Large replies, until nginx has opened them."""
         return self.run_dir / "replies"
 
     @property
     def webapp_socket(self) -> Path:
-        """Where gunicorn listens for nginx."""
+        """The socket where gunicorn listens for nginx."""
         return socket_of(self.run_dir, self.color)

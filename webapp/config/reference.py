@@ -1,4 +1,4 @@
-"""The settings as people read them: effective values with their sources, a commented file, the reference. PURE."""
+"""Settings for people to read: effective values with their sources, a commented file, the reference. PURE."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ import yaml
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from webapp.config.paths import STATE
 from webapp.config.settings import Settings, is_secret
-from webapp.config.source_tree import STATE
 from webapp.config.sources import Origin, Sources
 
 MASK = "********"
 
 WIDTH = 118
-"""Of a comment in the file."""
+"""Longest line of a comment in the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Effective:
-    """One setting as it is in force."""
+    """A setting that is in force."""
 
     name: str
     value: Any
-    """As JSON has it; of a secret, only whether there is one."""
+    """A JSON value; a secret is masked, and empty if there is none."""
     origin: Origin
     place: str
     """`RERANK_PORT`, `--port`, the file's path; empty for a default."""
 
 
 def effective(settings: Settings, sources: Sources) -> list[Effective]:
-    """Every setting, in the model's order; secrets are masked."""
+    """Return every setting, in the model's order; secrets are masked."""
     rows = []
     for name, value in settings:
         origin = sources.origin(name)
@@ -46,18 +46,18 @@ def effective(settings: Settings, sources: Sources) -> list[Effective]:
 
 
 def plain(value: Any) -> Any:
-    """A value as YAML and JSON have it; secrets as they are."""
+    """Return a value for YAML and JSON; secrets in the clear."""
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     return str(value) if isinstance(value, Path) else value
 
 
 def as_file(settings: Settings, sources: Sources) -> str:
-    """A commented reranking.yaml: what is set is set in it, the rest stands there as a comment. Holds the secrets."""
+    """Return a commented reranking.yaml: settings that are set, and the others as comments. Holds the secrets."""
     lines = [
-        "# Settings of the reranking service. What stands behind # is the default.",
+        "# Settings of the reranking service. Lines behind # are the defaults.",
         "# A flag (--port) goes before a variable (RERANK_PORT), and that before this file.",
-        "# All of them: docs/configuration.md. What is in force, and why: reranking config",
+        "# All of them: docs/configuration.md. Those in force, and where each is from: reranking config",
     ]
     for name, value in settings:
         about = Settings.model_fields[name]
@@ -69,7 +69,7 @@ def as_file(settings: Settings, sources: Sources) -> str:
 
 
 def as_reference() -> str:
-    """docs/configuration.md."""
+    """Return docs/configuration.md."""
     rows = [
         f"| `{name}` | {_default(about)} | {_kind(about)} | {about.description} |".replace("{", "&#123;")
         for name, about in Settings.model_fields.items()
@@ -97,7 +97,7 @@ def _default(about: FieldInfo) -> str:
 
 
 def _kind(about: FieldInfo) -> str:
-    """What may stand there: `int8` or `fp32`, 1 to 256, text."""
+    """Return the allowed values: `int8` or `fp32`, 1 to 256, text."""
     kind = about.annotation
     if get_origin(kind) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(kind))

@@ -1,12 +1,23 @@
-"""The memory of this machine, or of the control groups that we are in."""
+"""The memory of this machine or its control groups, and calls to the C library that give freed memory back."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import ctypes
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from webapp.domain.concurrency import Offload
+
 _PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
+
+# From <malloc.h> and <sys/mman.h>.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_MADV_DONTNEED = 4
+
+LARGE_BYTES = 4 * 1024 * 1024
+"""Blocks of this size are bodies and replies; engines work in smaller ones."""
 
 
 def memory_bytes() -> int:
@@ -41,3 +52,57 @@ def groups() -> Iterator[Path]:
 def _meminfo(name: str) -> int:
     lines = dict(line.split(":", 1) for line in (_PROC / "meminfo").read_text().splitlines())
     return int(lines[name].split()[0]) * 1024
+
+
+def return_freed_blocks(least_bytes: int = LARGE_BYTES) -> None:
+    """Have malloc return blocks of this size and above when they are freed; by default it learns to keep them.
+
+    Does nothing where the C library is not glibc, as `trim` and `forget_pages`.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_M_MMAP_THRESHOLD, least_bytes)
+        libc.mallopt(_M_TRIM_THRESHOLD, least_bytes)
+
+
+def trim() -> None:
+    """Have malloc return all unused pages, those in the middle of its heaps too. Releases the interpreter's lock."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def forget_pages(path: Path) -> None:
+    """Drop this process's pages of a file that is mapped and unchanged; the kernel reads those needed again.
+
+    Compiling a model reads all weights once and copies most of them into a layout of its own.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6", use_errno=True)
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            fields = line.split(maxsplit=5)
+            if len(fields) == 6 and fields[5] == str(path) and "w" not in fields[1]:  # noqa: PLR2004 - a mapped file's line
+                start, end = (int(address, 16) for address in fields[0].split("-"))
+                libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
+
+
+class Trimmer:
+    """Returns the memory that large bodies left, each time that the count of changes moved."""
+
+    def __init__(self, changes: Callable[[], int], offload: Offload, trim: Callable[[], None] = trim) -> None:
+        """Begin; nothing is returned before the first change.
+
+        Args:
+            changes: returns how often the memory charged for large bodies changed.
+            offload: runs `trim`, which takes some milliseconds.
+            trim: returns the memory.
+        """
+        self._changes = changes
+        self._offload = offload
+        self._trim = trim
+        self._seen = changes()
+
+    def step(self) -> None:
+        """Return memory, if anything changed."""
+        if (now := self._changes()) != self._seen:
+            self._seen = now
+            self._offload(self._trim)

@@ -1,15 +1,23 @@
-"""Every tunable, its unit and its default; contradictions refuse to start. `sources` says where values come from."""
+"""All settings: type, unit, default, limits. Contradictions refuse to start. `sources` says where values come from."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
-from webapp.config.paths import Paths
-from webapp.config.source_tree import STATE
+from webapp.config.paths import STATE, Paths
 from webapp.config.sources import Sources, gather
 from webapp.config.validators import (
     check_networks,
@@ -25,7 +33,7 @@ from webapp.domain.errors import SetupError
 DEFAULT_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
 
 LONGEST_SOCKET_PATH_BYTES = 99
-"""Of supervisor's socket: the kernel takes 107, and supervisor first makes it with its pid behind a dot."""
+"""Longest path of supervisor's socket: the kernel takes 107, and supervisor first appends a dot and its pid."""
 
 # The timeout ladder: each layer waits longer than the one inside it, so that the innermost answers.
 PROXY_GRACE_S = 10
@@ -33,196 +41,192 @@ SHUTDOWN_GRACE_S = 15
 STOP_GRACE_S = 20
 
 
+def setting(default: Any, description: str, **limits: Any) -> Any:
+    """Return the declaration of a setting. Its flag, variable, place in the file and reference follow from it."""
+    return Field(default=default, description=description, **limits)
+
+
+def _joined(value: Any) -> Any:
+    return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute()) if path else ""
+
+
+def _usable_state_dir(path: Path) -> Path:
+    path = path.expanduser().absolute()
+    check_path(str(path))
+    if len(str(path / "run" / "supervisor.sock").encode()) > LONGEST_SOCKET_PATH_BYTES:
+        raise ValueError("its path is too long for the unix sockets in it; choose a shorter one, such as /tmp/rerank")
+    return path
+
+
+CommaSeparated = Annotated[str, BeforeValidator(_joined)]
+"""Text with commas; a file may have a list in its place."""
+
+CommaSeparatedSecret = Annotated[SecretStr, BeforeValidator(_joined)]
+
+
 class Settings(Paths, BaseModel):
-    """What an operator can choose."""
+    """What an operator can choose: one declaration a setting."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True)
 
-    host: str = Field(default="127.0.0.1", description="Address nginx listens on.")
-    port: int = Field(default=8080, ge=1, le=65535, description="Port nginx listens on.")
-    state_dir: Path = Field(
-        default=STATE, validate_default=True, description="Models, logs, sockets, configuration; private to the user."
+    host: str = setting("127.0.0.1", "Address nginx listens on.")
+    port: int = setting(8080, "Port nginx listens on.", ge=1, le=65535)
+    state_dir: Annotated[Path, AfterValidator(_usable_state_dir)] = setting(
+        STATE, "Models, logs, sockets, configuration; private to the user."
     )
-    ops_group: str = Field(
-        default="",
-        description="System group whose members may use supervisorctl on the running service; empty: its user alone.",
-    )
-
-    model: str = Field(
-        default=DEFAULT_MODEL,
-        min_length=1,
-        description="Hub id or local directory of a CrossEncoder or SentenceTransformer.",
-    )
-    engine: Literal["auto", "native", "openvino", "torch", "stub"] = Field(
-        default="auto",
-        description="What computes the scores; auto: native or openvino, compared on this machine while it is idle.",
-    )
-    precision: Literal["auto", "int8", "bf16", "fp32"] = Field(
-        default="auto",
-        description="auto: the first of int8, bf16, fp32 that is fast here and passes the gate.",
-    )
-    max_length_tokens: int = Field(default=0, ge=0, le=131_072, description="Longest pair; 0 is the model's own limit.")
-
-    gate_max_score_error: float = Field(
-        default=0.25, ge=0, le=1, description="Largest score error of bf16 or int8, a share of the scale."
-    )
-    gate_mean_score_error: float = Field(
-        default=0.05, ge=0, le=1, description="Mean score error of bf16 or int8, a share of the scale."
-    )
-    gate_min_tau: float = Field(default=0.9, ge=-1, le=1, description="Least mean Kendall tau of bf16 or int8 to fp32.")
-    gate_min_top10_overlap: float = Field(default=0.85, ge=0, le=1, description="Least mean overlap of the ten best.")
-
-    workers: int = Field(default=1, ge=1, le=256, description="gunicorn workers; each adds its own compiled model.")
-    engine_threads: int = Field(
-        default=0, ge=0, le=1024, description="Engine threads a worker; 0: as prepare measured, at most the cores."
-    )
-    batch_tokens: int = Field(
-        default=0, ge=0, le=1_048_576, description="Padded tokens a batch may hold; 0: as prepare measured."
+    ops_group: str = setting(
+        "", "System group whose members may use supervisorctl on the running service; empty: its user alone."
     )
 
-    cache_mb: int = Field(default=32, ge=0, le=65_536, description="MiB of pair scores a worker keeps; 0 keeps none.")
-    redis_url: SecretStr = Field(
-        default=SecretStr(""),
-        description="redis://, rediss:// or unix:// address of a Redis for shared pair scores and counts of limits.",
+    model: str = setting(
+        DEFAULT_MODEL, "Hub id or local directory of a CrossEncoder or SentenceTransformer.", min_length=1
+    )
+    engine: Literal["auto", "native", "openvino", "torch", "stub"] = setting(
+        "auto", "What computes the scores; auto: native or openvino, compared on this machine while it is idle."
+    )
+    precision: Literal["auto", "int8", "bf16", "fp32"] = setting(
+        "auto", "auto: the first of int8, bf16, fp32 that is fast here and passes the gate."
+    )
+    max_length_tokens: int = setting(0, "Longest pair, in tokens; 0: the model's own limit.", ge=0, le=131_072)
+
+    gate_max_score_error: float = setting(
+        0.25, "Largest score error of bf16 or int8, as a share of the scale.", ge=0, le=1
+    )
+    gate_mean_score_error: float = setting(
+        0.05, "Largest mean score error of bf16 or int8, as a share of the scale.", ge=0, le=1
+    )
+    gate_min_tau: float = setting(0.9, "Least mean Kendall tau of bf16 or int8 to fp32.", ge=-1, le=1)
+    gate_min_top10_overlap: float = setting(0.85, "Least mean overlap of the ten best.", ge=0, le=1)
+
+    workers: int = setting(1, "gunicorn workers; each adds its own compiled model.", ge=1, le=256)
+    engine_threads: int = setting(
+        0, "Engine threads a worker; 0: as prepare measured, at most the cores.", ge=0, le=1024
+    )
+    batch_tokens: int = setting(0, "Padded tokens a batch may hold; 0: as prepare measured.", ge=0, le=1_048_576)
+
+    cache_mb: int = setting(32, "MiB of pair scores a worker keeps; 0 keeps none.", ge=0, le=65_536)
+    redis_url: SecretStr = setting(
+        SecretStr(""), "redis://, rediss:// or unix:// address of a Redis for shared pair scores and counts of limits."
     )
 
-    request_timeout_s: int = Field(default=300, ge=1, le=86_400, description="Longest time one request may take.")
-    max_ongoing_requests: int = Field(
-        default=512, ge=1, le=65_536, description="Requests at work in a worker; more are refused with 503."
+    request_timeout_s: int = setting(300, "Longest time one request may take.", ge=1, le=86_400)
+    max_ongoing_requests: int = setting(
+        512, "Requests at work in a worker; more are refused with 503.", ge=1, le=65_536
     )
-    max_queued_pairs: int = Field(
-        default=50_000, ge=1, description="Documents that wait in a worker; requests beyond are refused with 503."
+    max_queued_pairs: int = setting(
+        50_000, "Documents that wait in a worker; requests beyond are refused with 503.", ge=1
     )
-    max_queued_tokens: int = Field(
-        default=16_000_000, ge=1, description="Tokens that wait in a worker, as far as is known; as above."
+    max_queued_tokens: int = setting(
+        16_000_000, "Tokens that wait in a worker, as far as counted; requests beyond are refused with 503.", ge=1
     )
-    degraded: Literal["refuse", "lexical"] = Field(
-        default="refuse",
-        description="While the model fails: refuse with 503, or rank by BM25 and say so in the reply.",
+    degraded: Literal["refuse", "lexical"] = setting(
+        "refuse", "While the model fails: refuse with 503, or rank by BM25 and say so in the reply."
     )
-    engine_stall_s: float = Field(
-        default=60, ge=1, le=3600, description="An engine thread at one batch for longer hangs: the worker is replaced."
+    engine_stall_s: float = setting(
+        60,
+        "Longest time for one batch; beyond it the engine thread has hung, and the worker is replaced.",
+        ge=1,
+        le=3600,
     )
-    max_rss_mb: int = Field(
-        default=0, ge=0, le=1_048_576, description="MiB a worker may take before it is replaced; 0: any."
+    max_rss_mb: int = setting(0, "MiB a worker may take before it is replaced; 0: no limit.", ge=0, le=1_048_576)
+    max_documents: int = setting(10_000, "Documents a request may hold.", ge=1, le=1_000_000)
+    max_batch_requests: int = setting(1000, "Requests a call of /rerank/batch may hold.", ge=1, le=1_000_000)
+    strict_model: bool = setting(False, "Refuse requests that name another model than the one served.")
+    served_model_name: CommaSeparated = setting(
+        "", "More names of the model, comma-separated; a reply has the first, unless the request named one."
     )
-    max_documents: int = Field(default=10_000, ge=1, le=1_000_000, description="Documents a request may hold.")
-    max_batch_requests: int = Field(
-        default=1000, ge=1, le=1_000_000, description="Requests a call of /rerank/batch may hold."
-    )
-    strict_model: bool = Field(
-        default=False, description="Refuse requests that name another model than the one served."
-    )
-    served_model_name: str = Field(
-        default="",
-        description="Names of the model beside its own, comma-separated; a reply says the first unless asked for one.",
-    )
-    max_body_mb: int = Field(
-        default=32, ge=1, le=1024, description="MiB a request body may hold, in nginx and in the app."
-    )
+    max_body_mb: int = setting(32, "MiB a request body may hold, in nginx and in the app.", ge=1, le=1024)
 
-    max_body_values: int = Field(
-        default=2_000_000,
+    max_body_values: int = setting(
+        2_000_000,
+        "Values and names that a request body's JSON may hold; more are refused with 413.",
         ge=1000,
         le=100_000_000,
-        description="Values and names that a request body's JSON may hold; more are refused with 413.",
     )
-    max_body_memory_mb: int = Field(
-        default=0,
+    max_body_memory_mb: int = setting(
+        0,
+        "MiB that large bodies at work may take, parsed, in all processes; more are refused with 503. 0: 512 or a"
+        " quarter of the memory, whichever is less. One body of RERANK_MAX_BODY_MB always fits.",
         ge=0,
         le=1_048_576,
-        description="MiB that large bodies at work may take, parsed, in all processes; more are refused with 503."
-        " 0: 512 or a quarter of the memory, whichever is less. One body of RERANK_MAX_BODY_MB always fits.",
     )
 
-    api_keys: SecretStr = Field(
-        default=SecretStr(""),
-        description="Comma-separated; each call must carry one of them. Empty: open to all.",
+    api_keys: CommaSeparatedSecret = setting(
+        SecretStr(""), "Comma-separated; each call must carry one of them. Empty: open to all."
     )
-    operator_keys: SecretStr = Field(
-        default=SecretStr(""),
-        description="Keys that see everything on the dashboard, comma-separated. Empty: every key does.",
+    operator_keys: CommaSeparatedSecret = setting(
+        SecretStr(""), "Keys that see everything on the dashboard, comma-separated. Empty: every key does."
     )
-    dashboard_origins: str = Field(
-        default="",
-        description="Origins whose pages may connect to the dashboard, comma-separated. Empty: the same origin only.",
+    dashboard_origins: CommaSeparated = setting(
+        "", "Origins whose pages may connect to the dashboard, comma-separated. Empty: the same origin only."
     )
-    api_keys_file: str = Field(
-        default="", description="Path of a file of named, hashed keys, as `reranking keys add NAME` makes them."
+    api_keys_file: Annotated[str, AfterValidator(_absolute)] = setting(
+        "", "Path of a file of named, hashed keys, as `reranking keys add NAME` makes them."
     )
-    requests_per_minute: int = Field(
-        default=0, ge=0, le=1_000_000, description="Requests a caller (a key, else an address) may make; 0: any."
+    requests_per_minute: int = setting(
+        0, "Requests a minute of one caller (a key, else an address); 0: no limit.", ge=0, le=1_000_000
     )
-    documents_per_minute: int = Field(
-        default=0, ge=0, le=1_000_000_000, description="Documents a caller may have ranked in a minute; 0: any."
+    documents_per_minute: int = setting(0, "Documents a minute of one caller; 0: no limit.", ge=0, le=1_000_000_000)
+    cors_origins: Annotated[CommaSeparated, AfterValidator(check_origins)] = setting(
+        "", "Origins whose pages may call the API, comma-separated, as https://app.example; empty: none."
     )
-    cors_origins: str = Field(
-        default="",
-        description="Origins whose pages may call the API, comma-separated, as https://app.example; empty: none.",
+    tls: Literal["", "self-signed"] = setting("", "self-signed: nginx makes its own certificate, for trials.")
+    tls_cert: Annotated[str, AfterValidator(check_path)] = setting(
+        "", "Certificate (with its chain) for nginx, PEM: serves https."
     )
-    tls: Literal["", "self-signed"] = Field(
-        default="", description="self-signed: nginx makes its own certificate, for trials."
+    tls_key: Annotated[str, AfterValidator(check_path)] = setting("", "Its private key, PEM, without a passphrase.")
+    hsts_s: int = setting(0, "Seconds for which browsers use https only (HSTS); 0: no such header.", ge=0)
+    plain_port: int = setting(0, "Port that redirects plain http to https; 0: none.", ge=0, le=65535)
+
+    stacks: CommaSeparated = setting(
+        "",
+        "Stacks on other machines that `reranking balance` divides requests over, comma-separated, as http://10.0.0.7:8080.",
     )
-    tls_cert: str = Field(default="", description="Certificate (with its chain) for nginx, PEM: serves https.")
-    tls_key: str = Field(default="", description="Its private key, PEM, without a passphrase.")
-    hsts_s: int = Field(
-        default=0, ge=0, description="Seconds for which browsers shall insist on https; 0: they are not told."
-    )
-    plain_port: int = Field(
-        default=0, ge=0, le=65535, description="Port that sends plain http to https; 0: there is none."
+    stacks_ca: Annotated[str, AfterValidator(check_path)] = setting("", "Certificates to trust for https stacks, PEM.")
+    balancers: Annotated[CommaSeparated, AfterValidator(check_networks)] = setting(
+        "", "Addresses or networks of balancers, comma-separated: they name the client's address."
     )
 
-    stacks: str = Field(
-        default="",
-        description="Stacks on other machines that `reranking balance` divides requests over, comma-separated, as"
-        " http://10.0.0.7:8080.",
-    )
-    stacks_ca: str = Field(default="", description="Certificates by which https stacks are trusted, PEM.")
-    balancers: str = Field(
-        default="",
-        description="Addresses or networks of balancers, comma-separated: the caller's address is what they say.",
-    )
-
-    connections_per_address: int = Field(
-        default=0,
+    connections_per_address: int = setting(
+        0,
+        "Connections an address may have at nginx; 0: half of what one of its processes can hold.",
         ge=0,
         le=1_048_576,
-        description="Connections an address may have at nginx; 0: half of what one of its processes can hold.",
     )
 
-    events: bool = Field(default=True, description="Tell the pusher, and so the dashboard, of requests and workers.")
-    events_endpoint: str = Field(
-        default="",
+    events: bool = setting(True, "Send events of requests and workers to the pusher, and so to the dashboard.")
+    events_endpoint: str = setting(
+        "",
+        "ZeroMQ address of the pusher, ipc:// or tcp://; default: a socket in the state directory.",
         pattern=r"^((ipc|tcp)://.+)?$",
-        description="ZeroMQ address of the pusher, ipc:// or tcp://; default: a socket in the state directory.",
     )
-    events_text: bool = Field(default=False, description="Let events carry queries, to be read on dashboards.")
-    otel_endpoint: str = Field(
-        default="",
+    events_text: bool = setting(False, "Put queries into events, so that dashboards show them.")
+    otel_endpoint: str = setting(
+        "",
+        "Address of an OpenTelemetry collector (OTLP over HTTP) that gets a trace of each request.",
         pattern=r"^(https?://.+)?$",
-        description="Address of an OpenTelemetry collector (OTLP over HTTP) that gets a trace of each request.",
     )
-    color: str = Field(
-        default="",
+    color: str = setting(
+        "",
+        "Color of this release, shown wherever it answers; a stack sets it for its programs.",
         pattern="^[a-z0-9-]{0,20}$",
-        description="Color of this release, shown wherever it answers; a stack sets it for its programs.",
     )
-    release: int = Field(default=0, ge=0, description="Number of this release; set by `reranking deploy`.")
-    faster_artifact: str = Field(
-        default="",
+    release: int = setting(0, "Number of this release; set by `reranking deploy`.", ge=0)
+    faster_artifact: str = setting(
+        "",
+        "Artifact that the comparison of engines found faster; set by the release that it makes.",
         pattern="^[A-Za-z0-9.-]*$",
-        description="Artifact that the comparison of engines found faster; set by the release that it makes.",
     )
 
-    log_to: Literal["files", "stdout"] = Field(
-        default="files", description="files in the state directory, or stdout alone, as for a container."
+    log_to: Literal["files", "stdout"] = setting(
+        "files", "files in the state directory, or stdout alone, as for a container."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least level that is logged."
-    )
-    log_format: Literal["auto", "json", "human"] = Field(
-        default="auto", description="auto is human on a terminal, else json."
-    )
+    log_level: Literal["debug", "info", "warning", "error"] = setting("info", "Least level that is logged.")
+    log_format: Literal["auto", "json", "human"] = setting("auto", "auto is human on a terminal, else json.")
 
     @model_validator(mode="after")
     def _largest_request_fits(self) -> Settings:
@@ -234,62 +238,27 @@ class Settings(Paths, BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _what_events_carry_is_sent(self) -> Settings:
+    def _events_text_needs_events(self) -> Settings:
         if self.events_text and not self.events:
-            raise ValueError("RERANK_EVENTS_TEXT is on but RERANK_EVENTS is off, so that nothing is told; choose one")
+            raise ValueError("RERANK_EVENTS_TEXT is on but RERANK_EVENTS is off, so that no event is sent; choose one")
         return self
 
-    @field_validator(
-        "api_keys",
-        "operator_keys",
-        "dashboard_origins",
-        "cors_origins",
-        "stacks",
-        "balancers",
-        "served_model_name",
-        mode="before",
-    )
-    @classmethod
-    def _a_list_is_joined(cls, value: Any) -> Any:
-        """A file may have a list where a variable has commas."""
-        return ",".join(map(str, value)) if isinstance(value, list) else value
-
     @model_validator(mode="after")
-    def _the_doors_are_sound(self) -> Settings:
+    def _access_is_consistent(self) -> Settings:
         check_tls(self.tls, self.tls_cert, self.tls_key, self.hsts_s, (self.port, self.plain_port))
-        # Not by a field's validator: what that refuses is shown.
+        # Not in a field's validator: the error of that shows the value.
         check_secrets(api_keys=self.api_keys.get_secret_value(), redis_url=self.redis_url.get_secret_value())
         check_stacks(self.stacks, self.stacks_ca)
         return self
 
-    _origins_are_origins = field_validator("cors_origins")(check_origins)
-    _balancers_are_addresses = field_validator("balancers")(check_networks)
-    _certificates_can_be_named = field_validator("tls_cert", "tls_key", "stacks_ca")(check_path)
-
-    @field_validator("api_keys_file")
-    @classmethod
-    def _absolute(cls, value: str) -> str:
-        return str(Path(value).expanduser().absolute()) if value else ""
-
-    @field_validator("state_dir")
-    @classmethod
-    def _absolute_and_short_enough(cls, value: Path) -> Path:
-        path = value.expanduser().absolute()
-        check_path(str(path))
-        if len(str(path / "run" / "supervisor.sock").encode()) > LONGEST_SOCKET_PATH_BYTES:
-            raise ValueError(
-                "its path is too long for the unix sockets in it; choose a shorter one, such as /tmp/rerank"
-            )
-        return path
-
     @property
     def model_is_default(self) -> bool:
-        """Whether nobody named a model, so that the embedded one may stand in."""
+        """Whether no model was named, so that the embedded one may substitute for the default."""
         return "model" not in self.model_fields_set
 
     @property
     def max_body_bytes(self) -> int:
-        """The body limit in bytes."""
+        """The body limit, in bytes."""
         return self.max_body_mb * 1024 * 1024
 
     @property
@@ -299,24 +268,24 @@ class Settings(Paths, BaseModel):
 
     @property
     def cors_origin_list(self) -> list[str]:
-        """The origins, one by one."""
+        """The origins that may call the API, one by one."""
         return listed(self.cors_origins)
 
 
 def load_settings(flags: Collection[str] = ()) -> Settings:
-    """Settings from the environment and the file.
+    """Return the settings of the environment and the file.
 
     Args:
-        flags: names of those that the command line has put into the environment.
+        flags: names of settings that the command line has put into the environment.
 
     Raises:
-        SetupError: a value is wrong, or something is no setting; the message names the place.
+        SetupError: a value is wrong, or a name is not a setting; the message names the place.
     """
     return read_settings(gather(Settings.model_fields, flags))
 
 
 def read_settings(sources: Sources) -> Settings:
-    """Settings from what was found.
+    """Return the settings of these sources.
 
     Raises:
         SetupError: a value is wrong; the message names the place.
@@ -339,5 +308,5 @@ def read_settings(sources: Sources) -> Settings:
 
 
 def is_secret(name: str) -> bool:
-    """Whether a setting's value is shown to nobody."""
+    """Return whether a setting's value must never be shown."""
     return Settings.model_fields[name].annotation is SecretStr

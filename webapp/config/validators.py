@@ -1,4 +1,4 @@
-"""What of the settings for keys, TLS and origins contradicts itself, or can't be meant. PURE; `settings` asks."""
+"""Checks of settings for keys, TLS, origins and addresses: contradictions, and values that can't work. PURE."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _STACK = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
 
 
 def listed(values: str) -> list[str]:
-    """What stands between commas."""
+    """Return the entries of a comma-separated text."""
     return [value.strip() for value in values.split(",") if value.strip()]
 
 
@@ -26,7 +26,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_path(path: str) -> str:
-    """Return the same path.
+    """Return the path, checked.
 
     Raises:
         ValueError: a character in it can't be quoted in nginx' or supervisor's configuration.
@@ -39,10 +39,10 @@ def check_path(path: str) -> str:
 
 
 def check_tls(tls: str, cert: str, key: str, hsts_s: int, ports: tuple[int, int]) -> None:
-    """Refuse settings of TLS that don't go together.
+    """Refuse settings of TLS that contradict each other.
 
     Raises:
-        ValueError: they don't.
+        ValueError: they do.
     """
     port, plain_port = ports
     if bool(cert) != bool(key):
@@ -56,10 +56,10 @@ def check_tls(tls: str, cert: str, key: str, hsts_s: int, ports: tuple[int, int]
 
 
 def check_secrets(*, api_keys: str, redis_url: str) -> None:
-    """Refuse secrets that can't be meant, and show none.
+    """Refuse secrets that can't work; the message shows none.
 
     Raises:
-        ValueError: they can't.
+        ValueError: one of them can't.
     """
     if api_keys and not api_keys.replace(",", " ").strip():
         raise ValueError("RERANK_API_KEYS holds no key, which would open the service to all; unset it, or put one in")
@@ -68,10 +68,10 @@ def check_secrets(*, api_keys: str, redis_url: str) -> None:
 
 
 def check_origins(origins: str) -> str:
-    """The same list.
+    """Return the comma-separated origins, checked.
 
     Raises:
-        ValueError: one of them is no origin.
+        ValueError: one of them is not an origin.
     """
     for origin in listed(origins):
         if not _ORIGIN.fullmatch(origin):
@@ -80,10 +80,10 @@ def check_origins(origins: str) -> str:
 
 
 def check_stacks(stacks: str, trusted: str) -> None:
-    """Refuse stacks that nothing could connect to, or not safely.
+    """Refuse stacks that can't be reached, or not safely.
 
     Raises:
-        ValueError: one of them is no address, or they differ in their scheme.
+        ValueError: one of them is not an address, they differ in their scheme, or https lacks certificates to trust.
     """
     addresses = listed(stacks)
     for address in addresses:
@@ -97,10 +97,10 @@ def check_stacks(stacks: str, trusted: str) -> None:
 
 
 def check_networks(networks: str) -> str:
-    """The same list.
+    """Return the comma-separated addresses and networks, checked.
 
     Raises:
-        ValueError: one of them is no address and no network.
+        ValueError: one of them is neither.
     """
     for network in listed(networks):
         ipaddress.ip_network(network, strict=False)

@@ -26,7 +26,7 @@ from webapp.api.body_process import ProcessReader
 from webapp.api.body_reader import Limits
 from webapp.api.reply_files import COLLECT_S, ReplyFiles
 from webapp.api.routes.info import Deployment
-from webapp.config.malloc import Trimming, return_large_blocks
+from webapp.config.resources import Trimmer, return_freed_blocks
 from webapp.config.settings import Settings
 from webapp.config.validators import listed
 from webapp.domain.concurrency import (
@@ -171,7 +171,7 @@ class Webapp:
             self.bridge.spawn(self.shared.start)
         if self.tracing is not None:
             self.tracing.start()
-        self.bridge.repeat(TRIM_S, Trimming(lambda: self.service.admission.body_changes, self.service.offload).step)
+        self.bridge.repeat(TRIM_S, Trimmer(lambda: self.service.admission.body_changes, self.service.offload).step)
 
     def _warm_up(self) -> None:
         waiter = NativeWaiter()
@@ -279,7 +279,7 @@ def assemble(
     Raises:
         SetupError: the model is not prepared, or damaged; or Redis' client is not installed.
     """
-    return_large_blocks()  # first: an engine may know better
+    return_freed_blocks()  # first: an engine may know better
     engine = engine or load_engine(settings, artifact)
     quota, shared = _redis_users(settings, bridge)
     publisher = Publisher(settings.events_address, color=settings.color)

@@ -1,7 +1,7 @@
-"""`reranking balance`: nginx before the stacks of other machines, in the foreground until told to stop.
+"""`reranking balance`: nginx in front of the stacks of other machines, in the foreground until INT or TERM.
 
-One program, so no supervisor: nginx keeps its own workers, and whoever runs us (systemd, a container) keeps us. HUP
-reads the settings again and reloads nginx, which finishes what it has.
+One program, so no supervisor: nginx keeps its own workers, and systemd or a container keeps us. HUP reads the settings
+again and reloads nginx, which finishes its requests.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from webapp.config.paths import ROOT
 from webapp.config.settings import SHUTDOWN_GRACE_S, STOP_GRACE_S, Settings
-from webapp.config.source_tree import ROOT
 from webapp.config.validators import listed
 from webapp.domain.errors import SetupError
 from webapp.stack.console import Console
-from webapp.stack.local_client import url_of
-from webapp.stack.nginx.config import AGAIN_S, balancer_conf
-from webapp.stack.nginx.process import WITHOUT_STREAM, Farewell, look_at
-from webapp.stack.preflight import check_port, check_program, find_nginx, lock, make_private, writing_to
+from webapp.stack.instance import lock_run_dir
+from webapp.stack.local_client import host_of, url_of
+from webapp.stack.nginx.config import RETRY_S, WITHOUT_STREAM, balancer_conf, inspect_nginx
+from webapp.stack.preflight import check_port, check_program, find_nginx, make_private, writing_to
+from webapp.stack.processes import NginxShutdown, Signals
 from webapp.stack.tls import prepare_certificate
 
 START_TIMEOUT_S = 30.0
@@ -35,60 +35,60 @@ POLL_S = 0.1
 KERNEL = Path("/proc/sys/net/ipv4")
 
 _WITH_PARENT = ("setpriv", "--pdeathsig", "QUIT")
-"""Before a command: should we be killed, nginx finishes and ends."""
+"""Prefix of nginx' command: if we are killed, nginx finishes its requests and ends."""
 
 
 def balance(settings: Settings, read_again: Callable[[], Settings]) -> None:
-    """Run until INT or TERM; requests that are at work are finished then.
+    """Run until INT or TERM; requests at work are finished then.
 
     Args:
         settings: which stacks, and where to listen.
-        read_again: the settings as they are by now, at HUP.
+        read_again: returns the settings as they are at HUP.
 
     Raises:
         SetupError: it can't start, or nginx ended by itself.
     """
     if not settings.stacks:
         raise SetupError("RERANK_STACKS names no stack to divide requests over")
-    nginx, outlet = find_nginx(), Console(settings)
-    outlet.never_wait()
+    nginx, console = find_nginx(), Console(settings)
+    console.never_wait()
     check_program(ROOT, nginx)
     for directory in (settings.run_dir, settings.run_dir / "nginx"):
         make_private(directory)
     with writing_to(settings.state_dir):
-        held = lock(settings, outlet.say)
+        lock_file = lock_run_dir(settings, console.say)
     check_port(settings, settings.port)
     _render(settings, nginx)
-    signals = _Signals()
-    process = outlet.start_nginx(
+    signals = Signals()
+    process = console.start_nginx(
         [*_WITH_PARENT, str(ROOT / "nginx" / "start"), nginx, str(settings.run_dir)],
         env={"TZ": "UTC"},  # one clock in all logs
         start_new_session=True,  # Ctrl-C comes to us alone; and see nginx/start
     )
     try:
         if _wait_until_listening(settings, process, signals):
-            if look_at(nginx).stream is None:
-                outlet.say(WITHOUT_STREAM)
-            outlet.say(f"Ready: {url_of(settings)} divides requests over {', '.join(listed(settings.stacks))}")
-            _tell_of_slow_notices(KERNEL, outlet)
-        farewell = Farewell(settings.run_dir)
+            if inspect_nginx(nginx).stream is None:
+                console.say(WITHOUT_STREAM)
+            console.say(f"Ready: {url_of(settings)} divides requests over {', '.join(listed(settings.stacks))}")
+            _warn_of_slow_detection(KERNEL, console)
+        shutdown = NginxShutdown(settings.run_dir)
         while process.poll() is None:
-            if signals.stop:
-                farewell.look()
+            if signals.stops:
+                shutdown.step()
                 process.send_signal(signal.SIGQUIT)  # again and again: one that comes while nginx starts has no effect
-            elif signals.reread:
-                signals.reread = False
-                _take_over(read_again, settings, nginx, process, outlet)
+            elif signals.reload:
+                signals.reload = False
+                _reload(read_again, settings, nginx, process, console)
             time.sleep(POLL_S)
     finally:
         _end(process, settings)
-        held.close()
-    if not signals.stop:
+        lock_file.close()
+    if not signals.stops:
         raise SetupError(f"nginx ended by itself with {process.returncode}; it said why")
 
 
-def notices_after_s(kernel: Path) -> float:
-    """Seconds after which a silent connection on which nothing is under way counts as lost.
+def detection_s(kernel: Path) -> float:
+    """Return the seconds after which the kernel gives up an idle connection to a machine that vanished.
 
     Args:
         kernel: the folder with tcp_keepalive_time, tcp_keepalive_intvl (seconds) and tcp_keepalive_probes.
@@ -99,81 +99,64 @@ def notices_after_s(kernel: Path) -> float:
     return first + between * probes
 
 
-def _tell_of_slow_notices(kernel: Path, outlet: Console) -> None:
-    with contextlib.suppress(OSError, ValueError):  # a sandbox' kernel may not say, and nothing depends on it
-        if (notices_s := notices_after_s(kernel)) > AGAIN_S:
-            outlet.say(
-                f"A machine that vanishes is noticed by its requests after {notices_s:,.0f} s, which the kernel's"
+def _warn_of_slow_detection(kernel: Path, console: Console) -> None:
+    with contextlib.suppress(OSError, ValueError):  # a sandbox may hide them, and nothing depends on it
+        if (after_s := detection_s(kernel)) > RETRY_S:
+            console.say(
+                f"A machine that vanishes is noticed by its requests after {after_s:,.0f} s, which the kernel's"
                 " tcp_keepalive_* set: see docs/scaling.md"
             )
 
 
-class _Signals:
-    """Handlers only note."""
-
-    def __init__(self) -> None:
-        self.stop = self.reread = False
-        signal.signal(signal.SIGINT, self._stop)
-        signal.signal(signal.SIGTERM, self._stop)
-        signal.signal(signal.SIGHUP, self._reread)
-
-    def _stop(self, _number: int, _frame: Any) -> None:
-        self.stop = True
-
-    def _reread(self, _number: int, _frame: Any) -> None:
-        self.reread = True
-
-
 def _render(settings: Settings, nginx: str) -> None:
-    """Write nginx' configuration when nginx will take it.
+    """Write nginx' configuration, if `nginx -t` accepts it.
 
     Raises:
-        SetupError: it won't.
+        SetupError: it doesn't.
     """
     prepare_certificate(settings)
-    conf, aside = settings.run_dir / "nginx.conf", settings.run_dir / "nginx.conf.new"
+    conf, candidate = settings.run_dir / "nginx.conf", settings.run_dir / "nginx.conf.new"
     with writing_to(settings.state_dir):
-        aside.write_text(balancer_conf(settings, look_at(nginx)))
+        candidate.write_text(balancer_conf(settings, inspect_nginx(nginx)))
     # Names are looked up now: one that is unknown would end it.
-    tried = subprocess.run(
-        [nginx, "-t", "-q", "-e", "stderr", "-c", str(aside)], capture_output=True, text=True, check=False
+    check = subprocess.run(
+        [nginx, "-t", "-q", "-e", "stderr", "-c", str(candidate)], capture_output=True, text=True, check=False
     )
-    if tried.returncode:
-        raise SetupError(f"nginx does not take these settings: {tried.stderr.strip()}")
-    aside.replace(conf)
+    if check.returncode:
+        raise SetupError(f"nginx does not take these settings: {check.stderr.strip()}")
+    candidate.replace(conf)
 
 
-def _take_over(
+def _reload(
     read_again: Callable[[], Settings],
     settings: Settings,
     nginx: str,
     process: subprocess.Popen[bytes],
-    outlet: Console,
+    console: Console,
 ) -> None:
     try:
-        fresh = read_again().model_copy(update={"state_dir": settings.state_dir})
-        if not fresh.stacks:
-            raise SetupError("RERANK_STACKS names no stack")  # noqa: TRY301 - told as all that is wrong
-        _render(fresh, nginx)
+        changed = read_again().model_copy(update={"state_dir": settings.state_dir})
+        if not changed.stacks:
+            raise SetupError("RERANK_STACKS names no stack")  # noqa: TRY301 - printed as all errors are
+        _render(changed, nginx)
     except (SetupError, OSError) as error:  # a full disk, where a certificate of ours was to be made anew
-        outlet.say(f"The settings stay as they were: {error}")
+        console.say(f"The settings stay as they were: {error}")
         return
     process.send_signal(signal.SIGHUP)
-    outlet.say(f"Balancing over {', '.join(listed(fresh.stacks))}")
+    console.say(f"Balancing over {', '.join(listed(changed.stacks))}")
 
 
-def _wait_until_listening(settings: Settings, process: subprocess.Popen[bytes], signals: _Signals) -> bool:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
+def _wait_until_listening(settings: Settings, process: subprocess.Popen[bytes], signals: Signals) -> bool:
     give_up = time.monotonic() + START_TIMEOUT_S
-    while process.poll() is None and not signals.stop and time.monotonic() < give_up:
-        with contextlib.suppress(OSError), socket.create_connection((host, settings.port), 1):
+    while process.poll() is None and not signals.stops and time.monotonic() < give_up:
+        with contextlib.suppress(OSError), socket.create_connection((host_of(settings), settings.port), 1):
             return True
         time.sleep(POLL_S)
     return False
 
 
 def _end(process: subprocess.Popen[bytes], settings: Settings) -> None:
-    """Leave nothing behind, whatever happened: a killed master's workers would keep the port."""
+    """End nginx with all its processes: workers of a killed master would keep the port."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGQUIT)
     with contextlib.suppress(subprocess.TimeoutExpired):

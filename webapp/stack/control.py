@@ -1,4 +1,8 @@
-"""`reranking restart`, `stop` and `reload`: they know which color serves, and touch no other by mistake."""
+"""`reranking restart`, `stop`, `drain` and `reload`: operations on a running stack, by its colors.
+
+Drain's order: the workers refuse new requests and `/ready` says 503; balancers notice; then the stack stops as it does
+on TERM, which waits for the requests that were admitted.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,14 @@ import signal
 import time
 import urllib.error
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from webapp.config.settings import STOP_GRACE_S, Settings
 from webapp.domain.errors import SetupError
 from webapp.stack.instance import end, owner
 from webapp.stack.local_client import ColorApi, ask, url_of
 from webapp.stack.preflight import check_keys
+from webapp.stack.processes import children, wait_until
 from webapp.stack.releases import state
 from webapp.stack.releases.environment import settings_with
 from webapp.stack.releases.recovery import deploy_lock, with_artifact
@@ -25,13 +31,13 @@ from webapp.stack.tls import prepare_certificate
 Say = Callable[[str], None]
 
 WEBAPP = "webapp"
-"""Stands for the program of the color that serves."""
+"""Name for the program of the color that serves."""
 
 READY_S = 120.0
-"""Longest wait until a restarted webapp made a score, or another program stays up."""
+"""Longest wait until a restarted webapp has made a score, or another program stays up."""
 
 REACHED_S = 30.0
-"""Longest wait until what came up again is reached; `serve` takes a second or two to make a socket or link again."""
+"""Longest wait until a restarted program is reached; `serve` takes a second or two to restore a socket or link."""
 
 POLL_S = 0.05
 
@@ -39,12 +45,12 @@ HANG_UP_EVERY_S = 1.0
 
 
 def restart(settings: Settings, names: Sequence[str], say: Say) -> None:
-    """Restart programs, one after the other. The webapp loses no request: those that come meanwhile wait.
+    """Restart programs, one after the other; requests that come while the webapp restarts wait, and none is lost.
 
     Args:
         settings: of the stack.
-        names: its programs; none: the webapp.
-        say: told a line at a time.
+        names: programs; none: the webapp.
+        say: prints a line.
 
     Raises:
         SetupError: no stack runs, a name is none of its programs or the idle color's, or one did not come up.
@@ -64,20 +70,20 @@ def restart(settings: Settings, names: Sequence[str], say: Say) -> None:
                 programs.restart(name, timeout_s=settings.request_timeout_s + 2 * STOP_GRACE_S)
                 _wait_until_ready(settings, colors.active, programs)
             else:
-                waits = _hang_up(programs) if name == "nginx" else _wait
-                programs.restart(name, timeout_s=settings.request_timeout_s + 2 * STOP_GRACE_S, on_wait=waits)
+                meanwhile = {"on_wait": _hang_up(programs)} if name == "nginx" else {}
+                programs.restart(name, timeout_s=settings.request_timeout_s + 2 * STOP_GRACE_S, **meanwhile)
                 _wait_until_runs(name, programs)
             _wait_until_reached(settings, name)
             say(f"{name} runs again after {time.monotonic() - began:.1f} s")
 
 
 def stop(settings: Settings, names: Sequence[str], say: Say) -> None:
-    """Stop programs without which the stack still serves; without names, the stack.
+    """Stop programs without which the stack still serves; without names, stop the stack.
 
     Args:
         settings: of the stack.
-        names: its programs.
-        say: told a line at a time.
+        names: programs.
+        say: prints a line.
 
     Raises:
         SetupError: no stack runs, a name is none of its programs, or the stack needs it.
@@ -99,16 +105,55 @@ def stop(settings: Settings, names: Sequence[str], say: Say) -> None:
             say(f"{name} has stopped")
 
 
-def reload(settings: Settings) -> None:
-    """Have the stack read its key file and its certificate again, as HUP does. What is wrong there is refused first.
+def drain(settings: Settings, *, notice_s: float, say: Say) -> None:
+    """Take the stack out of service without losing a request, and stop it.
+
+    Args:
+        settings: of the stack.
+        notice_s: how long `/ready` says 503 before the stack stops.
+        say: prints a line.
 
     Raises:
-        SetupError: no stack runs, or the key file or the certificate is not good.
+        SetupError: no stack runs, or it did not end in time.
+    """
+    stack = owner(settings)
+    workers = _workers(stack)
+    for worker in workers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGUSR2)
+    say(f"{len(workers)} workers admit nothing new, /ready says 503")
+    time.sleep(notice_s)
+    end(settings, stack)
+    say("what was admitted is finished, the stack has ended")
+
+
+def reload(settings: Settings) -> None:
+    """Check the key file and the certificate, then have the stack read them again, as HUP does.
+
+    Raises:
+        SetupError: no stack runs, or the key file or the certificate is not valid.
     """
     stack = owner(settings)
     check_keys(settings)
     prepare_certificate(settings)
     os.kill(stack, signal.SIGHUP)
+
+
+def _workers(stack: int) -> list[int]:
+    """Return the pids of gunicorn's workers: the children of that child of supervisord which is gunicorn's master."""
+    return [
+        worker
+        for supervisord in children(stack)
+        for program in children(supervisord)
+        if b"gunicorn" in _command_line(program)
+        for worker in children(program)
+    ]
+
+
+def _command_line(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def _colors(settings: Settings) -> Colors:
@@ -129,28 +174,24 @@ def _chosen(names: Sequence[str], programs: Programs, colors: Colors) -> list[st
 
 
 def _check_before_restart(colors: Colors) -> None:
-    """Refuse what could not come up again: supervisor would give it up, and the stack would end."""
+    """Refuse a webapp that could not start again: supervisor would give it up, and the stack would end."""
     settings_with(colors.serving.settings)
     if with_artifact(colors.serving).artifact != colors.serving.artifact:
         raise SetupError("model, engine or precision have changed since it was started; reranking deploy brings them")
 
 
-def _wait() -> None:
-    """Nothing has to be done while a program ends."""
-
-
 def _hang_up(programs: Programs) -> Callable[[], None]:
-    """While nginx ends: closes browsers' connections, for which it would wait; they connect again by themselves."""
-    told = 0.0
+    """Return what closes browsers' connections while nginx ends, which would wait for them; browsers connect again."""
+    signaled = 0.0
 
-    def waits() -> None:
-        nonlocal told
-        if programs.of("nginx").state == "STOPPING" and time.monotonic() - told > HANG_UP_EVERY_S:
-            told = time.monotonic()
+    def hang_up() -> None:
+        nonlocal signaled
+        if programs.of("nginx").state == "STOPPING" and time.monotonic() - signaled > HANG_UP_EVERY_S:
+            signaled = time.monotonic()
             with contextlib.suppress(SupervisorError):  # the pusher does not run
                 programs.signal("pusher", "HUP")
 
-    return waits
+    return hang_up
 
 
 def _wait_until_ready(settings: Settings, color: str, programs: Programs) -> None:
@@ -165,7 +206,7 @@ def _wait_until_ready(settings: Settings, color: str, programs: Programs) -> Non
 
 
 def _wait_until_runs(name: str, programs: Programs) -> None:
-    """Supervisor calls it RUNNING when it has lived for its `startsecs`, and tries some programs for days."""
+    """Wait until supervisor says RUNNING: the program has lived for its `startsecs`. Some it starts again for days."""
     give_up = time.monotonic() + READY_S
     while (program := programs.of(name)).state != "RUNNING":
         if not program.up:
@@ -179,12 +220,9 @@ def _wait_until_runs(name: str, programs: Programs) -> None:
 
 
 def _wait_until_reached(settings: Settings, name: str) -> None:
-    """A program may run, and nobody reach it: its socket or a link to that is gone."""
-    give_up = time.monotonic() + REACHED_S
-    while not _is_reached(settings, name):
-        if time.monotonic() > give_up:
-            raise SetupError(f"{name} runs, but requests to {url_of(settings)} don't reach it; see reranking doctor")
-        time.sleep(POLL_S)
+    """Wait until requests reach a program; one may run while its socket or the link to it is gone."""
+    if not wait_until(lambda: _is_reached(settings, name), REACHED_S):
+        raise SetupError(f"{name} runs, but requests to {url_of(settings)} don't reach it; see reranking doctor")
 
 
 def _is_reached(settings: Settings, name: str) -> bool:

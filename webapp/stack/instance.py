@@ -1,59 +1,92 @@
-"""The stack that runs in a state directory: its process, where it listens, and the environment it was started with."""
+"""The stack that runs in a state directory: its lock, process, address, and the environment it was started with."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from webapp.config.lockfile import is_locked, lock
 from webapp.config.settings import STOP_GRACE_S, Settings, load_settings
 from webapp.config.sources import PREFIX, variable
 from webapp.domain.errors import SetupError
-from webapp.stack.processes import children
+from webapp.stack.processes import children, wait_until
 from webapp.stack.tls import certificate
 
 ADDRESS = "address.json"
 """The file in the run directory that says where the stack listens."""
 
+LOCK = "serve.lock"
+"""The file in the run directory that `reranking serve` locks; it holds our pid."""
+
 POLL_S = 0.1
 
 
+def lock_run_dir(settings: Settings, say: Callable[[str], None]) -> IO[str]:
+    """Take the lock on the run directory and return its file; the lock is held while the file is open.
+
+    Waits for what is left of a service that was killed there. Writes our pid into the file.
+
+    Raises:
+        SetupError: another service has it.
+    """
+    file = (settings.run_dir / LOCK).open("a+")
+    give_up, waits = time.monotonic() + _longest_stop_s(settings), False
+    while not lock(file):
+        if _owner_lives(file) or time.monotonic() > give_up:
+            raise SetupError(f"another service runs in {settings.state_dir}; stop it, or set RERANK_STATE_DIR")
+        if not waits:
+            say("A service was killed here; what is left of it finishes its requests")
+        waits = True
+        time.sleep(POLL_S)
+    file.truncate(0)
+    file.write(str(os.getpid()))  # for `owner`
+    file.flush()
+    return file
+
+
+def is_removed(lock_file: IO[str]) -> bool:
+    """Return whether the lock's file was removed, be it with its directory."""
+    return os.fstat(lock_file.fileno()).st_nlink == 0
+
+
+def _owner_lives(lock_file: IO[str]) -> bool:
+    lock_file.seek(0)
+    try:
+        return bool(Path(f"/proc/{int(lock_file.read())}/cmdline").read_bytes())  # a zombie has none
+    except ValueError:
+        return True  # it has just begun
+    except OSError:
+        return False
+
+
+def _longest_stop_s(settings: Settings) -> float:
+    return 2 * (settings.request_timeout_s + STOP_GRACE_S)  # nginx' turn, then the webapp's
+
+
 def owner(settings: Settings) -> int:
-    """Pid of the `reranking serve` that runs with these settings' state directory.
+    """Return the pid of the `reranking serve` that runs in these settings' state directory.
 
     Raises:
         SetupError: there is none.
     """
-    lock = settings.run_dir / "serve.lock"
-    if is_held(lock):
+    path = settings.run_dir / LOCK
+    if is_locked(path):
         with contextlib.suppress(ValueError):
-            return int(lock.read_text())
+            return int(path.read_text())
     raise SetupError(f"no stack runs in {settings.state_dir}; set RERANK_STATE_DIR to the one that is meant")
-
-
-def is_held(lock: Path) -> bool:
-    """Whether a process holds the lock of this file."""
-    try:
-        with lock.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def end(settings: Settings, stack: int) -> None:
     """Stop the stack as TERM does, and wait until it has ended.
 
     Args:
-        settings: where it runs.
+        settings: of the stack.
         stack: pid of its `reranking serve`.
 
     Raises:
@@ -61,17 +94,14 @@ def end(settings: Settings, stack: int) -> None:
     """
     with contextlib.suppress(ProcessLookupError):
         os.kill(stack, signal.SIGTERM)
-    give_up = time.monotonic() + 2 * (settings.request_timeout_s + STOP_GRACE_S)  # nginx' turn, then the webapp's
-    while is_held(settings.run_dir / "serve.lock"):
-        if time.monotonic() > give_up:
-            raise SetupError(f"the stack did not end in time; its pid is {stack}")
-        time.sleep(POLL_S)
+    if not wait_until(lambda: not is_locked(settings.run_dir / LOCK), _longest_stop_s(settings)):
+        raise SetupError(f"the stack did not end in time; its pid is {stack}")
 
 
 def note_address(settings: Settings) -> None:
-    """Write down where the stack of these settings listens, for commands that are told its state directory alone."""
+    """Write where the stack of these settings listens, for commands that know only its state directory."""
     files = certificate(settings)
-    noted = {
+    listens = {
         "host": settings.host,
         "port": settings.port,
         "plain_port": settings.plain_port,
@@ -80,14 +110,14 @@ def note_address(settings: Settings) -> None:
         "tls_cert": str(files.cert) if files and not settings.tls else "",
         "tls_key": str(files.key) if files and not settings.tls else "",
     }
-    (settings.run_dir / ADDRESS).write_text(json.dumps(noted))
+    (settings.run_dir / ADDRESS).write_text(json.dumps(listens))
 
 
 def settings_of_stack(settings: Settings, flags: Collection[str] = ()) -> Settings:
-    """The settings of the stack that runs in the state directory of these settings; these themselves where none runs.
+    """Return the settings of the stack that runs in these settings' state directory; these if none runs.
 
-    The environment that the stack was started with becomes ours, for the settings file may have been edited since and
-    this terminal may have other variables. Where it listens is as it wrote down.
+    The environment that the stack was started with becomes ours: the settings file may have been edited since, and this
+    terminal may have other variables. Its address is the one that it wrote when it started.
 
     Args:
         settings: this command's own.
@@ -100,12 +130,12 @@ def settings_of_stack(settings: Settings, flags: Collection[str] = ()) -> Settin
     if not pid:
         return settings
     adopt_environment(pid, keep=flags)
-    said = {name: value for name, value in address(settings.run_dir).items() if name not in flags}
-    return load_settings(flags).model_copy(update=said)
+    listens = {name: value for name, value in address(settings.run_dir).items() if name not in flags}
+    return load_settings(flags).model_copy(update=listens)
 
 
 def address(run_dir: Path) -> dict[str, Any]:
-    """Where the stack of this run directory listens, by the names of settings; empty where it doesn't yet."""
+    """Return where the stack of this run directory listens, by the settings' names; empty if it does not yet."""
     try:
         found: dict[str, Any] = json.loads((run_dir / ADDRESS).read_text())
     except FileNotFoundError:
@@ -114,7 +144,7 @@ def address(run_dir: Path) -> dict[str, Any]:
 
 
 def adopt_environment(supervisord: int, keep: Collection[str] = ()) -> None:
-    """Make the RERANK_* variables that the stack was started with ours.
+    """Replace our RERANK_* variables by those that the stack was started with.
 
     Args:
         supervisord: pid of its supervisord, whose environment its programs have.
@@ -135,7 +165,7 @@ def adopt_environment(supervisord: int, keep: Collection[str] = ()) -> None:
 
 
 def variables_of(pid: int) -> dict[str, str]:
-    """The environment that a process was started with.
+    """Return the environment that a process was started with.
 
     Raises:
         SetupError: it can't be read.
@@ -150,7 +180,7 @@ def variables_of(pid: int) -> dict[str, str]:
 
 
 def supervisord(settings: Settings) -> int:
-    """Pid of the running stack's supervisord; 0 where no stack runs, or where it only prepares yet."""
+    """Return the pid of the running stack's supervisord; 0 if no stack runs, or if it still prepares its model."""
     try:
         stack = owner(settings)
         pid = int((settings.run_dir / "supervisord.pid").read_text())

@@ -1,8 +1,7 @@
-"""Making, listing and removing keys of the key file. A key is shown once; the file holds its hash."""
+"""Make, list and remove keys of the key file. A key is shown once; the file holds its hash."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -10,14 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from contracts.api_keys import NAME, OWN_NAME, Key, digest_of, line_of, new_key, read_file
+from webapp.config.lockfile import lock
 from webapp.domain.errors import SetupError
 
 
 def add(path: Path, name: str, *, operator: bool, requests: int | None, documents: int | None) -> str:
-    """Make a key, keep its hash, return it. Limits are a minute's; None: as everybody, 0: any number.
+    """Make a key, store its hash, and return it.
+
+    Args:
+        path: of the key file, which is made if it is missing.
+        name: of the caller; it may have several keys.
+        operator: may see all requests on the dashboard.
+        requests: a minute, at most; None: the settings' limit; 0: any number.
+        documents: a minute, at most; as above.
 
     Raises:
-        SetupError: the name is no good, or the file can't be written.
+        SetupError: the name is not allowed, or the file can't be written.
     """
     if not NAME.fullmatch(name) or name == OWN_NAME:
         raise SetupError(f"a name is up to 64 letters, digits, '.', '_' or '-', and not {OWN_NAME!r}")
@@ -28,10 +35,10 @@ def add(path: Path, name: str, *, operator: bool, requests: int | None, document
 
 
 def listing(path: Path) -> list[str]:
-    """A line for each key, with the beginning of its hash.
+    """Return a line for each key, with the first digits of its hash.
 
     Raises:
-        SetupError: a line of the file is no good.
+        SetupError: a line of the file is not valid.
     """
     keys, problems = read_file(path)
     if problems:
@@ -40,7 +47,7 @@ def listing(path: Path) -> list[str]:
 
 
 def remove(path: Path, name: str, *, oldest: bool) -> None:
-    """Take the keys of a name away, or the first of them.
+    """Remove the keys of a name, or the first of them.
 
     Raises:
         SetupError: there is none, or the file can't be written.
@@ -55,12 +62,12 @@ def remove(path: Path, name: str, *, oldest: bool) -> None:
 
 @contextmanager
 def _lines(path: Path, *, new: bool = False) -> Iterator[list[str]]:
-    """The lines of the file, to be changed; it is replaced as a whole, and by one of us at a time."""
+    """Yield the file's lines to be changed, then replace it as a whole; by one process at a time."""
     path = path.expanduser()
     try:
         folder = os.open(path.parent, os.O_RDONLY)  # locked in its place: the file itself is another one afterwards
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
+            lock(folder, wait=True)
             if new:
                 path.touch(mode=0o600)
             before = path.stat()

@@ -43,9 +43,14 @@ def ask(settings: Settings, path: str, body: bytes | None = None, *, timeout_s: 
         raise ConnectionError(f"the answer is no HTTP ({type(error).__name__})") from error
 
 
+def host_of(settings: Settings) -> str:
+    """Return the address at which this machine reaches the service of these settings."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
+
+
 def url_of(settings: Settings) -> str:
-    """Return the URL of the service of these settings, as seen from this machine."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
+    """Return the URL at which this machine reaches the service of these settings."""
+    host = host_of(settings)
     scheme = "https" if settings.has_tls else "http"
     return f"{scheme}://[{host}]:{settings.port}" if ":" in host else f"{scheme}://{host}:{settings.port}"
 

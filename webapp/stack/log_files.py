@@ -1,4 +1,4 @@
-"""The log files of a stack read together: their last lines in order of time, and what is appended to them."""
+"""Read the log files of a stack together: their last lines in order of time, and new lines as they come."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which lines are wanted."""
+    """The lines to show."""
 
     request_id: str = ""
-    """Of this request alone; empty: of any."""
+    """Only lines of this request; empty: of any."""
     level: str = "debug"
-    """The least level."""
+    """Only lines of this level and above."""
 
     def takes(self, line: str) -> bool:
-        """Whether a line is wanted. One that isn't JSON (RERANK_LOG_FORMAT=human) has no level to go by."""
-        if self.request_id not in line:  # most lines are settled by this, which costs far less than to parse them
+        """Return whether to show a line. One that isn't JSON (RERANK_LOG_FORMAT=human) has no level."""
+        if self.request_id not in line:  # far cheaper than to parse a line, and most are refused here
             return False
         if not self.request_id and self.level == LEVELS[0]:
             return True
         event = ours(line)
         if event is None:
             return self.level == LEVELS[0]
-        mine = not self.request_id or event["request_id"] == self.request_id
-        return mine and event["level"] in LEVELS[LEVELS.index(self.level) :]
+        matches = not self.request_id or event["request_id"] == self.request_id
+        return matches and event["level"] in LEVELS[LEVELS.index(self.level) :]
 
 
 def files_of(log_dir: Path, programs: Iterable[str]) -> list[Path]:
-    """Log files of programs, by their names; `webapp` stands for both colors, and no name for all programs.
+    """Return the log files of programs, by their names; `webapp` means both colors, and no name means all programs.
 
     Raises:
         SetupError: there are none, or none of that name.
@@ -58,7 +58,7 @@ def files_of(log_dir: Path, programs: Iterable[str]) -> list[Path]:
 
 
 def last(files: Iterable[Path], most: int, wanted: Callable[[str], bool]) -> list[str]:
-    """The last lines that are wanted, of all files together and by their time. Rotated files are read as needed."""
+    """Return the last lines that are wanted, of all files in order of time. Reads rotated files as needed."""
     found = [line for file in files for line in _last_of(file, most, wanted)]
     found.sort(key=_time_of)  # stable: lines of one program and one millisecond stay as they were written
     return found[len(found) - most :] if most < len(found) else found
@@ -67,12 +67,12 @@ def last(files: Iterable[Path], most: int, wanted: Callable[[str], bool]) -> lis
 def follow(
     files: Iterable[Path], wanted: Callable[[str], bool], sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[str]:
-    """Lines as they are appended, from now on, until the reader has enough.
+    """Yield new lines as they are appended, until the caller stops.
 
     Args:
-        files: to follow; supervisor renames them when they are full, and begins new ones.
-        wanted: which lines.
-        sleep: between two looks.
+        files: the log files; supervisor renames them when they are full, and begins new ones.
+        wanted: returns whether to yield a line.
+        sleep: waits between two reads.
     """
     tails = [_Tail(file) for file in files]
     try:
@@ -86,18 +86,18 @@ def follow(
 
 
 class _Tail:
-    """One file's end."""
+    """Reads what is appended to a file, over its rotations."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: IO[str] | None = None
         self._part = ""
-        """Of a line that has no end yet."""
+        """The part of a line that has no end yet."""
         if file := self._open():
             file.seek(0, 2)
 
     def read(self) -> list[str]:
-        """Lines that were appended since; of the renamed file first, then of the new one."""
+        """Return the lines appended since the last call; of the renamed file first, then of the new one."""
         file = self._file or self._open()
         if file is None:
             return []
@@ -111,7 +111,7 @@ class _Tail:
         return lines
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
 
@@ -130,7 +130,7 @@ class _Tail:
 
 
 def _last_of(file: Path, most: int, wanted: Callable[[str], bool]) -> list[str]:
-    """Of one program, the newest file first, until there are enough."""
+    """Return the last lines of one program; reads the newest file first, until there are enough."""
     found: list[str] = []
     rotated = sorted(file.parent.glob(f"{file.name}.[0-9]*"), key=lambda path: int(path.suffix[1:]))
     for path in (file, *rotated):
@@ -143,6 +143,6 @@ def _last_of(file: Path, most: int, wanted: Callable[[str], bool]) -> list[str]:
 
 
 def _time_of(line: str) -> str:
-    """ISO 8601 in UTC sorts as text; lines that are no JSON begin with it."""
+    """Return a key to sort lines by time: ISO 8601 in UTC, with which lines that are no JSON begin."""
     event = ours(line)
     return str(event["time"]) if event else line

@@ -1,28 +1,23 @@
-"""What the stack takes of the machine it is on: nginx, directories, a lock, a port, a group."""
+"""Checks before the stack starts: nginx, paths, directories, keys, ports and the operators' group."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import grp
 import os
 import shutil
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from contracts.api_keys import KeyFileError, KeyRing
-from webapp.config.settings import STOP_GRACE_S, Settings
+from webapp.config.settings import Settings
 from webapp.config.validators import check_path
 from webapp.domain.errors import SetupError
 
-POLL_S = 0.05
-
 
 def find_nginx() -> str:
-    """Path of the nginx program.
+    """Return the path of the nginx program.
 
     Raises:
         SetupError: there is none.
@@ -35,10 +30,10 @@ def find_nginx() -> str:
 
 
 def check_program(*paths: str | Path) -> None:
-    """Check that the programs and files at these paths can be named in nginx' and supervisor's configuration.
+    """Check that these paths of programs and files can stand in nginx' and supervisor's configuration.
 
     Raises:
-        SetupError: one can't.
+        SetupError: one has a character that can't be quoted there.
     """
     for path in map(str, paths):
         try:
@@ -48,7 +43,7 @@ def check_program(*paths: str | Path) -> None:
 
 
 def make_private(directory: Path) -> None:
-    """A directory that others can't look into.
+    """Make a directory that others can't look into, unless it is there.
 
     Raises:
         SetupError: it can't be made or written to.
@@ -63,10 +58,10 @@ def make_private(directory: Path) -> None:
 
 @contextlib.contextmanager
 def writing_to(directory: Path) -> Iterator[None]:
-    """Around what writes to the state directory.
+    """Turn an OSError of the body, which writes to the state directory, into a SetupError.
 
     Raises:
-        SetupError: it can't.
+        SetupError: it can't be written to.
     """
     try:
         yield
@@ -74,56 +69,11 @@ def writing_to(directory: Path) -> Iterator[None]:
         raise SetupError(f"RERANK_STATE_DIR: can't write to {directory} ({error.strerror}); choose another") from error
 
 
-def lock(settings: Settings, say: Callable[[str], None]) -> IO[str]:
-    """The lock on the state directory, held while the file is open; holds our pid.
-
-    What is left of a service that was killed there is given time to end.
-
-    Raises:
-        SetupError: another service has it.
-    """
-    file = (settings.run_dir / "serve.lock").open("a+")
-    give_up = time.monotonic() + 2 * (settings.request_timeout_s + STOP_GRACE_S)  # nginx' turn, then the webapp's
-    waits = False
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if _owner_lives(file) or time.monotonic() > give_up:
-                where = settings.state_dir
-                raise SetupError(f"another service runs in {where}; stop it, or set RERANK_STATE_DIR") from error
-            if not waits:
-                say("A service was killed here; what is left of it finishes its requests")
-            waits = True
-            time.sleep(POLL_S)
-        else:
-            break
-    file.truncate(0)
-    file.write(str(os.getpid()))  # for `reranking drain`
-    file.flush()
-    return file
-
-
-def is_gone(held: IO[str]) -> bool:
-    """Whether somebody removed the directory that is locked, or what is in it."""
-    return os.fstat(held.fileno()).st_nlink == 0
-
-
-def _owner_lives(held: IO[str]) -> bool:
-    held.seek(0)
-    try:
-        return bool(Path(f"/proc/{int(held.read())}/cmdline").read_bytes())  # a zombie has none
-    except ValueError:
-        return True  # it has just begun
-    except OSError:
-        return False
-
-
 def check_keys(settings: Settings) -> None:
-    """Whether the key file is sound, while somebody is there to read it; damaged later, it opens nothing.
+    """Check the key file, while an operator is there to read what is wrong; damaged later, it opens nothing.
 
     Raises:
-        SetupError: it is not.
+        SetupError: it can't be read, or a line of it is not valid.
     """
     try:
         KeyRing(file=settings.api_keys_file).check()
@@ -132,7 +82,7 @@ def check_keys(settings: Settings) -> None:
 
 
 def check_port(settings: Settings, port: int) -> None:
-    """Whether nginx will be able to listen.
+    """Check that nginx will be able to listen on a port of the settings' host.
 
     Raises:
         SetupError: it won't.
@@ -148,8 +98,8 @@ def check_port(settings: Settings, port: int) -> None:
         ) from error
 
 
-def who_may_manage(settings: Settings) -> tuple[str, str]:
-    """Mode and owner of supervisor's socket; the operators' group may also reach it.
+def socket_access(settings: Settings) -> tuple[str, str]:
+    """Return mode and owner of supervisor's socket, and let the operators' group reach it.
 
     Raises:
         SetupError: there is no such group, or we may not give it anything.
@@ -163,7 +113,7 @@ def who_may_manage(settings: Settings) -> tuple[str, str]:
 
 
 def group_of(settings: Settings) -> int:
-    """Number of the operators' group.
+    """Return the number of the operators' group.
 
     Raises:
         SetupError: there is no such group, or we are not in it and may not give it anything.

@@ -1,4 +1,4 @@
-"""No process that the stack started outlives it, whatever dies first and however.
+"""Processes of the stack: none outlives it, whatever dies first and however.
 
 Downwards: each program asks the kernel for a signal when its parent dies (`WITH_PARENT`, and the same words in
 supervisord.conf). Upwards: `reranking serve` takes over what a killed parent leaves behind, waits for it and reaps it.
@@ -14,22 +14,39 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 WITH_PARENT = ("setpriv", "--pdeathsig", "TERM")
-"""Before a command: it gets TERM when we die, be it by `kill -9`. From util-linux; kept across exec, lost at fork."""
+"""Prefix of a command that gets TERM when we die, also by SIGKILL. From util-linux; kept across exec, lost at fork."""
 
 POLL_S = 0.05
 
 _PR_SET_CHILD_SUBREAPER = 36
 
+IDLE_S = 0.2
+"""After nginx' http block closed its last connection: the stream block passes on what was sent within that time."""
+
+_LISTENS = " 00010000 "
+"""How /proc/net/unix marks a socket that listens."""
+
 
 def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent dies; without it, the system's first process does."""
+    """Become the parent of every descendant whose own parent dies, in place of the system's first process."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Return whether a condition became true within a time."""
+    give_up = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
 def children(pid: int) -> list[int]:
-    """Processes that live, or wait to be reaped."""
+    """Return the pids of a process's children, zombies included."""
     with contextlib.suppress(OSError):
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return []
@@ -71,7 +88,7 @@ def run_and_read(command: Sequence[str], on_line: Callable[[str], object]) -> tu
 
 
 def reap(own: int) -> list[int]:
-    """Let ended orphans go, which would stay as zombies; returns those that live. `own` is waited for elsewhere."""
+    """Reap orphans that ended, and return the pids of those that live; `own` is a child that is no orphan."""
     alive = []
     for child in children(os.getpid()):
         with contextlib.suppress(ChildProcessError):
@@ -81,13 +98,13 @@ def reap(own: int) -> list[int]:
 
 
 def end_orphans(own: int, patience_s: float, hurry: Callable[[], bool], meanwhile: Callable[[], None]) -> None:
-    """Wait for orphans, who had their signal, to finish what they have in hand; then end them.
+    """Wait until orphans, which got their signal, have finished their requests; kill them when the time is over.
 
     Args:
-        own: not an orphan.
+        own: a child that is no orphan.
         patience_s: longest time they get.
-        hurry: whether to wait no longer.
-        meanwhile: done again and again.
+        hurry: returns whether to wait no longer.
+        meanwhile: called again and again.
     """
     give_up = time.monotonic() + patience_s
     while alive := reap(own):
@@ -98,9 +115,94 @@ def end_orphans(own: int, patience_s: float, hurry: Callable[[], bool], meanwhil
 
 
 def kill_groups(pids: list[int]) -> None:
-    """End programs at once, with their process groups; supervisor gives each one of its own."""
+    """Kill programs with their process groups; supervisor gives each program a group of its own."""
     for pid in pids:
         with contextlib.suppress(OSError):
             group = os.getpgid(pid)
             if group != os.getpgrp():  # never our own
                 os.killpg(group, signal.SIGKILL)
+
+
+class Signals:
+    """Handlers of INT, TERM and HUP. They only note the signal, and pass it on to a child, if there is one.
+
+    INT and TERM stop the child, a second one kills the child's own children.
+    """
+
+    def __init__(self) -> None:
+        self.stops = 0
+        """How often we were asked to stop."""
+        self.reload = False
+        """Whether HUP came."""
+        self._process: subprocess.Popen[bytes] | None = None
+        signal.signal(signal.SIGINT, self._handle_stop)
+        signal.signal(signal.SIGTERM, self._handle_stop)
+        signal.signal(signal.SIGHUP, self._handle_reload)
+
+    def forward_to(self, process: subprocess.Popen[bytes]) -> None:
+        """Stop this child at INT and TERM, in place of the one before."""
+        self._process = process
+        if self.stops:  # the signal came before there was anything to stop
+            process.terminate()
+
+    def _handle_reload(self, _number: int, _frame: Any) -> None:
+        self.reload = True
+
+    def _handle_stop(self, _number: int, _frame: Any) -> None:
+        self.stops += 1
+        if self._process is not None and self._process.poll() is None:
+            if self.stops == 1:
+                self._process.terminate()
+            else:
+                kill_groups(children(self._process.pid))
+
+
+class NginxShutdown:
+    """Ends an nginx that was told to quit, once all requests are answered.
+
+    Its stream module waits for each client to close its side too, and a client with an idle connection may never do so.
+    """
+
+    def __init__(self, run_dir: Path, find: Callable[[], int] = int) -> None:
+        """Read nginx' configuration, which says whether it has a stream block.
+
+        Args:
+            run_dir: of the stack.
+            find: returns nginx' pid, or 0; used when the pid file is gone, with the whole run directory.
+        """
+        self._run_dir = run_dir
+        self._find = find
+        self._has_stream = False
+        with contextlib.suppress(OSError):
+            self._has_stream = "\nstream {" in (run_dir / "nginx.conf").read_text()
+        self._idle_since: float | None = None
+
+    def step(self) -> None:
+        """End nginx if its http block has had no connection for `IDLE_S`, so that all replies have reached the kernel.
+
+        Does nothing without a stream block: then nginx ends with its last request by itself.
+        """
+        if not self._has_stream or not self._is_idle():
+            self._idle_since = None
+            return
+        now = time.monotonic()
+        if self._idle_since is None:
+            self._idle_since = now
+        elif now - self._idle_since >= IDLE_S:
+            with contextlib.suppress(OSError):
+                if (pid := self._pid()) and b"nginx" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGTERM)
+
+    def _pid(self) -> int:
+        try:
+            return int((self._run_dir / "nginx.pid").read_text())
+        except (OSError, ValueError):
+            return self._find()
+
+    def _is_idle(self) -> bool:
+        inside = f" {self._run_dir}/nginx/"
+        try:
+            lines = Path("/proc/net/unix").read_text(errors="replace").splitlines()
+        except OSError:  # hidden here: nginx waits as long as it may
+            return False
+        return not any(inside in line and _LISTENS not in line for line in lines)

@@ -1,16 +1,25 @@
-"""What `serve` looks after each second: the sockets, links and files in the run directory, and the file `.colors`.
+"""Self-repair by `serve`: files of the run directory that were removed, and programs that run and do not answer.
 
-Somebody may remove or damage them while all programs run. A socket without a name still listens, and a file that was
-removed is still open: each has a second name, a hard link in `run/spare`, and gets the first one back from it. No
-program is restarted for that, and no request at work is lost.
+Each second: the sockets, links and files in the run directory, and the file `.colors`. Somebody may remove or damage
+them while all programs run. A socket without a name still listens, and a file that was removed is still open: each has
+a second name, a hard link in `run/spare`, and gets the first one back from it. No program is restarted for that, and no
+request at work is lost.
+
+On a thread: the pusher and the metrics exporter. Supervisor starts again a program that has ended; one that is stopped
+by a signal, or stuck, has not: it is killed here.
 """
 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import shutil
+import signal
 import socket
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -18,20 +27,21 @@ from pathlib import Path
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.stack.instance import ADDRESS
+from webapp.stack.local_client import UnixConnection
 from webapp.stack.nginx.traffic_split import LINKS, color_of, link_to
 from webapp.stack.releases import state
 from webapp.stack.releases.canary import LOG
 from webapp.stack.releases.state import Colors, program_of
-from webapp.stack.supervisor.client import Program
+from webapp.stack.supervisor.client import Program, Programs
 
 SPARE = "spare"
 """Directory of second names; they don't end in `.sock`, so that `rm *.sock` in any directory leaves them."""
 
 BAD = f"{state.FILE}.bad"
-"""What `.colors` was when it could not be read, for whoever wrote that."""
+"""The copy of a `.colors` that could not be read, so that its author can look at it."""
 
 _WITHIN = "+"
-"""In place of the slash of a path below the run directory."""
+"""Stands for the slash in the second name of a file below a folder."""
 
 SETTLED_S = 10
 """A program that is younger may not listen yet."""
@@ -44,15 +54,24 @@ SOCKETS = {
 """Program -> the socket at which nginx reaches it."""
 
 _DIRECTORIES = (SPARE, "nginx", "nginx/body", "nginx/proxy")
-"""nginx keeps in its own what is large, and sockets."""
+"""The last three are nginx': sockets, large bodies and replies."""
+
+CHECK_S = 10.0
+"""Time between two checks of whether programs answer."""
+
+ANSWER_S = 5.0
+"""Time in which a program has to answer."""
+
+MISSES = 4
+"""A program that did not answer so many times in a row is killed."""
 
 
 def listens(path: Path) -> bool:
-    """Whether somebody listens at a unix socket, be it that they have no time now."""
-    with socket.socket(socket.AF_UNIX) as visitor:
-        visitor.setblocking(False)
+    """Return whether a process listens at a unix socket, be it too busy to accept."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.setblocking(False)
         try:
-            visitor.connect(str(path))
+            client.connect(str(path))
         except BlockingIOError:  # its queue is full
             return True
         except OSError:
@@ -61,7 +80,7 @@ def listens(path: Path) -> bool:
 
 
 def missing(run_dir: Path, programs: Iterable[Program]) -> list[str]:
-    """Names of the sockets and links that nginx lacks to reach the programs that run.
+    """Return names of the sockets and links that nginx needs to reach running programs, and that are gone.
 
     Args:
         run_dir: where they lie.
@@ -75,15 +94,15 @@ def missing(run_dir: Path, programs: Iterable[Program]) -> list[str]:
 
 
 class Repair:
-    """Remembers what was there, and makes it again."""
+    """Remembers the files of the run directory and restores them."""
 
     def __init__(self, settings: Settings, colors: Colors, say: Callable[[str], None]) -> None:
-        """Begin, when all is there.
+        """Begin, when all files are there.
 
         Args:
             settings: of the stack.
             colors: what `.colors` says.
-            say: told a line when something was made again, or can't be.
+            say: prints a line when something was restored, or can't be.
         """
         self._run_dir = settings.run_dir
         self._state_dir = settings.state_dir
@@ -93,11 +112,11 @@ class Repair:
         self._colors_seen: tuple[int, ...] = ()
         self._links: dict[str, str] = {}
         """Link -> the color that it named last."""
-        self._told: set[str] = set()
-        """What could not be made again."""
+        self._failed: set[str] = set()
+        """Names that could not be restored."""
 
-    def look(self) -> None:
-        """Look at everything once, and make again what is missing."""
+    def step(self) -> None:
+        """Check everything once, and restore what is missing."""
         run = self._run_dir
         with contextlib.suppress(OSError):
             for name in _DIRECTORIES:
@@ -116,22 +135,22 @@ class Repair:
             self._say(f"Removed or damaged, and made again: {', '.join(made)}")
 
     def _attempt(self, name: str, keep: Callable[[], bool]) -> bool:
-        """Whether it was made again."""
+        """Return whether `keep` restored something; say once if it can't."""
         try:
             made = keep()
         except OSError as error:
-            if name not in self._told:  # once, not every second
-                self._told.add(name)
+            if name not in self._failed:  # once, not every second
+                self._failed.add(name)
                 self._say(f"{name} was removed or damaged, and can't be made again ({error.strerror})")
             return False
-        self._told.discard(name)
+        self._failed.discard(name)
         return made
 
     def _keep(self, name: str, second: str, works: Callable[[Path], bool]) -> bool:
         path, spare = self._run_dir / name, self._run_dir / SPARE / second
         if _identity(path) == _identity(spare):
             return False
-        if works(path):  # its program made it anew, or it is seen for the first time
+        if works(path):  # new: its program made it, or this is the first check
             with contextlib.suppress(OSError):  # nothing is wrong where there are no hard links
                 spare.unlink(missing_ok=True)
                 os.link(path, spare, follow_symlinks=False)
@@ -171,7 +190,7 @@ def _second(name: str) -> str:
 
 
 def _identity(path: Path, *, follow_symlinks: bool = False) -> tuple[int, ...]:
-    """Tells one file from another, and from itself before a change; empty: there is none."""
+    """Return what differs between two files, and in a file before and after a change; empty: there is no file."""
     try:
         found = path.stat(follow_symlinks=follow_symlinks)
     except OSError:
@@ -187,3 +206,57 @@ def _put_aside(path: Path) -> None:
         aside.unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):
         path.replace(aside)
+
+
+def hung(settings: Settings, timeout_s: float = ANSWER_S) -> list[str]:
+    """Return the programs that accept a connection and do not answer; one that has ended is not among them."""
+    probes = {"pusher": (settings.pusher_socket, "/figures"), "metrics": (settings.metrics_socket, "/metrics")}
+    return [name for name, (address, path) in probes.items() if _is_silent(address, path, timeout_s)]
+
+
+def _is_silent(address: Path, path: str, timeout_s: float) -> bool:
+    with contextlib.closing(UnixConnection(address, timeout_s)) as connection:
+        try:
+            connection.request("GET", path)
+            connection.getresponse()
+        except (TimeoutError, BlockingIOError):  # the latter: so many wait already that no more are taken
+            return True
+        except (OSError, http.client.HTTPException):
+            return False
+        return False
+
+
+class Misses:
+    """Counts how often in a row a program did not answer, and ends it after `MISSES` times."""
+
+    def __init__(self, check: Callable[[], Iterable[str]], end: Callable[[str], None]) -> None:
+        self._check = check
+        self._end = end
+        self._misses: Counter[str] = Counter()
+
+    def step(self) -> None:
+        """Check once."""
+        self._misses = Counter({name: self._misses[name] + 1 for name in self._check()})
+        for name in [name for name, misses in self._misses.items() if misses >= MISSES]:
+            del self._misses[name]
+            self._end(name)
+
+
+def replace_hung(settings: Settings, say: Callable[[str], None]) -> None:
+    """Start a thread that kills programs which hang, so that supervisor starts them again."""
+    programs = Programs(settings.run_dir)
+
+    def end(name: str) -> None:
+        with contextlib.suppress(SetupError, OSError):
+            if pid := programs.of(name).pid:
+                say(f"{name} does not answer: it is ended, and supervisor starts it again")
+                os.kill(pid, signal.SIGKILL)  # one that is stopped hears nothing else
+
+    misses = Misses(partial(hung, settings), end)
+
+    def run() -> None:
+        while True:
+            time.sleep(CHECK_S)
+            misses.step()
+
+    threading.Thread(target=run, daemon=True, name="hangs").start()

@@ -1,13 +1,14 @@
-"""The whole stack in the foreground: prepare the model, render the configuration, run supervisord until told to stop.
+"""`reranking serve`: the whole stack in the foreground. Prepare the model, render configuration, run supervisord.
 
 Start order: model, supervisord -> webapp, nginx, then the line with the URL. Stop order is supervisor's: the
-pusher lets go of browsers, nginx finishes its requests, then the webapp drains, then supervisord ends, then we do.
+pusher closes browsers' connections, nginx finishes its requests, the webapp drains, supervisord ends, then we do.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -19,38 +20,44 @@ from collections.abc import Mapping
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from contracts.api_keys import make_own
+from webapp.config.paths import ROOT, program
 from webapp.config.settings import STOP_GRACE_S, Settings
-from webapp.config.source_tree import ROOT, program
 from webapp.config.sources import FILE_VARIABLE
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest
 from webapp.stack.console import Console
-from webapp.stack.instance import ADDRESS, note_address
-from webapp.stack.liveness import replace_hung
+from webapp.stack.instance import ADDRESS, is_removed, lock_run_dir, note_address
 from webapp.stack.local_client import ask, url_of
-from webapp.stack.nginx.config import nginx_conf
-from webapp.stack.nginx.process import WITHOUT_STREAM, Farewell, look_at
+from webapp.stack.nginx.config import WITHOUT_STREAM, inspect_nginx, nginx_conf
 from webapp.stack.nginx.traffic_split import FALLBACK, point
 from webapp.stack.preflight import (
     check_keys,
     check_port,
     check_program,
     find_nginx,
-    is_gone,
-    lock,
     make_private,
-    who_may_manage,
+    socket_access,
     writing_to,
 )
-from webapp.stack.processes import WITH_PARENT, adopt_orphans, children, end_orphans, kill_groups, reap
+from webapp.stack.processes import (
+    WITH_PARENT,
+    NginxShutdown,
+    Signals,
+    adopt_orphans,
+    children,
+    end_orphans,
+    kill_groups,
+    reap,
+    wait_until,
+)
 from webapp.stack.releases.comparison import start_if_due
 from webapp.stack.releases.environment import environment, settings_with
 from webapp.stack.releases.recovery import resume
 from webapp.stack.releases.state import COLORS, program_of
-from webapp.stack.repair import SPARE, Repair
+from webapp.stack.repair import SPARE, Repair, replace_hung
 from webapp.stack.supervisor.client import Programs
 from webapp.stack.tls import prepare_certificate
 from webapp.telemetry import multiprocess
@@ -58,14 +65,19 @@ from webapp.telemetry import multiprocess
 READY_TIMEOUT_S = 120.0
 POLL_S = 0.02
 
-PUSHER_PATIENCE_S = 5.0
-"""Nothing needs the pusher; but who reads that we are ready may open the dashboard."""
+PUSHER_WAIT_S = 5.0
+"""Longest wait for the pusher. Nothing needs it, but an operator who reads that we are ready may open the dashboard."""
 
 GIVEN_UP = "given-up"
-"""The file in which supervisord leaves the name of a program that it gave up."""
+"""The file in the run directory where supervisord writes the name of a program that it gave up."""
+
+RELOADED = ("webapp-blue", "webapp-green", "pusher", "nginx")
+"""Programs that get HUP: gunicorn replaces its workers, the pusher reads keys, nginx the certificate."""
 
 NOTIFY_VARIABLE = "NOTIFY_SOCKET"
-"""Where systemd listens. Not for our programs: gunicorn would say that all is ready when only it is."""
+"""Names systemd's socket. Hidden from our programs: gunicorn would say that all is ready when only it is."""
+
+log = logging.getLogger(__name__)
 
 _BEGAN = time.monotonic()
 
@@ -76,91 +88,86 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     """Run the stack until INT or TERM.
 
     Args:
-        settings: what was chosen.
-        file: where a part of it was chosen, for the programs to read, too.
+        settings: the stack's.
+        file: the settings file, for the programs to read, too.
 
     Raises:
-        SetupError: it can't start, or a program gave up.
+        SetupError: it can't start, or a program was given up.
     """
-    nginx = find_nginx()
+    nginx, console = find_nginx(), Console(settings)
     check_program(ROOT, sys.executable, nginx)
-    outlet = Console(settings)
-    outlet.never_wait()
+    console.never_wait()
     for directory in (settings.run_dir, settings.run_dir / "nginx", settings.log_dir):
         make_private(directory)
     with writing_to(settings.state_dir):
-        held = lock(settings, outlet.say)
+        lock_file = lock_run_dir(settings, console.say)
     _check(settings)
-    stop = _StopSignals()
+    signals = Signals()
     with writing_to(settings.state_dir):
         colors = resume(settings)
-    _prepare(colors.serving.settings, outlet, stop)
-    if stop.asked:
-        held.close()
+    _prepare(colors.serving.settings, console, signals)
+    if signals.stops:
+        lock_file.close()
         return
     with writing_to(settings.state_dir):
         _clean(settings)  # what a killed predecessor left; the lock says that nobody uses it
-        _write_run_dir(settings, nginx, outlet)
+        _write_run_dir(settings, nginx, console)
         point(settings.run_dir, colors.active)
-    socket_mode, socket_owner = who_may_manage(settings)
+    served, access = settings_with(colors.serving.settings), socket_access(settings)
     adopt_orphans()
-    figures = multiprocess.folder(settings.state_dir, settings.color)
-    multiprocess.forget(figures)
+    metrics_dir = multiprocess.folder(settings.state_dir, settings.color)
+    multiprocess.forget(metrics_dir)
     supervisord = subprocess.Popen(
-        [*WITH_PARENT, *outlet.keeper(), "-c", str(ROOT / "supervisor" / "supervisord.conf")],
-        env={
-            **{name: value for name, value in os.environ.items() if name != NOTIFY_VARIABLE},
-            # All programs see the same settings, wherever they run; the flags are in the environment already.
-            "RERANK_STATE_DIR": str(settings.state_dir),
-            **({"RERANK_API_KEYS_FILE": settings.api_keys_file} if settings.api_keys_file else {}),  # absolute
-            FILE_VARIABLE: str(file or ""),
-            "RERANK_LOG_FORMAT": "json",  # supervisord brings all lines into the form that was chosen
-            "STACK_ROOT": str(ROOT),
-            "STACK_PYTHON": sys.executable,
-            "STACK_NGINX": nginx,
-            "STACK_UID": str(os.getuid()),
-            **{f"STACK_START_{color.upper()}": str(color == colors.active) for color in COLORS},
-            "STACK_SOCKET_MODE": socket_mode,
-            "STACK_SOCKET_OWNER": socket_owner,
-            "STACK_STOP_WAIT_S": str(settings.request_timeout_s + STOP_GRACE_S),
-            multiprocess.VARIABLE: str(figures),
-        },
-        stdout=outlet.stdout,
+        [*WITH_PARENT, *console.supervisord(), "-c", str(ROOT / "supervisor" / "supervisord.conf")],
+        env=_environment(settings, file, nginx=nginx, active=colors.active, access=access, metrics_dir=metrics_dir),
+        stdout=console.stdout,
         start_new_session=True,  # Ctrl-C comes to us alone, and we stop things in order
-        pass_fds=[held.fileno()],  # should we be killed, the lock is free when it has stopped everything
+        pass_fds=[lock_file.fileno()],  # should we be killed, the lock is free when it has stopped everything
     )
-    stop.forward_to(supervisord)
-    ready, upkeep = False, Repair(settings, colors, outlet.say)
-    farewell = Farewell(settings.run_dir, partial(_nginx_of, supervisord.pid))  # now: `run` may be removed later
+    signals.forward_to(supervisord)
+    ready, repair = False, Repair(settings, colors, console.say)
+    shutdown = NginxShutdown(settings.run_dir, partial(_nginx_of, supervisord.pid))  # now: `run` may be removed later
     try:
-        read_manifest(artifact_dir(settings_with(colors.serving.settings)))  # says at once what gunicorn's log would
-        ready = _wait_until_ready(settings, outlet, supervisord, stop, program_of(colors.active))
+        read_manifest(artifact_dir(served))  # says at once what gunicorn's log would
+        ready = _wait_until_ready(settings, console, supervisord, signals, program_of(colors.active))
         if ready:
-            _wait_for_pusher(settings, stop)
-            upkeep.look()
-            _announce(settings, outlet)
-            _begin_serving(settings, settings_with(colors.serving.settings), outlet)
-        code = _wait_for_end(settings, supervisord, stop, held, upkeep)
+            wait_until(lambda: settings.pusher_socket.exists() or signals.stops > 0, PUSHER_WAIT_S)
+            repair.step()
+            _announce(settings, console)
+            _begin_serving(settings, served, console)
+        code = _wait_for_end(settings, supervisord, signals, lock_file, repair)
     finally:
-        patience_s = settings.request_timeout_s + STOP_GRACE_S
-        _end(supervisord, patience_s if ready else STOP_GRACE_S, farewell)
-        end_orphans(supervisord.pid, patience_s, lambda: stop.asked > 1, farewell.look)
-        shutil.rmtree(figures, ignore_errors=True)
+        stop_s = settings.request_timeout_s + STOP_GRACE_S
+        _end(supervisord, stop_s if ready else STOP_GRACE_S, shutdown)
+        end_orphans(supervisord.pid, stop_s, lambda: signals.stops > 1, shutdown.step)
+        shutil.rmtree(metrics_dir, ignore_errors=True)
         given_up = _given_up(settings)
         _clean(settings)
-        held.close()
+        lock_file.close()
     if given_up:
         outcome = "was given up" if ready else "does not start"
-        raise SetupError(f"{given_up} {outcome}; see {outlet.where(given_up)}")
-    if not stop.asked:
-        raise SetupError(f"supervisord ended by itself with {code}; see {outlet.where('supervisord')}")
+        raise SetupError(f"{given_up} {outcome}; see {console.where(given_up)}")
+    if not signals.stops:
+        raise SetupError(f"supervisord ended by itself with {code}; see {console.where('supervisord')}")
+
+
+def reload(settings: Settings) -> None:
+    """Have the programs read key file and certificate again. What is wrong there is logged, and they go on."""
+    try:
+        prepare_certificate(settings)
+    except (SetupError, OSError) as error:  # such as a full disk, where one of ours was to be made anew
+        log.error("%s; nginx keeps the certificate that it has", error)  # noqa: TRY400 - the message says it all
+    programs = Programs(settings.run_dir)
+    for name in RELOADED:
+        with contextlib.suppress(SetupError):  # it is not running, and will read when it starts
+            programs.signal(name, "HUP")
 
 
 def _check(settings: Settings) -> None:
-    """Look at ports, keys and certificate, while there is somebody to read what is wrong.
+    """Check ports, keys and certificate, while an operator is there to read what is wrong.
 
     Raises:
-        SetupError: one of them is no good.
+        SetupError: one of them can't be used.
     """
     for port in filter(None, (settings.port, settings.plain_port)):
         check_port(settings, port)
@@ -168,98 +175,87 @@ def _check(settings: Settings) -> None:
     prepare_certificate(settings)
 
 
-class _StopSignals:
-    """INT and TERM ask a process to stop, supervisord in the end; a second one ends its children at once.
-
-    HUP is noted here, and acted on by whoever waits for the end.
-    """
-
-    def __init__(self) -> None:
-        self.asked = 0
-        self.reload_asked = False
-        self._process: subprocess.Popen[bytes] | None = None
-        signal.signal(signal.SIGINT, self._handle)
-        signal.signal(signal.SIGTERM, self._handle)
-        signal.signal(signal.SIGHUP, self._ask_reload)
-
-    def forward_to(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        if self.asked:  # the signal came before there was anything to stop
-            process.terminate()
-
-    def _ask_reload(self, _number: int, _frame: Any) -> None:
-        self.reload_asked = True
-
-    def _handle(self, _number: int, _frame: Any) -> None:
-        self.asked += 1
-        if self._process is not None and self._process.poll() is None:
-            if self.asked == 1:
-                self._process.terminate()
-            else:
-                kill_groups(children(self._process.pid))
+def _environment(
+    settings: Settings, file: Path | None, *, nginx: str, active: str, access: tuple[str, str], metrics_dir: Path
+) -> dict[str, str]:
+    """Return the environment of supervisord and its programs; supervisord.conf uses the STACK_* variables."""
+    socket_mode, socket_owner = access
+    return {
+        **{name: value for name, value in os.environ.items() if name != NOTIFY_VARIABLE},
+        # All programs see the same settings, wherever they run; the flags are in the environment already.
+        "RERANK_STATE_DIR": str(settings.state_dir),
+        **({"RERANK_API_KEYS_FILE": settings.api_keys_file} if settings.api_keys_file else {}),  # absolute
+        FILE_VARIABLE: str(file or ""),
+        "RERANK_LOG_FORMAT": "json",  # supervisord brings all lines into the form that was chosen
+        "STACK_ROOT": str(ROOT),
+        "STACK_PYTHON": sys.executable,
+        "STACK_NGINX": nginx,
+        "STACK_UID": str(os.getuid()),
+        **{f"STACK_START_{color.upper()}": str(color == active) for color in COLORS},
+        "STACK_SOCKET_MODE": socket_mode,
+        "STACK_SOCKET_OWNER": socket_owner,
+        "STACK_STOP_WAIT_S": str(settings.request_timeout_s + STOP_GRACE_S),
+        multiprocess.VARIABLE: str(metrics_dir),
+    }
 
 
 def _clean(settings: Settings) -> None:
-    """Take away what tells of programs that have ended."""
+    """Remove files of programs that have ended."""
     files = (settings.run_dir / GIVEN_UP, settings.run_dir / ADDRESS, settings.own_key)
     for stale in (*settings.run_dir.glob("*.sock*"), *files):
         stale.unlink(missing_ok=True)
     shutil.rmtree(settings.run_dir / SPARE, ignore_errors=True)
 
 
-def _write_run_dir(settings: Settings, nginx: str, outlet: Console) -> None:
-    """Write what our programs and commands read there."""
-    seen = look_at(nginx)
-    if seen.stream is None:
-        outlet.say(WITHOUT_STREAM)
-    (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings, seen))
+def _write_run_dir(settings: Settings, nginx: str, console: Console) -> None:
+    """Write the files that our programs and commands read there."""
+    found = inspect_nginx(nginx)
+    if found.stream is None:
+        console.say(WITHOUT_STREAM)
+    (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings, found))
     make_own(settings.own_key)
     note_address(settings)
 
 
 def _tell_systemd(state: str) -> None:
-    """sd_notify, where systemd runs us and wants to know."""
+    """Tell systemd our state, if it runs us as a service of type notify; see sd_notify(3)."""
     if address := os.environ.get(NOTIFY_VARIABLE):
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.sendto(state.encode(), address.replace("@", "\0", 1) if address.startswith("@") else address)
 
 
-def _prepare(release: Mapping[str, str], outlet: Console, stop: _StopSignals) -> None:
-    """Prepare in a process of its own, which takes torch and its memory with it when it ends."""
+def _prepare(release: Mapping[str, str], console: Console, signals: Signals) -> None:
+    """Prepare the model in a process of its own, so that torch and its memory are gone when it ends."""
     served = settings_with(release)
     if served.engine == "stub" or (artifact_dir(served) / MANIFEST).exists():
         return
     make_private(served.models_dir)  # not before: in an image it may be read-only
     with environment(release):
-        preparing = outlet.start(program("webapp", "prepare"))
-    stop.forward_to(preparing)
-    outlet.pass_on(preparing)
-    if preparing.wait() and not stop.asked:
-        raise SystemExit(preparing.returncode)  # it said why
+        preparing = console.start(program("webapp", "prepare"))
+    signals.forward_to(preparing)
+    console.relay(preparing)
+    if preparing.wait() and not signals.stops:
+        raise SystemExit(preparing.returncode)  # it printed why
 
 
 def _wait_until_ready(
-    settings: Settings, outlet: Console, supervisord: subprocess.Popen[bytes], stop: _StopSignals, program: str
+    settings: Settings, console: Console, supervisord: subprocess.Popen[bytes], signals: Signals, program: str
 ) -> bool:
-    """Wait for a first real score through nginx, of that program; False when asked to stop meanwhile."""
+    """Wait for a first real score through nginx; return False if asked to stop or supervisord ended meanwhile."""
     give_up = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < give_up:
-        if stop.asked or supervisord.poll() is not None:
+        if signals.stops or supervisord.poll() is not None:
             return False
         if _rerank_works(settings):
             return True
         time.sleep(POLL_S)
-    raise SetupError(f"the service was not ready within {READY_TIMEOUT_S:g} s; see {outlet.where(program)}")
-
-
-def _wait_for_pusher(settings: Settings, stop: _StopSignals) -> None:
-    give_up = time.monotonic() + PUSHER_PATIENCE_S
-    while not settings.pusher_socket.exists() and time.monotonic() < give_up and not stop.asked:
-        time.sleep(POLL_S)
+    raise SetupError(f"the service was not ready within {READY_TIMEOUT_S:g} s; see {console.where(program)}")
 
 
 def _rerank_works(settings: Settings) -> bool:
-    if not (settings.run_dir / FALLBACK).exists():  # of the active color; to ask before would only fill nginx' log
+    if not (
+        settings.run_dir / FALLBACK
+    ).exists():  # the active color's; a request before that would only fill nginx' log
         return False
     try:
         with ask(settings, "/ready", timeout_s=5):
@@ -271,77 +267,75 @@ def _rerank_works(settings: Settings) -> bool:
 
 
 def _given_up(settings: Settings) -> str:
-    """The program that our supervisord gave up, and ended for; see `webapp.stack.supervisor.plugin`."""
+    """Return the program that supervisord gave up, and ended for; see `webapp.stack.supervisor.plugin`."""
     with contextlib.suppress(FileNotFoundError):
         return (settings.run_dir / GIVEN_UP).read_text()
     return ""
 
 
 def _wait_for_end(
-    settings: Settings, supervisord: subprocess.Popen[bytes], stop: _StopSignals, held: IO[str], upkeep: Repair
+    settings: Settings, supervisord: subprocess.Popen[bytes], signals: Signals, lock_file: IO[str], repair: Repair
 ) -> int:
     while True:
         try:
             return supervisord.wait(timeout=1)
         except subprocess.TimeoutExpired:
             reap(supervisord.pid)
-            if stop.reload_asked and not stop.asked:
-                from webapp.stack.reload import reload  # noqa: PLC0415 - supervisor's modules would delay each start
-
-                stop.reload_asked = False
+            if signals.reload and not signals.stops:
+                signals.reload = False
                 reload(settings)
-            if stop.asked:
+            if signals.stops:
                 # A QUIT that comes while nginx starts is noted but acted on only at the next signal.
                 with contextlib.suppress(OSError, ValueError):
                     os.kill(int((settings.run_dir / "nginx.pid").read_text()), signal.SIGQUIT)
-            elif is_gone(held):
+            elif is_removed(lock_file):
                 # The sockets are gone with it: only connections that are open still work, and not for long.
                 raise SetupError(f"{settings.run_dir} was removed; start again, which makes it anew") from None
             else:
-                upkeep.look()
+                repair.step()
 
 
-def _announce(settings: Settings, outlet: Console) -> None:
-    outlet.say(f"Ready: {url_of(settings)} serves {_what_serves(settings)}")
-    outlet.say(f"Dashboard: {url_of(settings)}/dashboard/")
+def _announce(settings: Settings, console: Console) -> None:
+    console.say(f"Ready: {url_of(settings)} serves {_what_serves(settings)}")
+    console.say(f"Dashboard: {url_of(settings)}/dashboard/")
 
 
 def _what_serves(settings: Settings) -> str:
-    """The model as the service tells of it; one question that fails is no reason to end what serves."""
+    """Return the model by the service's /info; one request that fails is no reason to end a stack that serves."""
     try:
         with ask(settings, "/info", timeout_s=5) as reply:
             info = json.load(reply)
-        stands_in = f" in place of {info['substitute_for']}, which can't be fetched" if info["substitute_for"] else ""
-        return f"{info['model']} ({info['engine']} {info['precision']}){stands_in}"
+        substitute = f" in place of {info['substitute_for']}, which can't be fetched" if info["substitute_for"] else ""
+        return f"{info['model']} ({info['engine']} {info['precision']}){substitute}"
     except (OSError, HTTPException, ValueError, KeyError):
         return f"a model; {url_of(settings)}/info says which"
 
 
-def _begin_serving(settings: Settings, served: Settings, outlet: Console) -> None:
-    """Do what waits until requests are answered."""
-    outlet.say(f"Started in {time.monotonic() - _BEGAN:.0f} s")
+def _begin_serving(settings: Settings, served: Settings, console: Console) -> None:
+    """Do the work that waits until requests are answered."""
+    console.say(f"Started in {time.monotonic() - _BEGAN:.0f} s")
     _tell_systemd("READY=1")
     start_if_due(served, Programs(settings.run_dir))
-    replace_hung(settings, outlet.say)
+    replace_hung(settings, console.say)
 
 
-def _end(supervisord: subprocess.Popen[bytes], patience_s: float, farewell: Farewell) -> None:
-    """Leave no process behind, whatever happened; what was admitted is finished, unless a signal says to hurry."""
+def _end(supervisord: subprocess.Popen[bytes], timeout_s: float, shutdown: NginxShutdown) -> None:
+    """End supervisord and its programs, whatever happened; admitted requests are finished, unless the time is over."""
     if supervisord.poll() is None:
         supervisord.terminate()
-        give_up = time.monotonic() + patience_s
+        give_up = time.monotonic() + timeout_s
         while time.monotonic() < give_up:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 supervisord.wait(POLL_S)
                 return
-            farewell.look()
+            shutdown.step()
         kill_groups(children(supervisord.pid))
         supervisord.kill()
         supervisord.wait()
 
 
 def _nginx_of(supervisord: int) -> int:
-    """Pid of nginx' first process; 0 where there is none."""
+    """Return the pid of nginx' master; 0 if there is none."""
     for pid in children(supervisord):
         with contextlib.suppress(OSError):
             if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"nginx: master"):

@@ -1,4 +1,4 @@
-"""How the stack of these settings is, by supervisor, nginx and the pusher's memory. Needs no key; changes nothing."""
+"""The state of a stack, by supervisor, nginx and the pusher's memory. Needs no key; changes nothing."""
 
 from __future__ import annotations
 
@@ -15,51 +15,50 @@ from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine import comparison
 from webapp.engine.artifact import MANIFEST, artifact_dir
-from webapp.stack.liveness import hung
 from webapp.stack.local_client import ask, url_of
 from webapp.stack.releases import state
 from webapp.stack.releases.comparison import PROGRAM
 from webapp.stack.releases.environment import settings_with
 from webapp.stack.releases.recovery import running_idle_program
 from webapp.stack.releases.state import Colors, Role, idle_warning, role_of
-from webapp.stack.repair import missing
+from webapp.stack.repair import hung, missing
 from webapp.stack.supervisor.client import Program, Programs
 
 Health = Literal["serving", "impaired", "down"]
 
 STALE_S = 10.0
-"""The pusher writes its memory once a second; what is older says nothing of now."""
+"""Age at which the pusher's memory, written once a second, no longer counts."""
 
 TIMEOUT_S = 5.0
 
-PATIENCE_S = 2.0
-"""With programs that stand beside the service."""
+SIDECAR_TIMEOUT_S = 2.0
+"""Longest wait for the pusher and the metrics exporter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listed(Program):
-    """One of supervisor's programs."""
+    """A program of supervisor, with its role."""
 
     role: Role
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """All of it, at one moment."""
+    """The state of the stack at one moment."""
 
     url: str
     ready: str
-    """What /ready says: ready, loading, draining, unavailable; or why nobody answers."""
+    """The status of /ready: ready, loading, draining, unavailable; or why there is no answer."""
     model: dict[str, str]
-    """`model`, `engine`, `precision`; empty where nothing is prepared."""
+    """`model`, `engine`, `precision`; empty if none is prepared."""
     programs: list[Listed]
     workers: list[dict[str, Any]] = field(default_factory=list)
-    """Each one's last pulse; empty where the pusher knows none, or is not asked (RERANK_EVENTS)."""
+    """Each worker's last pulse; empty if the pusher knows none, or gets no events (RERANK_EVENTS)."""
     figures: dict[str, Any] = field(default_factory=dict)
-    """The last second: requests/s, documents/s, queue, latencies."""
+    """Figures of the last second: requests/s, documents/s, queue, latencies."""
     troubles: list[str] = field(default_factory=list)
     comparison: str = ""
-    """What is known of other engines; empty where the settings name one."""
+    """The outcome of the comparison of engines; empty if the settings name one."""
 
     @property
     def health(self) -> Health:
@@ -69,11 +68,12 @@ class Status:
         return "impaired" if self.troubles else "serving"
 
 
-def look(settings: Settings) -> Status:
-    """Ask everybody; who doesn't answer is part of the answer."""
+def inspect(settings: Settings) -> Status:
+    """Return the state of the stack; a program that does not answer is part of it."""
     colors, damage = _colors(settings)
     programs = _programs(settings, colors)
-    workers, figures = _told_by_pusher(settings) if programs else ([], {})  # what it wrote last may be a moment old
+    # Without programs the pusher's memory is of a stack that has ended.
+    workers, figures = _pusher_memory(settings) if programs else ([], {})
     needless = running_idle_program(settings.run_dir, colors, programs)
     return Status(
         url=url_of(settings),
@@ -87,14 +87,14 @@ def look(settings: Settings) -> Status:
             *([idle_warning(needless)] if needless else []),
             *([damage] if damage else []),
             *(f"{name} is gone" for name in (missing(settings.run_dir, programs) if programs else [])),
-            *(f"{name} does not answer" for name in (hung(settings, patience_s=PATIENCE_S) if programs else [])),
+            *(f"{name} does not answer" for name in (hung(settings, SIDECAR_TIMEOUT_S) if programs else [])),
         ],
         comparison=comparison.said(settings_with(colors.serving.settings) if colors else settings),
     )
 
 
 def _colors(settings: Settings) -> tuple[Colors | None, str]:
-    """What `.colors` says, or why it says nothing."""
+    """Return the content of `.colors`, or why it can't be read."""
     try:
         return state.read(settings.state_dir), ""
     except SetupError as error:
@@ -103,7 +103,7 @@ def _colors(settings: Settings) -> tuple[Colors | None, str]:
 
 def _troubles(programs: list[Listed], workers: list[dict[str, Any]], figures: dict[str, Any]) -> list[str]:
     troubles = [] if programs else ["supervisor doesn't answer"]
-    # STARTING is how supervisor calls the first seconds of a program that runs.
+    # STARTING is supervisor's word for the first seconds of a program that runs.
     troubles += [f"{each.name} is {each.state}" for each in programs if each.state not in {"RUNNING", "STARTING"}]
     for worker in workers:
         if worker.get("breaker", "closed") != "closed":
@@ -157,7 +157,7 @@ def _model(settings: Settings, colors: Colors | None, *, runs: bool) -> dict[str
         return {}
 
 
-def _told_by_pusher(settings: Settings) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _pusher_memory(settings: Settings) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     try:
         path = settings.run_dir / "pusher.json"
         memory = json.loads(path.read_text())

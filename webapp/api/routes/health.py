@@ -7,26 +7,11 @@ import datetime as dt
 import msgspec
 from flask import Blueprint, Response
 
+from webapp.api.probes import LIVE, READY
 from webapp.service.reranker import RerankService
 
 READY_WAIT_S = 2.0
 """A worker that replaces another loads for less than that. Its callers wait, so a probe waits as well."""
-
-LIVE = {
-    "/health": "200 while the process answers",
-    "/live": "as /health",
-    "/ping": "as /health, for SageMaker and vLLM",
-    "/v1/health": "as /health, for llama.cpp",
-    "/v1/health/live": "as /health, for NIM",
-    "/.well-known/live": "as /health, for Weaviate",
-    "/infinity/health": "as /health, for Infinity's prefix",
-}
-
-READY = {
-    "/ready": "200 once a real score was made, 503 while loading or draining",
-    "/v1/health/ready": "as /ready, for NIM",
-    "/.well-known/ready": "as /ready, for Weaviate",
-}
 
 ENDPOINTS = {f"GET {path}": summary for path, summary in {**LIVE, **READY}.items()}
 

@@ -1,1 +1,1 @@
-"""One module a command, named as it is; each holds a `command`. To add one, add a module."""
+"""The commands: a module each, with the command's name, that holds `command`."""

@@ -11,8 +11,8 @@ from webapp.cli.settings_flags import SettingsCommand, load
 def command() -> None:
     """Divide requests over the stacks of other machines, in the foreground.
 
-    RERANK_STACKS names them. HUP reads the settings again; Ctrl-C or TERM finishes what is at work. What it can do for
-    you, and what not: docs/scaling.md.
+    RERANK_STACKS names them. HUP reads the settings again; Ctrl-C or TERM finishes what is at work. Its limits are in
+    docs/scaling.md.
 
     Examples:
       reranking balance --stacks http://10.0.0.7:8080,http://10.0.0.8:8080 --host 0.0.0.0

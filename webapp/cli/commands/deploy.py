@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
-from webapp.cli.terminal import Terminal
 from webapp.domain.errors import SetupError
+
+CLEAR_LINE = "\r\x1b[2K"
+
+
+class Terminal:
+    """Prints lines; a line that changes is drawn in place if stdout is a terminal."""
+
+    def __init__(self) -> None:
+        self.draws = sys.stdout.isatty()
+        self._drawn = False
+
+    def say(self, line: str) -> None:
+        """Print a line, in place of one that was drawn."""
+        click.echo(f"{CLEAR_LINE if self._drawn else ''}{line}")
+        self._drawn = False
+
+    def draw(self, line: str) -> None:
+        """Draw a line that the next one replaces."""
+        click.echo(f"{CLEAR_LINE}{line}", nl=False)
+        self._drawn = True
 
 
 @click.command()
 @click.option("--model", metavar="ID", help="Hub id or local directory.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A setting; empty: the stack's own.")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings, as in reranking.yaml.")
-@click.option("--canary", type=click.IntRange(0, 99), default=0, metavar="PERCENT", help="Try it on so many requests.")
-@click.option("--for", "canary_s", type=float, default=60.0, show_default=True, metavar="SECONDS", help="For how long.")
+@click.option(
+    "--canary", type=click.IntRange(0, 99), default=0, metavar="PERCENT", help="Share of requests that try it."
+)
+@click.option("--for", "canary_s", type=float, default=60.0, show_default=True, metavar="SECONDS", help="How long.")
 @click.option(
     "--watch", type=float, default=5.0, show_default=True, metavar="SECONDS", help="The old one stays on call."
 )
@@ -43,7 +65,7 @@ def command(
     dry_run: bool,
     history: bool,
 ) -> None:
-    """Bring a new model, new settings or new code to a running stack; nobody loses a request.
+    """Bring a new model, new settings or new code to a running stack; no request is lost.
 
     It talks to the stack in RERANK_STATE_DIR, and takes all other settings from there. Where the same model, settings
     and code serve already, it says so and starts nothing.

@@ -17,9 +17,9 @@ MARKS = {"good": ("ok", "green"), "poor": ("poor", "yellow"), "bad": ("BAD", "re
 @click.command(cls=SettingsCommand)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def command(*, as_json: bool) -> None:
-    """Look for what is wrong here, and say the remedy.
+    """Check what is wrong here, and name the remedies.
 
-    Where a stack runs in the state directory its settings are looked at, or those of --config instead.
+    If a stack runs in the state directory its settings are checked, or those of --config instead.
 
     Model files against their sha256, directories and their permissions, disk, memory, processor, limits, ports,
     sockets, keys, certificate, nginx, Redis. Exit codes: 0 nothing is bad, 5 something has to be mended before it

@@ -15,6 +15,6 @@ def command(*, notice_s: float) -> None:
     Example:
       reranking drain --notice-s 15
     """
-    from webapp.stack.drain import drain  # noqa: PLC0415
+    from webapp.stack.control import drain  # noqa: PLC0415
 
     drain(load_running(), notice_s=notice_s, say=click.echo)

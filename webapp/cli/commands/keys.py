@@ -36,7 +36,7 @@ def _action(function: Callable[..., None]) -> Any:
 
 @_action
 @click.argument("name")
-@click.option("--operator", is_flag=True, help="May see everybody's requests on the dashboard.")
+@click.option("--operator", is_flag=True, help="May see all requests on the dashboard.")
 @click.option("--requests", type=_A_LIMIT, metavar="N", help="A minute, instead of everybody's limit; 0: any.")
 @click.option("--documents", type=_A_LIMIT, metavar="N", help="A minute, instead of everybody's limit; 0: any.")
 def add(
@@ -55,7 +55,7 @@ def add(
 
 @_action
 def list(*, file: Path | None) -> None:  # noqa: A001 - the command's name
-    """Names and limits; the keys themselves are nowhere."""
+    """List names and limits; the keys themselves are stored nowhere."""
     from webapp.stack import key_admin  # noqa: PLC0415
 
     for line in key_admin.listing(_path(file)):
@@ -66,7 +66,7 @@ def list(*, file: Path | None) -> None:  # noqa: A001 - the command's name
 @click.argument("name")
 @click.option("--oldest", is_flag=True, help="Only the first of them, as after a new one was handed out.")
 def remove(*, name: str, oldest: bool, file: Path | None) -> None:
-    """Take the keys of a name away."""
+    """Remove the keys of a name."""
     from webapp.stack import key_admin  # noqa: PLC0415
 
     key_admin.remove(_path(file), name, oldest=oldest)
@@ -77,4 +77,4 @@ def _path(file: Path | None) -> Path:
         return file
     if given := load().api_keys_file or load_running().api_keys_file:
         return Path(given)
-    raise SetupError("which key file is not said; set RERANK_API_KEYS_FILE or give --file")
+    raise SetupError("no key file is named; set RERANK_API_KEYS_FILE or give --file")

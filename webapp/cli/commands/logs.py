@@ -14,10 +14,10 @@ from webapp.stack import log_files
 @click.command(cls=SettingsCommand)
 @click.argument("programs", nargs=-1, metavar="[PROGRAM]...")
 @click.option("-f", "--follow", is_flag=True, help="Go on with new lines, until Ctrl-C.")
-@click.option("-n", "--lines", type=click.IntRange(0), default=20, show_default=True, help="Begin with so many.")
+@click.option("-n", "--lines", type=click.IntRange(0), default=20, show_default=True, help="Begin with this many.")
 @click.option("--request", metavar="ID", default="", help="Lines of this request alone.")
 @click.option("--level", type=click.Choice(log_files.LEVELS), default="debug", help="Lines of this level and above.")
-@click.option("--json", "as_json", is_flag=True, help="As they are in the files; so they are where no terminal reads.")
+@click.option("--json", "as_json", is_flag=True, help="Lines as in the files; default without a terminal.")
 def command(*, programs: tuple[str, ...], follow: bool, lines: int, request: str, level: str, as_json: bool) -> None:
     """Show the log lines of all PROGRAMs together, in order of time.
 

@@ -74,13 +74,13 @@ def command(
     """
     documents = read_documents("standard input" if file is sys.stdin.buffer else file.name, file.read())
     body = {"query": query, "documents": documents, "top_k": top_k, "raw_scores": raw_scores}
-    with _progress(len(documents)) as tell:
-        reply = _locally(body, tell) if local else _remotely(url, body, timeout_s, ca_file, tell)
+    with _progress(len(documents)) as report:
+        reply = _locally(body, report) if local else _remotely(url, body, timeout_s, ca_file, report)
     {"table": _as_table, "json": _as_json, "csv": _as_csv}[form](reply)
 
 
 def _remotely(
-    url: str, body: dict[str, Any], timeout_s: float, ca_file: str | None, tell: Callable[[int], None]
+    url: str, body: dict[str, Any], timeout_s: float, ca_file: str | None, report: Callable[[int], None]
 ) -> Any:
     from reranking_client import Question  # noqa: PLC0415
 
@@ -94,16 +94,16 @@ def _remotely(
         from webapp.stack.local_client import url_of  # noqa: PLC0415
         from webapp.stack.tls import trust_own  # noqa: PLC0415
 
-        # The own key is for our own service: another one is not told of it. Our certificate is trusted there alone.
+        # The own key is sent to our own service alone, and our certificate is trusted there alone.
         key = key or ("" if url else own_key(settings.own_key))
         trust = ca_file or (None if url else trust_own(settings))
         if not url:
             url, os.environ["no_proxy"] = url_of(settings), "*"  # it runs here, whatever address it listens on
     question = Question(body["query"], body["documents"], body["top_k"] or None, body["raw_scores"])
-    return rerank(url, key, question, timeout_s=timeout_s, trust=trust, tell=tell)
+    return rerank(url, key, question, timeout_s=timeout_s, trust=trust, report=report)
 
 
-def _locally(body: dict[str, Any], tell: Callable[[int], None]) -> Any:
+def _locally(body: dict[str, Any], report: Callable[[int], None]) -> Any:
     from webapp.domain.errors import RerankError  # noqa: PLC0415
     from webapp.domain.types import RerankRequest  # noqa: PLC0415
     from webapp.servers.local import local_reranker  # noqa: PLC0415
@@ -118,7 +118,7 @@ def _locally(body: dict[str, Any], tell: Callable[[int], None]) -> Any:
     )
     try:
         with local_reranker(load()) as reranker:
-            result = reranker.rerank(request, tell)
+            result = reranker.rerank(request, report)
     except RerankError as error:
         raise click.ClickException(error.message) from None
     results = [
@@ -135,17 +135,17 @@ def _locally(body: dict[str, Any], tell: Callable[[int], None]) -> Any:
 
 @contextlib.contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal; what is told may come from another thread."""
+    """Yield what draws a progress bar, if stderr is a terminal; it may be called from any thread."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return
     with click.progressbar(length=total, label="scored", file=sys.stderr, show_pos=True) as bar:
 
-        def tell(scored: int) -> None:
+        def draw(scored: int) -> None:
             bar.update(max(0, min(scored, total) - bar.pos))
 
-        yield tell
-        tell(total)
+        yield draw
+        draw(total)
 
 
 def _as_table(reply: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from webapp.cli.terminal import Terminal
+from webapp.cli.commands.deploy import Terminal
 
 
 @click.command()

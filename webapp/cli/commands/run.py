@@ -24,7 +24,7 @@ def command(*, reload: bool, bind: str | None) -> None:
     """
     from gunicorn.app.wsgiapp import WSGIApplication  # noqa: PLC0415
 
-    from webapp.config.source_tree import ROOT  # noqa: PLC0415
+    from webapp.config.paths import ROOT  # noqa: PLC0415
 
     settings = load()
     settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ COLORS = {"serving": "green", "impaired": "yellow", "down": "red"}
 
 
 @click.command(cls=SettingsCommand)
-@click.option("--watch", is_flag=True, help="Look again every --every seconds, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Show it again every --every seconds, until Ctrl-C.")
 @click.option("--every", type=click.FloatRange(0.2), default=2.0, show_default=True, metavar="S", help="With --watch.")
 @click.option("--json", "as_json", is_flag=True, help="For programs; with --watch, a line each time.")
 def command(*, watch: bool, every: float, as_json: bool) -> None:
@@ -37,44 +37,44 @@ def command(*, watch: bool, every: float, as_json: bool) -> None:
       reranking status --watch --every 1
       reranking status --json | jq .troubles
     """
-    from webapp.stack.status import look  # noqa: PLC0415
+    from webapp.stack.status import inspect  # noqa: PLC0415
 
     settings = load_running()
     while True:
-        seen = look(settings)
+        found = inspect(settings)
         if watch and not as_json:
             click.clear()
-        click.echo(_as_json(seen, lines=watch) if as_json else _as_text(seen))
+        click.echo(_as_json(found, lines=watch) if as_json else _as_text(found))
         if not watch:
             break
         time.sleep(every)
-    click.get_current_context().exit(EXIT_CODES[seen.health])
+    click.get_current_context().exit(EXIT_CODES[found.health])
 
 
-def _as_json(seen: Status, *, lines: bool) -> str:
-    return json.dumps({"health": seen.health, **dataclasses.asdict(seen)}, indent=None if lines else 2)
+def _as_json(found: Status, *, lines: bool) -> str:
+    return json.dumps({"health": found.health, **dataclasses.asdict(found)}, indent=None if lines else 2)
 
 
-def _as_text(seen: Status) -> str:
-    model = "{model} ({engine} {precision})".format(**seen.model) if seen.model else "no model is prepared"
+def _as_text(found: Status) -> str:
+    model = "{model} ({engine} {precision})".format(**found.model) if found.model else "no model is prepared"
     parts = [
-        click.style(seen.health, fg=COLORS[seen.health], bold=True) + f"  {seen.url}  {model}",
-        *(click.style(f"  ! {trouble}", fg="yellow") for trouble in seen.troubles),
+        click.style(found.health, fg=COLORS[found.health], bold=True) + f"  {found.url}  {model}",
+        *(click.style(f"  ! {trouble}", fg="yellow") for trouble in found.troubles),
     ]
-    if seen.comparison:
-        parts.append(f"  {seen.comparison}")
-    if seen.ready != "ready":
-        parts.append(click.style(f"  ! /ready: {seen.ready}", fg="red"))
-    if seen.programs:
+    if found.comparison:
+        parts.append(f"  {found.comparison}")
+    if found.ready != "ready":
+        parts.append(click.style(f"  ! /ready: {found.ready}", fg="red"))
+    if found.programs:
         rows = [
             [each.name, each.role, each.state, str(each.pid or "-"), _duration(each.uptime_s) if each.pid else "-"]
-            for each in seen.programs
+            for each in found.programs
         ]
         parts += ["", _table(["program", "", "state", "pid", "up"], rows)]
-    if seen.workers:
-        parts += ["", _table(list(_WORKER), [_worker(worker) for worker in seen.workers])]
-    if seen.figures:
-        parts += ["", _table(list(_FIGURES), [[_number(seen.figures.get(key)) for key in _FIGURES.values()]])]
+    if found.workers:
+        parts += ["", _table(list(_WORKER), [_worker(worker) for worker in found.workers])]
+    if found.figures:
+        parts += ["", _table(list(_FIGURES), [[_number(found.figures.get(key)) for key in _FIGURES.values()]])]
     return "\n".join(parts)
 
 
@@ -123,7 +123,7 @@ def _duration(seconds: int) -> str:
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
-    """Words to the left, numbers to the right."""
+    """Return an aligned table: words to the left, numbers to the right."""
     widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
     right = [all(cell[:1].isdigit() or cell == "-" for cell in column) for column in zip(*rows, strict=True)]
     lines = [

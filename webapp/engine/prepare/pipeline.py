@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import time
@@ -12,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from webapp.config.lockfile import lock
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError, reason_of
 from webapp.engine.artifact import Manifest, artifact_dir, read_manifest
@@ -138,12 +138,10 @@ def _put_in_place(aside: Path, directory: Path) -> None:
 def _one_at_a_time(models_dir: Path, say: Say) -> Iterator[None]:
     """Hold the lock that keeps two prepares apart; the kernel lets go of it when a process dies."""
     models_dir.mkdir(parents=True, exist_ok=True)
-    with (models_dir / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with (models_dir / ".lock").open("w") as file:
+        if not lock(file):
             say("waiting for another prepare to end")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock(file, wait=True)
         # What a killed prepare left behind; nobody else is writing now.
         for leftover in models_dir.glob(".*-*.[0-9]*"):
             shutil.rmtree(leftover, ignore_errors=True)

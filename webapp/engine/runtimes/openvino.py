@@ -9,8 +9,11 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from webapp.engine import memory
+from webapp.config.resources import forget_pages, return_freed_blocks
 from webapp.engine.artifact import damaged
+
+_FREED_BLOCK_BYTES = 64 * 1024
+"""Compiling a model and meeting new shapes frees many such blocks; 50 MB a worker (measured) stay otherwise."""
 
 
 class OpenVINORuntime:
@@ -31,7 +34,7 @@ class OpenVINORuntime:
 
     def start(self, threads: int) -> None:
         """Compile for `threads` engine threads."""
-        memory.give_back_freed_memory()
+        return_freed_blocks(_FREED_BLOCK_BYTES)
         self._compiled = self._core.compile_model(
             self._model,
             "CPU",
@@ -43,7 +46,7 @@ class OpenVINORuntime:
                 "ENABLE_CPU_PINNING": "NO",
             },
         )
-        memory.forget_pages(self._weights)
+        forget_pages(self._weights)
 
     def _rest(self) -> str:
         """Precision of what is not quantised."""

@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from webapp.config.paths import program
 from webapp.config.settings import Settings, read_settings
-from webapp.config.source_tree import program
 from webapp.config.sources import gather, unknown, variable
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_manifest

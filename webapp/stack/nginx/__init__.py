@@ -1,1 +1,1 @@
-"""nginx: its configuration, its process, and which color gets which share of the requests."""
+"""nginx: its configuration, and the share of requests that each color gets."""

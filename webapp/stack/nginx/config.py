@@ -1,11 +1,14 @@
-"""Templates -> configuration files of programs that are not ours."""
+"""nginx' configuration: rendered from templates, for the nginx of this machine and its limits."""
 
 from __future__ import annotations
 
 import os
 import pwd
+import re
+import resource
+import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,8 +16,9 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from webapp.api.dialects.unknown import dump_error
+from webapp.api.probes import LIVE, READY
+from webapp.config.paths import ROOT
 from webapp.config.settings import PROXY_GRACE_S, SHUTDOWN_GRACE_S, Settings
-from webapp.config.source_tree import ROOT
 from webapp.config.validators import listed
 from webapp.domain.errors import (
     DeadlineExceededError,
@@ -27,7 +31,6 @@ from webapp.domain.errors import (
     RerankError,
     UnavailableError,
 )
-from webapp.stack.nginx.process import NEWEST, Bounds, Nginx, bounds
 from webapp.stack.nginx.traffic_split import PERCENTS
 from webapp.stack.tls import certificate
 
@@ -47,20 +50,14 @@ REFUSALS: tuple[tuple[int, type[RerankError], str], ...] = (
 )
 """What nginx refuses by itself. It knows no dialect, so these are errors for callers of every format."""
 
-BESIDE = "the program behind this path does not answer; ranking goes on without it"
-"""Of the pusher and the exporter of metrics."""
+SIDECAR_DOWN = "the program behind this path does not answer; ranking goes on without it"
+"""The message in place of the pusher and the metrics exporter."""
 
-LEFT_OUT = {"debug": "none", "info": "none", "warning": "info", "error": "info|warning"}
-"""Levels of nginx' access lines that are not written at a level of ours."""
+OMITTED_LEVELS = {"debug": "none", "info": "none", "warning": "info", "error": "info|warning"}
+"""RERANK_LOG_LEVEL -> levels of nginx' access lines that are not written."""
 
 NGINX_LEVELS = {"debug": "notice", "info": "notice", "warning": "warn", "error": "error"}
-"""Our levels as nginx has them."""
-
-
-def _body(status: int, error: type[RerankError], message: str) -> str:
-    """The reply to what nginx refuses; nginx fills in the request's id."""
-    return dump_error(error(message), status, "$rerank_request_id").decode()
-
+"""RERANK_LOG_LEVEL -> nginx' own level."""
 
 REPLY_HEADERS = (
     *("X-Request-Id", "X-Deployment-Color", "X-Rerank-Warning", "X-Rerank-Degraded"),
@@ -68,11 +65,9 @@ REPLY_HEADERS = (
 )
 """Headers of a worker's reply that nginx adds to the file it sends in its place."""
 
-
-AGAIN_S = 30
-"""For that long a balancer sends a request to another machine: longer than it takes to notice that one vanished (where
-the kernel is told so), shorter than what a slow request may take."""
-
+RETRY_S = 30
+"""Time within which a balancer sends a request to another machine: longer than it takes to notice that one vanished
+(with the kernel's settings of docs/scaling.md), shorter than what a slow request may take."""
 
 FOLLOWERS = 4000
 """Event streams and Socket.IO connections at the pusher, which has 8,192 descriptors and 2,000 event streams."""
@@ -81,7 +76,7 @@ FOLLOWERS_PER_ADDRESS = 500
 """A quarter of the pusher's event streams."""
 
 KEYLESS_PER_ADDRESS = 32
-"""Requests at work that show no key, where keys are configured: probes, and who is going to be refused."""
+"""Requests at work that show no key, where keys are configured: probes, and callers that will be refused."""
 
 LARGE_BODIES_PER_ADDRESS = 128
 """Requests at work whose bodies may wait on the disk: 4 GB. The memory for bodies has room for as many by default."""
@@ -90,31 +85,131 @@ KEEP_ALIVE_S = 75
 
 KEYLESS_KEEP_ALIVE_S = 5
 
+HALF_CLOSE = (1, 21, 4)
+"""The first nginx whose stream module lets http read on after a refusal."""
+
+NEWEST = (1, 25, 1)
+"""The first nginx where HTTP/2 is a directive of its own."""
+
+STREAM_MODULE = "ngx_stream_module.so"
+
+STREAM_REMEDY = "install nginx 1.21.4 or newer and its stream module (Debian: libnginx-mod-stream)"
+
+WITHOUT_STREAM = f"nginx can't bound the connections of one address: {STREAM_REMEDY}"
+
+LEAST_CONNECTIONS = 16_384
+"""Connections of each of nginx' workers, if it may have that many files open."""
+
+MOST_CONNECTIONS = 65_536
+"""Connections of all workers together, if that is more; each takes 0.4 KiB from the start."""
+
+PER_CLIENT = 4
+"""Connections of nginx for a client at work: the client's, two ends of the pipe from stream to http, the upstream's."""
+
+REFUSED_AT_ONCE = 128
+"""Requests of one address beyond those that one worker admits; gunicorn's pool has room for twice as many, so other
+addresses find some."""
+
+
+def _files() -> int:
+    """Return how many files a process may have open here, at most."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return 2**20 if hard == resource.RLIM_INFINITY else hard
+
+
+@dataclass(frozen=True, slots=True)
+class Nginx:
+    """The nginx of this machine."""
+
+    version: tuple[int, ...] = NEWEST
+    stream: str | None = ""
+    """The stream module: the path to load it from; empty: it is compiled in; None: there is none."""
+    files: int = field(default_factory=_files)
+    """Files that one process may have open."""
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most connections and requests."""
+
+    files: int
+    """Files of a worker of nginx."""
+    connections: int
+    """Connections of a worker of nginx, with those to our own programs."""
+    connections_per_address: int
+    """Connections from one address."""
+    connections_of_strangers: int
+    """Connections from all addresses that are neither balancers nor this machine's own."""
+    requests_per_address: int
+    """Requests of one address at work."""
+
+
+def inspect_nginx(nginx: str) -> Nginx:
+    """Return version and modules of the nginx at this path, by `nginx -V`; what can't be read counts as missing."""
+    output = subprocess.run([nginx, "-V"], capture_output=True, text=True, check=False).stderr
+    found = re.search(r"nginx/([0-9]+(?:\.[0-9]+)*)", output)
+    version = tuple(map(int, found[1].split("."))) if found else (0,)
+    return Nginx(version, _stream_module(output) if version >= HALF_CLOSE else None)
+
+
+def _stream_module(output: str) -> str | None:
+    built = re.search(r"--with-stream(=dynamic)?(?=\s|$)", output)
+    if not built:
+        return None
+    if not built[1]:
+        return ""
+    modules, prefix = re.search(r"--modules-path=(\S+)", output), re.search(r"--prefix=(\S+)", output)
+    if modules:
+        path = Path(modules[1]) / STREAM_MODULE
+    elif prefix:
+        path = Path(prefix[1]) / "modules" / STREAM_MODULE
+    else:
+        return None
+    return str(path) if path.exists() else None
+
+
+def limits_of(settings: Settings, nginx: Nginx) -> Limits:
+    """Return how many connections and requests this nginx takes with these settings.
+
+    One address gets half of what one worker can hold, so that others find room even where the kernel gave one worker
+    all connections of that address.
+    """
+    at_least = max(LEAST_CONNECTIONS, MOST_CONNECTIONS // nginx.workers)
+    connections = min(nginx.files * 3 // 4, at_least)  # a quarter is for bodies and replies on disk
+    clients = connections * nginx.workers // PER_CLIENT
+    admitted = settings.workers * (settings.max_ongoing_requests + REFUSED_AT_ONCE)
+    fair = max(connections // (2 * PER_CLIENT), min(admitted, clients // 2))
+    return Limits(
+        files=min(nginx.files, connections * 4 // 3),
+        connections=connections,
+        connections_per_address=settings.connections_per_address or fair,
+        connections_of_strangers=clients * 7 // 8,
+        # As many as the workers admit, and some that they refuse: below their connection pools, whose overflow hangs.
+        requests_per_address=admitted,
+    )
+
 
 @dataclass(frozen=True, slots=True)
 class _Entrance:
-    """Where a server of the http block listens, and who says whose connections those are."""
+    """A server of the http block: where it listens, and which peers may name the client's address."""
 
     listen: str
-    told_by: str
-    """Value of `real_ip_header`; empty: the connection itself tells."""
-    believed: Sequence[str]
-    """Peers who may tell."""
+    real_ip_header: str
+    """Header or protocol that names the client; empty: the connection itself does."""
+    trusted_peers: Sequence[str]
     balanced: bool = False
-    """Whether balancers come here, and nobody else."""
+    """Whether only balancers come here."""
 
 
 def nginx_conf(settings: Settings, nginx: Nginx | None = None) -> str:
-    """The configuration of this nginx before the programs of these settings."""
+    """Return the configuration of this nginx in front of the programs of these settings' stack."""
     nginx = nginx or Nginx()
-    limits = bounds(settings, nginx)
+    limits = limits_of(settings, nginx)
     return _template("nginx.conf.j2").render(
-        **_door(settings, nginx, limits, longest_s=settings.request_timeout_s + PROXY_GRACE_S),
+        **_common(settings, nginx, limits, longest_s=settings.request_timeout_s + PROXY_GRACE_S),
         shares=PERCENTS,
         dashboard=ROOT / "pusher" / "dashboard",
-        pusher_socket=settings.pusher_socket,
-        metrics_socket=settings.metrics_socket,
-        replies_dir=settings.replies_dir,
         reply_file_headers=REPLY_HEADERS,
         cors_origins=settings.cors_origin_list,
         requests_per_address=limits.requests_per_address,
@@ -124,17 +219,18 @@ def nginx_conf(settings: Settings, nginx: Nginx | None = None) -> str:
         followers=FOLLOWERS,
         followers_per_address=FOLLOWERS_PER_ADDRESS,
         upstream_field="",
-        beside=_body(503, UnavailableError, BESIDE),
+        sidecar_down=_body(503, UnavailableError, SIDECAR_DOWN),
     )
 
 
 def balancer_conf(settings: Settings, nginx: Nginx | None = None) -> str:
-    """The configuration of this nginx before the stacks of these settings."""
+    """Return the configuration of this nginx in front of the stacks that these settings name."""
     nginx = nginx or Nginx()
-    limits = bounds(settings, nginx)
+    limits = limits_of(settings, nginx)
     stacks = [urlsplit(address) for address in listed(settings.stacks)]
     return _template("balancer.conf.j2").render(
-        **_door(settings, nginx, limits, longest_s=settings.request_timeout_s + SHUTDOWN_GRACE_S),  # above theirs
+        **_common(settings, nginx, limits, longest_s=settings.request_timeout_s + SHUTDOWN_GRACE_S),  # above theirs
+        readiness="|".join(path.replace(".", r"\.") for path in READY),
         stacks=[address.netloc for address in stacks],
         scheme=stacks[0].scheme,
         stacks_ca=Path(settings.stacks_ca).expanduser().absolute(),
@@ -142,7 +238,7 @@ def balancer_conf(settings: Settings, nginx: Nginx | None = None) -> str:
         cors_origins=[],  # the stacks' own
         requests_per_address=limits.connections_per_address,  # how many are admitted, the stacks decide
         guarded=False,  # the stacks know
-        again_s=AGAIN_S,
+        retry_s=RETRY_S,
         upstream_field=',"upstream":"$upstream_addr"',
     )
 
@@ -159,8 +255,8 @@ def _template(name: str) -> Template:
     return templates.get_template(name)
 
 
-def _door(settings: Settings, nginx: Nginx, limits: Bounds, longest_s: int) -> dict[str, Any]:
-    """What every nginx of ours is told: where it listens, what it takes, what it logs and how it refuses."""
+def _common(settings: Settings, nginx: Nginx, limits: Limits, longest_s: int) -> dict[str, Any]:
+    """Return the values of both templates: where nginx listens, what it takes, what it logs and how it refuses."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     listen, plain = f"{host}:{settings.port}", f"{host}:{settings.plain_port}" if settings.plain_port else ""
     balancers = listed(settings.balancers)
@@ -173,10 +269,11 @@ def _door(settings: Settings, nginx: Nginx, limits: Bounds, longest_s: int) -> d
         if balancers:
             entrances.append(_Entrance(balanced, "X-Forwarded-For", ["unix:"], balanced=True))
     return {
-        "run_dir": settings.run_dir,
+        "settings": settings,
         "stream_module": nginx.stream,
         "counts": nginx.stream is not None,
         "limits": limits,
+        "probes": "|".join(path.replace(".", r"\.") for path in (*LIVE, *READY)),
         "listen": listen,
         "plain_listen": plain,
         "entrances": entrances,
@@ -188,16 +285,17 @@ def _door(settings: Settings, nginx: Nginx, limits: Bounds, longest_s: int) -> d
         "read_s": longest_s,
         "keep_alive_s": KEEP_ALIVE_S,
         "large_bodies_per_address": LARGE_BODIES_PER_ADDRESS,
-        "port": settings.port,
         "certificate": certificate(settings),
         "http2_directive": nginx.version >= NEWEST,
-        "hsts_s": settings.hsts_s,
         "user": pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() == 0 else "",
-        "max_body_mb": settings.max_body_mb,
         "shutdown_s": settings.request_timeout_s + SHUTDOWN_GRACE_S,
-        "color": settings.color,
         "error_level": NGINX_LEVELS[settings.log_level],
-        "levels_left_out": LEFT_OUT[settings.log_level],
+        "omitted_levels": OMITTED_LEVELS[settings.log_level],
         "codes": [(status, error.code) for status, error, _ in REFUSALS],
         "refusals": [(status, _body(status, error, message)) for status, error, message in REFUSALS],
     }
+
+
+def _body(status: int, error: type[RerankError], message: str) -> str:
+    """Return the reply to what nginx refuses; nginx fills in the request's id."""
+    return dump_error(error(message), status, "$rerank_request_id").decode()

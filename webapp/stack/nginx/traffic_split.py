@@ -1,4 +1,4 @@
-"""Which color gets which share of the requests: symbolic links that nginx connects through.
+"""The share of requests that each color gets: symbolic links that nginx connects through.
 
 nginx divides requests over a few upstreams of fixed shares (`split_clients` in its template). Each connects to a link
 in the run directory, and the link names a color's socket. To move traffic is to rename links: nginx is not reloaded,
@@ -15,27 +15,27 @@ from pathlib import Path
 from webapp.config.paths import socket_of
 
 PERCENTS = (50, 20, 10, 10, 5, 2, 2, 1)
-"""The shares; some of them make any whole percentage."""
+"""The shares; sums of them make any whole percentage."""
 
 KEPT_S = 1.5
-"""After this, no connection is left that was made before a link was renamed: nginx keeps them for a second."""
+"""Time after which no connection is left from before a link was renamed; nginx keeps them for a second."""
 
 FALLBACK = "fallback.sock"
 
 LINKS = (*(f"share-{place}.sock" for place in range(len(PERCENTS))), FALLBACK)
-"""All of them."""
+"""The names of all links."""
 
 
 def link_of(run_dir: Path, share: int) -> Path:
-    """Where nginx connects for the share of that place in `PERCENTS`."""
+    """Return the link where nginx connects for the share at that place in `PERCENTS`."""
     return run_dir / LINKS[share]
 
 
 def shares_for(percent: int) -> frozenset[int]:
-    """Places of the shares that make `percent` together. PURE.
+    """Return the places of shares that add up to `percent`. PURE.
 
     Raises:
-        ValueError: it is no percentage.
+        ValueError: it is not a percentage.
     """
     if not 0 <= percent <= 100:  # noqa: PLR2004
         raise ValueError(f"{percent} is no percentage")
@@ -50,14 +50,14 @@ def shares_for(percent: int) -> frozenset[int]:
 def point(run_dir: Path, color: str, *, other: str | None = None, percent: int = 100, fallback: str = "") -> None:
     """Give `percent` of the requests to a color and the rest to the other.
 
-    Each link is replaced atomically. Who had the share before may get requests for `KEPT_S` more.
+    Each link is replaced atomically. The color that had a share before may get requests for `KEPT_S` more.
 
     Args:
         run_dir: where sockets and links lie.
-        color: who gets `percent`.
-        other: who gets the rest; needed below 100.
+        color: gets `percent`.
+        other: the color that gets the rest; needed below 100.
         percent: whole, 0..100.
-        fallback: who gets requests that their color didn't take; default: `color`.
+        fallback: the color that gets requests which their own did not accept; default: `color`.
     """
     chosen = shares_for(percent)
     for place in range(len(PERCENTS)):
@@ -66,7 +66,7 @@ def point(run_dir: Path, color: str, *, other: str | None = None, percent: int =
 
 
 def link_to(link: Path, color: str) -> None:
-    """Have a link name a color's socket, whatever it was before."""
+    """Point a link at a color's socket, whatever it was before."""
     aside = link.with_name(f"{link.name}.new")
     aside.unlink(missing_ok=True)  # a killed predecessor's
     aside.symlink_to(socket_of(link.parent, color).name)
@@ -74,7 +74,7 @@ def link_to(link: Path, color: str) -> None:
 
 
 def color_of(link: Path, colors: Iterable[str]) -> str:
-    """The color whose socket a link names; empty: it names none, or is no link."""
+    """Return the color of the socket that a link names; empty if it names none, or is no link."""
     try:
         named = link.readlink().name
     except OSError:

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from webapp.config.paths import ROOT, program
 from webapp.config.settings import Settings, load_settings
-from webapp.config.source_tree import ROOT, program
 from webapp.domain.errors import SetupError
 from webapp.engine import comparison, verdict
 from webapp.engine.artifact import MANIFEST, Manifest, artifact_dir, first_artifact_dir, read_manifest

@@ -19,8 +19,8 @@ from functools import partial
 import msgspec
 
 from contracts import events
+from webapp.config.paths import ROOT
 from webapp.config.settings import Settings, load_settings
-from webapp.config.source_tree import ROOT
 from webapp.domain.errors import SetupError
 from webapp.stack.instance import adopt_environment, variables_of
 from webapp.stack.releases import comparison, recovery, settings_diff, state

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
+from webapp.config.lockfile import is_locked, lock
 from webapp.config.settings import STOP_GRACE_S, Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir
-from webapp.stack.instance import is_held
 from webapp.stack.local_client import ColorApi
 from webapp.stack.nginx.traffic_split import point
 from webapp.stack.releases import canary, state
@@ -35,17 +34,15 @@ def deploy_lock(run_dir: Path) -> Iterator[None]:
     Raises:
         SetupError: another process holds it.
     """
-    with (run_dir / LOCK).open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SetupError("another deploy runs; wait for its end") from None
+    with (run_dir / LOCK).open("a+") as file:
+        if not lock(file):
+            raise SetupError("another deploy runs; wait for its end")
         yield
 
 
 def running_idle_program(run_dir: Path, colors: Colors | None, programs: Iterable[Program]) -> str:
     """Return the name of the idle color's program if it runs and no deploy needs it; else an empty string."""
-    if colors is None or is_held(run_dir / LOCK):
+    if colors is None or is_locked(run_dir / LOCK):
         return ""
     return next((each.name for each in programs if role_of(each.name, colors) == "idle" and each.up), "")
 

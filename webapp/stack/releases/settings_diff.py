@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from webapp.config import settings_file, sources
+from webapp.config import sources
+from webapp.config.paths import ROOT
 from webapp.config.settings import Settings
-from webapp.config.source_tree import ROOT
 from webapp.domain.errors import SetupError
 
 RELOADABLE = frozenset(
@@ -75,7 +75,7 @@ def read_file(path: Path) -> dict[str, str]:
     Raises:
         SetupError: the file can't be read, or names a setting that does not exist.
     """
-    values = settings_file.read_file(path.expanduser())
+    values = sources.read_file(path.expanduser())
 
     def text(value: object) -> str:
         return str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)

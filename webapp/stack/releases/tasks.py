@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from webapp.config.paths import program
 from webapp.config.settings import STOP_GRACE_S, Settings
-from webapp.config.source_tree import program
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.golden import read_golden

@@ -36,8 +36,8 @@ from supervisor import events, process, rpcinterface
 from supervisor import supervisord as loop
 from webapp.domain.concurrency import AwakeClock, make_steady
 from webapp.domain.errors import SetupError
-from webapp.stack.nginx.process import Farewell
 from webapp.stack.nginx.traffic_split import FALLBACK, color_of
+from webapp.stack.processes import NginxShutdown
 from webapp.stack.releases import state
 from webapp.stack.releases.state import idle_warning, program_of, role_of
 
@@ -132,9 +132,9 @@ class Extensions:
             return
 
         def watch() -> None:
-            farewell = Farewell(self._state_dir / "run")
+            shutdown = NginxShutdown(self._state_dir / "run")
             while process.pid == pid:
-                farewell.look()
+                shutdown.step()
                 time.sleep(POLL_S)
 
         threading.Thread(target=watch, daemon=True).start()
