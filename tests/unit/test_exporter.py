@@ -19,16 +19,14 @@ from webapp.telemetry.exporter import Workers
 WORKER = """
 import sys
 from prometheus_client import CollectorRegistry
-from webapp.telemetry.meter import Meter
 from webapp.telemetry.metrics import Metrics
 from webapp.telemetry.observer import Reply
+from webapp.telemetry.worker_stats import WorkerStats
 FACTS = {"documents": 5, "tokens": 9, "queue_ms": 1.0, "tokenise_ms": 1.0, "score_ms": 1.0}
 metrics = Metrics(CollectorRegistry())
-meter = Meter(metrics)
 for _ in range(int(sys.argv[1])):
-    meter.replied(Reply("POST", "/rerank", "native", 200, 0.02, "id", {}, FACTS))
-metrics.active.set(3)
-meter.publish()
+    metrics.replied(Reply("POST", "/rerank", "native", 200, 0.02, "id", {}, FACTS))
+metrics.sample(WorkerStats("ready", 3, 0, 0, 0, 0, 0, 256))
 print("counted", flush=True)
 sys.stdin.read()
 """
@@ -40,18 +38,19 @@ import os, signal, sys
 from prometheus_client import CollectorRegistry
 from webapp.telemetry import multiprocess
 from webapp.telemetry.metrics import Metrics
-from webapp.telemetry.histogram import SECONDS, BucketCounts
+from webapp.telemetry.observer import Reply
+from webapp.telemetry.worker_stats import WorkerStats
+FACTS = {"documents": 5, "degraded": True}
+REPLY = Reply("POST", "/rerank", "native", 200, 0.1, "id", {}, FACTS)
 metrics = Metrics(CollectorRegistry())
 told, tell = os.pipe()
 
 def work():
-    tally = BucketCounts(SECONDS)
-    metrics.active.set(1)
+    metrics.sample(WorkerStats("ready", 1, 0, 0, 0, 0, 0, 256))
     while True:
-        metrics.requests.labels("/rerank", "native", "200").inc()
+        metrics.replied(REPLY)
         os.write(tell, b".")  # no count that was told of may be lost
-        tally.add(0.1)
-        metrics.duration.publish(tally)
+        metrics.publish()
 
 workers, done = [], 0
 for line in sys.stdin:

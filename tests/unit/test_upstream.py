@@ -22,7 +22,7 @@ from webapp.stack.supervisor.logging import Output, SelfPipe
 ROOT = Path(__file__).parents[2]
 SOURCES = [
     ROOT / "gunicorn_config.py",
-    *(path for name in ("logs", "pusher", "webapp") for path in (ROOT / name).rglob("*.py")),
+    *(path for name in ("contracts", "pusher", "webapp") for path in (ROOT / name).rglob("*.py")),
 ]
 
 LIBRARIES = {
@@ -65,7 +65,7 @@ OVERRIDES = {
     "webapp.telemetry.exporter.Pusher": {"collect"},
     "webapp.telemetry.exporter.Workers": {"collect"},
     "webapp.telemetry.exporter._Handler": {"do_GET", "log_message", "timeout"},
-    "webapp.telemetry.metrics.ExportedHistogram": {"_buckets", "_sum"},
+    "webapp.telemetry.metrics.BufferedHistogram": {"_buckets", "_sum", "_upper_bounds"},
     "webapp.servers.gunicorn.worker.Log": {"access_log_enabled"},
     "webapp.servers.gunicorn.worker.Worker": {
         *("init_process", "run", "server_class", "handle", "handle_request", "notify", "handle_exit", "init_signals"),

@@ -43,14 +43,12 @@ from webapp.service.fallback import EngineFallback
 from webapp.service.inflight import InflightScores
 from webapp.service.model_names import names_of
 from webapp.service.reranker import RerankService
-from webapp.telemetry.meter import Meter
 from webapp.telemetry.metrics import Metrics
-from webapp.telemetry.progress import ProgressEvents, SafeObserver
+from webapp.telemetry.observer import SafeObserver
+from webapp.telemetry.progress import ProgressEvents
 from webapp.telemetry.publisher import Publisher
-from webapp.telemetry.reporter import Reporter
-from webapp.telemetry.sampler import Sampler
 from webapp.telemetry.tracing import Tracing
-from webapp.telemetry.worker_stats import StatsSampler, WorkerStats
+from webapp.telemetry.worker_stats import Reporter, WorkerStats
 
 log = logging.getLogger(__name__)
 
@@ -78,12 +76,11 @@ class Webapp:
     pool: EnginePool
     watchdog: Watchdog
     keys: KeyRing
-    sampler: Sampler
+    reporter: Reporter
     engine: Engine
     bridge: Bridge
     reader: ProcessReader
     release: int = 0
-    reporter: Reporter | None = None
     tracing: Tracing | None = None
     max_rss_bytes: int = 0
     shared: SharedCache | None = None
@@ -119,8 +116,7 @@ class Webapp:
             result = outcome[0] if outcome else TimeoutError(f"the model was not ready in {WARM_UP_TIMEOUT_S:g} s")
             if not isinstance(result, Exception):
                 self.service.mark_ready()
-                if self.reporter is not None:
-                    self.reporter.tell("ready")
+                self.reporter.tell("ready")
                 self.bridge.repeat(WATCH_S, watch)
             on_started(result)
 
@@ -151,9 +147,7 @@ class Webapp:
 
     def _start_telling(self) -> None:
         """What goes on beside the requests."""
-        self.sampler.start(self.bridge.repeat)
-        if self.reporter is not None:
-            self.reporter.start(self.bridge.repeat)
+        self.reporter.start(self.bridge.repeat)
         if self.shared is not None:
             self.bridge.spawn(self.shared.start)
         if self.tracing is not None:
@@ -171,14 +165,12 @@ class Webapp:
     def drain(self) -> None:
         """Admit nothing new. Only sets flags, so a signal handler may call it."""
         self.service.drain()
-        if self.reporter is not None:
-            self.reporter.tell("draining")
+        self.reporter.tell("draining")
 
     def leave(self) -> None:
         """Another worker takes over, but what still reaches us is answered. As above."""
         self.service.leave()
-        if self.reporter is not None:
-            self.reporter.tell("draining")
+        self.reporter.tell("draining")
 
     def stop(self) -> None:
         """End the engine threads; what still waits fails. Then say goodbye to those who watch."""
@@ -186,9 +178,7 @@ class Webapp:
         self.reader.stop()
         if self.reply_files is not None:
             self.reply_files.close()
-        self.sampler.sample()
-        if self.reporter is not None:
-            self.reporter.stop()
+        self.reporter.stop()
         if self.tracing is not None:
             self.tracing.stop()
 
@@ -239,7 +229,6 @@ def assemble(
     progress = ProgressEvents(publisher.publish, with_text=settings.events_text)
     tracing = Tracing(settings.otel_endpoint) if settings.otel_endpoint else None
     metrics = Metrics(CollectorRegistry())
-    meter = Meter(metrics)
     guard = EngineFallback(degraded=settings.degraded, lexical=lexical_scores, on_change=progress.breaker_changed)
     max_body_memory = body_memory_bytes(settings)
     service = RerankService(
@@ -265,8 +254,13 @@ def assemble(
     def read() -> WorkerStats:
         return vitals(service, scheduler, guard, publisher)
 
-    pulse = StatsSampler(read, serves=serves(engine.info, settings.release))
-    reporter = Reporter(publisher=publisher, progress=progress, pulse=pulse) if settings.events else None
+    reporter = Reporter(
+        read,
+        metrics,
+        publisher=publisher if settings.events else None,
+        progress=progress,
+        serves=serves(engine.info, settings.release),
+    )
     limits = Limits(
         settings.max_body_bytes, settings.max_body_values, settings.max_queued_pairs, settings.max_batch_requests
     )
@@ -295,7 +289,7 @@ def assemble(
         quota=quota(settings, bridge),
         watch=bridge.watch,
         watchers=[
-            meter.replied,
+            metrics.replied,
             *([progress.replied] if settings.events else []),
             *([tracing.replied] if tracing else []),
         ],
@@ -311,12 +305,11 @@ def assemble(
         pool,
         watchdog,
         keys,
-        Sampler(metrics, meter, engine.info, read),
+        reporter,
         engine,
         bridge,
         reader,
         release=settings.release,
-        reporter=reporter,
         max_rss_bytes=settings.max_rss_mb * 1024 * 1024,
         tracing=tracing,
         shared=shared,

@@ -125,4 +125,5 @@ def vitals(service: RerankService, scheduler: Scheduler, guard: EngineFallback, 
         events_published=publisher.published,
         events_dropped=publisher.dropped,
         shapes=dict(totals.shapes),  # copied in one step, while engine threads go on
+        model=service.model,
     )

@@ -23,24 +23,15 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import MetricsHandler
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from webapp.telemetry import multiprocess
+from webapp.telemetry.metrics import FILES, PUSHER, PUSHER_UP, Metric, TotalCounter
 
 PUSHER_PATIENCE_S = 0.5
 TRIES = 5
-
-PUSHER_COUNTERS = {
-    "frames": "ZeroMQ frames that the pusher took in.",
-    "events": "Events in them.",
-    "malformed": "Frames that were no frames.",
-    "newer": "Frames of a later version, skipped.",
-    "ignored": "Events of more running requests than the pusher follows.",
-    "lost_frames": "Frames that never came, by their numbers.",
-    "stalled": "Browsers let go because they did not read.",
-}
 
 
 class Workers(Collector):
@@ -49,7 +40,7 @@ class Workers(Collector):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def collect(self) -> Iterable[Metric]:
+    def collect(self) -> Iterable[Family]:
         """Add the files up."""
         for attempt in range(TRIES):
             try:
@@ -63,8 +54,7 @@ class Workers(Collector):
                     raise
                 time.sleep(0.02)
             else:
-                text = "Files that workers keep for /metrics; the next worker goes on with those of a dead one."
-                return [GaugeMetricFamily("rerank_metrics_files", text, len(files)), *merged]
+                return [_family(FILES, len(files)), *merged]
         return []
 
     def _dead(self, files: Iterable[Path]) -> set[int]:
@@ -79,20 +69,25 @@ class Pusher(Collector):
     def __init__(self, address: str) -> None:
         self._address = address
 
-    def collect(self) -> Iterable[Metric]:
+    def collect(self) -> Iterable[Family]:
         """Ask it; one that is slow or dead is down, and no more than that."""
         figures: Mapping[str, Any] = {}
         with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
             figures = _ask(self._address)
-        yield GaugeMetricFamily("rerank_pusher_up", "Whether the pusher answers.", bool(figures))
-        if not figures:
-            return
-        clients = GaugeMetricFamily("rerank_pusher_clients", "Connected browsers and followers.", labels=["kind"])
-        clients.add_metric(["socketio"], figures["sockets"])
-        clients.add_metric(["sse"], figures["streams"])
-        yield clients
-        for name, text in PUSHER_COUNTERS.items():
-            yield CounterMetricFamily(f"rerank_pusher_{name}", text, figures[name])
+        yield _family(PUSHER_UP, figures)
+        if figures:
+            yield from (_family(metric, figures) for metric in PUSHER)
+
+
+def _family(metric: Metric[Any], source: Any) -> Family:
+    """Return a metric as it is served, read from its source."""
+    value = metric.read(source)
+    if metric.kind is TotalCounter:
+        return CounterMetricFamily(metric.name, metric.text, value)
+    family = GaugeMetricFamily(metric.name, metric.text, labels=metric.labels)
+    for labels, level in value.items() if isinstance(value, Mapping) else [((), value)]:
+        family.add_metric(labels, level)
+    return family
 
 
 class _UnixConnection(http.client.HTTPConnection):
