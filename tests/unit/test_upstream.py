@@ -11,6 +11,8 @@ import pytest
 from gunicorn import util
 from gunicorn.http import wsgi
 from gunicorn.workers.base_async import AsyncWorker
+from prometheus_client import values
+from prometheus_client.mmap_dict import MmapedDict
 from simple_websocket import ws
 from supervisor.process import Subprocess
 from supervisor.supervisord import Supervisor
@@ -18,6 +20,7 @@ from supervisor.supervisord import Supervisor
 from pusher.websocket import WholeSends, _Input
 from webapp.servers.gunicorn.worker import HeadWithBody
 from webapp.stack.supervisor.logging import Output, SelfPipe
+from webapp.telemetry import multiprocess
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [
@@ -58,10 +61,6 @@ OVERRIDES = {
     "webapp.api.app._NoSessions": {"open_session"},
     "webapp.service.redis_pool._Buffer": {"_buffer", "_read_from_socket"},
     "webapp.service.redis_pool._Parser": {"_buffer", "_sock", "on_connect", "socket_read_size"},
-    "webapp.telemetry.allocated_files.Figures": {
-        *("close", "read_value", "write_value"),
-        *("_capacity", "_f", "_init_value", "_m", "_positions", "_used"),
-    },
     "webapp.telemetry.exporter.Pusher": {"collect"},
     "webapp.telemetry.exporter.Workers": {"collect"},
     "webapp.telemetry.exporter._Handler": {"do_GET", "log_message", "timeout"},
@@ -130,6 +129,14 @@ def test_simple_websocket_finds_all_that_it_calls_on_a_socket():
         assert {name for name in called if name.startswith("send")} == {"send"}
         assert "raw._sock" in inspect.getsource(ws.Server.__init__)
         assert isinstance(_Input(left).raw._sock, WholeSends)
+
+
+def test_prometheus_files_have_all_that_we_make_room_by():
+    ours = used(multiprocess._make_room, "file")
+    assert ours == {"_capacity", "_f", "_m", "_positions", "_used"} == ours & used(MmapedDict, "self")
+    assert "self._used + len(value) > self._capacity" in inspect.getsource(MmapedDict._init_value)
+    called = used(values.MultiProcessValue, "self._file", "f")
+    assert {name for name in called if not hasattr(multiprocess.AllocatedFile, name)} == set()
 
 
 def imports(tree):
