@@ -106,13 +106,13 @@ proc_name = "reranking"
 if _serving is None:  # at HUP the old workers still count
     _clocks.make_steady(_arbiter, _ggevent)  # a clock that is set cuts no drain short, and makes none endless
     _arbiter.Arbiter.murder_workers = _clocks.with_grace(_arbiter.Arbiter.murder_workers)
-    _multiprocess.bury()
+    _multiprocess.drop_dead_levels()
     _forks.lose_no_stop()  # a worker told to stop before it listens would be waited for until graceful_timeout
 
 
 def child_exit(_server: Any, _worker: Any) -> None:
     """Runs in the master for every dead worker, a killed one too."""
-    _multiprocess.bury()
+    _multiprocess.drop_dead_levels()
 
 
 def on_reload(server: Any) -> None:

@@ -105,7 +105,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     socket_mode, socket_owner = who_may_manage(settings)
     adopt_orphans()
     figures = multiprocess.folder(settings.state_dir, settings.color)
-    multiprocess.forget(figures)
+    multiprocess.clear(figures)
     supervisord = subprocess.Popen(
         [*WITH_PARENT, *outlet.keeper(), "-c", str(ROOT / "supervisor" / "supervisord.conf")],
         env={

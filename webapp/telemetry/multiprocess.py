@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """prometheus_client looks at it when it is imported; supervisor sets it for the webapp."""
 
-ALONE = -1
+NO_SLOT = -1
 """The slot of a process that finds none; it counts in its memory."""
 
 FIRST_BYTES = 64 * 1024
@@ -86,19 +86,19 @@ def use_slots() -> None:
     from prometheus_client import values  # noqa: PLC0415 - the stack needs none of it
 
     def open_file(path: str) -> AllocatedFile:
-        return AllocatedFile(None if slot() == ALONE else path, _warn)
+        return AllocatedFile(None if slot() == NO_SLOT else path, _warn)
 
     values.MmapedDict = open_file  # type: ignore[attr-defined,assignment]
     values.ValueClass = values.MultiProcessValue(slot)  # type: ignore[no-untyped-call]
 
 
 def slot() -> int:
-    """Return the number of this process's slot; take one where it has none. `ALONE` where none can be taken."""
+    """Return the number of this process's slot; take one where it has none. `NO_SLOT` where none can be taken."""
     if _held.pid != os.getpid():
         try:
             _take(Path(os.environ[VARIABLE]))
         except OSError as error:  # no room for another file, or no folder
-            _held.pid, _held.number, _held.lock = os.getpid(), ALONE, None
+            _held.pid, _held.number, _held.lock = os.getpid(), NO_SLOT, None
             _warn(error)
     return _held.number
 
@@ -106,7 +106,7 @@ def slot() -> int:
 def _take(folder: Path) -> None:
     for number in itertools.count():
         if lock := _locked(folder / f"slot-{number}.lock"):
-            _forget_levels(folder, number)
+            _remove_levels(folder, number)
             _held.pid, _held.number, _held.lock = os.getpid(), number, lock
             return
 
@@ -129,7 +129,7 @@ def _locked(path: Path) -> TextIO | None:
     return lock
 
 
-def lives(folder: Path, number: int) -> bool:
+def is_held(folder: Path, number: int) -> bool:
     """Return whether a living process holds this slot. Takes no lock, so it is in nobody's way."""
     if (_held.pid, _held.number) == (os.getpid(), number):
         return True
@@ -144,25 +144,25 @@ def lives(folder: Path, number: int) -> bool:
     return bool(found[0] != fcntl.F_UNLCK)
 
 
-def levels_of(path: Path) -> int | None:
+def slot_of_levels(path: Path) -> int | None:
     """Return the slot whose levels this file holds; None where it holds counts."""
     kind, _, rest = path.stem.partition("_")
     number = rest.rpartition("_")[2]
     return int(number) if kind == "gauge" and number.isdecimal() else None
 
 
-def _forget_levels(folder: Path, number: int) -> None:
+def _remove_levels(folder: Path, number: int) -> None:
     for file in folder.glob(f"gauge_*_{number}.db"):
         file.unlink(missing_ok=True)
 
 
-def forget(path: Path) -> None:
+def clear(path: Path) -> None:
     """Remove all that was counted; a stack starts."""
     for file in path.glob("*.db"):
         file.unlink(missing_ok=True)
 
 
-def bury() -> None:
+def drop_dead_levels() -> None:
     """Remove the levels of processes that died; their counts stay. In the master."""
     folder = Path(os.environ.get(VARIABLE, "/nowhere"))
     for path in folder.glob("slot-*.lock"):
@@ -173,7 +173,7 @@ def bury() -> None:
         with contextlib.suppress(OSError):
             if lock := _locked(path):
                 with lock:
-                    _forget_levels(folder, number)
+                    _remove_levels(folder, number)
 
 
 class AllocatedFile:

@@ -70,7 +70,7 @@ class Observer(Protocol):
     """Watches requests. Called on the hub's thread; must not raise, block or take long."""
 
     def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> object:
-        """Note requests that were admitted together; returns a token for `ended`.
+        """Note requests that were admitted together; return a token for `ended`.
 
         Args:
             caller: of them all.
