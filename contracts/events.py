@@ -99,13 +99,6 @@ class Expired(_OfRequest, frozen=True, kw_only=True, tag="expired"):
     latency_ms: float
 
 
-class Cancelled(_OfRequest, frozen=True, kw_only=True, tag="cancelled"):
-    """A request's client went away."""
-
-    scored: int
-    latency_ms: float
-
-
 class Worker(_Event, frozen=True, kw_only=True, tag="worker"):
     """A worker came up, drains, or goes down."""
 
@@ -181,7 +174,7 @@ class Release(_Event, frozen=True, kw_only=True, tag="release"):
     steps: list[Step] = []
 
 
-Event = Accepted | Progress | Finished | Shed | Rejected | Expired | Cancelled | Worker | Breaker | Pulse | Release
+Event = Accepted | Progress | Finished | Shed | Rejected | Expired | Worker | Breaker | Pulse | Release
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,4 +1,4 @@
-"""What a restarted pusher goes on with: a small file, written beside the work, read at the start."""
+"""The file from which a restarted pusher goes on: written once a second, read at the start."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ log = logging.getLogger(__name__)
 SAVE_S = 1.0
 
 STALE_S = 600.0
-"""Older than this, it is another day's story."""
+"""An older file is ignored."""
 
 SET_S = 2.0
-"""Less is how long writing and reading take."""
+"""The system's clock was set if it moved by more; less is how long writing and reading take."""
 
 TIMES = frozenset({"t", "at", "began", "ended"})
 
 
 def save(relay: Relay, path: Path) -> None:
-    """Write it aside, then into place: a kill leaves the old one or the new one.
+    """Write the memory of a relay. It is written aside, then moved: a kill leaves the old file or the new one.
 
     Raises:
         OSError: there is no room, or no directory.
@@ -36,7 +36,7 @@ def save(relay: Relay, path: Path) -> None:
 
 
 def recall(path: Path, now: float) -> Relay:
-    """Return a relay that knows what the last one knew, if there was one lately."""
+    """Return a relay with the memory of the last one; a new one where that is missing, old or damaged."""
     relay = Relay(now, _salt())
     try:
         memory = json.loads(path.read_text())
@@ -59,7 +59,7 @@ def _salt() -> str:
 
 
 def _moved(value: Any, by_s: float) -> Any:
-    """Return what was remembered with all times in it moved."""
+    """Return a memory with all times in it moved."""
     if isinstance(value, list):
         return [_moved(each, by_s) for each in value]
     if isinstance(value, dict):

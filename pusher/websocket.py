@@ -1,4 +1,4 @@
-"""Mends for simple-websocket under gevent's WSGI server; both are about one slow browser among many."""
+"""Patches of simple-websocket under gevent's WSGI server: one slow browser must not harm the others."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from gevent.lock import RLock
 SILENCE_S = 20.0
 """A connection that neither reads nor answers a ping for this long is dead (ping interval and timeout, and a bit)."""
 
-
 SEND_S = 10.0
-"""One message may take this long; a browser whose window stays full doesn't read."""
+"""One message may take this long; a browser whose window stays full does not read."""
 
 
 class WholeSends:
@@ -31,7 +30,7 @@ class WholeSends:
         self._lock = RLock()  # the writer's frames and the reader's pongs must not mix
 
     def send(self, data: bytes) -> int:
-        """All of it; or, after `SEND_S`, hang up and raise an OSError."""
+        """Send all of it; after `SEND_S`, disconnect and raise an OSError."""
         try:
             with self._lock, gevent.Timeout(SEND_S, TimeoutError("the browser does not read")):
                 self._connection.sendall(data)
@@ -42,7 +41,7 @@ class WholeSends:
         return len(data)
 
     def dup(self) -> Any:
-        """simple-websocket asks for a duplicate, and takes the original for this answer."""
+        """Refuse a duplicate; simple-websocket then takes the original."""
         raise NotImplementedError
 
     def __getattr__(self, name: str) -> Any:
@@ -50,7 +49,7 @@ class WholeSends:
 
 
 class _Input:
-    """Stands for `wsgi.input`, where simple-websocket looks for the socket: `raw._sock`."""
+    """A `wsgi.input` in which simple-websocket finds the socket: `raw._sock`."""
 
     def __init__(self, connection: Any) -> None:
         self.raw = self
@@ -64,12 +63,12 @@ class WebSocketPatches:
         self._application = application
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """WSGI."""
+        """Patch the environment of a WebSocket; see WSGI."""
         if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
             given = environ["wsgi.input"]
             reader = given if hasattr(given, "raw") else given.rfile
             environ["wsgi.input"] = _Input(reader.raw._sock)  # noqa: SLF001
-            # Compression is by connection: the same delta would be deflated five hundred times, each with its window.
+            # Compression is by connection: one delta would be deflated for each browser, each with a window in memory.
             environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
         answer: Iterable[bytes] = self._application(environ, start_response)
         return answer

@@ -11,7 +11,9 @@ import re
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -26,11 +28,17 @@ if _rich is None:
 from contracts.logging.foreign import without_query_strings  # noqa: E402
 from contracts.logging.line import Form, renderer, stamp  # noqa: E402
 from contracts.logging.lossy_pipe import Lossy  # noqa: E402
-from contracts.logging.redact import tell  # noqa: E402
 
 _HUNG_UP = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ESHUTDOWN})
 
-OURS = ("webapp", "pusher", "logs")
+MOST_FRAMES = 12
+"""Of one exception; the innermost are kept."""
+
+MOST_CAUSES = 5
+
+_ROOT = str(Path(__file__).resolve().parent.parent.parent) + "/"
+
+OURS = ("webapp", "pusher", "contracts")
 
 _GUNICORN_QUOTES = re.compile(r"(Invalid request from ip=[^:]*):.*", re.DOTALL)
 
@@ -104,7 +112,7 @@ def catch_the_rest(*, log_format: str, service: str, color: str = "") -> None:
     say = _stderr_that_never_waits(lambda message: line("warning", "logs", message))
 
     def write(message: str, error: BaseException, *, words: bool = False, level: str = "critical") -> None:
-        say(line(level, "uncaught", message, exception=tell(error, words=words)))
+        say(line(level, "uncaught", message, exception=redact(error, words=words)))
 
     _install(write)
 
@@ -168,7 +176,7 @@ class _Complete:
             message = without_query_strings(_GUNICORN_QUOTES.sub(r"\1", message))
         _, error, _ = event.pop("exc_info", None) or (None, None, None)
         if isinstance(error, BaseException):
-            event["exception"] = tell(error)
+            event["exception"] = redact(error)
         first = {
             "time": stamp(record.created),
             "level": event.pop("level"),
@@ -201,3 +209,39 @@ def _form(log_format: str) -> Form:
 
 def _number(level: str) -> int:
     return logging.getLevelNamesMapping()[level]
+
+
+def redact(error: BaseException, *, words: bool = False) -> str:
+    """An exception and its causes, each with the places it passed, the innermost last.
+
+    Args:
+        error: what was raised.
+        words: tell its own words, too; only where no request has been near.
+    """
+    told: list[str] = []
+    each: BaseException | None = error
+    seen: set[int] = set()
+    while each is not None and id(each) not in seen and len(seen) < MOST_CAUSES:
+        seen.add(id(each))
+        title = _title(each, words=words)
+        told.append(f"caused by {title}" if told else title)
+        frames = traceback.extract_tb(each.__traceback__)[-MOST_FRAMES:]
+        told.extend(f"  {_short(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames)
+        each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
+    return "\n".join(told)
+
+
+def _title(error: BaseException, *, words: bool) -> str:
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    if words or isinstance(error, (ImportError, SyntaxError)):
+        return f"{name}: {error}"
+    if isinstance(error, OSError) and isinstance(error.errno, int):
+        return f"{name}: {os.strerror(error.errno)}"
+    return name
+
+
+def _short(path: str) -> str:
+    """Without the folders of this machine."""
+    _, found, inside = path.rpartition("/site-packages/")
+    return inside if found else path.removeprefix(_ROOT)

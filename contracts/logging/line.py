@@ -7,6 +7,7 @@ what a pipe takes in one piece, so lines of several processes never mix.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -18,6 +19,14 @@ MOST_BYTES = 4096
 
 _CUTS = (3000, 1000, 300, 60)
 """Most characters of one value; the first of these with which the line is short enough."""
+
+HUNG_UP = 499
+"""nginx' number for a client that left before it was answered."""
+
+FAILED_DEPENDENCY = 424
+"""What text-embeddings-inference answers where its engine fails."""
+
+UNAVAILABLE = 503
 
 Form = Literal["json", "human", "color"]
 
@@ -56,6 +65,20 @@ def renderer(form: Form) -> Callable[[Mapping[str, Any]], str]:
         return f"{text}\n{exception}" if exception else str(text)
 
     return as_text
+
+
+def level_of(status: int, *, comes_later: bool) -> int:
+    """The `logging` level of the access line of an answer. nginx' own lines follow the same rule (http.conf.j2).
+
+    Args:
+        status: of the answer.
+        comes_later: it has `Retry-After`, so that a 503 is a refusal that was meant.
+    """
+    if status < 400 or status == HUNG_UP:  # noqa: PLR2004 - HTTP's own classes
+        return logging.INFO
+    if status >= 500 and not (status == UNAVAILABLE and comes_later):  # noqa: PLR2004
+        return logging.ERROR
+    return logging.ERROR if status == FAILED_DEPENDENCY else logging.WARNING
 
 
 def _dump(event: Mapping[str, Any]) -> str:

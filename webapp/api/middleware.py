@@ -16,7 +16,7 @@ import structlog
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from contracts.logging.levels import level_of
+from contracts.logging.line import level_of
 from webapp.api import reservation
 from webapp.api.body_reader import Reader, What, memory_of
 from webapp.api.dialects.base import SMALL_BYTES, Call, Dialect
