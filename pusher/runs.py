@@ -12,7 +12,7 @@ from typing import Any
 from contracts.events import OK, Accepted, Expired, Finished, Progress, Rejected, Shed
 
 KEPT = 300
-"""Ended requests that are kept for followers who come late."""
+"""Ended requests that are kept for followers that come late."""
 
 SHOWN = 60
 """Running requests that dashboards list, the oldest; the others are counted."""
@@ -168,7 +168,7 @@ class Runs:
         return [run for run in self.running.values() if now - run.heard > SILENT_S]
 
     def remember(self, owner: str, state: State) -> None:
-        """Keep an end for followers who come late."""
+        """Keep an end for followers that come late."""
         name = (owner, state["id"])
         self._ended[name] = state
         self._ended.move_to_end(name)
@@ -202,7 +202,7 @@ class Ended:
         self._next_number = 0
 
     def add(self, state: State) -> None:
-        """Number a request that ended, and keep it for the next delta."""
+        """Keep a request that ended for the next delta, with a number of its own."""
         state["number"] = self._next_number  # one request id can end many times
         state["kind"] = kind_of(state["status"])
         self._next_number += 1

@@ -1,4 +1,4 @@
-"""The shape of a log line. PURE.
+"""The shape of a log line, and the level of an access line. PURE.
 
 Laws: every line is one JSON object; the fields in FIRST are in each of them, and in this order; no line is longer than
 what a pipe takes in one piece, so lines of several processes never mix.
@@ -15,16 +15,16 @@ from typing import Any, Literal
 FIRST = ("time", "level", "service", "color", "pid", "logger", "message", "request_id")
 
 MOST_BYTES = 4096
-"""PIPE_BUF of Linux, the line's end included: the kernel writes so much in one piece, or nothing."""
+"""PIPE_BUF of Linux, the line's end included: the kernel writes that much in one piece, or nothing."""
 
 _CUTS = (3000, 1000, 300, 60)
 """Most characters of one value; the first of these with which the line is short enough."""
 
 HUNG_UP = 499
-"""nginx' number for a client that left before it was answered."""
+"""nginx's number for a client that left before it was answered."""
 
 FAILED_DEPENDENCY = 424
-"""What text-embeddings-inference answers where its engine fails."""
+"""The status of text-embeddings-inference where its engine fails."""
 
 UNAVAILABLE = 503
 
@@ -32,7 +32,7 @@ Form = Literal["json", "human", "color"]
 
 
 def stamp(seconds: float) -> str:
-    """A time in UTC as ISO 8601 has it, to the millisecond.
+    """Return a time in UTC as ISO 8601 has it, to the millisecond.
 
     Args:
         seconds: since 1970.
@@ -41,7 +41,7 @@ def stamp(seconds: float) -> str:
 
 
 def as_json(event: Mapping[str, Any]) -> str:
-    """An event as a line, without its end; values that are too long are cut."""
+    """Return an event as a line, without its end; values that are too long are cut."""
     ordered = {name: event.get(name, "") for name in FIRST} | dict(event)
     for most_chars in _CUTS:
         line = _dump({name: _cut(value, most_chars) for name, value in ordered.items()})
@@ -51,7 +51,7 @@ def as_json(event: Mapping[str, Any]) -> str:
 
 
 def renderer(form: Form) -> Callable[[Mapping[str, Any]], str]:
-    """What turns events into lines: JSON, or something to be read on a terminal, with or without colors."""
+    """Return a function that turns events into lines: JSON, or text for a terminal, with or without colors."""
     if form == "json":
         return as_json
     from structlog.dev import ConsoleRenderer  # noqa: PLC0415 - nothing else here needs it
@@ -59,20 +59,20 @@ def renderer(form: Form) -> Callable[[Mapping[str, Any]], str]:
     console = ConsoleRenderer(event_key="message", timestamp_key="time", colors=form == "color", pad_event_to=0)
 
     def as_text(event: Mapping[str, Any]) -> str:
-        told = {name: value for name, value in event.items() if name not in {"pid", "color"} and value != ""}
-        exception = told.pop("exception", None)
-        text = console(None, "", told)
+        shown = {name: value for name, value in event.items() if name not in {"pid", "color"} and value != ""}
+        exception = shown.pop("exception", None)
+        text = console(None, "", shown)
         return f"{text}\n{exception}" if exception else str(text)
 
     return as_text
 
 
 def level_of(status: int, *, comes_later: bool) -> int:
-    """The `logging` level of the access line of an answer. nginx' own lines follow the same rule (http.conf.j2).
+    """Return the `logging` level of a reply's access line. nginx's own lines follow the same rule (http.conf.j2).
 
     Args:
-        status: of the answer.
-        comes_later: it has `Retry-After`, so that a 503 is a refusal that was meant.
+        status: of the reply.
+        comes_later: whether it has `Retry-After`, so that a 503 is an intended refusal.
     """
     if status < 400 or status == HUNG_UP:  # noqa: PLR2004 - HTTP's own classes
         return logging.INFO
@@ -82,7 +82,7 @@ def level_of(status: int, *, comes_later: bool) -> int:
 
 
 def _dump(event: Mapping[str, Any]) -> str:
-    # A value that JSON doesn't know is told by its type: its repr might hold a text.
+    # A value that JSON doesn't know becomes its type's name: its repr might hold a text.
     return json.dumps(event, separators=(",", ":"), default=lambda value: f"({type(value).__name__})")
 
 

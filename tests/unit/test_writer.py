@@ -13,7 +13,7 @@ import pytest
 from running import PATIENCE_S, wait_for
 
 from contracts.logging.lossy_pipe import Lossy, refuse_when_full
-from contracts.logging.writer import TELL_EVERY_S, Complaint, File, Stream, Writer
+from contracts.logging.writer import WARN_EVERY_S, Complaint, File, Stream, Writer
 
 LINE = b"a line of a log\n"
 
@@ -227,7 +227,7 @@ def test_a_file_that_was_removed_or_renamed_is_made_anew(tmp_path):
 def test_a_log_that_fails_is_told_of_once_a_minute(capsys):
     now = 0.0
     complaint = Complaint(lambda: now)
-    for now in (0.0, 1.0, TELL_EVERY_S - 1, TELL_EVERY_S):  # noqa: B007 - the clock reads it
+    for now in (0.0, 1.0, WARN_EVERY_S - 1, WARN_EVERY_S):  # noqa: B007 - the clock reads it
         complaint("webapp.log", OSError(28, "No space left on device"))
     told = capsys.readouterr().err.splitlines()
     assert (
