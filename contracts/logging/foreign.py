@@ -26,8 +26,10 @@ _NO_HARM = re.compile(
     r"SSL_(do_handshake|read|write|shutdown)\(\) failed .*client: |open socket #\d+ left in connection"
     r"|an? (client request body|upstream response) is buffered to a temporary file "
 )
-"""Warnings and critical errors of nginx that mean no harm: a client that left or spoke another TLS, a connection open at
-nginx's end, a large body, or a slow reader."""
+"""Warnings and critical errors of nginx that mean no harm.
+
+A client left or spoke another TLS, a connection was open at nginx's end, a body was large, or a reader slow.
+"""
 
 _LINES_LOST = re.compile(r'write\(\) to "" (failed|was incomplete)')
 """nginx's alert, once a minute at most, of access lines that found no room in its pipe."""

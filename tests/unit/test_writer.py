@@ -62,7 +62,7 @@ def test_lines_that_nobody_reads_hold_up_nobody_and_are_counted_when_they_flow(p
     writer = Writer(Stream(pipe.descriptor), note, most_bytes=100 * len(LINE))
     for _ in range(10_000):
         writer.put(LINE)
-    assert not writer.close(patience_s=0), "there is something left"
+    assert not writer.close(timeout_s=0), "there is something left"
     text = pipe.read(rb"lines were dropped")
     writer.put(b"after\n")
     text += pipe.read(rb"after\n")
@@ -363,7 +363,7 @@ def test_the_log_of_a_stalled_disk_holds_up_no_other(tmp_path):
         stalled.put(LINE)
         usual.put(LINE)
     assert usual.close(PATIENCE_S)
-    assert not stalled.close(patience_s=0)
+    assert not stalled.close(timeout_s=0)
     assert count((tmp_path / "usual").read_bytes()) == 100
     with Path(tmp_path / "stalled").open("rb") as reader:  # the disk answers again
         assert reader.readline() == LINE
