@@ -30,7 +30,7 @@ if _rich is None:
     del sys.modules["rich"]
 
 from contracts.logging.foreign import without_query_strings  # noqa: E402
-from contracts.logging.line import Form, renderer, stamp  # noqa: E402
+from contracts.logging.line import Form, head, renderer  # noqa: E402
 from contracts.logging.lossy_pipe import Lossy  # noqa: E402
 
 _HUNG_UP = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ESHUTDOWN})
@@ -101,17 +101,7 @@ def catch_the_rest(*, log_format: str, service: str, color: str = "") -> None:
     render = renderer(_form(log_format))
 
     def line(level: str, logger: str, message: str, **fields: str) -> bytes:
-        event = {
-            "time": stamp(time.time()),
-            "level": level,
-            "service": service,
-            "color": color,
-            "pid": os.getpid(),
-            "logger": logger,
-            "message": message,
-            "request_id": "",
-        }
-        return render(event | fields).encode() + b"\n"
+        return render(head(time.time(), level, service, color, os.getpid(), logger, message) | fields).encode() + b"\n"
 
     write_line = _stderr_that_never_waits(lambda message: line("warning", "logs", message))
 
@@ -181,16 +171,8 @@ class _Complete:
         _, error, _ = event.pop("exc_info", None) or (None, None, None)
         if isinstance(error, BaseException):
             event["exception"] = redact(error)
-        first = {
-            "time": stamp(record.created),
-            "level": event.pop("level"),
-            "service": self._service,
-            "color": self._color,
-            "pid": os.getpid(),
-            "logger": event.pop("logger"),
-            "message": message,
-            "request_id": event.pop("request_id", ""),
-        }
+        level, logger, request_id = event.pop("level"), event.pop("logger"), event.pop("request_id", "")
+        first = head(record.created, level, self._service, self._color, os.getpid(), logger, message, request_id)
         return first | event
 
 

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from contracts.logging.line import FIRST, stamp
+from contracts.logging.line import FIRST, head
 
 _NGINX = re.compile(r"(\d{4})/(\d\d)/(\d\d) (\d\d:\d\d:\d\d) \[(\w+)\] (\d+)#\d+: (?:\*(\d+) )?(.*)")
 _NGINX_BEFORE_ITS_LOG = re.compile(r"nginx: \[(\w+)\] (.*)")
@@ -57,16 +57,7 @@ def translate(line: str, *, service: str, color: str, pid: int, now: float) -> d
         now: seconds since 1970, where the line doesn't say.
     """
     text = line.strip()
-    event: dict[str, Any] = {
-        "time": stamp(now),
-        "level": "warning",  # no program logs in this way on purpose
-        "service": service,
-        "color": color,
-        "pid": pid,
-        "logger": f"{service}.stderr",
-        "message": text,
-        "request_id": "",
-    }
+    event = head(now, "warning", service, color, pid, f"{service}.stderr", text)  # no program logs so on purpose
     if found := _NGINX.fullmatch(text):
         year, month, day, clock, level, line_pid, connection, message = found.groups()
         # nginx runs with TZ=UTC, and tells whole seconds.

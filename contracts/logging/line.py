@@ -40,6 +40,13 @@ def stamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def head(  # noqa: PLR0917 - the order of the line
+    seconds: float, level: str, service: str, color: str, pid: int, logger: str, message: str, request_id: str = ""
+) -> dict[str, Any]:
+    """Return the fields that every line begins with; `seconds` are since 1970."""
+    return dict(zip(FIRST, (stamp(seconds), level, service, color, pid, logger, message, request_id), strict=True))
+
+
 def as_json(event: Mapping[str, Any]) -> str:
     """Return an event as a line, without its end; values that are too long are cut."""
     ordered = {name: event.get(name, "") for name in FIRST} | dict(event)

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from contracts.events import OK, Accepted, Breaker, BreakerState, Event, Expired, Finished, Progress, Rejected, Shed
 from webapp.domain.errors import DeadlineExceededError, OverloadedError, RerankError
@@ -80,15 +81,7 @@ class ProgressEvents:
         if caller.synthetic:
             return
         reason = "full" if isinstance(error, OverloadedError) else error.code
-        self._publish(
-            Shed(
-                id=caller.request_id,
-                dialect=caller.dialect,
-                owner=caller.owner,
-                pairs=_pairs(requests),
-                reason=reason,
-            )
-        )
+        self._publish(Shed(**_of(caller, _pairs(requests)), reason=reason))
 
     def replied(self, reply: Reply) -> None:
         """Publish an error that a request got before it reached the service; an `OnReply`."""
@@ -119,16 +112,7 @@ class ProgressEvents:
                 self._publish_accepted(running)
 
     def _publish_accepted(self, running: _Running) -> None:
-        caller = running.caller
-        self._publish(
-            Accepted(
-                id=caller.request_id,
-                dialect=caller.dialect,
-                owner=caller.owner,
-                pairs=running.pairs,
-                query=running.query,
-            )
-        )
+        self._publish(Accepted(**_of(running.caller, running.pairs), query=running.query))
 
     def tick(self) -> None:
         """Publish how far each running request is, where that changed or `REPEAT_S` passed."""
@@ -137,17 +121,13 @@ class ProgressEvents:
             scored = min(max(running.scored(), running.published_scored), running.pairs)
             if scored != running.published_scored or now - running.published >= REPEAT_S:
                 running.published, running.published_scored = now, scored
-                caller = running.caller
-                self._publish(
-                    Progress(
-                        id=caller.request_id,
-                        dialect=caller.dialect,
-                        owner=caller.owner,
-                        pairs=running.pairs,
-                        scored=scored,
-                        age_ms=round((now - running.began) * 1000, 1),
-                    )
-                )
+                age_ms = round((now - running.began) * 1000, 1)
+                self._publish(Progress(**_of(running.caller, running.pairs), scored=scored, age_ms=age_ms))
+
+
+def _of(caller: Caller, pairs: int) -> dict[str, Any]:
+    """Return what every event of a request says."""
+    return {"id": caller.request_id, "dialect": caller.dialect, "owner": caller.owner, "pairs": pairs}
 
 
 def _pairs(requests: Sequence[RerankRequest]) -> int:
@@ -160,23 +140,13 @@ def _field(error: RerankError) -> str:
 
 
 def _end_of(running: _Running, outcomes: Sequence[RerankResult | RerankError], latency_ms: float) -> Event:
-    caller, latency_ms = running.caller, round(latency_ms, 3)
+    of, latency_ms = _of(running.caller, running.pairs), round(latency_ms, 3)
     errors = [outcome for outcome in outcomes if isinstance(outcome, RerankError)]
     results = [outcome for outcome in outcomes if isinstance(outcome, RerankResult)]
     if any(isinstance(error, DeadlineExceededError) for error in errors):
-        return Expired(
-            id=caller.request_id,
-            dialect=caller.dialect,
-            owner=caller.owner,
-            pairs=running.pairs,
-            scored=min(running.scored(), running.pairs),
-            latency_ms=latency_ms,
-        )
+        return Expired(**of, scored=min(running.scored(), running.pairs), latency_ms=latency_ms)
     return Finished(
-        id=caller.request_id,
-        dialect=caller.dialect,
-        owner=caller.owner,
-        pairs=running.pairs,
+        **of,
         status=errors[0].code if errors else OK,
         latency_ms=latency_ms,
         field=_field(errors[0]) if errors else "",
