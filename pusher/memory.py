@@ -37,7 +37,6 @@ def save(relay: Relay, path: Path) -> None:
 
 def recall(path: Path, now: float) -> Relay:
     """Return a relay with the memory of the last one; a new one where that is missing, old or damaged."""
-    relay = Relay(now, _salt())
     try:
         memory = json.loads(path.read_text())
         age_s = clock.age_s(path)
@@ -45,17 +44,14 @@ def recall(path: Path, now: float) -> Relay:
             set_by_s = now - age_s - memory["at"]  # our clock begins with the system's, which may have been set
             if abs(set_by_s) > SET_S:
                 memory |= {name: _moved(memory[name], set_by_s) for name in ("ended", "recent", "points", "events")}
+            relay = Relay(now)
             relay.recall(memory)
+            return relay
     except FileNotFoundError:
         pass
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         log.warning("began without what happened before: %s", error)
-        return Relay(now, _salt())
-    return relay
-
-
-def _salt() -> str:
-    return secrets.token_hex(16)
+    return Relay(now, secrets.token_hex(16))
 
 
 def _moved(value: Any, by_s: float) -> Any:

@@ -160,8 +160,14 @@ class Relay:
             "at": round(now, 3),
             "counts": self.counts(),
             "running": [run.state() for run in self.runs.shown()],
+            **self._lists(),
+        }
+
+    def _lists(self) -> dict[str, Any]:
+        """Return what both snapshots and the memory hold."""
+        return {
             "recent": self.ended.states(),
-            "workers": self.workers.states(),
+            "workers": self.workers.states(),  # in the memory for `reranking status`
             "points": list(self.figures.points),
             "events": list(self.worker_events.kept),
             "releases": self.releases.states(),
@@ -182,16 +188,12 @@ class Relay:
         }
 
     def memory(self) -> dict[str, Any]:
-        """Return what the next process should know; workers report running requests themselves."""
+        """Return what the next process should know; workers report themselves and running requests to it."""
         return {
             "salt": self.runs.salt,
             "ended": self.runs.memory(),
-            "recent": self.ended.states(),
-            "points": list(self.figures.points),
             "totals": dict(self.figures.totals),
-            "events": list(self.worker_events.kept),
-            "workers": self.workers.states(),  # for `reranking status`; they report themselves to the next process
-            "releases": self.releases.states(),
+            **self._lists(),
         }
 
     def recall(self, memory: dict[str, Any]) -> None:
