@@ -27,7 +27,7 @@ from pusher.relay import TICK_S
 from pusher.settings import Settings, listed
 from pusher.sockets import Sockets
 from pusher.streams import Streams
-from pusher.websocket import WebSocketPatches
+from pusher.websocket import Handler
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Pusher:
         )
         self.sockets = Sockets(socketio, self.relay, access)
         routes.install(app, self.relay, access, self.streams, self.sockets.counts)
-        self._app = WebSocketPatches(app)
+        self._app = app
         self._intake = Intake(
             settings.intake_address,
             take=self._take,
@@ -80,7 +80,7 @@ class Pusher:
         """Serve until `stop`."""
         listener = _listen(self._settings.socket)
         # Its own log would quote requests.
-        server = WSGIServer(listener, self._app, log=None, error_log=None)
+        server = WSGIServer(listener, self._app, log=None, error_log=None, handler_class=Handler)
         server.start()
         loops = [
             gevent.spawn(self._for_ever, self._intake.run, 1.0),

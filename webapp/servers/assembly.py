@@ -116,7 +116,7 @@ class Webapp:
             result = outcome[0] if outcome else TimeoutError(f"the model was not ready in {WARM_UP_TIMEOUT_S:g} s")
             if not isinstance(result, Exception):
                 self.service.mark_ready()
-                self.reporter.tell("ready")
+                self.reporter.publish_state("ready")
                 self.bridge.repeat(WATCH_S, watch)
             on_started(result)
 
@@ -165,12 +165,12 @@ class Webapp:
     def drain(self) -> None:
         """Admit nothing new. Only sets flags, so a signal handler may call it."""
         self.service.drain()
-        self.reporter.tell("draining")
+        self.reporter.publish_state("draining")
 
     def leave(self) -> None:
         """Another worker takes over, but what still reaches us is answered. As above."""
         self.service.leave()
-        self.reporter.tell("draining")
+        self.reporter.publish_state("draining")
 
     def stop(self) -> None:
         """End the engine threads; what still waits fails. Then say goodbye to those who watch."""

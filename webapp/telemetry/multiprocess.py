@@ -130,7 +130,7 @@ def _locked(path: Path) -> TextIO | None:
 
 
 def is_held(folder: Path, number: int) -> bool:
-    """Return whether a living process holds this slot. Takes no lock, so it is in nobody's way."""
+    """Return whether a living process holds this slot. Takes no lock, so it hinders no other process."""
     if (_held.pid, _held.number) == (os.getpid(), number):
         return True
     try:
@@ -139,7 +139,7 @@ def is_held(folder: Path, number: int) -> bool:
             found = struct.unpack(_FLOCK, fcntl.fcntl(lock, fcntl.F_GETLK, asked))
     except FileNotFoundError:
         return False
-    except OSError:  # a file system that can't tell
+    except OSError:  # a file system without such locks
         return True
     return bool(found[0] != fcntl.F_UNLCK)
 

@@ -1,4 +1,4 @@
-"""What observers are told of requests and replies."""
+"""Observers of requests and replies, and what they get."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Reply(NamedTuple):
     owner: str = ""
     """See `Caller`."""
     watched: bool = False
-    """Whether an `Observer` is told of the request, too."""
+    """Whether an `Observer` gets the request, too."""
 
     @property
     def ranked(self) -> bool:

@@ -155,11 +155,11 @@ class Reporter:
         self._expected, self._next_progress, self._next_sample = now + STEP_S, now, now + SAMPLE_S
         if self._publisher is not None:
             self._publisher.start()
-            self.tell("loading")
+            self.publish_state("loading")
         self._sample()
         repeat(STEP_S, self.step)
 
-    def tell(self, state: Literal["loading", "ready", "draining"]) -> None:
+    def publish_state(self, state: Literal["loading", "ready", "draining"]) -> None:
         """Publish that the worker's state changed. Only keeps an event, so a signal handler may call it."""
         if self._publisher is not None:
             self._publisher.publish(Worker(state=state))
