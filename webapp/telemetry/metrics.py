@@ -224,14 +224,14 @@ def _served(worker: WorkerStats) -> dict[tuple[str, ...], int]:
 PER_REPLY: tuple[Metric[Reply], ...] = (
     events("rerank_requests", "HTTP requests that a worker answered.", lambda r: (r.route, r.dialect, r.status), "route", "dialect", "status"),
 )
-"""Of every reply, of any route."""
+"""Read from every reply, of any route."""
 
 PER_RERANK: tuple[Metric[Reply], ...] = (
     histogram("rerank_request_duration_seconds", "Time of reranks that were answered with 2xx, from arrival at the worker to the reply.", lambda r: r.seconds, SECONDS),
     histogram("rerank_document_count", "Documents of a rerank.", lambda r: r.facts["documents"], DOCUMENTS),
     events("rerank_degraded_requests", "Reranks answered by BM25.", lambda r: () if r.facts.get("degraded") else None),
 )
-"""Of reranks that were answered with 2xx."""
+"""Read from replies of reranks with status 2xx."""
 
 PER_SCORED_RERANK: tuple[Metric[Reply], ...] = (
     histogram("rerank_queue_seconds", "Of a rerank: waiting for an engine thread.", lambda r: r.facts["queue_ms"] / 1000, SECONDS),
@@ -239,14 +239,14 @@ PER_SCORED_RERANK: tuple[Metric[Reply], ...] = (
     histogram("rerank_score_seconds", "Of a rerank: pairs of it were in a batch.", lambda r: r.facts["score_ms"] / 1000, SECONDS),
     histogram("rerank_request_tokens", "Tokens of all pairs of a rerank.", lambda r: r.facts["tokens"], REQUEST_TOKENS),
 )
-"""Of those of them that the engine scored."""
+"""Read from those of them that the engine scored."""
 
 PER_FAILURE: tuple[Metric[Reply], ...] = (
     events("rerank_shed", "Requests refused at the door, by what was full or wrong.", _shed, "reason", known=SHED_REASONS),
     events("rerank_expired", "Requests whose time was over, by how far they were.", _expired, "reason", known=EXPIRED_REASONS),
     events("rerank_cancelled", "Requests given up because the caller hung up.", lambda r: () if isinstance(r.error, CancelledError) else None),
 )
-"""Of replies that are errors."""
+"""Read from replies that are errors."""
 
 PER_BATCH: tuple[Metric[Batch], ...] = (
     histogram("rerank_batch_pairs", "Pairs of a batch.", lambda b: b.pairs, BATCH_PAIRS),
@@ -254,7 +254,7 @@ PER_BATCH: tuple[Metric[Batch], ...] = (
     # A pair that is longer than the budget makes a batch of its own.
     histogram("rerank_batch_fill_ratio", "Share of the token budget that a batch used.", lambda b: min(b.tokens / b.budget_tokens, 1.0), SHARES),
 )
-"""Of batches, once a second."""
+"""Read from batches, once a second."""
 
 PER_SECOND: tuple[Metric[WorkerStats], ...] = (
     gauge("rerank_active_requests", "Requests at work.", lambda w: w.in_flight),
@@ -277,7 +277,7 @@ PER_SECOND: tuple[Metric[WorkerStats], ...] = (
     total("rerank_events_published", "Progress events sent to the pusher.", lambda w: w.events_published),
     total("rerank_events_dropped", "Progress events lost on the way to the pusher.", lambda w: w.events_dropped),
 )
-"""Of a worker, once a second."""
+"""Read from a worker, once a second."""
 
 Figures = Mapping[str, Any]
 """What the pusher counts, by name: the reply of its `/figures`."""
@@ -293,10 +293,10 @@ PUSHER: tuple[Metric[Figures], ...] = (
     total("rerank_pusher_lost_frames", "Frames that never came, by their numbers.", lambda p: p["lost_frames"]),
     total("rerank_pusher_stalled", "Browsers let go because they did not read.", lambda p: p["stalled"]),
 )
-"""Of the pusher, when the exporter is asked."""
+"""Read from the pusher, at each scrape."""
 
 FILES = gauge("rerank_metrics_files", "Files that workers keep for /metrics; the next worker goes on with those of a dead one.", int)
-"""Of the files of all workers, when the exporter is asked."""
+"""Read from the folder of metrics, at each scrape."""
 # fmt: on
 
 
