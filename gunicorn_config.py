@@ -105,13 +105,13 @@ proc_name = "reranking"
 if _serving is None:  # at HUP the old workers still count
     _concurrency.make_steady(_arbiter, _ggevent)  # a clock that is set cuts no drain short, and makes none endless
     _arbiter.Arbiter.murder_workers = _with_grace(_arbiter.Arbiter.murder_workers)
-    _multiprocess.bury()
+    _multiprocess.drop_dead_levels()
     _end_forks()  # else a worker told to stop before it listens is waited for until graceful_timeout
 
 
 def child_exit(_server: Any, _worker: Any) -> None:
     """Clean up after a dead worker, a killed one too; runs in the master."""
-    _multiprocess.bury()
+    _multiprocess.drop_dead_levels()
 
 
 def on_reload(server: Any) -> None:

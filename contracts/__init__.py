@@ -1,1 +1,1 @@
-"""What the webapp and the pusher agree on: events on the wire, API keys, log lines. Imports neither."""
+"""The agreements of webapp and pusher: events on the wire, API keys, log lines. Imports neither."""

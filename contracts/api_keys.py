@@ -1,4 +1,4 @@
-"""API keys: read, hashed and compared. Imports nothing of ours; webapp and pusher both ask here.
+"""API keys: read, hashed and compared, for webapp and pusher. Imports nothing of ours.
 
 A key file has a line for each key, `name sha256:<hash of the key> [operator] [requests=N] [documents=N]`, and comments
 after `#`. Several lines may have one name: that is how a key is replaced without an outage.
@@ -19,10 +19,10 @@ from pathlib import Path
 from secrets import token_urlsafe
 
 OWN_NAME = "self"
-"""The stack's own calls: made at each start, no limits."""
+"""Name of the stack's own key: made at each start, no limits."""
 
 SYNTHETIC_HEADER = "X-Rerank-Synthetic"
-"""Our own programs say with it that they only try the service out; it needs the stack's own key."""
+"""Header of test calls by our own programs; it needs the stack's own key."""
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """It is in logs, so it holds no spaces, no quotes."""
@@ -34,7 +34,7 @@ LONGEST_FILE_BYTES = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key, as much as we keep of it."""
+    """One key, as it is kept."""
 
     name: str
     digest: bytes
@@ -42,12 +42,12 @@ class Key:
     operator: bool = False
     """Sees everybody's requests on the dashboard."""
     requests_per_minute: int | None = None
-    """None: as everybody; 0: any number."""
+    """None: the limit for all; 0: any number."""
     documents_per_minute: int | None = None
 
 
 class KeyFileError(ValueError):
-    """What is wrong with a key file, a line each."""
+    """A key file that is missing, unsound or empty."""
 
 
 class KeyRing:
@@ -68,11 +68,11 @@ class KeyRing:
         self.guarded = bool(keys or file)
         """Whether a key is asked for. A key file that is empty, or gone, opens nothing."""
         self.problems: list[str] = []
-        """Lines of the key file that were left out, and why."""
+        """The lines of the key file that were left out, each with the reason."""
         self.reload()
 
     def reload(self) -> None:
-        """Read the files again. What is wrong there opens nothing and is told in `problems`."""
+        """Read the files again. What is wrong there opens nothing, and is listed in `problems`."""
         found, self.problems = read_file(Path(self._file)) if self._file else ([], [])
         own = own_key(self._own) if self._own else ""
         mine = [Key(OWN_NAME, digest_of(own), operator=True)] if own else []
@@ -81,7 +81,7 @@ class KeyRing:
         self._keys = [*self._fixed, *found, *mine]
 
     def check(self) -> None:
-        """Before the first start, when somebody is there to read it.
+        """Check the key file, before the first start, when an operator is there to read the error.
 
         Raises:
             KeyFileError: the key file is not there, not sound, or empty.
@@ -92,10 +92,10 @@ class KeyRing:
             raise KeyFileError(f"there is no key in {self._file}; make one: reranking keys add NAME")
 
     def find(self, presented: Iterable[str]) -> tuple[Key, str] | None:
-        """The first of these that is a key of ours, with its name.
+        """Return the first of these that is a known key, as it is kept and as it was presented.
 
-        Digests are of one length and each is compared with all of ours in constant time: how long it takes tells
-        neither whether one was nearly right nor which one was.
+        Digests have one length, and each is compared with all of ours in constant time: the time it takes shows neither
+        whether a key was nearly right nor which one was.
         """
         found = None
         for given in presented:
@@ -107,17 +107,17 @@ class KeyRing:
 
 
 def digest_of(key: str) -> bytes:
-    """What is kept of a key, 32 bytes."""
+    """Return the digest that is kept of a key, 32 bytes."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def new_key() -> str:
-    """A key of 256 random bits, with letters before it by which leaked ones are found."""
+    """Return a key of 256 random bits, with a prefix by which leaked keys are found."""
     return f"rrk_{token_urlsafe(32)}"
 
 
 def line_of(key: Key) -> str:
-    """A key as a line of a key file."""
+    """Return a key as a line of a key file."""
     words = [key.name, f"sha256:{key.digest.hex()}"]
     words += ["operator"] if key.operator else []
     words += [f"requests={key.requests_per_minute}"] if key.requests_per_minute is not None else []
@@ -126,7 +126,7 @@ def line_of(key: Key) -> str:
 
 
 def read_file(path: Path) -> tuple[list[Key], list[str]]:
-    """The keys of a file, and what is wrong with it. Messages name lines, and never quote what may be a key."""
+    """Return the keys of a file, and its problems: they name lines, and never quote what may be a key."""
     try:
         mode = path.stat().st_mode
         with path.open(encoding="utf-8") as file:
@@ -169,7 +169,7 @@ def _key(words: list[str]) -> Key:
 
 
 def own_key(path: Path) -> str:
-    """The stack's own key; empty where no stack has made one."""
+    """Return the stack's own key; empty where no stack has made one."""
     try:
         return path.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError):
@@ -177,7 +177,7 @@ def own_key(path: Path) -> str:
 
 
 def make_own(path: Path) -> None:
-    """Make the stack's own key anew, in a file for this user alone."""
+    """Make a new own key of the stack, in a file for this user alone."""
     path.unlink(missing_ok=True)
     path.touch(mode=0o600)
     path.write_text(new_key(), encoding="ascii")

@@ -1,11 +1,11 @@
 """The wire contract between webapp workers and the pusher: JSON frames over ZeroMQ. Imports nothing of ours.
 
-A frame is what one worker has to tell since its last one. Whoever changes a field adds a golden frame under
+A frame holds the events of one worker since its last frame. To change a field, add a golden frame under
 `tests/fixtures/events/`; a change that an older reader would misread raises `VERSION`, and readers skip newer frames.
-New fields with a default are no such change: readers ignore what they don't know.
+New fields with a default are no such change: readers ignore fields that they don't know.
 
-Every `Progress` tells a running request whole, and every running request is told at least once a second: a pusher that
-was restarted, or lost frames, is right again after that.
+Each `Progress` holds the whole state of a running request, and comes at least once a second: a pusher that was
+restarted, or lost frames, is right again after that.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_d
 
 
 class _OfRequest(_Event, frozen=True, kw_only=True):
-    """What every event of a request says."""
+    """The fields of every event of a request."""
 
     id: str
     """The request's id: the caller's X-Request-Id, or ours."""
@@ -41,14 +41,14 @@ class _OfRequest(_Event, frozen=True, kw_only=True):
 
 
 class Accepted(_OfRequest, frozen=True, kw_only=True, tag="accepted"):
-    """A request was admitted; not told of one that ended before the next frame."""
+    """A request was admitted; not sent for one that ended before the next frame."""
 
     query: str = ""
     """Empty unless RERANK_EVENTS_TEXT=1."""
 
 
 class Progress(_OfRequest, frozen=True, kw_only=True, tag="progress"):
-    """How far a running request is; at most four times a second, at least once."""
+    """The progress of a running request; at most four times a second, at least once."""
 
     scored: int
     age_ms: float
@@ -99,13 +99,6 @@ class Expired(_OfRequest, frozen=True, kw_only=True, tag="expired"):
     latency_ms: float
 
 
-class Cancelled(_OfRequest, frozen=True, kw_only=True, tag="cancelled"):
-    """A request's client went away."""
-
-    scored: int
-    latency_ms: float
-
-
 class Worker(_Event, frozen=True, kw_only=True, tag="worker"):
     """A worker came up, drains, or goes down."""
 
@@ -113,14 +106,14 @@ class Worker(_Event, frozen=True, kw_only=True, tag="worker"):
 
 
 class Breaker(_Event, frozen=True, kw_only=True, tag="breaker"):
-    """A worker's circuit breaker changed; `Pulse` tells how it is, this that nothing between two pulses is missed."""
+    """A worker's circuit breaker changed. `Pulse` has its state; this shows what happens between two pulses."""
 
     was: BreakerState
     state: BreakerState
 
 
 class Serves(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a worker serves."""
+    """The model that a worker serves."""
 
     model: str
     engine: str
@@ -151,7 +144,7 @@ class Pulse(_Event, frozen=True, kw_only=True, tag="pulse"):
     """The longest that the event loop was late since the last pulse."""
     rss_bytes: int = 0
     dropped_events: int = 0
-    """Events this worker lost on purpose since it started."""
+    """Events that this worker dropped since it started."""
     serves: Serves | None = None
 
 
@@ -161,16 +154,16 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     state: Literal["running", "done", "failed"]
     said: str = ""
-    """What it found, or what was wrong."""
+    """Its result, or its error."""
     took_s: float = 0.0
 
 
 class Release(_Event, frozen=True, kw_only=True, tag="release"):
-    """A deploy or a rollback, told whole whenever a step begins or ends. By the command itself, not by a worker."""
+    """The whole state of a deploy or a rollback, when a step begins or ends. Sent by the command, not by a worker."""
 
     number: int
     color: str = msgspec.field(name="colour")
-    """Where it is to serve. On the wire it keeps its first spelling: versions of both sides mix during an upgrade."""
+    """Its release slot. On the wire it keeps its first spelling: versions of both sides mix during an upgrade."""
     what: str
     """Model and settings, in words."""
     began: float
@@ -181,14 +174,14 @@ class Release(_Event, frozen=True, kw_only=True, tag="release"):
     steps: list[Step] = []
 
 
-Event = Accepted | Progress | Finished | Shed | Rejected | Expired | Cancelled | Worker | Breaker | Pulse | Release
+Event = Accepted | Progress | Finished | Shed | Rejected | Expired | Worker | Breaker | Pulse | Release
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Who publishes."""
+    """The sender of a frame."""
 
     id: str
-    """Unique to one life of one worker."""
+    """Unique to one process of one worker."""
     pid: int
     color: str = msgspec.field(name="colour", default="")
     """Release slot, where there are two."""
@@ -205,15 +198,15 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FrameError(ValueError):
-    """A frame that is skipped."""
+    """A frame that is to be skipped."""
 
 
 class MalformedFrameError(FrameError):
-    """It is not of this contract."""
+    """The frame is not of this contract."""
 
 
 class NewerFrameError(FrameError):
-    """It is of a later version of this contract."""
+    """The frame is of a later version of this contract."""
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -226,12 +219,12 @@ _head_decoder = msgspec.json.Decoder(_Head)
 
 
 def encode(source: Source, seq: int, events: list[Event]) -> bytes:
-    """A frame as bytes."""
+    """Return a frame as bytes."""
     return _encoder.encode(Frame(v=VERSION, source=source, seq=seq, events=events))
 
 
 def decode(message: bytes) -> Frame:
-    """Bytes as a frame.
+    """Return the frame in a message.
 
     Raises:
         NewerFrameError: a later version wrote it.
@@ -256,14 +249,14 @@ def _is_newer(message: bytes) -> bool:
 
 
 class Headers(Protocol):
-    """Of a request, by any framework that ignores their case."""
+    """Headers of a request, looked up whatever their case."""
 
     def get(self, name: str, default: str, /) -> str:
-        """A header's value."""
+        """Return a header's value."""
 
 
 def keys_in(headers: Headers) -> Iterator[str]:
-    """What may be the API key of a request, in every spelling that clients use.
+    """Return what may be the API key of a request, in every spelling that clients use.
 
     `Authorization: Bearer k` (most), `Authorization: k` (llama-index' TEI adds no "Bearer"), `x-api-key` (Continue,
     llama.cpp), `Api-Key` (Pinecone). Names of headers are looked up whatever their case.
@@ -277,5 +270,5 @@ def keys_in(headers: Headers) -> Iterator[str]:
 
 
 def owner_of(key: str) -> str:
-    """What stands for an API key in events; the key can't be got back from it."""
+    """Return the label of an API key in events; the key can't be got back from it."""
     return hashlib.sha256(b"reranking-owner\0" + key.encode("utf-8", "surrogateescape")).hexdigest()[:24]

@@ -1,22 +1,34 @@
-"""Who may see what. PURE.
+"""What a viewer may see, and the Socket.IO rooms that follow from it. PURE.
 
-Without any keys everybody sees everything. With API keys, one is needed, and sees the requests that were made with it,
+Without any keys everybody sees everything. With API keys, one is needed; it sees the requests that were made with it,
 and everything where no key is an operator's: of `RERANK_OPERATOR_KEYS`, or marked in the key file. Operators see
 everything.
+
+A request's room is split by listener: its owner's room, and the room of operators. News goes to both, so nobody hears
+of another owner's request, even after following its id before it began.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from contracts.api_keys import KeyRing
 from contracts.events import owner_of
 
+OVERVIEW = "overview"
+"""The room of dashboards."""
+
+USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+"""Request ids that can be followed over Socket.IO, and logged."""
+
+_EVERYTHING = "*"
+
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Somebody who was let in."""
+    """A caller that was let in."""
 
     owner: str
     """Sees the requests of this owner."""
@@ -24,7 +36,7 @@ class Viewer:
     """Sees all requests, and the overview."""
 
     def may_see(self, owner: str) -> bool:
-        """Whether a request of this owner is theirs to see."""
+        """Return whether this viewer may see requests of an owner."""
         return self.operator or owner == self.owner
 
 
@@ -41,17 +53,22 @@ class Access:
         self._operators = operators
 
     def viewer(self, presented: Iterable[str]) -> Viewer | None:
-        """Who presents these keys; None is refused."""
+        """Return the viewer that presents these keys; None is refused."""
         presented = list(presented)
+        has_operators = self._operators.guarded or self._keys.has_operators
         if found := self._operators.find(presented):
             return Viewer(owner_of(found[1]), operator=True)
         if found := self._keys.find(presented):
-            return Viewer(owner_of(found[1]), operator=found[0].operator or not self._has_operators)
-        if self._keys.guarded:
-            return None
+            return Viewer(owner_of(found[1]), operator=found[0].operator or not has_operators)
         # Without API keys no request has an owner, whatever key its caller sends.
-        return Viewer("", operator=not self._has_operators)
+        return None if self._keys.guarded else Viewer("", operator=not has_operators)
 
-    @property
-    def _has_operators(self) -> bool:
-        return self._operators.guarded or self._keys.has_operators
+
+def room_for(request_id: str, viewer: Viewer) -> str:
+    """Return the room in which a viewer listens to a request."""
+    return f"request:{request_id}/{_EVERYTHING if viewer.operator else viewer.owner}"
+
+
+def rooms_of(request_id: str, owner: str) -> list[str]:
+    """Return the rooms to which news of a request goes."""
+    return [f"request:{request_id}/{owner}", f"request:{request_id}/{_EVERYTHING}"]

@@ -25,7 +25,7 @@ class Figures:
 
     def __init__(self) -> None:
         self.totals: Counter[str] = Counter()
-        """Ended requests by status, since the pusher's memory begins."""
+        """Ended requests by status, since the memory begins."""
         self.points: deque[dict[str, Any]] = deque(maxlen=POINTS)
         self._latencies: deque[tuple[float, float]] = deque(maxlen=MOST_LATENCIES)
         self._shed: deque[float] = deque(maxlen=MOST_LATENCIES)
@@ -33,7 +33,7 @@ class Figures:
         self._ended = 0
 
     def count(self, state: dict[str, Any], now: float) -> None:
-        """A request ended."""
+        """Count a request that ended."""
         status = state["status"]
         self.totals[status] += 1
         if status == "shed":
@@ -48,7 +48,7 @@ class Figures:
             self._degraded_at = now
 
     def add_point(self, pulses: Sequence[Pulse], now: float) -> dict[str, Any]:
-        """The second that just passed."""
+        """Return the point of the second that just passed."""
         while self._latencies and self._latencies[0][0] < now - WINDOW_S:
             self._latencies.popleft()
         while self._shed and self._shed[0] < now - WINDOW_S:
@@ -72,7 +72,7 @@ class Figures:
 
 
 def percentile(ordered: Sequence[float], share: int) -> float | None:
-    """The value that `share` percent do not exceed; None of nothing."""
+    """Return the value that `share` percent of the values do not exceed; None where there is none."""
     if not ordered:
         return None
     return round(ordered[min(len(ordered) - 1, len(ordered) * share // 100)], 1)

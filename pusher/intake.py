@@ -1,4 +1,4 @@
-"""ZeroMQ frames -> relay. One greenlet receives; it lets the others run however many frames there are."""
+"""ZeroMQ frames -> relay. One greenlet receives, and lets the others run however many frames come."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from pusher import clock
 log = logging.getLogger(__name__)
 
 HIGH_WATER_FRAMES = 256
-"""Frames kept for us; when that is full, workers see it and count what they drop."""
+"""Frames that ZeroMQ keeps for us; when that is full, workers see it and count what they drop."""
 
 MOST_FRAME_BYTES = 1024 * 1024
-"""ZeroMQ hangs up on whoever sends more."""
+"""ZeroMQ disconnects a sender of a larger frame."""
 
 FRAMES_AT_ONCE = 32
 """Then the other greenlets have a turn."""
 
-COMPLAIN_EVERY_S = 60.0
+WARN_EVERY_S = 60.0
 
 
 class Intake:
-    """Listens for workers."""
+    """Receives frames from workers."""
 
     def __init__(self, address: str, *, take: Callable[[Frame, float], None], count: Callable[[str], None]) -> None:
         self._address = address
         self._take = take
         self._count = count
-        self._complained = 0.0
+        self._warned = 0.0
 
     def run(self) -> None:
-        """Receive for ever."""
+        """Receive for ever; raises where the address can't be bound."""
         bound = False
         context = zmq.Context()
         socket = None
@@ -66,7 +66,7 @@ class Intake:
                 gevent.sleep(0)
 
     def take(self, message: bytes) -> None:
-        """One message, whatever it holds."""
+        """Hand on the frame in a message, or count why it is skipped."""
         try:
             frame = decode(message)
         except NewerFrameError as error:
@@ -79,6 +79,6 @@ class Intake:
     def _skip(self, why: str, error: Exception) -> None:
         self._count(why)
         now = time.monotonic()
-        if now - self._complained >= COMPLAIN_EVERY_S or not self._complained:
-            self._complained = now
+        if now - self._warned >= WARN_EVERY_S or not self._warned:
+            self._warned = now
             log.warning("skipped a frame", extra={"why": why, "error": type(error).__name__})

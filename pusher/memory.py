@@ -1,4 +1,4 @@
-"""What a restarted pusher goes on with: a small file, written beside the work, read at the start."""
+"""The file from which a restarted pusher goes on: written once a second, read at the start."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ log = logging.getLogger(__name__)
 SAVE_S = 1.0
 
 STALE_S = 600.0
-"""Older than this, it is another day's story."""
+"""An older file is ignored."""
 
 SET_S = 2.0
-"""Less is how long writing and reading take."""
+"""The system's clock was set if it moved by more; less is how long writing and reading take."""
 
 TIMES = frozenset({"t", "at", "began", "ended"})
 
 
 def save(relay: Relay, path: Path) -> None:
-    """Write it aside, then into place: a kill leaves the old one or the new one.
+    """Write the memory of a relay. It is written aside, then moved: a kill leaves the old file or the new one.
 
     Raises:
         OSError: there is no room, or no directory.
@@ -36,8 +36,7 @@ def save(relay: Relay, path: Path) -> None:
 
 
 def recall(path: Path, now: float) -> Relay:
-    """Return a relay that knows what the last one knew, if there was one lately."""
-    relay = Relay(now, _salt())
+    """Return a relay with the memory of the last one; a new one where that is missing, old or damaged."""
     try:
         memory = json.loads(path.read_text())
         age_s = clock.age_s(path)
@@ -45,21 +44,18 @@ def recall(path: Path, now: float) -> Relay:
             set_by_s = now - age_s - memory["at"]  # our clock begins with the system's, which may have been set
             if abs(set_by_s) > SET_S:
                 memory |= {name: _moved(memory[name], set_by_s) for name in ("ended", "recent", "points", "events")}
+            relay = Relay(now)
             relay.recall(memory)
+            return relay
     except FileNotFoundError:
         pass
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         log.warning("began without what happened before: %s", error)
-        return Relay(now, _salt())
-    return relay
-
-
-def _salt() -> str:
-    return secrets.token_hex(16)
+    return Relay(now, secrets.token_hex(16))
 
 
 def _moved(value: Any, by_s: float) -> Any:
-    """Return what was remembered with all times in it moved."""
+    """Return a memory with all times in it moved."""
     if isinstance(value, list):
         return [_moved(each, by_s) for each in value]
     if isinstance(value, dict):

@@ -1,10 +1,10 @@
-"""Frames in, what browsers should know out. PURE: no sockets, no clock; `now` is unix seconds.
+"""Frames of workers -> deltas and snapshots for browsers. PURE: no sockets, no clock; `now` is unix seconds.
 
 Laws:
-1. Nothing goes out but at a `tick`, four a second: a request is told at most that often, however often it is heard of.
+1. News goes out only at a `tick`, four a second, however often a request is heard of.
 2. A delta carries the next sequence number. A snapshot is made with a delta and carries its number: it holds all that
-   the deltas up to this one told, and nothing that a later one will tell. A browser that misses a number asks for one.
-3. What is heard costs the same however many browsers listen, and memory is bounded whatever is heard.
+   the deltas up to this one held, and nothing of later ones. A browser that misses a number asks for a snapshot.
+3. A frame costs the same however many browsers listen, and memory is bounded whatever comes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from contracts.events import Accepted, Breaker, Event, Frame, Progress, Pulse, Rejected, Release, Source, Worker
-from pusher.ended import Ended, kind_of
 from pusher.figures import Figures
 from pusher.releases import Releases
-from pusher.runs import Run, Runs
-from pusher.worker_events import WorkerEvents
-from pusher.workers import Workers
+from pusher.runs import Ended, Run, Runs, kind_of
+from pusher.workers import WorkerEvents, Workers
 
 TICK_S = 0.25
 
@@ -29,12 +27,12 @@ AWAY_S = 2.0
 POINT_S = 1.0
 
 MOST_RUNNING = 5_000
-"""Running requests that are known at once, and go on being heard; a flood of others is counted as `ignored`."""
+"""Most running requests that are followed at once; events of others are counted as `ignored`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One request's news, for those who follow it."""
+    """News of one request, for its followers."""
 
     id: str
     owner: str
@@ -48,7 +46,7 @@ class _News:
     updates: list[Update] = field(default_factory=list)
     """Ends, for followers."""
     ended_shown: dict[str, str] = field(default_factory=dict)
-    """Those that dashboards list as running: key -> status."""
+    """Ended requests that dashboards list as running: key -> status."""
     gone_workers: list[str] = field(default_factory=list)
 
 
@@ -62,8 +60,8 @@ class Relay:
         self.ended = Ended()
         self.worker_events = WorkerEvents()
         self.releases = Releases()
-        self.seen: Counter[str] = Counter()
-        """Frames, events, and what was wrong with some."""
+        self.seen = Counter({"frames": 0, "events": 0, "malformed": 0, "newer": 0, "ignored": 0})
+        """Frames, events, and what was wrong with some; all of it is in `counts`."""
         self.seq = 0
         self._news = _News()
         self._next_point = now + POINT_S
@@ -71,7 +69,7 @@ class Relay:
         self._snapshot = self._all(now)
 
     def take(self, frame: Frame, now: float) -> None:
-        """A worker's frame."""
+        """Take in a worker's frame."""
         self.seen["frames"] += 1
         self.seen["events"] += len(frame.events)
         if not all(isinstance(event, Release) for event in frame.events):  # those come from a command
@@ -81,18 +79,18 @@ class Relay:
 
     def _take(self, source: Source, event: Event, now: float) -> None:
         if isinstance(event, Breaker):
-            self.worker_events.note(source, f"breaker {event.state}", now)  # how it is, the pulse tells
+            self.worker_events.note(source, f"breaker {event.state}", now)  # the pulse has the state
         elif isinstance(event, Worker | Pulse):
             if self.workers.update(source, event):
                 self.worker_events.became(source, event.state, now)
-            if self.workers.gone_down(source):
+            if self.workers.is_down(source):
                 self._lose_runs({source.id}, now)
             if isinstance(event, Pulse) and event.serves:
                 self.releases.serves(event.serves)
         elif isinstance(event, Release):
             self.releases.hear(event)
         elif isinstance(event, Accepted | Progress):
-            if len(self.runs.running) < MOST_RUNNING or self.runs.knows(source.id, event):
+            if len(self.runs.running) < MOST_RUNNING or self.runs.key_of(source.id, event) in self.runs.running:
                 self.runs.hear(source.id, event, now)
             else:
                 self.seen["ignored"] += 1
@@ -103,8 +101,8 @@ class Relay:
             self._end(run, event.owner, state, now)
 
     def tick(self, now: float) -> tuple[list[Update], dict[str, Any] | None]:
-        """What is new: for the followers of single requests, and (None when nothing is) for dashboards."""
-        if now - self._ticked > AWAY_S:  # it was we who did not listen
+        """Return what is new: for followers of single requests, and for dashboards (None when nothing is)."""
+        if now - self._ticked > AWAY_S:  # the silence was ours
             self.workers.excuse(now)
             self.runs.excuse(now)
         self._ticked = now
@@ -128,7 +126,7 @@ class Relay:
             "events": self.worker_events.news(),
             "releases": self.releases.news(),
         }
-        delta |= {name: told for name, told in others.items() if told}
+        delta |= {name: new for name, new in others.items() if new}
         if now >= self._next_point:
             self._next_point = now + POINT_S
             delta["point"] = self.figures.add_point(self.workers.pulses(), now)
@@ -140,7 +138,7 @@ class Relay:
         return updates, {"seq": self.seq, "at": round(now, 3), "counts": self._snapshot["counts"], **delta}
 
     def _running_news(self) -> tuple[list[Update], list[dict[str, Any]]]:
-        """Requests that moved: for their followers, and those of them that dashboards list."""
+        """Return requests that moved: for their followers, and those of them that dashboards list."""
         shown = {run.key for run in self.runs.shown()}
         updates, running = [], []
         for run in self.runs.running.values():
@@ -153,7 +151,7 @@ class Relay:
         return updates, running
 
     def snapshot(self) -> dict[str, Any]:
-        """Return everything a dashboard shows, as of the last delta, whatever was heard since."""
+        """Return all that a dashboard shows, as of the last delta."""
         return self._snapshot
 
     def _all(self, now: float) -> dict[str, Any]:
@@ -162,45 +160,44 @@ class Relay:
             "at": round(now, 3),
             "counts": self.counts(),
             "running": [run.state() for run in self.runs.shown()],
+            **self._lists(),
+        }
+
+    def _lists(self) -> dict[str, Any]:
+        """Return what both snapshots and the memory hold."""
+        return {
             "recent": self.ended.states(),
-            "workers": self.workers.states(),
+            "workers": self.workers.states(),  # in the memory for `reranking status`
             "points": list(self.figures.points),
             "events": list(self.worker_events.kept),
             "releases": self.releases.states(),
         }
 
     def counts(self) -> dict[str, Any]:
-        """Totals, and what was lost on the way."""
+        """Return totals, and what was lost on the way."""
+        kinds: Counter[str] = Counter()
+        for status, count in self.figures.totals.items():
+            kinds[kind_of(status)] += count
         return {
             "running": len(self.runs.running),
             "ended": dict(self.figures.totals),
-            "kinds": self._kinds(),
-            **{name: self.seen[name] for name in ("frames", "events", "malformed", "newer", "ignored")},
+            "kinds": kinds,
+            **self.seen,
             "lost_frames": self.workers.lost_frames,
             "dropped_events": self.workers.dropped_events,
         }
 
-    def _kinds(self) -> dict[str, int]:
-        kinds: Counter[str] = Counter()
-        for status, count in self.figures.totals.items():
-            kinds[kind_of(status)] += count
-        return dict(kinds)
-
     def memory(self) -> dict[str, Any]:
-        """What the next life should know; running requests tell of themselves."""
+        """Return what the next process should know; workers report themselves and running requests to it."""
         return {
             "salt": self.runs.salt,
             "ended": self.runs.memory(),
-            "recent": self.ended.states(),
-            "points": list(self.figures.points),
             "totals": dict(self.figures.totals),
-            "events": list(self.worker_events.kept),
-            "workers": self.workers.states(),  # for `reranking status`; the next life hears of them from themselves
-            "releases": self.releases.states(),
+            **self._lists(),
         }
 
     def recall(self, memory: dict[str, Any]) -> None:
-        """Take over from the last life. Raises what a damaged memory raises; use a fresh relay then."""
+        """Restore the memory of the last process. Raises whatever a damaged one raises; use a new relay then."""
         self.runs.salt = str(memory["salt"])
         for owner, state in memory["ended"]:
             self.runs.remember(str(owner), state)

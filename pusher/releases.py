@@ -1,4 +1,4 @@
-"""Releases as the pusher knows them: the last deploys and rollbacks, whole. PURE."""
+"""The last deploys and rollbacks, each with all its steps. PURE."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from contracts.events import Release, Serves
 KEPT = 20
 
 SERVING = frozenset({"serving", "rolled back"})
-"""States of the release that clients are served by."""
+"""States of the release that serves clients."""
 
 REPLACED = "replaced"
-"""State of a release that was served, until another took its place."""
+"""State of a release that served until another took its place."""
 
 
 class Releases:
-    """The last ones, the latest last."""
+    """The last releases, the latest last."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[int, float], dict[str, Any]] = OrderedDict()
         self._changed: set[tuple[int, float]] = set()
 
     def hear(self, event: Release) -> None:
-        """Note how far a release is. There is one at a time, so another that ran was killed; one alone serves."""
+        """Note how far a release is. Only one runs at a time, so another that ran was killed; only one serves."""
         for key, state in list(self._known.items()):
             if key == (event.number, event.began):
                 continue
@@ -40,24 +40,24 @@ class Releases:
         self._keep({**msgspec.to_builtins(event), "state": event.state, **kept})
 
     def serves(self, serves: Serves) -> None:
-        """Note which model a release turned out to serve: a worker of it says so."""
-        told = msgspec.to_builtins(serves)
+        """Note the model that a release serves, as one of its workers reports it."""
+        served = msgspec.to_builtins(serves)
         for state in list(self._known.values()):
             current = state["state"] == "running" or state["state"] in SERVING
-            if current and state["number"] == serves.release and state.get("serves") != told:
-                self._keep({**state, "serves": told})
+            if current and state["number"] == serves.release and state.get("serves") != served:
+                self._keep({**state, "serves": served})
 
     def news(self) -> list[dict[str, Any]]:
-        """Those that changed since the last call."""
+        """Return the releases that changed since the last call."""
         changed, self._changed = self._changed, set()
         return [state for key, state in self._known.items() if key in changed]
 
     def states(self) -> list[dict[str, Any]]:
-        """All of them."""
+        """Return all of them."""
         return list(self._known.values())
 
     def recall(self, states: Iterable[dict[str, Any]]) -> None:
-        """Take over from the last life."""
+        """Restore the memory of the last process."""
         for state in states:
             self._keep(state)
         self._changed.clear()

@@ -1,11 +1,10 @@
-"""The pusher, wired up: greenlets that receive, tick and remember, and a web server for browsers.
+"""The pusher, wired up: greenlets that receive, tick and save, and a web server for browsers.
 
-Stop order is the reverse of start: no new connections, browsers are told, the memory is written, the socket goes.
+Stop order is the reverse of start: no new connections, the socket goes, greenlets end, the memory is written.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import socket
@@ -21,19 +20,19 @@ from gevent.pywsgi import WSGIServer
 
 from contracts.api_keys import KeyRing
 from contracts.events import Expired, Finished, Frame, Shed
-from pusher import access_lines, clock, following, memory, scraping
+from pusher import clock, memory, routes
 from pusher.access import Access
 from pusher.intake import Intake
 from pusher.relay import TICK_S
 from pusher.settings import Settings, listed
 from pusher.sockets import Sockets
 from pusher.streams import Streams
-from pusher.websocket import WebSocketPatches
+from pusher.websocket import Handler
 
 log = logging.getLogger(__name__)
 
 PING_S = 5
-"""Interval of pings. nginx hangs up on a pusher that says nothing for twice as long (nginx.conf.j2)."""
+"""Interval of pings. nginx disconnects a pusher that is silent for twice as long (nginx.conf.j2)."""
 
 PONG_S = 10
 """How long an answer to a ping may take."""
@@ -44,21 +43,19 @@ STOP_S = 2.0
 
 
 class Pusher:
-    """One process's worth."""
+    """The parts of one pusher process."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._asked_to_stop = Event()
-        self._forgetful = False
-        """The memory could not be written the last time."""
+        self._save_failed = False
+        """Whether the memory could not be written the last time."""
         self.relay = memory.recall(settings.memory, clock.now())
         self._keys = KeyRing(settings.api_keys, settings.api_keys_file, settings.own_key)
-        self._tell_problems()
+        self._log_problems()
         access = Access(self._keys, KeyRing(settings.operator_keys))
         self.streams = Streams()
         app = Flask("pusher", static_folder=None)
-        access_lines.install(app)
-        app.register_blueprint(following.blueprint(self.relay, access, self.streams))
         socketio = SocketIO(
             app,
             async_mode="gevent",
@@ -71,15 +68,8 @@ class Pusher:
             engineio_logger=False,
         )
         self.sockets = Sockets(socketio, self.relay, access)
-        app.register_blueprint(
-            scraping.blueprint(
-                self.relay,
-                sockets=lambda: self.sockets.count,
-                streams=lambda: self.streams.count,
-                stalled=lambda: self.sockets.stalled,
-            )
-        )
-        self._app = WebSocketPatches(app)
+        routes.install(app, self.relay, access, self.streams, self.sockets.counts)
+        self._app = app
         self._intake = Intake(
             settings.intake_address,
             take=self._take,
@@ -89,22 +79,21 @@ class Pusher:
     def run(self) -> None:
         """Serve until `stop`."""
         listener = _listen(self._settings.socket)
-        # Its own words would quote what it was sent.
-        server = WSGIServer(listener, self._app, log=None, error_log=None)
+        # Its own log would quote requests.
+        server = WSGIServer(listener, self._app, log=None, error_log=None, handler_class=Handler)
         server.start()
         loops = [
             gevent.spawn(self._for_ever, self._intake.run, 1.0),
             gevent.spawn(self._for_ever, self._tick, TICK_S),
-            gevent.spawn(self._for_ever, self._remember, memory.SAVE_S),
+            gevent.spawn(self._for_ever, self._save, memory.SAVE_S),
         ]
         log.info("the pusher listens for workers on %s", self._settings.intake_address)
         self._asked_to_stop.wait()
         server.stop_accepting()
-        listener.close()  # before its name is gone: `serve` gives a socket that listens its name back
-        with contextlib.suppress(FileNotFoundError):  # at once: later it might be our successor's
-            self._settings.socket.unlink()
+        listener.close()  # before its name goes: `serve` gives a listening socket its name back
+        self._settings.socket.unlink(missing_ok=True)  # at once: later it might be our successor's
         gevent.killall(loops, timeout=STOP_S)
-        self._remember()
+        self._save()
 
     def stop(self) -> None:
         """Ask `run` to end; a signal handler may call it."""
@@ -120,11 +109,11 @@ class Pusher:
     def reload_keys(self) -> None:
         """Read the key file again; a signal handler may call it."""
         self._keys.reload()
-        self._tell_problems()
+        self._log_problems()
         self.sockets.disconnect_all()
         self.streams.close_all()
 
-    def _tell_problems(self) -> None:
+    def _log_problems(self) -> None:
         for problem in self._keys.problems:
             log.error("a key is left out: %s", problem)
 
@@ -138,18 +127,18 @@ class Pusher:
         self.sockets.disconnect_stalled()
         self.sockets.disconnect_strangers(time.monotonic())
 
-    def _remember(self) -> None:
+    def _save(self) -> None:
         try:
             memory.save(self.relay, self._settings.memory)
         except OSError as error:
-            if not self._forgetful:  # told once, not every second
+            if not self._save_failed:  # logged once, not every second
                 log.warning("what happened can't be kept: %s; it is forgotten at a restart", error)
-            self._forgetful = True
+            self._save_failed = True
         else:
-            self._forgetful = False
+            self._save_failed = False
 
     def _for_ever(self, step: Callable[[], None], interval_s: float) -> None:
-        """One bad step must not end the loop: it is logged, and the next one comes."""
+        """Repeat a step; one that fails is logged, and does not end the loop."""
         while True:
             try:
                 step()
@@ -159,9 +148,8 @@ class Pusher:
 
 
 def _listen(path: Path) -> socket.socket:
-    """A unix socket for this user alone; one that a killed predecessor left is taken over."""
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
+    """Return a unix socket for this user alone; one that a killed predecessor left is replaced."""
+    path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     previous = os.umask(0o177)
     try:

@@ -1,9 +1,8 @@
-"""Socket.IO: who connects, what they may join, and what goes out to them."""
+"""Browsers by Socket.IO: which may connect, which rooms they join, and what is sent to them."""
 
 from __future__ import annotations
 
 import logging
-import re
 import time
 from typing import Any
 
@@ -11,32 +10,29 @@ from flask import request
 from flask_socketio import ConnectionRefusedError as RefuseConnection
 from flask_socketio import SocketIO, join_room, leave_room
 
-from pusher.access import Access, Viewer
+from pusher.access import OVERVIEW, USABLE_ID, Access, Viewer, room_for, rooms_of
 from pusher.relay import Relay, Update
-from pusher.rooms import OVERVIEW, room_for, rooms_of
 
 log = logging.getLogger(__name__)
 
 MOST_QUEUED = 40
-"""Packets that wait for one browser: ten seconds of deltas. One that is further behind is disconnected; when it reads
-again it connects anew, and a snapshot makes it whole."""
+"""Most packets that wait for one browser: ten seconds of deltas. One that is further behind is disconnected; when it
+reads again it connects anew, and gets a snapshot."""
 
 MOST_FOLLOWED = 50
 """Requests that one connection may follow at once."""
 
 SNAPSHOT_EVERY_S = 0.5
-"""A browser may ask for a snapshot this often."""
+"""A browser gets at most one snapshot in this time."""
 
 NAMESPACE = "/"
-"""Where all events are."""
+"""Namespace of all events."""
 
 JOIN_S = 10.0
-"""A connection that has not been let in after this long is closed: it has shown no key, or wants nothing."""
+"""A connection that has not been let in after this long is closed: it has shown no key, or asked for nothing."""
 
 MOST_STRANGERS = 500
-"""Connections that have not been let in yet; beyond, the oldest of them are closed at once."""
-
-_USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+"""Most connections that have not been let in yet; beyond that the oldest are closed at once."""
 
 
 class Sockets:
@@ -50,24 +46,24 @@ class Sockets:
         self._followed: dict[str, set[str]] = {}
         self._snapshot_at: dict[str, float] = {}
         self._strangers: dict[str, float] = {}
-        """Connections of engine.io that are not let in, oldest first -> since when."""
+        """Connections of engine.io that are not let in, oldest first -> monotonic seconds since when."""
         self._rooms: dict[str, int] = {}
-        """Request id -> how many follow it, so that news of the others costs nothing."""
+        """Request id -> number of followers, so that news of other requests costs nothing."""
         self.stalled = 0
         for name in ("connect", "disconnect", "watch", "follow", "unfollow"):
             socketio.on_event(name, getattr(self, f"_{name}"))
 
     def push(self, update: Update) -> None:
-        """News of a request, to its followers."""
+        """Send news of a request to its followers."""
         if update.id in self._rooms:
             self._socketio.emit("progress", update.state, to=rooms_of(update.id, update.owner))
 
     def push_overview(self, delta: dict[str, Any]) -> None:
-        """A delta, to all dashboards."""
+        """Send a delta to all dashboards."""
         self._socketio.emit("delta", delta, to=OVERVIEW)
 
     def disconnect_stalled(self) -> None:
-        """Let go of browsers that don't read."""
+        """Disconnect browsers that don't read."""
         for connection in list(self._socketio.server.eio.sockets.values()):
             if connection.queue.qsize() > MOST_QUEUED and not connection.closed:
                 self.stalled += 1
@@ -76,7 +72,7 @@ class Sockets:
                 connection.close(wait=False, abort=True, reason="stalled")
 
     def disconnect_strangers(self, now: float) -> None:
-        """Let go of connections that were not let in, by a key or at all: engine.io itself would keep them for ever."""
+        """Disconnect connections that were not let in; engine.io itself would keep them for ever."""
         server = self._socketio.server
         strangers = {
             sid: connection
@@ -89,14 +85,13 @@ class Sockets:
                 strangers[sid].close(wait=False, abort=True, reason="not let in")
 
     def disconnect_all(self) -> None:
-        """Keys have changed: browsers connect again by themselves, and are let in or not."""
+        """Disconnect all browsers, as keys have changed; they connect again, and are let in or not."""
         for connection in list(self._socketio.server.eio.sockets.values()):
             connection.close(wait=False, abort=True, reason="keys")
 
-    @property
-    def count(self) -> int:
-        """Connected browsers."""
-        return len(self._viewers)
+    def counts(self) -> dict[str, int]:
+        """Return connected browsers, and those that were disconnected because they did not read."""
+        return {"sockets": len(self._viewers), "stalled": self.stalled}
 
     def _connect(self, auth: Any = None) -> None:
         key = auth.get("key") if isinstance(auth, dict) else None
@@ -112,7 +107,7 @@ class Sockets:
         self._snapshot_at.pop(_sid(), None)
 
     def _watch(self, *_arguments: Any) -> dict[str, Any]:
-        """Be told of everything; also asked again by a browser that missed something."""
+        """Join the overview, and get a snapshot; a browser that missed a delta asks again."""
         sid, now = _sid(), time.monotonic()
         viewer = self._viewers.get(sid)
         if viewer is None or not viewer.operator:
@@ -124,9 +119,9 @@ class Sockets:
         return {"ok": True}
 
     def _follow(self, request_id: Any = None, *_arguments: Any) -> dict[str, Any]:
-        """Be told of one request. Answers with how far it is, if it is known."""
+        """Follow one request; return its state, if it is known."""
         viewer = self._viewers.get(_sid())
-        if viewer is None or not isinstance(request_id, str) or not _USABLE_ID.fullmatch(request_id):
+        if viewer is None or not isinstance(request_id, str) or not USABLE_ID.fullmatch(request_id):
             return {"ok": False, "error": "invalid_request"}
         followed = self._followed.setdefault(_sid(), set())
         if request_id not in followed:

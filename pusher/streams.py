@@ -1,7 +1,7 @@
 """Followers by server-sent events.
 
-Each has a slot for the newest state of each request with its id: a slow one costs nothing, and misses only what is
-overtaken.
+Each has a slot for the newest state of each request with its id: a slow follower costs nothing, and misses only states
+that newer ones replace.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ State = dict[str, Any]
 RUNNING = "running"
 
 WAIT_S = 60.0
-"""How long a stream waits for a request that nobody has heard of."""
+"""How long a stream waits for a request that is not known."""
 
 KEEP_ALIVE_S = 5.0
 """Proxies and clients take a longer silence for a dead connection; nginx takes twice as long (nginx.conf.j2)."""
@@ -58,7 +58,7 @@ class _Slot:
 
 
 class Streams:
-    """All of them, by request id."""
+    """All followers, by request id."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._slots: dict[str, list[_Slot]] = {}
@@ -66,24 +66,24 @@ class Streams:
         self.count = 0
 
     def push(self, update: Update) -> None:
-        """News of a request."""
+        """Hand news of a request to its followers."""
         for slot in self._slots.get(update.id, ()):
             if slot.viewer.may_see(update.owner):
                 slot.put(update.state)
 
     def close_all(self) -> None:
-        """End every stream: keys have changed, and whose key is still good follows again."""
+        """End every stream, as keys have changed; followers with a valid key come back."""
         for slots in self._slots.values():
             for slot in slots:
                 slot.close()
 
     def follow(self, request_id: str, viewer: Viewer, known: list[State]) -> Iterator[str]:
-        """The events of a stream, as text; it ends when no request with this id runs that the viewer may see.
+        """Return the events of a stream, as text; it ends when no request with this id runs that the viewer may see.
 
         Args:
             request_id: of the request.
-            viewer: gets nothing but the requests that it may see.
-            known: states of those by now.
+            viewer: sees no other requests than it may.
+            known: their states by now.
 
         Raises:
             TooManyStreamsError: at once, before the first event.

@@ -1,21 +1,20 @@
-"""Mends for simple-websocket under gevent's WSGI server; both are about one slow browser among many."""
+"""WebSockets of gevent's WSGI server for simple-websocket: one slow browser must not harm the others."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterable
 from typing import Any
 
 import gevent
 from gevent.lock import RLock
+from gevent.pywsgi import WSGIHandler
 
 SILENCE_S = 20.0
 """A connection that neither reads nor answers a ping for this long is dead (ping interval and timeout, and a bit)."""
 
-
 SEND_S = 10.0
-"""One message may take this long; a browser whose window stays full doesn't read."""
+"""One message may take this long; a browser whose window stays full does not read."""
 
 
 class WholeSends:
@@ -31,7 +30,7 @@ class WholeSends:
         self._lock = RLock()  # the writer's frames and the reader's pongs must not mix
 
     def send(self, data: bytes) -> int:
-        """All of it; or, after `SEND_S`, hang up and raise an OSError."""
+        """Send all of it; after `SEND_S`, disconnect and raise an OSError."""
         try:
             with self._lock, gevent.Timeout(SEND_S, TimeoutError("the browser does not read")):
                 self._connection.sendall(data)
@@ -41,35 +40,22 @@ class WholeSends:
             raise
         return len(data)
 
-    def dup(self) -> Any:
-        """simple-websocket asks for a duplicate, and takes the original for this answer."""
-        raise NotImplementedError
+    def get_socket(self) -> WholeSends:
+        """Return this socket; simple-websocket asks for it by this name."""
+        return self
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
 
 
-class _Input:
-    """Stands for `wsgi.input`, where simple-websocket looks for the socket: `raw._sock`."""
+class Handler(WSGIHandler):  # type: ignore[misc] # gevent has no types
+    """Serves one connection; gives simple-websocket our socket, where it looks for that of eventlet's server."""
 
-    def __init__(self, connection: Any) -> None:
-        self.raw = self
-        self._sock = WholeSends(connection)
-
-
-class WebSocketPatches:
-    """WSGI middleware around everything."""
-
-    def __init__(self, application: Any) -> None:
-        self._application = application
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """WSGI."""
+    def get_environ(self) -> dict[str, Any]:
+        """Return the WSGI environment of a request."""
+        environ: dict[str, Any] = super().get_environ()
         if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
-            given = environ["wsgi.input"]
-            reader = given if hasattr(given, "raw") else given.rfile
-            environ["wsgi.input"] = _Input(reader.raw._sock)  # noqa: SLF001
-            # Compression is by connection: the same delta would be deflated five hundred times, each with its window.
+            environ["eventlet.input"] = WholeSends(self.socket)
+            # Compression is by connection: one delta would be deflated for each browser, each with a window in memory.
             environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
-        answer: Iterable[bytes] = self._application(environ, start_response)
-        return answer
+        return environ

@@ -1,7 +1,9 @@
-"""Workers as the pusher knows them. PURE."""
+"""Workers as the pusher knows them, and what became of them and of their breakers. PURE."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +17,16 @@ LOST_S = 3.5
 FORGET_S = 20.0
 """Lost and leaving workers are shown for this long."""
 
+EVENTS_KEPT = 50
+
+WorkerEvent = dict[str, Any]
+
 
 @dataclass(slots=True, eq=False)
 class _Known:
     source: Source
     state: str
-    """Empty until it says it."""
+    """Empty until the worker reports it."""
     heard: float
     next_seq: int
     pulse: Pulse | None = None
@@ -39,7 +45,7 @@ class Workers:
         self.lost_frames = 0
 
     def hear(self, source: Source, seq: int, now: float) -> None:
-        """A frame came."""
+        """Note that a frame came."""
         known = self._known.get(source.id)
         if known is None:
             known = self._known[source.id] = _Known(source, "", now, seq)
@@ -48,7 +54,7 @@ class Workers:
         known.next_seq, known.heard = seq + 1, now
 
     def update(self, source: Source, event: Worker | Pulse) -> bool:
-        """A worker says how it is. Returns whether that is another state; a pulse tells it where the event was lost."""
+        """Note a worker's state; return whether it is a new one. A pulse repeats it, should the event be lost."""
         known = self._known[source.id]
         differs = event.state != known.state
         known.state, known.changed = event.state, True
@@ -62,7 +68,7 @@ class Workers:
             known.heard = now
 
     def review(self, now: float) -> tuple[list[Source], list[str]]:
-        """Workers that were lost just now, and those to forget."""
+        """Return the workers that were lost just now, and the ids of those that are forgotten."""
         lost = [known for known in self._known.values() if known.lives and now - known.heard > LOST_S]
         for known in lost:
             known.state, known.changed = "lost", True
@@ -71,16 +77,16 @@ class Workers:
             del self._known[key]
         return [known.source for known in lost], gone
 
-    def gone_down(self, source: Source) -> bool:
-        """Whether it said goodbye."""
+    def is_down(self, source: Source) -> bool:
+        """Return whether a worker reported that it goes down."""
         return self._known[source.id].state == "down"
 
     def pulses(self) -> list[Pulse]:
-        """Of the workers that live."""
+        """Return the last pulse of each worker that lives."""
         return [known.pulse for known in self._known.values() if known.pulse and known.lives]
 
     def states(self, *, changed_only: bool = False) -> list[dict[str, Any]]:
-        """As browsers get them."""
+        """Return them as browsers get them."""
         chosen = [known for known in self._known.values() if known.changed or not changed_only]
         for known in chosen if changed_only else ():
             known.changed = False
@@ -97,5 +103,45 @@ class Workers:
 
     @property
     def dropped_events(self) -> int:
-        """Events that living workers lost on purpose."""
+        """Events that workers dropped."""
         return sum(known.pulse.dropped_events for known in self._known.values() if known.pulse)
+
+
+class WorkerEvents:
+    """The latest changes of workers and of their breakers, oldest first, for operators."""
+
+    def __init__(self) -> None:
+        self.kept: deque[WorkerEvent] = deque(maxlen=EVENTS_KEPT)
+        self._news: deque[WorkerEvent] = deque(maxlen=EVENTS_KEPT)
+        self._next_number = 0
+
+    def became(self, source: Source, state: str, now: float) -> None:
+        """Note a worker's new state, unless the last process did: a worker that was ready then is not ready anew."""
+        states = (event["what"] for event in reversed(self.kept) if event["worker"] == source.id)
+        if next((what for what in states if not what.startswith("breaker ")), None) != state:
+            self.note(source, state, now)
+
+    def note(self, source: Source, what: str, now: float) -> None:
+        """Note that something happened to a worker."""
+        event = {
+            "number": self._next_number,  # two can be alike in all else
+            "at": round(now, 3),
+            "worker": source.id,
+            "pid": source.pid,
+            "color": source.color,
+            "what": what,
+        }
+        self._next_number += 1
+        self.kept.append(event)
+        self._news.append(event)
+
+    def news(self) -> list[WorkerEvent]:
+        """Return those since the last call."""
+        news = list(self._news)
+        self._news.clear()
+        return news
+
+    def recall(self, events: Iterable[WorkerEvent]) -> None:
+        """Restore the memory of the last process."""
+        self.kept.extend(events)
+        self._next_number = max((event["number"] for event in self.kept), default=-1) + 1

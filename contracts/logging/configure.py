@@ -1,4 +1,8 @@
-"""Logging of a Python process: one handler, one shape, to stderr. supervisord does the rest."""
+"""Logging of a Python process: one handler, one shape, to stderr; supervisord writes the files.
+
+Exceptions are logged without their own words: a tokenizer, a parser or a codec quotes its input, and that may be a
+document. Only exceptions that speak of the system or of code keep their words.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,14 @@ import re
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-# structlog loads rich where some other package brought it along, and takes an eighth of a second for that at each start
-# of each program. We write no line by it.
+# structlog loads rich where another package has installed it, which takes an eighth of a second at each start of each
+# program. We write no line by it.
 _rich = sys.modules.setdefault("rich", None)  # type: ignore[arg-type] # None: an import of it fails
 import structlog  # noqa: E402
 
@@ -24,22 +30,28 @@ if _rich is None:
     del sys.modules["rich"]
 
 from contracts.logging.foreign import without_query_strings  # noqa: E402
-from contracts.logging.line import Form, renderer, stamp  # noqa: E402
+from contracts.logging.line import Form, head, renderer  # noqa: E402
 from contracts.logging.lossy_pipe import Lossy  # noqa: E402
-from contracts.logging.redact import tell  # noqa: E402
 
 _HUNG_UP = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ESHUTDOWN})
 
-OURS = ("webapp", "pusher", "logs")
+MOST_FRAMES = 12
+"""Most frames of one exception; the innermost are kept."""
+
+MOST_CAUSES = 5
+
+_ROOT = str(Path(__file__).resolve().parent.parent.parent) + "/"
+
+OURS = ("webapp", "pusher", "contracts")
 
 _GUNICORN_QUOTES = re.compile(r"(Invalid request from ip=[^:]*):.*", re.DOTALL)
 
 
 def log_config(*, level: str, log_format: str, service: str, color: str = "") -> dict[str, Any]:
-    """A `logging.config.dictConfig`, for our processes and for gunicorn's `logconfig_dict`.
+    """Return a `logging.config.dictConfig`, for our processes and for gunicorn's `logconfig_dict`.
 
     Args:
-        level: the least that we say. Libraries speak from warning up, gunicorn from info: below, they quote requests.
+        level: the least that we log. Libraries log from warning up, gunicorn from info: below, they quote requests.
         log_format: json, human, or auto (human on a terminal).
         service: the program.
         color: its release slot.
@@ -67,7 +79,7 @@ def log_config(*, level: str, log_format: str, service: str, color: str = "") ->
         "loggers": {
             **{name: {"level": chosen} for name in OURS},
             "gunicorn.error": {"level": at_least["INFO"], "handlers": [], "propagate": True},
-            # We write one access line a request ourselves, with what gunicorn can't know.
+            # We write one access line a request ourselves, with facts that gunicorn does not have.
             "gunicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
         },
     }
@@ -81,7 +93,7 @@ def configure(*, level: str, log_format: str, service: str, color: str = "") -> 
 
 
 def catch_the_rest(*, log_format: str, service: str, color: str = "") -> None:
-    """Let exceptions that nobody caught, in greenlets, threads or anywhere, be told in our shape, too.
+    """Log uncaught exceptions, in greenlets, threads or anywhere, in our shape, too.
 
     They are written without the logging module: a native thread must not touch a lock that gevent patched.
     Call it before logging is set up: where stderr does not block, it becomes one that counts what it loses.
@@ -89,28 +101,18 @@ def catch_the_rest(*, log_format: str, service: str, color: str = "") -> None:
     render = renderer(_form(log_format))
 
     def line(level: str, logger: str, message: str, **fields: str) -> bytes:
-        event = {
-            "time": stamp(time.time()),
-            "level": level,
-            "service": service,
-            "color": color,
-            "pid": os.getpid(),
-            "logger": logger,
-            "message": message,
-            "request_id": "",
-        }
-        return render(event | fields).encode() + b"\n"
+        return render(head(time.time(), level, service, color, os.getpid(), logger, message) | fields).encode() + b"\n"
 
-    say = _stderr_that_never_waits(lambda message: line("warning", "logs", message))
+    write_line = _stderr_that_never_waits(lambda message: line("warning", "logs", message))
 
     def write(message: str, error: BaseException, *, words: bool = False, level: str = "critical") -> None:
-        say(line(level, "uncaught", message, exception=tell(error, words=words)))
+        write_line(line(level, "uncaught", message, exception=redact(error, words=words)))
 
     _install(write)
 
 
 def _install(write: Callable[..., None]) -> None:
-    """Make `write` hear of what nobody caught."""
+    """Have `write` called with uncaught exceptions."""
 
     def main_thread(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, KeyboardInterrupt):
@@ -131,12 +133,12 @@ def _install(write: Callable[..., None]) -> None:
         write("a greenlet ended", error, level="info" if _hung_up(error) else "critical")
 
     sys.excepthook, threading.excepthook, sys.unraisablehook = main_thread, thread, unraisable
-    if hub := sys.modules.get("gevent.hub"):  # else there are no greenlets of its
+    if hub := sys.modules.get("gevent.hub"):  # else nothing makes greenlets
         hub.Hub.print_exception = greenlet
 
 
 def _stderr_that_never_waits(note: Callable[[str], bytes]) -> Callable[[bytes], int]:
-    """Count what is lost where stderr does not block, as under our supervisord; returns what writes there."""
+    """Return what writes to stderr; where that does not block, as under our supervisord, it counts lost lines."""
     try:
         blocks = os.get_blocking(2)
     except OSError:  # it is closed
@@ -150,12 +152,12 @@ def _stderr_that_never_waits(note: Callable[[str], bytes]) -> Callable[[bytes], 
 
 
 def _hung_up(error: BaseException) -> bool:
-    """Whether it only says that the other side of a connection has left."""
+    """Return whether an error only means that the other side of a connection has left."""
     return isinstance(error, OSError) and error.errno in _HUNG_UP
 
 
 class _Complete:
-    """A structlog processor: the fields that every line has, and exceptions in none of their words."""
+    """A structlog processor that adds the fields of every line, and redacts exceptions."""
 
     def __init__(self, service: str, color: str) -> None:
         self._service = service
@@ -164,26 +166,18 @@ class _Complete:
     def __call__(self, _logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
         record: logging.LogRecord = event["_record"]
         message = str(event.pop("event"))
-        if record.name == "gunicorn.error":  # what it read of a request goes no further
+        if record.name == "gunicorn.error":  # without the parts of a request that it quotes
             message = without_query_strings(_GUNICORN_QUOTES.sub(r"\1", message))
         _, error, _ = event.pop("exc_info", None) or (None, None, None)
         if isinstance(error, BaseException):
-            event["exception"] = tell(error)
-        first = {
-            "time": stamp(record.created),
-            "level": event.pop("level"),
-            "service": self._service,
-            "color": self._color,
-            "pid": os.getpid(),
-            "logger": event.pop("logger"),
-            "message": message,
-            "request_id": event.pop("request_id", ""),
-        }
+            event["exception"] = redact(error)
+        level, logger, request_id = event.pop("level"), event.pop("logger"), event.pop("request_id", "")
+        first = head(record.created, level, self._service, self._color, os.getpid(), logger, message, request_id)
         return first | event
 
 
 class _Render:
-    """The last structlog processor."""
+    """The last structlog processor: an event becomes a line."""
 
     def __init__(self, form: Form) -> None:
         self._render = renderer(form)
@@ -201,3 +195,39 @@ def _form(log_format: str) -> Form:
 
 def _number(level: str) -> int:
     return logging.getLevelNamesMapping()[level]
+
+
+def redact(error: BaseException, *, words: bool = False) -> str:
+    """Return an exception and its causes, each with the places it passed, the innermost last.
+
+    Args:
+        error: that was raised.
+        words: keep its own words, too; only where no request has been near.
+    """
+    found: list[str] = []
+    each: BaseException | None = error
+    seen: set[int] = set()
+    while each is not None and id(each) not in seen and len(seen) < MOST_CAUSES:
+        seen.add(id(each))
+        title = _title(each, words=words)
+        found.append(f"caused by {title}" if found else title)
+        frames = traceback.extract_tb(each.__traceback__)[-MOST_FRAMES:]
+        found.extend(f"  {_short(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames)
+        each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
+    return "\n".join(found)
+
+
+def _title(error: BaseException, *, words: bool) -> str:
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    if words or isinstance(error, (ImportError, SyntaxError)):
+        return f"{name}: {error}"
+    if isinstance(error, OSError) and isinstance(error.errno, int):
+        return f"{name}: {os.strerror(error.errno)}"
+    return name
+
+
+def _short(path: str) -> str:
+    """Return a path without the folders of this machine."""
+    _, found, inside = path.rpartition("/site-packages/")
+    return inside if found else path.removeprefix(_ROOT)

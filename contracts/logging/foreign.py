@@ -1,4 +1,4 @@
-"""Lines of programs that can't write our shape: nginx' errors, an interpreter's last words, a C library. PURE."""
+"""Lines of programs that can't write our shape: nginx's errors, an interpreter's last words, a C library. PURE."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from contracts.logging.line import FIRST, stamp
+from contracts.logging.line import FIRST, head
 
 _NGINX = re.compile(r"(\d{4})/(\d\d)/(\d\d) (\d\d:\d\d:\d\d) \[(\w+)\] (\d+)#\d+: (?:\*(\d+) )?(.*)")
 _NGINX_BEFORE_ITS_LOG = re.compile(r"nginx: \[(\w+)\] (.*)")
@@ -26,17 +26,19 @@ _NO_HARM = re.compile(
     r"SSL_(do_handshake|read|write|shutdown)\(\) failed .*client: |open socket #\d+ left in connection"
     r"|an? (client request body|upstream response) is buffered to a temporary file "
 )
-"""What nginx warns of or calls critical, and is a client that left or spoke some other TLS, a connection open at nginx'
-end, a large body, or a slow reader."""
+"""Warnings and critical errors of nginx that mean no harm.
+
+A client left or spoke another TLS, a connection was open at nginx's end, a body was large, or a reader slow.
+"""
 
 _LINES_LOST = re.compile(r'write\(\) to "" (failed|was incomplete)')
-"""nginx' alert, once a minute at most, of access lines that found no room in its pipe."""
+"""nginx's alert, once a minute at most, of access lines that found no room in its pipe."""
 
 _QUERY_STRING = re.compile(r"\?[^\s\"']*")
 
 
 def ours(line: str) -> dict[str, Any] | None:
-    """The event in a line of our shape; None for any other."""
+    """Return the event in a line of our shape; None for any other."""
     try:
         event = json.loads(line)
     except (ValueError, RecursionError):
@@ -45,33 +47,24 @@ def ours(line: str) -> dict[str, Any] | None:
 
 
 def translate(line: str, *, service: str, color: str, pid: int, now: float) -> dict[str, Any]:
-    """Any other line as an event.
+    """Return any other line as an event.
 
     Args:
         line: without its end.
-        service: the program that wrote it.
+        service: the program that wrote the line.
         color: its release slot.
         pid: its process, where the line doesn't say.
         now: seconds since 1970, where the line doesn't say.
     """
     text = line.strip()
-    event: dict[str, Any] = {
-        "time": stamp(now),
-        "level": "warning",  # nobody meant to say it in this way
-        "service": service,
-        "color": color,
-        "pid": pid,
-        "logger": f"{service}.stderr",
-        "message": text,
-        "request_id": "",
-    }
+    event = head(now, "warning", service, color, pid, f"{service}.stderr", text)  # no program logs so on purpose
     if found := _NGINX.fullmatch(text):
-        year, month, day, clock, level, pid_said, connection, message = found.groups()
+        year, month, day, clock, level, line_pid, connection, message = found.groups()
         # nginx runs with TZ=UTC, and tells whole seconds.
-        event |= {"time": f"{year}-{month}-{day}T{clock}.000Z", "pid": int(pid_said), "logger": "nginx.error"}
-        said = "info" if _NO_HARM.search(message) else _NGINX_LEVELS.get(level, "error")
-        said = "warning" if _LINES_LOST.match(message) else said
-        event |= {"level": said, "message": without_query_strings(message)}
+        event |= {"time": f"{year}-{month}-{day}T{clock}.000Z", "pid": int(line_pid), "logger": "nginx.error"}
+        ours_level = "info" if _NO_HARM.search(message) else _NGINX_LEVELS.get(level, "error")
+        ours_level = "warning" if _LINES_LOST.match(message) else ours_level
+        event |= {"level": ours_level, "message": without_query_strings(message)}
         if connection:
             event["connection"] = int(connection)  # access lines have it, too
     elif found := _NGINX_BEFORE_ITS_LOG.fullmatch(text):
@@ -81,5 +74,5 @@ def translate(line: str, *, service: str, color: str, pid: int, now: float) -> d
 
 
 def without_query_strings(text: str) -> str:
-    """Addresses keep their paths only: some callers put keys behind the question mark."""
+    """Return a text whose URLs have no query strings: some callers put keys there."""
     return _QUERY_STRING.sub("?…", text)

@@ -1,6 +1,6 @@
-"""A pipe that takes only what it has room for: no program waits for its reader, and what is lost is counted.
+"""A pipe that takes only what it has room for: no program waits for its reader, and lost lines are counted.
 
-supervisord makes the pipes of its programs so (`webapp.stack.supervisor.logging`), for it may be stopped, or too slow.
+supervisord makes such pipes for its programs (`webapp.stack.supervisor.logging`), as it may be stopped, or too slow.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 from contracts.logging.writer import lost
 
 PIPE_BYTES = 1024 * 1024
-"""Of what was written and is not read yet; as much as Linux lets any user have."""
+"""Room for bytes that are not read yet; the most that Linux allows any user."""
 
 
 def refuse_when_full(pipe: int) -> None:
-    """Make the writers of a pipe lose what finds no room, be they ours or nginx; and make it large."""
+    """Make a pipe large, and let its writers, ours or nginx, lose what finds no room."""
     os.set_blocking(pipe, False)
-    with contextlib.suppress(OSError):  # this user's pipes are large enough together
+    with contextlib.suppress(OSError):  # the pipes of this user are at their limit
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
@@ -39,10 +39,10 @@ class Lossy(io.FileIO):
         self._note = note
         self._lost = 0
         self._torn = False
-        os.register_at_fork(after_in_child=self._forget)  # the parent tells of its own
+        os.register_at_fork(after_in_child=self._forget)  # the parent reports its own
 
     def write(self, data: Any) -> int:
-        """Write, or count the lines as lost."""
+        """Write lines, or count them as lost."""
         lines = bytes(data)
         if self._lost and self._fits(self._note(lost(self._lost))):
             self._lost = 0

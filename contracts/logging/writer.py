@@ -1,8 +1,8 @@
-"""Write lines from a thread, so that a reader or a disk that stops holds up nobody.
+"""Write lines from a thread, so that a reader or a disk that stops holds nothing up.
 
 A terminal that was stopped with Ctrl-S, a container's log driver that hangs, a stalled disk: a write to one of them may
-last for ever. A program that has something to say goes on at once. Lines that find no room are counted, and the count
-is written when lines flow again.
+last for ever. A program that logs goes on at once. Lines that find no room are counted, and the count is written when
+lines flow again.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from typing import Any, Protocol
 MOST_WAITING_BYTES = 8 * 1024 * 1024
 """Bytes that wait for one file or stream: some 16,000 lines, seconds of a busy service."""
 
-END_PATIENCE_S = 2.0
+END_TIMEOUT_S = 2.0
 """Longest time without progress at the end of a process; then what still waits is lost."""
 
-TELL_EVERY_S = 60.0
+WARN_EVERY_S = 60.0
 
 TOGETHER_S = 0.02
 """Time after a write in which lines are collected: to wake up for each would cost more than to write it."""
@@ -106,7 +106,7 @@ class File:
             self._open()
 
     def write(self, data: bytes) -> int:
-        """See Sink; of a disk that became full, whole lines."""
+        """Write whole lines where the disk becomes full; see Sink."""
         before = os.fstat(self._descriptor).st_size
         written = os.write(self._descriptor, data)
         if written < len(data):
@@ -117,7 +117,7 @@ class File:
         return written
 
     def close(self) -> None:
-        """Let go of it; the next lines go into the file that has the name then."""
+        """Close it; the next lines go into the file that has the name then."""
         descriptor, self._descriptor = self._descriptor, _CLOSED
         if descriptor != _CLOSED:
             os.close(descriptor)
@@ -132,16 +132,16 @@ class File:
 
 
 class Complaint:
-    """Tells stderr of a log that can't be written, at most once a minute."""
+    """Warns on stderr of a log that can't be written, at most once a minute."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._tell_at = clock()
+        self._next_at = clock()
 
     def __call__(self, log: str, error: OSError) -> None:
-        """Tell of it."""
-        if self._clock() >= self._tell_at:
-            self._tell_at = self._clock() + TELL_EVERY_S
+        """Warn of it."""
+        if self._clock() >= self._next_at:
+            self._next_at = self._clock() + WARN_EVERY_S
             with contextlib.suppress(OSError, ValueError):
                 sys.stderr.write(f"{log} can't be written ({error}): lines are lost, the service goes on\n")
                 sys.stderr.flush()
@@ -167,7 +167,7 @@ class Writer:
         Args:
             sink: where to write.
             note: makes a line, its end included, of a message.
-            failed: hears the sink's name and why a write failed, in the thread.
+            failed: called in the thread, with the sink's name and the error of a write.
             most_bytes: most that waits.
         """
         self._sink = sink
@@ -203,16 +203,16 @@ class Writer:
         with self._changed:
             self._add(action)
 
-    def close(self, patience_s: float) -> bool:
+    def close(self, timeout_s: float) -> bool:
         """Wait until all is written; returns whether it is.
 
         Args:
-            patience_s: longest time without progress.
+            timeout_s: longest time without progress.
         """
         with self._changed:
             while self._waiting or self._at_work or self._owes_a_note():
                 before = self._steps
-                if not self._changed.wait(patience_s) and self._steps == before:
+                if not self._changed.wait(timeout_s) and self._steps == before:
                     return False
         return True
 
@@ -244,7 +244,7 @@ class Writer:
                 if isinstance(item, bytes):
                     self._write(item)
                 else:
-                    with self._telling():
+                    with self._reporting():
                         item()
             time.sleep(TOGETHER_S)
 
@@ -283,7 +283,7 @@ class Writer:
     def _send(self, lines: bytes) -> int:
         """Write whole lines; returns how many of them could not be written."""
         rest = whole = b"\n" + lines if self._torn else lines
-        with self._telling():
+        with self._reporting():
             self._sink.begin()
             while rest:
                 rest = rest[self._sink.write(rest) :]
@@ -293,7 +293,7 @@ class Writer:
         return min(rest.count(b"\n"), lines.count(b"\n"))
 
     @contextlib.contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _reporting(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -302,9 +302,9 @@ class Writer:
 
 def close(writers: Iterable[Writer]) -> None:
     """Wait until all is written; where one does not move, no longer for the others."""
-    patience_s = END_PATIENCE_S
+    timeout_s = END_TIMEOUT_S
     for writer in writers:
-        patience_s = patience_s if writer.close(patience_s) else 0
+        timeout_s = timeout_s if writer.close(timeout_s) else 0
 
 
 class _Behind(io.FileIO):
@@ -315,7 +315,7 @@ class _Behind(io.FileIO):
         self._writer = writer
 
     def write(self, data: Any) -> int:
-        """Hand it over."""
+        """Hand lines to the writer."""
         self._writer.put(bytes(data))
         return len(data)
 

@@ -46,7 +46,7 @@ function onStatus(next) {
   showConnection();
 }
 
-// Why there is no connection: the service answers and its pusher doesn't, or nobody does.
+// Why there is no connection: the service answers and its pusher doesn't, or nothing does.
 let finding = false;
 
 async function findOut() {
@@ -125,7 +125,7 @@ function chooseView() {
   drawn = false;
 }
 
-// Elapsed times and ETAs move even when nothing is heard; a hidden page costs nothing.
+// Elapsed times and ETAs move even when no news comes; a hidden page costs nothing.
 function draw() {
   showConnection();
   if (document.hidden || $("live").hidden || state.seq === null) return;

@@ -21,7 +21,7 @@ const OF_STATUS = {
   shed: "The service was full and took nothing of it in.",
   expired: SENTENCES.deadline_exceeded,
   cancelled: "The client hung up before the answer.",
-  lost: "Nobody told how it ended: its worker died, or the news of it was lost.",
+  lost: "Its end was not reported: its worker died, or the event was lost.",
 };
 
 export function sentenceOf(status) {

@@ -3,7 +3,7 @@
 export const MOST_POINTS = 300;
 export const MOST_EVENTS = 50;
 export const MOST_RELEASES = 20;
-export const MOST_ENDED = { done: 120, failed: 60, refused: 40, left: 40 }; // as pusher/ended.py
+export const MOST_ENDED = { done: 120, failed: 60, refused: 40, left: 40 }; // as pusher/runs.py
 export const DONE_STAYS_S = 1.2; // a full bar is seen before it goes,
 const SHORT_S = 1; // unless it was there for a moment only
 

@@ -58,7 +58,7 @@ export function noticeOf(status, hasKey) {
     case "starting":
       return { title: "The service is starting", said: "nginx answers, the programs behind it do not yet. This page tries again every second." };
     case "unreachable":
-      return { title: "The service can’t be reached", said: "Nobody answers at this address. This page tries again every second." };
+      return { title: "The service can’t be reached", said: "Nothing answers at this address. This page tries again every second." };
     default:
       return { title: "Connecting", said: "Waiting for the first figures." };
   }

@@ -19,16 +19,14 @@ from webapp.telemetry.exporter import Workers
 WORKER = """
 import sys
 from prometheus_client import CollectorRegistry
-from webapp.telemetry.meter import Meter
 from webapp.telemetry.metrics import Metrics
 from webapp.telemetry.observer import Reply
+from webapp.telemetry.worker_stats import WorkerStats
 FACTS = {"documents": 5, "tokens": 9, "queue_ms": 1.0, "tokenise_ms": 1.0, "score_ms": 1.0}
 metrics = Metrics(CollectorRegistry())
-meter = Meter(metrics)
 for _ in range(int(sys.argv[1])):
-    meter.replied(Reply("POST", "/rerank", "native", 200, 0.02, "id", {}, FACTS))
-metrics.active.set(3)
-meter.publish()
+    metrics.replied(Reply("POST", "/rerank", "native", 200, 0.02, "id", {}, FACTS))
+metrics.sample(WorkerStats("ready", 3, 0, 0, 0, 0, 0, 256))
 print("counted", flush=True)
 sys.stdin.read()
 """
@@ -40,18 +38,19 @@ import os, signal, sys
 from prometheus_client import CollectorRegistry
 from webapp.telemetry import multiprocess
 from webapp.telemetry.metrics import Metrics
-from webapp.telemetry.histogram import SECONDS, BucketCounts
+from webapp.telemetry.observer import Reply
+from webapp.telemetry.worker_stats import WorkerStats
+FACTS = {"documents": 5, "degraded": True}
+REPLY = Reply("POST", "/rerank", "native", 200, 0.1, "id", {}, FACTS)
 metrics = Metrics(CollectorRegistry())
 told, tell = os.pipe()
 
 def work():
-    tally = BucketCounts(SECONDS)
-    metrics.active.set(1)
+    metrics.sample(WorkerStats("ready", 1, 0, 0, 0, 0, 0, 256))
     while True:
-        metrics.requests.labels("/rerank", "native", "200").inc()
+        metrics.replied(REPLY)
         os.write(tell, b".")  # no count that was told of may be lost
-        tally.add(0.1)
-        metrics.duration.publish(tally)
+        metrics.publish()
 
 workers, done = [], 0
 for line in sys.stdin:
@@ -63,12 +62,12 @@ for line in sys.stdin:
     done += len(os.read(told, int(line)))
     os.kill(workers[0], signal.SIGKILL)
     os.waitpid(workers.pop(0), 0)
-    multiprocess.bury()
+    multiprocess.drop_dead_levels()
     print(done, flush=True)
 for worker in workers:
     os.kill(worker, signal.SIGKILL)
     os.waitpid(worker, 0)
-multiprocess.bury()
+multiprocess.drop_dead_levels()
 os.set_blocking(told, False)
 try:
     while more := os.read(told, 65536):
@@ -153,8 +152,8 @@ def test_what_dead_workers_counted_stays_and_their_levels_go(tmp_path):
         assert address.stat().st_mode & 0o077 == 0
         seen = scrape(address)
         assert seen[REQUESTS] == seen["rerank_request_duration_seconds_count",] == 12
-        assert ("rerank_active_requests",) not in seen, "though nobody buried them"
-        multiprocess.forget(folder)
+        assert ("rerank_active_requests",) not in seen, "though no master removed them"
+        multiprocess.clear(folder)
         assert REQUESTS not in scrape(address), "a service that starts again counts from 0"
 
 
@@ -164,7 +163,7 @@ def test_a_master_forgets_the_levels_of_the_dead(tmp_path, monkeypatch):
     monkeypatch.setenv(multiprocess.VARIABLE, str(folder))
     count_in_a_worker(folder, 5)
     assert list(folder.glob("gauge_*"))
-    multiprocess.bury()
+    multiprocess.drop_dead_levels()
     assert not list(folder.glob("gauge_*"))
     assert figures(folder)[REQUESTS] == 5
 
@@ -178,7 +177,7 @@ def test_levels_that_can_not_be_removed_end_no_master(tmp_path, monkeypatch):
     (stuck,) = folder.glob("gauge_livesum_0.db")
     stuck.unlink()
     stuck.mkdir()
-    multiprocess.bury()
+    multiprocess.drop_dead_levels()
     assert not list(folder.glob("gauge_*_1.db")), "the others are"
 
 

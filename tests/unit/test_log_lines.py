@@ -9,11 +9,9 @@ from hypothesis import strategies as st
 from running import PATIENCE_S
 from supervisor.loggers import handle_boundIO
 
-from contracts.logging.configure import log_config
+from contracts.logging.configure import log_config, redact
 from contracts.logging.foreign import ours, translate
-from contracts.logging.levels import level_of
-from contracts.logging.line import FIRST, MOST_BYTES, as_json, renderer, stamp
-from contracts.logging.redact import tell
+from contracts.logging.line import FIRST, MOST_BYTES, as_json, level_of, renderer, stamp
 from webapp.stack.supervisor.logging import LogStore, OwnLog
 
 values = st.recursive(
@@ -107,17 +105,17 @@ def fail_quoting(document):
 def test_exceptions_are_told_by_what_and_where_and_never_by_what_they_quote():
     with pytest.raises(RuntimeError) as caught:
         fail_quoting("planted secret")
-    told = tell(caught.value)
+    told = redact(caught.value)
     assert told.startswith("RuntimeError\n")
     assert "tests/unit/test_log_lines.py" in told
     assert "caused by ValueError" in told
     assert "planted" not in told
-    assert "planted" in tell(caught.value, words=True)
+    assert "planted" in redact(caught.value, words=True)
 
 
 def test_errors_of_the_system_and_of_code_say_what_is_wrong():
-    assert tell(OSError(28, "whatever")) == "OSError: No space left on device"
-    assert tell(ModuleNotFoundError("No module named 'x'")) == "ModuleNotFoundError: No module named 'x'"
+    assert redact(OSError(28, "whatever")) == "OSError: No space left on device"
+    assert redact(ModuleNotFoundError("No module named 'x'")) == "ModuleNotFoundError: No module named 'x'"
 
 
 def logged(config, record):

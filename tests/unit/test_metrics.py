@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import pytest
 from asking import ask, post
 from prometheus_client import CollectorRegistry, Histogram
 
+from webapp import __version__
 from webapp.api.app import create_app
 from webapp.domain.errors import (
     CancelledError,
@@ -16,25 +18,25 @@ from webapp.domain.errors import (
 )
 from webapp.domain.types import ModelInfo, RerankRequest
 from webapp.scheduling.admission import Admission
-from webapp.telemetry.exporter import Pusher
-from webapp.telemetry.histogram import SHARES, BucketCounts
-from webapp.telemetry.meter import Meter
-from webapp.telemetry.metrics import ExportedHistogram, Metrics
+from webapp.telemetry import metrics as module
+from webapp.telemetry.exporter import registry as exported
+from webapp.telemetry.metrics import SHARES, BufferedHistogram, Metric, Metrics, gauge, reference
 from webapp.telemetry.observer import Reply
-from webapp.telemetry.sampler import Sampler
-from webapp.telemetry.worker_stats import WorkerStats
+from webapp.telemetry.worker_stats import Reporter, WorkerStats
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "metrics.md.in").read_text()
 
 
 class Metered:
-    """A meter, and what is in its registry."""
+    """Metrics, and what is in their registry."""
 
     def __init__(self):
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
-        self.meter = Meter(self.metrics)
 
     def value(self, name, **labels):
-        self.meter.publish()
+        self.metrics.publish()
         return self.registry.get_sample_value(name, labels)
 
 
@@ -52,8 +54,8 @@ def reply(**fields):
 
 
 def test_a_rerank_is_counted_with_its_documents_tokens_and_times(metered):
-    metered.meter.replied(reply())
-    metered.meter.replied(reply(facts={**RANKED, "documents": 5}))
+    metered.metrics.replied(reply())
+    metered.metrics.replied(reply(facts={**RANKED, "documents": 5}))
     assert metered.value("rerank_document_count_sum") == 8
     assert metered.value("rerank_document_count_bucket", le="5.0") == 2
     assert metered.value("rerank_request_tokens_sum") == 100
@@ -63,7 +65,7 @@ def test_a_rerank_is_counted_with_its_documents_tokens_and_times(metered):
 
 
 def test_a_degraded_rerank_is_counted_apart(metered):
-    metered.meter.replied(reply(facts={**RANKED, "degraded": True}))
+    metered.metrics.replied(reply(facts={**RANKED, "degraded": True}))
     assert metered.value("rerank_degraded_requests_total") == 1
     assert metered.value("rerank_score_seconds_count") == 0
 
@@ -77,7 +79,7 @@ def test_what_was_refused_expired_or_cancelled_is_counted_by_reason(metered):
         *[DeadlineExceededError("late", figures={"scored": scored, "total": 3}) for scored in (0, 2, 3)],
     ]
     for error in errors:
-        metered.meter.replied(reply(status=500, facts={"documents": 3}, error=error))
+        metered.metrics.replied(reply(status=500, facts={"documents": 3}, error=error))
     assert metered.value("rerank_shed_total", reason="tokens") == 1
     assert metered.value("rerank_shed_total", reason="unavailable") == 1
     assert metered.value("rerank_shed_total", reason="invalid_request") is None
@@ -100,9 +102,9 @@ def test_every_limit_says_which_one_it_was():
 
 
 def test_only_answered_reranks_tell_how_fast_they_were(metered):
-    metered.meter.replied(reply())
-    metered.meter.replied(reply(status=503))
-    metered.meter.replied(reply(route="/health", dialect="none", facts={}))
+    metered.metrics.replied(reply())
+    metered.metrics.replied(reply(status=503))
+    metered.metrics.replied(reply(route="/health", dialect="none", facts={}))
     assert metered.value("rerank_request_duration_seconds_count") == 1
     assert metered.value("rerank_requests_total", route="/rerank", dialect="tei", status="503") == 1
     assert metered.value("rerank_requests_total", route="/health", dialect="none", status="200") == 1
@@ -146,14 +148,14 @@ def test_replies_say_in_teis_headers_where_the_time_went(client):
     assert all(re.fullmatch(r"\d+", headers[name]) for name in names)
 
 
-def test_a_published_tally_is_the_histogram_that_was_never_observed():
-    registry, tally = CollectorRegistry(), BucketCounts(SHARES)
+def test_a_histogram_kept_in_memory_is_published_as_if_each_value_were_observed():
+    registry = CollectorRegistry()
     observed = Histogram("observed", "x", buckets=SHARES, registry=registry)
-    published = ExportedHistogram("published", "x", buckets=SHARES, registry=registry)
+    kept = BufferedHistogram(Metric(BufferedHistogram, "published", "x", float, buckets=SHARES), registry)
     for share in (0.0, 0.1, 0.11, 0.95, 1.0, 3.0):
-        tally.add(share)
+        kept.record(share)
         observed.observe(share)
-        published.publish(tally)
+        kept.publish()
 
     def samples(name):
         (family,) = [each for each in registry.collect() if each.name == name]
@@ -167,58 +169,77 @@ def vitals(**changes):
     return WorkerStats(**{"state": "ready", "budget_tokens": 256, **zeros, **changes})
 
 
-def test_the_sampler_publishes_levels_and_what_totals_grew_by(metered):
-    now, current = [10.0], [vitals(cache_hits=5)]
-    model = ModelInfo("m", "r", "stub", "stub", "none", 512, "sigmoid")
-    sampler = Sampler(metered.metrics, metered.meter, model, lambda: current[0], clock=lambda: now[0])
-    sampler.start(lambda _interval, _step: None)
+MODEL = ModelInfo("m", "r", "stub", "stub", "none", 512, "sigmoid")
+
+
+def test_the_reporter_samples_levels_and_what_totals_grew_by(metered):
+    now, current = [10.0], [vitals(cache_hits=5, model=MODEL)]
+    reporter = Reporter(lambda: current[0], metered.metrics, clock=lambda: now[0])
+    reporter.start(lambda _interval, _step: None)
     assert metered.value("rerank_workers", state="ready") == 1
     assert metered.value("rerank_worker_starts_total") == 1
+    labels = {"model": "m", "revision": "r", "engine": "stub", "precision": "none", "version": __version__}
+    assert metered.value("rerank_model_info", **labels) == 1
     current[0] = vitals(
         shapes={(4, 32): 2, (9, 512): 1}, cache_hits=7, in_flight=4, breaker="open", degraded=True, state="draining"
     )
-    for late_s in (0.0, 0.3, *[0.0] * 10):
-        now[0] += 0.1 + late_s
-        sampler.step()
+    for late_s in (0.0, 0.3, *[0.0] * 20):
+        now[0] += 0.05 + late_s
+        reporter.step()
     assert metered.value("rerank_cache_hits_total") == 7
+    assert metered.value("rerank_worker_starts_total") == 1
     assert metered.value("rerank_active_requests") == 4
     assert metered.value("rerank_batch_pairs_sum") == 17
     assert metered.value("rerank_batch_tokens_count") == 3
     assert metered.value("rerank_batch_fill_ratio_sum") == 2
     assert metered.value("rerank_breaker_state") == 2
     assert metered.value("rerank_workers", state="ready") == 0
-    (lag,) = [each for family in metered.metrics.hub_lag.collect() for each in family.samples]
-    assert lag.value == pytest.approx(0.3)
+    worker = str(os.getpid())
+    assert metered.value("rerank_hub_lag_seconds", worker=worker) == pytest.approx(0.3)
+    assert metered.value("rerank_worker_rss_bytes", worker=worker) > 1_000_000
+    assert metered.value("rerank_worker_open_fds", worker=worker) > 2
 
 
-def test_a_sampler_that_fails_is_heard_of_once(metered, caplog):
+def test_a_reporter_that_fails_is_heard_of_once(metered, caplog):
     def fail():
         raise KeyError("broken")
 
-    model = ModelInfo("m", "r", "stub", "stub", "none", 512, "sigmoid")
-    sampler = Sampler(metered.metrics, metered.meter, model, fail)
-    sampler.start(lambda _interval, _step: None)
-    sampler.sample()
+    reporter = Reporter(fail, metered.metrics)
+    reporter.start(lambda _interval, _step: None)
+    reporter.stop()
     assert caplog.text.count("metrics could not be sampled") == 1
 
 
-def test_the_table_in_the_documentation_is_the_list_of_metrics():
-    """Name, type, labels and meaning, each as the code has it."""
-    text = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
-    table = {
-        cells[0]: cells[1:] for cells in re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) \| (.*?) \|$", text, re.MULTILINE)
-    }
+def test_the_documentation_is_made_from_the_metrics():
+    run = "run: .venv/bin/python -m webapp.telemetry.metrics > docs/metrics.md"
+    assert (ROOT / "docs" / "metrics.md").read_text() == reference(PAGE), run
+
+
+def test_the_documentation_has_every_metric_that_is_served(tmp_path):
+    """Name, type, labels and meaning, each as the registries of a worker and of the exporter have it."""
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) \| (.*?) \|$", reference(PAGE), re.MULTILINE)
+    table = {name: cells for name, *cells in rows}
     registry = CollectorRegistry()
-    metrics = vars(Metrics(registry)).values()
-    expected = {
-        metric._name + ("_total" if metric._type == "counter" else ""): (
+    Metrics(registry)
+    served = {
+        metric._name + ("_total" if metric._type == "counter" else ""): [
             metric._type,
             ", ".join(f"`{label}`" for label in metric._labelnames),
             metric._documentation,
-        )
-        for metric in metrics
+        ]
+        for metric in registry._collector_to_names
     }
-    assert {name: row for name, row in table.items() if name in expected} == expected
-    told = {family.name for family in Pusher("/nowhere").collect()} | {"rerank_pusher_clients", "rerank_metrics_files"}
-    assert {name for name in table if name not in expected} >= told
-    assert not [name for name in table if name not in expected and not re.match("rerank_(pusher|metrics)_", name)]
+    assert {name: row for name, row in table.items() if name in served} == served
+    told = {family.name for family in exported(tmp_path, "/nowhere").collect()}
+    assert told == {"rerank_pusher_up", "rerank_metrics_files"}
+    assert told <= set(table) - set(served)
+    assert all(re.match("rerank_(pusher|metrics)_", name) for name in set(table) - set(served))
+
+
+def test_a_metric_takes_one_line(monkeypatch):
+    line = gauge("rerank_budget_tokens", "Padded tokens that a batch may hold.", lambda worker: worker.budget_tokens)
+    monkeypatch.setattr(module, "PER_SECOND", (*module.PER_SECOND, line))
+    metered = Metered()
+    metered.metrics.sample(vitals())
+    assert metered.value("rerank_budget_tokens") == 256
+    assert "| `rerank_budget_tokens` | gauge |  | Padded tokens that a batch may hold. |" in reference("{{ workers }}")

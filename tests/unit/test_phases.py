@@ -7,7 +7,6 @@ from webapp.engine.runtimes.stub import StubEngine, StubSession
 from webapp.scheduling.ticket import Phases
 from webapp.servers.gunicorn.bridge import GeventWaiter
 from webapp.service.inflight import InflightScores
-from webapp.telemetry.histogram import BucketCounts
 
 
 def test_a_moment_belongs_to_one_phase_however_many_threads_are_at_it():
@@ -20,13 +19,6 @@ def test_a_moment_belongs_to_one_phase_however_many_threads_are_at_it():
     phases.change(20.0, batches=-1)
     phases.change(25.0)
     assert (phases.waited_s, phases.tokenise_s, phases.score_s) == (6.0, 2.0, 7.0)
-
-
-def test_bucket_counts_count_into_ranges_whose_ends_belong_to_them():
-    counts = BucketCounts((1, 2, 4))
-    for figure in (1, 2, 2, 3, 9):
-        counts.add(figure)
-    assert (counts.counts, counts.total) == ([1, 2, 1, 1], 17)
 
 
 class SlowSession(StubSession):

@@ -2,6 +2,7 @@ import time
 
 import pytest
 import zmq
+from prometheus_client import CollectorRegistry
 from running import PATIENCE_S, wait_for
 from scheduling_kit import Rig
 
@@ -13,11 +14,11 @@ from webapp.scheduling.admission import Admission
 from webapp.servers.gunicorn.bridge import GeventWaiter
 from webapp.service.inflight import InflightScores
 from webapp.service.reranker import RerankService
-from webapp.telemetry.observer import Caller
-from webapp.telemetry.progress import ProgressEvents, SafeObserver
+from webapp.telemetry.metrics import Metrics
+from webapp.telemetry.observer import Caller, SafeObserver
+from webapp.telemetry.progress import ProgressEvents
 from webapp.telemetry.publisher import BUFFER_EVENTS, Publisher
-from webapp.telemetry.reporter import Reporter
-from webapp.telemetry.worker_stats import StatsSampler, WorkerStats
+from webapp.telemetry.worker_stats import PulseMaker, Reporter, WorkerStats
 
 CALLER = Caller("req-1", "native", "owner")
 
@@ -40,11 +41,11 @@ def test_a_request_that_runs_on_is_accepted_once():
     said = []
     events = ProgressEvents(said.append)
     token = events.accepted(CALLER, [request()], lambda: 0)
-    events.tell_new()
-    events.tell_new()
+    events.publish_new()
+    events.publish_new()
     assert said == [Accepted(id="req-1", dialect="native", owner="owner", pairs=3)]
     events.ended(token, [])
-    events.tell_new()
+    events.publish_new()
     assert [type(event) for event in said] == [Accepted, Finished]
 
 
@@ -202,13 +203,13 @@ def vitals(**changes):
 
 
 def test_a_pulse_has_rates_since_the_last_one():
-    now, current = [10.0], [vitals()]
-    maker = StatsSampler(lambda: current[0], clock=lambda: now[0])
-    first = maker.make(hub_lag_ms=0, dropped_events=0)
+    now = [10.0]
+    maker = PulseMaker(clock=lambda: now[0])
+    first = maker.make(vitals())
     assert (first.pairs_per_s, first.batch_fill, first.cache_hit_ratio) == (0.0, None, None)
     now[0] += 2
-    current[0] = vitals(scored_pairs=100, batches=4, batch_tokens=512, cache_hits=3, cache_misses=1, queue_pairs=7)
-    pulse = maker.make(hub_lag_ms=1.26, dropped_events=5)
+    known = {"cache_hits": 3, "cache_misses": 1, "queue_pairs": 7, "hub_lag_s": 0.00126, "events_dropped": 5}
+    pulse = maker.make(vitals(scored_pairs=100, batches=4, batch_tokens=512, **known))
     assert (pulse.pairs_per_s, pulse.batch_fill, pulse.cache_hit_ratio) == (50.0, 0.5, 0.75)
     assert (pulse.queue_pairs, pulse.hub_lag_ms, pulse.dropped_events) == (7, 1.3, 5)
     assert pulse.rss_bytes > 1_000_000
@@ -217,10 +218,9 @@ def test_a_pulse_has_rates_since_the_last_one():
 def test_the_reporter_pulses_once_a_second_and_measures_how_late_the_hub_is(tmp_path):
     now = [50.0]
     publisher = Publisher(f"ipc://{tmp_path}/nobody.sock")
-    pulse = StatsSampler(vitals, clock=lambda: now[0])
-    reporter = Reporter(
-        publisher=publisher, progress=ProgressEvents(publisher.publish), pulse=pulse, clock=lambda: now[0]
-    )
+    progress = ProgressEvents(publisher.publish)
+    metrics = Metrics(CollectorRegistry())
+    reporter = Reporter(vitals, metrics, publisher=publisher, progress=progress, clock=lambda: now[0])
     said = []
     publisher.publish = said.append
     reporter.start(lambda _interval, _step: None)

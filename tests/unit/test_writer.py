@@ -13,7 +13,7 @@ import pytest
 from running import PATIENCE_S, wait_for
 
 from contracts.logging.lossy_pipe import Lossy, refuse_when_full
-from contracts.logging.writer import TELL_EVERY_S, Complaint, File, Stream, Writer
+from contracts.logging.writer import WARN_EVERY_S, Complaint, File, Stream, Writer
 
 LINE = b"a line of a log\n"
 
@@ -62,7 +62,7 @@ def test_lines_that_nobody_reads_hold_up_nobody_and_are_counted_when_they_flow(p
     writer = Writer(Stream(pipe.descriptor), note, most_bytes=100 * len(LINE))
     for _ in range(10_000):
         writer.put(LINE)
-    assert not writer.close(patience_s=0), "there is something left"
+    assert not writer.close(timeout_s=0), "there is something left"
     text = pipe.read(rb"lines were dropped")
     writer.put(b"after\n")
     text += pipe.read(rb"after\n")
@@ -227,7 +227,7 @@ def test_a_file_that_was_removed_or_renamed_is_made_anew(tmp_path):
 def test_a_log_that_fails_is_told_of_once_a_minute(capsys):
     now = 0.0
     complaint = Complaint(lambda: now)
-    for now in (0.0, 1.0, TELL_EVERY_S - 1, TELL_EVERY_S):  # noqa: B007 - the clock reads it
+    for now in (0.0, 1.0, WARN_EVERY_S - 1, WARN_EVERY_S):  # noqa: B007 - the clock reads it
         complaint("webapp.log", OSError(28, "No space left on device"))
     told = capsys.readouterr().err.splitlines()
     assert (
@@ -363,7 +363,7 @@ def test_the_log_of_a_stalled_disk_holds_up_no_other(tmp_path):
         stalled.put(LINE)
         usual.put(LINE)
     assert usual.close(PATIENCE_S)
-    assert not stalled.close(patience_s=0)
+    assert not stalled.close(timeout_s=0)
     assert count((tmp_path / "usual").read_bytes()) == 100
     with Path(tmp_path / "stalled").open("rb") as reader:  # the disk answers again
         assert reader.readline() == LINE

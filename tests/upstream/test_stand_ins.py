@@ -6,12 +6,16 @@ import socket
 from gunicorn import util
 from gunicorn.http import wsgi
 from gunicorn.workers.base_async import AsyncWorker
+from prometheus_client import values
+from prometheus_client.mmap_dict import MmapedDict
 from simple_websocket import ws
 from supervisor.process import Subprocess
 from supervisor.supervisord import Supervisor
 from upstream.sources import ours, used
 
-HeadWithBody, WholeSends, Input = ours("HeadWithBody"), ours("WholeSends"), ours("_Input")
+from webapp.telemetry import multiprocess
+
+HeadWithBody, WholeSends, AllocatedFile = ours("HeadWithBody"), ours("WholeSends"), ours("AllocatedFile")
 Output, SelfPipe = ours("Output"), ours("SelfPipe")
 
 LOOP = used(Supervisor.runforever, "dispatcher", "combined_map[fd]")
@@ -46,5 +50,13 @@ def test_simple_websocket_finds_all_that_it_calls_on_a_socket():
         called = used(ws.Base, "self.sock") | used(ws.Server.__init__, "sock")
         assert {name for name in called if not hasattr(stand_in, name)} == set()
         assert {name for name in called if name.startswith("send")} == {"send"}
-        assert "raw._sock" in inspect.getsource(ws.Server.__init__)
-        assert isinstance(Input(left).raw._sock, WholeSends)
+        assert "environ.get('eventlet.input').get_socket()" in inspect.getsource(ws.Server.__init__)
+        assert stand_in.get_socket() is stand_in
+
+
+def test_prometheus_files_have_all_that_we_make_room_by():
+    ours = used(multiprocess._make_room, "file")
+    assert ours == {"_capacity", "_f", "_m", "_positions", "_used"} == ours & used(MmapedDict, "self")
+    assert "self._used + len(value) > self._capacity" in inspect.getsource(MmapedDict._init_value)
+    called = used(values.MultiProcessValue, "self._file", "f")
+    assert {name for name in called if not hasattr(AllocatedFile, name)} == set()

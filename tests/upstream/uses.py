@@ -36,20 +36,17 @@ SUBCLASSES: dict[str, tuple[set[str], str]] = {
         },
         "gunicorn has hooks in a worker for: ready, each connection, each request, and the moment of TERM",
     ),
+    "gevent.pywsgi.WSGIHandler": (
+        {"get_environ", "socket"},
+        "simple-websocket takes a socket by its argument, and has an option against compression",
+    ),
     "prometheus_client.exposition.MetricsHandler": (
         {"do_GET", "log_message", "timeout"},
         "prometheus_client serves a unix socket with a timeout",
     ),
     "prometheus_client.metrics.Histogram": (
-        {"_buckets", "_sum"},
+        {"_buckets", "_sum", "_upper_bounds"},
         "a Histogram takes many observations of a bucket in one call",
-    ),
-    "prometheus_client.mmap_dict.MmapedDict": (
-        {
-            *("close", "read_value", "write_value"),
-            *("_capacity", "_f", "_init_value", "_m", "_positions", "_used"),
-        },
-        "prometheus_client allocates its files beforehand, so that a full disk is an OSError and not a SIGBUS",
     ),
     "prometheus_client.registry.Collector": ({"collect"}, "never: this is the documented interface"),
     "redis._parsers.resp2._RESP2Parser": (
@@ -93,7 +90,7 @@ REPLACED = {
     "gevent.events.notify_and_call_entry_points": "gevent searches for no plugins at monkey.patch_all()",
     "gevent.server.StreamServer.max_delay": "gunicorn passes max_delay on to gevent's server",
     "gunicorn.arbiter.Arbiter.murder_workers": "gunicorn's master kills no worker after it stood still itself",
-    "prometheus_client.values.MmapedDict": "as the subclass of MmapedDict",
+    "prometheus_client.values.MmapedDict": "prometheus_client allocates its files, so that a full disk raises OSError",
     "prometheus_client.values.ValueClass": "prometheus_client takes the name of a process' files as a setting",
     "supervisor.dispatchers.POutputDispatcher": "as the subclass of it",
     "supervisor.process.Subprocess": "as the subclass of it",

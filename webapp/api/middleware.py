@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from flask import Flask, Response, request
 
-from contracts.logging.levels import level_of
+from contracts.logging.line import level_of
 from webapp.api.body_reader import Reader
 from webapp.api.current_request import CurrentRequest, WatchOf, current
 from webapp.api.current_request import begin as begin_request

@@ -54,15 +54,12 @@ from webapp.service.fallback import EngineFallback
 from webapp.service.inflight import InflightScores
 from webapp.service.rate_limit import CountsInRedis, Quota
 from webapp.service.reranker import RerankService
-from webapp.telemetry.meter import Meter
 from webapp.telemetry.metrics import Metrics
-from webapp.telemetry.observer import Observer
-from webapp.telemetry.progress import ProgressEvents, SafeObserver
+from webapp.telemetry.observer import Observer, SafeObserver
+from webapp.telemetry.progress import ProgressEvents
 from webapp.telemetry.publisher import Publisher
-from webapp.telemetry.reporter import Reporter
-from webapp.telemetry.sampler import Sampler
 from webapp.telemetry.tracing import Tracing
-from webapp.telemetry.worker_stats import StatsSampler, WorkerStats
+from webapp.telemetry.worker_stats import Reporter, WorkerStats
 
 if TYPE_CHECKING:  # it needs a client of Redis
     from webapp.service.cache.redis import SharedCache
@@ -98,11 +95,10 @@ class Webapp:
     pool: EnginePool
     watchdog: Watchdog
     keys: KeyRing
-    sampler: Sampler
+    reporter: Reporter
     engine: Engine
     bridge: Bridge
     reader: ProcessReader
-    reporter: Reporter | None = None
     tracing: Tracing | None = None
     max_rss_bytes: int = 0
     shared: SharedCache | None = None
@@ -138,8 +134,7 @@ class Webapp:
             result = outcome[0] if outcome else TimeoutError(f"the model was not ready in {WARM_UP_TIMEOUT_S:g} s")
             if not isinstance(result, Exception):
                 self.service.mark_ready()
-                if self.reporter is not None:
-                    self.reporter.tell("ready")
+                self.reporter.publish_state("ready")
                 self.bridge.repeat(WATCH_S, watch)
             on_started(result)
 
@@ -164,9 +159,7 @@ class Webapp:
 
     def _start_background(self) -> None:
         """Start what runs beside the requests."""
-        self.sampler.start(self.bridge.repeat)
-        if self.reporter is not None:
-            self.reporter.start(self.bridge.repeat)
+        self.reporter.start(self.bridge.repeat)
         if self.shared is not None:
             self.bridge.spawn(self.shared.start)
         if self.tracing is not None:
@@ -184,14 +177,12 @@ class Webapp:
     def drain(self) -> None:
         """Admit nothing new. Only sets flags, so a signal handler may call it."""
         self.service.drain()
-        if self.reporter is not None:
-            self.reporter.tell("draining")
+        self.reporter.publish_state("draining")
 
     def leave(self) -> None:
         """Drain for replacement: serve open connections, refuse none. Only sets flags, as `drain`."""
         self.service.leave()
-        if self.reporter is not None:
-            self.reporter.tell("draining")
+        self.reporter.publish_state("draining")
 
     def stop(self) -> None:
         """End the engine threads, which fails what still waits; then report that the worker goes down."""
@@ -199,9 +190,7 @@ class Webapp:
         self.reader.stop()
         if self.reply_files is not None:
             self.reply_files.close()
-        self.sampler.sample()
-        if self.reporter is not None:
-            self.reporter.stop()
+        self.reporter.stop()
         if self.tracing is not None:
             self.tracing.stop()
 
@@ -286,7 +275,6 @@ def assemble(
     progress = ProgressEvents(publisher.publish, with_text=settings.events_text)
     tracing = Tracing(settings.otel_endpoint) if settings.otel_endpoint else None
     metrics = Metrics(CollectorRegistry())
-    meter = Meter(metrics)
     service, scheduler, pool = build_service(
         settings,
         engine,
@@ -298,7 +286,6 @@ def assemble(
         on_breaker_change=progress.breaker_changed,
     )
 
-    read_stats = partial(worker_stats, service, scheduler, publisher)
     serves = Serves(
         model=engine.info.model,
         engine=engine.info.engine,
@@ -306,8 +293,13 @@ def assemble(
         release=settings.release,
         substitute_for=engine.info.substitute_for or "",
     )
-    pulse = StatsSampler(read_stats, serves=serves)
-    reporter = Reporter(publisher=publisher, progress=progress, pulse=pulse) if settings.events else None
+    reporter = Reporter(
+        partial(worker_stats, service, scheduler, publisher),
+        metrics,
+        publisher=publisher if settings.events else None,
+        progress=progress,
+        serves=serves,
+    )
     limits = Limits(
         settings.max_body_bytes, settings.max_body_values, settings.max_queued_pairs, settings.max_batch_requests
     )
@@ -327,7 +319,7 @@ def assemble(
         quota=quota,
         watch=bridge.watch,
         observers=[
-            meter.replied,
+            metrics.replied,
             *([progress.replied] if settings.events else []),
             *([tracing.replied] if tracing else []),
         ],
@@ -342,7 +334,6 @@ def assemble(
         pool=pool,
         watchdog=Watchdog(scheduler, lambda: pool.died, stall_s=settings.engine_stall_s),
         keys=keys,
-        sampler=Sampler(metrics, meter, engine.info, read_stats),
         engine=engine,
         bridge=bridge,
         reader=reader,

@@ -116,7 +116,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     served, access = settings_with(colors.serving.settings), socket_access(settings)
     adopt_orphans()
     metrics_dir = multiprocess.folder(settings.state_dir, settings.color)
-    multiprocess.forget(metrics_dir)
+    multiprocess.clear(metrics_dir)
     supervisord = subprocess.Popen(
         [*WITH_PARENT, *console.supervisord(), "-c", str(ROOT / "supervisor" / "supervisord.conf")],
         env=_environment(settings, file, nginx=nginx, active=colors.active, access=access, metrics_dir=metrics_dir),

@@ -1,1 +1,4 @@
-"""What the service tells of itself. Observers may fail; work may not."""
+"""Reports what the service does: metrics, events for the pusher, traces.
+
+Law: observers may fail; work may not.
+"""

@@ -1,7 +1,7 @@
 """`python -m webapp.telemetry.exporter FOLDER SOCKET PUSHER`: serves /metrics in a process of its own.
 
-So a worker that is full, hangs or died hides nothing. It reads what workers left in FOLDER, asks the pusher on its
-socket, and serves SOCKET to nginx. Nothing of the service that is large is imported: it is small, and up in a moment.
+So a worker that is full, hangs or died hides nothing. It reads the files that workers left in FOLDER, asks the pusher
+on its socket, and serves SOCKET to nginx. It imports nothing large of the service, so it is small and starts at once.
 """
 
 from __future__ import annotations
@@ -23,82 +23,77 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import MetricsHandler
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from webapp.telemetry import multiprocess
+from webapp.telemetry.metrics import FILES, PUSHER, PUSHER_UP, Metric, TotalCounter
 
-PUSHER_PATIENCE_S = 0.5
+PUSHER_TIMEOUT_S = 0.5
 TRIES = 5
-
-PUSHER_COUNTERS = {
-    "frames": "ZeroMQ frames that the pusher took in.",
-    "events": "Events in them.",
-    "malformed": "Frames that were no frames.",
-    "newer": "Frames of a later version, skipped.",
-    "ignored": "Events of more running requests than the pusher follows.",
-    "lost_frames": "Frames that never came, by their numbers.",
-    "stalled": "Browsers let go because they did not read.",
-}
 
 
 class Workers(Collector):
-    """What all workers counted, dead ones too; and how it is with those that live."""
+    """The counts of all workers, dead ones too, and the levels of those that live."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def collect(self) -> Iterable[Metric]:
-        """Add the files up."""
+    def collect(self) -> Iterable[Family]:
+        """Return the sum of all files."""
         for attempt in range(TRIES):
             try:
-                # One that is empty was made by a process that died just then; who takes its slot fills it.
+                # An empty one is of a process that died just then; the next process in its slot fills it.
                 files = [path for path in self._folder.glob("*.db") if path.stat().st_size]
                 dead = self._dead(files)
-                told = [str(path) for path in files if multiprocess.levels_of(path) not in dead]
-                merged = list(MultiProcessCollector.merge(told))  # type: ignore[no-untyped-call]
+                read = [str(path) for path in files if multiprocess.slot_of_levels(path) not in dead]
+                merged = list(MultiProcessCollector.merge(read))  # type: ignore[no-untyped-call]
             except (OSError, ValueError, struct.error):  # a file came or went just now: a service starts
                 if attempt == TRIES - 1:
                     raise
                 time.sleep(0.02)
             else:
-                text = "Files that workers keep for /metrics; the next worker goes on with those of a dead one."
-                return [GaugeMetricFamily("rerank_metrics_files", text, len(files)), *merged]
+                return [_family(FILES, len(files)), *merged]
         return []
 
     def _dead(self, files: Iterable[Path]) -> set[int]:
-        """Slots that nobody has, and whose levels no master forgot: it was killed with all its workers."""
-        slots = {slot for path in files if (slot := multiprocess.levels_of(path)) is not None}
-        return {slot for slot in slots if not multiprocess.lives(self._folder, slot)}
+        """Return the slots of dead processes whose levels are still there: their master was killed with them."""
+        slots = {slot for path in files if (slot := multiprocess.slot_of_levels(path)) is not None}
+        return {slot for slot in slots if not multiprocess.is_held(self._folder, slot)}
 
 
 class Pusher(Collector):
-    """What the pusher says of itself."""
+    """The metrics of the pusher."""
 
     def __init__(self, address: str) -> None:
         self._address = address
 
-    def collect(self) -> Iterable[Metric]:
-        """Ask it; one that is slow or dead is down, and no more than that."""
+    def collect(self) -> Iterable[Family]:
+        """Ask the pusher; if it is slow or dead, return only that it is down."""
         figures: Mapping[str, Any] = {}
         with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
             figures = _ask(self._address)
-        yield GaugeMetricFamily("rerank_pusher_up", "Whether the pusher answers.", bool(figures))
-        if not figures:
-            return
-        clients = GaugeMetricFamily("rerank_pusher_clients", "Connected browsers and followers.", labels=["kind"])
-        clients.add_metric(["socketio"], figures["sockets"])
-        clients.add_metric(["sse"], figures["streams"])
-        yield clients
-        for name, text in PUSHER_COUNTERS.items():
-            yield CounterMetricFamily(f"rerank_pusher_{name}", text, figures[name])
+        yield _family(PUSHER_UP, figures)
+        if figures:
+            yield from (_family(metric, figures) for metric in PUSHER)
+
+
+def _family(metric: Metric[Any], source: Any) -> Family:
+    """Return a metric as it is served, read from its source."""
+    value = metric.read(source)
+    if metric.kind is TotalCounter:
+        return CounterMetricFamily(metric.name, metric.text, value)
+    family = GaugeMetricFamily(metric.name, metric.text, labels=metric.labels)
+    for labels, level in value.items() if isinstance(value, Mapping) else [((), value)]:
+        family.add_metric(labels, level)
+    return family
 
 
 class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(PUSHER_PATIENCE_S)
+        self.sock.settimeout(PUSHER_TIMEOUT_S)
         self.sock.connect(self.host)
 
 
@@ -114,28 +109,28 @@ class _Server(ThreadingMixIn, UnixStreamServer):
     request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Tell what failed, unless it is that the client left."""
+        """Print what failed, unless the client left."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
 
 class _Handler(MetricsHandler):
-    timeout = 10  # s; who connects and says nothing is let go
+    timeout = 10  # s; then a client that sends nothing is disconnected
 
     def do_HEAD(self) -> None:  # noqa: N802 - the base class finds it by this name
-        """As GET; nginx leaves the body away."""
+        """Answer as to GET; nginx drops the body."""
         self.do_GET()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class' name
-        """Nothing: nginx has the access line."""
+        """Log nothing: nginx writes the access line."""
 
 
 def registry(folder: Path, pusher: str) -> CollectorRegistry:
-    """Everything that is served."""
-    everything = CollectorRegistry()
-    everything.register(Workers(folder))
-    everything.register(Pusher(pusher))
-    return everything
+    """Return a registry of everything that is served."""
+    found = CollectorRegistry()
+    found.register(Workers(folder))
+    found.register(Pusher(pusher))
+    return found
 
 
 def main(folder: Path, address: Path, pusher: str) -> None:
@@ -143,7 +138,7 @@ def main(folder: Path, address: Path, pusher: str) -> None:
     address.unlink(missing_ok=True)  # a killed predecessor's
     os.umask(0o177)
     handler = type("Handler", (_Handler,), {"registry": registry(folder, pusher)})
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # it holds nothing
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # there is nothing to save
     _Server(str(address), handler).serve_forever()
 
 

@@ -1,7 +1,8 @@
-"""What the service tells whoever watches it; by default nobody does."""
+"""Observers of requests and replies, and what they get."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -9,26 +10,28 @@ from typing import Any, NamedTuple, Protocol
 from webapp.domain.errors import RerankError
 from webapp.domain.types import RerankRequest, RerankResult
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose request it is, as far as watching it needs."""
+    """The caller of a request, as far as observers need it."""
 
     request_id: str
     dialect: str
     owner: str = ""
     """`contracts.events.owner_of` the caller's key; empty where no keys are asked for."""
     client: str = ""
-    """Who shares the engine with others: the owner, or the address where there is none."""
+    """The unit of fair sharing: the owner, or the address where there is none."""
     synthetic: bool = False
-    """Our own programs try the service out: neither figures nor dashboards count it."""
+    """A test call of our own programs: neither metrics nor dashboards count it."""
 
 
 class Headers(Protocol):
     """Headers of a request, looked up whatever the case of their names."""
 
     def get(self, name: str, /) -> str | None:
-        """One of them."""
+        """Return one of them."""
 
 
 class Reply(NamedTuple):
@@ -41,21 +44,21 @@ class Reply(NamedTuple):
     """"none" where nothing is ranked."""
     status: int
     seconds: float
-    """Since the worker heard of it."""
+    """Since the request arrived at the worker."""
     request_id: str
     headers: Headers
     facts: Mapping[str, Any]
-    """What the access line says: documents, tokens, times. Never texts."""
+    """The fields of the access line: documents, tokens, times. Never texts."""
     error: RerankError | None = None
     """Why it failed."""
     owner: str = ""
-    """As `Caller` has it."""
+    """See `Caller`."""
     watched: bool = False
-    """Whether an `Observer` is told of it, too."""
+    """Whether an `Observer` gets the request, too."""
 
     @property
     def ranked(self) -> bool:
-        """Whether documents were ranked, and answered with success."""
+        """Whether documents were ranked and answered with success."""
         return self.status < 300 and "documents" in self.facts  # noqa: PLR2004 - HTTP's
 
 
@@ -67,23 +70,58 @@ class Observer(Protocol):
     """Watches requests. Called on the hub's thread; must not raise, block or take long."""
 
     def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> object:
-        """Requests were admitted together; `scored()` tells how many of their pairs are done. Returns a token."""
+        """Note requests that were admitted together; return a token for `ended`.
+
+        Args:
+            caller: of them all.
+            requests: that were admitted.
+            scored: returns how many of their pairs are scored by now.
+        """
 
     def ended(self, token: object, outcomes: Sequence[RerankResult | RerankError]) -> None:
-        """What was accepted has its outcomes, one a request."""
+        """Note the outcomes of accepted requests, one a request."""
 
     def refused(self, caller: Caller, requests: Sequence[RerankRequest], error: RerankError) -> None:
-        """Requests were not admitted."""
+        """Note requests that were not admitted."""
 
 
 class NullObserver:
-    """Nobody watches."""
+    """An observer that does nothing."""
 
     def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> object:
-        """Nothing."""
+        """Do nothing."""
 
     def ended(self, token: object, outcomes: Sequence[RerankResult | RerankError]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def refused(self, caller: Caller, requests: Sequence[RerankRequest], error: RerankError) -> None:
-        """Nothing."""
+        """Do nothing."""
+
+
+class SafeObserver:
+    """Calls an observer, and keeps what it raises from the caller."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self.failures = 0
+
+    def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> object:
+        """See `Observer`."""
+        return self._guard(lambda: self._observer.accepted(caller, requests, scored))
+
+    def ended(self, token: object, outcomes: Sequence[RerankResult | RerankError]) -> None:
+        """See `Observer`."""
+        self._guard(lambda: self._observer.ended(token, outcomes))
+
+    def refused(self, caller: Caller, requests: Sequence[RerankRequest], error: RerankError) -> None:
+        """See `Observer`."""
+        self._guard(lambda: self._observer.refused(caller, requests, error))
+
+    def _guard(self, call: Callable[[], object]) -> object:
+        try:
+            return call()
+        except Exception:
+            self.failures += 1
+            if self.failures == 1:  # the first says what is wrong; thousands would only fill the log
+                log.exception("an observer failed; requests go on without it")
+            return None

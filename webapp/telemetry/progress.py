@@ -1,32 +1,30 @@
 """Running requests -> events. Reads how far they are four times a second, so engine threads pay nothing for it.
 
-A request that ends before the next frame is told once, by its end: most are short, and this halves what they cost.
+A request that ends before the next frame gets one event, its end: most are short, and this halves their cost.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from contracts.events import OK, Accepted, Breaker, BreakerState, Event, Expired, Finished, Progress, Rejected, Shed
 from webapp.domain.errors import DeadlineExceededError, OverloadedError, RerankError
 from webapp.domain.types import RerankRequest, RerankResult
-from webapp.telemetry.observer import Caller, Observer, Reply
-
-log = logging.getLogger(__name__)
+from webapp.telemetry.observer import Caller, Reply
 
 REPEAT_S = 1.0
-"""A request that makes no progress is told again after this: a pusher that was restarted learns of it."""
+"""A request that makes no progress is published again after this: a pusher that was restarted learns of it."""
 
 MOST_QUERY_CHARS = 200
 
 NOT_RANKED = frozenset({"/tokenize"})
 """Routes whose requests rank nothing, by POST."""
 
-_PLACE = re.compile(r"[A-Za-z0-9_.$\[\]-]{1,64}")
+_FIELD = re.compile(r"[A-Za-z0-9_.$\[\]-]{1,64}")
 
 
 @dataclass(slots=True, eq=False)
@@ -35,13 +33,13 @@ class _Running:
     pairs: int
     scored: Callable[[], int]
     began: float
-    told: float
-    told_scored: int = 0
+    published: float
+    published_scored: int = 0
     query: str = ""
 
 
 class ProgressEvents:
-    """An observer that publishes; see `webapp.telemetry.observer.Observer`. On the hub's thread."""
+    """An `Observer` that publishes events. All calls come on the hub's thread."""
 
     def __init__(
         self,
@@ -55,10 +53,10 @@ class ProgressEvents:
         self._clock = clock
         self._running: dict[int, _Running] = {}
         self._new: dict[int, _Running] = {}
-        """Those whose admission is not told yet."""
+        """Requests whose admission is not published yet."""
 
     def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> _Running | None:
-        """Requests were admitted together."""
+        """Keep requests that were admitted together; see `Observer`."""
         if caller.synthetic:
             return None
         now = self._clock()
@@ -70,31 +68,23 @@ class ProgressEvents:
         return running
 
     def ended(self, token: object, outcomes: Sequence[RerankResult | RerankError]) -> None:
-        """What was accepted has its outcomes."""
+        """Publish how requests ended; see `Observer`."""
         if not isinstance(token, _Running):
             return
         self._running.pop(id(token), None)
         if self._new.pop(id(token), None) and token.query:
-            self._tell_accepted(token)  # its end has no room for the query
+            self._publish_accepted(token)  # its end has no room for the query
         self._publish(_end_of(token, outcomes, (self._clock() - token.began) * 1000))
 
     def refused(self, caller: Caller, requests: Sequence[RerankRequest], error: RerankError) -> None:
-        """Requests were not admitted."""
+        """Publish that requests were not admitted; see `Observer`."""
         if caller.synthetic:
             return
         reason = "full" if isinstance(error, OverloadedError) else error.code
-        self._publish(
-            Shed(
-                id=caller.request_id,
-                dialect=caller.dialect,
-                owner=caller.owner,
-                pairs=_pairs(requests),
-                reason=reason,
-            )
-        )
+        self._publish(Shed(**_of(caller, _pairs(requests)), reason=reason))
 
     def replied(self, reply: Reply) -> None:
-        """Publish an error that a request got before the service heard of it; an `OnReply`."""
+        """Publish an error that a request got before it reached the service; an `OnReply`."""
         if reply.error is None or reply.watched or reply.method != "POST" or reply.route in NOT_RANKED:
             return
         self._publish(
@@ -106,83 +96,60 @@ class ProgressEvents:
                 code=reply.error.code,
                 http_status=reply.status,
                 latency_ms=round(reply.seconds * 1000, 3),
-                field=_place(reply.error),
+                field=_field(reply.error),
             )
         )
 
     def breaker_changed(self, was: BreakerState, state: BreakerState) -> None:
-        """Requests go to the engine, or no longer."""
+        """Publish whether requests go to the engine."""
         self._publish(Breaker(was=was, state=state))
 
-    def tell_new(self) -> None:
-        """Publish which requests were admitted since the last call, and still run."""
+    def publish_new(self) -> None:
+        """Publish the requests that were admitted since the last call and still run."""
         if self._new:
             new, self._new = self._new, {}
             for running in new.values():
-                self._tell_accepted(running)
+                self._publish_accepted(running)
 
-    def _tell_accepted(self, running: _Running) -> None:
-        caller = running.caller
-        self._publish(
-            Accepted(
-                id=caller.request_id,
-                dialect=caller.dialect,
-                owner=caller.owner,
-                pairs=running.pairs,
-                query=running.query,
-            )
-        )
+    def _publish_accepted(self, running: _Running) -> None:
+        self._publish(Accepted(**_of(running.caller, running.pairs), query=running.query))
 
     def tick(self) -> None:
-        """Publish how far every running request is, where that changed."""
+        """Publish how far each running request is, where that changed or `REPEAT_S` passed."""
         now = self._clock()
         for running in list(self._running.values()):
-            scored = min(max(running.scored(), running.told_scored), running.pairs)
-            if scored != running.told_scored or now - running.told >= REPEAT_S:
-                running.told, running.told_scored = now, scored
-                caller = running.caller
-                self._publish(
-                    Progress(
-                        id=caller.request_id,
-                        dialect=caller.dialect,
-                        owner=caller.owner,
-                        pairs=running.pairs,
-                        scored=scored,
-                        age_ms=round((now - running.began) * 1000, 1),
-                    )
-                )
+            scored = min(max(running.scored(), running.published_scored), running.pairs)
+            if scored != running.published_scored or now - running.published >= REPEAT_S:
+                running.published, running.published_scored = now, scored
+                age_ms = round((now - running.began) * 1000, 1)
+                self._publish(Progress(**_of(running.caller, running.pairs), scored=scored, age_ms=age_ms))
+
+
+def _of(caller: Caller, pairs: int) -> dict[str, Any]:
+    """Return what every event of a request says."""
+    return {"id": caller.request_id, "dialect": caller.dialect, "owner": caller.owner, "pairs": pairs}
 
 
 def _pairs(requests: Sequence[RerankRequest]) -> int:
     return sum(len(request.documents) for request in requests)
 
 
-def _place(error: RerankError) -> str:
-    """Return where in the request an error is, unless that may be a text."""
-    return error.field if error.field and _PLACE.fullmatch(error.field) else ""
+def _field(error: RerankError) -> str:
+    """Return the field of the request that is wrong; empty where it may hold a text."""
+    return error.field if error.field and _FIELD.fullmatch(error.field) else ""
 
 
 def _end_of(running: _Running, outcomes: Sequence[RerankResult | RerankError], latency_ms: float) -> Event:
-    caller, latency_ms = running.caller, round(latency_ms, 3)
+    of, latency_ms = _of(running.caller, running.pairs), round(latency_ms, 3)
     errors = [outcome for outcome in outcomes if isinstance(outcome, RerankError)]
     results = [outcome for outcome in outcomes if isinstance(outcome, RerankResult)]
     if any(isinstance(error, DeadlineExceededError) for error in errors):
-        return Expired(
-            id=caller.request_id,
-            dialect=caller.dialect,
-            owner=caller.owner,
-            pairs=running.pairs,
-            scored=min(running.scored(), running.pairs),
-            latency_ms=latency_ms,
-        )
+        return Expired(**of, scored=min(running.scored(), running.pairs), latency_ms=latency_ms)
     return Finished(
-        id=caller.request_id,
-        dialect=caller.dialect,
-        owner=caller.owner,
-        pairs=running.pairs,
+        **of,
         status=errors[0].code if errors else OK,
         latency_ms=latency_ms,
-        field=_place(errors[0]) if errors else "",
+        field=_field(errors[0]) if errors else "",
         tokens=sum(result.tokens for result in results),
         queue_ms=_longest(result.spent.queue_ms for result in results),
         tokenise_ms=_longest(result.spent.tokenise_ms for result in results),
@@ -196,32 +163,3 @@ def _end_of(running: _Running, outcomes: Sequence[RerankResult | RerankError], l
 def _longest(parts_ms: Iterable[float]) -> float:
     """Return the longest of several parts, which are scored side by side."""
     return round(max(parts_ms, default=0.0), 3)
-
-
-class SafeObserver:
-    """Observers may fail; work may not: hands on to an observer, and keeps what it raises from the caller."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-        self.failures = 0
-
-    def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> object:
-        """See `Observer`."""
-        return self._guard(lambda: self._observer.accepted(caller, requests, scored))
-
-    def ended(self, token: object, outcomes: Sequence[RerankResult | RerankError]) -> None:
-        """See `Observer`."""
-        self._guard(lambda: self._observer.ended(token, outcomes))
-
-    def refused(self, caller: Caller, requests: Sequence[RerankRequest], error: RerankError) -> None:
-        """See `Observer`."""
-        self._guard(lambda: self._observer.refused(caller, requests, error))
-
-    def _guard(self, watch: Callable[[], object]) -> object:
-        try:
-            return watch()
-        except Exception:
-            self.failures += 1
-            if self.failures == 1:  # the first tells what is wrong; thousands would only fill the log
-                log.exception("an observer failed; requests go on without it")
-            return None

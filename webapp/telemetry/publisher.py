@@ -1,6 +1,6 @@
-"""Events -> the pusher, over ZeroMQ. Publishing appends to a bounded buffer; a greenlet sends it on, never blocking.
+"""Events -> the pusher, over ZeroMQ. Publishing appends to a bounded buffer; a greenlet sends it, never blocking.
 
-PUSH and not PUB: it says when it is full or alone, so what is lost is counted (docs/adr/0009-progress-channel.md).
+PUSH, not PUB: PUSH says when it is full or has no peer, so lost events are counted (docs/adr/0009-progress-channel.md).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HIGH_WATER_FRAMES = 64
 
 
 class Publisher:
-    """One worker's line to the pusher. `publish` from any thread, the rest from one greenlet."""
+    """The connection of one worker to the pusher. Call `publish` from any thread, the rest from one greenlet."""
 
     def __init__(self, endpoint: str, *, color: str = "") -> None:
         self._endpoint = endpoint
@@ -38,7 +38,7 @@ class Publisher:
         self.dropped = 0
 
     def start(self) -> None:
-        """Connect; after the fork, for a context does not survive it. The pusher need not be there."""
+        """Connect. After the fork: a context does not survive it. The pusher need not be there."""
         self._source = Source(id=uuid.uuid4().hex[:12], pid=os.getpid(), color=self._color)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PUSH)
@@ -58,7 +58,7 @@ class Publisher:
             self.dropped += 1
 
     def flush(self) -> None:
-        """Send what waits; what can't be sent now is dropped."""
+        """Send what waits; drop and count what can't be sent now."""
         while self._buffer:
             events = [self._buffer.popleft() for _ in range(min(FRAME_EVENTS, len(self._buffer)))]
             try:
@@ -67,11 +67,11 @@ class Publisher:
                 self._socket.send(encode(self._source, self._seq, events), zmq.NOBLOCK)
                 self._seq += 1
                 self.published += len(events)
-            except zmq.ZMQError:  # full, or nobody is there
+            except zmq.ZMQError:  # full, or no pusher
                 self.dropped += len(events)
 
     def close(self) -> None:
-        """Say what is left to say, if somebody listens, and hang up."""
+        """Send what waits, if there is a pusher, and disconnect."""
         self.flush()
         if self._socket is not None and self._context is not None:
             # The I/O thread needs a moment to hand the last frame over; without a pusher it is not asked to.

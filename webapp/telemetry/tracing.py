@@ -1,7 +1,7 @@
-"""A span of every request, to an OpenTelemetry collector: OTLP over HTTP, for gRPC does not stand gevent's patch.
+"""A span of each request, sent to an OpenTelemetry collector by OTLP over HTTP: gRPC breaks under gevent's patch.
 
-Made when a request was answered, from what is known then, so nothing is carried through the service. The packages are
-an extra, `pip install 'reranking[tracing]'`, and imported only when it is on. OTEL_* variables are the SDK's own.
+A span is made when its request was answered, from the reply, so nothing is carried through the service. The packages
+are an extra, `pip install 'reranking[tracing]'`, imported only when tracing is on. OTEL_* variables are the SDK's own.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from webapp.telemetry.observer import Reply
 
 SERVER_ERROR = 500
 
-PATIENCE_S = 2.0
-"""How long a frame of spans, and a worker that ends, wait for the collector."""
+COLLECTOR_TIMEOUT_S = 2.0
+"""How long a batch of spans, and a worker that ends, wait for the collector."""
 
-FRAME_SPANS = 128
+BATCH_SPANS = 128
 """Spans sent together: more would hold the hub for longer than a few milliseconds."""
 
 
 class Tracing:
-    """An `OnReply`. Spans wait in a bounded queue for a greenlet that sends them; what does not fit is lost."""
+    """Makes spans of replies. They wait in a bounded queue for a greenlet that sends them; the rest is lost."""
 
     def __init__(self, endpoint: str) -> None:
-        """Only looks whether the packages are there; threads and connections don't survive a fork.
+        """Check that the packages are there, no more: threads and connections don't survive a fork.
 
         Raises:
-            SetupError: they aren't.
+            SetupError: they are not installed.
         """
         try:
             import opentelemetry.exporter.otlp.proto.http.trace_exporter  # noqa: PLC0415, F401 - an extra
@@ -44,8 +44,8 @@ class Tracing:
         self._provider: Any = None
 
     def start(self) -> None:
-        """Begin to send; after the fork."""
-        import requests  # noqa: PLC0415 - what the exporter sends by
+        """Begin to send. After the fork."""
+        import requests  # noqa: PLC0415 - the exporter sends by it
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
@@ -59,15 +59,15 @@ class Tracing:
         session = requests.Session()
         session.trust_env = not is_loopback(urlsplit(self._endpoint).hostname or "")  # proxies are for other machines
         exporter = OTLPSpanExporter(
-            endpoint=f"{self._endpoint.rstrip('/')}/v1/traces", timeout=PATIENCE_S, session=session
+            endpoint=f"{self._endpoint.rstrip('/')}/v1/traces", timeout=COLLECTOR_TIMEOUT_S, session=session
         )
-        self._provider.add_span_processor(BatchSpanProcessor(exporter, max_export_batch_size=FRAME_SPANS))
+        self._provider.add_span_processor(BatchSpanProcessor(exporter, max_export_batch_size=BATCH_SPANS))
         self._tracer = self._provider.get_tracer("webapp", __version__)
         self._propagator = TraceContextTextMapPropagator()
         self._server, self._failed = SpanKind.SERVER, Status(StatusCode.ERROR)
 
     def replied(self, reply: Reply) -> None:
-        """A request was answered; of its caller's trace, where `traceparent` names one."""
+        """Make a span of a reply, in its caller's trace where `traceparent` names one; an `OnReply`."""
         if self._provider is None:
             return
         carried = {name: value for name in ("traceparent", "tracestate") if (value := reply.headers.get(name))}
@@ -90,9 +90,9 @@ class Tracing:
         span.end(ended_ns)
 
     def stop(self) -> None:
-        """Send what waits, if that is soon done."""
+        """Send what waits, for at most `COLLECTOR_TIMEOUT_S`."""
         if self._provider is not None:
-            # By itself it waits half a minute for a collector that is not there.
+            # By itself it would wait half a minute for a collector that is not there.
             last = threading.Thread(target=self._provider.shutdown, daemon=True)
             last.start()
-            last.join(PATIENCE_S)
+            last.join(COLLECTOR_TIMEOUT_S)

@@ -2,8 +2,7 @@ import pytest
 
 from contracts.api_keys import Key, KeyRing, digest_of, line_of
 from contracts.events import keys_in, owner_of
-from pusher.access import Access
-from pusher.rooms import room_for, rooms_of
+from pusher.access import Access, room_for, rooms_of
 
 
 def access(api="", operators=""):

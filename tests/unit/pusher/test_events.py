@@ -24,7 +24,6 @@ FRAMES = {
     ),
     "rejected": events.Rejected(**OF, code="invalid_request", http_status=400, latency_ms=0.25, field="documents[3]"),
     "expired": events.Expired(**OF, scored=7, latency_ms=300000.0),
-    "cancelled": events.Cancelled(**OF, scored=7, latency_ms=120.0),
     "release": events.Release(
         number=7,
         color="green",

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from contracts.events import (
     VERSION,
     Accepted,
-    Cancelled,
     Expired,
     Finished,
     Frame,
@@ -19,9 +18,8 @@ from contracts.events import (
     Source,
     Worker,
 )
-from pusher.access import Viewer
+from pusher.access import Viewer, room_for, rooms_of
 from pusher.relay import Relay
-from pusher.rooms import room_for, rooms_of
 from pusher.streams import Streams
 
 PAIRS = {"ann": 100, "bob": 200, "": 300}
@@ -41,7 +39,7 @@ def event(kind, name, owner):
         "finished": lambda: Finished(**of, status="ok", latency_ms=float(figure), tokens=figure),
         "failed": lambda: Finished(**of, status="internal", latency_ms=float(figure), field=f"{owner}[0]"),
         "expired": lambda: Expired(**of, **some),
-        "cancelled": lambda: Cancelled(**of, **some),
+        "cancelled": lambda: Finished(**of, status="cancelled", latency_ms=float(figure)),
         "shed": lambda: Shed(**of, reason=f"{owner}'s"),
         "rejected": lambda: Rejected(
             **of, code="invalid_request", http_status=400, latency_ms=float(figure), field=f"{owner}[0]"

@@ -14,7 +14,7 @@ from running import PATIENCE_S
 
 from contracts.api_keys import KeyRing
 from contracts.events import VERSION, Finished, Frame, Source, Worker, encode
-from pusher import following, memory
+from pusher import memory, routes
 from pusher.access import Access, Viewer
 from pusher.intake import Intake
 from pusher.relay import Relay, Update
@@ -56,6 +56,25 @@ def test_the_intake_counts_and_skips_what_it_can_t_read():
         intake.take(message)
     assert skipped == ["malformed", "newer"]
     assert [frame.source.id for frame in taken] == ["w"]
+
+
+def test_the_intake_skips_types_of_events_that_it_does_not_know_or_no_longer():
+    taken, skipped = [], []
+    intake = Intake("ipc:///nowhere", take=lambda frame, _now: taken.append(frame), count=skipped.append)
+    known = encode(Source(id="w", pid=1), 0, [Worker(state="ready")])
+    for kind in (b"cancelled", b"unheard-of"):
+        intake.take(known.replace(b'"worker"', b'"%s"' % kind))
+        intake.take(known)
+    assert skipped == ["malformed", "malformed"]
+    assert len(taken) == 2
+
+
+def test_a_setting_that_is_no_text_starts_no_pusher(monkeypatch, tmp_path):
+    file = tmp_path / "reranking.yaml"
+    file.write_text("api_keys:\n")
+    monkeypatch.setenv("RERANK_CONFIG", str(file))
+    with pytest.raises(SystemExit, match="api_keys is no text"):
+        pusher_settings()
 
 
 def test_an_address_that_can_not_be_bound_costs_nothing_however_often_it_is_tried():
@@ -136,7 +155,7 @@ def test_a_follower_is_refused_with_the_body_that_the_api_has(method, path, erro
     streams = Streams()
     streams.count = MOST_STREAMS
     app = Flask(__name__)
-    app.register_blueprint(following.blueprint(Relay(0.0), Access(KeyRing("k"), KeyRing()), streams))
+    routes.install(app, Relay(0.0), Access(KeyRing("k"), KeyRing()), streams)
     headers = {"X-Request-Id": "mine", **({"Authorization": "Bearer k"} if "key" in path else {})}
     reply = app.test_client().open(path, method=method, headers=headers)
     assert reply.status_code == status

@@ -3,7 +3,6 @@ import json
 from contracts.events import (
     VERSION,
     Accepted,
-    Cancelled,
     Expired,
     Finished,
     Frame,
@@ -17,10 +16,8 @@ from contracts.events import (
     Step,
     Worker,
 )
-from pusher.ended import IN_DELTA
-from pusher.ended import KEPT as ENDED
 from pusher.relay import TICK_S, Relay
-from pusher.runs import KEPT, SHOWN
+from pusher.runs import ENDED, IN_DELTA, KEPT, SHOWN
 
 NOW = 1000.0
 
@@ -134,7 +131,7 @@ def test_each_kind_of_end_has_its_status():
     workers.say(
         Shed(**of, reason="full"),
         Expired(**of, scored=3, latency_ms=1.0),
-        Cancelled(**of, scored=3, latency_ms=1.0),
+        finished(status="cancelled"),
         finished(status="engine_failed"),
     )
     assert [update.state["status"] for update in relay.tick(NOW)[0]] == [

@@ -1,6 +1,6 @@
 from contracts.events import VERSION, Breaker, Frame, Pulse, Source, Worker
 from pusher.relay import Relay
-from pusher.worker_events import KEPT
+from pusher.workers import EVENTS_KEPT as KEPT
 
 NOW = 1000.0
 SOURCE = Source(id="w1", pid=42, color="blue")

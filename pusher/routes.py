@@ -1,0 +1,136 @@
+"""HTTP routes of the pusher, and its access lines.
+
+`GET /progress/<id>` follows one request by server-sent events, `GET /progress` shows what the pusher counts to
+operators, and `GET /figures` to the exporter: nginx passes nobody there, and the socket is this user's alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException, InternalServerError
+
+from contracts.events import keys_in
+from contracts.logging.line import level_of
+from pusher.access import USABLE_ID, Access, Viewer
+from pusher.relay import Relay
+from pusher.streams import Streams, TooManyStreamsError
+
+log = logging.getLogger(__name__)
+access_log = logging.getLogger("pusher.access")
+
+MOST_ID_CHARS = 128
+MOST_PATH_CHARS = 256
+
+ERRORS = {
+    400: ("invalid_request", "BadRequestError", "the request is not valid"),
+    401: ("unauthorized", "AuthenticationError", "send an API key: Authorization: Bearer KEY"),
+    404: ("not_found", "NotFoundError", "there is nothing at this path"),
+    405: ("method_not_allowed", "MethodNotAllowedError", "this method is not served"),
+    500: ("internal", "InternalServerError", "an internal error"),
+    503: ("overloaded", "ServiceUnavailableError", "too many followers"),
+}
+"""HTTP status -> code of the error, its type as OpenAI's clients name it, and its message."""
+
+HEADERS = {401: ("WWW-Authenticate", "Bearer"), 503: ("Retry-After", "1")}
+
+
+def install(
+    app: Flask, relay: Relay, access: Access, streams: Streams, sockets: Callable[[], dict[str, int]] = dict
+) -> None:
+    """Add the routes, and an access line for every request but Socket.IO's, which nginx has lines of.
+
+    Args:
+        app: gets them.
+        relay: what was heard.
+        access: the keys that are accepted.
+        streams: followers by server-sent events.
+        sockets: returns what is counted of browsers.
+    """
+    app.before_request(_begin)
+    app.after_request(_log_access)
+
+    def viewer() -> Viewer | None:
+        return access.viewer(keys_in(request.headers))
+
+    @app.get("/progress/<request_id>")
+    def follow(request_id: str) -> Response:
+        follower = viewer()
+        if follower is None:
+            return _refuse(401)
+        try:
+            events = streams.follow(request_id, follower, relay.runs.find(request_id, follower.may_see))
+        except TooManyStreamsError:
+            return _refuse(503)
+        log.info("followed", extra={"request_id": request_id[:MOST_ID_CHARS]})
+        response = Response(events, content_type="text/event-stream; charset=utf-8")
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Accel-Buffering"] = "no"  # another nginx in front must pass every event on at once
+        return response
+
+    @app.get("/progress")
+    @app.get("/progress/")
+    def counts() -> Response:
+        operator = viewer()
+        if operator is None or not operator.operator:
+            return _refuse(401, "send an operator's key: Authorization: Bearer KEY")
+        return _as_json({**relay.counts(), "streams": streams.count})
+
+    @app.get("/figures")
+    def figures() -> Response:
+        return _as_json({**relay.counts(), **sockets(), "streams": streams.count})
+
+    @app.errorhandler(HTTPException)
+    def refuse_others(error: HTTPException) -> Response:
+        return _refuse(error.code if error.code in ERRORS else InternalServerError.code)
+
+
+def _as_json(body: dict[str, Any], status: int = 200) -> Response:
+    return Response(json.dumps(body), status, content_type="application/json")
+
+
+def _refuse(status: int, message: str = "") -> Response:
+    """Refuse with the body that `webapp/api/dialects/unknown.py` makes, which the pusher may not import."""
+    code, kind, usual = ERRORS[status]
+    message, request_id = message or usual, request.headers.get("X-Request-Id", "")
+    retryable = status >= 500  # noqa: PLR2004
+    body = {
+        "error": {"code": code, "message": message, "type": kind, "param": None, "retryable": retryable},
+        "message": message,
+        "detail": message,
+        "status": status,
+        "code": status,
+        "request_id": request_id,
+    }
+    response = _as_json(body, status)
+    response.headers["X-Request-Id"] = request_id
+    if status in HEADERS:
+        name, value = HEADERS[status]
+        response.headers[name] = value
+    return response
+
+
+def _begin() -> None:
+    g.began = time.monotonic()
+
+
+def _log_access(response: Response) -> Response:
+    """Write an access line with the fields of the webapp's."""
+    given = request.headers.get("X-Request-Id", "")  # nginx's own, or one that it found usable
+    access_log.log(
+        level_of(response.status_code, comes_later="Retry-After" in response.headers),
+        "request",
+        extra={
+            "request_id": given if USABLE_ID.fullmatch(given) else "",
+            "method": request.method[:16],
+            "path": request.path[:MOST_PATH_CHARS],
+            "status": response.status_code,
+            "duration_ms": round((time.monotonic() - g.began) * 1000, 3),
+        },
+    )
+    return response
