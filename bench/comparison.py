@@ -14,7 +14,7 @@ import service_times
 import two_replicas
 from scheduled import Floats
 
-from webapp.engine.opening import load_engine
+from webapp.engine.loader import load_engine
 
 DOCUMENTS, WORDS = 10, 30
 

@@ -23,7 +23,7 @@ import two_replicas
 
 from webapp.config.settings import Settings
 from webapp.engine.base import Session
-from webapp.engine.opening import load_engine
+from webapp.engine.loader import load_engine
 from webapp.engine.prepare.pipeline import prepare
 
 FILE = Path(__file__).with_suffix(".json")

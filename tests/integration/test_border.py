@@ -19,10 +19,10 @@ from tokenizers import Tokenizer
 
 from webapp.config.settings import Settings
 from webapp.domain.errors import EngineFailedError, SetupError
-from webapp.engine.artifact import MANIFEST, PACKED_MODEL, TOKENIZER, artifact_dir, read_manifest, sha256_of
+from webapp.engine.artifact import MANIFEST, PACKED_MODEL, TOKENIZER, Template, artifact_dir, read_manifest, sha256_of
+from webapp.engine.loader import open_engine
 from webapp.engine.models.cross_encoder import CrossEncoderEngine
 from webapp.engine.models.source import SourceModel
-from webapp.engine.opening import open_engine
 from webapp.engine.prepare.build import NotForThisModelError, _export_model, load_original
 from webapp.engine.prepare.export import export_tokenizer
 from webapp.engine.prepare.pack import pack
@@ -31,7 +31,6 @@ from webapp.engine.prepare.resolve import resolve
 from webapp.engine.runtimes import native
 from webapp.engine.runtimes.native import NativeRuntime
 from webapp.engine.runtimes.stub import StubEngine
-from webapp.engine.template import Template
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -135,13 +134,13 @@ def test_a_text_that_the_kernels_refuse_fails_its_request_and_no_other(packed, f
 def test_every_status_of_the_border_is_said_in_words():
     header = (Path(native.__file__).parent.parent / "native" / "border.h").read_text()
     statuses = re.findall(r"^    BERT_\w+,", header, re.MULTILINE)
-    assert [*native._SAYS] == list(range(1, len(statuses)))
-    assert f"#define BERT_BORDER {native._BORDER} " in header
+    assert [*native._STATUS_MESSAGES] == list(range(1, len(statuses)))
+    assert f"#define BERT_BORDER {native._ABI_VERSION} " in header
 
 
 @needs_kernels
 def test_kernels_that_were_built_from_other_sources_are_refused(packed, monkeypatch):
-    monkeypatch.setattr(native, "_BORDER", native._BORDER + 1)
+    monkeypatch.setattr(native, "_BORDER", native._ABI_VERSION + 1)
     with pytest.raises(SetupError, match="install again"):
         NativeRuntime(packed)
 

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 OPENED = """
 import os
-from webapp.engine.opening import load_engine
+from webapp.engine.loader import load_engine
 from webapp.config.settings import load_settings
 before = len(os.listdir("/proc/self/task"))
 engine = load_engine(load_settings())

@@ -12,9 +12,9 @@ from models import WORDS
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_manifest
+from webapp.engine.loader import load_engine
 from webapp.engine.models.source import SourceModel, positions_of
-from webapp.engine.opening import load_engine
-from webapp.engine.prepare import fidelity
+from webapp.engine.prepare import gate
 from webapp.engine.prepare.pipeline import prepare
 from webapp.engine.runtimes.native import library
 
@@ -44,7 +44,7 @@ def test_a_model_with_514_positions_reads_512_tokens_on_every_engine(tmp_path, k
     served = load_engine(settings)
     assert served.info.max_length_tokens == 512
     served.start(1)
-    ours, theirs = fidelity.engine_logits(served, PAIRS), SourceModel(model).reference(PAIRS)
+    ours, theirs = gate.engine_logits(served, PAIRS), SourceModel(model).reference(PAIRS)
     assert np.isfinite(ours).all()
     if precision == "fp32":
         assert np.abs(ours - theirs).max() <= 1e-4
@@ -72,7 +72,7 @@ def test_truncation_in_tokenizer_json_is_ignored_as_by_sentence_transformers(ber
     served = load_engine(settings)
     served.start(1)
     assert served.info.max_length_tokens == 512
-    ours, theirs = fidelity.engine_logits(served, PAIRS), SourceModel(bert).reference(PAIRS)
+    ours, theirs = gate.engine_logits(served, PAIRS), SourceModel(bert).reference(PAIRS)
     assert np.abs(ours - theirs).max() <= 1e-4
 
 

@@ -16,9 +16,9 @@ from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.domain.ranking import to_scores
 from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest, sha256_of
+from webapp.engine.loader import load_engine
 from webapp.engine.models.source import SourceModel
-from webapp.engine.opening import load_engine
-from webapp.engine.prepare import fidelity, pipeline
+from webapp.engine.prepare import gate, pipeline
 from webapp.engine.prepare.calibration import read_examples
 from webapp.engine.prepare.candidates import Candidate
 from webapp.engine.prepare.resolve import EMBEDDED_MODEL, _embedded
@@ -119,18 +119,18 @@ FIGURES = {"max_score_error": 0.0, "mean_score_error": 0.0, "kendall_tau": 1.0, 
 @pytest.mark.parametrize(("name", "value"), [("max_score_error", 0.9), ("max_score_error", float("nan"))])
 def test_the_gate_names_what_failed(precision, name, value):
     with pytest.raises(SetupError, match=f"openvino {precision} differs too much .*{name}"):
-        fidelity.accept({**FIGURES, name: value}, Candidate("openvino", precision), Settings())
+        gate.accept({**FIGURES, name: value}, Candidate("openvino", precision), Settings())
 
 
 @pytest.mark.parametrize("name", ["mean_score_error", "kendall_tau", "top10_overlap"])
 def test_the_gate_judges_rankings_of_reduced_precisions(name):
-    fidelity.accept(FIGURES, INT8, Settings())
+    gate.accept(FIGURES, INT8, Settings())
     with pytest.raises(SetupError, match=name):
-        fidelity.accept({**FIGURES, name: 0.5}, INT8, Settings())
+        gate.accept({**FIGURES, name: 0.5}, INT8, Settings())
 
 
 def test_the_gate_is_set_by_settings():
-    fidelity.accept({**FIGURES, "kendall_tau": 0.5}, INT8, Settings(gate_min_tau=0.4))
+    gate.accept({**FIGURES, "kendall_tau": 0.5}, INT8, Settings(gate_min_tau=0.4))
 
 
 OPEN_GATE = {"gate_max_score_error": 1, "gate_mean_score_error": 1, "gate_min_tau": -1, "gate_min_top10_overlap": 0}
@@ -173,14 +173,14 @@ def plant_garbage(_engine, _pairs, directory):
 
 
 def test_a_broken_int8_model_is_refused_with_the_figures(bert, tmp_path, monkeypatch):
-    monkeypatch.setattr("webapp.engine.prepare.quantise.quantise", plant_garbage)
+    monkeypatch.setattr("webapp.engine.prepare.export.quantize", plant_garbage)
     with pytest.raises(SetupError, match=r"int8 differs too much .*mean_score_error \S+ \(at most 0.05\)"):
         prepared(tmp_path, bert, engine="openvino", precision="int8")
     assert [path.name for path in (tmp_path / "models").iterdir()] == [".lock"]
 
 
 def test_auto_goes_on_to_the_next_precision_and_says_why(bert, tmp_path, monkeypatch):
-    monkeypatch.setattr("webapp.engine.prepare.quantise.quantise", plant_garbage)
+    monkeypatch.setattr("webapp.engine.prepare.export.quantize", plant_garbage)
     monkeypatch.setattr("webapp.engine.runtimes.openvino.has_fast_int8", lambda: True)
     monkeypatch.setattr("webapp.engine.runtimes.openvino.has_bf16", lambda: False)
     said = []
@@ -249,7 +249,7 @@ def test_a_half_written_artifact_is_never_served(bert, tmp_path, monkeypatch):
     def crash(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "_put_in_place", crash)
+    monkeypatch.setattr(pipeline, "_publish", crash)
     with pytest.raises(KeyboardInterrupt):
         prepared(tmp_path, bert)
     settings = Settings(model=str(bert), state_dir=tmp_path)

@@ -21,7 +21,7 @@ def test_without_a_terminal_each_stage_is_a_line_and_a_long_one_tells_how_long_i
         pass
     with stages.stage(2, "packing it"):
         clock.now += 4.2
-        stages.say("a remark")
+        stages.report("a remark")
     assert said == ["[1/3] finding it", "[2/3] packing it", "a remark", "[2/3] packing it: done in 4.2 s"]
 
 
@@ -30,7 +30,7 @@ def test_on_a_terminal_a_stage_that_has_ended_is_one_line_with_its_time():
     stages = Stages(2, lambda message: terminal.write(f"{message}\n"), terminal, clock)
     with stages.stage(2, "comparing") as at:
         at(0.5)
-        stages.say("a remark")
+        stages.report("a remark")
         clock.now += 3
     assert terminal.getvalue().replace("\r\x1b[K", "").splitlines() == ["a remark", "[2/2] comparing: 3.0 s"]
 

@@ -29,8 +29,8 @@ from webapp.config.validators import listed
 from webapp.domain.concurrency import Bridge, NativeWaiter, allocate_lock, start_native_thread
 from webapp.engine import comparison
 from webapp.engine.base import Engine
+from webapp.engine.loader import load_engine
 from webapp.engine.models.lexical import lexical_scores
-from webapp.engine.opening import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.scheduler import Scheduler
@@ -224,7 +224,7 @@ def assemble(
         longest_pair_tokens=engine.info.max_length_tokens,
         first_tokens_per_s=engine.info.tuning.tokens_per_s,
     )
-    pool = EnginePool(engine, scheduler, threads=threads, start_thread=start_native_thread)
+    pool = EnginePool(engine, scheduler.step, threads=threads, start_thread=start_native_thread)
     shared = shared_cache(settings, bridge)
     elsewhere = bridge.make_offload()
     scoring = InflightScores(
@@ -300,7 +300,7 @@ def assemble(
             *([tracing.replied] if tracing else []),
         ],
         deployment=Deployment(settings.color, settings.release),
-        comparison=partial(comparison.said, settings) if settings.color else str,  # only a stack compares
+        comparison=partial(comparison.summary, settings) if settings.color else str,  # only a stack compares
         reply_files=reply_files,
     )
     watchdog = Watchdog(scheduler, pool, stall_s=settings.engine_stall_s)

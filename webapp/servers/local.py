@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from webapp.config.settings import Settings
 from webapp.domain.concurrency import NativeWaiter, allocate_lock, start_native_thread
 from webapp.domain.types import RerankRequest, RerankResult
-from webapp.engine.opening import load_engine
+from webapp.engine.loader import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.scheduler import Scheduler
@@ -62,7 +62,7 @@ def local_reranker(settings: Settings) -> Iterator[LocalReranker]:
         threads=threads,
         longest_pair_tokens=engine.info.max_length_tokens,
     )
-    pool = EnginePool(engine, scheduler, threads=threads, start_thread=start_native_thread)
+    pool = EnginePool(engine, scheduler.step, threads=threads, start_thread=start_native_thread)
     followed = _Followed()
     scoring = InflightScores(
         scheduler=scheduler,

@@ -12,15 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from webapp.engine.models.source import SourceModel
+from webapp.engine.runtimes.native import FILLER, PANEL, Tensors
 
-PANEL = 16
 STEP = 8
-"""As in native/linear.h."""
+"""Inputs that the kernels read at once, as in native/linear.h."""
 
 LARGEST_LANE_SUM = 128
 """A 16-bit lane holds four products of 0..255 and an int8 weight: 255 x 128 stays below 2^15, of either sign."""
-
-Tensors = dict[str, NDArray[Any]]
 
 
 def pack(source: SourceModel, path: Path) -> bool:
@@ -82,7 +80,7 @@ def pack(source: SourceModel, path: Path) -> bool:
 
 
 def pack_linear(weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Tensors:
-    """A matrix of shape [outputs, inputs] in int8, each output with a scale of its own.
+    """Return a matrix of shape [outputs, inputs] in int8, each output with a scale of its own.
 
     The scale is the finest with which no 16-bit lane of the kernel can overflow; see native/linear.h.
     """
@@ -107,7 +105,7 @@ def pack_linear(weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Tenso
 
 
 def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
-    """A safetensors file (8 bytes of header length, JSON header, data) whose tensors start at multiples of 64 bytes.
+    """Write a safetensors file (8 bytes of header length, JSON header, data), its tensors aligned to 64 bytes.
 
     The library's own writer aligns to 8, so that vectors would straddle cache lines.
     """
@@ -118,7 +116,7 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Map
         size = -(-tensor.nbytes // 64) * 64
         if size != tensor.nbytes:
             # The format allows no holes between tensors.
-            header[f"{name}.filler"] = {
+            header[f"{name}{FILLER}"] = {
                 "dtype": "I8",
                 "shape": [size - tensor.nbytes],
                 "data_offsets": [at + tensor.nbytes, at + size],
@@ -143,7 +141,7 @@ def _floats(tensor: Any) -> NDArray[np.float32]:
 
 
 def _parts(source: SourceModel) -> tuple[Any, Any, tuple[Any, Any] | None] | None:
-    """Configuration, encoder and classifier layers of a model whose arithmetic native/bert.h does; else None."""
+    """Return configuration, encoder and classifier layers of a model that native/bert.h can compute; else None."""
     try:
         if source.kind == "cross-encoder":
             model = source.model.model

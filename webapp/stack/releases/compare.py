@@ -1,6 +1,6 @@
 """`python -m webapp.stack.releases.compare`: measure another engine on an idle service; a faster one is released.
 
-A program of supervisor's that ends. It is started when a stack serves, and remembers what it found (`engine.verdict`).
+A program of supervisor's that ends. It is started when a stack serves, and notes what it found (`artifact.Verdict`).
 A deploy ends it, and starts it again afterwards; what it has built by then is still there. What takes long runs on a
 thread of the lowest priority, and in processes that inherit that.
 """
@@ -26,9 +26,19 @@ from contracts.logging.configure import configure
 from webapp.config.settings import Settings, load_settings
 from webapp.config.source_tree import ROOT, program
 from webapp.domain.errors import SetupError
-from webapp.engine import comparison, verdict
-from webapp.engine.artifact import MANIFEST, Manifest, artifact_dir, first_artifact_dir, read_manifest
-from webapp.engine.verdict import Verdict
+from webapp.engine import comparison
+from webapp.engine.artifact import (
+    MANIFEST,
+    VERDICT,
+    Manifest,
+    Verdict,
+    artifact_dir,
+    first_artifact_dir,
+    machine,
+    read_manifest,
+    read_verdict,
+    write_json,
+)
 from webapp.stack.releases import memory_budget, state
 from webapp.stack.releases.comparison_program import PROGRAM
 from webapp.stack.releases.environment import environment
@@ -117,16 +127,14 @@ def _settle(serving: Built, said: str, faster: str = "") -> None:
 
 
 def _note(serving: Built, said: str, *, faster: str, settled: bool) -> None:
-    found = Verdict(said=said, machine=verdict.machine(), faster=faster, settled=settled)
-    verdict.write(serving.directory, found)
+    verdict = Verdict(summary=said, machine=machine(), faster=faster, settled=settled)
+    write_json(serving.directory / VERDICT, verdict)
 
 
 def _say_why(built: Built, said: str) -> None:
     """Add to the artifact's manifest why it is going to serve."""
     manifest = msgspec.structs.replace(built.manifest, chosen_because=f"{built.manifest.chosen_because}; {said}")
-    aside = built.directory / f"{MANIFEST}.new"
-    aside.write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
-    aside.replace(built.directory / MANIFEST)
+    write_json(built.directory / MANIFEST, manifest)
 
 
 class Builder:
@@ -147,7 +155,7 @@ class Builder:
         self._idle.wait()
         with environment({"RERANK_ENGINE": rival.engine, "RERANK_PRECISION": rival.precision}):
             directory = artifact_dir(load_settings())
-            known = verdict.read(self._serving.directory)
+            known = read_verdict(self._serving.directory)
             ours = not directory.exists() or (known is not None and known.faster == directory.name)
             if ours:  # whoever comes after us knows whose it is
                 said = "other engines are being compared, while the service is idle"

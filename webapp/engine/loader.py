@@ -1,4 +1,4 @@
-"""From a prepared model on disk to an engine."""
+"""Load an artifact into an engine. A new runtime or model kind needs a branch in `open_engine`."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from webapp.engine.artifact import (
 from webapp.engine.base import Engine, Runtime
 from webapp.engine.models.cross_encoder import CrossEncoderEngine
 from webapp.engine.models.embedding import EmbeddingEngine
-from webapp.engine.tables import check_tables
+from webapp.engine.tokenizer import check_tables
 
 log = logging.getLogger(__name__)
 
 
 def open_engine(directory: Path, manifest: Manifest) -> CrossEncoderEngine | EmbeddingEngine:
-    """The engine of an artifact, read into memory but not compiled: safe before a fork.
+    """Return the engine of an artifact, read into memory but not compiled: safe before a fork.
 
     Raises:
         SetupError: a file of it is damaged, or the files do not belong together.
     """
     runtime: Runtime
     if manifest.engine == "torch":
-        from webapp.engine.runtimes.torch import TorchRuntime  # noqa: PLC0415 - torch only where it is asked for
+        from webapp.engine.runtimes.torch import TorchRuntime  # noqa: PLC0415 - torch is heavy
 
         runtime = TorchRuntime(Path(manifest.source), manifest.precision, manifest.tables)
     elif manifest.engine == "native":
-        from webapp.engine.runtimes.native import NativeRuntime  # noqa: PLC0415 - a library is opened
+        from webapp.engine.runtimes.native import NativeRuntime  # noqa: PLC0415 - it opens a C library
 
         runtime = native = NativeRuntime(directory / PACKED_MODEL)
         if native.tables != manifest.tables:
             raise damaged(directory / PACKED_MODEL, f"{native.tables}, not {manifest.tables} as its manifest says")
     else:
-        from webapp.engine.runtimes.openvino import OpenVINORuntime  # noqa: PLC0415 - the torch engine needs none
+        from webapp.engine.runtimes.openvino import OpenVINORuntime  # noqa: PLC0415 - openvino is heavy
 
         runtime = OpenVINORuntime(directory / MODEL, manifest.precision)
     tokenizer = directory / TOKENIZER
@@ -66,8 +66,8 @@ def open_engine(directory: Path, manifest: Manifest) -> CrossEncoderEngine | Emb
     return engine
 
 
-def _stands_alone(directory: Path) -> bool:
-    """Whether an artifact is of this code's format and needs no files but its own; torch reads the model's."""
+def _is_self_contained(directory: Path) -> bool:
+    """Return whether an artifact has this code's format and needs no other files; torch reads the original model's."""
     try:
         manifest = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=Manifest)
     except (OSError, ValueError, RecursionError):
@@ -76,12 +76,12 @@ def _stands_alone(directory: Path) -> bool:
 
 
 def load_engine(settings: Settings, named: str = "") -> Engine:
-    """The engine that the settings ask for.
+    """Return the engine that the settings ask for.
 
     Args:
         settings: what to serve.
-        named: artifact of the release that serves. It stays the one, should the model's directory have been written to
-            since: a master that died comes back with what it served.
+        named: artifact of the release that serves. It is kept even if the model's directory was written to since: a
+            master that died comes back with what it served.
 
     Raises:
         SetupError: it was not prepared, or its artifact is damaged.
@@ -91,7 +91,7 @@ def load_engine(settings: Settings, named: str = "") -> Engine:
 
         return StubEngine()
     directory = artifact_dir(settings)
-    if named not in {"", directory.name} and _stands_alone(settings.models_dir / named):
+    if named not in {"", directory.name} and _is_self_contained(settings.models_dir / named):
         log.warning("the model's files have changed; %s still serves, and reranking deploy brings the new ones", named)
         directory = settings.models_dir / named
     manifest = read_manifest(directory)
