@@ -1,16 +1,13 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from manifest_kit import manifest
 from models import bert_tokenizer, texts
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from webapp.domain.types import RerankRequest, Truncation
 from webapp.engine.artifact import Template
-from webapp.engine.models.cross_encoder import CrossEncoderEngine
-from webapp.engine.models.embedding import EmbeddingEngine
-from webapp.engine.runtimes.stub import StubEngine
+from webapp.engine.loader import ModelEngine
 from webapp.engine.tokenizer import TextEncoder
 from webapp.service.truncation import fit
 
@@ -91,18 +88,16 @@ def test_a_query_is_counted_with_the_prompt_that_the_model_wants_before_it(saved
 
 
 def test_a_bi_encoders_query_is_counted_with_its_own_prompt(saved):
-    template = Template([1], [], [2], 0, 0, 16)
-    prompts = ("bees find ", "milk ")
-    engine = EmbeddingEngine(StubEngine.info, None, saved, template, prompts=prompts, unit_vectors=True)
+    prompted = manifest(kind="embedding", template=Template([1], [], [2], 0, 0, 16), prompts=("bees find ", "milk "))
+    engine = ModelEngine(prompted, None, saved)
     assert engine.texts.query_tokens("home") == len(engine.texts.offsets("bees find home"))
 
 
-@pytest.mark.parametrize("kind", [CrossEncoderEngine, EmbeddingEngine])
+@pytest.mark.parametrize("kind", ["cross-encoder", "embedding"])
 def test_a_text_without_any_token_is_a_row_of_padding(saved, kind):
     """Where the tokenizer adds no special tokens: no runtime takes a batch without columns."""
-    options = {"prompts": ("", ""), "unit_vectors": True} if kind is EmbeddingEngine else {}
-    info = replace(StubEngine.info, score_scale="cosine")
-    engine = kind(info, None, saved, Template([], [], [], 0, 0, 16), **options)
+    bare = manifest(kind=kind, template=Template([], [], [], 0, 0, 16), score_scale="cosine", unit_vectors=True)
+    engine = ModelEngine(bare, None, saved)
     seen = []
 
     def forward(ids, mask, _types):

@@ -1,4 +1,4 @@
-"""Load an artifact into an engine. A new runtime or model kind needs a branch in `open_engine`."""
+"""Load an artifact into an engine: a runtime computes, a session of the model's kind makes scores of it."""
 
 from __future__ import annotations
 
@@ -20,50 +20,71 @@ from webapp.engine.artifact import (
     damaged,
     read_manifest,
 )
-from webapp.engine.base import Engine, Runtime
-from webapp.engine.models.cross_encoder import CrossEncoderEngine
-from webapp.engine.models.embedding import EmbeddingEngine
-from webapp.engine.tokenizer import check_tables
+from webapp.engine.base import Engine, Forward, Runtime, Session
+from webapp.engine.models.cross_encoder import CrossEncoderSession
+from webapp.engine.models.embedding import EmbeddingSession
+from webapp.engine.tokenizer import TextEncoder, check_tables
 
 log = logging.getLogger(__name__)
 
 
-def open_engine(directory: Path, manifest: Manifest) -> CrossEncoderEngine | EmbeddingEngine:
+SESSIONS: dict[str, type[CrossEncoderSession | EmbeddingSession]] = {
+    "cross-encoder": CrossEncoderSession,
+    "embedding": EmbeddingSession,
+}
+"""Kind of model, as the manifest names it, to the session that scores with it."""
+
+
+class ModelEngine:
+    """An artifact on a runtime; see `webapp.engine.base.Engine`."""
+
+    def __init__(self, manifest: Manifest, runtime: Runtime, tokenizer_path: Path) -> None:
+        self.info = manifest.info()
+        self._manifest = manifest
+        self._runtime = runtime
+        self._session_class = SESSIONS[manifest.kind]
+        self.texts = TextEncoder(
+            tokenizer_path,
+            manifest.template,
+            query_takes_room=self._session_class.query_takes_room,
+            query_prompt=manifest.prompts[0],
+        )
+
+    def start(self, threads: int) -> None:
+        """Compile the model for this process."""
+        self._runtime.start(threads)
+
+    def open_session(self, forward: Forward | None = None) -> Session:
+        """Return a session for the calling thread, on a forward pass of the runtime's or on the one that is given."""
+        return self._session_class(self._manifest, self.texts, forward or self._runtime.open())
+
+
+def open_engine(directory: Path, manifest: Manifest) -> ModelEngine:
     """Return the engine of an artifact, read into memory but not compiled: safe before a fork.
 
     Raises:
         SetupError: a file of it is damaged, or the files do not belong together.
     """
-    runtime: Runtime
+    engine = ModelEngine(manifest, _open_runtime(directory, manifest), directory / TOKENIZER)
+    check_tables(manifest.tables, manifest.template, engine.texts.tokenizer)
+    return engine
+
+
+def _open_runtime(directory: Path, manifest: Manifest) -> Runtime:
     if manifest.engine == "torch":
         from webapp.engine.runtimes.torch import TorchRuntime  # noqa: PLC0415 - torch is heavy
 
-        runtime = TorchRuntime(Path(manifest.source), manifest.precision, manifest.tables)
-    elif manifest.engine == "native":
+        return TorchRuntime(Path(manifest.source), manifest.precision, manifest.tables)
+    if manifest.engine == "native":
         from webapp.engine.runtimes.native import NativeRuntime  # noqa: PLC0415 - it opens a C library
 
-        runtime = native = NativeRuntime(directory / PACKED_MODEL)
+        native = NativeRuntime(directory / PACKED_MODEL)
         if native.tables != manifest.tables:
             raise damaged(directory / PACKED_MODEL, f"{native.tables}, not {manifest.tables} as its manifest says")
-    else:
-        from webapp.engine.runtimes.openvino import OpenVINORuntime  # noqa: PLC0415 - openvino is heavy
+        return native
+    from webapp.engine.runtimes.openvino import OpenVINORuntime  # noqa: PLC0415 - openvino is heavy
 
-        runtime = OpenVINORuntime(directory / MODEL, manifest.precision)
-    tokenizer = directory / TOKENIZER
-    engine: CrossEncoderEngine | EmbeddingEngine
-    if manifest.kind == "embedding":
-        engine = EmbeddingEngine(
-            manifest.info(),
-            runtime,
-            tokenizer,
-            manifest.template,
-            prompts=manifest.prompts,
-            unit_vectors=manifest.unit_vectors,
-        )
-    else:
-        engine = CrossEncoderEngine(manifest.info(), runtime, tokenizer, manifest.template)
-    check_tables(manifest.tables, manifest.template, engine.texts.tokenizer)
-    return engine
+    return OpenVINORuntime(directory / MODEL, manifest.precision)
 
 
 def _is_self_contained(directory: Path) -> bool:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.domain.types import ModelInfo
-from webapp.engine.artifact import Template
-from webapp.engine.base import Forward, Runtime
+from webapp.engine.artifact import Manifest
+from webapp.engine.base import Forward
 from webapp.engine.tokenizer import TextEncoder, TokenIds, batch_rows, split_room
 
 
@@ -24,30 +22,14 @@ class Query:
     """Its tokens, at most one more than a whole pair may hold."""
 
 
-class CrossEncoderEngine:
-    """A sequence classifier with one label, on any runtime."""
-
-    def __init__(self, info: ModelInfo, runtime: Runtime, tokenizer_path: Path, template: Template) -> None:
-        self.info = info
-        self.texts = TextEncoder(tokenizer_path, template, query_takes_room=True)
-        self.template = template
-        self._runtime = runtime
-
-    def start(self, threads: int) -> None:
-        """Compile the model for this process."""
-        self._runtime.start(threads)
-
-    def open_session(self, forward: Forward | None = None) -> CrossEncoderSession:
-        """Return a session for the calling thread, on a forward pass of the runtime's or on the one that is given."""
-        return CrossEncoderSession(self, forward or self._runtime.open())
-
-
 class CrossEncoderSession:
     """See `webapp.engine.base.Session`."""
 
-    def __init__(self, engine: CrossEncoderEngine, forward: Forward) -> None:
-        self._texts = engine.texts
-        self._template = engine.template
+    query_takes_room = True
+
+    def __init__(self, manifest: Manifest, texts: TextEncoder, forward: Forward) -> None:
+        self._template = manifest.template
+        self._texts = texts
         self._forward = forward
 
     def encode_query(self, query: str) -> Query:

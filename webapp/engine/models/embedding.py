@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.domain.types import ModelInfo
-from webapp.engine.artifact import Template
-from webapp.engine.base import Forward, Runtime
+from webapp.engine.artifact import Manifest
+from webapp.engine.base import Forward
 from webapp.engine.tokenizer import TextEncoder, batch_rows
 
 Vector = NDArray[np.float32]
@@ -29,54 +27,17 @@ SIMILARITIES: dict[str, Callable[[Vector, Vector], Vector]] = {
 """sentence-transformers' functions, of two arrays of shape [pairs, width]; a distance is negative."""
 
 
-class EmbeddingEngine:
-    """A sentence encoder on any runtime."""
-
-    def __init__(
-        self,
-        info: ModelInfo,
-        runtime: Runtime,
-        tokenizer_path: Path,
-        template: Template,
-        *,
-        prompts: tuple[str, str],
-        unit_vectors: bool,
-    ) -> None:
-        """Put an encoder on a runtime.
-
-        Args:
-            info: names the similarity that is the score.
-            runtime: gives vectors.
-            tokenizer_path: of its `tokenizer.json`.
-            template: how one text is framed.
-            prompts: put before the text: the query's, the document's.
-            unit_vectors: normalize vectors to length 1.
-        """
-        self.info = info
-        self.texts = TextEncoder(tokenizer_path, template, query_takes_room=False, query_prompt=prompts[0])
-        self.template = template
-        self.prompts = prompts
-        self.unit_vectors = unit_vectors
-        self._runtime = runtime
-
-    def start(self, threads: int) -> None:
-        """Compile the model for this process."""
-        self._runtime.start(threads)
-
-    def open_session(self, forward: Forward | None = None) -> EmbeddingSession:
-        """Return a session for the calling thread, on a forward pass of the runtime's or on the one that is given."""
-        return EmbeddingSession(self, forward or self._runtime.open())
-
-
 class EmbeddingSession:
     """See `webapp.engine.base.Session`; an encoded query is its vector."""
 
-    def __init__(self, engine: EmbeddingEngine, forward: Forward) -> None:
-        self._texts = engine.texts
-        self._template = engine.template
-        self._query_prompt, self._document_prompt = engine.prompts
-        self._unit_vectors = engine.unit_vectors
-        self._similarity = SIMILARITIES[engine.info.score_scale]
+    query_takes_room = False
+
+    def __init__(self, manifest: Manifest, texts: TextEncoder, forward: Forward) -> None:
+        self._template = manifest.template
+        self._query_prompt, self._document_prompt = manifest.prompts
+        self._unit_vectors = manifest.unit_vectors
+        self._similarity = SIMILARITIES[manifest.score_scale]
+        self._texts = texts
         self._forward = forward
 
     def encode_query(self, query: str) -> Vector:

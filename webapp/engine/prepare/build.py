@@ -8,7 +8,6 @@ import io
 import shutil
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -34,14 +33,6 @@ VERSIONS_OF = ("openvino", "sentence-transformers", "tokenizers", "torch", "tran
 
 class NotForThisModelError(SetupError):
     """An engine does not know the model's architecture."""
-
-
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """A directory that passed the gate, and its manifest."""
-
-    directory: Path
-    manifest: Manifest
 
 
 def load_original(settings: Settings, source: Source, report: Report) -> SourceModel:
@@ -76,8 +67,8 @@ def build_first(
     examples: Examples,
     staging: Path,
     stages: Stages,
-) -> Artifact:
-    """Return an artifact of the first candidate that passes the gate.
+) -> tuple[Path, Manifest]:
+    """Return the directory and the manifest of the first candidate that passes the gate.
 
     Args:
         tried: in the order in which they are to be tried.
@@ -121,7 +112,7 @@ def build_first(
             files={path.name: sha256_of(path) for path in sorted(directory.iterdir())},
         )
         write_json(directory / MANIFEST, manifest)
-        return Artifact(directory, manifest)
+        return directory, manifest
     raise SetupError(f"{reasons[-1]}; try another RERANK_PRECISION, or RERANK_ENGINE=torch")
 
 
@@ -137,8 +128,7 @@ def _conversion(candidate: Candidate) -> str:
 def _export_model(manifest: Manifest, original: SourceModel, examples: Examples, directory: Path) -> None:
     """Write the model in the form and precision that the manifest names."""
     if manifest.engine == "native":
-        frame = manifest.template
-        if not (frame.prefix or frame.middle or frame.suffix):
+        if not manifest.template.special_tokens:
             raise NotForThisModelError(
                 "the native engine needs a tokenizer that adds special tokens: a row has one at least"
             )

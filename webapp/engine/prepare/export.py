@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import MODEL, TOKENIZER, Template
-from webapp.engine.base import Session
-from webapp.engine.models.cross_encoder import CrossEncoderEngine
-from webapp.engine.models.embedding import EmbeddingEngine
+from webapp.engine.loader import ModelEngine
 from webapp.engine.models.source import FeatureModule, SourceModel
 from webapp.engine.tokenizer import check_tables
 
@@ -160,7 +158,7 @@ class _Recorder:
         return np.ones((len(input_ids), 8), np.float32)
 
 
-def quantize(engine: CrossEncoderEngine | EmbeddingEngine, pairs: Sequence[tuple[str, str]], directory: Path) -> None:
+def quantize(engine: ModelEngine, pairs: Sequence[tuple[str, str]], directory: Path) -> None:
     """Replace the OpenVINO model in a directory by its int8 form: nncf's static quantization, for transformers.
 
     Args:
@@ -175,7 +173,7 @@ def quantize(engine: CrossEncoderEngine | EmbeddingEngine, pairs: Sequence[tuple
     model = core.read_model(directory / MODEL)
     names = [port.any_name for port in model.inputs]
     recorder = _Recorder()
-    session: Session = engine.open_session(recorder)
+    session = engine.open_session(recorder)
     for text, document in pairs:
         query = session.encode_query(text)
         ids, lengths, _ = session.encode_documents(query, [document])

@@ -116,16 +116,10 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Map
         size = -(-tensor.nbytes // 64) * 64
         if size != tensor.nbytes:
             # The format allows no holes between tensors.
-            header[f"{name}{FILLER}"] = {
-                "dtype": "I8",
-                "shape": [size - tensor.nbytes],
-                "data_offsets": [at + tensor.nbytes, at + size],
-            }
-        header[name] = {
-            "dtype": names[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [at, at + tensor.nbytes],
-        }
+            offsets = [at + tensor.nbytes, at + size]
+            header[f"{name}{FILLER}"] = {"dtype": "I8", "shape": [size - tensor.nbytes], "data_offsets": offsets}
+        offsets = [at, at + tensor.nbytes]
+        header[name] = {"dtype": names[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
         at += size
     encoded = json.dumps(header).encode()
     encoded += b" " * (-(len(encoded) + 8) % 64)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError, reason_of
@@ -18,9 +18,6 @@ from webapp.engine.artifact import Manifest, artifact_dir, read_manifest
 from webapp.engine.prepare.calibration import DEFAULT_FILE, Examples, read_examples
 from webapp.engine.prepare.progress import Report, Stages
 from webapp.engine.prepare.resolve import Source, local_directory, resolve
-
-if TYPE_CHECKING:
-    from webapp.engine.prepare.build import Artifact
 
 STAGES = 5
 """Finding, loading, converting, judging, measuring; `build` reports the last three."""
@@ -40,7 +37,7 @@ def prepare(
         settings: which model, engine and precision.
         report: takes the progress, a line at a time.
         again: prepare even if there is an artifact, for example after the hub came back.
-        calibration_data: JSONL of {"query", "documents"}, to quantise with and to judge by.
+        calibration_data: JSONL of {"query", "documents"}, to quantize with and to judge by.
         terminal: where to draw bars; None draws none.
 
     Returns:
@@ -67,8 +64,8 @@ def prepare(
         staging = directory.with_name(f".{directory.name}.{os.getpid()}")
         try:
             staging.mkdir()
-            artifact = _build(settings, source, examples, staging, stages)
-            _publish(artifact.directory, directory)
+            built, manifest = _build(settings, source, examples, staging, stages)
+            _publish(built, directory)
         except (SetupError, OSError):
             raise
         except Exception as error:
@@ -77,12 +74,14 @@ def prepare(
             ) from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        report(_summary(artifact.manifest, time.monotonic() - began))
-    return artifact.manifest
+        report(_summary(manifest, time.monotonic() - began))
+    return manifest
 
 
-def _build(settings: Settings, source: Source, examples: Examples, staging: Path, stages: Stages) -> Artifact:
-    """Build an artifact for these settings, in a directory of its own below `staging`."""
+def _build(
+    settings: Settings, source: Source, examples: Examples, staging: Path, stages: Stages
+) -> tuple[Path, Manifest]:
+    """Return an artifact for these settings, its directory below `staging` and its manifest."""
     _quiet_libraries()
     with stages.stage(2, f"loading {source.model} with sentence-transformers"):
         try:

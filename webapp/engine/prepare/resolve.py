@@ -31,12 +31,12 @@ EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 IGNORED_FILES = [
     "onnx/*",
     "openvino/*",
+    "coreml/*",
     "*.onnx",
     "*.msgpack",
     "*.h5",
     "*.ot",
     "*.gguf",
-    "coreml/*",
     "*.md",
     ".gitattributes",
 ]
@@ -105,11 +105,7 @@ def _from_hub(model: str, directory: Path, report: Report) -> Source:
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "3")
     os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "10")
     from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
     def ask() -> Any:
         if constants.HF_HUB_OFFLINE:
