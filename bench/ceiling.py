@@ -60,7 +60,7 @@ class Ceiling:
         return self._engine
 
     def documents_per_s(self, texts: Sequence[str]) -> float:
-        """One run over the texts, which are tokenised and sorted before the clock starts."""
+        """Run once over the texts, which are tokenized and sorted before the clock starts."""
         source = _Batches(self._engine.open_session(), texts, self._budget_tokens)
         pool = EnginePool(_Started(self._engine), source.step, threads=self._threads, start_thread=start_native_thread)
         began = time.perf_counter()

@@ -19,7 +19,7 @@ from webapp.engine.loader import load_engine
 DOCUMENTS, WORDS = 10, 30
 
 LOADS = (0.3, 0.5, 0.7)
-"""Of what both cores can carry, by the measured service times and the speed that the processor has now."""
+"""Shares of what both cores can carry, by the measured service times and the speed that the processor has now."""
 
 HEADER = (
     "| requests/s | service ms | cores at work | real p50 ms | simulated | real p99 ms | simulated | within 20 %"
