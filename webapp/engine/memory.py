@@ -1,4 +1,4 @@
-"""Two calls to the C library that keep a worker small. They do nothing without glibc on Linux."""
+"""Keeping a worker small: two calls to the C library. Both do nothing where it isn't glibc on Linux."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ _THRESHOLD_BYTES = 64 * 1024
 
 
 def give_back_freed_memory() -> None:
-    """Have malloc return freed memory to the system instead of keeping it.
+    """Let malloc return what is freed instead of keeping it for later.
 
-    Compiling a model and the first batch of each shape free many large blocks; 50 MB a worker (measured) stay
-    otherwise.
+    Compiling a model and meeting new shapes frees many large blocks; 50 MB a worker (measured) stay otherwise.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
@@ -27,7 +26,7 @@ def give_back_freed_memory() -> None:
 
 
 def forget_pages(path: Path) -> None:
-    """Drop this process's pages of a file that is mapped and unchanged; the kernel reads again what is still needed.
+    """Drop this process's pages of a file that is mapped and unchanged; those still needed come back by themselves.
 
     Compiling reads all weights once and copies most of them into a layout of its own.
     """
