@@ -45,7 +45,7 @@ class Absence:
 
 @dataclass(frozen=True)
 class Fleet:
-    """Who answers, and how."""
+    """Replicas that answer, and how."""
 
     replicas: int
     policy: Policy = "power-of-two"
@@ -128,7 +128,7 @@ class _Run:
         self._keys: list[int] = requests.keys.tolist() if requests.keys is not None and fleet.cached else []
         self._free = [0.0] * fleet.replicas
         self._ongoing = np.zeros(fleet.replicas)
-        """Infinite for who is away; `_away` keeps what those have under way."""
+        """Infinite for replicas that are away; `_away` keeps their work."""
         self._away: dict[int, float] = {}
         self._present = list(range(fleet.replicas))
         self._turn = 0

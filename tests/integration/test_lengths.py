@@ -111,13 +111,13 @@ def test_the_position_tables_of_all_families_are_found_and_where_there_is_none_n
 
 
 def test_a_larger_setting_is_cut_to_the_models_limit_and_a_line_says_so(xlm_roberta, tmp_path):
-    said = []
+    lines = []
     settings = Settings(
         model=str(xlm_roberta), state_dir=tmp_path, engine="torch", precision="fp32", max_length_tokens=8192
     )
-    prepare(settings, said.append)
+    prepare(settings, lines.append)
     assert read_manifest(artifact_dir(settings)).template.max_length_tokens == 512
-    assert "RERANK_MAX_LENGTH_TOKENS is 8192, but this model reads 512: texts are cut there" in said
+    assert "RERANK_MAX_LENGTH_TOKENS is 8192, but this model reads 512: texts are cut there" in lines
 
 
 def test_a_length_that_special_tokens_fill_is_refused(xlm_roberta, tmp_path):

@@ -193,7 +193,7 @@ def first_artifact_dir(settings: Settings) -> Path:
 
 
 def read_manifest(directory: Path) -> Manifest | None:
-    """Return the manifest of an artifact whose files are whole; None if there is no artifact.
+    """Return the manifest of an artifact and check its files; None if there is no artifact.
 
     Raises:
         SetupError: the artifact is there but damaged.

@@ -47,34 +47,26 @@ def pack(source: SourceModel, path: Path) -> bool:
         "shift": _floats(encoder.embeddings.LayerNorm.bias),
     }
     for number, layer in enumerate(encoder.encoder.layer):
-        own = layer.attention.self
+        attention = layer.attention.self
         scale = 1 / math.sqrt(hidden // heads)
-        projections = [(own.query, scale), (own.key, 1), (own.value, 1)]
+        projections = [(attention.query, scale), (attention.key, 1), (attention.value, 1)]
         weights = np.concatenate([_floats(each.weight) * factor for each, factor in projections])
         biases = np.concatenate([_floats(each.bias) * factor for each, factor in projections])
-        attended, fed = layer.attention.output, layer.output
         linears = {
             "qkv": (weights, biases),
-            "mix": (_floats(attended.dense.weight), _floats(attended.dense.bias)),
-            "up": (_floats(layer.intermediate.dense.weight), _floats(layer.intermediate.dense.bias)),
-            "down": (_floats(fed.dense.weight), _floats(fed.dense.bias)),
+            "mix": _weight_and_bias(layer.attention.output.dense),
+            "up": _weight_and_bias(layer.intermediate.dense),
+            "down": _weight_and_bias(layer.output.dense),
         }
         for name, (weight, bias) in linears.items():
             if weight.shape[0] % PANEL or weight.shape[1] % PANEL:
                 return False
             for part, tensor in pack_linear(weight, bias).items():
                 tensors[f"{number}.{name}.{part}"] = tensor
-        for name, norm in (("mix", attended.LayerNorm), ("down", fed.LayerNorm)):
-            tensors[f"{number}.{name}.gain"] = _floats(norm.weight)
-            tensors[f"{number}.{name}.shift"] = _floats(norm.bias)
-    if head:
-        dense, out = head
-        tensors |= {
-            "head.dense": _floats(dense.weight),
-            "head.dense_bias": _floats(dense.bias),
-            "head.out": _floats(out.weight),
-            "head.out_bias": _floats(out.bias),
-        }
+        for name, norm in (("mix", layer.attention.output.LayerNorm), ("down", layer.output.LayerNorm)):
+            tensors[f"{number}.{name}.gain"], tensors[f"{number}.{name}.shift"] = _weight_and_bias(norm)
+    for name, linear in head.items():
+        tensors[f"head.{name}"], tensors[f"head.{name}_bias"] = _weight_and_bias(linear)
     write_tensors(path, tensors, {"heads": str(heads), "epsilon": repr(float(config.layer_norm_eps))})
     return True
 
@@ -134,7 +126,11 @@ def _floats(tensor: Any) -> NDArray[np.float32]:
     return np.asarray(tensor.detach().float().cpu().numpy(), np.float32)
 
 
-def _parts(source: SourceModel) -> tuple[Any, Any, tuple[Any, Any] | None] | None:
+def _weight_and_bias(module: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    return _floats(module.weight), _floats(module.bias)
+
+
+def _parts(source: SourceModel) -> tuple[Any, Any, dict[str, Any]] | None:
     """Return configuration, encoder and classifier layers of a model that native/bert.h can compute; else None."""
     try:
         if source.kind == "cross-encoder":
@@ -142,16 +138,16 @@ def _parts(source: SourceModel) -> tuple[Any, Any, tuple[Any, Any] | None] | Non
             encoder = model.base_model
             config = model.config
             if config.model_type == "bert":
-                head = encoder.pooler.dense, model.classifier
+                head = {"dense": encoder.pooler.dense, "out": model.classifier}
             else:
-                head = model.classifier.dense, model.classifier.out_proj
+                head = {"dense": model.classifier.dense, "out": model.classifier.out_proj}
         else:
             transformer, pooling, *rest = source.model
             if pooling.pooling_mode != "mean" or any(type(each).__name__ != "Normalize" for each in rest):
                 return None
             if source.model.truncate_dim is not None:
                 return None
-            encoder, config, head = transformer.auto_model, transformer.auto_model.config, None
+            encoder, config, head = transformer.auto_model, transformer.auto_model.config, {}
     except (AttributeError, TypeError, ValueError):
         return None
     known = (

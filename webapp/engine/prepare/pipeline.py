@@ -1,4 +1,4 @@
-"""`reranking prepare`: find the model, build its artifact, and publish it where serving looks for it."""
+"""`reranking prepare`: find the model, build its artifact, publish it for serving. Only `build` loads torch."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ def _expected(shape: _Shape) -> _Expected:
 
 
 def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
-    """Map the tensors of a safetensors file whose every statement is checked; return them and its metadata.
+    """Map a safetensors file and check all that it states; return its tensors and metadata.
 
     Raises:
         SetupError: it can't be read, its table of contents does not fit its size, or tensors overlap or leave holes.
