@@ -29,6 +29,7 @@ class Outcome:
     requests: int
     seconds: float
     latencies_ms: list[float]
+    """Sorted."""
 
     @property
     def rate(self) -> float:
@@ -134,4 +135,4 @@ def closed_loop(
     seconds = time.perf_counter() - began
     if failures:
         raise RuntimeError(f"{len(failures)} requests failed, the first with {failures[0]}")
-    return Outcome(len(latencies), seconds, latencies)
+    return Outcome(len(latencies), seconds, sorted(latencies))

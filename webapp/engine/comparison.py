@@ -1,4 +1,4 @@
-"""Whether the engines for a model are still to be compared, and what was found. `stack.releases.compare` compares."""
+"""Whether the engines for a model are still to be compared, and what was found. `releases.comparison` does it."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def candidates(settings: Settings, report: Report) -> list[Candidate]:
     """Return what to try, in this order; the first that passes the gate is served.
 
     The native engine comes first: it is ready in a second, where OpenVINO's int8 takes a minute to calibrate. Which of
-    two engines of the same precision is faster here is measured while the service is idle (`stack.releases.compare`).
+    two engines of the same precision is faster here is measured while the service is idle (`releases.comparison`).
 
     Raises:
         SetupError: this machine can't serve with the engine or precision of the settings.
