@@ -83,7 +83,10 @@ class SourceModel:
     @property
     def tables(self) -> Tables:
         """Sizes of its embedding tables."""
-        return tables_of(self.model)
+        modules = dict(self.model.named_modules())
+        words = [_input_embeddings(each) for each in modules.values() if isinstance(each, PreTrainedModel)]
+        types = [table for name, table in modules.items() if name.rpartition(".")[2] == "token_type_embeddings"]
+        return Tables(_fewest_rows(words), positions_of(self.model), _fewest_rows(types))
 
     @property
     def prompts(self) -> tuple[str, str]:
@@ -139,13 +142,6 @@ def positions_of(model: Any) -> int | None:
             first = getattr(table, "offset", 0) if padding is None else padding + 1
             held.append(len(table.weight) - first)
     return min(held, default=None)
-
-
-def tables_of(model: Any) -> Tables:
-    """Return the sizes of a model's embedding tables."""
-    words = [_input_embeddings(each) for each in model.modules() if isinstance(each, PreTrainedModel)]
-    types = [table for name, table in model.named_modules() if name.rpartition(".")[2] == "token_type_embeddings"]
-    return Tables(_fewest_rows(words), positions_of(model), _fewest_rows(types))
 
 
 def _input_embeddings(model: PreTrainedModel) -> Any:

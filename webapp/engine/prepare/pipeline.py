@@ -123,15 +123,12 @@ def _publish(staging: Path, directory: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-    if directory.exists():
-        # A directory can't be renamed over another; running workers keep the files they mapped.
-        old = directory.with_name(f".{directory.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
+    old = directory.with_name(f".{directory.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if directory.exists():  # a directory can't be renamed over another; running workers keep the files they mapped
         directory.rename(old)
-        staging.rename(directory)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        staging.rename(directory)
+    staging.rename(directory)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

@@ -11,32 +11,6 @@ from numpy.typing import NDArray
 from webapp.domain.types import ModelInfo, Token
 
 
-class StubEngine:
-    """Scores each pair by a hash of its document's text: stable, distinct, meaningless."""
-
-    info = ModelInfo(
-        model="stub",
-        revision="1",
-        kind="stub",
-        engine="stub",
-        precision="none",
-        max_length_tokens=512,
-        score_scale="sigmoid",
-    )
-
-    @property
-    def texts(self) -> StubTexts:
-        """Return its tokenizer."""
-        return StubTexts()
-
-    def start(self, threads: int) -> None:
-        """Do nothing: there is nothing to compile."""
-
-    def open_session(self) -> StubSession:
-        """Return a session."""
-        return StubSession()
-
-
 class StubTexts:
     """See `webapp.engine.base.Texts`; a token is four characters."""
 
@@ -59,6 +33,28 @@ class StubTexts:
         for start in range(0, len(text), 4):
             piece = text[start : start + 4]
             yield Token(1, piece, False, start, start + len(piece))
+
+
+class StubEngine:
+    """Scores each pair by a hash of its document's text: stable, distinct, meaningless."""
+
+    info = ModelInfo(
+        model="stub",
+        revision="1",
+        kind="stub",
+        engine="stub",
+        precision="none",
+        max_length_tokens=512,
+        score_scale="sigmoid",
+    )
+    texts = StubTexts()
+
+    def start(self, threads: int) -> None:
+        """Do nothing: there is nothing to compile."""
+
+    def open_session(self) -> StubSession:
+        """Return a session."""
+        return StubSession()
 
 
 class StubSession:
