@@ -9,7 +9,7 @@ from pathlib import Path
 from webapp.config.settings import Settings
 from webapp.domain.concurrency import NativeWaiter, allocate_lock, start_native_thread
 from webapp.engine.base import Engine, Session
-from webapp.engine.opening import load_engine
+from webapp.engine.loader import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.scheduling.batching import padded
 
@@ -17,7 +17,7 @@ QUERY = "what is the question"
 
 
 class _Batches:
-    """A WorkSource of batches cut beforehand: sorted by length, no scheduler, no HTTP."""
+    """Batches cut beforehand: sorted by length, no scheduler, no HTTP."""
 
     def __init__(self, session: Session, texts: Sequence[str], budget_tokens: int) -> None:
         self._lock = allocate_lock()
@@ -60,9 +60,9 @@ class Ceiling:
         return self._engine
 
     def documents_per_s(self, texts: Sequence[str]) -> float:
-        """One run over the texts, which are tokenised and sorted before the clock starts."""
+        """Run once over the texts, which are tokenized and sorted before the clock starts."""
         source = _Batches(self._engine.open_session(), texts, self._budget_tokens)
-        pool = EnginePool(_Started(self._engine), source, threads=self._threads, start_thread=start_native_thread)
+        pool = EnginePool(_Started(self._engine), source.step, threads=self._threads, start_thread=start_native_thread)
         began = time.perf_counter()
         pool.start()
         source.waiter.wait(600)

@@ -33,7 +33,7 @@ Ask = Callable[[], Awaitable[bool]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run gave."""
+    """The result of a run."""
 
     succeeded: float
     calls: float
@@ -95,7 +95,7 @@ KINDS = {
 
 
 async def measure(kind: str, url: str, requests: int, concurrency: int) -> Outcome:
-    """Closed loop."""
+    """Run a closed loop of requests."""
     counted, latencies, succeeded = Counted(), [], 0
     left = iter(range(requests))
     async with KINDS[kind](url, counted) as ask:

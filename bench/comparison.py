@@ -14,12 +14,12 @@ import service_times
 import two_replicas
 from scheduled import Floats
 
-from webapp.engine.opening import load_engine
+from webapp.engine.loader import load_engine
 
 DOCUMENTS, WORDS = 10, 30
 
 LOADS = (0.3, 0.5, 0.7)
-"""Of what both cores can carry, by the measured service times and the speed that the processor has now."""
+"""Shares of what both cores can carry, by the measured service times and the speed that the processor has now."""
 
 HEADER = (
     "| requests/s | service ms | cores at work | real p50 ms | simulated | real p99 ms | simulated | within 20 %"

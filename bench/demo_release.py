@@ -39,7 +39,7 @@ class Client:
         print(self.line())
 
     def line(self) -> str:
-        """The counter."""
+        """Return the counter."""
         by = ", ".join(f"{color} {count}" for color, count in sorted(self.answered.items()))
         return f"{'':>44}client: {self.answered.total()} answered ({by}), {self.failed} failed"
 

@@ -1,4 +1,4 @@
-"""A cross-encoder as ONNX, and quantised to int8 the way its users do it (dynamic, reduced range without VNNI).
+"""A cross-encoder as ONNX, and quantized to int8 as its users do it (dynamic, reduced range without VNNI).
 
 Run by scripts/bench --peers, in the peers' environment: python bench/export_onnx.py MODEL DIRECTORY
 """

@@ -28,12 +28,12 @@ WORDS = (
 
 
 def cores() -> int:
-    """Cores this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def machine() -> str:
-    """One line on where the figures come from."""
+    """Return one line on the machine that the figures come from."""
     model = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.processor(),
@@ -44,7 +44,7 @@ def machine() -> str:
 
 
 def minilm_cross_encoder() -> Path:
-    """A cross-encoder of the MiniLM-L6 shape: the embedded weights under a fixed-seed head. Its scores mean nothing."""
+    """Make a cross-encoder of the MiniLM-L6 shape: the embedded weights, a fixed-seed head. Its scores mean nothing."""
     directory = STATE_DIR / "minilm-cross-encoder"
     if directory.is_dir():
         return directory
@@ -58,15 +58,15 @@ def minilm_cross_encoder() -> Path:
     source = Path(spec.origin).parent / "model"
     torch.manual_seed(0)
     model = BertForSequenceClassification.from_pretrained(source, num_labels=1)
-    aside = directory.with_suffix(".new")
-    model.save_pretrained(aside)
-    AutoTokenizer.from_pretrained(source).save_pretrained(aside)
-    aside.rename(directory)
+    staged = directory.with_suffix(".new")
+    model.save_pretrained(staged)
+    AutoTokenizer.from_pretrained(source).save_pretrained(staged)
+    staged.rename(directory)
     return directory
 
 
 def texts(count: int, *, mean_words: int, seed: int) -> list[str]:
-    """Distinct texts; lengths log-normal around the mean, as documents have them. A word is a token and a bit."""
+    """Return distinct texts of log-normal lengths, as documents have them. A word is a little more than a token."""
     rng = random.Random(seed)
     made = []
     for number in range(count):
@@ -76,7 +76,7 @@ def texts(count: int, *, mean_words: int, seed: int) -> list[str]:
 
 
 def body(query: str, documents: Sequence[str], **options: object) -> bytes:
-    """A request body, made before the clock starts."""
+    """Return a request body, made before the clock starts."""
     return json.dumps({"query": query, "documents": list(documents), "return_documents": False, **options}).encode()
 
 
@@ -100,28 +100,34 @@ class Service:
             return answer
 
     def pids(self) -> tuple[int, list[int]]:
-        """The gunicorn master and its workers."""
-        (supervisord,) = _children(self.process.pid)
-        for child in _children(supervisord):
+        """Return the pids of the gunicorn master and its workers."""
+        (supervisord,) = children(self.process.pid)
+        for child in children(supervisord):
             if "gunicorn" in Path(f"/proc/{child}/cmdline").read_text():
-                return child, _children(child)
+                return child, children(child)
         raise RuntimeError("gunicorn is not running")
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of a process and all that it started, those that ended not counted."""
+    """Return the CPU time of a process and its descendants that still run."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     ticks = int(fields[11]) + int(fields[12])  # user and system, see proc(5)
-    return ticks / os.sysconf("SC_CLK_TCK") + sum(map(cpu_seconds, _children(pid)))
+    return ticks / os.sysconf("SC_CLK_TCK") + sum(map(cpu_seconds, children(pid)))
+
+
+def rss_mb(pid: int) -> float:
+    """Return the resident memory of a process, in MiB."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1024**2
 
 
 def busy_seconds() -> float:
-    """CPU time of everything on this machine, and what its host took, all cores together."""
+    """Return the CPU time of everything on this machine, steal time included, all cores together."""
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
     return sum(int(fields[place]) for place in (1, 2, 3, 6, 7, 8)) / os.sysconf("SC_CLK_TCK")
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """Return the process ids of a process's children."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 

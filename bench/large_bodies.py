@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Self
 
 import harness
+import load
 from backports import zstd
 from responsiveness import timed
 
@@ -61,7 +62,7 @@ class Kind:
 def filled(
     unit: str | Callable[[int], str], *, head: str = HEAD, tail: str = "]}", most: int = sys.maxsize
 ) -> Callable[[int], bytes]:
-    """A body of the size asked for, of one unit again and again, or of `most` of them."""
+    """Return a maker of bodies of the size asked for, of one unit again and again, or of `most` of them."""
 
     def make(size: int) -> bytes:
         first = unit if isinstance(unit, str) else unit(0)
@@ -73,7 +74,7 @@ def filled(
 
 
 def one(text: Callable[[int], str], *, head: str = HEAD + '"', tail: str = '"]}') -> Callable[[int], bytes]:
-    """A body around one text of so many bytes."""
+    """Return a maker of bodies around one text of so many bytes."""
     return lambda size: (head + text(size - len(head) - len(tail)) + tail).encode()
 
 
@@ -168,7 +169,7 @@ def kinds() -> Iterator[tuple[str, Kind]]:
 
 
 def packed(make: Callable[[int], bytes], pack: Callable[[bytes], bytes]) -> Callable[[int], bytes]:
-    """A body that unpacks to the limit, whatever the size asked for."""
+    """Return a maker of bodies that unpack to the limit, whatever the size asked for."""
     return lambda _: pack(make(LIMIT))
 
 
@@ -197,9 +198,8 @@ def send(port: int, kind: Kind, body: bytes, *, seconds: float, begun: Event, to
 
 
 def row(name: str, figures: list[float], told: str) -> None:
-    figures.sort()
-    p50, p99 = (figures[min(len(figures) - 1, int(len(figures) * share))] for share in (0.5, 0.99))
-    print(f"| {name} | {len(figures)} | {p50:.1f} | {p99:.1f} | {figures[-1]:.1f} | {told} |", flush=True)
+    p50, p99 = (load.percentile(figures, share) for share in (0.5, 0.99))
+    print(f"| {name} | {len(figures)} | {p50:.1f} | {p99:.1f} | {max(figures):.1f} | {told} |", flush=True)
 
 
 def measure(port: int, name: str, kind: Kind, body: bytes, *, seconds: float) -> None:

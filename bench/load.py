@@ -7,6 +7,7 @@ receives, a search for the content length. Threads only wait.
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import threading
 import time
@@ -16,9 +17,14 @@ from dataclasses import dataclass
 TIMEOUT_S = 600
 
 
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value that this share of the values does not exceed; NaN of none."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))] if values else math.nan
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of requests gave."""
+    """The result of a run of requests."""
 
     requests: int
     seconds: float
@@ -31,8 +37,8 @@ class Outcome:
         return self.requests / self.seconds
 
     def latency_ms(self, share: float) -> float:
-        """Latency that this share of the requests did not exceed."""
-        return self.latencies_ms[min(len(self.latencies_ms) - 1, int(len(self.latencies_ms) * share))]
+        """Return the latency that this share of the requests did not exceed."""
+        return percentile(self.latencies_ms, share)
 
 
 class Connection:
@@ -43,7 +49,7 @@ class Connection:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self, request: bytes) -> tuple[int, bytes]:
-        """Send one request; returns status and body.
+        """Send one request; return status and body.
 
         Raises:
             ConnectionError: the server closed before it had answered.
@@ -71,7 +77,7 @@ class Connection:
 
 
 def post(body: bytes, path: str = "/rerank") -> bytes:
-    """A whole HTTP request."""
+    """Return a whole HTTP request."""
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     return f"{head}\r\n\r\n".encode() + body
 

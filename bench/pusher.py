@@ -21,7 +21,7 @@ import harness
 sys.path.insert(0, str(harness.ROOT))  # before this folder: the package `pusher` has this file's name
 
 import load
-from pusher_kit import children, cpu_s, flood, pusher_alone, rss_mb
+from pusher_kit import cpu_s, flood, pusher_alone, rss_mb
 
 RATE = 10_000
 FLOOD_S = 15
@@ -74,7 +74,7 @@ def measure_stalled(count: int = 20) -> None:
 
 
 def follow_with(url: str, count: int) -> tuple[int, float]:
-    """That many Socket.IO clients follow one rerank; how many heard its end, and the slowest, in s after the reply."""
+    """Let clients follow one rerank; return how many got its end, and the slowest, in s after the reply."""
     from gevent import monkey
 
     monkey.patch_all()
@@ -127,8 +127,8 @@ def measure_clients() -> None:
 def cpu_of(service: harness.Service) -> float:
     """CPU seconds so far of a stack's workers and pusher."""
     _, workers = service.pids()
-    (supervisord,) = children(service.process.pid)
-    pushers = [pid for pid in children(supervisord) if b"pusher" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    (supervisord,) = harness.children(service.process.pid)
+    pushers = [pid for pid in harness.children(supervisord) if b"pusher" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     return sum(cpu_s(pid) for pid in workers + pushers)
 
 

@@ -19,7 +19,7 @@ from scipy.stats import kendalltau
 
 from webapp.config.settings import Settings
 from webapp.domain.concurrency import NativeWaiter, allocate_lock, start_native_thread
-from webapp.engine.opening import load_engine
+from webapp.engine.loader import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.engine.prepare.pipeline import prepare
 from webapp.scheduling.scheduler import Scheduler
@@ -96,7 +96,7 @@ def main() -> None:
         prepare(settings, lambda _: None)
         threads = harness.cores()
         scheduler = Scheduler(lock=allocate_lock(), budget_tokens=512, threads=threads)
-        EnginePool(load_engine(settings), scheduler, threads=threads, start_thread=start_native_thread).start()
+        EnginePool(load_engine(settings), scheduler.step, threads=threads, start_thread=start_native_thread).start()
         logits: dict[str, np.ndarray] = {}
         for query, found in candidates.items():
             waiter = NativeWaiter()

@@ -45,7 +45,7 @@ class Absence:
 
 @dataclass(frozen=True)
 class Fleet:
-    """Who answers, and how."""
+    """Replicas that answer, and how."""
 
     replicas: int
     policy: Policy = "power-of-two"
@@ -78,14 +78,14 @@ class Outcome:
     """What came of it."""
 
     latency_s: Floats
-    """Of each request, from its first try; nan: it was not answered."""
+    """Seconds of each request, from its first try; nan: it was not answered."""
     tries: int = 0
     refused: int = 0
     """Tries."""
     hit: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
-    """Of each request, whether its last try met a cache that had it."""
+    """Whether the last try of each request was a cache hit."""
     busy_s: Floats = field(default_factory=lambda: np.zeros(0))
-    """Of each replica, work that was done."""
+    """Work that each replica did."""
 
     def quantile_s(self, share: float) -> float:
         """Latency that this share of the answered requests did not exceed."""
@@ -128,7 +128,7 @@ class _Run:
         self._keys: list[int] = requests.keys.tolist() if requests.keys is not None and fleet.cached else []
         self._free = [0.0] * fleet.replicas
         self._ongoing = np.zeros(fleet.replicas)
-        """Infinite for who is away; `_away` keeps what those have under way."""
+        """Infinite for replicas that are away; `_away` keeps their work."""
         self._away: dict[int, float] = {}
         self._present = list(range(fleet.replicas))
         self._turn = 0

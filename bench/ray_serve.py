@@ -37,7 +37,7 @@ STATE_DIR = harness.STATE_DIR / "state"
 CALM = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1", "RAY_metrics_report_interval_ms": "60000"}
 """Ray's own processes take a fifth of a core while nobody asks; with these a quarter less (docs/performance.md)."""
 
-REST_S, REST_CORES, PATIENCE = 3.0, 0.2, 20
+REST_S, REST_CORES, REST_TRIES = 3.0, 0.2, 20
 """A system is at rest when it takes fewer cores than these for so long; it is given that many times as long."""
 
 
@@ -53,7 +53,7 @@ class Run:
 
 
 def cpu_s(pid: int) -> float:
-    """Of a process and all below it, as far as they live."""
+    """Return the CPU time of a process and its descendants that still run."""
     total = 0.0
     for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
         with contextlib.suppress(psutil.Error):
@@ -77,7 +77,7 @@ def ray(model: Path) -> Iterator[tuple[int, int]]:
 
 def settle(pid: int) -> None:
     """Wait until a system that has just started is at rest: Ray goes on starting processes for a while."""
-    for _ in range(PATIENCE):
+    for _ in range(REST_TRIES):
         before = cpu_s(pid)
         time.sleep(REST_S)
         if cpu_s(pid) - before < REST_CORES * REST_S:

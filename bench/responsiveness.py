@@ -10,10 +10,11 @@ import threading
 import time
 
 import harness
+import load
 
 
 def timed(port: int, method: str, path: str, data: bytes | None = None) -> float:
-    """Milliseconds of one request on a connection of its own."""
+    """Return the milliseconds of one request on a connection of its own."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     began = time.perf_counter()
     connection.request(method, path, data)
@@ -26,8 +27,7 @@ def timed(port: int, method: str, path: str, data: bytes | None = None) -> float
 
 
 def row(name: str, figures: list[float]) -> None:
-    figures.sort()
-    at = [figures[min(len(figures) - 1, int(len(figures) * share))] for share in (0.5, 0.95, 0.99)]
+    at = [load.percentile(figures, share) for share in (0.5, 0.95, 0.99)]
     print(f"| {name} | {len(figures)} | {at[0]:.1f} | {at[1]:.1f} | {at[2]:.1f} |", flush=True)
 
 

@@ -35,8 +35,8 @@ def overload(lines: Mapping[tuple[str, str], Sequence[float]], spike: tuple[floa
     """Share of the requests that are answered, over time."""
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True, layout="constrained")
     for axes, service in zip(panels, dict.fromkeys(service for service, _ in lines), strict=True):
-        for (who, name), values in lines.items():
-            if who == service:
+        for (each, name), values in lines.items():
+            if each == service:
                 axes.plot(np.arange(len(values)) * 5 + 2.5, [100 * value for value in values], label=name)
         axes.axvspan(*spike, alpha=0.1, color="red", linewidth=0)
         axes.set_title(f"the service {service}", fontsize=10)

@@ -12,7 +12,7 @@ from queueing import Absence, Fleet, Floats, Outcome, Policy, Requests, Retrying
 from reranking_client import Retries
 
 CORES = 2
-"""Of a machine, as of the one that was measured; its threads share each request."""
+"""Cores of a machine, as of the one that was measured; its threads share each request."""
 
 WORDS_TOKENS = 70
 """Tokens of a document of about 60 words with its query."""
@@ -27,11 +27,11 @@ TIMEOUT_S = 5.0
 HIT = 0.05
 """Share of the work that is left of a request whose pairs are all remembered."""
 
-PATIENCE = 5
-"""Of the slowest of a hundred callers: as many times a request's mean time."""
+P99_TO_MEAN = 5
+"""Longest time that is acceptable at p99, as a multiple of a request's mean time."""
 
 REQUESTS = 60_000
-"""Of a run, so that its p99 is that of many."""
+"""Requests in a run: enough for a stable p99."""
 
 
 class Machines:
@@ -42,7 +42,7 @@ class Machines:
         self.shares = [share for _, share in MIX]
         self.mean_s = float(np.dot(self.sizes_s, self.shares))
         self.documents = float(np.dot([count for count, _ in MIX], self.shares))
-        """Of a request, on average."""
+        """Documents of a request, on average."""
         self.refusal_s = known.request_s / CORES
 
     def requests(self, at_s: Floats, seed: int = 0, keys: np.ndarray | None = None) -> Requests:
@@ -110,7 +110,7 @@ def overload(machines: Machines) -> None:
 
 
 def caches(machines: Machines) -> None:
-    """Requests that come again, by Zipf's law; what it costs that each machine remembers its own."""
+    """Show what it costs that each machine caches its own requests, which come again by Zipf's law."""
     different, remembered = 50_000, 5_000
     print("\n| machines | hits, own caches | hits, one cache for all | documents/s to those of one cache |")
     print("|---|---|---|---|")
@@ -166,8 +166,8 @@ def release(machines: Machines) -> None:
 
 
 def capacity(known: service_times.ServiceTimes, machines: Machines) -> None:
-    """The highest load at which p99 is within `PATIENCE` times a request's mean time, and the documents that are."""
-    within_s = PATIENCE * machines.mean_s
+    """Show the highest load whose p99 is within `P99_TO_MEAN` times a request's mean time, in documents, too."""
+    within_s = P99_TO_MEAN * machines.mean_s
     print(f"\none core, alone: {50 / known.seconds(50 * WORDS_TOKENS):.0f} documents/s")
     print(f"one core of a balancer: {1 / known.balancer_s:,.0f} requests of 50 documents a second")
     print(

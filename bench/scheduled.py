@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 class _Cost(NamedTuple):
-    """Of a document."""
+    """What a document costs."""
 
     tokens: int
     reading_s: float

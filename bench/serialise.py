@@ -34,7 +34,7 @@ def bodies() -> dict[str, tuple[str, dict]]:
 
 
 def read(path: str, raw: bytes) -> list[RerankRequest]:
-    """What a view does before it scores."""
+    """Do what a view does before it scores."""
     call = Call(path, {}, raw, "id", 1)
     return dialect_of(call).parse(call)
 

@@ -22,7 +22,7 @@ START_TIMEOUT_S = 180
 
 @contextlib.contextmanager
 def reference(model: Path) -> Iterator[int]:
-    """The tutorials' server; yields its port."""
+    """Run the tutorials' server; yield its port."""
     port = harness.free_port()
     script = Path(__file__).with_name("reference_server.py")
     with _running([sys.executable, str(script), str(model), str(port)], port, "/docs"):
@@ -31,7 +31,7 @@ def reference(model: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def infinity(model: Path, engine: str) -> Iterator[int]:
-    """Infinity with its `torch` engine, or with `optimum` on the ONNX model in int8; yields its port."""
+    """Run Infinity with its `torch` engine, or with `optimum` on the ONNX model in int8; yield its port."""
     port = harness.free_port()
     if engine == "optimum":
         model = _onnx(model)

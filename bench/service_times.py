@@ -23,7 +23,7 @@ import two_replicas
 
 from webapp.config.settings import Settings
 from webapp.engine.base import Session
-from webapp.engine.opening import load_engine
+from webapp.engine.loader import load_engine
 from webapp.engine.prepare.pipeline import prepare
 
 FILE = Path(__file__).with_suffix(".json")
@@ -49,7 +49,7 @@ class ServiceTimes:
     beside: float
     """Times as long while the other core does the same."""
     balancer_s: float
-    """Of a core, for each request of 50 documents that the balancer passes on."""
+    """Time of a core for each request of 50 documents that the balancer passes on."""
     provenance: dict[str, Any]
 
     def seconds(self, tokens: int) -> float:
@@ -58,7 +58,7 @@ class ServiceTimes:
 
 
 def read() -> ServiceTimes:
-    """What was measured last."""
+    """Return the last measurement."""
     return ServiceTimes(**json.loads(FILE.read_text()))
 
 
@@ -142,7 +142,7 @@ def _worker(model: str, core: int, start: Any, answer: Any) -> None:
 
 
 def _score(session: Session, texts: Sequence[str], budget_tokens: int) -> None:
-    """As an engine thread does: batches of neighbours by length."""
+    """Score in batches of similar length, as an engine thread does."""
     query = session.encode_query("what is the question")
     ids, lengths, _ = session.encode_documents(query, texts)
     order = sorted(range(len(texts)), key=lambda index: -int(lengths[index]))

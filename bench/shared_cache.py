@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import harness
-from load import Connection, post
+from load import Connection, percentile, post
 
 REQUESTS = 600
 DOCUMENTS = 20
@@ -73,7 +73,7 @@ def command(port: int, *words: str) -> None:
 
 
 def measure(ports: tuple[int, int], count: int, documents: int = DOCUMENTS) -> tuple[list[float], list[float], int]:
-    """Sorted latencies in ms without and with Redis, and how many of the latter failed."""
+    """Return latencies in ms without and with Redis, and how many of the latter failed."""
     took: tuple[list[float], list[float]] = [], []
     failed = 0
     connections = [Connection(port) for port in ports]  # nginx closes one after a thousand requests
@@ -84,18 +84,16 @@ def measure(ports: tuple[int, int], count: int, documents: int = DOCUMENTS) -> t
             status, _ = connection.send(request)
             kept.append((time.perf_counter() - began) * 1000)
             failed += status != 200
-    return sorted(took[0]), sorted(took[1]), failed
+    return *took, failed
 
 
 def row(name: str, ports: tuple[int, int], count: int = REQUESTS, documents: int = DOCUMENTS) -> None:
     off, on, failed = measure(ports, count, documents)
 
-    def at(latencies: list[float], share: float) -> float:
-        return latencies[int(len(latencies) * share)]
-
+    at = percentile
     added = [at(on, share) - at(off, share) for share in (0.5, 0.99)]
     print(
-        f"| {name} | {at(off, 0.5):.2f} | {at(off, 0.99):.2f} | {at(on, 0.5):.2f} | {at(on, 0.99):.2f} | {on[-1]:.1f}"
+        f"| {name} | {at(off, 0.5):.2f} | {at(off, 0.99):.2f} | {at(on, 0.5):.2f} | {at(on, 0.99):.2f} | {max(on):.1f}"
         f" | {added[0]:+.2f} | {added[1]:+.2f} | {failed} |",
         flush=True,
     )

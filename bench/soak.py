@@ -30,7 +30,7 @@ import numpy as np
 import socketio
 
 SAMPLES = 200
-"""Of each worker's memory."""
+"""Samples of each worker's memory."""
 
 REST_S = 20.0
 """Longest time after the load until all is at rest."""
@@ -118,10 +118,6 @@ class Soak:
         time.sleep(0.05)
 
 
-def rss_mb(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 1024**2
-
-
 def descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
@@ -133,13 +129,13 @@ def sample(pids: list[int], seconds: float) -> tuple[dict[int, float], dict[int,
     while (now := time.monotonic()) < ends:
         times.append(now / 60)
         for pid in pids:
-            sizes[pid].append(rss_mb(pid))
+            sizes[pid].append(harness.rss_mb(pid))
         time.sleep(seconds / SAMPLES)
     return {pid: float(np.polyfit(times, sizes[pid], 1)[0]) for pid in pids}, sizes
 
 
 def at_rest(service: harness.Service) -> str:
-    """What did not come back to rest, in words."""
+    """Return in words what did not come back to rest; empty: nothing."""
     ends = time.monotonic() + REST_S
     while True:
         running = (service.get("/load")["server_load"], cast("dict[str, Any]", service.get("/progress"))["running"])

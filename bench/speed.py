@@ -63,7 +63,7 @@ class Table:
 
 
 def common(table: Table, server: str, port: int, scale: int) -> None:
-    """What every server is asked. `scale`: how many requests, for slow and fast ones to take about as long."""
+    """Measure what is asked of every server. `scale`: how many requests, so that slow and fast ones take as long."""
     load.closed_loop(port, bodies(scale, 50, 900), 1)  # warm
     for concurrency in CONCURRENCY:
         count = max(concurrency, 2) * scale // (4 if concurrency > 4 else 1)

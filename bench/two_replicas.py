@@ -49,7 +49,7 @@ def replay(port: int, requests: Sequence[bytes], at_s: Sequence[float]) -> list[
 
 
 async def _replay(port: int, requests: Sequence[bytes], at_s: Sequence[float]) -> list[float]:
-    clients = overload.Clients(port, overload.Tally())
+    clients = overload.Clients(port, overload.Counts())
     took = [0.0] * len(requests)
     began = time.perf_counter() + 0.1
 

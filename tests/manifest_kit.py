@@ -5,9 +5,7 @@ from typing import Any
 import msgspec
 
 from webapp.domain.types import Tuning
-from webapp.engine.artifact import FORMAT, Manifest
-from webapp.engine.tables import Tables
-from webapp.engine.template import Template
+from webapp.engine.artifact import FORMAT, Manifest, Tables, Template
 
 
 def manifest(**different: Any) -> Manifest:

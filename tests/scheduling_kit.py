@@ -14,7 +14,7 @@ class Rig:
 
     def __init__(self, engine, *, threads=2, budget_tokens=1024):
         self.scheduler = Scheduler(lock=allocate_lock(), budget_tokens=budget_tokens, threads=threads)
-        self.pool = EnginePool(engine, self.scheduler, threads=threads, start_thread=start_native_thread)
+        self.pool = EnginePool(engine, self.scheduler.step, threads=threads, start_thread=start_native_thread)
 
     def __enter__(self):
         self.pool.start()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 from browsing import NO_SCROLL, needs_chromium, page
-from loading import fresh_documents as documents
+from load_kit import fresh_documents as documents
 from running import PATIENCE_S, Stack, wait_for
 
 pytestmark = needs_chromium

@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 
 import pytest
-from loading import Clients
+from load_kit import ClosedLoop
 from running import wait_for
 
 
 @pytest.fixture
 def loaded(own_stack):
-    with own_stack, Clients(own_stack, 4) as load:
+    with own_stack, ClosedLoop(own_stack, 4) as load:
         yield own_stack, load
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from browsing import needs_chromium, page
-from loading import fresh_documents
+from load_kit import fresh_documents
 from running import wait_for
 
 pytestmark = needs_chromium

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 import requests
-from loading import Clients
+from load_kit import ClosedLoop
 from running import PATIENCE_S, Stack, wait_for
 
 from contracts.logging.line import FIRST
@@ -160,7 +160,7 @@ def test_while_supervisord_is_stopped_all_are_answered_and_then_it_is_told_what_
 def test_hup_of_supervisord_reads_keys_again_and_loses_nothing(stack):
     supervisord, workers = supervisord_of(stack), stack.workers()
     programs = [stack.pid_of(program) for program in ("webapp", "nginx", "pusher")]
-    with Clients(stack, 4) as clients:
+    with ClosedLoop(stack, 4) as clients:
         supervisord.send_signal(signal.SIGHUP)
         wait_for(lambda: stack.workers() and not set(workers) & set(stack.workers()), "new workers, with new keys")
         clients.more(each=10)

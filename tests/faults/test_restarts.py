@@ -9,7 +9,7 @@ import threading
 
 import pytest
 import requests
-from loading import Clients
+from load_kit import ClosedLoop
 from running import PATIENCE_S, wait_for
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ def idle(stack):
 @pytest.mark.parametrize("how", ["HUP to the master", "TERM to the worker"])
 def test_a_worker_is_replaced_and_no_request_is_lost(stack_with, how):
     with stack_with(request_timeout_s="30") as stack, idle(stack):
-        with Clients(stack, IN_FLIGHT) as crowd:
+        with ClosedLoop(stack, IN_FLIGHT) as crowd:
             for _ in range(2):
                 (worker,) = stack.workers()
                 if how.startswith("HUP"):

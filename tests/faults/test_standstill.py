@@ -5,7 +5,7 @@ import signal
 
 import pytest
 import requests
-from loading import Clients
+from load_kit import ClosedLoop
 from running import PATIENCE_S, Stack, stopped, wait_for
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ def supervisord(stack):
 
 def test_while_the_master_stands_still_its_workers_answer_and_one_that_dies_is_replaced_later(stack):
     (kept, lost), master = stack.workers(), stack.pid_of("webapp")
-    with Clients(stack, CLIENTS) as clients:
+    with ClosedLoop(stack, CLIENTS) as clients:
         with stopped(master):
             clients.more()
             os.kill(lost, signal.SIGTERM)
@@ -49,7 +49,7 @@ def test_while_the_master_stands_still_its_workers_answer_and_one_that_dies_is_r
 
 def test_while_supervisord_stands_still_all_is_answered_and_what_dies_is_back_later(stack):
     before, pusher = states(stack), stack.pid_of("pusher")  # who asks for them later waits
-    with Clients(stack, CLIENTS) as clients:
+    with ClosedLoop(stack, CLIENTS) as clients:
         with stopped(supervisord(stack)):
             clients.more()
             os.kill(pusher, signal.SIGKILL)
@@ -62,7 +62,7 @@ def test_while_supervisord_stands_still_all_is_answered_and_what_dies_is_back_la
 
 def test_when_all_stood_still_all_go_on(stack):
     workers, before = stack.workers(), states(stack)
-    with Clients(stack, CLIENTS) as clients:
+    with ClosedLoop(stack, CLIENTS) as clients:
         clients.more()
         with stopped(*(process.pid for process in stack.family())):
             pass

@@ -13,16 +13,16 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from manifest_kit import manifest
 from running import PATIENCE_S
 from scheduling_kit import Rig
 from tokenizers import Tokenizer
 
 from webapp.config.settings import Settings
 from webapp.domain.errors import EngineFailedError, SetupError
-from webapp.engine.artifact import MANIFEST, PACKED_MODEL, TOKENIZER, artifact_dir, read_manifest, sha256_of
-from webapp.engine.models.cross_encoder import CrossEncoderEngine
+from webapp.engine.artifact import MANIFEST, PACKED_MODEL, TOKENIZER, Template, artifact_dir, read_manifest, sha256_of
+from webapp.engine.loader import ModelEngine, open_engine
 from webapp.engine.models.source import SourceModel
-from webapp.engine.opening import open_engine
 from webapp.engine.prepare.build import NotForThisModelError, _export_model, load_original
 from webapp.engine.prepare.export import export_tokenizer
 from webapp.engine.prepare.pack import pack
@@ -30,8 +30,6 @@ from webapp.engine.prepare.pipeline import prepare
 from webapp.engine.prepare.resolve import resolve
 from webapp.engine.runtimes import native
 from webapp.engine.runtimes.native import NativeRuntime
-from webapp.engine.runtimes.stub import StubEngine
-from webapp.engine.template import Template
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -123,7 +121,7 @@ def test_a_text_that_the_kernels_refuse_fails_its_request_and_no_other(packed, f
     tokenizer.add_tokens([f"extra{number}" for number in range(VOCABULARY)])
     tokenizer.save(str(tmp_path / TOKENIZER))
     template = Template(prefix=[2], middle=[3], suffix=[3], document_type=1, pad_id=0, max_length_tokens=POSITIONS)
-    with Rig(CrossEncoderEngine(StubEngine.info, forward._runtime, tmp_path / TOKENIZER, template)) as rig:
+    with Rig(ModelEngine(manifest(template=template), forward._runtime, tmp_path / TOKENIZER)) as rig:
         for document, fails in (("bees", False), (f"extra{VOCABULARY - 1}", True), ("milk", False)):
             ticket, waiter = rig.submit("bees", [document])
             assert waiter.wait(PATIENCE_S)
@@ -135,13 +133,13 @@ def test_a_text_that_the_kernels_refuse_fails_its_request_and_no_other(packed, f
 def test_every_status_of_the_border_is_said_in_words():
     header = (Path(native.__file__).parent.parent / "native" / "border.h").read_text()
     statuses = re.findall(r"^    BERT_\w+,", header, re.MULTILINE)
-    assert [*native._SAYS] == list(range(1, len(statuses)))
-    assert f"#define BERT_BORDER {native._BORDER} " in header
+    assert [*native._STATUS_MESSAGES] == list(range(1, len(statuses)))
+    assert f"#define BERT_BORDER {native._ABI_VERSION} " in header
 
 
 @needs_kernels
 def test_kernels_that_were_built_from_other_sources_are_refused(packed, monkeypatch):
-    monkeypatch.setattr(native, "_BORDER", native._BORDER + 1)
+    monkeypatch.setattr(native, "_ABI_VERSION", native._ABI_VERSION + 1)
     with pytest.raises(SetupError, match="install again"):
         NativeRuntime(packed)
 

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 OPENED = """
 import os
-from webapp.engine.opening import load_engine
+from webapp.engine.loader import load_engine
 from webapp.config.settings import load_settings
 before = len(os.listdir("/proc/self/task"))
 engine = load_engine(load_settings())
@@ -136,8 +136,8 @@ def test_torch_scores_without_a_server(calls, prepared, monkeypatch):
     for name, value in prepared("torch").items():
         monkeypatch.setenv(name, value)
     command = [sys.executable, "-m", "webapp", "rerank", "--local", "bees"]
-    said = subprocess.run(command, input="bees find home\nmilk", check=True, capture_output=True, text=True).stdout
-    assert "bees find home" in said
+    output = subprocess.run(command, input="bees find home\nmilk", check=True, capture_output=True, text=True).stdout
+    assert "bees find home" in output
     assert len(calls.askers) == 1
 
 

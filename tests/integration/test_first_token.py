@@ -4,7 +4,7 @@ from models import texts
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from webapp.engine.models.source import SourceModel
-from webapp.engine.prepare.first_token import FirstTokenLayer, without_unread_tokens
+from webapp.engine.prepare.export import FirstTokenLayer, with_first_token_only
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("shape", ["bert", "xlm_roberta"])
 def test_leaving_out_what_nobody_reads_changes_no_score(request, shape):
     source = SourceModel(request.getfixturevalue(shape))
-    before, after = source.module(), without_unread_tokens(source.module())
+    before, after = source.module(), with_first_token_only(source.module())
     assert any(isinstance(part, FirstTokenLayer) for part in after.modules())
     assert not any(isinstance(part, FirstTokenLayer) for part in before.modules()), "the reference stays as it is"
     pairs = source.tokenizer(
@@ -30,4 +30,4 @@ def test_an_architecture_that_is_not_known_is_left_alone(bert):
         DistilBertConfig(dim=32, hidden_dim=64, n_layers=2, n_heads=2, num_labels=1)
     )
     module.model = other
-    assert without_unread_tokens(module) is module
+    assert with_first_token_only(module) is module

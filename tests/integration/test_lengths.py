@@ -12,9 +12,9 @@ from models import WORDS
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_manifest
+from webapp.engine.loader import load_engine
 from webapp.engine.models.source import SourceModel, positions_of
-from webapp.engine.opening import load_engine
-from webapp.engine.prepare import fidelity
+from webapp.engine.prepare import gate
 from webapp.engine.prepare.pipeline import prepare
 from webapp.engine.runtimes.native import library
 
@@ -44,7 +44,7 @@ def test_a_model_with_514_positions_reads_512_tokens_on_every_engine(tmp_path, k
     served = load_engine(settings)
     assert served.info.max_length_tokens == 512
     served.start(1)
-    ours, theirs = fidelity.engine_logits(served, PAIRS), SourceModel(model).reference(PAIRS)
+    ours, theirs = gate.engine_logits(served, PAIRS), SourceModel(model).reference(PAIRS)
     assert np.isfinite(ours).all()
     if precision == "fp32":
         assert np.abs(ours - theirs).max() <= 1e-4
@@ -72,7 +72,7 @@ def test_truncation_in_tokenizer_json_is_ignored_as_by_sentence_transformers(ber
     served = load_engine(settings)
     served.start(1)
     assert served.info.max_length_tokens == 512
-    ours, theirs = fidelity.engine_logits(served, PAIRS), SourceModel(bert).reference(PAIRS)
+    ours, theirs = gate.engine_logits(served, PAIRS), SourceModel(bert).reference(PAIRS)
     assert np.abs(ours - theirs).max() <= 1e-4
 
 
@@ -111,13 +111,13 @@ def test_the_position_tables_of_all_families_are_found_and_where_there_is_none_n
 
 
 def test_a_larger_setting_is_cut_to_the_models_limit_and_a_line_says_so(xlm_roberta, tmp_path):
-    said = []
+    lines = []
     settings = Settings(
         model=str(xlm_roberta), state_dir=tmp_path, engine="torch", precision="fp32", max_length_tokens=8192
     )
-    prepare(settings, said.append)
+    prepare(settings, lines.append)
     assert read_manifest(artifact_dir(settings)).template.max_length_tokens == 512
-    assert "RERANK_MAX_LENGTH_TOKENS is 8192, but this model reads 512: texts are cut there" in said
+    assert "RERANK_MAX_LENGTH_TOKENS is 8192, but this model reads 512: texts are cut there" in lines
 
 
 def test_a_length_that_special_tokens_fill_is_refused(xlm_roberta, tmp_path):

@@ -18,8 +18,7 @@ from webapp.engine.models.source import SourceModel
 from webapp.engine.prepare.pack import LARGEST_LANE_SUM, pack, pack_linear, write_tensors
 from webapp.engine.prepare.resolve import _embedded
 from webapp.engine.runtimes import native
-from webapp.engine.runtimes.native import NativeRuntime
-from webapp.engine.runtimes.packed_file import read_tensors
+from webapp.engine.runtimes.native import NativeRuntime, read_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

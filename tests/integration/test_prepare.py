@@ -16,9 +16,9 @@ from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.domain.ranking import to_scores
 from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest, sha256_of
+from webapp.engine.loader import load_engine
 from webapp.engine.models.source import SourceModel
-from webapp.engine.opening import load_engine
-from webapp.engine.prepare import fidelity, pipeline
+from webapp.engine.prepare import gate, pipeline
 from webapp.engine.prepare.calibration import read_examples
 from webapp.engine.prepare.candidates import Candidate
 from webapp.engine.prepare.resolve import EMBEDDED_MODEL, _embedded
@@ -83,11 +83,11 @@ def test_a_trained_cross_encoder_scores_as_the_original(shared_data, tmp_path):
 def test_the_embedded_model_scores_as_the_original(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     settings = Settings(state_dir=tmp_path, precision="fp32")
-    said = []
-    manifest = pipeline.prepare(settings, said.append)
+    lines = []
+    manifest = pipeline.prepare(settings, lines.append)
     assert (manifest.model, manifest.kind) == (EMBEDDED_MODEL, "embedding")
     assert manifest.substitute_for == settings.model
-    assert any("in its place" in line for line in said)
+    assert any("in its place" in line for line in lines)
     assert largest_score_error(settings, manifest.source) <= 1e-4
 
 
@@ -98,9 +98,9 @@ def test_bf16_is_refused_where_the_processor_lacks_it(bert, tmp_path, monkeypatc
 
 
 def test_a_second_prepare_finds_the_first_ones_artifact(bert_settings):
-    said = []
-    assert pipeline.prepare(bert_settings, said.append) is not None
-    assert said == []
+    lines = []
+    assert pipeline.prepare(bert_settings, lines.append) is not None
+    assert lines == []
 
 
 def test_scores_that_differ_are_refused_with_the_figures_and_nothing_is_left(bert, tmp_path, monkeypatch):
@@ -119,18 +119,18 @@ FIGURES = {"max_score_error": 0.0, "mean_score_error": 0.0, "kendall_tau": 1.0, 
 @pytest.mark.parametrize(("name", "value"), [("max_score_error", 0.9), ("max_score_error", float("nan"))])
 def test_the_gate_names_what_failed(precision, name, value):
     with pytest.raises(SetupError, match=f"openvino {precision} differs too much .*{name}"):
-        fidelity.accept({**FIGURES, name: value}, Candidate("openvino", precision), Settings())
+        gate.accept({**FIGURES, name: value}, Candidate("openvino", precision), Settings())
 
 
 @pytest.mark.parametrize("name", ["mean_score_error", "kendall_tau", "top10_overlap"])
 def test_the_gate_judges_rankings_of_reduced_precisions(name):
-    fidelity.accept(FIGURES, INT8, Settings())
+    gate.accept(FIGURES, INT8, Settings())
     with pytest.raises(SetupError, match=name):
-        fidelity.accept({**FIGURES, name: 0.5}, INT8, Settings())
+        gate.accept({**FIGURES, name: 0.5}, INT8, Settings())
 
 
 def test_the_gate_is_set_by_settings():
-    fidelity.accept({**FIGURES, "kendall_tau": 0.5}, INT8, Settings(gate_min_tau=0.4))
+    gate.accept({**FIGURES, "kendall_tau": 0.5}, INT8, Settings(gate_min_tau=0.4))
 
 
 OPEN_GATE = {"gate_max_score_error": 1, "gate_mean_score_error": 1, "gate_min_tau": -1, "gate_min_top10_overlap": 0}
@@ -173,20 +173,20 @@ def plant_garbage(_engine, _pairs, directory):
 
 
 def test_a_broken_int8_model_is_refused_with_the_figures(bert, tmp_path, monkeypatch):
-    monkeypatch.setattr("webapp.engine.prepare.quantise.quantise", plant_garbage)
+    monkeypatch.setattr("webapp.engine.prepare.export.quantize", plant_garbage)
     with pytest.raises(SetupError, match=r"int8 differs too much .*mean_score_error \S+ \(at most 0.05\)"):
         prepared(tmp_path, bert, engine="openvino", precision="int8")
     assert [path.name for path in (tmp_path / "models").iterdir()] == [".lock"]
 
 
 def test_auto_goes_on_to_the_next_precision_and_says_why(bert, tmp_path, monkeypatch):
-    monkeypatch.setattr("webapp.engine.prepare.quantise.quantise", plant_garbage)
+    monkeypatch.setattr("webapp.engine.prepare.export.quantize", plant_garbage)
     monkeypatch.setattr("webapp.engine.runtimes.openvino.has_fast_int8", lambda: True)
     monkeypatch.setattr("webapp.engine.runtimes.openvino.has_bf16", lambda: False)
-    said = []
-    manifest = pipeline.prepare(Settings(model=str(bert), state_dir=tmp_path, engine="openvino"), said.append)
+    lines = []
+    manifest = pipeline.prepare(Settings(model=str(bert), state_dir=tmp_path, engine="openvino"), lines.append)
     assert manifest.precision == "fp32"
-    assert any(line.startswith("openvino int8 differs too much") for line in said)
+    assert any(line.startswith("openvino int8 differs too much") for line in lines)
     assert "openvino int8 differs too much" in manifest.chosen_because
     assert "openvino fp32 passes the gate" in manifest.chosen_because
 
@@ -194,12 +194,12 @@ def test_auto_goes_on_to_the_next_precision_and_says_why(bert, tmp_path, monkeyp
 def test_the_first_engine_that_passes_serves_and_no_other_is_built(bert, tmp_path, monkeypatch):
     order = [Candidate("torch", "bf16"), Candidate("openvino", "fp32"), Candidate("torch", "fp32")]
     monkeypatch.setattr("webapp.engine.prepare.candidates.candidates", lambda *_: order)
-    said = []
-    manifest = pipeline.prepare(Settings(model=str(bert), state_dir=tmp_path, gate_max_score_error=0), said.append)
+    lines = []
+    manifest = pipeline.prepare(Settings(model=str(bert), state_dir=tmp_path, gate_max_score_error=0), lines.append)
     assert (manifest.engine, manifest.precision) == ("openvino", "fp32")
-    stages = [line for line in said if line.startswith("[") and "done in" not in line]
+    stages = [line for line in lines if line.startswith("[") and "done in" not in line]
     assert [stage[:5] for stage in stages] == ["[1/5]", "[2/5]", "[3/5]", "[4/5]", "[3/5]", "[4/5]", "[5/5]"]
-    assert not any("torch fp32" in line for line in said)
+    assert not any("torch fp32" in line for line in lines)
 
 
 def test_the_original_scores_each_pair_once_however_many_candidates_are_tried(bert, tmp_path, monkeypatch):
@@ -249,7 +249,7 @@ def test_a_half_written_artifact_is_never_served(bert, tmp_path, monkeypatch):
     def crash(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "_put_in_place", crash)
+    monkeypatch.setattr(pipeline, "_publish", crash)
     with pytest.raises(KeyboardInterrupt):
         prepared(tmp_path, bert)
     settings = Settings(model=str(bert), state_dir=tmp_path)
@@ -332,10 +332,10 @@ def test_a_model_with_damaged_files_is_one_line_that_names_its_directory(bert, t
     (model / name).write_bytes(harm((model / name).read_bytes()))
     with pytest.raises(SetupError) as refused:
         prepared(tmp_path, model, engine="openvino", precision="fp32")
-    said = str(refused.value)
-    assert str(model) in said
-    assert "\n" not in said
-    assert len(said) < 600
+    message = str(refused.value)
+    assert str(model) in message
+    assert "\n" not in message
+    assert len(message) < 600
 
 
 def test_whatever_fails_after_loading_is_one_line_too(bert, tmp_path, monkeypatch):

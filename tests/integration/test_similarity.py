@@ -13,12 +13,11 @@ from sentence_transformers import SentenceTransformer
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.domain.types import RerankRequest
-from webapp.engine.artifact import artifact_dir
-from webapp.engine.golden import read_golden
+from webapp.engine.artifact import artifact_dir, read_golden
+from webapp.engine.loader import load_engine
 from webapp.engine.models import embedding
 from webapp.engine.models.source import SourceModel
-from webapp.engine.opening import load_engine
-from webapp.engine.prepare import fidelity
+from webapp.engine.prepare import gate
 from webapp.engine.prepare.calibration import DEFAULT_FILE, read_examples
 from webapp.engine.prepare.candidates import Candidate
 from webapp.engine.prepare.pipeline import prepare
@@ -127,13 +126,13 @@ def test_another_similarity_is_refused_at_every_precision(prepared, monkeypatch,
     }[named]
     for function, refused in ((right, False), (wrong, True)):
         monkeypatch.setitem(embedding.SIMILARITIES, named, function)
-        figures = fidelity.measure(engine, source, judged)
+        figures = gate.measure(engine, source, judged)
         for candidate in (Candidate("torch", "fp32"), Candidate("torch", "bf16"), Candidate("native", "int8")):
             if refused:
                 with pytest.raises(SetupError, match="max_score_error"):
-                    fidelity.accept(figures, candidate, Settings())
+                    gate.accept(figures, candidate, Settings())
             else:
-                fidelity.accept(figures, candidate, Settings())
+                gate.accept(figures, candidate, Settings())
 
 
 def unit(vectors):
@@ -164,4 +163,4 @@ def test_golden_scores_are_judged_by_the_raw_score_where_its_scale_has_no_ends(p
     original = SourceModel(model).reference(pairs)
     assert np.allclose(scores, original if golden.raw else (1 + original) / 2, atol=1e-5 * np.abs(original).max())
     slack = golden.tolerance / manifest.fidelity["score_range"]
-    assert slack == pytest.approx(manifest.fidelity["max_score_error"] + fidelity.GOLDEN_SLACK)
+    assert slack == pytest.approx(manifest.fidelity["max_score_error"] + gate.GOLDEN_SLACK)

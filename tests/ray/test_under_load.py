@@ -7,7 +7,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import requests
-from load import Load
+from load_kit import OpenLoop
 from running import PATIENCE_S, wait_for
 
 CALM = 60
@@ -26,7 +26,7 @@ def told(what, load):
 
 
 def test_a_change_of_limits_or_model_restarts_nothing_and_costs_no_request(stack, two_models):
-    load = Load(stack.port)
+    load = OpenLoop(stack.port)
     load.learn("bert")
     stack.deploy(user_config={"model": two_models.xlm})
     load.learn("xlm")
@@ -48,7 +48,7 @@ def test_a_change_of_limits_or_model_restarts_nothing_and_costs_no_request(stack
 
 
 def test_a_replica_more_and_one_less_cost_no_request(stack):
-    load = Load(stack.port)
+    load = OpenLoop(stack.port)
     load.learn("bert")
     with load:
         some_more(load)
@@ -68,7 +68,7 @@ def test_replicas_come_with_the_load_and_go_with_it(stack):
     quick = {"upscale_delay_s": 1, "downscale_delay_s": 1, "metrics_interval_s": 1, "look_back_period_s": 2}
     stack.options.pop("num_replicas")
     stack.deploy(autoscaling_config={"min_replicas": 1, "max_replicas": 3, "target_ongoing_requests": 2, **quick})
-    load = Load(stack.port, rate=5)
+    load = OpenLoop(stack.port, rate=5)
     load.learn("bert")
     texts = [f"{number} " + "bees find home " * 60 for number in range(500)]
     wait_for(lambda: len(stack.deployment()["replicas"]) == 1, "nobody asks: one replica")
@@ -85,7 +85,7 @@ def test_replicas_come_with_the_load_and_go_with_it(stack):
 
 def killed_at_work(stack, port):
     """Statuses of six large requests of which one replica has some when it dies, and what small ones met meanwhile."""
-    load = Load(port)
+    load = OpenLoop(port)
     load.learn("bert")
     texts = [f"{number} " + "bees find home " * 60 for number in range(1500)]
     with load, ThreadPoolExecutor(6) as pool:

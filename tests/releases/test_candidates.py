@@ -5,7 +5,7 @@ import json
 import threading
 
 import pytest
-from load import Load
+from load_kit import OpenLoop
 from running import PATIENCE_S, wait_for
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ def now(stack):
 def test_each_bad_candidate_is_refused_at_its_step(faulty_stack):
     stack, fault = faulty_stack, faulty_stack.state_dir / "fault"
     before = now(stack)
-    with Load(stack.port) as load:
+    with OpenLoop(stack.port) as load:
         for what, step, why in (
             ("no room", "room", "two colors don't fit"),
             ("crashes at boot", "ready", "ended while it started"),
@@ -69,7 +69,7 @@ def test_a_canary_is_compared_with_the_color_that_serves(faulty_stack):
     for fault, why in (("is slow", "the new color is slower"), ("fails", "the new color fails more often")):
         spoiling = threading.Thread(target=spoil, args=(stack, fault))
         spoiling.start()
-        with Load(stack.port) as load:
+        with OpenLoop(stack.port) as load:
             code, said = stack.reranking("deploy", "--again", "--canary", "40", "--for", "4", "--watch", "0")
         spoiling.join()
         assert code == 1, said
@@ -77,7 +77,7 @@ def test_a_canary_is_compared_with_the_color_that_serves(faulty_stack):
         assert untouched(stack, before)
         assert fault == "fails" or set(load.outcomes) == {200}, load.outcomes
         (stack.state_dir / "fault").unlink()
-    with Load(stack.port) as load:
+    with OpenLoop(stack.port) as load:
         code, said = stack.reranking("deploy", "--again", "--canary", "40", "--for", "4", "--watch", "0")
     assert code == 0, said
     assert "new: " in said
@@ -96,7 +96,7 @@ def test_a_color_that_fails_its_clients_hands_them_back(faulty_stack):
     stack = faulty_stack
     before = now(stack)
     deploying = stack.begin_command("deploy", "--again", "--watch", "60")
-    with Load(stack.port, rate=40) as load:
+    with OpenLoop(stack.port, rate=40) as load:
         wait_for((stack.state_dir / "run" / "comparing").exists, "the watch has begun")
         (stack.state_dir / "fault").write_text("fails")
         said = deploying.communicate(timeout=PATIENCE_S)[0]

@@ -6,7 +6,7 @@ import sys
 import urllib.request
 
 import pytest
-from load import Load
+from load_kit import OpenLoop
 from running import PATIENCE_S, wait_for
 
 pytestmark = pytest.mark.slow
@@ -54,7 +54,7 @@ def test_the_first_engine_serves_and_a_faster_one_takes_over_by_a_release_that_c
     wait_for(lambda: stack.pid_of("compare"), "the comparison waits for an idle service")
     assert json.loads(stack.reranking("status", "--json")[1])["troubles"] == []
 
-    with Load(stack.port) as load:
+    with OpenLoop(stack.port) as load:
         done = run(stack, "-c", COMPARE)
     assert done.returncode == 0, done.stderr
     assert "compared: openvino int8 1.50 times native int8" in done.stderr

@@ -7,7 +7,7 @@ import signal
 import psutil
 import pytest
 import requests
-from load import Load
+from load_kit import OpenLoop
 from release_stack import ReleaseStack
 from running import PATIENCE_S, wait_for
 
@@ -47,7 +47,7 @@ STEPS = ("prepare", "room", "start", "ready", "gate", "canary", "switch", "watch
 
 def test_a_killed_deploy_costs_no_request_and_the_next_one_heals(stub_stack):
     stack = stub_stack
-    with Load(stack.port) as load:
+    with OpenLoop(stack.port) as load:
         for step in STEPS:  # each is said when it is done, so the next one has begun
             kill_after(
                 stack.begin_command("deploy", "--again", "--watch", "1", "--canary", "50", "--for", "1"), f"{step} "
@@ -62,7 +62,7 @@ def test_a_killed_deploy_costs_no_request_and_the_next_one_heals(stub_stack):
 
 def test_a_killed_change_by_hup_costs_no_request_and_the_next_one_heals(stub_stack):
     stack = stub_stack
-    with Load(stack.port) as load:
+    with OpenLoop(stack.port) as load:
         for step, documents in (("room", "900"), ("reload", "800")):
             kill_after(stack.begin_command("deploy", "--set", f"MAX_DOCUMENTS={documents}"), f"{step} ")
         code, said = stack.reranking("deploy", "--set", "MAX_DOCUMENTS=700")
@@ -84,7 +84,7 @@ def test_a_stack_that_was_stopped_in_a_deploy_starts_whole(stub_stack):
 def test_nginx_and_the_new_color_killed_at_the_switch_cost_no_request_of_the_color(stub_stack):
     stack = stub_stack
     deploying = stack.begin_command("deploy", "--again", "--watch", "30")
-    with Load(stack.port) as load:
+    with OpenLoop(stack.port) as load:
         wait_for(lambda: stack.colors()["active"] == "green", "the switch")
         os.killpg(stack.pid_of("webapp-green"), signal.SIGKILL)
         said = deploying.communicate(timeout=PATIENCE_S)[0]

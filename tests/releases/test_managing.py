@@ -8,7 +8,7 @@ import sys
 import psutil
 import pytest
 from browsing import browser, needs_chromium, page
-from loading import Clients
+from load_kit import ClosedLoop
 from release_stack import ReleaseStack
 from running import PATIENCE_S, wait_for
 
@@ -70,7 +70,7 @@ def test_commands_reach_a_stack_with_tls_and_keys_by_its_state_directory(tmp_pat
 def test_restart_restarts_the_color_that_serves_and_no_request_is_lost(stack):
     active = stack.colors()["active"]
     master = stack.pid_of("webapp")
-    with Clients(stack, 8) as crowd:
+    with ClosedLoop(stack, 8) as crowd:
         code, said = stack.reranking("restart")
         assert code == 0, said
         crowd.more()

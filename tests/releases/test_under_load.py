@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
-from load import Load
+from load_kit import OpenLoop
 from running import wait_for
 
 pytestmark = pytest.mark.slow
@@ -54,7 +54,7 @@ class Memory:
 
 
 def test_deploys_and_a_rollback_cost_no_request(model_stack, bert_settings, other_model):
-    stack, load = model_stack, Load(model_stack.port)
+    stack, load = model_stack, OpenLoop(model_stack.port)
     models = {"bert": bert_settings.model, "xlm": other_model}
     load.learn("bert")
     code, said = stack.reranking("deploy", "--model", models["xlm"], "--watch", "0.5")
@@ -124,7 +124,7 @@ def hang_ups_and_bodies_that_are_too_large(stack):
 def test_clients_that_hang_up_and_bodies_that_are_too_large_veto_no_deploy(model_stack):
     stack = model_stack
     before = stack.colors()["active"]
-    with Load(stack.port, rate=10) as load, hang_ups_and_bodies_that_are_too_large(stack) as others:
+    with OpenLoop(stack.port, rate=10) as load, hang_ups_and_bodies_that_are_too_large(stack) as others:
         code, said = stack.reranking("deploy", "--again", "--canary", "40", "--for", "3", "--watch", "3")
     assert code == 0, said
     assert stack.colors()["active"] != before

@@ -13,7 +13,7 @@ from collections import Counter
 import network
 import pytest
 import requests
-from loading import DOCUMENTS, Clients
+from load_kit import DOCUMENTS, ClosedLoop
 from reranking_client import CallFailedError, RefusedError, RerankClient
 from running import PATIENCE_S, Stack, wait_for
 
@@ -69,7 +69,7 @@ class Asking:
 
 
 class Raw(Asking):
-    """Asks as a program does that knows nothing of retries; for `Clients`."""
+    """Asks as a program does that knows nothing of retries; for `ClosedLoop`."""
 
     def __init__(self, net, url):
         super().__init__()
@@ -151,7 +151,7 @@ def test_a_host_that_is_cut_off_and_one_that_dies_lose_no_request(tmp_path, make
 def run_trial(net, one, two, url):
     raw, ours = Raw(net, url), Ours(net, url)
     turns = []
-    with Clients(raw, CALLERS) as clients, ours:
+    with ClosedLoop(raw, CALLERS) as clients, ours:
 
         def turn(name, act=lambda: None, seen=lambda: True):
             """Do it, and go on until it is seen, all that was asked before has an answer, and there are many more."""

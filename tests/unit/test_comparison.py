@@ -8,11 +8,20 @@ from manifest_kit import manifest
 
 from webapp.config.settings import Settings, load_settings
 from webapp.domain.errors import SetupError
-from webapp.engine import artifact, comparison, verdict
-from webapp.engine.artifact import MANIFEST, artifact_dir, first_artifact_dir, read_manifest
+from webapp.engine import artifact, comparison
+from webapp.engine.artifact import (
+    MANIFEST,
+    VERDICT,
+    Verdict,
+    artifact_dir,
+    first_artifact_dir,
+    machine,
+    read_manifest,
+    read_verdict,
+    write_json,
+)
 from webapp.engine.prepare import autotune
 from webapp.engine.prepare.candidates import Candidate, candidates
-from webapp.engine.verdict import Verdict
 from webapp.stack.releases import comparison as program
 from webapp.stack.releases.benchmark import BusyError, Outcome
 from webapp.stack.releases.comparison import Built, RivalRefusedError, compare
@@ -57,8 +66,8 @@ def test_a_choice_that_is_confirmed_is_no_release_and_is_not_measured_again(sett
     assert comparison.is_due(settings)
     run(serving, rival, SLOWER)
     said = "compared: openvino int8 1.05 times native int8 (1,050 and 1,000 tokens a second; more than 1.1 times as"
-    assert comparison.said(settings).startswith(said)
-    assert comparison.said(settings).endswith("; native stays")
+    assert comparison.summary(settings).startswith(said)
+    assert comparison.summary(settings).endswith("; native stays")
     assert not comparison.is_due(settings)
     assert artifact_dir(settings) == serving.directory
     assert not rival.directory.exists(), "nobody serves it"
@@ -77,13 +86,13 @@ def test_a_faster_engine_becomes_a_release_that_says_why(settings, serving, riva
     released = []
 
     def release(built):
-        found = verdict.read(serving.directory)
+        found = read_verdict(serving.directory)
         released.append((built.directory.name, found.settled))
         return 2
 
     run(serving, rival, FASTER, release)
     assert released == [("the-rival", False)], "a release that is killed is tried again"
-    assert comparison.said(settings).endswith("; it became release 2")
+    assert comparison.summary(settings).endswith("; it became release 2")
     assert "openvino int8 1.30 times native int8" in read_manifest(rival.directory).chosen_because
     assert not comparison.is_due(settings)
     assert artifact_dir(settings) == serving.directory, "a rollback leads here"
@@ -95,7 +104,7 @@ def test_a_release_that_is_refused_is_not_tried_again(settings, serving, rival):
         raise RefusedError("room", "two colors don't fit")
 
     run(serving, rival, FASTER, release)
-    assert "native stays, for the release was refused at room" in comparison.said(settings)
+    assert "native stays, for the release was refused at room" in comparison.summary(settings)
     assert not comparison.is_due(settings)
 
 
@@ -104,7 +113,7 @@ def test_an_engine_that_fails_the_gate_is_not_built_again(settings, serving):
         raise RivalRefusedError("openvino int8 differs too much")
 
     compare(serving, RIVAL, build=build, measure=pytest.fail, release=pytest.fail)
-    assert comparison.said(settings).startswith("native int8 is the only engine here for this model: openvino int8")
+    assert comparison.summary(settings).startswith("native int8 is the only engine here for this model: openvino int8")
     assert not comparison.is_due(settings)
 
 
@@ -124,7 +133,7 @@ def test_nothing_is_compared_where_the_engine_or_the_precision_is_set(serving, m
     monkeypatch.setenv(setting, named[setting] if value == "another" else value)
     assert serving.directory.exists()
     assert not comparison.is_due(load_settings())
-    assert comparison.said(load_settings()) == ""
+    assert comparison.summary(load_settings()) == ""
 
 
 def test_nothing_is_compared_where_a_file_sets_the_engine(serving, monkeypatch, tmp_path):
@@ -139,7 +148,7 @@ def test_nothing_is_compared_without_torch(settings, serving, monkeypatch):
     assert serving.directory.exists()
     monkeypatch.setattr(comparison, "find_spec", lambda _: None)
     assert not comparison.is_due(settings)
-    assert comparison.said(settings) == "other engines were not compared: no model can be prepared here"
+    assert comparison.summary(settings) == "other engines were not compared: no model can be prepared here"
 
 
 def test_nothing_is_compared_where_models_are_read_only(settings, serving, monkeypatch):
@@ -150,7 +159,7 @@ def test_nothing_is_compared_where_models_are_read_only(settings, serving, monke
 
 def test_another_machine_compares_again(settings, serving, rival, monkeypatch):
     run(serving, rival, SLOWER)
-    monkeypatch.setattr(verdict, "machine", lambda: "another x64")
+    monkeypatch.setattr(artifact, "machine", lambda: "another x64")
     assert comparison.is_due(settings)
 
 
@@ -158,7 +167,7 @@ def test_a_model_prepared_again_is_served_by_the_first_engine_and_compared_again
     run(serving, rival, FASTER, lambda _: 2)
     chosen = settings.model_copy(update={"faster_artifact": "the-rival"})
     assert artifact_dir(chosen) == rival.directory
-    (serving.directory / verdict.FILE).unlink()  # as `prepare --again` does, which replaces the directory
+    (serving.directory / VERDICT).unlink()  # as `prepare --again` does, which replaces the directory
     assert artifact_dir(chosen) == serving.directory
     assert comparison.is_due(chosen)
 
@@ -170,15 +179,15 @@ def test_a_faster_artifact_that_is_gone_is_not_missed(settings, serving, rival):
 
 
 def test_a_release_that_serves_but_was_killed_before_that_was_noted_is_not_made_again(settings, serving, rival):
-    note = Verdict(said="", machine=verdict.machine(), faster=rival.directory.name, settled=False)
-    verdict.write(serving.directory, note)
+    note = Verdict(summary="", machine=machine(), faster=rival.directory.name, settled=False)
+    write_json(serving.directory / VERDICT, note)
     assert comparison.is_due(settings)
     assert not comparison.is_due(settings.model_copy(update={"faster_artifact": "the-rival"}))
 
 
 def test_a_damaged_verdict_is_none(serving):
-    (serving.directory / verdict.FILE).write_text("{")
-    assert verdict.read(serving.directory) is None
+    (serving.directory / VERDICT).write_text("{")
+    assert read_verdict(serving.directory) is None
 
 
 class Programs:

@@ -15,14 +15,14 @@ class Clock:
 
 
 def test_without_a_terminal_each_stage_is_a_line_and_a_long_one_tells_how_long_it_took():
-    said, clock = [], Clock()
-    stages = Stages(3, said.append, clock=clock)
+    lines, clock = [], Clock()
+    stages = Stages(3, lines.append, clock=clock)
     with stages.stage(1, "finding it"):
         pass
     with stages.stage(2, "packing it"):
         clock.now += 4.2
-        stages.say("a remark")
-    assert said == ["[1/3] finding it", "[2/3] packing it", "a remark", "[2/3] packing it: done in 4.2 s"]
+        stages.report("a remark")
+    assert lines == ["[1/3] finding it", "[2/3] packing it", "a remark", "[2/3] packing it: done in 4.2 s"]
 
 
 def test_on_a_terminal_a_stage_that_has_ended_is_one_line_with_its_time():
@@ -30,16 +30,16 @@ def test_on_a_terminal_a_stage_that_has_ended_is_one_line_with_its_time():
     stages = Stages(2, lambda message: terminal.write(f"{message}\n"), terminal, clock)
     with stages.stage(2, "comparing") as at:
         at(0.5)
-        stages.say("a remark")
+        stages.report("a remark")
         clock.now += 3
     assert terminal.getvalue().replace("\r\x1b[K", "").splitlines() == ["a remark", "[2/2] comparing: 3.0 s"]
 
 
 def test_a_stage_that_fails_leaves_no_bar():
-    said = []
-    with pytest.raises(ValueError, match="no"), Stages(1, said.append).stage(1, "trying"):
+    lines = []
+    with pytest.raises(ValueError, match="no"), Stages(1, lines.append).stage(1, "trying"):
         raise ValueError("no")
-    assert said == ["[1/1] trying"]
+    assert lines == ["[1/1] trying"]
 
 
 @pytest.mark.parametrize(

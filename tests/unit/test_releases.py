@@ -9,7 +9,7 @@ import pytest
 from webapp.api.dialects.registry import DIALECTS
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
-from webapp.engine.golden import Golden, GoldenQuery
+from webapp.engine.artifact import Golden, GoldenQuery
 from webapp.stack.local_client import Reply
 from webapp.stack.nginx.traffic_split import FALLBACK, PERCENTS, link_of, point, shares_for
 from webapp.stack.releases import canary, checks, memory_budget, recovery, settings_diff, state, steps

@@ -115,7 +115,7 @@ def test_a_model_that_the_hub_does_not_have_is_an_error(hub, tmp_path):
 def test_a_hub_that_refuses_is_one_line_with_its_status(hub, tmp_path, status):
     said = resolve_in_a_process(hub, tmp_path, RERANK_MODEL=f"refused/{status}")
     assert len(said.splitlines()) == 1
-    assert f"SetupError: RERANK_MODEL: the hub does not tell of refused/{status}, it answers {status} (" in said
+    assert f"SetupError: RERANK_MODEL: the hub refuses to describe refused/{status}, it answers {status} (" in said
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -4,8 +4,8 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from webapp.domain.errors import SetupError
-from webapp.engine.tables import Tables, check_tables
-from webapp.engine.template import Template
+from webapp.engine.artifact import Tables, Template
+from webapp.engine.tokenizer import check_tables
 
 FRAME = Template(prefix=[1], middle=[2], suffix=[2], document_type=1, pad_id=0, max_length_tokens=16)
 

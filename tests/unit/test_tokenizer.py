@@ -5,6 +5,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from webapp.engine.artifact import Template
 from webapp.engine.base import MOST_CHARS
 from webapp.engine.tokenizer import TextEncoder, split_room
 
@@ -35,7 +36,7 @@ def test_a_query_keeps_half_of_the_room_and_nothing_is_wasted(query, document, r
 def encoder(words, tmp_path):
     words.no_truncation()
     words.save(str(tmp_path / "tokenizer.json"))
-    return TextEncoder(tmp_path / "tokenizer.json", room_tokens=10)
+    return TextEncoder(tmp_path / "tokenizer.json", Template([], [], [], 0, 0, 10), query_takes_room=True)
 
 
 def test_a_text_is_cut_at_the_room_and_one_more(encoder):
@@ -52,6 +53,6 @@ def test_a_text_without_end_is_read_so_far_and_no_further(encoder):
 
 
 def test_a_text_of_which_a_part_is_never_read_says_so(encoder):
-    assert encoder.leaves_some(" " * MOST_CHARS + "a")
-    assert not encoder.leaves_some("a" + " " * MOST_CHARS)
-    assert not encoder.leaves_some("a" * MOST_CHARS)
+    assert encoder.has_unread_rest(" " * MOST_CHARS + "a")
+    assert not encoder.has_unread_rest("a" + " " * MOST_CHARS)
+    assert not encoder.has_unread_rest("a" * MOST_CHARS)

@@ -1,8 +1,10 @@
-"""A prepared model on disk: where it lies, what is in it, and whether it is whole."""
+"""A prepared model on disk: where it lies, which files it has, and whether they are whole."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -12,29 +14,60 @@ import msgspec
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.domain.types import ModelInfo, ScoreScale, Tuning
-from webapp.engine import verdict
-from webapp.engine.tables import Tables
-from webapp.engine.template import Template
 
 FORMAT = 7
-"""Raised when artifacts of older releases must be prepared again."""
+"""Increased when artifacts of older releases must be prepared again."""
 
 NAMED_VARIABLE = "STACK_ARTIFACT"
-"""A stack's programs find here which artifact their release names."""
+"""Environment variable: the artifact that the release of a stack's programs names."""
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 MODEL = "model.xml"
 GOLDEN = "golden.json"
 PACKED_MODEL = "model.safetensors"
-
+VERDICT = "compared.json"
 
 EngineName = Literal["native", "openvino", "torch"]
 Precision = Literal["fp32", "bf16", "int8"]
 
 
+class Template(msgspec.Struct, frozen=True):
+    """How a tokenizer frames its input: `prefix query middle document suffix`, or without query and middle.
+
+    It is read off the tokenizer once (`prepare.export`), so that a query is encoded once a request, apart from the
+    documents.
+    """
+
+    prefix: list[int]
+    middle: list[int]
+    suffix: list[int]
+    document_type: int
+    """Token type of the document and the suffix; the query's is 0."""
+    pad_id: int
+    max_length_tokens: int
+
+    @property
+    def special_tokens(self) -> int:
+        """Tokens that frame the texts."""
+        return len(self.prefix) + len(self.middle) + len(self.suffix)
+
+    @property
+    def room_tokens(self) -> int:
+        """Tokens left for texts."""
+        return self.max_length_tokens - self.special_tokens
+
+
+class Tables(msgspec.Struct, frozen=True):
+    """Rows of a model's embedding tables for token ids, positions and token types; None: it has no such table."""
+
+    vocabulary: int | None
+    positions: int | None
+    types: int | None
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What an artifact directory says of itself."""
+    """The contents of an artifact's manifest.json."""
 
     format: int
     model: str
@@ -47,7 +80,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     tables: Tables
     prompts: tuple[str, str]
     unit_vectors: bool
-    """Whether a bi-encoder's vectors are brought to length 1 before they are compared."""
+    """Whether a bi-encoder's vectors are normalized to length 1 before they are compared."""
     source: str
     """Directory of the original model, for the torch engine."""
     substitute_for: str | None
@@ -61,7 +94,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     prepared_at: str
 
     def info(self) -> ModelInfo:
-        """The part that clients may see."""
+        """Return the part that clients may see."""
         return ModelInfo(
             model=self.model,
             revision=self.revision,
@@ -77,8 +110,40 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class GoldenQuery(msgspec.Struct, frozen=True):
+    """A query, documents, and the scores that sentence-transformers gives them."""
+
+    query: str
+    documents: list[str]
+    scores: list[float]
+    """In the documents' order."""
+
+
+class Golden(msgspec.Struct, frozen=True, kw_only=True):
+    """The contents of golden.json: texts with the original model's scores, asked again before a release serves."""
+
+    raw: bool
+    """Whether scores are the model's own numbers; else they are 0..1."""
+    tolerance: float
+    """Largest difference of a served score: what `prepare` measured, and a little for other batches."""
+    queries: list[GoldenQuery]
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """The contents of compared.json: what the comparison of engines found for an artifact, once a machine."""
+
+    summary: str = msgspec.field(name="said")
+    """In words, for `/info`, `reranking status` and the log."""
+    machine: str
+    """Where the engines were compared; see `machine`."""
+    faster: str = ""
+    """Name of the artifact that was found faster; empty: none was."""
+    settled: bool = True
+    """False until the release of the faster artifact serves, or was refused."""
+
+
 def directory_of(model: str) -> Path | None:
-    """Return the local directory that is meant by a model's name; None where there is none."""
+    """Return the local directory that a model's name means; None if there is none."""
     try:
         directory = Path(model).expanduser()
         return directory.absolute() if directory.is_dir() else None
@@ -87,13 +152,13 @@ def directory_of(model: str) -> Path | None:
 
 
 def artifact_dir(settings: Settings) -> Path:
-    """Where the artifact for these settings lies, prepared or not.
+    """Return where the artifact for these settings lies, prepared or not.
 
-    It is the one that the comparison of engines found faster, where a release was made of it and it is still there.
+    It is the one that the comparison of engines found faster, if a release was made of it and it is still there.
     """
     first = first_artifact_dir(settings)
     if settings.faster_artifact:
-        found = verdict.read(first)
+        found = read_verdict(first)
         faster = settings.models_dir / settings.faster_artifact
         if found is not None and found.faster == settings.faster_artifact and (faster / MANIFEST).is_file():
             return faster
@@ -101,10 +166,10 @@ def artifact_dir(settings: Settings) -> Path:
 
 
 def first_artifact_dir(settings: Settings) -> Path:
-    """Where the artifact lies that `prepare` makes for these settings.
+    """Return where the artifact lies that `prepare` makes for these settings.
 
-    The name holds everything that was asked for, so that another choice is another artifact. A local model's files
-    count by size and time: retrained in place, it is prepared again.
+    The name holds a hash of all settings that matter, so that another choice is another artifact. A local model's files
+    count by size and time: a model that is retrained in place is prepared again.
     """
     asked = [
         str(FORMAT),
@@ -128,7 +193,7 @@ def first_artifact_dir(settings: Settings) -> Path:
 
 
 def read_manifest(directory: Path) -> Manifest | None:
-    """The manifest of a whole artifact; None when there is none to serve.
+    """Return the manifest of an artifact and check its files; None if there is no artifact.
 
     Raises:
         SetupError: the artifact is there but damaged.
@@ -146,13 +211,52 @@ def read_manifest(directory: Path) -> Manifest | None:
     return manifest
 
 
+def read_golden(directory: Path) -> Golden:
+    """Return the golden pairs of an artifact.
+
+    Raises:
+        SetupError: they are missing or damaged.
+    """
+    try:
+        return msgspec.json.decode((directory / GOLDEN).read_bytes(), type=Golden)
+    except (OSError, ValueError) as error:
+        raise SetupError(
+            f"{directory / GOLDEN} can't be read ({error}); remove {directory} and prepare again"
+        ) from error
+
+
+def read_verdict(directory: Path) -> Verdict | None:
+    """Return the verdict on an artifact; None if none was made on this machine."""
+    try:
+        found = msgspec.json.decode((directory / VERDICT).read_bytes(), type=Verdict)
+    except (OSError, ValueError):
+        return None
+    return found if found.machine == machine() else None
+
+
+def write_json(path: Path, contents: msgspec.Struct) -> None:
+    """Replace a file of an artifact by these contents, in one step."""
+    staged = path.with_name(f"{path.name}.new")
+    staged.write_bytes(msgspec.json.format(msgspec.json.encode(contents)))
+    staged.replace(path)
+
+
+@functools.cache
+def machine() -> str:
+    """Return what tells machines apart: the names and instructions of their processors, and the cores we may use."""
+    which = ("model name", "flags", "Features", "CPU part")
+    lines = {line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(which)}
+    digest = hashlib.blake2b("\n".join(sorted(lines)).encode(), digest_size=6).hexdigest()
+    return f"{digest} x{len(os.sched_getaffinity(0))}"
+
+
 def damaged(path: Path, why: object) -> SetupError:
-    """Return what to raise for a file of an artifact that can't be what `prepare` wrote: one line, with the remedy."""
+    """Return the error to raise for a damaged file of an artifact: one line, with the remedy."""
     first_line = next(iter(str(why).splitlines()), type(why).__name__)
     return SetupError(f"{path} is damaged ({first_line}); remove {path.parent} and prepare again")
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file."""
+    """Return the hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""What an engine is. Imports nothing heavy: runtimes load when an engine of theirs is opened."""
+"""Protocols of engines and their parts. Imports nothing heavy: a runtime loads when an engine on it is opened."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Forward(Protocol):
     """One forward pass of a model, for one thread: no two threads share an instance."""
 
     def __call__(self, input_ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
-        """Arrays of shape [rows, length] in; the model's output, shape [rows, width], float32, out.
+        """Compute the model's output, shape [rows, width], float32, from three arrays of shape [rows, length].
 
-        The output may be overwritten by the next call.
+        The next call may overwrite the output.
         """
 
 
@@ -25,22 +25,22 @@ class Runtime(Protocol):
     """A loaded model that can be opened for several threads."""
 
     def start(self, threads: int) -> None:
-        """Get ready to compute, after the fork: compiled models and thread pools don't survive one."""
+        """Prepare to compute, after the fork: compiled models and thread pools don't survive one."""
 
     def open(self) -> Forward:
-        """A forward pass for the calling thread."""
+        """Return a forward pass for the calling thread."""
 
 
 class Session(Protocol):
     """An engine as one engine thread sees it."""
 
     def encode_query(self, query: str) -> Any:
-        """Whatever the two methods below need of the query; made once a request."""
+        """Return what the two methods below need of the query; called once a request."""
 
     def encode_documents(
         self, query: Any, documents: Sequence[str]
     ) -> tuple[list[NDArray[np.int32]], NDArray[np.int32], NDArray[np.bool_]]:
-        """Tokenise.
+        """Tokenize documents.
 
         Returns:
             Token ids of each document, cut to what fits beside the query, without special tokens;
@@ -61,22 +61,22 @@ class Session(Protocol):
 
 
 MOST_CHARS = 4_000_000
-"""No more of a text is ever tokenised: 32 MB of blanks would hold a thread for ten seconds and take gigabytes."""
+"""No more of a text is ever tokenized: 32 MB of blanks would hold a thread for ten seconds and take gigabytes."""
 
 
 class Texts(Protocol):
     """An engine's tokenizer as seen from outside: for cutting texts before they are scored, and for `/tokenize`."""
 
     special_tokens: int
-    """Of a pair."""
+    """How many frame a pair."""
     query_takes_room: bool
     """Whether query and document share the model's length."""
 
     def query_tokens(self, query: str) -> int:
-        """Tokens of a query's first `MOST_CHARS` and what the model wants before it; special tokens not counted."""
+        """Return how many tokens a query's first `MOST_CHARS` and its prompt have; special tokens not counted."""
 
     def offsets(self, text: str) -> NDArray[np.int32]:
-        """Where each token lies in the first `MOST_CHARS` of a text: characters [start, stop), shape [tokens, 2]."""
+        """Return characters [start, stop) of each token in the first `MOST_CHARS` of a text, shape [tokens, 2]."""
 
     def tokenize(self, text: str, *, special: bool) -> Iterator[Token]:
         """Yield every token of one text; with `special`, framed as the model reads a single text."""
@@ -87,14 +87,14 @@ class Engine(Protocol):
 
     @property
     def texts(self) -> Texts:
-        """Its tokenizer."""
+        """The model's tokenizer."""
 
     @property
     def info(self) -> ModelInfo:
-        """What this is, for `/info`."""
+        """The model's description, for `/info`."""
 
     def start(self, threads: int) -> None:
         """Compile, for this process and this many engine threads. Takes up to seconds; never in the master."""
 
     def open_session(self) -> Session:
-        """A session for the calling thread."""
+        """Return a session for the calling thread."""

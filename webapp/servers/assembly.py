@@ -41,8 +41,8 @@ from webapp.domain.concurrency import (
 from webapp.domain.types import names_of
 from webapp.engine import comparison
 from webapp.engine.base import Engine
+from webapp.engine.loader import load_engine
 from webapp.engine.models.lexical import lexical_scores
-from webapp.engine.opening import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.scheduling.admission import Admission, body_memory_bytes
 from webapp.scheduling.breaker import State as BreakerState
@@ -246,7 +246,7 @@ def build_service(
         fallback=EngineFallback(degraded=settings.degraded, lexical=lexical_scores, on_change=on_breaker_change),
         observer=observer,
     )
-    return service, scheduler, EnginePool(engine, scheduler, threads=threads, start_thread=start_native_thread)
+    return service, scheduler, EnginePool(engine, scheduler.step, threads=threads, start_thread=start_native_thread)
 
 
 def assemble(
@@ -324,7 +324,7 @@ def assemble(
             *([tracing.replied] if tracing else []),
         ],
         deployment=Deployment(settings.color, settings.release),
-        comparison=partial(comparison.said, settings) if settings.color else str,  # only a stack compares
+        comparison=partial(comparison.summary, settings) if settings.color else str,  # only a stack compares
         reply_files=reply_files,
     )
     return Webapp(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from webapp.config.settings import Settings
 from webapp.domain.concurrency import NativeWaiter
 from webapp.domain.types import RerankRequest, RerankResult
-from webapp.engine.opening import load_engine
+from webapp.engine.loader import load_engine
 from webapp.servers.assembly import build_service
 from webapp.service.reranker import RerankService
 from webapp.telemetry.observer import Caller, NullObserver

@@ -89,7 +89,7 @@ def inspect(settings: Settings) -> Status:
             *(f"{name} is gone" for name in (missing(settings.run_dir, programs) if programs else [])),
             *(f"{name} does not answer" for name in (hung(settings, SIDECAR_TIMEOUT_S) if programs else [])),
         ],
-        comparison=comparison.said(settings_with(colors.serving.settings) if colors else settings),
+        comparison=comparison.summary(settings_with(colors.serving.settings) if colors else settings),
     )
 
 

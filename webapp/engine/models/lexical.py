@@ -1,6 +1,6 @@
-"""BM25 over a request's own documents: what is left when the model can't be asked, and the operator allowed it.
+"""BM25 over a request's own documents: the fallback if the model can't answer, and the operator allowed it.
 
-Its scores know words, not meaning. They are shares of the best document's score, so 0..1, and comparable within a
+Its scores count words, not meaning. They are shares of the best document's score, so 0..1, and comparable within a
 request only.
 """
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 def lexical_scores(query: str, documents: Sequence[str]) -> NDArray[np.float32]:
-    """Scores, shape [documents]; zeros where no document shares a word with the query."""
+    """Return scores, shape [documents]; zeros if no document shares a word with the query."""
     import bm25s  # noqa: PLC0415 - most processes never need it
 
     words = bm25s.tokenize([query, *documents], stopwords=None, show_progress=False, return_ids=False)

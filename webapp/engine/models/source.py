@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from webapp.domain.errors import SetupError
 from webapp.domain.types import ScoreScale
-from webapp.engine.tables import Tables
+from webapp.engine.artifact import Tables
 
 LONGEST_MAX_LENGTH_TOKENS = 100_000
 """Tokenizers without a limit of their own report 10^30."""
@@ -27,10 +27,10 @@ POSITION_TABLES = frozenset({"position_embeddings", "wpe", "embed_positions"})
 
 
 def kind_of(directory: Path) -> Literal["cross-encoder", "embedding"]:
-    """What a model directory holds, by its own configuration.
+    """Return what kind of model a directory holds, by its own configuration.
 
     Raises:
-        SetupError: it is none of the two.
+        SetupError: it is neither.
     """
     try:
         config = json.loads((directory / "config.json").read_text())
@@ -82,12 +82,15 @@ class SourceModel:
 
     @property
     def tables(self) -> Tables:
-        """How far its embedding tables reach."""
-        return tables_of(self.model)
+        """Sizes of its embedding tables."""
+        modules = dict(self.model.named_modules())
+        words = [_input_embeddings(each) for each in modules.values() if isinstance(each, PreTrainedModel)]
+        types = [table for name, table in modules.items() if name.rpartition(".")[2] == "token_type_embeddings"]
+        return Tables(_fewest_rows(words), positions_of(self.model), _fewest_rows(types))
 
     @property
     def prompts(self) -> tuple[str, str]:
-        """What a SentenceTransformer puts before a query and before a document."""
+        """Prompts that a SentenceTransformer puts before a query and before a document."""
         if self.kind == "cross-encoder":
             return "", ""
         named = self.model.prompts
@@ -97,7 +100,7 @@ class SourceModel:
 
     @property
     def score_scale(self) -> ScoreScale:
-        """What its scores are: logits, or similarities by the function that a SentenceTransformer names."""
+        """Scale of its scores: logits, or similarities by the function that a SentenceTransformer names."""
         return "sigmoid" if self.kind == "cross-encoder" else self.model.similarity_fn_name
 
     @property
@@ -109,23 +112,23 @@ class SourceModel:
 
     @property
     def reads_types(self) -> bool:
-        """Whether it is given token types; without, all tokens are of type 0."""
+        """Whether it takes token types; without, all tokens have type 0."""
         return "token_type_ids" in self.tokenizer.model_input_names
 
     def module(self) -> FeatureModule:
-        """The bare computation: arrays of token ids in, the output that scores are made of."""
+        """Return the bare computation: token ids in, the output that scores are made of out."""
         names = ["input_ids", "attention_mask", *(["token_type_ids"] if self.reads_types else [])]
         return FeatureModule(self.model, names, "scores" if self.kind == "cross-encoder" else "sentence_embedding")
 
     def reference(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        """What sentence-transformers itself gives: logits, or similarities of a bi-encoder; shape [pairs]."""
+        """Return sentence-transformers' own scores: logits, or similarities of a bi-encoder; shape [pairs]."""
         if self.kind == "cross-encoder":
             logits = self.model.predict(list(pairs), activation_fn=torch.nn.Identity(), show_progress_bar=False)
             return np.asarray(logits, np.float32).reshape(len(pairs))
         queries, documents = zip(*pairs, strict=True)
         options = {"convert_to_tensor": True, "show_progress_bar": False}
-        left = _each_once(partial(self.model.encode_query, **options), queries)
-        right = _each_once(partial(self.model.encode_document, **options), documents)
+        left = _encode_unique(partial(self.model.encode_query, **options), queries)
+        right = _encode_unique(partial(self.model.encode_document, **options), documents)
         return np.asarray(self.model.similarity_pairwise(left, right).cpu().numpy(), np.float32)
 
 
@@ -141,13 +144,6 @@ def positions_of(model: Any) -> int | None:
     return min(held, default=None)
 
 
-def tables_of(model: Any) -> Tables:
-    """Return how far a model's embedding tables reach."""
-    words = [_input_embeddings(each) for each in model.modules() if isinstance(each, PreTrainedModel)]
-    types = [table for name, table in model.named_modules() if name.rpartition(".")[2] == "token_type_embeddings"]
-    return Tables(_fewest_rows(words), positions_of(model), _fewest_rows(types))
-
-
 def _input_embeddings(model: PreTrainedModel) -> Any:
     try:
         return model.get_input_embeddings()
@@ -160,14 +156,14 @@ def _fewest_rows(tables: Sequence[Any]) -> int | None:
     return min((len(weight) for weight in weights if weight is not None), default=None)
 
 
-def _each_once(encode: Callable[[list[str]], Any], texts: Sequence[str]) -> Any:
-    """Vectors of texts, shape [texts, width]; equal texts are computed once."""
+def _encode_unique(encode: Callable[[list[str]], Any], texts: Sequence[str]) -> Any:
+    """Return vectors, shape [texts, width]; equal texts are computed once."""
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
     return encode(list(places))[[places[text] for text in texts]]
 
 
 class FeatureModule(torch.nn.Module):  # type: ignore[misc] # torch is not analysed: it takes minutes
-    """sentence-transformers' modules take and give dictionaries; this takes tensors and gives one."""
+    """A module of tensors around sentence-transformers' modules, which take and give dictionaries."""
 
     def __init__(self, model: torch.nn.Module, input_names: list[str], output_name: str) -> None:
         super().__init__()
@@ -176,7 +172,7 @@ class FeatureModule(torch.nn.Module):  # type: ignore[misc] # torch is not analy
         self.output_name = output_name
 
     def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any = None) -> Any:
-        """Tensors of shape [rows, length] in; [rows, 1] logits or [rows, width] vectors out."""
+        """Return [rows, 1] logits or [rows, width] vectors for tensors of shape [rows, length]."""
         given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         output = self.model({name: given[name] for name in self.input_names})[self.output_name]
         if output.ndim == 1:

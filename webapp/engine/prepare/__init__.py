@@ -1,1 +1,1 @@
-"""One-off work before serving: model id -> prepared artifact on disk. The only place that may take its time."""
+"""Make an artifact of a model, before serving: resolve, export or pack, judge by the gate, tune. May take minutes."""

@@ -1,7 +1,7 @@
-"""How fast an engine is here, and with which batches: measured for some seconds, never guessed.
+"""Measure how fast an engine is here, and with which batches, for some seconds.
 
-Speed is tokens for the processor time that was used, not for the time on the clock: programs beside us make that
-longer, by factors, but hardly change what a batch costs. So the same machine gives the same figures, busy or idle.
+Speed is tokens for the processor time that was used, not for the time on the clock: other programs make the latter
+several times longer, but hardly change what a batch costs. So the same machine gives the same figures, busy or idle.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Any
 from webapp.domain.types import Tuning
 from webapp.engine.artifact import Manifest
 from webapp.engine.base import Session
-from webapp.engine.opening import open_engine
+from webapp.engine.loader import open_engine
 
 BUDGETS_TOKENS = (256, 512, 1024)
-"""A larger one makes small requests wait longer behind large ones, a smaller one holds too few rows.
+"""Token budgets to try. In a larger one small requests wait longer behind large ones, a smaller one holds too few rows.
 
 The native engine gets the first: it works in groups of that many tokens whatever a batch holds (native/bert.h).
 """
 
-WORTH = 1.05
+MIN_SPEEDUP = 1.05
 """A larger budget must be this much faster: the smaller one answers small requests sooner."""
 
 LENGTH_STEP_TOKENS = 16
@@ -35,7 +35,7 @@ LENGTH_STEP_TOKENS = 16
 
 MEASURED_S = 0.3
 ROUNDS = 3
-"""The first compiles for new shapes, and of the others the best counts: what runs beside us only slows down."""
+"""The first round compiles for new shapes, and the best one counts: other programs only slow us down."""
 
 PAIRS = 192
 
@@ -45,12 +45,12 @@ Batch = tuple[list[tuple[Any, Any]], int, int]
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What one measurement found."""
+    """The result of one measurement."""
 
     tokens_per_s: float
-    """Of all threads at once, padding not counted, had each a core for itself."""
+    """All threads together, padding not counted, if each had a core for itself."""
     share: float
-    """Of the cores that it wanted it got so much."""
+    """Processor time that it got, as a share of one core a thread."""
 
 
 class Bench:
@@ -64,7 +64,7 @@ class Bench:
         self._encoded: list[tuple[Any, Any, int]] = []
 
     def batches(self, pairs: Sequence[tuple[str, str]], budget_tokens: int) -> list[Batch]:
-        """Batches to measure with, of the first `PAIRS` pairs."""
+        """Return batches to measure with, made of the first `PAIRS` pairs."""
         self._encoded = self._encoded or _encode(self._sessions[0], pairs[:PAIRS])
         return _batches(self._encoded, budget_tokens)
 
@@ -74,15 +74,12 @@ class Bench:
 
 
 def tune(directory: Path, manifest: Manifest, pairs: Sequence[tuple[str, str]]) -> Tuning:
-    """Measure token budgets and thread counts.
+    """Return the smallest token budget that is about as fast as any, and its thread count, both measured.
 
     Args:
         directory: of the artifact.
         manifest: its manifest.
         pairs: texts of ordinary lengths.
-
-    Returns:
-        The smallest budget that is about as fast as any, with the thread count that goes with it.
     """
     best = Tuning()
     budgets = BUDGETS_TOKENS[:1] if manifest.engine == "native" else BUDGETS_TOKENS
@@ -93,13 +90,13 @@ def tune(directory: Path, manifest: Manifest, pairs: Sequence[tuple[str, str]]) 
             for budget in budgets:
                 rates[budget] = max(rates[budget], bench.measure(bench.batches(pairs, budget)).tokens_per_s)
         for budget, rate in rates.items():
-            if rate > best.tokens_per_s * WORTH:
+            if rate > best.tokens_per_s * MIN_SPEEDUP:
                 best = Tuning(batch_tokens=budget, engine_threads=threads, tokens_per_s=round(rate))
     return best
 
 
 def thread_counts() -> list[int]:
-    """Every core, and where two of them are halves of one (hyperthreads), also one for each whole one."""
+    """Return the thread counts to try: one a logical core and, with hyperthreading, one a physical core."""
     allowed = os.sched_getaffinity(0)
     siblings = set()
     for core in allowed:
@@ -118,7 +115,7 @@ def measure(sessions: Sequence[Session], batches: Sequence[Batch]) -> Speed:
     began, used_before_s = time.perf_counter(), time.process_time()
     ends = began + MEASURED_S
     threads = [
-        threading.Thread(target=_score_until, args=(ends, session, _mixed(batches, seed), tokens))
+        threading.Thread(target=_score_until, args=(ends, session, _shuffled(batches, seed), tokens))
         for seed, session in enumerate(sessions)
     ]
     for thread in threads:
@@ -130,8 +127,8 @@ def measure(sessions: Sequence[Session], batches: Sequence[Batch]) -> Speed:
     return Speed(sum(tokens) / used_s * len(sessions), used_s / cores_s)
 
 
-def _mixed(batches: Sequence[Batch], seed: int) -> list[Batch]:
-    """In another order for each thread, so that those which time leaves out are no particular ones."""
+def _shuffled(batches: Sequence[Batch], seed: int) -> list[Batch]:
+    """Return the batches in another order for each thread, so that those which time leaves out differ."""
     return random.Random(seed).sample(list(batches), len(batches))  # noqa: S311 - the same every time
 
 
@@ -144,7 +141,7 @@ def _score_until(ends: float, session: Session, batches: Sequence[Batch], tokens
 
 
 def _encode(session: Session, pairs: Sequence[tuple[str, str]]) -> list[tuple[Any, Any, int]]:
-    """(query, token ids, tokens of the pair), longest first."""
+    """Return (query, token ids, tokens of the pair), longest first."""
     encoded = []
     for query, document in pairs:
         own = session.encode_query(query)
@@ -154,7 +151,7 @@ def _encode(session: Session, pairs: Sequence[tuple[str, str]]) -> list[tuple[An
 
 
 def _batches(encoded: Sequence[tuple[Any, Any, int]], budget_tokens: int) -> list[Batch]:
-    """Neighbours in length together, each batch within the budget."""
+    """Return batches of pairs of similar length, each within the budget."""
     batches = []
     at = 0
     while at < len(encoded):

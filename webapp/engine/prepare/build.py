@@ -1,4 +1,4 @@
-"""From a source model to an artifact: build candidates one after the other until one passes the gate."""
+"""Build artifacts of a model, one candidate after the other, until one passes the gate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import io
 import shutil
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -16,19 +15,18 @@ import msgspec
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError, reason_of
 from webapp.domain.types import Tuning
-from webapp.engine.artifact import FORMAT, GOLDEN, MANIFEST, PACKED_MODEL, Manifest, sha256_of
+from webapp.engine.artifact import FORMAT, GOLDEN, MANIFEST, PACKED_MODEL, Manifest, Template, sha256_of, write_json
+from webapp.engine.loader import open_engine
 from webapp.engine.models.source import SourceModel
-from webapp.engine.opening import open_engine
-from webapp.engine.prepare import autotune, export, fidelity
+from webapp.engine.prepare import autotune, export, gate
 from webapp.engine.prepare.calibration import Examples
 from webapp.engine.prepare.candidates import Candidate
 from webapp.engine.prepare.pack import pack
-from webapp.engine.prepare.progress import At, Stages
-from webapp.engine.prepare.resolve import Say, Source
-from webapp.engine.template import Template
+from webapp.engine.prepare.progress import Report, ReportShare, Stages
+from webapp.engine.prepare.resolve import Source
 
 CONVERTING, JUDGING, MEASURING = 3, 4, 5
-"""Numbers of these stages, as they are told; after a candidate that is refused the next one begins with the first."""
+"""Numbers of these stages in reports; after a refused candidate the next one begins with the first again."""
 
 VERSIONS_OF = ("openvino", "sentence-transformers", "tokenizers", "torch", "transformers")
 
@@ -37,19 +35,11 @@ class NotForThisModelError(SetupError):
     """An engine does not know the model's architecture."""
 
 
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """A built directory that passed the gate."""
-
-    directory: Path
-    manifest: Manifest
-
-
-def load_original(settings: Settings, source: Source, say: Say) -> SourceModel:
-    """The model as sentence-transformers has it, with the length that was chosen; `say` is told when it is less.
+def load_original(settings: Settings, source: Source, report: Report) -> SourceModel:
+    """Return the model as sentence-transformers loads it, cut to the length of the settings; report a shorter limit.
 
     Raises:
-        SetupError: sentence-transformers can't load it.
+        SetupError: sentence-transformers can't load it, or a weight is not a number.
     """
     try:
         original = SourceModel(source.directory)
@@ -62,7 +52,7 @@ def load_original(settings: Settings, source: Source, say: Say) -> SourceModel:
             raise SetupError(f"{name} of {source.directory} holds NaN or infinity; name another RERANK_MODEL")
     if settings.max_length_tokens > original.max_length_tokens:
         asked, limit = settings.max_length_tokens, original.max_length_tokens
-        say(f"RERANK_MAX_LENGTH_TOKENS is {asked}, but this model reads {limit}: texts are cut there")
+        report(f"RERANK_MAX_LENGTH_TOKENS is {asked}, but this model reads {limit}: texts are cut there")
     elif settings.max_length_tokens:
         original.max_length_tokens = settings.max_length_tokens
     return original
@@ -75,64 +65,70 @@ def build_first(
     settings: Settings,
     source: Source,
     examples: Examples,
-    aside: Path,
+    staging: Path,
     stages: Stages,
-) -> Artifact:
-    """The first candidate that passes the gate.
+) -> tuple[Path, Manifest]:
+    """Return the directory and the manifest of the first candidate that passes the gate.
 
     Args:
         tried: in the order in which they are to be tried.
-        original: what they are made of.
+        original: the model to build them of.
         settings: limits of the gate.
         source: files of the original.
         examples: texts to calibrate with and to judge by.
-        aside: an empty directory to build in.
-        stages: told what is going on.
+        staging: an empty directory to build in.
+        stages: reports the progress.
 
     Raises:
         SetupError: nothing passes.
     """
-    scores = fidelity.Remembered(original)
+    cached = gate.CachedOriginal(original)
     reasons: list[str] = []
     for candidate in tried:
-        directory = aside / str(candidate).replace(" ", "-")
+        directory = staging / str(candidate).replace(" ", "-")
         directory.mkdir()
         try:
             template = export.export_tokenizer(original, directory, original.max_length_tokens)
             manifest = _manifest(candidate, original, source, template)
             with stages.stage(CONVERTING, _conversion(candidate)):
                 _export_model(manifest, original, examples, directory)
-            with stages.stage(JUDGING, f"comparing {candidate} scores with sentence-transformers' own") as at:
-                figures = _judged(manifest, scores, examples, directory, at)
-                fidelity.accept(figures, candidate, settings)
-        except (NotForThisModelError, fidelity.GateError) as error:
+            with stages.stage(JUDGING, f"comparing {candidate} scores with sentence-transformers' own") as report_share:
+                figures = _measure(manifest, cached, examples, directory, report_share)
+                gate.accept(figures, candidate, settings)
+        except (NotForThisModelError, gate.GateError) as error:
             reasons.append(str(error))
-            stages.say(reasons[-1])
+            stages.report(reasons[-1])
             continue
         with stages.stage(MEASURING, f"measuring how fast {candidate} is"):
             tuning = autotune.tune(directory, manifest, examples.tuning)
         reasons.append(f"{candidate} passes the gate, at {tuning.tokens_per_s:,.0f} tokens a second")
-        stages.say(reasons[-1])
-        artifact = Artifact(directory, msgspec.structs.replace(manifest, fidelity=figures, tuning=tuning))
-        _write_golden(artifact, scores)
-        return _finished(artifact, "; ".join(reasons))
+        stages.report(reasons[-1])
+        (directory / GOLDEN).write_bytes(msgspec.json.encode(gate.golden(cached, figures)))
+        manifest = msgspec.structs.replace(
+            manifest,
+            fidelity=figures,
+            tuning=tuning,
+            chosen_because="; ".join(reasons),
+            files={path.name: sha256_of(path) for path in sorted(directory.iterdir())},
+        )
+        write_json(directory / MANIFEST, manifest)
+        return directory, manifest
     raise SetupError(f"{reasons[-1]}; try another RERANK_PRECISION, or RERANK_ENGINE=torch")
 
 
 def _conversion(candidate: Candidate) -> str:
-    """What is done to the model, in words."""
+    """Return what is done to the model, in words."""
     if candidate.engine == "torch":
         return "taking its files as they are"
     if candidate.engine == "native":
         return "packing it for the native engine"
-    return "converting it to OpenVINO" + (" and quantising it to int8" if candidate.precision == "int8" else "")
+    return "converting it to OpenVINO" + (" and quantizing it to int8" if candidate.precision == "int8" else "")
 
 
 def _export_model(manifest: Manifest, original: SourceModel, examples: Examples, directory: Path) -> None:
     """Write the model in the form and precision that the manifest names."""
     if manifest.engine == "native":
-        frame = manifest.template
-        if not (frame.prefix or frame.middle or frame.suffix):
+        if not manifest.template.special_tokens:
             raise NotForThisModelError(
                 "the native engine needs a tokenizer that adds special tokens: a row has one at least"
             )
@@ -145,37 +141,21 @@ def _export_model(manifest: Manifest, original: SourceModel, examples: Examples,
             export.export_openvino(original, converted)
         shutil.copytree(converted, directory, dirs_exist_ok=True)
         if manifest.precision == "int8":
-            from webapp.engine.prepare.quantise import quantise
-
             with redirect_stdout(io.StringIO()):  # nncf draws bars of its own
-                quantise(open_engine(directory, manifest), examples.calibration, directory)
+                export.quantize(open_engine(directory, manifest), examples.calibration, directory)
 
 
-def _judged(
-    manifest: Manifest, scores: fidelity.Original, examples: Examples, directory: Path, at: At
+def _measure(
+    manifest: Manifest, cached: gate.CachedOriginal, examples: Examples, directory: Path, report_share: ReportShare
 ) -> dict[str, float]:
-    """The figures that the gate judges by."""
+    """Return the figures for the gate. The engine is closed at the end: memory has room for one."""
     engine = open_engine(directory, manifest)
     engine.start(1)
-    return fidelity.measure(engine, scores, examples.judged, at)
-
-
-def _write_golden(artifact: Artifact, scores: fidelity.Original) -> None:
-    """What the artifact has to score as long as it serves, for those who check it again."""
-    found = fidelity.golden(scores, artifact.manifest.fidelity)
-    (artifact.directory / GOLDEN).write_bytes(msgspec.json.encode(found))
-
-
-def _finished(artifact: Artifact, chosen_because: str) -> Artifact:
-    """The artifact with its manifest written."""
-    directory = artifact.directory
-    files = {path.name: sha256_of(path) for path in sorted(directory.iterdir())}
-    manifest = msgspec.structs.replace(artifact.manifest, chosen_because=chosen_because, files=files)
-    (directory / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
-    return Artifact(directory, manifest)
+    return gate.measure(engine, cached, examples.judged, report_share)
 
 
 def _manifest(candidate: Candidate, original: SourceModel, source: Source, template: Template) -> Manifest:
+    """Return the manifest of a candidate that is not judged yet."""
     return Manifest(
         format=FORMAT,
         model=source.model,

@@ -1,4 +1,4 @@
-"""Texts to calibrate a quantised model with, and others to judge it by. No pair is in both."""
+"""Texts to calibrate a quantized model with, and others to judge it by. No pair is in both."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Example(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """The two halves."""
+    """The two halves of a calibration file."""
 
     calibration: list[tuple[str, str]]
     judged: list[tuple[str, list[str]]]
@@ -38,7 +38,7 @@ class Examples:
 
 
 def read_examples(path: Path) -> Examples:
-    """Split a JSONL file of {"query", "documents"} by query: of three queries one is kept for judging.
+    """Return a JSONL file of {"query", "documents"}, split by query: one query of three is kept for judging.
 
     Texts are mixed and joined to lengths from a few words to past any model's limit, as real documents have them.
 

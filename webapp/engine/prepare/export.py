@@ -1,15 +1,21 @@
-"""The original model -> the files that serving reads."""
+"""Write what serving reads: the tokenizer, and OpenVINO's model in float32 or int8. `pack` has the native engine's."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from webapp.domain.errors import SetupError
-from webapp.engine.artifact import MODEL, TOKENIZER
-from webapp.engine.models.source import SourceModel
-from webapp.engine.tables import check_tables
-from webapp.engine.template import Template
+from webapp.engine.artifact import MODEL, TOKENIZER, Template
+from webapp.engine.loader import ModelEngine
+from webapp.engine.models.source import FeatureModule, SourceModel
+from webapp.engine.tokenizer import check_tables
 
 
 def export_tokenizer(source: SourceModel, directory: Path, max_length_tokens: int) -> Template:
@@ -34,7 +40,7 @@ def export_tokenizer(source: SourceModel, directory: Path, max_length_tokens: in
 
 
 def read_template(backend: Any, *, pair: bool, typed: bool, pad_id: int, max_length_tokens: int) -> Template:
-    """Read the special tokens around texts off an encoded example.
+    """Return how a tokenizer frames texts, read off an encoded example.
 
     Raises:
         SetupError: the tokenizer does not put the texts one after the other, or the length leaves no room for them.
@@ -65,18 +71,123 @@ def read_template(backend: Any, *, pair: bool, typed: bool, pad_id: int, max_len
 
 
 def export_openvino(source: SourceModel, directory: Path) -> None:
-    """Convert with dynamic shapes and write the model as it is computed: float32, not halved."""
+    """Convert the model with dynamic shapes and write it in float32."""
     import openvino as ov
-    import torch
-
-    from webapp.engine.prepare.first_token import without_unread_tokens
 
     module = source.module()
     if source.kind == "cross-encoder":
-        module = without_unread_tokens(module)
+        module = with_first_token_only(module)
     example = {name: torch.ones((2, 8), dtype=torch.int64) for name in module.input_names}
     with torch.inference_mode():
         model = ov.convert_model(module, example_input=example)
     for port, name in zip(model.inputs, module.input_names, strict=True):
         port.get_tensor().set_names({name})
     ov.save_model(model, directory / MODEL, compress_to_fp16=False)
+
+
+class FirstTokenLayer(torch.nn.Module):  # type: ignore[misc] # torch is not analysed
+    """A transformer layer that computes its first token only: [rows, length, width] -> [rows, 1, width].
+
+    A classifier of BERT's family reads no other token of its last layer. That layer's keys and values are still needed
+    for every token; its queries, attention output and feed-forward part are not, which is 10 of the layer's 12 matrix
+    products. Exact: nobody reads what is left out. With six layers about a seventh of all work is saved.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, hidden: Any, attention_mask: Any = None, *_args: Any, **_options: Any) -> Any:
+        """Compute what the layer does, with the first token's query alone."""
+        attention = self.layer.attention.self
+        first = hidden[:, :1]
+
+        def heads(projection: Any, states: Any) -> Any:
+            return (
+                projection(states)
+                .view(states.shape[0], -1, attention.num_attention_heads, attention.attention_head_size)
+                .transpose(1, 2)
+            )
+
+        context = torch.nn.functional.scaled_dot_product_attention(
+            heads(attention.query, first),
+            heads(attention.key, hidden),
+            heads(attention.value, hidden),
+            attn_mask=None if attention_mask is None else attention_mask[..., :1, :],
+        )
+        context = context.transpose(1, 2).reshape(hidden.shape[0], 1, attention.all_head_size)
+        attended = self.layer.attention.output(context, first)
+        return self.layer.output(self.layer.intermediate(attended), attended)
+
+
+def with_first_token_only(module: FeatureModule) -> FeatureModule:
+    """Return a copy whose last layer is a `FirstTokenLayer`, or the module itself if that changes its output."""
+    trimmed = copy.deepcopy(module)
+    try:
+        layers = trimmed.model.model.base_model.encoder.layer
+        layers[-1] = FirstTokenLayer(layers[-1])
+        if _same_output(module, trimmed):
+            return trimmed
+    except (AttributeError, TypeError, IndexError, RuntimeError):
+        pass  # another architecture: nothing is lost but speed
+    return module
+
+
+def _same_output(left: FeatureModule, right: FeatureModule) -> bool:
+    """Return whether both give the same output, on rows of different length."""
+    mask = torch.ones((3, 24), dtype=torch.int64)
+    mask[1, 9:] = 0
+    inputs = {
+        "input_ids": torch.arange(72).reshape(3, 24) % 50 + 5,
+        "attention_mask": mask,
+        "token_type_ids": (torch.arange(24) > 8).long().repeat(3, 1),  # noqa: PLR2004 - anywhere inside
+    }
+    with torch.inference_mode():
+        given = [inputs[name] for name in left.input_names]
+        return bool(torch.allclose(left(*given), right(*given), atol=1e-5, rtol=1e-5))
+
+
+class _Recorder:
+    """A forward pass that records its inputs."""
+
+    def __init__(self) -> None:
+        self.inputs: list[dict[str, NDArray[np.int64]]] = []
+
+    def __call__(self, input_ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
+        self.inputs.append({"input_ids": input_ids, "attention_mask": mask, "token_type_ids": types})
+        return np.ones((len(input_ids), 8), np.float32)
+
+
+def quantize(engine: ModelEngine, pairs: Sequence[tuple[str, str]], directory: Path) -> None:
+    """Replace the OpenVINO model in a directory by its int8 form: nncf's static quantization, for transformers.
+
+    Args:
+        engine: of the float model in that directory; only its tokenizer is used.
+        pairs: texts to measure activations on.
+        directory: where the model lies.
+    """
+    import nncf
+    import openvino as ov
+
+    core = ov.Core()
+    model = core.read_model(directory / MODEL)
+    names = [port.any_name for port in model.inputs]
+    recorder = _Recorder()
+    session = engine.open_session(recorder)
+    for text, document in pairs:
+        query = session.encode_query(text)
+        ids, lengths, _ = session.encode_documents(query, [document])
+        session.score([(query, ids[0])], int(lengths[0]))
+    inputs = [{name: seen[name] for name in names} for seen in recorder.inputs]
+    quantized = nncf.quantize(
+        model,
+        nncf.Dataset(inputs),
+        preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations: closer scores at the same speed
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(inputs),
+    )
+    staged = directory / "quantized.xml"
+    ov.save_model(quantized, staged, compress_to_fp16=False)
+    del model, quantized  # they map the files that are replaced now
+    for suffix in (".bin", ".xml"):
+        staged.with_suffix(suffix).replace((directory / MODEL).with_suffix(suffix))

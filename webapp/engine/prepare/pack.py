@@ -12,15 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from webapp.engine.models.source import SourceModel
+from webapp.engine.runtimes.native import FILLER, PANEL, Tensors
 
-PANEL = 16
 STEP = 8
-"""As in native/linear.h."""
+"""Inputs that the kernels read at once, as in native/linear.h."""
 
 LARGEST_LANE_SUM = 128
 """A 16-bit lane holds four products of 0..255 and an int8 weight: 255 x 128 stays below 2^15, of either sign."""
-
-Tensors = dict[str, NDArray[Any]]
 
 
 def pack(source: SourceModel, path: Path) -> bool:
@@ -49,40 +47,32 @@ def pack(source: SourceModel, path: Path) -> bool:
         "shift": _floats(encoder.embeddings.LayerNorm.bias),
     }
     for number, layer in enumerate(encoder.encoder.layer):
-        own = layer.attention.self
+        attention = layer.attention.self
         scale = 1 / math.sqrt(hidden // heads)
-        projections = [(own.query, scale), (own.key, 1), (own.value, 1)]
+        projections = [(attention.query, scale), (attention.key, 1), (attention.value, 1)]
         weights = np.concatenate([_floats(each.weight) * factor for each, factor in projections])
         biases = np.concatenate([_floats(each.bias) * factor for each, factor in projections])
-        attended, fed = layer.attention.output, layer.output
         linears = {
             "qkv": (weights, biases),
-            "mix": (_floats(attended.dense.weight), _floats(attended.dense.bias)),
-            "up": (_floats(layer.intermediate.dense.weight), _floats(layer.intermediate.dense.bias)),
-            "down": (_floats(fed.dense.weight), _floats(fed.dense.bias)),
+            "mix": _weight_and_bias(layer.attention.output.dense),
+            "up": _weight_and_bias(layer.intermediate.dense),
+            "down": _weight_and_bias(layer.output.dense),
         }
         for name, (weight, bias) in linears.items():
             if weight.shape[0] % PANEL or weight.shape[1] % PANEL:
                 return False
             for part, tensor in pack_linear(weight, bias).items():
                 tensors[f"{number}.{name}.{part}"] = tensor
-        for name, norm in (("mix", attended.LayerNorm), ("down", fed.LayerNorm)):
-            tensors[f"{number}.{name}.gain"] = _floats(norm.weight)
-            tensors[f"{number}.{name}.shift"] = _floats(norm.bias)
-    if head:
-        dense, out = head
-        tensors |= {
-            "head.dense": _floats(dense.weight),
-            "head.dense_bias": _floats(dense.bias),
-            "head.out": _floats(out.weight),
-            "head.out_bias": _floats(out.bias),
-        }
+        for name, norm in (("mix", layer.attention.output.LayerNorm), ("down", layer.output.LayerNorm)):
+            tensors[f"{number}.{name}.gain"], tensors[f"{number}.{name}.shift"] = _weight_and_bias(norm)
+    for name, linear in head.items():
+        tensors[f"head.{name}"], tensors[f"head.{name}_bias"] = _weight_and_bias(linear)
     write_tensors(path, tensors, {"heads": str(heads), "epsilon": repr(float(config.layer_norm_eps))})
     return True
 
 
 def pack_linear(weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Tensors:
-    """A matrix of shape [outputs, inputs] in int8, each output with a scale of its own.
+    """Return a matrix of shape [outputs, inputs] in int8, each output with a scale of its own.
 
     The scale is the finest with which no 16-bit lane of the kernel can overflow; see native/linear.h.
     """
@@ -107,7 +97,7 @@ def pack_linear(weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Tenso
 
 
 def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
-    """A safetensors file (8 bytes of header length, JSON header, data) whose tensors start at multiples of 64 bytes.
+    """Write a safetensors file (8 bytes of header length, JSON header, data), its tensors aligned to 64 bytes.
 
     The library's own writer aligns to 8, so that vectors would straddle cache lines.
     """
@@ -118,16 +108,10 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Map
         size = -(-tensor.nbytes // 64) * 64
         if size != tensor.nbytes:
             # The format allows no holes between tensors.
-            header[f"{name}.filler"] = {
-                "dtype": "I8",
-                "shape": [size - tensor.nbytes],
-                "data_offsets": [at + tensor.nbytes, at + size],
-            }
-        header[name] = {
-            "dtype": names[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [at, at + tensor.nbytes],
-        }
+            offsets = [at + tensor.nbytes, at + size]
+            header[f"{name}{FILLER}"] = {"dtype": "I8", "shape": [size - tensor.nbytes], "data_offsets": offsets}
+        offsets = [at, at + tensor.nbytes]
+        header[name] = {"dtype": names[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
         at += size
     encoded = json.dumps(header).encode()
     encoded += b" " * (-(len(encoded) + 8) % 64)
@@ -142,24 +126,28 @@ def _floats(tensor: Any) -> NDArray[np.float32]:
     return np.asarray(tensor.detach().float().cpu().numpy(), np.float32)
 
 
-def _parts(source: SourceModel) -> tuple[Any, Any, tuple[Any, Any] | None] | None:
-    """Configuration, encoder and classifier layers of a model whose arithmetic native/bert.h does; else None."""
+def _weight_and_bias(module: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    return _floats(module.weight), _floats(module.bias)
+
+
+def _parts(source: SourceModel) -> tuple[Any, Any, dict[str, Any]] | None:
+    """Return configuration, encoder and classifier layers of a model that native/bert.h can compute; else None."""
     try:
         if source.kind == "cross-encoder":
             model = source.model.model
             encoder = model.base_model
             config = model.config
             if config.model_type == "bert":
-                head = encoder.pooler.dense, model.classifier
+                head = {"dense": encoder.pooler.dense, "out": model.classifier}
             else:
-                head = model.classifier.dense, model.classifier.out_proj
+                head = {"dense": model.classifier.dense, "out": model.classifier.out_proj}
         else:
             transformer, pooling, *rest = source.model
             if pooling.pooling_mode != "mean" or any(type(each).__name__ != "Normalize" for each in rest):
                 return None
             if source.model.truncate_dim is not None:
                 return None
-            encoder, config, head = transformer.auto_model, transformer.auto_model.config, None
+            encoder, config, head = transformer.auto_model, transformer.auto_model.config, {}
     except (AttributeError, TypeError, ValueError):
         return None
     known = (

@@ -1,4 +1,4 @@
-"""prepare: resolve, export, check, and only then put the artifact where serving looks for it."""
+"""`reranking prepare`: find the model, build its artifact, publish it for serving. Only `build` loads torch."""
 
 from __future__ import annotations
 
@@ -9,67 +9,63 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from webapp.config.lockfile import lock
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError, reason_of
 from webapp.engine.artifact import Manifest, artifact_dir, read_manifest
 from webapp.engine.prepare.calibration import DEFAULT_FILE, Examples, read_examples
-from webapp.engine.prepare.progress import Stages
-from webapp.engine.prepare.resolve import Say, Source, local_directory, resolve
-
-if TYPE_CHECKING:
-    from webapp.engine.prepare.build import Artifact
-
+from webapp.engine.prepare.progress import Report, Stages
+from webapp.engine.prepare.resolve import Source, local_directory, resolve
 
 STAGES = 5
-"""Finding, loading, converting, judging, measuring; the last three are `build`'s."""
+"""Finding, loading, converting, judging, measuring; `build` reports the last three."""
 
 
 def prepare(
     settings: Settings,
-    say: Say,
+    report: Report,
     *,
     again: bool = False,
     calibration_data: Path = DEFAULT_FILE,
     terminal: TextIO | None = None,
 ) -> Manifest | None:
-    """Make the artifact for these settings, unless it is there.
+    """Make the artifact for these settings, unless it exists.
 
     Args:
         settings: which model, engine and precision.
-        say: told what is going on, a line at a time.
-        again: prepare even if there is an artifact, as after the hub came back.
-        calibration_data: JSONL of {"query", "documents"}, to quantise with and to judge by.
+        report: takes the progress, a line at a time.
+        again: prepare even if there is an artifact, for example after the hub came back.
+        calibration_data: JSONL of {"query", "documents"}, to quantize with and to judge by.
         terminal: where to draw bars; None draws none.
 
     Returns:
         The artifact's manifest; None for the stub engine, which needs none.
 
     Raises:
-        SetupError: it can't be made, or its scores are not the original's.
+        SetupError: it can't be made, or its scores differ too much from the original's.
     """
     if settings.engine == "stub":
         return None
     directory = artifact_dir(settings)
-    with _one_at_a_time(settings.models_dir, say):
+    with _exclusive(settings.models_dir, report):
         present = None if again else read_manifest(directory)
         if present is not None:
             return present
-        if find_spec("sentence_transformers") is None:  # told before a model is fetched in vain
-            raise _lacks("sentence-transformers")
-        local_directory(settings)  # a missing one is all that is told
+        if find_spec("sentence_transformers") is None:  # before a model is fetched in vain
+            raise _missing("sentence-transformers")
+        local_directory(settings)  # raises before any stage is reported
         began = time.monotonic()
-        stages = Stages(STAGES, say, terminal)
+        stages = Stages(STAGES, report, terminal)
         with stages.stage(1, f"finding {settings.model}"):
             examples = read_examples(calibration_data)
-            source = resolve(settings, stages.say)
-        aside = directory.with_name(f".{directory.name}.{os.getpid()}")
+            source = resolve(settings, stages.report)
+        staging = directory.with_name(f".{directory.name}.{os.getpid()}")
         try:
-            aside.mkdir()
-            artifact = _build(settings, source, examples, aside, stages)
-            _put_in_place(artifact.directory, directory)
+            staging.mkdir()
+            built, manifest = _build(settings, source, examples, staging, stages)
+            _publish(built, directory)
         except (SetupError, OSError):
             raise
         except Exception as error:
@@ -77,24 +73,28 @@ def prepare(
                 f"{source.model} can't be prepared ({reason_of(error)}); RERANK_LOG_LEVEL=debug shows where"
             ) from error
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
-        say(_summary(artifact.manifest, time.monotonic() - began))
-    return artifact.manifest
+            shutil.rmtree(staging, ignore_errors=True)
+        report(_summary(manifest, time.monotonic() - began))
+    return manifest
 
 
-def _build(settings: Settings, source: Source, examples: Examples, aside: Path, stages: Stages) -> Artifact:
-    """An artifact for these settings, in a directory of its own below `aside`."""
+def _build(
+    settings: Settings, source: Source, examples: Examples, staging: Path, stages: Stages
+) -> tuple[Path, Manifest]:
+    """Return an artifact for these settings, its directory below `staging` and its manifest."""
     _quiet_libraries()
     with stages.stage(2, f"loading {source.model} with sentence-transformers"):
         try:
             from webapp.engine.prepare.build import build_first, load_original
         except ImportError as error:
-            raise _lacks(error.name) from error
-        original = load_original(settings, source, stages.say)
+            raise _missing(error.name) from error
+        original = load_original(settings, source, stages.report)
     from webapp.engine.prepare.candidates import candidates
 
-    tried = candidates(settings, stages.say)
-    return build_first(tried, original, settings=settings, source=source, examples=examples, aside=aside, stages=stages)
+    tried = candidates(settings, stages.report)
+    return build_first(
+        tried, original, settings=settings, source=source, examples=examples, staging=staging, stages=stages
+    )
 
 
 def _summary(manifest: Manifest, took_s: float) -> str:
@@ -108,48 +108,45 @@ def _summary(manifest: Manifest, took_s: float) -> str:
     )
 
 
-def _lacks(name: str | None) -> SetupError:
+def _missing(name: str | None) -> SetupError:
     return SetupError(
         f"preparing a model needs {name}, which is not here; run: pip install 'reranking[torch]'"
         " (docs/install.md#a-wheel), or prepare elsewhere and copy models/ of the state directory"
     )
 
 
-def _put_in_place(aside: Path, directory: Path) -> None:
-    """Rename, so that serving sees the whole artifact or none. Files reach the disk before their name does."""
-    for path in (*aside.iterdir(), aside):
+def _publish(staging: Path, directory: Path) -> None:
+    """Rename the artifact, so that serving sees all of it or nothing; its files reach the disk first."""
+    for path in (*staging.iterdir(), staging):
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
-    if directory.exists():
-        # A directory can't be renamed over another; running workers keep the files they mapped.
-        old = directory.with_name(f".{directory.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
+    old = directory.with_name(f".{directory.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if directory.exists():  # a directory can't be renamed over another; running workers keep the files they mapped
         directory.rename(old)
-        aside.rename(directory)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        aside.rename(directory)
+    staging.rename(directory)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
-def _one_at_a_time(models_dir: Path, say: Say) -> Iterator[None]:
-    """Hold the lock that keeps two prepares apart; the kernel lets go of it when a process dies."""
+def _exclusive(models_dir: Path, report: Report) -> Iterator[None]:
+    """Hold the lock that keeps two prepares apart; the kernel releases it when a process dies."""
     models_dir.mkdir(parents=True, exist_ok=True)
     with (models_dir / ".lock").open("w") as file:
         if not lock(file):
-            say("waiting for another prepare to end")
+            report("waiting for another prepare to end")
             lock(file, wait=True)
-        # What a killed prepare left behind; nobody else is writing now.
+        # Left by a prepare that was killed; no other prepare writes now.
         for leftover in models_dir.glob(".*-*.[0-9]*"):
             shutil.rmtree(leftover, ignore_errors=True)
         yield
 
 
 def _quiet_libraries() -> None:
-    """No progress bars, no advice for developers: `say` tells what matters."""
+    """Turn off the libraries' progress bars and warnings."""
     import logging
     import warnings
 

@@ -1,4 +1,4 @@
-"""Stages of a long job, each with a bar on a terminal and the time that it took."""
+"""Progress of a long job: its stages, each with a bar on a terminal and the time that it took."""
 
 from __future__ import annotations
 
@@ -8,75 +8,76 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from webapp.engine.prepare.resolve import Say
-
 BAR_WIDTH = 20
 REDRAW_S = 0.25
 
-WORTH_TELLING_S = 1.0
-"""Without a terminal, a stage that took less gets no second line."""
+LONG_STAGE_S = 1.0
+"""Without a terminal, a shorter stage gets no second line."""
 
-SURE_AFTER_S, SURE_AFTER = 2.0, 0.1
+ESTIMATE_AFTER_S, ESTIMATE_AFTER_SHARE = 2.0, 0.1
 """Seconds, and share of the work, after which the rest of a stage can be estimated."""
 
-At = Callable[[float], None]
-"""Told which share of a stage is done, 0..1."""
+Report = Callable[[str], None]
+"""Takes one line for the user."""
+
+ReportShare = Callable[[float], None]
+"""Takes the share of a stage that is done, 0..1."""
 
 
 class Stages:
-    """Tell which stage of a job runs: `[3/5] comparing scores`."""
+    """Reports which stage of a job runs: `[3/5] comparing scores`."""
 
     def __init__(
-        self, total: int, say: Say, terminal: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+        self, total: int, report: Report, terminal: TextIO | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Begin a job.
 
         Args:
             total: how many stages it has.
-            say: told a line at a time.
+            report: takes each line.
             terminal: where a bar is drawn; None draws none.
-            clock: tells seconds.
+            clock: seconds.
         """
         self._total = total
-        self._say = say
+        self._report = report
         self._terminal = terminal
         self._clock = clock
         self._drawing = threading.Lock()
         self._title = ""
-        """Of the stage that runs; empty between two."""
+        """The stage that runs; empty between two."""
         self._number = 0
         self._began = 0.0
         self._done = 0.0
         self._done_after_s = 0.0
-        """When `_done` was told, since the stage began."""
+        """When `_done` was reported, since the stage began."""
 
-    def say(self, message: str) -> None:
-        """Say a line; a bar that is there moves down."""
+    def report(self, message: str) -> None:
+        """Report a line; the bar moves down."""
         with self._drawing:
             self._clear()
-            self._say(message)
+            self._report(message)
 
     @contextmanager
-    def stage(self, number: int, what: str) -> Iterator[At]:
-        """Tell of one stage while it runs; a job that tries several ways may come to the same one again."""
+    def stage(self, number: int, what: str) -> Iterator[ReportShare]:
+        """Report one stage while it runs; a job that tries several ways may come to the same stage again."""
         title = f"[{number}/{self._total}] {what}"
         self._number, self._began, self._done = number, self._clock(), 0.0
         if self._terminal is None:
-            self._say(title)
+            self._report(title)
         self._title = title
         ended = threading.Event()
         drawer = threading.Thread(target=self._redraw_until, args=(ended,), daemon=True)
         if self._terminal is not None:
             drawer.start()
         try:
-            yield self._at
+            yield self._report_share
         finally:
             ended.set()
             if self._terminal is not None:
                 drawer.join()
             self._end(title)
 
-    def _at(self, share: float) -> None:
+    def _report_share(self, share: float) -> None:
         self._done, self._done_after_s = min(1.0, share), self._clock() - self._began
 
     def _end(self, title: str) -> None:
@@ -85,9 +86,9 @@ class Stages:
         if self._terminal is not None:
             with self._drawing:
                 self._clear()
-                self._say(f"{title}: {took_s:.1f} s")
-        elif took_s >= WORTH_TELLING_S:
-            self._say(f"{title}: done in {took_s:.1f} s")
+                self._report(f"{title}: {took_s:.1f} s")
+        elif took_s >= LONG_STAGE_S:
+            self._report(f"{title}: done in {took_s:.1f} s")
 
     def _redraw_until(self, ended: threading.Event) -> None:
         while not ended.wait(REDRAW_S):
@@ -96,9 +97,8 @@ class Stages:
                 if self._terminal is not None:
                     took_s = self._clock() - self._began
                     left_s = remaining(self._done, self._done_after_s, took_s)
-                    self._terminal.write(
-                        line(self._title, (self._number - 1 + self._done) / self._total, took_s, left_s)
-                    )
+                    share = (self._number - 1 + self._done) / self._total
+                    self._terminal.write(line(self._title, share, took_s, left_s))
                     self._terminal.flush()
 
     def _clear(self) -> None:
@@ -108,14 +108,14 @@ class Stages:
 
 
 def remaining(done: float, done_after_s: float, took_s: float) -> float:
-    """Seconds that a stage goes on, at the pace of the share that is done; 0: that can't be told. PURE."""
-    if done < SURE_AFTER or done_after_s < SURE_AFTER_S:
+    """Return the seconds a stage still takes, at its pace so far; 0 if it is too early to estimate. PURE."""
+    if done < ESTIMATE_AFTER_SHARE or done_after_s < ESTIMATE_AFTER_S:
         return 0.0
     return max(0.0, done_after_s / done - took_s)
 
 
 def line(title: str, share: float, took_s: float, left_s: float) -> str:
-    """A stage, a bar of the whole job, the stage's time so far and, where it is known, the time left. PURE."""
+    """Return a line: the stage, a bar of the whole job, the time so far and, if known, the time left. PURE."""
     filled = round(share * BAR_WIDTH)
     left = f", about {left_s:.0f} s more" if left_s >= 1 else ""
     return f"{title} [{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {took_s:.0f} s{left}"

@@ -1,4 +1,4 @@
-"""Model id -> files on this machine. Fails fast: a hub that can't be reached is known within 3 s."""
+"""Model id to files on this machine. Fails fast: it knows within 3 s that the hub can't be reached."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from typing import Any
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError, reason_of
 from webapp.engine.artifact import directory_of, sha256_of
+from webapp.engine.prepare.progress import Report
 
 HUB_ANSWER_TIMEOUT_S = 3.0
 
 RATE_LIMITED = 429
 
 MODEL_ID = re.compile(r"(?!.*(?:\.\.|--|\.git$))(?:[A-Za-z0-9][A-Za-z0-9._-]*\b/)?\b[A-Za-z0-9_][A-Za-z0-9._-]{,95}\b")
-"""What the hub's client takes for one, which is asked no sooner."""
+"""Ids that the hub's client accepts; no other is asked for."""
 
 EMBEDDED_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -30,20 +31,18 @@ EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 IGNORED_FILES = [
     "onnx/*",
     "openvino/*",
+    "coreml/*",
     "*.onnx",
     "*.msgpack",
     "*.h5",
     "*.ot",
     "*.gguf",
-    "coreml/*",
     "*.md",
     ".gitattributes",
 ]
 
 MOST_SHOWN_CHARS = 120
-"""Of a model's name that is none."""
-
-Say = Callable[[str], None]
+"""The part of a wrong model name that an error message shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,34 +57,34 @@ class Source:
 
 
 class _HubUnreachableError(Exception):
-    """The hub gave no answer; says nothing about the model."""
+    """The hub gave no answer, which says nothing about the model."""
 
 
-def resolve(settings: Settings, say: Say) -> Source:
-    """Find the model's files, fetching them when the hub has them.
+def resolve(settings: Settings, report: Report) -> Source:
+    """Return the model's files, and fetch them if the hub has them.
 
     Raises:
-        SetupError: the model can't be had. A model that was named is never replaced by another one.
+        SetupError: there are no files. Only the default model is replaced by the embedded one.
     """
     if directory := local_directory(settings):
         return Source(directory, directory.name, _weights_sha256(directory))
     try:
-        return _from_hub(settings.model, settings.models_dir / "hub", say)
+        return _from_hub(settings.model, settings.models_dir / "hub", report)
     except _HubUnreachableError as error:
         if not settings.model_is_default:
             raise SetupError(
                 f"RERANK_MODEL: {settings.model} can't be fetched ({error}) and is not on this machine;"
                 " connect it, or name a local directory"
             ) from error
-        say(f"{settings.model} can't be fetched ({error}): serving the embedded {EMBEDDED_MODEL} in its place")
+        report(f"{settings.model} can't be fetched ({error}): serving the embedded {EMBEDDED_MODEL} in its place")
         return _embedded(settings.model)
 
 
 def local_directory(settings: Settings) -> Path | None:
-    """Return the model's directory where the setting names one; None where it is a hub id.
+    """Return the model's directory if the setting names one; None if it is a hub id.
 
     Raises:
-        SetupError: it names one that is not there, or is no hub id either.
+        SetupError: it is neither an existing directory nor a hub id.
     """
     if directory := directory_of(settings.model):
         return directory
@@ -100,17 +99,13 @@ def local_directory(settings: Settings) -> Path | None:
     return None
 
 
-def _from_hub(model: str, directory: Path, say: Say) -> Source:
+def _from_hub(model: str, directory: Path, report: Report) -> Source:
     # Read by huggingface_hub at its import.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "3")
     os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "10")
     from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
     def ask() -> Any:
         if constants.HF_HUB_OFFLINE:
@@ -118,21 +113,21 @@ def _from_hub(model: str, directory: Path, say: Say) -> Source:
         return HfApi().model_info(model, timeout=HUB_ANSWER_TIMEOUT_S)
 
     try:
-        info = _within(HUB_ANSWER_TIMEOUT_S, ask)
+        info = _call_within(HUB_ANSWER_TIMEOUT_S, ask)
     except RepositoryNotFoundError as error:
         raise SetupError(
             f"RERANK_MODEL: the hub has no model {model}, or it is private and HF_TOKEN is not set"
         ) from error
     except HfHubHTTPError as error:
         raise SetupError(
-            f"RERANK_MODEL: the hub does not tell of {model}, it answers {error.response.status_code}"
+            f"RERANK_MODEL: the hub refuses to describe {model}, it answers {error.response.status_code}"
             f" ({reason_of(error)}); see whether HF_TOKEN is right"
         ) from error
     except _HubUnreachableError:
         if cached := _cached(model):
             return Source(cached, model, cached.name)
         raise
-    say(f"fetching {model} at {info.sha[:12]}")
+    report(f"fetching {model} at {info.sha[:12]}")
     ignored = list(IGNORED_FILES)
     if any(file.rfilename == "model.safetensors" for file in info.siblings or []):
         ignored += ["*.bin", "*.pt"]
@@ -149,7 +144,7 @@ def _from_hub(model: str, directory: Path, say: Say) -> Source:
 
 
 def _cached(model: str) -> Path | None:
-    """Return what the hub's own cache holds of a model, from another program."""
+    """Return a model's directory in the hub client's own cache, which other programs fill; None if it is not there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -160,8 +155,8 @@ def _cached(model: str) -> Path | None:
     return directory if _weights(directory) else None
 
 
-def _within(timeout_s: float, call: Callable[[], Any]) -> Any:
-    """Call on a thread of its own: a name server that doesn't answer obeys no HTTP timeout."""
+def _call_within(timeout_s: float, call: Callable[[], Any]) -> Any:
+    """Return the call's result, made on a thread of its own: a silent name server obeys no HTTP timeout."""
     outcome: list[tuple[Any, Exception | None]] = []
 
     def run() -> None:

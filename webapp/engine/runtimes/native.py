@@ -1,32 +1,43 @@
-"""The native engine: our own int8 kernels (native/) for encoders of BERT's family, on processors with AVX2.
+"""The native runtime: our own int8 kernels (native/) for encoders of BERT's family, on processors with AVX2.
 
-The weights are mapped from the artifact, so workers share their pages, and scratch is all that an engine thread adds.
-Nothing is padded, whatever length the rows are given at. native/border.h is what this module knows of the kernels, and
-native/border.c checks each model and batch: a mistake on this side is an error, not a read of foreign memory.
+The weights are mapped from a safetensors file, so workers share their pages, and an engine thread adds only scratch.
+Nothing is padded, whatever length the rows are given at. native/border.h is the kernels' interface, and native/border.c
+checks each model and batch: a mistake on this side is an error, not a read of foreign memory.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from webapp.domain.errors import EngineFailedError, SetupError
-from webapp.engine.artifact import damaged
-from webapp.engine.runtimes.packed_file import FILLER, Tensors, read_tensors
-from webapp.engine.tables import Tables
+from webapp.engine.artifact import Tables, damaged
 
-_BORDER = 1
-"""Version of native/border.h that this file was written for."""
+Tensors = dict[str, NDArray[Any]]
 
-_PANEL = 16
+FILLER = ".filler"
+"""Ends the names of tensors that only keep the next one aligned."""
+
+PANEL = 16
 """Outputs that lie together in a packed matrix; see native/linear.h."""
 
-_SAYS = {
+_LENGTH_BYTES = 8
+_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype(np.float32), "I8": np.dtype(np.int8)}
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+_ABI_VERSION = 1
+"""BERT_BORDER of the native/border.h that this file was written for."""
+
+_ABI_DIFFERS = 2
+
+_STATUS_MESSAGES = {
     1: "there is no memory for it",
     2: "the kernels were built from other sources; install again",
     3: "the kernels can't compute a model of this shape",
@@ -36,29 +47,26 @@ _SAYS = {
     7: "a token id is not in the model's vocabulary",
     8: "a token type is not in the model's table",
 }
-"""What a BertStatus of native/border.h means."""
+"""Meanings of native/border.h's BertStatus."""
 
-_OTHER_BORDER = 2
+_COUNTS = ("border", "vocabulary", "positions", "types", "hidden", "heads", "wide", "layers", "classifies")
+_BUFFERS = ("ids", "types", "lengths", "out")
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    """A tensor in the table of contents of a safetensors file."""
+
+    dtype: Literal["F32", "I8"]
+    shape: list[_Count]
+    data_offsets: tuple[_Count, _Count]
 
 
 class _Shape(ctypes.Structure):
-    _fields_ = (
-        *(
-            (name, ctypes.c_int32)
-            for name in (
-                *("border", "vocabulary", "positions", "types"),
-                *("hidden", "heads", "wide", "layers", "classifies"),
-            )
-        ),
-        ("epsilon", ctypes.c_float),
-    )
+    _fields_ = (*((name, ctypes.c_int32) for name in _COUNTS), ("epsilon", ctypes.c_float))
 
 
 class _Tensor(ctypes.Structure):
     _fields_ = (("at", ctypes.c_void_p), ("bytes", ctypes.c_int64))
-
-
-_BUFFERS = ("ids", "types", "lengths", "out")
 
 
 class _Batch(ctypes.Structure):
@@ -70,7 +78,7 @@ class _Batch(ctypes.Structure):
 
 
 def library() -> Path | None:
-    """The compiled kernels; None where this processor can't run them, or no compiler was there at installation."""
+    """Return the compiled kernels; None if this processor can't run them, or there was no compiler at installation."""
     built = sorted(Path(__file__).parent.parent.glob("native/_bert*.so"))
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
@@ -80,7 +88,7 @@ def library() -> Path | None:
 
 
 class NativeRuntime:
-    """A packed model, mapped.
+    """A packed model, mapped into memory.
 
     Raises:
         SetupError: the kernels are not built here, or the file is not a model that they can compute.
@@ -98,27 +106,27 @@ class NativeRuntime:
         status = self.library.bert_load(
             ctypes.byref(shape), ctypes.byref(table), ctypes.c_int64(len(table)), ctypes.byref(self._model)
         )
-        if status == _OTHER_BORDER:
-            raise SetupError(_SAYS[status])
+        if status == _ABI_DIFFERS:
+            raise SetupError(_STATUS_MESSAGES[status])
         if status:
-            raise damaged(path, _SAYS[status])
+            raise damaged(path, _STATUS_MESSAGES[status])
         self.tables = Tables(shape.vocabulary, shape.positions, shape.types)
         self.width = 1 if shape.classifies else shape.hidden
-        """Of the output: one logit, or a vector."""
+        """Numbers a row of the output: one logit, or a vector."""
 
     def start(self, threads: int) -> None:
-        """Nothing is compiled, and nothing can be lost in a fork."""
+        """Do nothing: nothing is compiled, and nothing is lost in a fork."""
 
     def open(self) -> NativeForward:
-        """A forward pass with scratch of its own."""
+        """Return a forward pass with scratch of its own."""
         return NativeForward(self)
 
     def open_scratch(self) -> ctypes.c_void_p:
-        """Scratch for one thread, which is to be closed."""
+        """Return scratch for one thread, which the caller closes."""
         scratch = ctypes.c_void_p()
         status = self.library.bert_open(self._model, ctypes.byref(scratch))
         if status:
-            raise EngineFailedError(_SAYS[status])
+            raise EngineFailedError(_STATUS_MESSAGES[status])
         return scratch
 
     def __del__(self) -> None:
@@ -127,17 +135,17 @@ class NativeRuntime:
 
 
 class NativeForward:
-    """Scratch for one thread; see `webapp.engine.base.Forward`."""
+    """A forward pass with scratch for one thread; see `webapp.engine.base.Forward`."""
 
     def __init__(self, runtime: NativeRuntime) -> None:
         self._runtime = runtime  # holds the model, and the mapping that its pointers lead into
         self._scratch = runtime.open_scratch()
 
     def __call__(self, input_ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
-        """Run, without the interpreter's lock; rows are padded at their end only.
+        """Compute, without the interpreter's lock; rows are padded at their end only.
 
         Raises:
-            EngineFailedError: the batch is none that the model can compute; nothing of it was.
+            EngineFailedError: the model can't compute this batch; nothing of it was computed.
         """
         rows, length = input_ids.shape
         out = np.empty((rows, self._runtime.width), np.float32)
@@ -150,7 +158,7 @@ class NativeForward:
         batch = _Batch(rows, length, *(array.ctypes.data for array in given), *(array.size for array in given))
         status = self._runtime.library.bert_forward(self._scratch, ctypes.byref(batch))
         if status:
-            raise EngineFailedError(_SAYS[status])
+            raise EngineFailedError(_STATUS_MESSAGES[status])
         return out
 
     def __del__(self) -> None:
@@ -164,13 +172,13 @@ def _open_library() -> ctypes.CDLL:
         raise SetupError("the native engine's kernels are not built here; set RERANK_ENGINE=openvino")
     opened = ctypes.CDLL(str(built))
     if not hasattr(opened, "bert_load"):
-        raise SetupError(_SAYS[_OTHER_BORDER])
+        raise SetupError(_STATUS_MESSAGES[_ABI_DIFFERS])
     opened.bert_close.argtypes = opened.bert_unload.argtypes = [ctypes.c_void_p]
     return opened
 
 
 def _shape(tensors: Tensors, metadata: Mapping[str, str]) -> _Shape:
-    """Read a model's shape off its tensors."""
+    """Return a model's shape, read off its tensors."""
     vocabulary, hidden = tensors["words"].shape
     sizes = {
         "vocabulary": vocabulary,
@@ -178,16 +186,16 @@ def _shape(tensors: Tensors, metadata: Mapping[str, str]) -> _Shape:
         "types": len(tensors["types"]),
         "hidden": hidden,
         "heads": int(metadata["heads"]),
-        "wide": tensors["0.up.weights"].shape[0] * _PANEL,
+        "wide": tensors["0.up.weights"].shape[0] * PANEL,
         "layers": sum(name.endswith(".qkv.weights") for name in tensors),
     }
     if not all(0 < size < 2**31 for size in sizes.values()):  # ctypes would cut a larger one without a word
         raise ValueError(f"impossible sizes: {sizes}")
-    return _Shape(_BORDER, **sizes, classifies="head.dense" in tensors, epsilon=float(metadata["epsilon"]))
+    return _Shape(_ABI_VERSION, **sizes, classifies="head.dense" in tensors, epsilon=float(metadata["epsilon"]))
 
 
 def _table(tensors: Tensors, shape: _Shape) -> Any:
-    """All tensors, in the order of native/border.h."""
+    """Return all tensors, in the order of native/border.h."""
     expected = _expected(shape)
     for name, (size, dtype) in expected.items():
         tensor = tensors.get(name)
@@ -205,7 +213,7 @@ _Expected = dict[str, tuple[tuple[int, ...], type]]
 
 
 def _expected(shape: _Shape) -> _Expected:
-    """Shapes and types of a model's tensors, in the order of native/border.h."""
+    """Return shapes and types of a model's tensors, in the order of native/border.h."""
     hidden, wide = shape.hidden, shape.wide
     found: _Expected = {
         "words": ((shape.vocabulary, hidden), np.float32),
@@ -217,7 +225,7 @@ def _expected(shape: _Shape) -> _Expected:
     matrices = {"qkv": (3 * hidden, hidden), "mix": (hidden, hidden), "up": (wide, hidden), "down": (hidden, wide)}
     for layer in range(shape.layers):
         for part, (outputs, inputs) in matrices.items():
-            found[f"{layer}.{part}.weights"] = (outputs // _PANEL, inputs // 4, _PANEL, 4), np.int8
+            found[f"{layer}.{part}.weights"] = (outputs // PANEL, inputs // 4, PANEL, 4), np.int8
             for name in ("scales", "sums", "bias"):
                 found[f"{layer}.{part}.{name}"] = (outputs,), np.float32
         for name in ("mix.gain", "mix.shift", "down.gain", "down.shift"):
@@ -230,3 +238,40 @@ def _expected(shape: _Shape) -> _Expected:
             "head.out_bias": ((1,), np.float32),
         }
     return found
+
+
+def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
+    """Map a safetensors file and check all that it states; return its tensors and metadata.
+
+    Raises:
+        SetupError: it can't be read, its table of contents does not fit its size, or tensors overlap or leave holes.
+    """
+    try:
+        mapped = np.memmap(path, np.uint8, mode="r")
+        begin = _LENGTH_BYTES + int.from_bytes(bytes(mapped[:_LENGTH_BYTES]), "little")
+        if begin > len(mapped):
+            raise ValueError(f"its table of contents would end past its {len(mapped):,} bytes")  # noqa: TRY301
+        contents = msgspec.json.decode(bytes(mapped[_LENGTH_BYTES:begin]), type=dict[str, msgspec.Raw])
+        metadata = msgspec.json.decode(contents.pop("__metadata__", b"{}"), type=dict[str, str])
+        entries = {name: msgspec.json.decode(raw, type=_Entry) for name, raw in contents.items()}
+        return _tensors(mapped[begin:], entries), metadata
+    except (OSError, ValueError, OverflowError, RecursionError) as error:
+        raise damaged(path, error) from error
+
+
+def _tensors(data: NDArray[np.uint8], entries: Mapping[str, _Entry]) -> Tensors:
+    """Return views of the data, one after the other as the format has them: no overlaps, no holes, no rest."""
+    tensors = {}
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
+        start, stop = entry.data_offsets
+        dtype = _DTYPES[entry.dtype]
+        if start != end or not start <= stop <= len(data):
+            raise ValueError(f"{name} would take bytes {start:,} to {stop:,}, of {len(data):,}, and {end:,} is next")
+        if math.prod(entry.shape) * dtype.itemsize != stop - start:
+            raise ValueError(f"{name} has the shape {entry.shape} and {stop - start:,} bytes")
+        tensors[name] = data[start:stop].view(dtype).reshape(entry.shape)
+        end = stop
+    if end != len(data):
+        raise ValueError(f"{len(data) - end:,} bytes follow its last tensor")
+    return tensors

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: one stream and one inference request for each engine thread."""
+"""The OpenVINO runtime, on the CPU: one stream and one inference request for each engine thread."""
 
 from __future__ import annotations
 
@@ -41,31 +41,31 @@ class OpenVINORuntime:
             {
                 "NUM_STREAMS": str(threads),
                 "INFERENCE_NUM_THREADS": str(threads),
-                "INFERENCE_PRECISION_HINT": self._rest(),
+                "INFERENCE_PRECISION_HINT": self._float_precision(),
                 # Several workers would pin themselves to the same cores.
                 "ENABLE_CPU_PINNING": "NO",
             },
         )
         forget_pages(self._weights)
 
-    def _rest(self) -> str:
-        """Precision of what is not quantised."""
+    def _float_precision(self) -> str:
+        """Return the precision of what is not quantized."""
         return "bf16" if self._precision == "bf16" or (self._precision == "int8" and has_bf16()) else "f32"
 
     def open(self) -> OpenVINOForward:
-        """An inference request for the calling thread."""
+        """Return an inference request for the calling thread."""
         return OpenVINOForward(self._compiled)
 
 
 class OpenVINOForward:
-    """One inference request."""
+    """An inference request, for one thread."""
 
     def __init__(self, compiled: Any) -> None:
         self._request = compiled.create_infer_request()
         self._names = [port.any_name for port in compiled.inputs]
 
     def __call__(self, input_ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
-        """Run; see `webapp.engine.base.Forward`."""
+        """Compute; see `webapp.engine.base.Forward`."""
         given = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": types}
         outputs = self._request.infer([given[name] for name in self._names], share_inputs=True, share_outputs=True)
         output: NDArray[Any] = outputs[0]
@@ -73,12 +73,12 @@ class OpenVINOForward:
 
 
 def has_bf16() -> bool:
-    """Whether this processor computes in bfloat16 rather than imitating it."""
+    """Return whether this processor has bfloat16 instructions; others emulate it."""
     return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def has_fast_int8() -> bool:
-    """Whether this processor multiplies int8 faster than float32; measured, it does not without one of these."""
+    """Return whether this processor multiplies int8 faster than float32; measured, it needs one of these flags."""
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:

@@ -11,6 +11,30 @@ from numpy.typing import NDArray
 from webapp.domain.types import ModelInfo, Token
 
 
+class StubTexts:
+    """See `webapp.engine.base.Texts`; a token is four characters."""
+
+    special_tokens = 1
+    query_takes_room = False
+
+    def query_tokens(self, query: str) -> int:
+        """Return the number of tokens."""
+        return -(-len(query) // 4)
+
+    def offsets(self, text: str) -> NDArray[np.int32]:
+        """Return characters [start, stop) of each token, shape [tokens, 2]."""
+        starts = np.arange(0, len(text), 4)
+        return np.stack([starts, np.minimum(starts + 4, len(text))], axis=1).astype(np.int32)
+
+    def tokenize(self, text: str, *, special: bool) -> Iterator[Token]:
+        """Yield one special token, then all others."""
+        if special:
+            yield Token(0, "[STUB]", True, None, None)
+        for start in range(0, len(text), 4):
+            piece = text[start : start + 4]
+            yield Token(1, piece, False, start, start + len(piece))
+
+
 class StubEngine:
     """Scores each pair by a hash of its document's text: stable, distinct, meaningless."""
 
@@ -23,55 +47,27 @@ class StubEngine:
         max_length_tokens=512,
         score_scale="sigmoid",
     )
-
-    @property
-    def texts(self) -> StubTexts:
-        """Its tokenizer."""
-        return StubTexts()
+    texts = StubTexts()
 
     def start(self, threads: int) -> None:
-        """Nothing to compile."""
+        """Do nothing: there is nothing to compile."""
 
     def open_session(self) -> StubSession:
-        """A session for the calling thread."""
+        """Return a session."""
         return StubSession()
-
-
-class StubTexts:
-    """See `webapp.engine.base.Texts`; a token is four characters."""
-
-    special_tokens = 1
-    query_takes_room = False
-
-    def query_tokens(self, query: str) -> int:
-        """Four characters each."""
-        return -(-len(query) // 4)
-
-    def offsets(self, text: str) -> NDArray[np.int32]:
-        """Characters [start, stop) of each token, shape [tokens, 2]."""
-        starts = np.arange(0, len(text), 4)
-        return np.stack([starts, np.minimum(starts + 4, len(text))], axis=1).astype(np.int32)
-
-    def tokenize(self, text: str, *, special: bool) -> Iterator[Token]:
-        """Yield four characters each, after one special token."""
-        if special:
-            yield Token(0, "[STUB]", True, None, None)
-        for start in range(0, len(text), 4):
-            piece = text[start : start + 4]
-            yield Token(1, piece, False, start, start + len(piece))
 
 
 class StubSession:
     """See `webapp.engine.base.Session`; a token is four characters."""
 
     def encode_query(self, query: str) -> str:
-        """The query as it is."""
+        """Return the query itself."""
         return query
 
     def encode_documents(
         self, query: str, documents: Sequence[str]
     ) -> tuple[list[NDArray[np.int32]], NDArray[np.int32], NDArray[np.bool_]]:
-        """One number stands for a document's tokens; see the protocol."""
+        """Return one number in place of a document's tokens; see the protocol."""
         del query
         limit = StubEngine.info.max_length_tokens
         sizes = np.fromiter((1 + len(text) // 4 for text in documents), np.int32, len(documents))
@@ -79,12 +75,12 @@ class StubSession:
         return ids, np.minimum(sizes, limit), sizes > limit
 
     def score(self, pairs: Sequence[tuple[str, NDArray[np.int32]]], length: int) -> NDArray[np.float32]:
-        """Logits, shape [pairs]."""
+        """Return logits, shape [pairs]."""
         del length
         return np.fromiter((ids[0] / 1000 for _, ids in pairs), np.float32, len(pairs))
 
 
 def stub_logit(document: str) -> float:
-    """The logit of a document: -5..5 in steps of 0.001."""
+    """Return the logit of a document: -5..5 in steps of 0.001."""
     digest = hashlib.blake2b(document.encode("utf-8", "replace"), digest_size=8).digest()
     return int.from_bytes(digest) % 10_001 / 1000 - 5

@@ -1,4 +1,4 @@
-"""torch in-process: the reference engine, and the one for CUDA."""
+"""The torch runtime: the reference, and the one for CUDA."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from webapp.domain.errors import SetupError
+from webapp.engine.artifact import Tables
 from webapp.engine.models.source import FeatureModule, SourceModel
-from webapp.engine.tables import Tables
 
 
 class TorchRuntime:
-    """sentence-transformers' model itself. Loaded after the fork: CUDA and OpenMP survive none."""
+    """sentence-transformers' own model. Loaded after the fork: CUDA and OpenMP survive none."""
 
     def __init__(self, source: Path, precision: str, tables: Tables) -> None:
         self._source = source
@@ -38,21 +38,21 @@ class TorchRuntime:
         self._module = model.module().to(self._dtype).eval()
 
     def open(self) -> TorchForward:
-        """A forward pass for the calling thread."""
+        """Return a forward pass for the calling thread."""
         if self._module is None:
             raise RuntimeError("start() comes first")
         return TorchForward(self._module, self._device)
 
 
 class TorchForward:
-    """The weights are shared between threads; a forward pass changes nothing in them."""
+    """A forward pass. Threads share the weights, which it doesn't change."""
 
     def __init__(self, module: FeatureModule, device: str) -> None:
         self._module = module
         self._device = device
 
     def __call__(self, input_ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
-        """Run; see `webapp.engine.base.Forward`."""
+        """Compute; see `webapp.engine.base.Forward`."""
         with torch.inference_mode():
             tensors = [torch.from_numpy(array).to(self._device) for array in (input_ids, mask, types)]
             output: NDArray[Any] = self._module(*tensors).float().cpu().numpy()

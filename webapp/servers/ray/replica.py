@@ -19,7 +19,7 @@ from webapp.config.settings import Settings, read_settings
 from webapp.config.sources import gather, unknown, variable
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_manifest
-from webapp.engine.opening import load_engine
+from webapp.engine.loader import load_engine
 from webapp.servers.assembly import Webapp, assemble
 from webapp.servers.ray.asgi import Receive, Reply, Scope, answer
 from webapp.servers.ray.bridge import AsyncioBridge

@@ -11,7 +11,7 @@ from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.registry import DIALECTS, dialect_of
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
-from webapp.engine.golden import Golden
+from webapp.engine.artifact import Golden
 from webapp.stack.local_client import ColorApi
 
 GROWTH_BYTES = 64 * 1024**2

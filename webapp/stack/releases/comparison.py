@@ -1,6 +1,6 @@
 """`python -m webapp.stack.releases.comparison`: measure another engine on an idle service; release a faster one.
 
-It is a supervisor program that ends by itself. `serve` starts it, and it remembers the result (`engine.verdict`). A
+It is a supervisor program that ends by itself. `serve` starts it, and it remembers the result (`artifact.Verdict`). A
 deploy stops it and starts it again afterwards; an artifact that it has built by then is still there. Long work runs on
 a thread of the lowest priority, and in processes that inherit that.
 """
@@ -24,9 +24,19 @@ import msgspec
 from webapp.config.paths import ROOT, program
 from webapp.config.settings import Settings, load_settings
 from webapp.domain.errors import SetupError
-from webapp.engine import comparison, verdict
-from webapp.engine.artifact import MANIFEST, Manifest, artifact_dir, first_artifact_dir, read_manifest
-from webapp.engine.verdict import Verdict
+from webapp.engine import comparison
+from webapp.engine.artifact import (
+    MANIFEST,
+    VERDICT,
+    Manifest,
+    Verdict,
+    artifact_dir,
+    first_artifact_dir,
+    machine,
+    read_manifest,
+    read_verdict,
+    write_json,
+)
 from webapp.stack.processes import run_and_read
 from webapp.stack.releases import memory_budget, state
 from webapp.stack.releases.benchmark import IdleDetector, Measure, Outcome, measure_in_turn, read_load
@@ -139,16 +149,14 @@ def _settle(serving: Built, result: str, faster: str = "") -> None:
 
 
 def _write_verdict(serving: Built, result: str, *, faster: str, settled: bool) -> None:
-    found = Verdict(said=result, machine=verdict.machine(), faster=faster, settled=settled)
-    verdict.write(serving.directory, found)
+    verdict = Verdict(summary=result, machine=machine(), faster=faster, settled=settled)
+    write_json(serving.directory / VERDICT, verdict)
 
 
 def _add_reason(built: Built, reason: str) -> None:
     """Add to the artifact's manifest why it is going to serve."""
     manifest = msgspec.structs.replace(built.manifest, chosen_because=f"{built.manifest.chosen_because}; {reason}")
-    new = built.directory / f"{MANIFEST}.new"
-    new.write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
-    new.replace(built.directory / MANIFEST)
+    write_json(built.directory / MANIFEST, manifest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +177,7 @@ class Builder:
         self.idle.wait()
         with environment({"RERANK_ENGINE": rival.engine, "RERANK_PRECISION": rival.precision}):
             directory = artifact_dir(load_settings())
-            known = verdict.read(self.serving.directory)
+            known = read_verdict(self.serving.directory)
             ours = not directory.exists() or (known is not None and known.faster == directory.name)
             if ours:  # should we be killed, our next start knows whose it is
                 text = "other engines are being compared, while the service is idle"

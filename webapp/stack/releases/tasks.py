@@ -13,8 +13,7 @@ import msgspec
 from webapp.config.paths import program
 from webapp.config.settings import STOP_GRACE_S, Settings
 from webapp.domain.errors import SetupError
-from webapp.engine.artifact import artifact_dir, read_manifest
-from webapp.engine.golden import read_golden
+from webapp.engine.artifact import artifact_dir, read_golden, read_manifest
 from webapp.stack.local_client import ColorApi
 from webapp.stack.nginx.traffic_split import KEPT_S, point
 from webapp.stack.processes import WITH_PARENT, run_and_read

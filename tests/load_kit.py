@@ -1,4 +1,4 @@
-"""Clients that ask in every dialect at a constant rate, whatever happens, and judge each reply."""
+"""Load on a stack: clients in a closed loop, and an open loop at a constant rate that judges each reply."""
 
 from __future__ import annotations
 
@@ -13,15 +13,90 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
-from running import PATIENCE_S
+import requests
+from running import PATIENCE_S, wait_for
 
 from webapp.api.dialects.registry import DIALECTS
 from webapp.stack.releases.checks import TOLD_BY_HEADERS, usual_path
 
+DOCUMENTS = 4
+"""In each request of `ClosedLoop`."""
+
 LARGE = 500
 LARGE_EVERY = 25
-CLIENTS = 24
+OPEN_LOOP_THREADS = 24
 SCORES = {"score", "relevance_score", "logit"}
+
+
+class _Threads:
+    """Threads that run inside `with`, until `_stop` is set."""
+
+    def __init__(self, *threads):
+        self._stop = threading.Event()
+        self._threads = threads
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+class ClosedLoop(_Threads):
+    """Clients that each send one rerank request of their own after the other.
+
+    `outcomes` counts "good" answers, those "refused" as we promise (503, Retry-After, JSON), "no connection", and any
+    other status by its number.
+    """
+
+    def __init__(self, stack, count):
+        super().__init__(*[threading.Thread(target=self._run, args=(number,)) for number in range(count)])
+        self.outcomes = Counter()
+        self._stack = stack
+        self._count = count
+
+    def _run(self, number):
+        count = 0
+        while not self._stop.is_set():
+            count += 1
+            try:
+                reply = self._stack.rerank([f"client {number} asks the {count}th time {n}" for n in range(DOCUMENTS)])
+                self.outcomes[outcome(reply)] += 1
+            except requests.ConnectionError:
+                self.outcomes["no connection"] += 1
+
+    def __enter__(self):
+        super().__enter__()
+        self.more()
+        return self
+
+    def more(self, each=2):
+        """Wait for that many more good answers, a client."""
+        target = self.outcomes["good"] + each * self._count
+        wait_for(lambda: self.outcomes["good"] >= target, f"good answers, have {self.outcomes}")
+
+
+def outcome(reply):
+    """Return what `ClosedLoop` counts a reply as."""
+    if reply.status_code == 200:
+        return "good" if len(reply.json()["results"]) == DOCUMENTS else "wrong"
+    if reply.status_code == 503 and "Retry-After" in reply.headers and reply.json()["request_id"]:
+        return "refused"
+    return reply.status_code
+
+
+_numbers = itertools.count()
+
+
+def fresh_documents(count, words=60):
+    """Return texts that no cache holds."""
+    pool = "bees find home by the sun and milk keeps".split()
+    rng = random.Random(next(_numbers))
+    return [" ".join(rng.choices(pool, k=words)) + f" {next(_numbers)}" for _ in range(count)]
 
 
 @dataclass(frozen=True)
@@ -35,7 +110,7 @@ class Ask:
 
 
 def asks():
-    """One in each dialect, and a large one."""
+    """Return a request in each dialect, and a large one."""
     small = [
         Ask(each.name, usual_path(each), json.dumps(each.example).encode(), TOLD_BY_HEADERS.get(each.name, {}))
         for each in DIALECTS
@@ -46,7 +121,7 @@ def asks():
 
 
 def scores_in(reply):
-    """Every score in a reply, in its order."""
+    """Return every score in a reply, in its order."""
     if isinstance(reply, list):
         return [score for entry in reply for score in scores_in(entry)]
     if isinstance(reply, dict):
@@ -67,42 +142,31 @@ def post(port, ask, connection=None):
             connection.close()
 
 
-class Load:
-    """Open loop: a request each `1 / rate` seconds, be the last one answered or not."""
+class OpenLoop(_Threads):
+    """A request in any dialect each `1 / rate` seconds, whether the last one was answered or not."""
 
     def __init__(self, port, *, rate=20.0):
+        clients = [threading.Thread(target=self._client, args=(number,)) for number in range(OPEN_LOOP_THREADS)]
+        super().__init__(*clients, threading.Thread(target=self._clock))
         self.outcomes = Counter()
         self.by_model = Counter()
         self.colors = Counter()
         self.took_s = []
         self.late = 0
         self.known = {}
-        """Model's name -> ask's name -> scores; whoever answers must be one of them."""
+        """Model's name -> ask's name -> scores; each answer must be that of one model."""
         self._port = port
         self._rate = rate
         self._due = queue.SimpleQueue()
-        self._stop = threading.Event()
         self._small, self._large = asks()
 
     def learn(self, model):
-        """Remember what the model that serves now answers."""
+        """Record the answers of the model that serves now."""
         self.known[model] = {}
         for ask in (*self._small, self._large):
             status, _, body = post(self._port, ask)
             assert status == 200, (ask.name, status, body[:300])
             self.known[model][ask.name] = scores_in(json.loads(body))
-
-    def __enter__(self):
-        self._threads = [threading.Thread(target=self._client, args=(number,)) for number in range(CLIENTS)]
-        self._threads.append(threading.Thread(target=self._clock))
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
     def _clock(self):
         began, turn = time.monotonic(), random.Random(1)
@@ -110,7 +174,7 @@ class Load:
             if self._stop.wait(max(0.0, began + count / self._rate - time.monotonic())):
                 break
             self._due.put((time.monotonic(), self._large if count % LARGE_EVERY == 0 else turn.choice(self._small)))
-        for _ in range(CLIENTS):
+        for _ in range(OPEN_LOOP_THREADS):
             self._due.put(None)
 
     def _client(self, number):
@@ -137,9 +201,9 @@ class Load:
             same = len(scores) == len(known[ask.name])
             if same and all(abs(one - other) < 1e-3 for one, other in zip(scores, known[ask.name], strict=True)):
                 return model
-        return f"no one's: {ask.name}"
+        return f"no model's: {ask.name}"
 
     def quantiles(self, since=0):
-        """Median and 99th percentile in ms, of what was answered since."""
+        """Return median and 99th percentile in ms of the latencies since that index."""
         took = self.took_s[since:]
         return 1000 * statistics.median(took), 1000 * statistics.quantiles(took, n=100)[98]

@@ -1,9 +1,8 @@
-"""Does the artifact score as the original does? Asked before it may serve."""
+"""The gate: refuse an artifact whose scores or rankings differ too much from the original model's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +12,11 @@ from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.domain.ranking import to_scores
 from webapp.domain.types import ScoreScale
+from webapp.engine.artifact import Golden, GoldenQuery
 from webapp.engine.base import Engine
-from webapp.engine.golden import Golden, GoldenQuery
 from webapp.engine.models.source import SourceModel
 from webapp.engine.prepare.candidates import Candidate
+from webapp.engine.prepare.progress import ReportShare
 
 LARGEST_FP32_SCORE_ERROR = 1e-4
 LARGEST_BF16_SCORE_ERROR = 2e-2
@@ -25,26 +25,15 @@ GOLDEN_SLACK = 5e-3
 """Added to the measured error: a service scores in other batches than the gate."""
 
 UNBOUNDED: frozenset[ScoreScale] = frozenset({"dot", "euclidean", "manhattan"})
-"""Scales whose golden scores are raw, as they are judged."""
+"""Scales without ends: their scores are judged raw, and golden scores are raw, too."""
 
 
 class GateError(SetupError):
-    """An artifact may not serve."""
+    """An artifact's scores differ too much from the original's."""
 
 
-class Original(Protocol):
-    """The model whose scores are the right ones."""
-
-    @property
-    def score_scale(self) -> ScoreScale:
-        """What its scores are."""
-
-    def reference(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        """What sentence-transformers itself gives, shape [pairs]."""
-
-
-class Remembered:
-    """The original's scores, computed once however many candidates are compared with them."""
+class CachedOriginal:
+    """The original model's scores, computed once however many candidates are compared with them."""
 
     def __init__(self, source: SourceModel) -> None:
         self._source = source
@@ -52,7 +41,7 @@ class Remembered:
         self.score_scale = source.score_scale
 
     def reference(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        """What sentence-transformers itself gives, shape [pairs]."""
+        """Return sentence-transformers' own scores, shape [pairs]."""
         new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
         if new:
             self._known.update(zip(new, self._source.reference(new), strict=True))
@@ -81,14 +70,14 @@ _DOCUMENTS = (
 
 
 def check_pairs() -> list[tuple[str, str]]:
-    """Short, long, cut, blank and odd texts, and one query that is too long itself."""
+    """Return pairs of short, long, cut, blank and odd texts, and of one query that is too long itself."""
     pairs = [(query, document) for query in _QUERIES for document in _DOCUMENTS]
     endless = "which of these words matters " * 150
     return [*pairs, (endless, _DOCUMENTS[0]), (endless, _DOCUMENTS[9])]
 
 
 def engine_logits(engine: Engine, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-    """Logits of each pair by an engine that was started, shape [pairs]."""
+    """Return an engine's logits, one pair a batch, shape [pairs]. The engine was started."""
     session = engine.open_session()
     logits = np.empty(len(pairs), np.float32)
     for place, (text, document) in enumerate(pairs):
@@ -100,17 +89,17 @@ def engine_logits(engine: Engine, pairs: Sequence[tuple[str, str]]) -> NDArray[n
 
 def measure(
     engine: Engine,
-    source: Original,
+    original: SourceModel | CachedOriginal,
     judged: Sequence[tuple[str, list[str]]],
-    at: Callable[[float], None] = lambda _share: None,
+    report_share: ReportShare = lambda _share: None,
 ) -> dict[str, float]:
-    """Compare the scores and the rankings that a client would see.
+    """Compare the scores and the rankings that a client would see with the original's.
 
     Args:
         engine: of the artifact, started.
-        source: the original.
+        original: gives the right scores.
         judged: queries with the documents to rank, none of them seen in calibration.
-        at: told which share is done.
+        report_share: takes the share that is done.
 
     Returns:
         `pairs`; `max_score_error` and `mean_score_error`, as shares of `score_range`; `score_range`, how far the
@@ -118,22 +107,22 @@ def measure(
         (0..1), both averaged over the judged queries.
     """
     groups = [check_pairs(), *([(query, document) for document in documents] for query, documents in judged)]
-    total, done, both = sum(map(len, groups)), 0, []
+    total, done, scores = sum(map(len, groups)), 0, []
     for pairs in groups:
-        both.append((engine_logits(engine, pairs), source.reference(pairs)))
+        scores.append((engine_logits(engine, pairs), original.reference(pairs)))
         done += len(pairs)
-        at(done / total)
-    all_ours, all_theirs = (np.concatenate(column) for column in zip(*both, strict=True))
-    every, score_range = _errors(all_ours, all_theirs, source.score_scale)
+        report_share(done / total)
+    all_ours, all_theirs = (np.concatenate(column) for column in zip(*scores, strict=True))
+    errors, score_range = _errors(all_ours, all_theirs, original.score_scale)
     taus, overlaps = [], []
-    for (ours, theirs), (_, documents) in zip(both[1:], judged, strict=True):
+    for (ours, theirs), (_, documents) in zip(scores[1:], judged, strict=True):
         tau = float(kendalltau(ours, theirs).statistic)
         taus.append(0.0 if np.isnan(tau) else tau)  # scores that are all the same rank nothing
         overlaps.append(len(set(np.argsort(-ours)[:10]) & set(np.argsort(-theirs)[:10])) / min(10, len(documents)))
     return {
-        "pairs": float(len(every)),
-        "max_score_error": float(every.max()),
-        "mean_score_error": float(every.mean()),
+        "pairs": float(len(errors)),
+        "max_score_error": float(errors.max()),
+        "mean_score_error": float(errors.mean()),
         "score_range": score_range,
         "kendall_tau": float(np.mean(taus)),
         "top10_overlap": float(np.mean(overlaps)),
@@ -143,10 +132,10 @@ def measure(
 def _errors(
     ours: NDArray[np.float32], theirs: NDArray[np.float32], scale: ScoreScale
 ) -> tuple[NDArray[np.float64], float]:
-    """Return how far raw scores are from the original's, as shares of the range that is returned beside them.
+    """Return how far raw scores are from the original's, as shares of a score range, and that range.
 
-    A scale without ends is not compared by its map to 0..1: that makes all that is far from 0 look alike, and another
-    similarity would pass. The range of the original's scores is the measure there.
+    A scale without ends is not compared by its map to 0..1: far from 0 all scores look alike there, and another
+    similarity would pass. The range of the original's scores is the measure then.
     """
     if scale == "sigmoid":
         return np.abs(to_scores(ours, scale, raw=False) - to_scores(theirs, scale, raw=False)), 1.0
@@ -158,39 +147,35 @@ def _errors(
         return differences / score_range, score_range  # NaN, and so refused, where the original says the same of all
 
 
-def golden(source: Original, figures: dict[str, float]) -> Golden:
-    """The original's scores of the check pairs, and how far from them the judged artifact may be."""
-    scale = source.score_scale
+def golden(original: CachedOriginal, figures: dict[str, float]) -> Golden:
+    """Return the original's scores of the check pairs, and how far from them the judged artifact may be."""
+    scale = original.score_scale
     raw = scale in UNBOUNDED
     texts = [document for document in _DOCUMENTS if document.strip()]  # the API refuses blank ones in some formats
     groups = []
     for query in _QUERIES:
-        logits = source.reference([(query, text) for text in texts])
+        logits = original.reference([(query, text) for text in texts])
         groups.append(GoldenQuery(query, texts, to_scores(logits, scale, raw=raw).tolist()))
     tolerance = (figures["max_score_error"] + GOLDEN_SLACK) * figures["score_range"]
     return Golden(raw=raw, tolerance=tolerance, queries=groups)
 
 
 def accept(figures: dict[str, float], candidate: Candidate, settings: Settings) -> None:
-    """Refuse an artifact whose scores differ too much from the original's.
+    """Refuse an artifact whose scores differ too much from the original's, by the limits of its precision.
 
     Raises:
         GateError: with the figures that failed. NaN fails too.
     """
-    if candidate.precision == "fp32":
-        limits = [("max_score_error", LARGEST_FP32_SCORE_ERROR)]
-        floors: list[tuple[str, float]] = []
-    else:
-        limits = [
-            ("max_score_error", settings.gate_max_score_error),
-            ("mean_score_error", settings.gate_mean_score_error),
-        ]
-        floors = [("kendall_tau", settings.gate_min_tau), ("top10_overlap", settings.gate_min_top10_overlap)]
+    highest, lowest = [("max_score_error", LARGEST_FP32_SCORE_ERROR)], []
+    if candidate.precision != "fp32":
+        largest = settings.gate_max_score_error
         if candidate.precision == "bf16":
-            limits[0] = ("max_score_error", min(LARGEST_BF16_SCORE_ERROR, settings.gate_max_score_error))
-    failed = [f"{name} {figures[name]:.2g} (at most {limit:g})" for name, limit in limits if not figures[name] <= limit]
+            largest = min(LARGEST_BF16_SCORE_ERROR, largest)
+        highest = [("max_score_error", largest), ("mean_score_error", settings.gate_mean_score_error)]
+        lowest = [("kendall_tau", settings.gate_min_tau), ("top10_overlap", settings.gate_min_top10_overlap)]
+    failed = [f"{name} {figures[name]:.2g} (at most {most:g})" for name, most in highest if not figures[name] <= most]
     failed += [
-        f"{name} {figures[name]:.2g} (at least {floor:g})" for name, floor in floors if not figures[name] >= floor
+        f"{name} {figures[name]:.2g} (at least {least:g})" for name, least in lowest if not figures[name] >= least
     ]
     if failed:
         raise GateError(f"{candidate} differs too much from sentence-transformers' own scores: {', '.join(failed)}")

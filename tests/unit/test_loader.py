@@ -9,7 +9,7 @@ from manifest_kit import manifest
 
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
-from webapp.engine import opening
+from webapp.engine import loader
 from webapp.engine.artifact import FORMAT, MANIFEST, NAMED_VARIABLE, artifact_dir
 from webapp.stack.releases import state
 from webapp.stack.releases.environment import load_release
@@ -22,7 +22,7 @@ def settings(tmp_path, monkeypatch):
     model = tmp_path / "model"
     model.mkdir()
     (model / "weights").write_bytes(b"as they were")
-    monkeypatch.setattr(opening, "open_engine", lambda directory, _manifest: directory)
+    monkeypatch.setattr(loader, "open_engine", lambda directory, _manifest: directory)
     return Settings(state_dir=tmp_path, model=str(model))
 
 
@@ -40,13 +40,13 @@ def retrain(settings):
 
 def test_a_master_that_died_comes_back_with_the_artifact_that_its_release_names(settings, caplog):
     named = prepare(settings)
-    assert opening.load_engine(settings, named).name == named
+    assert loader.load_engine(settings, named).name == named
     assert not caplog.records
     retrain(settings)
-    assert opening.load_engine(settings, named).name == named
+    assert loader.load_engine(settings, named).name == named
     assert "the model's files have changed" in caplog.text
     prepare(settings)
-    assert opening.load_engine(settings, named).name == named, "the new one has not been through a gate"
+    assert loader.load_engine(settings, named).name == named, "the new one has not been through a gate"
 
 
 @pytest.mark.parametrize("different", [{"engine": "torch"}, {"format": FORMAT - 1}])
@@ -54,16 +54,16 @@ def test_one_that_reads_the_model_s_own_files_or_is_of_other_code_is_not_taken(s
     named = prepare(settings, **different)
     retrain(settings)
     with pytest.raises(SetupError, match="is not prepared"):
-        opening.load_engine(settings, named)
+        loader.load_engine(settings, named)
 
 
 @pytest.mark.parametrize("named", ["", "gone"])
 def test_without_the_named_one_the_settings_decide(settings, named):
     now = prepare(settings)
-    assert opening.load_engine(settings, named).name == now
+    assert loader.load_engine(settings, named).name == now
     retrain(settings)
     with pytest.raises(SetupError, match="is not prepared"):
-        opening.load_engine(settings, named)
+        loader.load_engine(settings, named)
 
 
 def test_a_release_s_artifact_is_named_to_the_master_that_takes_it_up(tmp_path, monkeypatch):

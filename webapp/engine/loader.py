@@ -1,0 +1,129 @@
+"""Load an artifact into an engine: a runtime computes, a session of the model's kind makes scores of it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import msgspec
+
+from webapp.config.settings import Settings
+from webapp.domain.errors import SetupError, reason_of
+from webapp.engine.artifact import (
+    FORMAT,
+    MANIFEST,
+    MODEL,
+    PACKED_MODEL,
+    TOKENIZER,
+    Manifest,
+    artifact_dir,
+    damaged,
+    read_manifest,
+)
+from webapp.engine.base import Engine, Forward, Runtime, Session
+from webapp.engine.models.cross_encoder import CrossEncoderSession
+from webapp.engine.models.embedding import EmbeddingSession
+from webapp.engine.tokenizer import TextEncoder, check_tables
+
+log = logging.getLogger(__name__)
+
+
+SESSIONS: dict[str, type[CrossEncoderSession | EmbeddingSession]] = {
+    "cross-encoder": CrossEncoderSession,
+    "embedding": EmbeddingSession,
+}
+"""Kind of model, as the manifest names it, to the session that scores with it."""
+
+
+class ModelEngine:
+    """An artifact on a runtime; see `webapp.engine.base.Engine`."""
+
+    def __init__(self, manifest: Manifest, runtime: Runtime, tokenizer_path: Path) -> None:
+        self.info = manifest.info()
+        self._manifest = manifest
+        self._runtime = runtime
+        self._session_class = SESSIONS[manifest.kind]
+        self.texts = TextEncoder(
+            tokenizer_path,
+            manifest.template,
+            query_takes_room=self._session_class.query_takes_room,
+            query_prompt=manifest.prompts[0],
+        )
+
+    def start(self, threads: int) -> None:
+        """Compile the model for this process."""
+        self._runtime.start(threads)
+
+    def open_session(self, forward: Forward | None = None) -> Session:
+        """Return a session for the calling thread, on a forward pass of the runtime's or on the one that is given."""
+        return self._session_class(self._manifest, self.texts, forward or self._runtime.open())
+
+
+def open_engine(directory: Path, manifest: Manifest) -> ModelEngine:
+    """Return the engine of an artifact, read into memory but not compiled: safe before a fork.
+
+    Raises:
+        SetupError: a file of it is damaged, or the files do not belong together.
+    """
+    engine = ModelEngine(manifest, _open_runtime(directory, manifest), directory / TOKENIZER)
+    check_tables(manifest.tables, manifest.template, engine.texts.tokenizer)
+    return engine
+
+
+def _open_runtime(directory: Path, manifest: Manifest) -> Runtime:
+    if manifest.engine == "torch":
+        from webapp.engine.runtimes.torch import TorchRuntime  # noqa: PLC0415 - torch is heavy
+
+        return TorchRuntime(Path(manifest.source), manifest.precision, manifest.tables)
+    if manifest.engine == "native":
+        from webapp.engine.runtimes.native import NativeRuntime  # noqa: PLC0415 - it opens a C library
+
+        native = NativeRuntime(directory / PACKED_MODEL)
+        if native.tables != manifest.tables:
+            raise damaged(directory / PACKED_MODEL, f"{native.tables}, not {manifest.tables} as its manifest says")
+        return native
+    from webapp.engine.runtimes.openvino import OpenVINORuntime  # noqa: PLC0415 - openvino is heavy
+
+    return OpenVINORuntime(directory / MODEL, manifest.precision)
+
+
+def _is_self_contained(directory: Path) -> bool:
+    """Return whether an artifact has this code's format and needs no other files; torch reads the original model's."""
+    try:
+        manifest = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=Manifest)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return manifest.format == FORMAT and manifest.engine != "torch"
+
+
+def load_engine(settings: Settings, named: str = "") -> Engine:
+    """Return the engine that the settings ask for.
+
+    Args:
+        settings: what to serve.
+        named: artifact of the release that serves. It is kept even if the model's directory was written to since: a
+            master that died comes back with what it served.
+
+    Raises:
+        SetupError: it was not prepared, or its artifact is damaged.
+    """
+    if settings.engine == "stub":
+        from webapp.engine.runtimes.stub import StubEngine  # noqa: PLC0415
+
+        return StubEngine()
+    directory = artifact_dir(settings)
+    if named not in {"", directory.name} and _is_self_contained(settings.models_dir / named):
+        log.warning("the model's files have changed; %s still serves, and reranking deploy brings the new ones", named)
+        directory = settings.models_dir / named
+    manifest = read_manifest(directory)
+    if manifest is None:
+        raise SetupError(f"{settings.model} is not prepared; run: reranking prepare")
+    try:
+        return open_engine(directory, manifest)
+    except SetupError:
+        raise
+    except Exception as error:
+        # The torch engine reads the model's own files, and OpenVINO and tokenizers have errors of their own.
+        raise SetupError(
+            f"{directory} can't be opened ({reason_of(error)}); prepare it again: reranking prepare --again"
+        ) from error
