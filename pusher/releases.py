@@ -37,7 +37,7 @@ class Releases:
                 self._keep({**state, "state": REPLACED})
         known = self._known.get((event.number, event.began), {})
         kept = {"serves": known["serves"]} if "serves" in known else {}
-        self._keep({**msgspec.to_builtins(event), "state": event.state, **kept})
+        self._keep({**_state(msgspec.to_builtins(event)), "state": event.state, **kept})
 
     def serves(self, serves: Serves) -> None:
         """Note the model that a release serves, as one of its workers reports it."""
@@ -59,7 +59,7 @@ class Releases:
     def recall(self, states: Iterable[dict[str, Any]]) -> None:
         """Restore the memory of the last process."""
         for state in states:
-            self._keep(state)
+            self._keep(_state(state))
         self._changed.clear()
 
     def _keep(self, state: dict[str, Any]) -> None:
@@ -68,3 +68,8 @@ class Releases:
         self._changed.add(key)
         while len(self._known) > KEPT:
             self._known.popitem(last=False)
+
+
+def _state(release: dict[str, Any]) -> dict[str, Any]:
+    """Return a release as browsers get it: `color`, whatever spelling events and earlier versions' memory have."""
+    return {("color" if name == "colour" else name): value for name, value in release.items()}

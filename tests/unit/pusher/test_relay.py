@@ -322,6 +322,7 @@ def test_a_release_is_told_whole_and_is_no_worker():
     workers.say(release(steps=[Step(name="prepare", state="running")]), worker="deploy")
     _, delta = relay.tick(NOW + TICK_S)
     assert [(each["number"], each["state"], len(each["steps"])) for each in delta["releases"]] == [(2, "running", 1)]
+    assert [each["color"] for each in delta["releases"]] == ["green"], "as browsers know it, whatever the wire calls it"
     assert "workers" not in delta
     workers.say(release(state="serving"), worker="deploy")
     _, delta = relay.tick(NOW + 2 * TICK_S)

@@ -16,7 +16,7 @@ from webapp.cli.settings_flags import SettingsCommand, load
     "--calibration-data",
     type=click.Path(path_type=Path),
     metavar="FILE.jsonl",
-    help='Lines of {"query", "documents"} to quantise and judge by; prepares again.',
+    help='Lines of {"query", "documents"} to quantize and judge by; prepares again.',
 )
 def command(*, again: bool, calibration_data: Path | None) -> None:
     """Fetch, convert and check the model, so that it can serve.
