@@ -27,7 +27,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 def pytest_configure():
     """Let tests ask this machine without a proxy, and programs that they start hear Ctrl-C.
 
-    Who was started in the background by a shell ignores Ctrl-C, and so would every program that a test starts.
+    A process that a shell starts in the background ignores Ctrl-C, and so would every program that a test starts.
     """
     os.environ["no_proxy"] = ",".join(filter(None, ("127.0.0.1,localhost,::1", os.environ.get("no_proxy"))))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -22,7 +22,7 @@ class Proxy(ThreadingTCPServer):
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment of whoever is behind it; NO_PROXY says nothing of this machine."""
+        """Return the environment of a client behind it; NO_PROXY says nothing of this machine."""
         url = f"http://127.0.0.1:{self.server_address[1]}"
         names = ("http_proxy", "https_proxy", "all_proxy")
         return {**dict.fromkeys((*names, *map(str.upper, names)), url), "no_proxy": "", "NO_PROXY": ""}

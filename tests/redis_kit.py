@@ -84,7 +84,7 @@ NONSENSE = {
     "half an answer, then the end": b"*2\r\n$14\r\nabc",
     "the end": b"",
 }
-"""What no Redis says to those who ask as we do; after it the connection is closed only where the name says so."""
+"""Answers that no Redis gives to our questions; the connection is closed after one only where the name says so."""
 
 
 class FakeRedis:

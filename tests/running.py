@@ -139,7 +139,7 @@ class Stack:
         family = self.family()
         self.process.kill()
         for process in family:
-            with contextlib.suppress(psutil.NoSuchProcess):  # who sees its parent die ends by itself
+            with contextlib.suppress(psutil.NoSuchProcess):  # a child whose parent dies ends by itself
                 process.kill()
         self.process.wait(PATIENCE_S)
         wait_for(lambda: not any(map(alive, family)), "all are dead")

@@ -91,7 +91,7 @@ def harmed(tmp_path_factory):
 def test_draining_and_death_of_workers_are_told(harmed):
     import socketio
 
-    told = []  # not the states that rows show: two of them within a tick are one to those who watch
+    told = []  # not the states that rows show: a watcher sees two of them within a tick as one
     client = socketio.Client(reconnection=False)
     client.on("snapshot", lambda snapshot: told.extend(event["what"] for event in snapshot["events"]))
     client.on("delta", lambda delta: told.extend(event["what"] for event in delta.get("events", [])))

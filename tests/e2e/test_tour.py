@@ -25,7 +25,7 @@ ONLY_WORDS = ("useradd", "userdel", "chown")
 
 
 PATIENT = 'grep() { for _ in {1..100}; do command grep "$@" && return; sleep 0.1; done; return 1; }'
-"""Who types slowly finds the line that a command just before has caused; a script has to look again."""
+"""A human types slowly and finds the line that the last command caused; a script has to look again."""
 
 
 class Place:

@@ -1,4 +1,4 @@
-"""Callers who leave, against the whole stack."""
+"""Callers that hang up, against the whole stack."""
 
 import json
 

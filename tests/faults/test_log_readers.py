@@ -1,4 +1,4 @@
-"""All lines go to stdout, and who reads it stops; supervisord, which passes them on, is stopped, or told to start anew.
+"""All lines go to stdout, and its reader stops; supervisord, which passes them on, is stopped, or told to start anew.
 
 One stack for all of it. These tests are in order.
 """

@@ -44,11 +44,11 @@ def test_while_the_master_stands_still_its_workers_answer_and_one_that_dies_is_r
         wait_for(lambda: len(stack.workers()) == 2 and lost not in stack.workers(), "another worker")
         clients.more()
     assert set(clients.outcomes) == {"good"}, clients.outcomes
-    assert kept in stack.workers(), "nobody who lives is killed for the time that was lost"
+    assert kept in stack.workers(), "no live worker is killed for the time that was lost"
 
 
 def test_while_supervisord_stands_still_all_is_answered_and_what_dies_is_back_later(stack):
-    before, pusher = states(stack), stack.pid_of("pusher")  # who asks for them later waits
+    before, pusher = states(stack), stack.pid_of("pusher")  # a later question for them waits
     with ClosedLoop(stack, CLIENTS) as clients:
         with stopped(supervisord(stack)):
             clients.more()

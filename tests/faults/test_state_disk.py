@@ -1,4 +1,4 @@
-"""The state directory's disk is full, read-only or gone: who needs none of it is answered, a line says why."""
+"""The state directory's disk is full, read-only or gone: requests that need none of it are answered, a line says why."""
 
 import contextlib
 import os

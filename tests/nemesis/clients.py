@@ -190,7 +190,7 @@ class Client(threading.Thread):
         got = self._exchange(kept, ask) if kept else None
         if isinstance(got, Reply | TimeoutError):
             return got
-        # Whoever keeps a connection has to reckon with its end while it is idle, and asks again.
+        # A kept connection may end while it is idle; its owner asks again.
         return self._exchange(http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_S), ask)
 
     def _exchange(self, connection: http.client.HTTPConnection, ask: Ask) -> Reply | Exception:

@@ -75,7 +75,7 @@ def hold(stack: Stack, kind: Kind, *, key: str, each: int, seconds: float) -> tu
 
 
 def _be_hostile(kind: Kind, port: int, count: int, told: Connection) -> None:
-    """Hold connections until told to stop, or until nobody is there who could."""
+    """Hold connections until told to stop, or until the parent is gone."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     clients = Hostile(kind, port, count, HOSTILE)

@@ -162,7 +162,7 @@ def killed_deploy(trial: Trial) -> Iterator[None]:
     yield
 
 
-# A reload ends open streams, too: whoever follows shows its key again.
+# A reload ends open streams, too: followers show their key again.
 FAULTS = (
     Fault(
         "kills",

@@ -16,7 +16,7 @@ AGAIN_S = 1.0
 """After a connection was closed or refused, another is tried."""
 
 LOOK_EVERY_S = 1.0
-"""How often those who don't read are asked whether their connections still exist."""
+"""How often connections that don't read are checked for their end."""
 
 ESTABLISHED = 1
 """The kernel's number for a TCP connection that neither side has closed."""
@@ -45,7 +45,7 @@ class Kind:
 
 
 def kinds(key: str) -> tuple[Kind, ...]:
-    """Return the ways that are tried. Only those who follow events have a key: without one they would be refused."""
+    """Return the ways that are tried. Only followers of events have a key: without one they would be refused."""
     host = b"Host: x\r\n"
     return (
         Kind(

@@ -1,4 +1,4 @@
-"""What is refused, what is late, who hangs up; and what an operator sees."""
+"""Refused, late and hung-up requests; and what an operator sees."""
 
 import json
 import subprocess
@@ -55,7 +55,7 @@ def test_who_hangs_up_frees_the_engine(stack):
     body = {"query": "bees, once more", "documents": LARGE}
     with pytest.raises(requests.ReadTimeout):
         requests.post(f"{stack.url}/rerank", json=body, headers={"X-Request-Id": "hung-up"}, timeout=1)
-    (line,) = wait_for(lambda: access_lines(stack, "hung-up"), "the access line of who hung up")
+    (line,) = wait_for(lambda: access_lines(stack, "hung-up"), "the access line of the hung-up call")
     assert line["status"] == 499
     assert requests.get(f"{stack.url}/load", timeout=PATIENCE_S).json() == {"server_load": 0}
 

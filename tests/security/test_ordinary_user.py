@@ -1,4 +1,4 @@
-"""The whole stack as a user who may do nothing else on this machine."""
+"""The whole stack as a user with no other rights on this machine."""
 
 import os
 import pwd

@@ -134,6 +134,6 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args()
     with FaultyServer(chosen.faults, seed=chosen.seed) as running:
-        print(running.url, flush=True)  # noqa: T201 - so that who started it knows
+        print(running.url, flush=True)  # noqa: T201 - so that its parent knows
         with contextlib.suppress(KeyboardInterrupt):
             running.serve_forever()

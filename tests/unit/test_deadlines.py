@@ -1,4 +1,4 @@
-"""A deadline holds in the queue, between batches and at the reply; who hung up is not worked for."""
+"""A deadline holds in the queue, between batches and at the reply; no work is done for a caller that hung up."""
 
 import socket
 import threading

@@ -1,4 +1,4 @@
-"""Who asks HTTP_PROXY: what goes to other machines, and nothing that stays on this one."""
+"""What uses HTTP_PROXY: what goes to other machines, and nothing that stays on this one."""
 
 import pytest
 from client_kit import Both

@@ -43,7 +43,7 @@ class Kept:
         assert self.said == []
 
     def reaches(self, name):
-        """Whether who connects by that name gets to the one who listened from the start."""
+        """Return whether a connection by that name reaches the first listener."""
         with socket.socket(socket.AF_UNIX) as visitor:
             visitor.settimeout(1)
             try:

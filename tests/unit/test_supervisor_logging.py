@@ -196,7 +196,7 @@ def test_a_reader_that_stops_holds_up_neither_supervisord_nor_its_programs(tmp_p
 
 
 def test_a_log_on_a_disk_that_stalls_holds_up_neither_supervisord_nor_its_programs(tmp_path):
-    os.mkfifo(tmp_path / "x.log")  # whoever opens it waits
+    os.mkfifo(tmp_path / "x.log")  # opening it blocks
     loud = Loud(tmp_path)
     with subprocess.Popen(loud.command) as process:
         try:

@@ -109,7 +109,7 @@ def test_a_program_that_is_restarted_while_supervisord_stands_still_keeps_its_do
     supervisord.end()
     supervisord.now += 60
     supervisord.tick()
-    assert supervisord.lets_in, "whoever restarts it has waited, too"
+    assert supervisord.lets_in, "the restart has waited, too"
     supervisord.tick(later_s=5)
     assert not supervisord.lets_in
 
@@ -140,7 +140,7 @@ def test_a_needed_program_that_is_given_up_ends_everything(supervisord):
     assert supervisord.options.mood == SupervisorStates.SHUTDOWN
     assert supervisord.given_up.read_text() == "webapp"
     assert supervisord.said == ["webapp was given up: everything is stopped"]
-    assert not supervisord.lets_in, "who waits is told"
+    assert not supervisord.lets_in, "the waiting caller is told"
 
 
 def test_a_color_that_is_given_up_ends_everything_if_it_is_the_active_one(supervisord):

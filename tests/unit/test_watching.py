@@ -1,4 +1,4 @@
-"""What those who watch are told of requests that were never admitted, and of our own programs' trials."""
+"""What observers are told of requests that were never admitted, and of our own programs' trials."""
 
 import pytest
 
@@ -19,7 +19,7 @@ BODY = {"query": "q", "documents": [{"content": "a"}, {"content": "b"}]}
 
 
 class Watched:
-    """The API with all who watch it."""
+    """The API with all its observers."""
 
     def __init__(self, rig, tmp_path, keys="", **quota):
         self.own = tmp_path / "own.key"

@@ -262,7 +262,7 @@ def test_a_request_that_is_not_valid_is_listed_with_its_code_and_counts_in_no_la
     assert told == [("invalid_request", 400, "refused"), ("payload_too_large", 413, "refused")]
     assert delta["recent"][0]["field"] == "documents"
     assert (delta["point"]["p50"], delta["point"]["requests_per_s"]) == (None, 0.0)
-    assert len(updates) == 2, "who follows it hears that it was refused"
+    assert len(updates) == 2, "its follower hears that it was refused"
 
 
 def test_a_request_that_is_not_valid_ends_none_that_runs_under_its_id():
