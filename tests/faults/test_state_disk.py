@@ -1,4 +1,4 @@
-"""The state directory's disk is full, read-only or gone: requests that need none of it are answered, a line says why."""
+"""The state directory's disk is full, read-only or gone. Requests that need none of it are answered."""
 
 import contextlib
 import os
