@@ -1,4 +1,8 @@
-"""Browsers by Socket.IO: which may connect, which rooms they join, and what is sent to them."""
+"""Browsers by Socket.IO: which may connect, which rooms they join, and what is sent to them.
+
+A slow browser holds up no other: packets wait for each by itself, and `disconnect_stalled` ends one that is too far
+behind. `websocket` bounds a single send.
+"""
 
 from __future__ import annotations
 

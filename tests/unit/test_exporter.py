@@ -26,7 +26,7 @@ FACTS = {"documents": 5, "tokens": 9, "queue_ms": 1.0, "tokenise_ms": 1.0, "scor
 metrics = Metrics(CollectorRegistry())
 for _ in range(int(sys.argv[1])):
     metrics.replied(Reply("POST", "/rerank", "native", 200, 0.02, "id", {}, FACTS))
-metrics.sample(WorkerStats("ready", 3, 0, 0, 0, 0, 0, 256))
+metrics.sample(WorkerStats("ready", 3, 0, 0, 0, 0, 0, 256, None))
 print("counted", flush=True)
 sys.stdin.read()
 """
@@ -46,7 +46,7 @@ metrics = Metrics(CollectorRegistry())
 told, tell = os.pipe()
 
 def work():
-    metrics.sample(WorkerStats("ready", 1, 0, 0, 0, 0, 0, 256))
+    metrics.sample(WorkerStats("ready", 1, 0, 0, 0, 0, 0, 256, None))
     while True:
         metrics.replied(REPLY)
         os.write(tell, b".")  # no count that was told of may be lost

@@ -166,7 +166,7 @@ def test_a_histogram_kept_in_memory_is_published_as_if_each_value_were_observed(
 
 def vitals(**changes):
     zeros = dict.fromkeys("in_flight queue_pairs queue_tokens scored_pairs batches batch_tokens".split(), 0)
-    return WorkerStats(**{"state": "ready", "budget_tokens": 256, **zeros, **changes})
+    return WorkerStats(**{"state": "ready", "budget_tokens": 256, "model": None, **zeros, **changes})
 
 
 MODEL = ModelInfo("m", "r", "stub", "stub", "none", 512, "sigmoid")

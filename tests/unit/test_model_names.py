@@ -137,3 +137,12 @@ def test_the_service_that_is_assembled_has_the_names_of_its_settings(tmp_path):
     service = assemble(settings, GeventBridge()).service
     assert service.names.listed == ("a", "b", "stub")
     service.check_model(str(tmp_path))
+
+
+def test_the_metrics_of_the_service_that_is_assembled_name_its_model(tmp_path):
+    from webapp.servers.assembly import assemble, worker_stats
+    from webapp.servers.gunicorn.bridge import GeventBridge
+    from webapp.telemetry.publisher import Publisher
+
+    webapp = assemble(Settings(engine="stub", state_dir=tmp_path), GeventBridge())
+    assert worker_stats(webapp.service, webapp.scheduler, Publisher("ipc://nobody")).model is webapp.engine.info

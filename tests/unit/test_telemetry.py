@@ -199,7 +199,7 @@ def vitals(**changes):
     zeros = dict.fromkeys(
         "in_flight queue_pairs queue_tokens scored_pairs batches batch_tokens cache_hits cache_misses".split(), 0
     )
-    return WorkerStats(**{"state": "ready", "budget_tokens": 256, **zeros, **changes})
+    return WorkerStats(**{"state": "ready", "budget_tokens": 256, "model": None, **zeros, **changes})
 
 
 def test_a_pulse_has_rates_since_the_last_one():

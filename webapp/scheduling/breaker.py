@@ -1,4 +1,4 @@
-"""A circuit breaker. PURE: a state machine without clock or lock; callers pass the time.
+"""A circuit breaker, before the engine and before Redis. PURE: without clock or lock; callers pass the time.
 
 closed --(FAILURES in a row)--> open --(after a pause)--> half_open --(one request scored)--> closed
                                   ^------(one failed)--------|

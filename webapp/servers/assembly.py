@@ -2,8 +2,8 @@
 
 `build_service` makes what every process needs that reranks. `assemble` adds what serves HTTP; it runs in the gunicorn
 master, before the fork: it reads files and builds objects, and starts nothing. `Webapp.start` runs in each worker,
-after the fork: engine threads, then a real score, then ready. Stop order is the reverse: no new requests (`drain`), the
-greenlets finish, then the engine threads (`stop`).
+after the fork: engine threads, then a real score, then ready. Stop order is the reverse: the worker takes no new
+connections (`leave`), the greenlets finish, then the engine threads end (`stop`).
 """
 
 from __future__ import annotations
@@ -378,6 +378,7 @@ def worker_stats(service: RerankService, scheduler: Scheduler, publisher: Publis
         batches=totals.batches,
         batch_tokens=totals.batch_tokens,
         budget_tokens=scheduler.budget_tokens,
+        model=service.model,
         cache_hits=cache.hits if cache else 0,
         cache_misses=cache.misses if cache else 0,
         breaker=breaker.state,

@@ -1,8 +1,9 @@
 """Every metric of the service, declared once: kind, name, help text and labels, beside the callable that reads it.
 
 To add one, add its line to the table of what it is read from, then run
-`python -m webapp.telemetry.metrics > docs/metrics.md`. Collection, the exporter and that page come from the tables; the
-page's text is `docs/metrics.md.in`.
+`python -m webapp.telemetry.metrics > docs/metrics.md`. A new level or total of the worker also needs a field of
+`worker_stats.WorkerStats`, which `servers.assembly.worker_stats` fills. Collection, the exporter and that page come from
+the tables; the page's text is `docs/metrics.md.in`.
 
 prometheus_client writes to files in $PROMETHEUS_MULTIPROC_DIR (memory without it), see `multiprocess`; `exporter` adds
 them up. So a gauge says how: `livesum` adds the workers that live, `livemax` takes the highest of them. No gauge uses

@@ -47,6 +47,8 @@ class WorkerStats:
     """Padded tokens of all batches."""
     budget_tokens: int
     """What one batch may hold."""
+    model: ModelInfo | None
+    """None: it is not shown. No default, so that no caller forgets it."""
     body_memory_bytes: int = 0
     """Charged for large bodies."""
     cache_hits: int = 0
@@ -60,7 +62,6 @@ class WorkerStats:
     events_dropped: int = 0
     shapes: Mapping[tuple[int, int], int] = field(default_factory=dict)
     """(rows, padded length) -> batches of it."""
-    model: ModelInfo | None = None
     hub_lag_s: float = 0.0
     """The longest that the event loop was late since the last sample."""
     longest_hub_lag_s: float = 0.0

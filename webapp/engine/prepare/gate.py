@@ -1,4 +1,7 @@
-"""The gate: refuse an artifact whose scores or rankings differ too much from the original model's."""
+"""The gate: refuse an artifact whose scores or rankings differ too much from the original model's.
+
+What is not even tried on this machine, or with these settings, `candidates` leaves out.
+"""
 
 from __future__ import annotations
 
