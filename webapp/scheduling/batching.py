@@ -2,12 +2,12 @@
 
 Laws:
 1. The lowest priority number leads; among equals less remaining work does, by orders of two, so that a small request
-   passes a large one at the next batch (`order` sorts so); among equals in that too the client that was served less does, by rounds, so
+   passes a large one at the next batch; among equals in that too the client that was served less does, by rounds, so
    that many requests of one client don't hold up the few of another; then the older, so that at full load a document
-   a little longer than others does not wait for all of them.
+   a little longer than others does not wait for all of them. `order` sorts so.
 2. The oldest request leads at least every fourth plan, so that none starves, whatever its priority.
-3. A batch costs what OpenVINO and torch pad it to: rows x longest (the native engine pads nothing). Pairs wait sorted by padded length (multiples of
-   `LENGTH_STEP`), a batch takes from one length and spills only into nearby ones.
+3. A batch costs what OpenVINO and torch pad it to: rows x longest. (The native engine pads nothing.) Pairs wait sorted
+   by padded length (multiples of `LENGTH_STEP`), a batch takes from one length and spills only into nearby ones.
 4. Few shapes: the engine keeps compiled code for every (rows, length) it meets, so rows come from `ROWS`.
 5. A large request fills no batch of a small one: the small one would wait for pairs that are in no hurry.
 6. A plan is never empty while there is work: a pair longer than the budget makes a batch of its own.

@@ -1,7 +1,8 @@
 """`reranking serve`: the whole stack in the foreground. Prepare the model, render configuration, run supervisord.
 
-Start order: model, supervisord -> webapp, nginx, pusher, metrics; a first score; then the line with the URL. Stop order is supervisor's: the
-pusher closes browsers' connections, nginx finishes its requests, the webapp drains, supervisord ends, then we do.
+Start order: model, supervisord -> webapp, nginx, pusher, metrics; a first score; then the line with the URL. Stop order
+is supervisor's: the pusher closes browsers' connections, nginx finishes its requests, the webapp drains, supervisord
+ends, then we do.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Pair scores that all workers share, in Redis: the level below `memory`. Imported only where a Redis is configured.
 
-Laws: a request waits for Redis no longer than `memory.LOOKUP_S` in all, whatever state that is in; a write never delays a reply;
-no failure here reaches a request. After a few failures in a row Redis is left alone for a while.
+Laws: a request waits for Redis no longer than `memory.LOOKUP_S` in all, whatever state that is in; a write never delays
+a reply; no failure here reaches a request. After a few failures in a row Redis is left alone for a while.
 
 A score lies in Redis as 14 bytes under a name of our own. Never a pickle: anyone who can write to Redis could run code
 here. As it is they can give wrong scores: keep it private.
