@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from load import Load
+from load_kit import OpenLoop
 from running import PATIENCE_S, Stack, wait_for
 
 pytestmark = pytest.mark.slow
@@ -84,7 +84,7 @@ def stack():
 
 
 def test_an_upgrade_in_place_loses_no_request(stack):
-    load, before = Load(stack.port), stack.colors()["active"]
+    load, before = OpenLoop(stack.port), stack.colors()["active"]
     load.learn("before")
     with load:
         stack.upgrade()
