@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 # numpy's and scipy's OpenBLAS start a thread a core at their import, in the master, before the fork. None is used.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# A supervisord that was started before the setting was renamed still starts us, after an upgrade in place.
+# supervisord gives it under its first name, which a release of before the renaming reads, too.
 if _color := os.environ.pop("RERANK_COLOUR", ""):
     os.environ["RERANK_COLOR"] = _color
 

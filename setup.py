@@ -23,6 +23,8 @@ class Build(build):
         """As setuptools does, then ours."""
         super().run()
         home = Path(self.build_lib) / "reranking_server"
+        for name in (*PACKAGES, *BESIDE):  # of an earlier build
+            shutil.rmtree(home / name, ignore_errors=True)
         for name in PACKAGES:
             shutil.move(Path(self.build_lib) / name, home / name)
         for name in BESIDE:

@@ -156,6 +156,10 @@ def _hung_up(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _HUNG_UP
 
 
+_OLDER_SUPERVISORD = "STACK_ROOT" in os.environ and "STACK_VERSION" not in os.environ
+"""After an upgrade in place supervisord knows its programs' lines by a field `colour`. Goes in the next version."""
+
+
 class _Complete:
     """A structlog processor that adds the fields of every line, and redacts exceptions."""
 
@@ -172,6 +176,8 @@ class _Complete:
         if isinstance(error, BaseException):
             event["exception"] = redact(error)
         level, logger, request_id = event.pop("level"), event.pop("logger"), event.pop("request_id", "")
+        if _OLDER_SUPERVISORD:
+            event["colour"] = self._color
         first = head(record.created, level, self._service, self._color, os.getpid(), logger, message, request_id)
         return first | event
 

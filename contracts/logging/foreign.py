@@ -43,7 +43,11 @@ def ours(line: str) -> dict[str, Any] | None:
         event = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) and all(name in event for name in FIRST) else None
+    if not isinstance(event, dict):
+        return None
+    if "colour" in event:  # as versions before this one spelled it: an older release, or an older line of the file
+        event["color"] = event.pop("colour")
+    return event if all(name in event for name in FIRST) else None
 
 
 def translate(line: str, *, service: str, color: str, pid: int, now: float) -> dict[str, Any]:

@@ -31,7 +31,7 @@ function makeRelease(release) {
   return h(
     "li",
     {},
-    h("p", { class: "who" }, h("span", { class: "dot", "aria-hidden": "true" }), h("b", {}, `${release.number}, ${release.color}`), h("span", { class: "state" }), h("span", { class: "ago" })),
+    h("p", { class: "who" }, h("span", { class: "dot", "aria-hidden": "true" }), h("b", {}, `${release.number}, ${release.color ?? release.colour}`), h("span", { class: "state" }), h("span", { class: "ago" })),
     h("p", { class: "what", title: release.what }),
     h("ol", { class: "steps" }),
     h("p", { class: "why" }),

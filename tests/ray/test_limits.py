@@ -96,9 +96,9 @@ def test_an_operator_sees_what_runs_and_can_write_the_configuration(stack, tmp_p
     status = yaml.safe_load(stack.serve("status"))
     assert status["applications"]["reranking"]["status"] == "RUNNING"
     assert status["applications"]["reranking"]["deployments"]["reranking"]["replica_states"] == {"RUNNING": 2}
-    assert yaml.safe_load(stack.serve("config"))["import_path"] == "reranking_server.ray:app"
+    assert yaml.safe_load(stack.serve("config"))["import_path"] == "reranking_server.ray_app:app"
     built = tmp_path / "built.yaml"
-    stack.serve("build", "reranking_server.ray:app", "-o", str(built))
+    stack.serve("build", "reranking_server.ray_app:app", "-o", str(built))
     (application,) = yaml.safe_load(built.read_text())["applications"]
     assert application["deployments"][0]["max_ongoing_requests"] == 640
 

@@ -56,6 +56,12 @@ class Tree(Stack):
                 shutil.copy(ROOT / name, self.root / name)
         shutil.copytree(ROOT / "client", self.root / "client", ignore=NOT_CODE)
 
+    def downgrade(self):
+        """Do as `git checkout` of the commit before and scripts/install do."""
+        for name in ("reranking_server", "webapp", "pusher", "contracts", "nginx", "supervisor", "client"):
+            shutil.rmtree(self.root / name)
+        archived(BEFORE, self.root)
+
     def reranking(self, *arguments):
         done = subprocess.run(
             [*self.prefix, self.python, "-m", "webapp", *arguments],
@@ -101,6 +107,9 @@ def test_an_upgrade_in_place_loses_no_request(stack):
         stack.reranking("deploy", "--again", "--watch", "1")
     assert set(load.outcomes) == {200}, load.outcomes
     assert set(load.by_model) == {"before"}, "the scores are the same"
+    served = [line for line in stack.log_lines("webapp") if line["logger"] == "webapp.access"]
+    assert served, "the old supervisord knows the new workers' lines"
+    assert {line["level"] for line in served} <= {"debug", "info"}
     assert "rerank_requests_total" in requests.get(f"{stack.url}/metrics", timeout=PATIENCE_S).text
 
 
@@ -121,3 +130,19 @@ def test_a_start_with_the_new_code_goes_on_with_the_old_state(stack):
     stack.start()
     assert len(stack.colors()["history"]) == history
     assert json.loads(stack.reranking("status", "--json"))["health"] == "serving"
+
+
+def test_the_way_back_loses_no_request(stack):
+    """The code of before again, under a supervisord and a pusher of the new code."""
+    load, before = OpenLoop(stack.port), stack.colors()["active"]
+    load.learn("new")
+    with load:
+        stack.downgrade()
+        said = stack.reranking("deploy", "--watch", "1")
+        assert stack.colors()["active"] != before, said
+        stack.reranking("restart", "pusher")
+        wait_for(stack.frames, "the old pusher, under the new supervisord, hears the workers")
+        stack.reranking("restart", "metrics")
+    assert set(load.outcomes) == {200}, load.outcomes
+    served = [line["level"] for line in stack.log_lines("webapp") if line["logger"] == "webapp.access"]
+    assert set(served) <= {"debug", "info"}

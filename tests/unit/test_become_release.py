@@ -51,11 +51,16 @@ def test_a_release_from_another_folder_is_run_there_once(folders):
     assert says(folders) == "other other"
 
 
-def test_a_release_of_an_older_version_is_given_its_color_by_the_name_that_it_knows(folders):
-    (folders / "other" / "webapp" / "releases").mkdir(parents=True)
+@pytest.mark.parametrize("place", ["clone", "wheel"])
+def test_a_release_of_an_older_version_is_given_its_color_by_the_name_that_it_knows(folders, place):
+    if place == "clone":
+        (folders / "other" / "webapp" / "releases").mkdir(parents=True)
+    else:  # it held these files in a folder of webapp
+        (folders / "other").rename(folders / "packed")
+        (folders / "other").symlink_to("packed")
     names = "*(name for name in os.environ if name.startswith('RERANK_COLO'))"
     (folders / "other" / "gunicorn_config.py").write_text(f"import os\nraise SystemExit(' '.join(({names},)))\n")
-    release = state.Release(number=2, root=str(folders / "other"))
+    release = state.Release(number=2, root=str(folders / ("other" if place == "clone" else "packed")))
     state.write(folders, state.begin("blue").with_release("blue", release))
     assert says(folders) == "RERANK_COLOUR"
 

@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import subprocess
 import sys
 
@@ -265,3 +266,26 @@ def test_a_browser_that_leaves_is_not_critical_and_a_full_disk_is():
 )
 def test_an_access_line_is_as_loud_as_its_status_is_bad(status, comes_later, level):
     assert logging.getLevelName(level_of(status, comes_later=comes_later)) == level
+
+
+def test_a_line_of_an_older_version_is_ours_and_says_color():
+    event = dict.fromkeys(FIRST, "") | {"time": stamp(0), "message": "m"}
+    older = {("colour" if name == "color" else name): value for name, value in event.items()} | {"colour": "blue"}
+    assert ours(json.dumps(older)) == event | {"color": "blue"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "older"), [({}, False), ({"STACK_VERSION": "1"}, False), ({"STACK_ROOT": "/"}, True)]
+)
+def test_under_a_supervisord_of_before_an_upgrade_lines_have_the_field_that_it_looks_for(variables, older):
+    program = (
+        "import logging; from contracts.logging.configure import configure;"
+        "configure(level='info', log_format='json', service='webapp', color='blue');"
+        "logging.getLogger('webapp').warning('m')"
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("STACK_")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**kept, **variables}, capture_output=True, text=True, check=True
+    )
+    line = json.loads(done.stderr)
+    assert (line["color"], line.get("colour")) == ("blue", "blue" if older else None)

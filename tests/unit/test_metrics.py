@@ -1,5 +1,7 @@
+import contextlib
 import os
 import re
+import resource
 from pathlib import Path
 
 import pytest
@@ -243,3 +245,23 @@ def test_a_metric_takes_one_line(monkeypatch):
     metered.metrics.sample(vitals())
     assert metered.value("rerank_budget_tokens") == 256
     assert "| `rerank_budget_tokens` | gauge |  | Padded tokens that a batch may hold. |" in reference("{{ workers }}")
+
+
+def test_without_a_free_descriptor_all_that_needs_none_is_told(metered):
+    """A pulse and memory are read from /proc. Levels, batches and histograms go on."""
+    stats = vitals(in_flight=7, batches=1, shapes={(4, 32): 1})
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+    held = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, limits[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        metered.metrics.sample(stats)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert metered.value("rerank_active_requests") == 7
+    assert metered.value("rerank_batch_pairs_count") == 1

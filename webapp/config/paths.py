@@ -15,7 +15,10 @@ It is the same in a clone, a wheel and an executable.
 _FROZEN = getattr(sys, "frozen", False)
 """Whether this is an executable; PyInstaller sets it."""
 
-STATE = (Path(sys.executable).parent if _FROZEN else Path() if ROOT.name == "reranking_server" else ROOT) / "var"
+_CLONE = (ROOT / "reranking_server").is_dir()
+"""Whether this is a source tree; a wheel's ROOT is that folder itself."""
+
+STATE = (Path(sys.executable).parent if _FROZEN else ROOT if _CLONE else Path()) / "var"
 """The default state directory. A wheel keeps nothing beside its code; an executable has its model there."""
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO
 
 from contracts.api_keys import make_own
+from webapp import __version__
 from webapp.config.paths import ROOT, program
 from webapp.config.settings import STOP_GRACE_S, Settings
 from webapp.config.sources import FILE_VARIABLE
@@ -189,6 +190,7 @@ def _environment(
         FILE_VARIABLE: str(file or ""),
         "RERANK_LOG_FORMAT": "json",  # supervisord brings all lines into the form that was chosen
         "STACK_ROOT": str(ROOT),
+        "STACK_VERSION": __version__,
         "STACK_PYTHON": sys.executable,
         "STACK_NGINX": nginx,
         "STACK_UID": str(os.getuid()),

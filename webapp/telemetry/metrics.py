@@ -12,6 +12,7 @@ the library's own `pid` label: the master makes these objects before the fork, a
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -342,7 +343,8 @@ class Metrics:
                 for read, record in self._per_batch:
                     record(read(batch), new)
         for read, record in self._per_second:
-            record(read(worker))
+            with contextlib.suppress(OSError):  # some are read from /proc, which needs a free descriptor
+                record(read(worker))
         self.publish()
 
     def publish(self) -> None:

@@ -190,9 +190,9 @@ class Reporter:
         self._lag_s = 0.0
         with self._guarded("metrics could not be sampled; requests go on without them"):
             stats = replace(self._read(), hub_lag_s=self._lags[-1], longest_hub_lag_s=max(self._lags))
-            if self._publisher is not None:
-                self._publisher.publish(self._pulses.make(stats))
             self._metrics.sample(stats)
+            if self._publisher is not None:  # last: it reads /proc, and fails without a free descriptor
+                self._publisher.publish(self._pulses.make(stats))
 
     def _report(self, now: float) -> None:
         if self._publisher is None or self._progress is None:

@@ -16,6 +16,7 @@ import click
 
 from webapp.cli.documents import read_documents
 from webapp.cli.settings_flags import SettingsCommand, load, load_running
+from webapp.domain.errors import SetupError
 
 if TYPE_CHECKING:
     from reranking_client.config import Trust
@@ -82,9 +83,14 @@ def command(
 def _remotely(
     url: str, body: dict[str, Any], timeout_s: float, ca_file: str | None, report: Callable[[int], None]
 ) -> Any:
-    from reranking_client import Question  # noqa: PLC0415
+    try:
+        from reranking_client import Question  # noqa: PLC0415
 
-    from webapp.cli.remote import rerank  # noqa: PLC0415
+        from webapp.cli.remote import rerank  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise SetupError(
+            "this command needs the client; install dist/reranking_client-*.whl of scripts/build-wheel, too"
+        ) from error
 
     key = os.environ.get("RERANK_KEY", "")
     trust: Trust = ca_file

@@ -1,4 +1,4 @@
-"""The service as a Ray Serve application: `serve run reranking_server.ray:app`.
+"""The service as a Ray Serve application: `serve run reranking_server.ray_app:app`.
 
 docs/ray.md says how to run it. The only file that knows Ray. The HTTP API is the stack's, dialects and errors included;
 Serve's proxies take the place of nginx and gunicorn.

@@ -50,8 +50,8 @@ def become_release() -> None:
     python, root = release.python or own_python, release.root or own_root
     if (python, root) == (own_python, own_root):
         return
-    if Path(root, "webapp", "releases").is_dir():  # an older version, which refuses the new name
-        os.environ["RERANK_COLOUR"] = os.environ.pop("RERANK_COLOR")
+    if Path(root, "webapp", "releases").is_dir() or Path(root).name == "packed":  # an older version's clone, or wheel
+        os.environ["RERANK_COLOUR"] = os.environ.pop("RERANK_COLOR")  # it refuses the new name
     try:
         if root != own_root:
             os.chdir(root)  # gunicorn puts the current folder before the interpreter's own packages

@@ -1,4 +1,4 @@
-"""What `serve run reranking_server.ray:app` runs: the deployment of `webapp.servers.ray`.
+"""What `serve run reranking_server.ray_app:app` runs: the deployment of `webapp.servers.ray`.
 
 Ray sends a class to its processes by the name of its module. Importing this module puts `webapp` on their path.
 """
