@@ -9,12 +9,12 @@ from pathlib import Path
 
 FAULT = Path(os.environ.get("RERANK_STATE_DIR", "/nowhere")) / "fault"
 
-if "RERANK_COLOR" not in os.environ and FAULT.exists() and FAULT.read_text() == "no room":
+if "RERANK_COLOUR" not in os.environ and FAULT.exists() and FAULT.read_text() == "no room":
     from webapp.stack.releases import memory_budget
 
     memory_budget.free_bytes = lambda: 50 * 1024**2
 
-if os.environ.get("RERANK_COLOR") == "green" and "STACK_PYTHON" in os.environ:
+if os.environ.get("RERANK_COLOUR") == "green" and "STACK_PYTHON" in os.environ:
     from webapp.engine.runtimes import stub
 
     WARM_UP = ("query", "is it")
