@@ -17,10 +17,10 @@ BESIDE = ("nginx", "supervisor", "gunicorn_config.py")
 
 
 class Build(build):
-    """What setuptools builds, put into one package. A development install skips this: it uses the clone as it is."""
+    """Put what setuptools builds into one package. A development install skips this: it uses the clone as it is."""
 
     def run(self) -> None:
-        """As setuptools does, then ours."""
+        """Build as setuptools does, then move our packages into `reranking_server`."""
         super().run()
         home = Path(self.build_lib) / "reranking_server"
         for name in (*PACKAGES, *BESIDE):  # of an earlier build

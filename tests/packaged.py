@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def build_wheels(folder: Path) -> list[Path]:
-    """As `scripts/build-wheel` does it for a user: the service's wheel, and the client's."""
+    """Build the service's wheel and the client's with `scripts/build-wheel`; return their paths, in this order."""
     subprocess.run([ROOT / "scripts" / "build-wheel", folder], check=True, capture_output=True)
     (service,) = folder.glob("reranking-*.whl")
     (client,) = folder.glob("reranking_client-*.whl")

@@ -23,7 +23,7 @@ class Result:
     truncated: bool = False
     """The text was longer than the model's limit, so its end was not scored."""
     span: tuple[int, int] | None = None
-    """Of a document that was scored in windows: begin and end, in characters, of the best window."""
+    """Begin and end, in characters, of the best window of a document that was scored in windows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ def test_an_upgrade_in_place_loses_no_request(stack):
 
 
 def test_a_hangup_of_the_old_serve_has_keys_and_certificate_read_again(stack):
-    """As `systemctl reload` does. nginx closes idle connections at it, so nobody asks meanwhile."""
+    """`systemctl reload` sends it. nginx closes idle connections at it, so nobody asks meanwhile."""
     before = stack.workers()
     os.kill(stack.process.pid, signal.SIGHUP)
     wait_for(

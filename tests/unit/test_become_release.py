@@ -28,7 +28,7 @@ def folders(tmp_path):
 
 
 def says(folders, *command):
-    """Of a color that is started: its last words."""
+    """Start a color and return the last line that it writes."""
     own = folders / "own"
     stack = {"STACK_ROOT": str(own), "STACK_PYTHON": sys.executable}
     variables = {**os.environ, **stack, "RERANK_STATE_DIR": str(folders), "RERANK_COLOR": "blue"}

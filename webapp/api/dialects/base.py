@@ -122,7 +122,7 @@ class Dialect:
     name: str
     """Shown in logs, metrics and events."""
     title: str
-    """For the API's description."""
+    """Text of the API's description."""
     claims: Callable[[Call], bool]
     """Return whether a call speaks it; called in the order of the registry. Must not raise."""
     to_requests: Callable[[Any, Call], list[RerankRequest]]
