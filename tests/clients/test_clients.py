@@ -8,7 +8,7 @@ import pytest
 import requests
 from running import PATIENCE_S, Stack, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.conformance
 
 QUERY = "how do bees find home"
 DOCUMENTS = ["milk stays fresh cold", "bees find home by the sun", "train leaves at midnight", "naïve café привет 🐝"]

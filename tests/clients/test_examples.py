@@ -12,7 +12,7 @@ from pathlib import Path
 import environment
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.conformance
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -20,7 +20,7 @@ OPTIONS = (
 LEAST_CASES = 2000
 
 
-@pytest.mark.slow
+@pytest.mark.conformance
 @pytest.mark.skipif(not COMMAND.exists(), reason="schemathesis is not installed")
 def test_no_request_gets_what_the_description_does_not_say(tmp_path):
     with Stack(tmp_path, engine="stub") as stack:
