@@ -143,24 +143,31 @@ def test_a_needed_program_that_is_given_up_ends_everything(supervisord):
     assert not supervisord.lets_in, "the waiting caller is told"
 
 
-def test_a_color_that_is_given_up_ends_everything_if_it_is_the_active_one(supervisord):
+only_green_is_needed = pytest.mark.parametrize(
+    ("name", "mood"),
+    [("webapp-blue", SupervisorStates.RUNNING), ("webapp-green", SupervisorStates.SHUTDOWN)],
+    ids=["webapp-blue", "webapp-green"],
+)
+
+
+@only_green_is_needed
+def test_a_color_that_is_given_up_ends_everything_if_it_is_the_active_one(supervisord, name, mood):
     state.write(supervisord.given_up.parent, state.begin("green"))
-    for name, mood in (("webapp-blue", SupervisorStates.RUNNING), ("webapp-green", SupervisorStates.SHUTDOWN)):
-        color = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
-        events.notify(events.ProcessStateFatalEvent(color, STOPPED))
-        assert supervisord.options.mood == mood
+    color = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
+    events.notify(events.ProcessStateFatalEvent(color, STOPPED))
+    assert supervisord.options.mood == mood
 
 
+@only_green_is_needed
 @pytest.mark.parametrize("damaged", ["removed", "garbage"])
-def test_where_the_colors_can_t_be_read_the_color_that_the_links_name_is_needed(supervisord, damaged):
+def test_where_the_colors_can_t_be_read_the_color_that_the_links_name_is_needed(supervisord, damaged, name, mood):
     directory = supervisord.given_up.parent
     if damaged == "garbage":
         (directory / state.FILE).write_text("garbage")
     point(directory, "blue", other="green", percent=10, fallback="green")
-    for name, mood in (("webapp-blue", SupervisorStates.RUNNING), ("webapp-green", SupervisorStates.SHUTDOWN)):
-        color = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
-        events.notify(events.ProcessStateFatalEvent(color, STOPPED))
-        assert supervisord.options.mood == mood
+    color = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
+    events.notify(events.ProcessStateFatalEvent(color, STOPPED))
+    assert supervisord.options.mood == mood
 
 
 @pytest.mark.parametrize("name", ["webapp-blue", "webapp-green"])
