@@ -73,22 +73,41 @@ def test_on_a_full_disk_the_certificate_that_is_there_stays_whole_with_its_key(t
     }
 
 
-def test_a_given_certificate_that_can_t_be_used_is_one_line_with_the_reason(trial, tmp_path, monkeypatch):
-    files = certificate(trial)
+@pytest.fixture
+def pem_files(trial, tmp_path):
+    """A certificate with its key, the key of another certificate, rubbish, and a file that does not exist."""
     other = Settings(state_dir=tmp_path / "other", tls="self-signed")
     prepare_certificate(other)
-    prepare_certificate(given(files.cert, files.key, tmp_path))
     rubbish = tmp_path / "rubbish.pem"
     rubbish.write_text("rubbish")
-    for cert, key, reason in (
-        (files.cert, tmp_path / "none", "No such file"),
-        (files.cert, certificate(other).key, "KEY_VALUES_MISMATCH"),
-        (rubbish, files.key, "can't be used"),
-        (files.cert, rubbish, "can't be used"),
-    ):
-        with pytest.raises(SetupError, match=reason) as caught:
-            prepare_certificate(given(cert, key, tmp_path))
-        assert "\n" not in str(caught.value)
+    files = certificate(trial)
+    return {
+        "cert": files.cert,
+        "key": files.key,
+        "other key": certificate(other).key,
+        "rubbish": rubbish,
+        "missing": tmp_path / "none",
+    }
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "reason"),
+    [
+        ("cert", "missing", "No such file"),
+        ("cert", "other key", "KEY_VALUES_MISMATCH"),
+        ("rubbish", "key", "can't be used"),
+        ("cert", "rubbish", "can't be used"),
+    ],
+)
+def test_a_given_certificate_that_can_t_be_used_is_one_line_with_the_reason(pem_files, tmp_path, cert, key, reason):
+    with pytest.raises(SetupError, match=reason) as caught:
+        prepare_certificate(given(pem_files[cert], pem_files[key], tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_given_certificate_is_used_until_it_ends(trial, tmp_path, monkeypatch):
+    files = certificate(trial)
+    prepare_certificate(given(files.cert, files.key, tmp_path))
     in_days(VALID_DAYS + 1, monkeypatch)
     with pytest.raises(SetupError, match="it was valid until"):
         prepare_certificate(given(files.cert, files.key, tmp_path))
