@@ -194,13 +194,13 @@ def test_a_body_that_takes_too_much_memory_gets_413(mortal, monkeypatch):
     assert isinstance(error, PayloadTooLargeError)
 
 
-def test_a_process_that_stands_still_is_replaced_when_the_time_is_over(mortal):
+@pytest.mark.parametrize("fits", [True, False], ids=["the pipe holds the question", "the pipe is too small for it"])
+def test_a_process_that_stands_still_is_replaced_when_the_time_is_over(mortal, fits):
     call = Call("/rerank", {}, filled({"query": "q", "documents": ["a"]}))
     mortal("rerank", call, LATER)
     os.kill(mortal._process._pid, signal.SIGSTOP)
-    for body in (call.body, WORST):  # a question that the pipe holds, and one that it does not
-        with pytest.raises(DeadlineExceededError):
-            mortal("rerank", replace(call, body=body), time.monotonic() + 0.2)
+    with pytest.raises(DeadlineExceededError):
+        mortal("rerank", call if fits else replace(call, body=WORST), time.monotonic() + 0.2)
     assert mortal("rerank", call, LATER).requests
 
 
