@@ -27,7 +27,7 @@ MANY = 1800
 """Requests whose lines are more than the pipe of any program of ours holds, of 1 MB."""
 
 LONG = {"id": "x" * 128, "path": "/" + "x" * 1000}
-"""For long lines."""
+"""What makes a request's line in a log long."""
 
 
 class Reader:

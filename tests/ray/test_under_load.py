@@ -64,7 +64,7 @@ def test_a_replica_more_and_one_less_cost_no_request(stack):
 
 
 def test_replicas_come_with_the_load_and_go_with_it(stack):
-    """By requests at work, as serve.yaml has it, but in seconds."""
+    """Requests at work decide, by the rule of serve.yaml, but within seconds."""
     quick = {"upscale_delay_s": 1, "downscale_delay_s": 1, "metrics_interval_s": 1, "look_back_period_s": 2}
     stack.options.pop("num_replicas")
     stack.deploy(autoscaling_config={"min_replicas": 1, "max_replicas": 3, "target_ongoing_requests": 2, **quick})

@@ -167,7 +167,7 @@ def test_a_model_prepared_again_is_served_by_the_first_engine_and_compared_again
     run(serving, rival, FASTER, lambda _: 2)
     chosen = settings.model_copy(update={"faster_artifact": "the-rival"})
     assert artifact_dir(chosen) == rival.directory
-    (serving.directory / VERDICT).unlink()  # as `prepare --again` does, which replaces the directory
+    (serving.directory / VERDICT).unlink()  # `prepare --again` replaces the directory
     assert artifact_dir(chosen) == serving.directory
     assert comparison.is_due(chosen)
 

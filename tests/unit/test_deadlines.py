@@ -231,7 +231,7 @@ def test_a_closed_connection_is_known_and_a_pipelined_request_is_no_goodbye():
 
 
 def test_a_sending_half_that_was_closed_counts_as_hung_up():
-    """As nginx has it."""
+    """Nginx takes it for that, too."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.shutdown(socket.SHUT_WR)

@@ -101,7 +101,7 @@ def test_bodies_of_one_address_that_may_fill_the_disk_are_few_at_once(tmp_path, 
         with running.connect() as small, running.connect(OTHER) as other:
             small.sendall(SLOW % b"" + b"012345678")
             other.sendall(opening)
-            assert b" 503 " in small.recv(99)  # of the program that isn't there: not 429
+            assert b" 503 " in small.recv(99)  # its program isn't there; it is not 429
             assert told([other]) == 0
 
 
@@ -134,7 +134,7 @@ def test_an_ipv6_network_of_64_bits_is_one_caller_of_requests(door):
         wait_for(lambda: told(made) == 5, "those beyond the share are refused")
         other = stack.enter_context(door.connect(BALANCER))
         other.sendall(head(2, 1) + b"012345678")
-        assert b" 503 " in other.recv(4096)  # of the program that isn't there: not 429
+        assert b" 503 " in other.recv(4096)  # its program isn't there; it is not 429
 
 
 def test_an_ipv6_network_of_64_bits_has_one_share_of_connections(tmp_path):
@@ -183,7 +183,7 @@ def finishes(running, shutdown, at_work):
     for _ in range(5):
         shutdown.step()
     at_work.sendall(b"012345678")
-    assert b" 503 " in at_work.recv(4096)  # of the program that isn't there
+    assert b" 503 " in at_work.recv(4096)  # its program isn't there
 
 
 def test_told_to_quit_it_answers_and_then_waits_for_no_client_that_keeps_its_connection(tmp_path, monkeypatch):
@@ -312,7 +312,9 @@ def secure(tmp_path_factory):
 
 
 def test_http_2_streams_count_as_requests_of_their_address(secure):
-    share = min(limits_of(secure.settings, Nginx()).requests_per_address, LARGE_BODIES_PER_ADDRESS)  # of unknown length
+    share = min(
+        limits_of(secure.settings, Nginx()).requests_per_address, LARGE_BODIES_PER_ADDRESS
+    )  # their length is not known
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Http2(secure)) for _ in range(3)]
         for client in clients:
@@ -341,7 +343,7 @@ def test_who_shows_no_key_has_few_requests_at_once_and_is_soon_let_go(tmp_path):
         wait_for(lambda: b" 429 " not in running.get("/info"), "there is room again")
         assert b'"unavailable"' in running.get("/info")
         keyed.sendall(SLOW % b"X-Api-Key: k\r\n" + b"012345678")
-        assert b" 503 " in keyed.recv(99)  # of the program that isn't there: not 429
+        assert b" 503 " in keyed.recv(99)  # its program isn't there; it is not 429
     conf = nginx_conf(running.settings)
     assert f"        keepalive_timeout {KEYLESS_KEEP_ALIVE_S}s;\n" in conf
     assert "            keepalive_timeout 75s;\n" in conf

@@ -54,12 +54,12 @@ class Supervisord:
         )
 
     def start(self):
-        """As an fcgi-program starts: it takes a reference to its socket, then says so."""
+        """Start as an fcgi-program does: take a reference to the socket, then send the event."""
         self.own = self.process_groups["webapp"].socket_manager.get_socket()
         events.notify(events.ProcessStateStartingEvent(self.webapp, STOPPED))
 
     def end(self, how=events.ProcessStateStoppedEvent):
-        """As a program ends: the event comes before its reference is dropped."""
+        """End as a program does: send the event, then drop the reference."""
         self.webapp.pid = 1
         events.notify(how(self.webapp, RUNNING))
         self.own = None

@@ -87,7 +87,7 @@ class Pusher:
 
     def follow(self, viewer, name):
         known = self.relay.runs.find(name, viewer.may_see)
-        self.told += [(viewer, state) for state in known]  # as Socket.IO's answer to `follow`
+        self.told += [(viewer, state) for state in known]  # Socket.IO answers `follow` with them
         next(self.streams.follow(name, viewer, known))
 
     def hear(self, worker, *events):
