@@ -150,7 +150,7 @@ def test_no_call_to_this_machine_is_made_through_a_proxy(clone, proxy, tmp_path,
     assert proxy.asked == []
 
 
-def test_another_machine_is_asked_through_the_proxy_and_no_proxy_is_minded(clone, tmp_path):
+def test_another_machine_is_asked_through_the_proxy_unless_no_proxy_lists_it(clone, tmp_path):
     (tmp_path / "notes.txt").write_text("bees\nmilk\n")
     with Proxy(clone.port) as remote, pytest.MonkeyPatch.context() as patch:
         for name, value in remote.variables.items():

@@ -193,7 +193,7 @@ def by_stream(stack, name, key):
     return json.loads(re.findall(r"^data: (.*)$", text, re.MULTILINE)[-1])
 
 
-def test_rubbish_from_a_browser_harms_nobody(stack):
+def test_rubbish_from_a_browser_is_refused_and_its_connection_goes_on(stack):
     with Follower(stack) as follower:
         for rubbish in (None, 7, "", "x" * 200, "<script>", {"id": "a"}, ["a"]):
             assert follower.client.call("follow", rubbish)["ok"] is False

@@ -19,7 +19,7 @@ def score_of(stack, text, **options):
     return ask(stack, documents=[text], raw_scores=True, **options)["results"][0]["relevance_score"]
 
 
-def test_the_best_window_is_the_one_that_is_told(stack):
+def test_a_result_names_its_best_window(stack):
     answer = ask(stack, documents=[LONG, "short"], raw_scores=True, max_chunks_per_doc=10)
     result = next(each for each in answer["results"] if each["index"] == 0)
     (span,) = result["relevant_spans"]
@@ -62,7 +62,7 @@ def test_usage_is_the_true_number_of_tokens(stack):
         ("/v1/ranking", {"passages": ["x", LONG], "truncate": "NONE"}, 400),
     ],
 )
-def test_a_request_that_forbids_cutting_is_told_which_document_is_too_long(stack, path, body, status):
+def test_where_cutting_is_forbidden_the_error_names_the_document_that_is_too_long(stack, path, body, status):
     reply = requests.post(f"{stack.url}{path}", json={"query": QUERY, **body}, timeout=PATIENCE_S)
     assert reply.status_code == status
     tokens = len(ask_tokens(stack, QUERY)) + len(ask_tokens(stack, LONG)) + 3

@@ -163,7 +163,7 @@ def is_one_line(error):
 
 @needs_kernels
 @given(st.data())
-def test_no_byte_of_the_table_of_contents_can_make_the_kernels_read_elsewhere(packed, tmp_path_factory, data):
+def test_no_byte_of_the_table_of_contents_makes_the_kernels_read_outside_the_file(packed, tmp_path_factory, data):
     whole = bytearray(packed.read_bytes())
     contents = 8 + int.from_bytes(whole[:8], "little")
     for at in data.draw(st.lists(st.integers(0, contents - 1), min_size=1, max_size=3)):

@@ -147,7 +147,7 @@ def test_socket_io_without_a_key_is_refused(secured, key):
     assert refusals == [{"message": "unauthorized"}]
 
 
-def test_a_socket_that_was_not_let_in_is_told_nothing(secured):
+def test_a_socket_without_a_key_receives_no_data(secured):
     """Engine.IO opens the transport before Socket.IO asks for the key: events sent in between lead nowhere."""
     url = f"{secured.url}/socket.io/?EIO=4&transport=polling"
     session = secured.session()

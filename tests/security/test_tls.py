@@ -62,7 +62,7 @@ def test_plain_text_at_the_tls_port_is_refused_in_json(secured):
     assert (reply.status_code, reply.json()["error"]["code"]) == (400, "invalid_request")
 
 
-def test_browsers_are_told_to_come_back_by_tls(secured):
+def test_replies_tell_browsers_to_use_only_tls(secured):
     assert secured.ask("GET", "/health").headers["Strict-Transport-Security"] == "max-age=3600"
 
 

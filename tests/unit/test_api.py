@@ -150,7 +150,7 @@ def test_readiness_follows_the_service(client, service, monkeypatch):
     assert client.get("/ready").status_code == 503
 
 
-def test_a_worker_that_leaves_is_ready_for_whoever_still_reaches_it(client, service):
+def test_a_draining_worker_is_ready_for_requests_that_still_reach_it(client, service):
     service.mark_ready()
     service.leave()
     service.leave()  # gunicorn may send TERM again before a worker is gone
@@ -170,7 +170,7 @@ def test_a_drained_worker_that_leaves_is_not_ready(client, service):
     assert client.get("/ready").status_code == 503
 
 
-def test_who_asks_a_worker_that_loads_whether_it_is_ready_hears_of_it_once_it_is(client, service):
+def test_a_request_for_readiness_waits_until_a_loading_worker_is_ready(client, service):
     threading.Timer(0.05, service.mark_ready).start()
     assert client.get("/ready").status_code == 200
 

@@ -142,7 +142,7 @@ def test_what_goes_wrong_below_is_an_error_of_ours(both):
         both.call(both.make(transport=transport).rerank, "bees", ["x"])
 
 
-def test_nobody_there_is_told_with_the_reason(both):
+def test_an_unreachable_service_is_an_error_with_the_reason(both):
     with serving() as gone:
         url = gone.url
     with pytest.raises(UnreachableError, match="can't be reached"):

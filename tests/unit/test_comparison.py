@@ -228,7 +228,7 @@ def test_a_comparison_is_started_only_where_it_is_due(settings, serving, rival):
     assert programs.told == [("start", "compare")]
 
 
-def test_a_stack_that_stops_is_no_trouble_for_who_wants_to_start_a_comparison(settings, serving):
+def test_starting_a_comparison_in_a_stack_that_stops_raises_nothing(settings, serving):
     class Gone(Programs):
         def start(self, _name):
             raise SetupError("no stack runs")

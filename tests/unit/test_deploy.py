@@ -25,7 +25,7 @@ COLOR = yaml.safe_load((ROOT / "deploy" / "traefik" / "color.compose.yaml").read
 POD = KUBERNETES[0]["spec"]["template"]["spec"]
 
 
-def test_whoever_stops_it_waits_longer_than_the_ladder():
+def test_every_deployment_waits_longer_than_the_service_needs_to_stop():
     ladder_s = 2 * (Settings.model_fields["request_timeout_s"].default + STOP_GRACE_S)
     unit = (ROOT / "deploy" / "systemd" / "reranking.service").read_text()
     patience = {

@@ -109,7 +109,7 @@ def test_what_is_no_rerank_waits_on_no_disk(door):
     assert b" 413 " in door.get("/socket.io/", source=OTHER, head="Content-Length: 1048577\r\n")
 
 
-def test_the_caller_s_address_is_the_balancer_s_word_and_nobody_else_s(door):
+def test_only_the_balancer_may_name_the_caller_s_address(door):
     claim = "X-Forwarded-For: 10.8.8.8, 10.9.9.9\r\nX-Request-Id: {}\r\n"
     door.get("/none", source=BALANCER, head=claim.format("balanced"))
     door.get("/none", source=OTHER, head=claim.format("direct"))
@@ -324,7 +324,7 @@ def test_http_2_streams_count_as_requests_of_their_address(secure):
         wait_for(lambda: sum(client.frames(HEADERS) for client in clients) == beyond, "those beyond it are refused")
 
 
-def test_rapid_resets_end_the_connection_and_harm_nobody(secure):
+def test_rapid_resets_end_their_connection_and_no_other(secure):
     with Http2(secure) as hasty, Http2(secure) as other:
         for number in range(1100):
             hasty.request(2 * number + 1, PAGE, reset=True)
@@ -333,7 +333,7 @@ def test_rapid_resets_end_the_connection_and_harm_nobody(secure):
         wait_for(lambda: other.frames(HEADERS) == 1, "the other is answered")
 
 
-def test_who_shows_no_key_has_few_requests_at_once_and_is_soon_let_go(tmp_path):
+def test_a_client_without_a_key_has_few_requests_at_once_and_a_short_keep_alive(tmp_path):
     with Door(tmp_path, api_keys="k") as running, running.connect() as keyed:
         with held(running, KEYLESS_PER_ADDRESS + 3, opening=SLOW % b"") as keyless:
             wait_for(lambda: told(keyless) == 3, "those beyond it are refused")

@@ -96,7 +96,7 @@ def test_an_answer_to_another_question_is_a_failure_and_never_another_pairs_scor
         assert store.get_many([B]) == {B: SCORES[B]}
 
 
-def test_what_comes_unasked_after_an_answer_is_nobodys_answer():
+def test_data_after_an_answer_is_no_answer_to_the_next_question():
     with FakeRedis(lambda _number, command: right(command) + right([b"MGET", name_of(A)])) as fake:
         store = RedisStore(fake.url)
         for _ in range(3):
@@ -229,7 +229,7 @@ WINDOWS = {
 
 
 @pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
-def test_a_refusal_of_redis_that_can_t_be_true_is_none(window):
+def test_an_impossible_refusal_by_redis_is_not_believed(window):
     def wire(value):
         return b":%d\r\n" % value if isinstance(value, int) else bulk(value)
 

@@ -272,7 +272,7 @@ def test_callers_that_hang_up_and_what_nginx_refuses_veto_no_release_and_hide_no
     assert "old: 400 requests, 0 failed" in said
 
 
-def test_a_body_that_was_on_its_way_when_the_share_was_given_back_counts_for_nobody():
+def test_a_body_that_was_on_its_way_when_the_share_was_given_back_counts_for_no_color():
     """A request goes to a color when its body is whole: to the old one by then."""
     mine = min(shares_for(10))
     slow = canary.parse([f"{ended} 5.000 webapp_{mine} blue 200 0.010" for ended in (99, 101, 102, 103)])

@@ -146,7 +146,7 @@ def test_a_removed_link_names_the_color_that_it_named_even_in_a_canary(kept):
     assert color_of(kept.run / FALLBACK, state.COLORS) == "blue"
 
 
-def test_a_removed_file_is_the_same_again_for_who_has_it_open(kept):
+def test_a_removed_file_comes_back_as_the_one_that_programs_have_open(kept):
     with (kept.run / canary.LOG).open("a") as of_nginx:
         for name in kept.files:
             (kept.run / name).unlink()

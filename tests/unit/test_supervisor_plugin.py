@@ -209,7 +209,7 @@ def test_the_start_of_an_idle_color_is_told_unless_a_deploy_does_it(supervisord)
     assert said_of("webapp-green") == []
 
 
-def test_a_reload_is_left_to_who_started_it_and_to_nobody_else(supervisord, monkeypatch):
+def test_a_reload_is_left_to_the_parent_only_while_the_parent_lives(supervisord, monkeypatch):
     told = []
     monkeypatch.setattr(os, "kill", lambda *asked: told.append(asked))
     supervisord.reload()

@@ -249,7 +249,7 @@ def cut_all(finish):
     return finished
 
 
-def test_warnings_are_the_same_wherever_they_are_said(client):
+def test_warnings_are_the_same_in_the_body_and_in_the_header(client):
     reply = asked(client, "documents", query=LONG, documents=[LONG], topk=1, instruction="x", rank_fields=["y"])
     assert reply.json["meta"]["warnings"] == said(reply)
     assert len(said(reply)) == 5

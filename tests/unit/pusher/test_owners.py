@@ -135,7 +135,7 @@ def owner_in(state):
 
 @settings(max_examples=400, deadline=None)
 @given(steps)
-def test_a_follower_is_told_of_its_owner_s_requests_and_of_nobody_else_s(story):
+def test_a_follower_gets_only_its_owner_s_requests(story):
     pusher = Pusher()
     for step, *rest in story:
         getattr(pusher, step)(*rest)

@@ -48,7 +48,7 @@ def test_damaged_memory_is_a_fresh_start(tmp_path, damage):
     assert memory.recall(path, 1000.0).counts()["ended"] == {}
 
 
-def test_what_can_t_be_saved_harms_nobody(tmp_path):
+def test_memory_that_can_t_be_saved_is_an_os_error(tmp_path):
     with pytest.raises(OSError, match="No such file"):
         memory.save(Relay(0.0), tmp_path / "nowhere" / "pusher.json")
 
@@ -81,7 +81,7 @@ def test_a_setting_that_is_no_text_starts_no_pusher(monkeypatch, tmp_path):
         pusher_settings()
 
 
-def test_an_address_that_can_not_be_bound_costs_nothing_however_often_it_is_tried():
+def test_repeated_failures_to_bind_an_address_leak_no_descriptor():
     intake = Intake("ipc:///nowhere/intake", take=lambda *_: None, count=lambda _: None)
 
     held = set()
@@ -114,7 +114,7 @@ def test_a_slow_stream_misses_what_is_overtaken_and_gets_the_end():
     assert streams.count == 0
 
 
-def test_a_stream_of_somebody_else_s_request_tells_nothing():
+def test_a_stream_has_no_update_of_another_owner_s_request():
     streams = Streams()
     events = streams.follow("r", Viewer("me", operator=False), [])
     next(events)
