@@ -147,12 +147,12 @@ def test_while_supervisord_is_stopped_requests_are_answered_and_a_later_line_cou
     finally:
         supervisord.resume()
 
-    def told():
+    def lines_with_a_count():
         stack.rerank()  # the program counts in its next line
         lines = reader.lines()
         return lines if counted(lines, "webapp") else None
 
-    lines = wait_for(told, "it is told")
+    lines = wait_for(lines_with_a_count, "the missing lines are counted")
     assert access_lines(lines, "webapp") - before + counted(lines, "webapp") >= MANY
     assert "nginx wrote faster than its lines were read: some may be lost" in {line["message"] for line in lines}
 

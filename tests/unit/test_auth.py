@@ -57,7 +57,7 @@ def test_any_other_is_refused_in_json(guarded, headers):
     assert "API key" in reply.json["error"]["message"]
 
 
-def test_xinferences_client_is_told_to_send_its_key(guarded, client):
+def test_xinferences_client_learns_whether_it_needs_a_key(guarded, client):
     assert guarded.get("/v1/cluster/auth").json == {"auth": True}
     assert client.get("/v1/cluster/auth").json == {"auth": False}
 
@@ -93,7 +93,7 @@ def test_a_service_without_keys_ignores_the_authorization_header(client, header)
     assert client.post("/rerank", json=BODY, headers={"Authorization": header}).status_code == 200
 
 
-def test_keys_are_read_from_a_comma_separated_setting_that_shows_them_to_nobody(monkeypatch):
+def test_keys_are_read_from_a_comma_separated_setting_that_does_not_show_them(monkeypatch):
     monkeypatch.setenv("RERANK_API_KEYS", "k3y-planted, tw0-planted,,")
     settings = load_settings()
     keys = KeyRing(settings.api_keys.get_secret_value())

@@ -84,7 +84,7 @@ def test_a_count_that_ends_in_the_middle_of_a_text_goes_on_there(monkeypatch):
         json_body.check_values(b'["a,b", ",", {"c:[": "d"}, 1]', 6)
 
 
-def test_a_small_body_of_many_values_is_read_elsewhere():
+def test_a_small_body_of_many_values_counts_as_large():
     few, many = (json.dumps({"query": "q", "documents": ["a"] * count}).encode() for count in (100, FEW_VALUES))
     assert (Call("/rerank", {}, few).large, Call("/rerank", {}, many).large) == (False, True)
 

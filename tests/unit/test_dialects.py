@@ -207,7 +207,7 @@ def test_pinecone_may_rank_by_a_field_named_content(client):
     assert [entry["index"] for entry in answer["data"]] == BEST_FIRST
 
 
-def test_a_key_in_api_key_elsewhere_than_at_pinecones_path_changes_no_format(client):
+def test_an_api_key_header_changes_the_format_only_at_pinecone_s_path(client):
     assert "results" in ask(client, "/v1/rerank", {"Api-Key": "k"})
 
 

@@ -94,7 +94,7 @@ def black_hole():
 
 
 @pytest.fixture
-def nobody_there():
+def unreachable_index():
     with socket.create_server(("127.0.0.1", 0)) as server:
         return f"http://127.0.0.1:{server.getsockname()[1]}"
 
@@ -171,8 +171,8 @@ def test_the_cpu_build_is_taken_where_pip_is_told_to_look_and_nothing_else_is_as
     assert cpu_index.asked == []
 
 
-def test_the_cpu_build_is_taken_from_an_index_of_pip_s_configuration(environment, said, cpu_index, nobody_there):
-    assert said(PIP_EXTRA_INDEX_URL=url_of(cpu_index), TORCH_INDEX=nobody_there) == ""
+def test_the_cpu_build_is_taken_from_an_index_of_pip_s_configuration(environment, said, cpu_index, unreachable_index):
+    assert said(PIP_EXTRA_INDEX_URL=url_of(cpu_index), TORCH_INDEX=unreachable_index) == ""
     assert environment.torch == [CPU]
 
 
@@ -203,10 +203,12 @@ def test_an_index_that_never_answers_is_given_up_and_the_package_index_serves(
     assert environment.torch == [CUDA]
 
 
-def test_an_index_that_is_not_there_costs_a_line(environment, said, nobody_there):
-    words = said(TORCH_INDEX=nobody_there)
+def test_an_index_that_is_not_there_costs_a_line(environment, said, unreachable_index):
+    words = said(TORCH_INDEX=unreachable_index)
     assert environment.torch == [CUDA]
-    assert words.startswith(f"No torch {CPU} in reach, at {nobody_there} neither; taking it from the package index")
+    assert words.startswith(
+        f"No torch {CPU} in reach, at {unreachable_index} neither; taking it from the package index"
+    )
     assert "5.5 GB" in words
 
 

@@ -27,7 +27,7 @@ def given(cert, key, tmp_path):
     return Settings(state_dir=tmp_path, tls_cert=str(cert), tls_key=str(key))
 
 
-def test_a_certificate_for_trials_names_where_we_listen_and_is_kept(trial):
+def test_a_trial_certificate_names_the_hosts_it_is_for_and_is_kept(trial):
     files = certificate(trial)
     names = x509.load_pem_x509_certificate(files.cert.read_bytes()).extensions
     alternative = str(names.get_extension_for_class(x509.SubjectAlternativeName).value)
@@ -37,7 +37,7 @@ def test_a_certificate_for_trials_names_where_we_listen_and_is_kept(trial):
     assert files.cert.read_bytes() == before
 
 
-def test_it_is_made_anew_before_it_ends_and_when_we_listen_elsewhere(trial, monkeypatch):
+def test_the_trial_certificate_is_renewed_before_it_ends_and_for_another_host(trial, monkeypatch):
     before = certificate(trial).cert.read_bytes()
     moved = trial.model_copy(update={"host": "192.0.2.2"})
     prepare_certificate(moved)
@@ -152,7 +152,7 @@ def test_http_2_is_asked_for_in_the_words_of_each_nginx(trial):
     assert "http2 on;" in new
 
 
-def test_without_tls_and_origins_nginx_hears_of_neither(tmp_path):
+def test_without_tls_and_origins_nginx_s_configuration_has_neither(tmp_path):
     conf = nginx_conf(Settings(state_dir=tmp_path))
     assert "ssl" not in conf
     assert "Access-Control" not in conf
