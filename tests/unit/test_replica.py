@@ -161,13 +161,17 @@ def test_a_request_that_began_before_a_change_is_answered_by_the_old_settings():
 
 
 @pytest.mark.usefixtures("small")
-def test_what_cannot_be_served_changes_nothing():
+@pytest.mark.parametrize(
+    "wrong",
+    [{"max_documents": -1}, {"engine": "native", "model": "no/such-model", "gate_min_tau": 1}],
+    ids=["a wrong value", "a model that does not exist"],
+)
+def test_what_cannot_be_served_changes_nothing(wrong):
     async def main():
         replica = Replica(engine_threads=1)
         await replica.configure({})
-        for wrong in ({"max_documents": -1}, {"engine": "native", "model": "no/such-model", "gate_min_tau": 1}):
-            with pytest.raises(SetupError):
-                await replica.configure(wrong)
+        with pytest.raises(SetupError):
+            await replica.configure(wrong)
         replica.check_health()
         assert (await asked(replica)).status == 200
         await replica.leave()
