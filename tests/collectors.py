@@ -49,5 +49,5 @@ class Collector:
 
 
 def attributes(of) -> dict[str, object]:
-    """Of a span or a resource, as Python's values."""
+    """Return the attributes of a span or a resource, with Python's values."""
     return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in of.attributes}

@@ -29,7 +29,7 @@ def build_wheels(folder: Path) -> list[Path]:
 
 
 def build_executable(folder: Path) -> Path:
-    """As `scripts/build-executable` does it for a user, without a model; returns the program."""
+    """Run `scripts/build-executable` without a model, and return the program."""
     variables = {**os.environ, "RERANK_ENGINE": "stub"}
     subprocess.run([ROOT / "scripts" / "build-executable", folder], check=True, capture_output=True, env=variables)
     return folder / "reranking" / "reranking"

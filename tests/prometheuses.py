@@ -62,7 +62,7 @@ class Prometheus:
         return reply["data"]["result"]
 
     def value(self, query: str) -> float | None:
-        """Of the only series; None without one."""
+        """Return the value of the only series, or None without one."""
         series = self.ask(query)
         assert len(series) < 2, series
         return float(series[0]["value"][1]) if series else None

@@ -14,7 +14,7 @@ from contracts.api_keys import Key, digest_of, line_of, new_key
 ORIGIN = "https://app.example"
 
 GUESSES_PER_MINUTE = 300
-"""Of an address without a key; a trial that uses them up comes from an address of its own."""
+"""Requests that an address may send without a key. A test that uses them up comes from an address of its own."""
 
 BODY = json.dumps({"query": "q", "documents": ["a", "b"]}).encode()
 
@@ -49,7 +49,7 @@ class Secured:
         self.cert = state_dir / "tls" / "cert.pem"
 
     def ask(self, method="POST", path="/rerank", *, key=None, headers=(), **options) -> requests.Response:
-        """By way of `requests`, trusting the stack's certificate."""
+        """Send a request by `requests`, trusting the stack's certificate."""
         if method == "POST":
             options.setdefault("data", BODY)
         headers = dict(headers) | ({"X-Api-Key": self.keys[key]} if key else {})
@@ -58,7 +58,7 @@ class Secured:
         )
 
     def literal(self, method: str, path: str, **headers: str) -> http.client.HTTPResponse:
-        """With the path as it is written: `requests` would tidy it up."""
+        """Send a request with the path as it is written: `requests` would tidy it up."""
         connection = http.client.HTTPSConnection("127.0.0.1", self.stack.port, context=self.trust(), timeout=PATIENCE_S)
         connection.request(method, path, BODY if method == "POST" else None, headers)
         answer = connection.getresponse()
@@ -67,7 +67,7 @@ class Secured:
         return answer
 
     def session(self) -> requests.Session:
-        """For clients that bring their own requests."""
+        """Return a session for clients that bring their own requests."""
         session = requests.Session()
         session.trust_env = False  # another bundle there would win
         session.verify = str(self.cert)

@@ -39,7 +39,7 @@ def test_a_captured_request_gets_what_its_client_needs(stack, name, request_, ne
 
 
 def check_documents(name, asked, answer):
-    """As wire-formats.md has it: absent unless asked for, never null, an object in `results`, a string in `data`."""
+    """Check them by wire-formats.md: only if asked for, never null, an object in `results`, a string in `data`."""
     wanted = str(asked.get("return_documents", False)).lower() == "true"
     for entry in answer["results"] + answer.get("data", []):
         assert ("document" in entry) == wanted

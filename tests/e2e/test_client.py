@@ -60,7 +60,7 @@ def test_refusals_have_the_service_s_own_words(stack):
             client.rerank("q", [f"late {number}" for number in range(5000)], timeout_s=0.2)
 
 
-def test_following_tells_of_every_stage_until_the_end(stack):
+def test_a_follower_sees_a_request_until_its_end(stack):
     def streams():
         return requests.get(f"{stack.url}/progress", timeout=PATIENCE_S).json()["streams"]
 

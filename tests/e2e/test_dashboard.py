@@ -87,7 +87,7 @@ def test_a_killed_pusher_is_back_and_the_page_whole(own_stack, chromium):
 
 
 @pytest.mark.slow
-def test_a_silent_pusher_is_told_to_the_user(own_stack, chromium):
+def test_the_page_shows_that_the_pusher_is_silent(own_stack, chromium):
     with own_stack as stack, page(chromium) as opened:
         live(opened, stack)
         pid = stack.pid_of("pusher")

@@ -120,25 +120,37 @@ def test_a_deploy_in_such_a_folder_compares_two_colors_by_nginx_own_log(clone):
     assert (clone.state_dir / "run" / "traffic.log").stat().st_size == 0
 
 
-def test_no_call_to_this_machine_is_made_through_a_proxy(clone, proxy, tmp_path):
+def test_serve_asks_itself_without_the_proxy_and_names_its_pages(clone, proxy):
     assert "Ready: " in clone.said
     assert f"Dashboard: {clone.url}/dashboard/" in clone.state_dir.joinpath("serve.out").read_text()
-    (tmp_path / "notes.txt").write_text("bees\nmilk\n")
-    check = (ROOT / "Dockerfile").read_text().partition("HEALTHCHECK")[2].partition("CMD ")[2].splitlines()[0]
-    ask = ("-m", "webapp", "rerank", "bees", tmp_path / "notes.txt")
-    for command in (
-        ("-m", "webapp", "status"),
-        ask,
-        (*ask, "--url", clone.url.replace("127.0.0.1", "localhost")),
-        (ROOT / "scripts" / "smoke", clone.url),
-        json.loads(check)[1:],
-    ):
-        said = clone.run(*command)
-        assert said.returncode == 0, said.stdout + said.stderr
     assert proxy.asked == []
 
 
-def test_another_machine_is_asked_through_the_proxy_and_no_proxy_is_minded(clone, tmp_path):
+HEALTHCHECK = (ROOT / "Dockerfile").read_text().partition("HEALTHCHECK")[2].partition("CMD ")[2].splitlines()[0]
+
+COMMANDS = {
+    "status": ("-m", "webapp", "status"),
+    "rerank": ("-m", "webapp", "rerank", "bees", "{notes}"),
+    "rerank by name": ("-m", "webapp", "rerank", "bees", "{notes}", "--url", "{localhost}"),
+    "smoke": (str(ROOT / "scripts" / "smoke"), "{url}"),
+    "health check": json.loads(HEALTHCHECK)[1:],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_call_to_this_machine_is_made_through_a_proxy(clone, proxy, tmp_path, name):
+    (tmp_path / "notes.txt").write_text("bees\nmilk\n")
+    places = {
+        "{notes}": str(tmp_path / "notes.txt"),
+        "{url}": clone.url,
+        "{localhost}": clone.url.replace("127.0.0.1", "localhost"),
+    }
+    ended = clone.run(*(places.get(argument, argument) for argument in COMMANDS[name]))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert proxy.asked == []
+
+
+def test_another_machine_is_asked_through_the_proxy_unless_no_proxy_lists_it(clone, tmp_path):
     (tmp_path / "notes.txt").write_text("bees\nmilk\n")
     with Proxy(clone.port) as remote, pytest.MonkeyPatch.context() as patch:
         for name, value in remote.variables.items():

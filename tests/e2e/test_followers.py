@@ -131,12 +131,15 @@ def test_a_follower_gets_its_request_and_no_other(stack):
         assert follower.client.call("follow", "mine")["state"]["status"] == "ok"
 
 
-def test_no_key_no_connection(guarded_stack):
-    for key in ("", "wrong"):
-        with pytest.raises(socketio.exceptions.ConnectionError):
-            Follower(guarded_stack, key=key)
-    assert requests.get(f"{guarded_stack.url}/progress/x", timeout=PATIENCE_S).status_code == 401
-    assert requests.get(f"{guarded_stack.url}/progress", timeout=PATIENCE_S).status_code == 401
+@pytest.mark.parametrize("key", ["", "wrong"], ids=["no key", "wrong"])
+def test_a_connection_needs_a_key(guarded_stack, key):
+    with pytest.raises(socketio.exceptions.ConnectionError):
+        Follower(guarded_stack, key=key)
+
+
+@pytest.mark.parametrize("path", ["/progress/x", "/progress"])
+def test_a_stream_needs_a_key(guarded_stack, path):
+    assert requests.get(f"{guarded_stack.url}{path}", timeout=PATIENCE_S).status_code == 401
 
 
 @pytest.mark.slow
@@ -190,7 +193,7 @@ def by_stream(stack, name, key):
     return json.loads(re.findall(r"^data: (.*)$", text, re.MULTILINE)[-1])
 
 
-def test_rubbish_from_a_browser_harms_nobody(stack):
+def test_rubbish_from_a_browser_is_refused_and_its_connection_goes_on(stack):
     with Follower(stack) as follower:
         for rubbish in (None, 7, "", "x" * 200, "<script>", {"id": "a"}, ["a"]):
             assert follower.client.call("follow", rubbish)["ok"] is False

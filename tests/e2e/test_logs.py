@@ -109,7 +109,7 @@ def test_every_line_of_every_log_has_one_shape_and_holds_no_text_and_no_key(tmp_
         assert SECRET not in path.read_text(), path
 
 
-def test_access_lines_say_how_bad_it_is_why_and_how_long_in_every_program_alike(tmp_path, monkeypatch):
+def test_access_lines_of_every_program_have_level_code_and_duration(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", FAULTY)
     with Stack(tmp_path / "own", engine="stub", api_keys=KEY, log_level="info") as stack:
         url = stack.url

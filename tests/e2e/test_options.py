@@ -19,7 +19,7 @@ def score_of(stack, text, **options):
     return ask(stack, documents=[text], raw_scores=True, **options)["results"][0]["relevance_score"]
 
 
-def test_the_best_window_is_the_one_that_is_told(stack):
+def test_a_result_names_its_best_window(stack):
     answer = ask(stack, documents=[LONG, "short"], raw_scores=True, max_chunks_per_doc=10)
     result = next(each for each in answer["results"] if each["index"] == 0)
     (span,) = result["relevant_spans"]
@@ -62,27 +62,34 @@ def test_usage_is_the_true_number_of_tokens(stack):
         ("/v1/ranking", {"passages": ["x", LONG], "truncate": "NONE"}, 400),
     ],
 )
-def test_a_request_that_forbids_cutting_is_told_which_document_is_too_long(stack, path, body, status):
+def test_where_cutting_is_forbidden_the_error_names_the_document_that_is_too_long(stack, path, body, status):
     reply = requests.post(f"{stack.url}{path}", json={"query": QUERY, **body}, timeout=PATIENCE_S)
     assert reply.status_code == status
     tokens = len(ask_tokens(stack, QUERY)) + len(ask_tokens(stack, LONG)) + 3
     assert f"documents[1]: must have at most 512 tokens with its query, it has {tokens}" in reply.json()["detail"]
 
 
-def test_pairs_are_scored_alike_one_by_one_and_together(stack):
-    texts = ["milk", "bees find home by the sun", "train", PARTS[0]]
-    ranked = ask(stack, documents=texts)["results"]
-    expected = [score for _, score in sorted((each["index"], each["relevance_score"]) for each in ranked)]
-    for body in (
-        {"text_1": QUERY, "text_2": texts},
-        {"text_1": [QUERY] * len(texts), "text_2": texts},
-    ):
-        data = requests.post(f"{stack.url}/score", json=body, timeout=PATIENCE_S).json()["data"]
-        assert [each["score"] for each in data] == pytest.approx(expected, abs=1e-4)
-    labels = requests.post(
-        f"{stack.url}/predict", json={"inputs": [[QUERY, text] for text in texts]}, timeout=60
-    ).json()
-    assert [each[0]["score"] for each in labels] == pytest.approx(expected, abs=1e-4)
+TEXTS = ["milk", "bees find home by the sun", "train", PARTS[0]]
+
+
+@pytest.fixture(scope="module")
+def scores(stack):
+    """The scores of the texts in one request that ranks them, in the order of the texts."""
+    ranked = ask(stack, documents=TEXTS)["results"]
+    return [score for _, score in sorted((each["index"], each["relevance_score"]) for each in ranked)]
+
+
+@pytest.mark.parametrize("queries", [QUERY, [QUERY] * len(TEXTS)], ids=["one query", "a query for each text"])
+def test_score_gives_pairs_the_scores_of_a_ranking(stack, scores, queries):
+    body = {"text_1": queries, "text_2": TEXTS}
+    data = requests.post(f"{stack.url}/score", json=body, timeout=PATIENCE_S).json()["data"]
+    assert [each["score"] for each in data] == pytest.approx(scores, abs=1e-4)
+
+
+def test_predict_gives_pairs_the_scores_of_a_ranking(stack, scores):
+    body = {"inputs": [[QUERY, text] for text in TEXTS]}
+    labels = requests.post(f"{stack.url}/predict", json=body, timeout=PATIENCE_S).json()
+    assert [each[0]["score"] for each in labels] == pytest.approx(scores, abs=1e-4)
 
 
 def test_warnings_and_the_mark_of_a_cut_query_pass_through_nginx(stack):

@@ -46,7 +46,7 @@ def test_kill_9_of_the_pusher_costs_200_reranks_nothing_and_it_comes_back(own_st
 
 
 @pytest.mark.slow
-def test_a_pusher_that_can_t_start_harms_nobody(tmp_path):
+def test_requests_are_answered_while_the_pusher_can_t_start(tmp_path):
     """It is to listen where it can't."""
     stack = Stack(tmp_path / "s", engine="stub")
     stack._environment["RERANK_EVENTS_ENDPOINT"] = "tcp://no.such.host.invalid:5999"
@@ -88,7 +88,7 @@ def harmed(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_draining_and_death_of_workers_are_told(harmed):
+def test_operators_see_workers_drain_and_die(harmed):
     import socketio
 
     told = []  # not the states that rows show: a watcher sees two of them within a tick as one

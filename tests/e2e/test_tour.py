@@ -48,10 +48,10 @@ class Place:
         for source in (ROOT / "deploy").glob("*/*.*"):
             copy = folder / "opt" / source.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_text(self.here(source.read_text()))
+            copy.write_text(self.with_its_paths_and_ports(source.read_text()))
         (folder / "opt" / ".venv").symlink_to(sys.prefix)
 
-    def here(self, text: str) -> str:
+    def with_its_paths_and_ports(self, text: str) -> str:
         return re.sub("|".join(self._instead), lambda found: self._instead[found[0]], text)
 
 
@@ -66,7 +66,7 @@ def place(tmp_path):
 
 
 def test_the_tour_runs_as_it_stands_from_install_to_undo(place):
-    script = place.here("\n".join(["set -e", PATIENT, *COMMANDS]))
+    script = place.with_its_paths_and_ports("\n".join(["set -e", PATIENT, *COMMANDS]))
     outcome = subprocess.run(
         ["/bin/bash", "-c", script],
         env={

@@ -16,7 +16,7 @@ LEFT = 6
 """Fewer than the connections that nginx keeps open."""
 
 
-def told(stack):
+def shortage_lines(stack):
     return [line for line in stack.log_lines("webapp") if "all file descriptors are in use" in line["message"]]
 
 
@@ -38,12 +38,12 @@ def test_with_no_descriptor_left_connections_wait_their_turn_a_line_says_so_and_
         resource.prlimit(worker, resource.RLIMIT_NOFILE, (before + LEFT, hard))
         for client in clients[1:]:
             client.start()
-        wait_for(lambda: told(stack), "none is left")
+        wait_for(lambda: shortage_lines(stack), "none is left")
         go_on.touch()
         for client in clients:
             client.join()
         assert outcomes == {200: len(clients)}, "nginx' idle connections gave way to those that waited"
-        assert len(told(stack)) == 1
+        assert len(shortage_lines(stack)) == 1
         with contextlib.suppress(ProcessLookupError):  # a library that aborts for want of one is its own affair
             resource.prlimit(worker, resource.RLIMIT_NOFILE, (soft, hard))
         assert stack.rerank().status_code == 200

@@ -39,11 +39,11 @@ def test_faults_are_errors_then_the_breaker_opens_and_closes_by_itself(faulty):
         assert (reply.status_code, reply.headers["X-Rerank-Degraded"]) == (200, "lexical")
         wait_for(lambda: "X-Rerank-Degraded" not in ask(stack, "good").headers, "the model is back")
 
-        def told():  # the last line may still be on its way through supervisor
+        def transitions():  # the last line may still be on its way through supervisor
             return [(line["was"], line["state"]) for line in stack.log_lines("webapp") if line["message"] == "breaker"]
 
-        wait_for(lambda: len(told()) >= 3, "three transitions are logged")
-        assert told() == [("closed", "open"), ("open", "half_open"), ("half_open", "closed")]
+        wait_for(lambda: len(transitions()) >= 3, "three transitions are logged")
+        assert transitions() == [("closed", "open"), ("open", "half_open"), ("half_open", "closed")]
 
 
 def test_a_worker_whose_engine_hangs_is_replaced_and_nobody_waits_for_ever(faulty):
@@ -70,6 +70,6 @@ def test_an_engine_that_never_starts_ends_its_worker_then_supervisor_gives_up_an
         os.kill(worker, signal.SIGKILL)
         assert stack.process.wait(PATIENCE_S) == 1
         assert "webapp-blue was given up" in (stack.state_dir / "serve.out").read_text()
-        told = [line for line in stack.log_lines("webapp") if "the engine did not start" in line["message"]]
-        assert len(told) >= 3, "at each try"
-        assert "the model was not ready in 1 s" in told[0]["message"]
+        lines = [line for line in stack.log_lines("webapp") if "the engine did not start" in line["message"]]
+        assert len(lines) >= 3, "at each try"
+        assert "the model was not ready in 1 s" in lines[0]["message"]

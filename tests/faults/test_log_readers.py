@@ -27,7 +27,7 @@ MANY = 1800
 """Requests whose lines are more than the pipe of any program of ours holds, of 1 MB."""
 
 LONG = {"id": "x" * 128, "path": "/" + "x" * 1000}
-"""For long lines."""
+"""What makes a request's line in a log long."""
 
 
 class Reader:
@@ -120,7 +120,7 @@ def counted(lines, service):
     return sum(int(match[1]) for match in found if match)
 
 
-def test_a_reader_who_reads_nothing_holds_up_neither_the_start_nor_a_request_nor_supervisorctl(stack):
+def test_a_reader_that_reads_nothing_delays_no_start_no_request_and_no_supervisorctl(stack):
     wait_for(lambda: is_ready(stack), "it starts")
     all_are_answered(stack, FEW)
     for program in ("webapp", "nginx", "pusher", "metrics"):
@@ -128,7 +128,7 @@ def test_a_reader_who_reads_nothing_holds_up_neither_the_start_nor_a_request_nor
     assert "started" in stack.supervisorctl("restart", "pusher")
 
 
-def test_when_he_reads_again_all_lines_are_there_and_only_there(stack, reader):
+def test_once_it_is_read_standard_output_has_the_lines_of_all_programs_and_no_file_has_any(stack, reader):
     reader.begin()
     wait_for(lambda: access_lines(reader.lines(), "webapp") > FEW, "they flow")
     lines = wait_for(lambda: has_find_me(reader.lines()), "nginx' too")
@@ -138,7 +138,7 @@ def test_when_he_reads_again_all_lines_are_there_and_only_there(stack, reader):
     assert list((stack.state_dir / "log").iterdir()) == []
 
 
-def test_while_supervisord_is_stopped_all_are_answered_and_then_it_is_told_what_is_missing(stack, reader):
+def test_while_supervisord_is_stopped_requests_are_answered_and_a_later_line_counts_the_missing_ones(stack, reader):
     before = access_lines(reader.lines(), "webapp")
     supervisord = supervisord_of(stack)
     supervisord.suspend()
@@ -147,12 +147,12 @@ def test_while_supervisord_is_stopped_all_are_answered_and_then_it_is_told_what_
     finally:
         supervisord.resume()
 
-    def told():
+    def lines_with_a_count():
         stack.rerank()  # the program counts in its next line
         lines = reader.lines()
         return lines if counted(lines, "webapp") else None
 
-    lines = wait_for(told, "it is told")
+    lines = wait_for(lines_with_a_count, "the missing lines are counted")
     assert access_lines(lines, "webapp") - before + counted(lines, "webapp") >= MANY
     assert "nginx wrote faster than its lines were read: some may be lost" in {line["message"] for line in lines}
 
@@ -168,7 +168,7 @@ def test_hup_of_supervisord_reads_keys_again_and_loses_nothing(stack):
     assert [stack.pid_of(program) for program in ("webapp", "nginx", "pusher")] == programs
 
 
-def test_it_ends_in_order_though_the_reader_stopped_again(stack, reader):
+def test_the_stack_ends_in_order_while_the_reader_reads_nothing(stack, reader):
     reader.stop()
     all_are_answered(stack, FEW)
     assert stack.stop() == 0

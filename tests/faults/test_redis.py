@@ -24,7 +24,7 @@ def new_pairs(stack, count=8):
     return took
 
 
-def told(stack, what):
+def breaker_states(stack, what):
     """The states that the breaker of lookups or writes went to."""
     return [line["state"] for line in stack.log_lines("webapp") if line.get("what") == what]
 
@@ -67,21 +67,21 @@ def test_whatever_happens_to_redis_requests_are_answered(together):
 
     redis.command("config", "set", "maxmemory", "1")
     new_pairs(stack)
-    wait_for(lambda: "open" in told(stack, "writes"), "writing is left alone")
-    assert told(stack, "lookups") == []
+    wait_for(lambda: "open" in breaker_states(stack, "writes"), "writing is left alone")
+    assert breaker_states(stack, "lookups") == []
     redis.command("config", "set", "maxmemory", "0")
 
     redis.stop()
     new_pairs(stack)  # each is answered although Redis stands still
-    wait_for(lambda: told(stack, "lookups") == ["open"], "looking is left alone")
+    wait_for(lambda: breaker_states(stack, "lookups") == ["open"], "looking is left alone")
     redis.go_on()
-    wait_for(lambda: new_pairs(stack, 1) and told(stack, "lookups")[-1] == "closed", "it is asked again")
+    wait_for(lambda: new_pairs(stack, 1) and breaker_states(stack, "lookups")[-1] == "closed", "it is asked again")
 
     redis.kill()
     new_pairs(stack)
-    wait_for(lambda: new_pairs(stack, 1) and told(stack, "lookups")[-1] == "open", "it is missed")
+    wait_for(lambda: new_pairs(stack, 1) and breaker_states(stack, "lookups")[-1] == "open", "it is missed")
     redis.start()
-    wait_for(lambda: new_pairs(stack, 1) and told(stack, "lookups")[-1] == "closed", "it is found again")
+    wait_for(lambda: new_pairs(stack, 1) and breaker_states(stack, "lookups")[-1] == "closed", "it is found again")
 
 
 def test_a_wrong_password_costs_a_line_in_the_log_and_is_in_none(tmp_path):

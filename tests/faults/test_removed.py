@@ -23,7 +23,7 @@ def stack(tmp_path_factory):
         yield running
 
 
-def told(stack):
+def repair_lines(stack):
     return [line for line in (stack.state_dir / "serve.out").read_text().splitlines() if "made again" in line]
 
 
@@ -81,19 +81,19 @@ def test_each_removed_socket_and_link_is_made_again_without_a_restart(stack):
         [path] for path in there if not path.is_symlink() and path != idle
     ]  # nobody listens at the idle one's
     for removed in (*each_alone, there):
-        lines = len(told(stack))
+        lines = len(repair_lines(stack))
         for path in removed:
             path.unlink()
-        wait_for(lambda lines=lines: len(told(stack)) > lines, f"{removed} are made again")
+        wait_for(lambda lines=lines: len(repair_lines(stack)) > lines, f"{removed} are made again")
         assert whole(stack)
-        (line,) = told(stack)[lines:]
+        (line,) = repair_lines(stack)[lines:]
         assert all(path.name in line for path in removed if path != idle)
     assert [*stack.workers(), stack.pid_of("pusher"), stack.pid_of("metrics")] == pids
 
 
 def test_while_a_link_or_socket_is_gone_status_and_doctor_say_so_and_a_restart_binds_it_anew(stack):
     serving = stack.state_dir / "run" / f"webapp-{stack.colors()['active']}.sock"
-    lines = len(told(stack))
+    lines = len(repair_lines(stack))
     with serve_stopped(stack):
         for path in sockets(stack):
             if path.is_symlink():
@@ -106,7 +106,7 @@ def test_while_a_link_or_socket_is_gone_status_and_doctor_say_so_and_a_restart_b
         found = doctor_on_sockets(stack)
         assert found["verdict"] == "bad"
         assert "fallback.sock" in found["seen"]
-    wait_for(lambda: len(told(stack)) > lines and whole(stack), "serve has made them all again")
+    wait_for(lambda: len(repair_lines(stack)) > lines and whole(stack), "serve has made them all again")
     with serve_stopped(stack):
         serving.unlink()
         is_cut_off(stack)
@@ -120,17 +120,17 @@ def test_while_a_link_or_socket_is_gone_status_and_doctor_say_so_and_a_restart_b
 @pytest.mark.parametrize("content", [b"garbage", None])
 def test_with_the_colors_unreadable_a_master_that_died_is_back_and_they_are_written_again(stack, content):
     file, before, master = stack.state_dir / ".colors", stack.colors(), stack.pid_of("webapp")
-    lines = len(told(stack))
+    lines = len(repair_lines(stack))
     if content is None:
         file.unlink()
         file.mkdir()
     else:
         file.write_bytes(content)
     os.kill(master, signal.SIGKILL)
-    wait_for(lambda: len(told(stack)) > lines, "the file is there again")
+    wait_for(lambda: len(repair_lines(stack)) > lines, "the file is there again")
     wait_for(lambda: stack.pid_of("webapp") not in {None, master} and whole(stack), "a new master serves")
     assert stack.colors() == before
-    assert told(stack)[lines:] == ["Removed or damaged, and made again: .colors"]
+    assert repair_lines(stack)[lines:] == ["Removed or damaged, and made again: .colors"]
     assert (stack.state_dir / BAD).is_dir() == (content is None)
 
 

@@ -39,7 +39,7 @@ def test_a_worker_is_replaced_and_no_request_is_lost(stack_with, how):
         assert set(crowd.outcomes) == {"good"}, crowd.outcomes
 
 
-def test_who_asks_during_a_reload_whether_the_service_is_ready_always_hears_yes(stack_with):
+def test_the_service_is_ready_during_the_whole_reload(stack_with):
     with stack_with() as stack:
         said, replaced = [], threading.Event()
         (worker,) = stack.workers()

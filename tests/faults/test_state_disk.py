@@ -64,7 +64,7 @@ def log(stack, program):
     return (stack.state_dir / "log" / f"{program}.log").read_text()
 
 
-def test_a_full_disk_costs_log_lines_and_large_bodies_only_and_is_told_once(stack, disk):
+def test_a_full_disk_costs_only_log_lines_and_large_bodies_and_is_logged_once(stack, disk):
     with stack:
         lines = len(stack.log_lines("webapp"))
         fill(disk)
@@ -87,7 +87,7 @@ def test_a_full_disk_costs_log_lines_and_large_bodies_only_and_is_told_once(stac
         wait_for(lambda: len(stack.log_lines("webapp")) > lines, "the log goes on")
 
 
-def test_a_disk_that_became_read_only_is_no_matter_to_small_requests(stack, disk):
+def test_small_requests_are_answered_on_a_disk_that_became_read_only(stack, disk):
     with stack:
         subprocess.run(["mount", "--bind", str(disk), str(disk)], check=True)
         try:

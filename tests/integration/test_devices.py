@@ -113,7 +113,7 @@ def test_an_engine_is_opened_without_a_thread_or_a_device_so_that_a_fork_of_it_s
 ):
     if engine == "native" and library() is None:
         pytest.skip("the native engine is not built here")
-    for name, value in {**prepared(engine), "OPENBLAS_NUM_THREADS": "1"}.items():  # as in gunicorn_config.py
+    for name, value in {**prepared(engine), "OPENBLAS_NUM_THREADS": "1"}.items():  # gunicorn_config.py sets it, too
         monkeypatch.setenv(name, value)
     with subprocess.Popen([sys.executable, "-c", OPENED]) as parent:
         assert parent.wait() == 0

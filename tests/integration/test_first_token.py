@@ -10,7 +10,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.mark.parametrize("shape", ["bert", "xlm_roberta"])
-def test_leaving_out_what_nobody_reads_changes_no_score(request, shape):
+def test_leaving_out_unused_tokens_of_the_last_layer_changes_no_score(request, shape):
     source = SourceModel(request.getfixturevalue(shape))
     before, after = source.module(), with_first_token_only(source.module())
     assert any(isinstance(part, FirstTokenLayer) for part in after.modules())

@@ -98,9 +98,7 @@ def test_truncation_in_tokenizer_json_is_ignored_as_by_sentence_transformers(ber
         ("T5", {"d_model": 32}, None),
     ],
 )
-def test_the_position_tables_of_all_families_are_found_and_where_there_is_none_none_is_invented(
-    family, options, positions
-):
+def test_the_position_table_of_a_family_is_found_or_known_to_be_missing(family, options, positions):
     small = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "pad_token_id": 0}
     small |= {"intermediate_size": 32, "max_position_embeddings": 64}
     config = getattr(transformers, f"{family}Config")(

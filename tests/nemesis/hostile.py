@@ -146,7 +146,7 @@ class Hostile:
         if connection not in self._open:
             return
         try:
-            # Of one that doesn't read only the end matters.
+            # A client that doesn't read only looks for the end.
             came = connection.recv(65536, 0 if self._kind.reads else socket.MSG_PEEK)
         except BlockingIOError:
             return

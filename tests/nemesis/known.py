@@ -21,15 +21,15 @@ from webapp.servers.local import local_reranker
 QUERIES = 12
 DOCUMENTS = 1500
 CHARS = 600
-"""Of a document: more than the model reads, so that what follows makes no difference to its score."""
+"""Length of a document: more than the model reads, so that what follows makes no difference to its score."""
 
 LARGE_DOCUMENTS = 340
 LARGE_CHARS = 4000
-"""Of a document in a large request: bodies and replies of 1.4 MB, which cost little to score. Nginx keeps a body
-above 1.25 MB in a file."""
+"""Length of a document in a large request: bodies and replies of 1.4 MB, which cost little to score. Nginx keeps a
+body above 1.25 MB in a file."""
 
 TOLERANCE = 1e-3
-"""Of scores, for an engine whose batches are not bit-equal."""
+"""Largest difference of equal scores: an engine's batches are not bit-equal."""
 
 KEY = "the-key"
 HEADERS = {"X-Api-Key": KEY}

@@ -29,12 +29,12 @@ from webapp.engine.prepare.pipeline import prepare
 from webapp.engine.runtimes.native import library
 
 DISK_MB = 2048
-"""Of a file system in memory: it takes what is on it."""
+"""Size of a file system in memory, which takes only the memory of what is on it."""
 
 WORKERS = 2
 
 KEPT_LINES = 1000
-"""Of what the stack says on its standard output. In memory, for the disk may be full."""
+"""Lines of the stack's standard output that are kept: in memory, for the disk may be full."""
 
 OTHER_ADDRESS = "127.0.0.66"
 """Where hostile clients come from: what is refused to an address is not refused to others."""

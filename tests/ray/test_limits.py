@@ -51,7 +51,7 @@ def test_a_callers_deadline_is_answered_in_its_dialect(stack):
     assert (reply.status_code, reply.json()["total"]) == (429, len(LARGE))
 
 
-def test_who_hangs_up_frees_the_engine(stack):
+def test_a_caller_that_hangs_up_frees_the_engine(stack):
     body = {"query": "bees, once more", "documents": LARGE}
     with pytest.raises(requests.ReadTimeout):
         requests.post(f"{stack.url}/rerank", json=body, headers={"X-Request-Id": "hung-up"}, timeout=1)

@@ -19,7 +19,7 @@ def some_more(load):
     wait_for(lambda: len(load.took_s) >= wanted, "requests are answered")
 
 
-def told(what, load):
+def report(what, load):
     sys.stdout.write(
         f"\n{what}: {sum(load.outcomes.values())} requests, {dict(load.outcomes)}, {dict(load.by_model)}\n"
     )
@@ -41,7 +41,7 @@ def test_a_change_of_limits_or_model_restarts_nothing_and_costs_no_request(stack
         ):
             stack.deploy(user_config=change)
             some_more(load)
-    told("user_config changed four times", load)
+    report("user_config changed four times", load)
     assert sorted(stack.replicas()) == sorted(replicas)
     assert set(load.outcomes) == {200}
     assert set(load.by_model) == {"bert", "xlm"}
@@ -58,13 +58,13 @@ def test_a_replica_more_and_one_less_cost_no_request(stack):
         stack.deploy(num_replicas=1)
         wait_for(lambda: len(stack.deployment()["replicas"]) == 1, "one replica")
         some_more(load)
-    told("2 -> 3 -> 1 replicas", load)
+    report("2 -> 3 -> 1 replicas", load)
     assert set(load.outcomes) == {200}
     assert set(load.by_model) == {"bert"}
 
 
 def test_replicas_come_with_the_load_and_go_with_it(stack):
-    """By requests at work, as serve.yaml has it, but in seconds."""
+    """Requests at work decide, by the rule of serve.yaml, but within seconds."""
     quick = {"upscale_delay_s": 1, "downscale_delay_s": 1, "metrics_interval_s": 1, "look_back_period_s": 2}
     stack.options.pop("num_replicas")
     stack.deploy(autoscaling_config={"min_replicas": 1, "max_replicas": 3, "target_ongoing_requests": 2, **quick})
@@ -77,7 +77,7 @@ def test_replicas_come_with_the_load_and_go_with_it(stack):
         wait_for(lambda: len(stack.replicas()) == 3, "three replicas")
         statuses = Counter(each.result() for each in asked)
         wait_for(lambda: len(stack.deployment()["replicas"]) < 3, "fewer again")
-    told("1 -> 3 -> fewer replicas by load", load)
+    report("1 -> 3 -> fewer replicas by load", load)
     stack.options.pop("autoscaling_config")
     assert statuses == {200: 60}
     assert set(load.outcomes) == {200}
@@ -97,7 +97,7 @@ def killed_at_work(stack, port):
         statuses = [each.result() for each in large]
         wait_for(lambda: len(pids := stack.replicas()) == 2 and victim not in pids, "another came")
         some_more(load)
-    told(f"a replica killed, 6 large requests at work on both: {statuses}", load)
+    report(f"a replica killed, 6 large requests at work on both: {statuses}", load)
     return Counter(statuses), load
 
 

@@ -81,32 +81,44 @@ def test_restart_restarts_the_color_that_serves_and_no_request_is_lost(stack):
     assert programs(stack)[0][f"webapp-{stack.colors()['idle']}"] == ("idle", "STOPPED")
 
 
-def test_restart_takes_single_programs_and_names_what_there_is(stack):
+def test_restart_takes_single_programs(stack):
     before = {name: stack.pid_of(name) for name in ("webapp", "pusher", "metrics", "nginx")}
     code, said = stack.reranking("restart", "pusher", "nginx")
     assert code == 0, said
     after = {name: stack.pid_of(name) for name in before}
     assert {name for name in before if before[name] != after[name]} == {"pusher", "nginx"}
-    idle = f"webapp-{stack.colors()['idle']}"
-    for name, said in (("postgres", "there are webapp, compare, metrics, nginx, pusher"), (idle, f"{idle} is idle")):
-        assert stack.reranking("restart", name)[0] == 1
-        assert said in stack.reranking("restart", name)[1]
 
 
-def test_a_restart_that_could_not_come_up_again_is_refused_and_the_old_process_serves(stack):
-    master, file = stack.pid_of("webapp"), stack.state_dir / ".colors"
-    colors, whole = state.read(stack.state_dir), file.read_bytes()
-    for settings, said in (
+@pytest.mark.parametrize(
+    ("name", "refusal"),
+    [("postgres", "there are webapp, compare, metrics, nginx, pusher"), ("webapp-{idle}", "webapp-{idle} is idle")],
+    ids=["unknown", "idle"],
+)
+def test_restart_refuses_a_program_that_it_can_t_restart_and_names_what_there_is(stack, name, refusal):
+    idle = stack.colors()["idle"]
+    code, said = stack.reranking("restart", name.format(idle=idle))
+    assert code == 1
+    assert refusal.format(idle=idle) in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "refusal"),
+    [
         ({"RERANK_WORKERS": "none"}, "RERANK_WORKERS: Input should be a valid integer"),
         ({"RERANK_ENGINE": "native"}, "reranking deploy"),
-    ):
-        state.write(stack.state_dir, colors.with_release(colors.active, state.Release(number=2, settings=settings)))
-        try:
-            code, told = stack.reranking("restart")
-        finally:
-            file.write_bytes(whole)
-        assert code == 1
-        assert said in told
+    ],
+    ids=["a wrong value", "a model that is not prepared"],
+)
+def test_a_restart_that_could_not_come_up_again_is_refused_and_the_old_process_serves(stack, settings, refusal):
+    master, file = stack.pid_of("webapp"), stack.state_dir / ".colors"
+    colors, whole = state.read(stack.state_dir), file.read_bytes()
+    state.write(stack.state_dir, colors.with_release(colors.active, state.Release(number=2, settings=settings)))
+    try:
+        code, said = stack.reranking("restart")
+    finally:
+        file.write_bytes(whole)
+    assert code == 1
+    assert refusal in said
     assert stack.pid_of("webapp") == master
 
 
@@ -148,12 +160,11 @@ def test_an_open_dashboard_holds_up_neither_a_restart_of_nginx_nor_the_stop_of_t
     assert all("exit status 0" in end for end in ends.values()), ends  # none had to be killed
 
 
-def test_stop_does_not_take_away_what_serves_by_half(stack):
-    active = f"webapp-{stack.colors()['active']}"
-    for name in (active, "nginx", "webapp"):
-        code, said = stack.reranking("stop", name)
-        assert code == 1
-        assert "to stop the whole stack: reranking stop" in said
+@pytest.mark.parametrize("name", ["webapp-{active}", "nginx", "webapp"])
+def test_stop_refuses_to_stop_only_a_part_of_what_serves(stack, name):
+    code, said = stack.reranking("stop", name.format(active=stack.colors()["active"]))
+    assert code == 1
+    assert "to stop the whole stack: reranking stop" in said
     assert stack.rerank().status_code == 200
 
 
@@ -171,16 +182,22 @@ def test_the_color_that_a_deploy_starts_is_no_trouble(stack):
     assert programs(stack)[1] == []
 
 
-def test_a_second_deploy_of_the_same_thing_changes_nothing_and_starts_nothing(stack):
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("--set", "CACHE_MB=0"), ("--canary", "10"), ("--dry-run",)],
+    ids=["alone", "an equal setting", "canary", "dry run"],
+)
+def test_a_second_deploy_of_the_same_thing_changes_nothing_and_starts_nothing(stack, arguments):
     colors, pids = stack.colors(), [stack.pid_of("webapp"), *stack.workers()]
-    for arguments in ((), ("--set", "CACHE_MB=0"), ("--canary", "10"), ("--dry-run",)):
-        code, said = stack.reranking("deploy", *arguments)
-        assert code == 0
-        assert said.startswith(f"nothing changes: {colors['active']} serves release "), said
+    code, said = stack.reranking("deploy", *arguments)
+    assert code == 0
+    assert said.startswith(f"nothing changes: {colors['active']} serves release "), said
     assert stack.colors() == colors
     assert [stack.pid_of("webapp"), *stack.workers()] == pids
-    code, said = stack.reranking("deploy", "--again", "--dry-run")
-    assert "by a new color" in said
+
+
+def test_a_deploy_again_of_the_same_thing_goes_by_a_new_color(stack):
+    assert "by a new color" in stack.reranking("deploy", "--again", "--dry-run")[1]
 
 
 def test_a_settings_file_that_was_written_since_is_a_change(tmp_path):

@@ -10,7 +10,7 @@ class Balancer(Stack):
     command = ("balance",)
 
     def lines(self):
-        """Of requests, what it logged."""
+        """Return the lines that it logged of requests."""
         return [json.loads(line) for line in self._output.read_text().splitlines() if line.startswith("{")]
 
 

@@ -14,7 +14,7 @@ CLONE_NEWNET = 0x40000000
 PREFIX = "10.77.0"
 
 NOTICED = {"tcp_keepalive_time": 3, "tcp_keepalive_intvl": 1, "tcp_keepalive_probes": 3, "tcp_retries2": 5}
-"""As docs/scaling.md tells operators to set them on a balancer's machine."""
+"""The kernel's settings that docs/scaling.md recommends for a balancer's machine."""
 
 
 def why_not() -> str:

@@ -62,7 +62,7 @@ def test_requests_are_divided_over_the_stacks_with_key_and_id(stacks, balancer):
     assert upstreams == {f"127.0.0.1:{stack.port}" for stack in stacks}
 
 
-def test_a_caller_s_address_is_the_balancer_s_word_and_nobody_else_s(stacks, balancer):
+def test_only_the_balancer_may_name_a_caller_s_address(stacks, balancer):
     claim = {**KEY, "X-Forwarded-For": "10.9.9.9"}
     for number, (door, source) in enumerate([(balancer, "127.0.0.2"), (stacks[0], "127.0.0.3")]):
         connection = http.client.HTTPConnection("127.0.0.1", door.port, timeout=PATIENCE_S, source_address=(source, 0))
@@ -85,7 +85,7 @@ def test_headers_of_a_stack_arrive_once(balancer, header):
 
 
 @pytest.mark.parametrize("path", ["/dashboard", "/progress/x", "/metrics", "/socket.io/"])
-def test_what_each_machine_has_for_itself_is_not_found_here(balancer, path):
+def test_the_balancer_does_not_serve_pages_of_a_single_machine(balancer, path):
     reply = requests.get(balancer.url + path, timeout=PATIENCE_S)
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
 
@@ -129,7 +129,7 @@ def test_without_stacks_it_does_not_start_and_says_why(tmp_path):
     )
 
 
-def test_it_is_ready_while_any_stack_is_and_stays_itself_when_none_is(make_balancer, tmp_path):
+def test_it_is_ready_while_any_stack_is_and_answers_with_an_error_when_none_is(make_balancer, tmp_path):
     one, two = (stub(tmp_path / name) for name in ("one", "two"))
     one.start()
     two.start()

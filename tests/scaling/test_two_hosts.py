@@ -23,7 +23,7 @@ REASON = network.why_not()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(REASON), reason=REASON)]
 
 CALLERS = 6
-"""Of each kind."""
+"""Number of callers of each kind."""
 
 
 class Host(Stack):
@@ -60,7 +60,7 @@ class Asking:
         self.wrong = 0
 
     def took_between(self, began, ended):
-        """Of those whose answer came between."""
+        """Return the durations of requests whose answer came between these times."""
         return [seconds for at, seconds in self.took if began <= at + seconds < ended]
 
     def oldest_open(self):

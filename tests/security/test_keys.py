@@ -104,14 +104,16 @@ PATHS = [
 ]
 
 
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("method", ["POST", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"])
-def test_no_spelling_of_a_path_leads_past_the_key(secured, method):
-    """And with a key the paths that mean /rerank do."""
-    for path in PATHS:
-        answer = secured.literal(method, path, **{"Content-Type": "application/json"})
-        assert answer.status != 200 or b'"results"' not in answer.body, path
-        if method == "POST":
-            assert answer.status in {400, 401, 404, 405, 501}, (path, answer.status)
+def test_no_spelling_of_a_path_leads_past_the_key(secured, method, path):
+    answer = secured.literal(method, path, **{"Content-Type": "application/json"})
+    assert answer.status != 200 or b'"results"' not in answer.body
+    if method == "POST":
+        assert answer.status in {400, 401, 404, 405, 501}
+
+
+def test_a_key_opens_another_spelling_of_a_path(secured):
     assert secured.literal("POST", "//rerank", **{"X-Api-Key": secured.keys["search"]}).status == 200
 
 
@@ -124,12 +126,15 @@ def test_no_header_turns_an_open_path_into_a_guarded_one(secured, override):
     assert secured.ask("POST", "/rerank", headers={override: "GET"}).status_code == 401
 
 
-def test_what_describes_the_service_wants_a_key_and_probes_do_not(secured):
-    for path in ("/info", "/models", "/v1/models", "/meta", "/progress", "/progress/x"):
-        assert secured.ask("GET", path).status_code == 401, path
-        assert secured.ask("GET", path + "/").status_code in {401, 404}, path
-    for path in ("/health", "/ready", "/docs"):
-        assert secured.ask("GET", path).status_code == 200, path
+@pytest.mark.parametrize("path", ["/info", "/models", "/v1/models", "/meta", "/progress", "/progress/x"])
+def test_what_describes_the_service_needs_a_key(secured, path):
+    assert secured.ask("GET", path).status_code == 401
+    assert secured.ask("GET", path + "/").status_code in {401, 404}
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/docs"])
+def test_probes_and_the_documentation_need_no_key(secured, path):
+    assert secured.ask("GET", path).status_code == 200
 
 
 @pytest.mark.parametrize("key", [None, "", "wrong", 7, ["x"], {"key": "x"}])
@@ -142,7 +147,7 @@ def test_socket_io_without_a_key_is_refused(secured, key):
     assert refusals == [{"message": "unauthorized"}]
 
 
-def test_a_socket_that_was_not_let_in_is_told_nothing(secured):
+def test_a_socket_without_a_key_receives_no_data(secured):
     """Engine.IO opens the transport before Socket.IO asks for the key: events sent in between lead nowhere."""
     url = f"{secured.url}/socket.io/?EIO=4&transport=polling"
     session = secured.session()
@@ -154,13 +159,16 @@ def test_a_socket_that_was_not_let_in_is_told_nothing(secured):
     assert "unauthorized" in heard
 
 
-def test_socket_io_with_a_key_connects_and_only_an_operator_watches(secured):
-    session = secured.session()
-    for name, answer in (("search", {"ok": False, "error": "forbidden"}), ("ops", {"ok": True})):
-        client = socketio.Client(http_session=session, reconnection=False)
-        client.connect(secured.url, auth={"key": secured.keys[name]}, transports=["polling"])
-        assert client.call("watch") == answer
-        client.disconnect()
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [("search", {"ok": False, "error": "forbidden"}), ("ops", {"ok": True})],
+    ids=["search", "ops"],
+)
+def test_socket_io_with_a_key_connects_and_only_an_operator_watches(secured, name, answer):
+    client = socketio.Client(http_session=secured.session(), reconnection=False)
+    client.connect(secured.url, auth={"key": secured.keys[name]}, transports=["polling"])
+    assert client.call("watch") == answer
+    client.disconnect()
 
 
 def test_hup_lets_new_keys_in_and_taken_ones_out_and_loses_no_request(secured):

@@ -17,7 +17,7 @@ pytestmark = [
 def s_client(secured, *options):
     command = ["openssl", "s_client", "-connect", f"127.0.0.1:{secured.stack.port}", "-CAfile", str(secured.cert)]
     outcome = subprocess.run([*command, *options], input=b"", capture_output=True, check=False, timeout=PATIENCE_S)
-    return (outcome.stdout + outcome.stderr).decode(errors="replace")  # of HTTP/2 it shows bytes
+    return (outcome.stdout + outcome.stderr).decode(errors="replace")  # HTTP/2 is shown as bytes
 
 
 @pytest.mark.parametrize("version", ["-tls1", "-tls1_1"])
@@ -49,12 +49,12 @@ def test_the_private_key_is_the_user_s_alone(secured):
     assert (folder / "key.pem").stat().st_mode & 0o777 == 0o600
 
 
-def test_the_plain_port_sends_everything_to_https(secured):
+@pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("POST", "/rerank?a=%20b"), ("GET", "//evil.example/")])
+def test_the_plain_port_sends_everything_to_https(secured, method, path):
     plain = f"http://127.0.0.1:{secured.plain_port}"
-    for method, path in (("GET", "/"), ("POST", "/rerank?a=%20b"), ("GET", "//evil.example/")):
-        reply = requests.request(method, plain + path, allow_redirects=False, timeout=PATIENCE_S)
-        assert (reply.status_code, reply.headers["Location"]) == (308, secured.url + path)
-        assert "Strict-Transport-Security" not in reply.headers
+    reply = requests.request(method, plain + path, allow_redirects=False, timeout=PATIENCE_S)
+    assert (reply.status_code, reply.headers["Location"]) == (308, secured.url + path)
+    assert "Strict-Transport-Security" not in reply.headers
 
 
 def test_plain_text_at_the_tls_port_is_refused_in_json(secured):
@@ -62,7 +62,7 @@ def test_plain_text_at_the_tls_port_is_refused_in_json(secured):
     assert (reply.status_code, reply.json()["error"]["code"]) == (400, "invalid_request")
 
 
-def test_browsers_are_told_to_come_back_by_tls(secured):
+def test_replies_tell_browsers_to_use_only_tls(secured):
     assert secured.ask("GET", "/health").headers["Strict-Transport-Security"] == "max-age=3600"
 
 

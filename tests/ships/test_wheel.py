@@ -129,7 +129,7 @@ def short_path():
 
 
 @pytest.mark.parametrize("first", ["ours", "theirs"])
-def test_another_project_with_packages_of_our_names_harms_nobody(wheels, first, tmp_path, short_path):
+def test_another_project_may_have_packages_of_the_same_names(wheels, first, tmp_path, short_path):
     """PyPI has a `pusher`, for one. In either order, and when one of the two is removed, the other works."""
     other = stranger(tmp_path / "stranger")
     python = environment(tmp_path / "env", [other, *wheels] if first == "theirs" else wheels)

@@ -64,7 +64,7 @@ def test_a_body_that_is_too_large_is_read_no_further_and_refused_in_the_callers_
     assert len(read) == 3
 
 
-def test_who_hangs_up_before_all_is_sent_is_not_served(app):
+def test_a_caller_that_hangs_up_before_its_body_ends_is_not_served(app):
     async def receive():
         return {"type": "http.disconnect"}
 

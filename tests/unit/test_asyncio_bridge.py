@@ -54,7 +54,7 @@ def test_no_wake_up_from_a_native_thread_is_lost():
     jobs.put(None)
 
 
-def test_waking_a_waiter_whose_loop_is_gone_harms_nobody():
+def test_waking_a_waiter_whose_loop_is_closed_raises_nothing():
     waiters = []
     run(in_greenlet(lambda: waiters.append(AsyncioWaiter())))
     waiters[0].wake()

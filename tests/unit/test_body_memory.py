@@ -253,7 +253,7 @@ def test_requests_that_wait_to_be_read_count_towards_the_limit_of_those_at_work(
     assert statuses == [429]
 
 
-def test_who_hangs_up_while_the_body_waits_to_be_read_is_given_up(stub_rig):
+def test_a_request_whose_caller_hangs_up_while_its_body_waits_is_given_up(stub_rig):
     waiting = []
 
     class Watch:

@@ -33,11 +33,11 @@ MOST = 32 * 1024 * 1024
 LATER = float("inf")
 HEAD = b'{"query": "q", "documents": ['
 WORST = HEAD + b",".join([b"{}"] * 6_000_000) + b"]}"
-"""Takes a second to read."""
+"""A body that takes a second to read."""
 
 
 LIMITS = Limits(MOST, 10**9, 50_000)
-"""As many values as there may be, so that reading them takes seconds."""
+"""Limits that allow very many values, so that reading them takes seconds."""
 
 
 def reader(make_waiter=NativeWaiter):
@@ -189,18 +189,18 @@ def test_a_body_that_takes_too_much_memory_gets_413(mortal, monkeypatch):
     def read_too_much(*_):
         raise MemoryError
 
-    monkeypatch.setattr(body_process, "read", read_too_much)  # as it is in the process when the limit is reached
+    monkeypatch.setattr(body_process, "read", read_too_much)  # what the process gets at the limit
     _, error = body_process._answer("rerank", call, LIMITS)
     assert isinstance(error, PayloadTooLargeError)
 
 
-def test_a_process_that_stands_still_is_replaced_when_the_time_is_over(mortal):
+@pytest.mark.parametrize("fits", [True, False], ids=["the pipe holds the question", "the pipe is too small for it"])
+def test_a_process_that_stands_still_is_replaced_when_the_time_is_over(mortal, fits):
     call = Call("/rerank", {}, filled({"query": "q", "documents": ["a"]}))
     mortal("rerank", call, LATER)
     os.kill(mortal._process._pid, signal.SIGSTOP)
-    for body in (call.body, WORST):  # a question that the pipe holds, and one that it does not
-        with pytest.raises(DeadlineExceededError):
-            mortal("rerank", replace(call, body=body), time.monotonic() + 0.2)
+    with pytest.raises(DeadlineExceededError):
+        mortal("rerank", call if fits else replace(call, body=WORST), time.monotonic() + 0.2)
     assert mortal("rerank", call, LATER).requests
 
 
@@ -332,5 +332,5 @@ def test_a_process_that_took_much_memory_ends_after_its_answer(monkeypatch, kept
 def test_the_process_ends_with_its_worker(mortal):
     mortal("rerank", Call("/rerank", {}, filled({"query": "q", "documents": ["a"]})), LATER)
     process = mortal._process
-    process._questions.close()  # as when the worker is killed
+    process._questions.close()  # a killed worker closes it
     assert os.waitstatus_to_exitcode(os.waitpid(process._pid, 0)[1]) == 0

@@ -84,7 +84,7 @@ def test_a_count_that_ends_in_the_middle_of_a_text_goes_on_there(monkeypatch):
         json_body.check_values(b'["a,b", ",", {"c:[": "d"}, 1]', 6)
 
 
-def test_a_small_body_of_many_values_is_read_elsewhere():
+def test_a_small_body_of_many_values_counts_as_large():
     few, many = (json.dumps({"query": "q", "documents": ["a"] * count}).encode() for count in (100, FEW_VALUES))
     assert (Call("/rerank", {}, few).large, Call("/rerank", {}, many).large) == (False, True)
 
@@ -98,28 +98,50 @@ def test_a_small_body_of_many_values_is_not_read_to_tell_its_error(service, clie
     assert read_by == []
 
 
-@pytest.mark.parametrize(
-    ("size", "unit"), [(1, "\U0001f41d"), (3, 'a"\\\n'), (7, "\u8702x"), (5, "plain"), (4, "\x00\x7f\u2028")]
-)
-def test_a_long_text_is_written_as_a_short_one_is(monkeypatch, size, unit):
-    class Entry(msgspec.Struct, omit_defaults=True):
-        text: str
-        document: dict[str, str] | msgspec.Raw
-        number: int = 3
-        spans: list[msgspec.Struct] = []
+class Entry(msgspec.Struct, omit_defaults=True):
+    """A result with texts in all places where a reply may have one."""
 
-    class Reply(msgspec.Struct):
-        query: str
-        results: list[Entry]
-        again: list[Entry] = []
+    text: str
+    document: dict[str, str] | msgspec.Raw
+    number: int = 3
+    spans: list[msgspec.Struct] = []
 
+
+class Reply(msgspec.Struct):
+    """A reply whose results are in it twice."""
+
+    query: str
+    results: list[Entry]
+    again: list[Entry] = []
+
+
+def values_with(unit):
+    """Return one value of each kind that a reply is made of, with long texts of this unit."""
     raw = msgspec.Raw(msgspec.json.encode({unit: [unit * 50]}))
     first, second = Entry(unit * 50, {"text": unit * 20, unit: "b"}), Entry("a", raw, 4)
     results = [first, second, Entry("", {}, spans=[first, second])]
-    replies = [Reply(unit * 30, results, results), Reply("", [])]
+    reply, empty = Reply(unit * 30, results, results), Reply("", [])
+    return {
+        "reply": reply,
+        "empty reply": empty,
+        "results": results,
+        "batch": [reply, empty],
+        "empty list": [],
+        "text": "a" * 50,
+        "raw": raw,
+    }
+
+
+@pytest.mark.parametrize("kind", values_with("x"))
+@pytest.mark.parametrize(
+    ("size", "unit"),
+    [(1, "\U0001f41d"), (3, 'a"\\\n'), (7, "\u8702x"), (5, "plain"), (4, "\x00\x7f\u2028")],
+    ids=["one character", "escapes", "two characters", "plain", "controls"],
+)
+def test_a_long_text_is_written_as_a_short_one_is(monkeypatch, size, unit, kind):
+    value = values_with(unit)[kind]
     monkeypatch.setattr(json_body, "LONG_CHARS", size)
-    for each in (*replies, results, replies, [], "a" * 50, raw):
-        assert json_body.encode(each, long=True) == msgspec.json.encode(each)
+    assert json_body.encode(value, long=True) == msgspec.json.encode(value)
 
 
 def test_a_long_text_comes_from_the_reading_process_in_parts_and_once(monkeypatch):

@@ -76,5 +76,5 @@ def test_one_worker_that_is_quiet_is_asked_once(tmp_path, monkeypatch):
     assert judged_at(Canary(0.0), tmp_path, monkeypatch) < 2
 
 
-def test_nobody_who_answers_is_not_nothing_to_do(tmp_path):
+def test_an_unreachable_color_is_not_taken_for_an_idle_one(tmp_path):
     assert ColorApi(Settings(state_dir=tmp_path), "green").ongoing() is None

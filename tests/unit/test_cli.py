@@ -61,17 +61,16 @@ def test_the_help_of_every_command_teaches_by_example(typed, command):
     assert f"\n    reranking {command}" in out or f'\n    eval "$(reranking {command}' in out, out
 
 
-def test_help_loads_nothing_heavy():
+@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["rerank", "--help"]], ids=" ".join)
+def test_help_loads_nothing_heavy(arguments):
     """What makes it slow is imports; a time would depend on who else uses the machine."""
     program = (
         "import sys\nfrom webapp.cli import main\n"
         "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
         "print(sorted({'pydantic', 'gevent', 'numpy', 'msgspec', 'flask', 'urllib.request'} & set(sys.modules)))"
     )
-    for arguments in (["--help"], ["serve", "--help"], ["rerank", "--help"]):
-        command = [sys.executable, "-c", program, *arguments]
-        outcome = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert outcome.stdout.splitlines()[-1] == "[]", arguments
+    outcome = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+    assert outcome.stdout.splitlines()[-1] == "[]"
 
 
 def test_serve_itself_loads_no_tensors_and_no_supervisor_for_each_start_waits_for_it():
@@ -192,12 +191,16 @@ def test_doctor_names_what_is_bad_with_its_remedy(typed):
     assert (code, bad) == (5, {"ops group": "groupadd no-such-group"})
 
 
-def test_doctor_says_where_nginx_can_t_bound_the_connections_of_an_address(typed, monkeypatch):
-    for stream, verdict, remedy in [("", "good", ""), (None, "poor", STREAM_REMEDY)]:
-        monkeypatch.setattr("webapp.stack.doctor.inspect_nginx", lambda _, stream=stream: Nginx(stream=stream))
-        _, out, _ = typed("doctor", "--engine", "stub", "--json")
-        (finding,) = [each for each in json.loads(out) if each["about"] == "nginx"]
-        assert (finding["verdict"], finding["remedy"]) == (verdict, remedy)
+@pytest.mark.parametrize(
+    ("stream", "verdict", "remedy"),
+    [("", "good", ""), (None, "poor", STREAM_REMEDY)],
+    ids=["with streams", "without streams"],
+)
+def test_doctor_says_whether_nginx_can_bound_the_connections_of_an_address(typed, monkeypatch, stream, verdict, remedy):
+    monkeypatch.setattr("webapp.stack.doctor.inspect_nginx", lambda _: Nginx(stream=stream))
+    _, out, _ = typed("doctor", "--engine", "stub", "--json")
+    (finding,) = [each for each in json.loads(out) if each["about"] == "nginx"]
+    assert (finding["verdict"], finding["remedy"]) == (verdict, remedy)
 
 
 def test_doctor_looks_at_what_others_may_reach_and_at_the_certificate(typed, tmp_path, monkeypatch):

@@ -51,7 +51,7 @@ def test_no_request_holds_more_questions_than_a_service_takes():
     assert [len(part.slices) for part in parts] == [1000, 1000, 500]
 
 
-def test_only_texts_travel_and_the_rest_is_here_again():
+def test_only_texts_are_sent_and_results_have_the_documents_metadata():
     documents = ["plain", {"content": "bees", "metadata": {"id": 7}}, {"content": "bare"}]
     (part,) = plan([Question("q", documents, top_n=2, options={"priority": 1, "top_k": 9})], 10)
     assert json.loads(part.body()) == {

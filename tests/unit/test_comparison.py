@@ -167,7 +167,7 @@ def test_a_model_prepared_again_is_served_by_the_first_engine_and_compared_again
     run(serving, rival, FASTER, lambda _: 2)
     chosen = settings.model_copy(update={"faster_artifact": "the-rival"})
     assert artifact_dir(chosen) == rival.directory
-    (serving.directory / VERDICT).unlink()  # as `prepare --again` does, which replaces the directory
+    (serving.directory / VERDICT).unlink()  # `prepare --again` replaces the directory
     assert artifact_dir(chosen) == serving.directory
     assert comparison.is_due(chosen)
 
@@ -228,7 +228,7 @@ def test_a_comparison_is_started_only_where_it_is_due(settings, serving, rival):
     assert programs.told == [("start", "compare")]
 
 
-def test_a_stack_that_stops_is_no_trouble_for_who_wants_to_start_a_comparison(settings, serving):
+def test_starting_a_comparison_in_a_stack_that_stops_raises_nothing(settings, serving):
     class Gone(Programs):
         def start(self, _name):
             raise SetupError("no stack runs")

@@ -58,10 +58,13 @@ def test_the_webapp_is_reached_when_nginx_has_its_answer_and_nginx_when_it_answe
         answering.join()
 
 
-def test_a_program_whose_socket_is_gone_is_not_reached_however_well_it_runs(settings):
-    for program in ("webapp-blue", "nginx", "pusher", "metrics"):
-        with pytest.raises(SetupError, match=f"{program} runs, but requests to"):
-            _wait_until_reached(settings, program)
+@pytest.mark.parametrize("program", ["webapp-blue", "nginx", "pusher", "metrics"])
+def test_a_program_that_runs_without_its_socket_is_not_reached(settings, program):
+    with pytest.raises(SetupError, match=f"{program} runs, but requests to"):
+        _wait_until_reached(settings, program)
+
+
+def test_a_program_that_listens_and_one_that_has_no_socket_are_reached(settings):
     with socket.socket(socket.AF_UNIX) as pusher:
         pusher.bind(str(settings.pusher_socket))
         pusher.listen()

@@ -115,7 +115,7 @@ def test_a_request_that_expires_between_two_batches_says_how_far_it_came():
     assert (scheduler.queued_pairs, scheduler.queued_tokens) == (0, 0)
 
 
-def test_who_hung_up_leaves_the_queue_within_a_batch(scoring, engine, rig, caller):
+def test_a_request_whose_caller_hung_up_leaves_the_queue_within_a_batch(scoring, engine, rig, caller):
     watch, theirs = caller
     waiting = gevent.spawn(lambda: scoring.finish(scoring.begin(request(["x"] * 100)), 1e9, watch))
     gevent.sleep(0)
@@ -160,7 +160,7 @@ def test_pairs_stay_while_another_request_wants_them(sharing, engine, rig, calle
     assert engine.scored == ["q", "q"]
 
 
-def test_a_longer_deadline_of_another_request_puts_the_pairs_own_off(sharing, engine, rig):
+def test_a_shared_pair_is_scored_within_the_longer_of_two_deadlines(sharing, engine, rig):
     soon = time.monotonic() + 0.05
     hasty = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"]), CallOptions(deadline=soon)), soon))
     gevent.sleep(0)
@@ -205,13 +205,13 @@ def test_a_caller_may_ask_for_less_time_and_is_told_what_was_done(service):
     assert (others.status_code, others.json["total"]) == (429, 1)
 
 
-def test_nobody_gets_more_time_than_the_service_gives(service):
+def test_no_caller_gets_more_time_than_the_service_allows(service):
     client = create_app(service, request_timeout_s=-1, max_body_bytes=1000, limits={}).test_client()
     reply = client.post("/rerank", json={"query": "q", "documents": ["x"]}, headers={"X-Request-Timeout": "1000"})
     assert reply.status_code == 429
 
 
-def test_a_reply_that_comes_too_late_is_none(service, monkeypatch):
+def test_a_reply_after_the_deadline_is_an_error(service, monkeypatch):
     times = iter([0.0, 2e12])  # begun, and done
     monkeypatch.setattr(service, "_clock", lambda: next(times))
     with pytest.raises(DeadlineExceededError) as caught:
@@ -231,7 +231,7 @@ def test_a_closed_connection_is_known_and_a_pipelined_request_is_no_goodbye():
 
 
 def test_a_sending_half_that_was_closed_counts_as_hung_up():
-    """As nginx has it."""
+    """Nginx takes it for that, too."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.shutdown(socket.SHUT_WR)

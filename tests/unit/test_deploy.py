@@ -25,16 +25,21 @@ COLOR = yaml.safe_load((ROOT / "deploy" / "traefik" / "color.compose.yaml").read
 POD = KUBERNETES[0]["spec"]["template"]["spec"]
 
 
-def test_whoever_stops_it_waits_longer_than_the_ladder():
-    ladder_s = 2 * (Settings.model_fields["request_timeout_s"].default + STOP_GRACE_S)
-    unit = (ROOT / "deploy" / "systemd" / "reranking.service").read_text()
-    patience = {
-        "compose": int(COMPOSE["services"]["reranking"]["stop_grace_period"].removesuffix("s")),
-        "a color": int(COLOR["stop_grace_period"].removesuffix("s")),
-        "kubernetes": POD["terminationGracePeriodSeconds"],
-        "systemd": int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[1]),
-    }
-    assert all(patience_s > ladder_s for patience_s in patience.values()), patience
+UNIT = (ROOT / "deploy" / "systemd" / "reranking.service").read_text()
+
+
+@pytest.mark.parametrize(
+    "patience_s",
+    [
+        pytest.param(COMPOSE["services"]["reranking"]["stop_grace_period"], id="compose"),
+        pytest.param(COLOR["stop_grace_period"], id="a color"),
+        pytest.param(POD["terminationGracePeriodSeconds"], id="kubernetes"),
+        pytest.param(re.search(r"^TimeoutStopSec=(\d+)$", UNIT, re.MULTILINE)[1], id="systemd"),
+    ],
+)
+def test_every_deployment_waits_longer_than_the_service_needs_to_stop(patience_s):
+    needed_s = 2 * (Settings.model_fields["request_timeout_s"].default + STOP_GRACE_S)
+    assert int(str(patience_s).removesuffix("s")) > needed_s
 
 
 def test_every_variable_that_is_set_is_a_setting():
@@ -58,19 +63,21 @@ def test_compose_configures_prometheus_and_grafana_as_deploy_does(inline, file, 
     assert yaml.safe_load(COMPOSE["configs"][inline]["content"]) == yaml.safe_load(shipped)
 
 
-def test_compose_has_two_colors_behind_traefik_that_nobody_starts_by_accident():
-    behind = {
-        name: service for name, service in COMPOSE["services"].items() if "traefik" in service.get("profiles", ())
-    }
-    assert set(behind) == {"traefik", "blue", "green"}
-    for name, service in behind.items():
-        file = yaml.safe_load((ROOT / service["extends"]["file"]).read_text())
-        extended = file["services"][service["extends"]["service"]]
-        assert set(extended["networks"]) <= set(COMPOSE["networks"])
-        if name != "traefik":
-            assert service["environment"]["RERANK_COLOR"] == name
-            # Variables without a default would stop `docker compose` for those who don't want the profile, too.
-            assert ":?" not in json.dumps(extended)
+def test_compose_starts_traefik_and_two_colors_only_by_their_profile():
+    behind = {name for name, service in COMPOSE["services"].items() if "traefik" in service.get("profiles", ())}
+    assert behind == {"traefik", "blue", "green"}
+
+
+@pytest.mark.parametrize("name", ["traefik", "blue", "green"])
+def test_what_compose_extends_uses_networks_of_compose_and_needs_no_variable_for_a_color(name):
+    service = COMPOSE["services"][name]
+    file = yaml.safe_load((ROOT / service["extends"]["file"]).read_text())
+    extended = file["services"][service["extends"]["service"]]
+    assert set(extended["networks"]) <= set(COMPOSE["networks"])
+    if name != "traefik":
+        assert service["environment"]["RERANK_COLOR"] == name
+        # A variable without a default would stop every `docker compose`, also one without the profile.
+        assert ":?" not in json.dumps(extended)
 
 
 def test_compose_follows_its_schema():

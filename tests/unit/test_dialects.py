@@ -162,12 +162,16 @@ def test_predict_scores_a_pair_or_a_batch(client):
     assert len(post(client, "/predict", {"inputs": "alone"}).json) == 1
 
 
-def test_nim_gets_logits_in_rankings(client):
+@pytest.mark.parametrize("path", ["/v1/ranking", "/v1/retrieval/nvidia/some-model/reranking", "/rerank"])
+def test_nim_gets_logits_in_rankings(client, path):
     passages = [{"text": text} for text in TEXTS]
-    for path in ("/v1/ranking", "/v1/retrieval/nvidia/some-model/reranking", "/rerank"):
-        answer = post(client, path, {"model": "m", "query": {"text": QUERY}, "passages": passages}).json
-        assert [entry["index"] for entry in answer["rankings"]] == BEST_FIRST
-        assert answer["rankings"][0]["logit"] == pytest.approx(max(map(stub_logit, TEXTS)), abs=0.002)
+    answer = post(client, path, {"model": "m", "query": {"text": QUERY}, "passages": passages}).json
+    assert [entry["index"] for entry in answer["rankings"]] == BEST_FIRST
+    assert answer["rankings"][0]["logit"] == pytest.approx(max(map(stub_logit, TEXTS)), abs=0.002)
+
+
+def test_nim_may_limit_its_rankings_and_name_the_model_in_the_path(client):
+    passages = [{"text": text} for text in TEXTS]
     assert len(post(client, "/v1/ranking", {"query": QUERY, "passages": passages, "top_k": 2}).json["rankings"]) == 2
     by_url = post(client, "/v1/retrieval/nvidia/m/reranking", {"query": QUERY, "passages": passages}).json
     assert by_url["model"] == "nvidia/m"
@@ -203,7 +207,7 @@ def test_pinecone_may_rank_by_a_field_named_content(client):
     assert [entry["index"] for entry in answer["data"]] == BEST_FIRST
 
 
-def test_a_key_in_api_key_elsewhere_than_at_pinecones_path_changes_no_format(client):
+def test_an_api_key_header_changes_the_format_only_at_pinecone_s_path(client):
     assert "results" in ask(client, "/v1/rerank", {"Api-Key": "k"})
 
 
@@ -243,9 +247,12 @@ def test_two_queries_do_not_fit_three_documents(client):
     assert "2 queries and 3 documents" in reply.json["detail"]
 
 
-def test_native_documents_are_known_by_content_wherever_they_arrive(client):
-    for path in ("/rerank", "/v1/rerank", "/v2/rerank"):
-        answer = ask(client, path, documents=[{"content": "x", "metadata": {"text": "in metadata"}}, "y"])
-        assert {"query", "latency_ms"} <= set(answer)
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
+def test_a_content_field_makes_a_request_native_on_every_path(client, path):
+    answer = ask(client, path, documents=[{"content": "x", "metadata": {"text": "in metadata"}}, "y"])
+    assert {"query", "latency_ms"} <= set(answer)
+
+
+def test_a_text_beside_a_content_field_or_around_the_word_makes_no_request_native(client):
     assert "relevance_score" in ask(client, documents=[{"content": "x", "text": "y"}])["results"][0]
     assert "relevance_score" in ask(client, documents=['a string with "content" in it'])["results"][0]

@@ -60,7 +60,7 @@ def test_what_was_done_is_returned_and_what_went_wrong_is_raised():
     turns.end()
 
 
-def test_who_brings_much_waits_for_those_who_bring_little(desk):
+def test_clients_with_much_work_wait_for_clients_with_little(desk):
     desk.open(*[desk.ask("greedy") for _ in range(4)], desk.ask("modest"), desk.ask("other"))
     assert desk.done == ["greedy", "modest", "other", "greedy", "greedy", "greedy"]
 
@@ -70,21 +70,21 @@ def test_turns_are_counted_by_the_time_they_take(desk):
     assert desk.done == ["slow", "quick", "quick", "quick", "slow", "quick"]
 
 
-def test_who_comes_later_has_saved_up_no_turns(desk):
+def test_a_client_that_comes_later_has_no_turns_saved(desk):
     desk.open(*[desk.ask("old", 10.0) for _ in range(5)])
     desk.close()
     desk.open(*[desk.ask("old", 10.0) for _ in range(3)], *[desk.ask("new", 10.0) for _ in range(3)])
     assert sorted(desk.done[:4]) == ["new", "new", "old", "old"]
 
 
-def test_who_waits_too_long_is_told_at_once_and_its_work_is_never_done(desk):
+def test_a_request_that_waited_too_long_fails_at_once_and_its_work_is_never_done(desk):
     with pytest.raises(TimeoutError):
         desk.ask("late", deadline=-1.0).get()
     desk.open(desk.ask("next"))
     assert desk.done == ["next"]
 
 
-def test_who_leaves_is_not_worked_for(desk):
+def test_the_work_of_a_client_that_left_is_not_done(desk):
     leaving = desk.ask("leaving")
     leaving.kill()
     desk.open(desk.ask("next"))

@@ -160,7 +160,7 @@ def test_degraded_scores_are_never_kept(api, engine, clock):
 @pytest.mark.parametrize(
     ("query", "documents"), [("", ["a"]), ("zzz", ["abc def"]), ("?", ["", "!"]), ("x", ["y"] * 3), ("日本", ["日本"])]
 )
-def test_words_that_nobody_shares_give_zeros_never_an_error(query, documents):
+def test_texts_without_common_words_get_zeros_and_no_error(query, documents):
     scores = lexical_scores(query, documents)
     assert scores.shape == (len(documents),)
     assert ((scores >= 0) & (scores <= 1)).all()

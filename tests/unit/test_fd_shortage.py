@@ -76,7 +76,7 @@ def test_it_is_told_once_a_minute_and_other_errors_are_handed_on(clock, caplog):
     assert len(others) == 2
 
 
-def test_who_waits_at_a_connection_that_is_hung_up_sees_its_end_and_no_error():
+def test_a_read_from_a_connection_that_is_hung_up_ends_without_an_error():
     ours, other = gevent.socket.socketpair()
     waits = gevent.spawn(ours.recv, 1)
     gevent.idle()

@@ -35,7 +35,7 @@ def forked(name, imports=""):
     ).stdout.splitlines()
 
 
-def test_a_child_that_is_told_to_stop_right_after_the_fork_stops_and_its_parent_hears_what_it_is_told():
+def test_a_signal_right_after_the_fork_stops_the_child_and_reaches_its_parent():
     assert forked("SIGTERM") == [str(-signal.SIGTERM), "[15] set()"]
     assert forked("SIGQUIT") == [str(-signal.SIGQUIT), "[3] set()"]
 

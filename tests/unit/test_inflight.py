@@ -94,7 +94,7 @@ def test_pairs_that_another_request_is_scoring_are_waited_for(scoring, engine):
     assert len(engine.scored) == 3
 
 
-def test_a_request_that_gives_up_takes_nobody_with_it(scoring, engine):
+def test_a_request_that_gives_up_ends_no_other(scoring, engine):
     engine.gate.clear()
     hasty = gevent.spawn(score, scoring, ["a", "b"], timeout_s=0.05)
     patient = gevent.spawn(score, scoring, ["b", "a"])

@@ -24,20 +24,20 @@ def listening(address, backlog=8):
     return listener
 
 
-def test_who_takes_a_connection_and_says_nothing_hangs_and_who_is_not_there_does_not(settings):
+def test_a_program_that_accepts_and_never_answers_hangs_and_one_that_is_down_does_not(settings):
     assert hung(settings, 0.1) == []
     with closing(listening(settings.pusher_socket)):
         assert hung(settings, 0.1) == ["pusher"]
     assert hung(settings, 0.1) == [], "nobody listens any more"
 
 
-def test_who_has_no_room_for_more_connections_hangs(settings):
+def test_a_program_with_a_full_backlog_hangs(settings):
     with closing(listening(settings.metrics_socket, 0)), socket.socket(socket.AF_UNIX) as waiting:
         waiting.connect(str(settings.metrics_socket))
         assert hung(settings, 0.1) == ["metrics"]
 
 
-def test_who_answers_does_not_hang_whatever_the_answer_is(settings):
+def test_a_program_that_gives_any_answer_does_not_hang(settings):
     with closing(listening(settings.pusher_socket)) as listener:
 
         def answer():

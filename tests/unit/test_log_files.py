@@ -56,14 +56,14 @@ def test_lines_are_chosen_by_request_and_level(log_dir):
     assert "no JSON" in log_files.last(files, 9, log_files.Filter().takes)
 
 
-def test_rotated_files_are_read_as_far_as_needed(log_dir):
+@pytest.mark.parametrize(("most", "expected"), [(3, "bcd"), (9, "abcd")])
+def test_rotated_files_are_read_as_far_as_needed(log_dir, most, expected):
     write(log_dir, "nginx.log.10", line(1, "a"))
     write(log_dir, "nginx.log.2", line(2, "b"))
     write(log_dir, "nginx.log.1", line(3, "c"))
     write(log_dir, "nginx.log", line(4, "d"))
     files = log_files.files_of(log_dir, ["nginx"])
-    for most, expected in ((3, "bcd"), (9, "abcd")):
-        assert "".join(messages(log_files.last(files, most, log_files.Filter().takes))) == expected
+    assert "".join(messages(log_files.last(files, most, log_files.Filter().takes))) == expected
 
 
 def test_files_are_named_by_program_and_webapp_stands_for_both_colors(log_dir):

@@ -204,7 +204,7 @@ def test_exceptions_that_nobody_caught_are_lines_of_our_shape_too():
     assert "told, for no request is near" in lines[-1]["exception"]
 
 
-def test_logging_leaves_rich_alone_and_whoever_wants_it_has_it():
+def test_logging_does_not_import_rich_and_others_still_can():
     program = (
         "import sys, contracts.logging.configure;"
         "print('rich.console' in sys.modules); import rich; print(rich.__name__)"

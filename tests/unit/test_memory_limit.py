@@ -24,5 +24,5 @@ def test_a_young_worker_is_left_alone():
     assert recycling.due() == 1000
 
 
-def test_without_a_limit_nobody_looks():
+def test_without_a_limit_memory_is_not_measured():
     assert MemoryLimit(0, lambda: 1 / 0, clock=lambda: 1e9).due() == 0

@@ -45,21 +45,22 @@ def refusal(client, name):
     return reply.json["detail"]
 
 
-def test_a_strict_service_takes_the_path_that_was_configured_and_shows_it_to_nobody(serving, tmp_path, monkeypatch):
+@pytest.mark.parametrize("form", ["{path}", "{path}/", "./my-ranker", "my-ranker"])
+def test_a_strict_service_takes_the_path_that_was_configured_and_shows_no_caller_its_folder(
+    serving, tmp_path, monkeypatch, form
+):
     directory = tmp_path / "my-ranker"
     directory.mkdir()
     monkeypatch.chdir(tmp_path)
     model = dataclasses.replace(HUB, model="my-ranker")
-    for configured in (str(directory), f"{directory}/", "./my-ranker", "my-ranker"):
-        client = serving(model, configured)
-        for name in (configured, str(directory), "my-ranker"):
-            assert says(client, model=name) == name
-            assert client.get(f"/v1/models/{name}").status_code == 200
-        assert says(client) == "my-ranker"
-        told = (
-            client.get("/v1/models").text + client.get("/info").text + refusal(client, "other") + client.get("/").text
-        )
-        assert str(tmp_path) not in told
+    configured = form.format(path=directory)
+    client = serving(model, configured)
+    for name in (configured, str(directory), "my-ranker"):
+        assert says(client, model=name) == name
+        assert client.get(f"/v1/models/{name}").status_code == 200
+    assert says(client) == "my-ranker"
+    replies = client.get("/v1/models").text + client.get("/info").text + refusal(client, "other") + client.get("/").text
+    assert str(tmp_path) not in replies
 
 
 def test_a_path_from_the_home_directory_is_a_name_too(serving, tmp_path, monkeypatch):
@@ -77,10 +78,13 @@ def test_a_link_and_what_it_points_to_are_both_names(serving, tmp_path):
     assert says(client, model=str(tmp_path / "release-7"))
 
 
-def test_the_id_its_last_part_and_served_names_are_names_and_all_are_listed(serving):
+@pytest.mark.parametrize("name", ["org/ranker", "ranker", "best", "reranker"])
+def test_the_id_its_last_part_and_served_names_are_names_of_the_model(serving, name):
+    assert says(serving(HUB, "org/ranker", ("best", "reranker")), model=name) == name
+
+
+def test_all_names_of_the_model_are_listed_and_the_first_served_name_is_its_name(serving):
     client = serving(HUB, "org/ranker", ("best", "reranker"))
-    for name in ("org/ranker", "ranker", "best", "reranker"):
-        assert says(client, model=name) == name
     assert says(client) == "best"
     assert [entry["id"] for entry in client.get("/v1/models").json["data"]] == [
         "best",
@@ -105,10 +109,14 @@ def test_our_own_reply_says_which_model_scored_where_it_has_another_name(serving
     assert "scored_by" not in ask(client, "/rerank", documents=documents, model="org/ranker")
 
 
-def test_while_a_stand_in_serves_a_strict_service_refuses_the_names_of_the_model_that_is_missing(serving):
+@pytest.mark.parametrize("name", ["org/wanted", "wanted", "best"])
+def test_while_a_stand_in_serves_a_strict_service_refuses_the_names_of_the_model_that_is_missing(serving, name):
     client = serving(STANDS_IN, "org/wanted", ("best",))
-    for name in ("org/wanted", "wanted", "best"):
-        assert "this is org/small, in place of org/wanted" in refusal(client, name)
+    assert "this is org/small, in place of org/wanted" in refusal(client, name)
+
+
+def test_a_stand_in_serves_and_is_listed_by_its_own_names(serving):
+    client = serving(STANDS_IN, "org/wanted", ("best",))
     assert says(client) == "org/small"
     assert says(client, model="small") == "small"
     assert [entry["id"] for entry in client.get("/v1/models").json["data"]] == ["org/small", "small"]

@@ -17,7 +17,7 @@ def test_models_are_listed(client, path):
     assert answer["data"][0]["model_type"] == "rerank"
 
 
-def test_any_model_is_there_unless_told_to_mind(client, service):
+def test_any_model_name_is_accepted_unless_the_service_is_strict(client, service):
     assert client.get("/v1/models/org/other").json["id"] == "org/other"
     service._strict_model = True
     assert client.get("/v1/models/org/other").status_code == 404

@@ -67,7 +67,7 @@ def lines(door, **of):
     return [line for line in said if of.items() <= line.items()]
 
 
-def told(connections):
+def answered_or_closed(connections):
     """How many of these have been answered or closed."""
     readable = select.poll()
     for connection in connections:
@@ -77,7 +77,7 @@ def told(connections):
 
 def test_an_address_has_its_share_of_connections_before_a_request_is_whole(door):
     with held(door, PER_ADDRESS + 110, "127.0.0.2") as connections:
-        wait_for(lambda: told(connections) == 110, "those beyond the share are closed")
+        wait_for(lambda: answered_or_closed(connections) == 110, "those beyond the share are closed")
         assert door.get(source="127.0.0.2") == b""
         assert b" 200 " in door.get(source=OTHER)
         wait_for(lambda: door.get(source="127.0.0.2") == b"" and lines(door, logger="nginx.door"), "a line in the log")
@@ -90,26 +90,26 @@ def test_an_address_has_its_share_of_connections_before_a_request_is_whole(door)
 def test_a_balancer_has_as_many_connections_as_it_likes(door):
     with held(door, PER_ADDRESS + 10, BALANCER) as connections:
         assert b" 200 " in door.get(source=BALANCER)
-        assert told(connections) == 0
+        assert answered_or_closed(connections) == 0
 
 
 @pytest.mark.parametrize("length", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
 def test_bodies_of_one_address_that_may_fill_the_disk_are_few_at_once(tmp_path, length):
     opening = f"POST /rerank HTTP/1.1\r\nHost: x\r\n{length}\r\n\r\n".encode()
     with Door(tmp_path) as running, held(running, LARGE_BODIES_PER_ADDRESS + 3, opening=opening) as connections:
-        wait_for(lambda: told(connections) == 3, "those beyond it are refused")
+        wait_for(lambda: answered_or_closed(connections) == 3, "those beyond it are refused")
         with running.connect() as small, running.connect(OTHER) as other:
             small.sendall(SLOW % b"" + b"012345678")
             other.sendall(opening)
-            assert b" 503 " in small.recv(99)  # of the program that isn't there: not 429
-            assert told([other]) == 0
+            assert b" 503 " in small.recv(99)  # its program isn't there; it is not 429
+            assert answered_or_closed([other]) == 0
 
 
 def test_what_is_no_rerank_waits_on_no_disk(door):
     assert b" 413 " in door.get("/socket.io/", source=OTHER, head="Content-Length: 1048577\r\n")
 
 
-def test_the_caller_s_address_is_the_balancer_s_word_and_nobody_else_s(door):
+def test_only_the_balancer_may_name_the_caller_s_address(door):
     claim = "X-Forwarded-For: 10.8.8.8, 10.9.9.9\r\nX-Request-Id: {}\r\n"
     door.get("/none", source=BALANCER, head=claim.format("balanced"))
     door.get("/none", source=OTHER, head=claim.format("direct"))
@@ -131,10 +131,10 @@ def test_an_ipv6_network_of_64_bits_is_one_caller_of_requests(door):
         for number in range(share + 5):
             made.append(stack.enter_context(door.connect(BALANCER)))
             made[-1].sendall(head(1, number))
-        wait_for(lambda: told(made) == 5, "those beyond the share are refused")
+        wait_for(lambda: answered_or_closed(made) == 5, "those beyond the share are refused")
         other = stack.enter_context(door.connect(BALANCER))
         other.sendall(head(2, 1) + b"012345678")
-        assert b" 503 " in other.recv(4096)  # of the program that isn't there: not 429
+        assert b" 503 " in other.recv(4096)  # its program isn't there; it is not 429
 
 
 def test_an_ipv6_network_of_64_bits_has_one_share_of_connections(tmp_path):
@@ -154,7 +154,7 @@ def test_an_ipv6_network_of_64_bits_has_one_share_of_connections(tmp_path):
             Door(tmp_path, host="2001:db8::1", connections_per_address=PER_ADDRESS) as running,
             held(running, PER_ADDRESS + 5, "2001:db8::2") as connections,
         ):
-            wait_for(lambda: told(connections) == 5, "those beyond the share are closed")
+            wait_for(lambda: answered_or_closed(connections) == 5, "those beyond the share are closed")
             seen["same network"] = running.get(source="2001:db8::1")
             seen["other network"] = running.get(source="2001:db8:0:1::1")[:15]
 
@@ -183,7 +183,7 @@ def finishes(running, shutdown, at_work):
     for _ in range(5):
         shutdown.step()
     at_work.sendall(b"012345678")
-    assert b" 503 " in at_work.recv(4096)  # of the program that isn't there
+    assert b" 503 " in at_work.recv(4096)  # its program isn't there
 
 
 def test_told_to_quit_it_answers_and_then_waits_for_no_client_that_keeps_its_connection(tmp_path, monkeypatch):
@@ -312,7 +312,9 @@ def secure(tmp_path_factory):
 
 
 def test_http_2_streams_count_as_requests_of_their_address(secure):
-    share = min(limits_of(secure.settings, Nginx()).requests_per_address, LARGE_BODIES_PER_ADDRESS)  # of unknown length
+    share = min(
+        limits_of(secure.settings, Nginx()).requests_per_address, LARGE_BODIES_PER_ADDRESS
+    )  # their length is not known
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Http2(secure)) for _ in range(3)]
         for client in clients:
@@ -322,7 +324,7 @@ def test_http_2_streams_count_as_requests_of_their_address(secure):
         wait_for(lambda: sum(client.frames(HEADERS) for client in clients) == beyond, "those beyond it are refused")
 
 
-def test_rapid_resets_end_the_connection_and_harm_nobody(secure):
+def test_rapid_resets_end_their_connection_and_no_other(secure):
     with Http2(secure) as hasty, Http2(secure) as other:
         for number in range(1100):
             hasty.request(2 * number + 1, PAGE, reset=True)
@@ -331,17 +333,19 @@ def test_rapid_resets_end_the_connection_and_harm_nobody(secure):
         wait_for(lambda: other.frames(HEADERS) == 1, "the other is answered")
 
 
-def test_who_shows_no_key_has_few_requests_at_once_and_is_soon_let_go(tmp_path):
+def test_a_client_without_a_key_has_few_requests_at_once_and_a_short_keep_alive(tmp_path):
     with Door(tmp_path, api_keys="k") as running, running.connect() as keyed:
         with held(running, KEYLESS_PER_ADDRESS + 3, opening=SLOW % b"") as keyless:
-            wait_for(lambda: told(keyless) == 3, "those beyond it are refused")
+            wait_for(lambda: answered_or_closed(keyless) == 3, "those beyond it are refused")
             assert all(
-                b" 429 " in (said := each.recv(4096)) and b'"overloaded"' in said for each in keyless if told([each])
+                b" 429 " in (said := each.recv(4096)) and b'"overloaded"' in said
+                for each in keyless
+                if answered_or_closed([each])
             )
         wait_for(lambda: b" 429 " not in running.get("/info"), "there is room again")
         assert b'"unavailable"' in running.get("/info")
         keyed.sendall(SLOW % b"X-Api-Key: k\r\n" + b"012345678")
-        assert b" 503 " in keyed.recv(99)  # of the program that isn't there: not 429
+        assert b" 503 " in keyed.recv(99)  # its program isn't there; it is not 429
     conf = nginx_conf(running.settings)
     assert f"        keepalive_timeout {KEYLESS_KEEP_ALIVE_S}s;\n" in conf
     assert "            keepalive_timeout 75s;\n" in conf

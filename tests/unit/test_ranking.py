@@ -48,11 +48,17 @@ def test_scores_of_scales_without_ends_tell_neighbouring_numbers_apart(scale, si
     assert lower < higher
 
 
-def test_scores_of_similarities_are_the_maps_that_info_names():
-    values = np.array([-4, -1, 0, 1, 4], np.float32)
-    assert to_scores(values, "dot", raw=False).tolist() == [0.1, 0.25, 0.5, 0.75, 0.9]
-    for scale in ("euclidean", "manhattan"):
-        assert to_scores(values[:3], scale, raw=False).tolist() == [0.2, 0.5, 1.0]
+@pytest.mark.parametrize(
+    ("scale", "values", "scores"),
+    [
+        ("dot", [-4, -1, 0, 1, 4], [0.1, 0.25, 0.5, 0.75, 0.9]),
+        ("euclidean", [-4, -1, 0], [0.2, 0.5, 1.0]),
+        ("manhattan", [-4, -1, 0], [0.2, 0.5, 1.0]),
+    ],
+    ids=["dot", "euclidean", "manhattan"],
+)
+def test_scores_of_similarities_are_the_maps_that_info_names(scale, values, scores):
+    assert to_scores(np.array(values, np.float32), scale, raw=False).tolist() == scores
 
 
 def test_sigmoid_does_not_overflow_at_either_end():

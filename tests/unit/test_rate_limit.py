@@ -60,7 +60,7 @@ def refusal(quota, cost):
     return None
 
 
-def test_who_comes_again_when_told_to_gets_in(now):
+def test_a_refused_caller_that_waits_as_long_as_the_refusal_says_gets_in(now):
     chance = random.Random(7)
     for _ in range(300):
         quota = Quota(documents_per_minute=100, clock=now)

@@ -20,7 +20,7 @@ from webapp.service.rate_limit import CountsInRedis, Quota
 
 A, B = b"a" * 16, b"b" * 16
 SOON_S = 0.05
-"""For an answer that never comes whole."""
+"""How long an answer that never comes whole is awaited."""
 
 SCORES = {A: PairScore(1.5, truncated=False, tokens=3), B: PairScore(-2.5, truncated=True, tokens=9)}
 
@@ -72,7 +72,9 @@ def test_nonsense_is_a_failure_and_its_connection_is_not_used_again(nonsense, as
     for _ in range(2):
         with pytest.raises(Exception) as caught:  # noqa: PT011 - each kind has its own
             asks[ask]()
-    refused = ask == "set" and type(caught.value) is redis.ResponseError  # of a command: the connection is all right
+    refused = (
+        ask == "set" and type(caught.value) is redis.ResponseError
+    )  # it refused a command: the connection is all right
     expected = {1} if refused else {1, 2}
     wait_for(lambda: {number for number, _ in nonsense.asked} == expected, "each connection's question")
 
@@ -94,7 +96,7 @@ def test_an_answer_to_another_question_is_a_failure_and_never_another_pairs_scor
         assert store.get_many([B]) == {B: SCORES[B]}
 
 
-def test_what_comes_unasked_after_an_answer_is_nobodys_answer():
+def test_data_after_an_answer_is_no_answer_to_the_next_question():
     with FakeRedis(lambda _number, command: right(command) + right([b"MGET", name_of(A)])) as fake:
         store = RedisStore(fake.url)
         for _ in range(3):
@@ -227,7 +229,7 @@ WINDOWS = {
 
 
 @pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
-def test_a_refusal_of_redis_that_can_t_be_true_is_none(window):
+def test_an_impossible_refusal_by_redis_is_not_believed(window):
     def wire(value):
         return b":%d\r\n" % value if isinstance(value, int) else bulk(value)
 

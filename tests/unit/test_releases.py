@@ -44,12 +44,15 @@ def test_state_is_read_as_it_was_written_and_for_its_owner_alone(tmp_path):
     assert (tmp_path / state.FILE).stat().st_mode & 0o777 == 0o600
 
 
-def test_state_that_is_not_there_is_none_and_damaged_state_is_told(tmp_path):
+def test_missing_state_is_none(tmp_path):
     assert state.read(tmp_path) is None
-    for rubbish in ("", "{", "[]", '{"active": "red", "idle": "blue", "serves": {}}', '{"active": 1}'):
-        (tmp_path / state.FILE).write_text(rubbish)
-        with pytest.raises(SetupError, match=r"\.colors can't be read"):
-            state.read(tmp_path)
+
+
+@pytest.mark.parametrize("rubbish", ["", "{", "[]", '{"active": "red", "idle": "blue", "serves": {}}', '{"active": 1}'])
+def test_damaged_state_is_an_error(tmp_path, rubbish):
+    (tmp_path / state.FILE).write_text(rubbish)
+    with pytest.raises(SetupError, match=r"\.colors can't be read"):
+        state.read(tmp_path)
 
 
 def test_a_killed_deploy_gives_the_idle_color_back_what_it_had(tmp_path):
@@ -269,7 +272,7 @@ def test_callers_that_hang_up_and_what_nginx_refuses_veto_no_release_and_hide_no
     assert "old: 400 requests, 0 failed" in said
 
 
-def test_a_body_that_was_on_its_way_when_the_share_was_given_back_counts_for_nobody():
+def test_a_body_that_was_on_its_way_when_the_share_was_given_back_counts_for_no_color():
     """A request goes to a color when its body is whole: to the old one by then."""
     mine = min(shares_for(10))
     slow = canary.parse([f"{ended} 5.000 webapp_{mine} blue 200 0.010" for ended in (99, 101, 102, 103)])
@@ -289,14 +292,14 @@ def test_a_canary_as_good_as_the_old_color_passes():
     )
 
 
-def test_a_canary_that_fails_more_is_refused_even_if_the_old_color_answered_for_it():
-    for by, status in (("green", 500), ("-", 502), ("-", 503), ("-", 504), ("blue", 200)):
-        with pytest.raises(SetupError, match="fails more often"):
-            judged(
-                lambda mine, by=by, status=status: answers(3, share=mine, by=by, status=status),
-                lambda mine: answers(20, share=mine, by="green"),
-                lambda _: answers(200),
-            )
+@pytest.mark.parametrize(("by", "status"), [("green", 500), ("-", 502), ("-", 503), ("-", 504), ("blue", 200)])
+def test_a_canary_that_fails_more_is_refused_even_if_the_old_color_answered_for_it(by, status):
+    with pytest.raises(SetupError, match="fails more often"):
+        judged(
+            lambda mine: answers(3, share=mine, by=by, status=status),
+            lambda mine: answers(20, share=mine, by="green"),
+            lambda _: answers(200),
+        )
 
 
 def test_one_failure_decides_nothing_nor_do_failures_of_both():

@@ -26,7 +26,7 @@ def programs(monkeypatch):
     return made
 
 
-def test_everything_that_reads_keys_or_certificate_is_told_and_what_is_down_hinders_nobody(programs, tmp_path):
+def test_every_program_that_reads_keys_or_certificate_reloads_though_another_is_down(programs, tmp_path):
     serve.reload(Settings(state_dir=tmp_path))
     assert programs.sent == [("webapp-blue", "HUP"), ("webapp-green", "HUP"), ("nginx", "HUP")]
 

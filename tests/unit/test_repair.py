@@ -65,16 +65,15 @@ def kept(tmp_path):
     kept.close()
 
 
-def test_a_removed_socket_gets_its_name_back_and_one_line_says_so(kept):
-    for name in NAMES:
-        kept.said.clear()
-        before = (kept.run / name).stat()
-        (kept.run / name).unlink()
-        kept.repair.step()
-        kept.repair.step()
-        assert kept.reaches(name)
-        assert (kept.run / name).stat().st_mode == before.st_mode
-        assert kept.said == [f"Removed or damaged, and made again: {name}"]
+@pytest.mark.parametrize("name", NAMES)
+def test_a_removed_socket_gets_its_name_back_and_one_line_says_so(kept, name):
+    before = (kept.run / name).stat()
+    (kept.run / name).unlink()
+    kept.repair.step()
+    kept.repair.step()
+    assert kept.reaches(name)
+    assert (kept.run / name).stat().st_mode == before.st_mode
+    assert kept.said == [f"Removed or damaged, and made again: {name}"]
 
 
 def test_all_that_was_removed_at_once_is_there_again_and_told_in_one_line(kept):
@@ -147,7 +146,7 @@ def test_a_removed_link_names_the_color_that_it_named_even_in_a_canary(kept):
     assert color_of(kept.run / FALLBACK, state.COLORS) == "blue"
 
 
-def test_a_removed_file_is_the_same_again_for_who_has_it_open(kept):
+def test_a_removed_file_comes_back_as_the_one_that_programs_have_open(kept):
     with (kept.run / canary.LOG).open("a") as of_nginx:
         for name in kept.files:
             (kept.run / name).unlink()

@@ -24,7 +24,7 @@ def asked(replica, documents=("a", "b", "c"), path="/rerank", **options):
     return replica.answer(scope_of(path=path), receives(body_of(documents, **options)))
 
 
-def test_the_clusters_word_goes_before_the_environment(monkeypatch):
+def test_user_config_goes_before_the_environment(monkeypatch):
     monkeypatch.setenv("RERANK_MAX_DOCUMENTS", "100")
     monkeypatch.setenv("RERANK_STRICT_MODEL", "true")
     settings = replica_settings({"max_documents": 7}, engine_threads=1)
@@ -40,12 +40,12 @@ def test_the_clusters_word_goes_before_the_environment(monkeypatch):
         ({"max_queued_pairs": 5}, "RERANK_MAX_QUEUED_PAIRS .* is below"),
     ],
 )
-def test_a_wrong_word_is_told_with_its_place(changes, message):
+def test_an_error_in_user_config_names_its_place(changes, message):
     with pytest.raises(SetupError, match=message):
         replica_settings(changes, engine_threads=1)
 
 
-def test_a_replica_has_threads_for_its_cores_and_tells_no_pusher_unless_somebody_says_so(monkeypatch):
+def test_a_replica_has_threads_for_its_cores_and_no_pusher_unless_variables_say_otherwise(monkeypatch):
     settings = replica_settings({}, engine_threads=3)
     assert (settings.engine_threads, settings.events) == (3, False)
     monkeypatch.setenv("RERANK_ENGINE_THREADS", "2")
@@ -136,7 +136,7 @@ def test_a_change_of_limits_keeps_the_engine_unless_its_model_was_retrained_in_p
 
 
 @pytest.mark.usefixtures("small")
-def test_who_was_there_before_a_change_is_answered_by_what_was_there():
+def test_a_request_that_began_before_a_change_is_answered_by_the_old_settings():
     async def main():
         replica = Replica(engine_threads=1)
         await replica.configure({})
@@ -161,13 +161,17 @@ def test_who_was_there_before_a_change_is_answered_by_what_was_there():
 
 
 @pytest.mark.usefixtures("small")
-def test_what_cannot_be_served_changes_nothing():
+@pytest.mark.parametrize(
+    "wrong",
+    [{"max_documents": -1}, {"engine": "native", "model": "no/such-model", "gate_min_tau": 1}],
+    ids=["a wrong value", "a model that does not exist"],
+)
+def test_what_cannot_be_served_changes_nothing(wrong):
     async def main():
         replica = Replica(engine_threads=1)
         await replica.configure({})
-        for wrong in ({"max_documents": -1}, {"engine": "native", "model": "no/such-model", "gate_min_tau": 1}):
-            with pytest.raises(SetupError):
-                await replica.configure(wrong)
+        with pytest.raises(SetupError):
+            await replica.configure(wrong)
         replica.check_health()
         assert (await asked(replica)).status == 200
         await replica.leave()

@@ -63,7 +63,7 @@ def test_at_random_each_replica_is_a_queue_of_its_own():
     assert many.quantile_s(0.99) == pytest.approx(alone.quantile_s(0.99), rel=0.15)
 
 
-def test_who_looks_at_two_is_nearly_as_good_as_who_looks_at_all():
+def test_choosing_between_two_replicas_is_far_better_than_choosing_at_random():
     requests = requests_at(0.8, replicas=20, seconds=4000)
     random, two, least = (
         queueing.simulate(requests, Fleet(20, policy)).quantile_s(0.99)
@@ -72,7 +72,7 @@ def test_who_looks_at_two_is_nearly_as_good_as_who_looks_at_all():
     assert least < two < random / 2
 
 
-def test_who_sheds_answers_in_time_what_it_can_and_who_does_not_answers_nobody():
+def test_an_overloaded_fleet_answers_what_it_can_in_time_only_if_it_sheds():
     requests = requests_at(1.5, replicas=4, seconds=400)
     shedding = queueing.simulate(requests, Fleet(4, timeout_s=1.0))
     patient = queueing.simulate(requests, Fleet(4, timeout_s=1.0, sheds=False))

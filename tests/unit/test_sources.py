@@ -18,7 +18,7 @@ from webapp.domain.errors import SetupError
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
+def _in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RERANK_CONFIG")
 

@@ -85,8 +85,8 @@ def test_what_it_is_told_wakes_it_and_it_stops_one_after_the_other_without_a_sle
     process = supervisord({"first": "priority=1", "last": "priority=3", **idle, "never": "priority=4\nautostart=false"})
     process.send_signal(signal.SIGUSR2)
     process.send_signal(signal.SIGTERM)
-    told, _ = process.communicate(timeout=PATIENCE_S)
-    messages = [json.loads(line).get("message", "") for line in told.splitlines()]
+    output, _ = process.communicate(timeout=PATIENCE_S)
+    messages = [json.loads(line).get("message", "") for line in output.splitlines()]
     stops = [message for message in messages if message.startswith("stopped")]
     assert [stop.split()[1] for stop in stops] == ["last", "first"]
     assert process.returncode == 0
@@ -106,11 +106,11 @@ def test_an_error_while_it_is_woken_is_logged_and_ends_nothing(tmp_path):
         try:
             while "supervisord started" not in process.stdout.readline():
                 pass
-            told = ""
-            while "signals no longer wake supervisord: ValueError('broken')" not in told:
+            output = ""
+            while "signals no longer wake supervisord: ValueError('broken')" not in output:
                 process.send_signal(signal.SIGUSR2)  # the first may come before it listens
                 while "log reopen request" not in (line := process.stdout.readline()):
-                    told += line or pytest.fail("it ended")
+                    output += line or pytest.fail("it ended")
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE_S) == 0
         finally:
@@ -122,12 +122,12 @@ def test_lines_that_cannot_be_shaped_are_kept_as_they_are_and_the_program_is_rea
     log = [f"stdout_logfile={tmp_path}/x.log", "redirect_stderr=true"]
     command = [sys.executable, "-c", BROKEN_LINES, "-c", conf(tmp_path, *program, *log)]
 
-    def told():
+    def log_text():
         return (tmp_path / "log").read_text() if (tmp_path / "log").exists() else ""
 
     with subprocess.Popen(command) as process:
         try:
-            wait_for(lambda: "exited: x" in told(), "the program has ended")
+            wait_for(lambda: "exited: x" in log_text(), "the program has ended")
             wait_for(lambda: (tmp_path / "x.log").read_text() == "one\ntwo\n", "its lines are there")
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE_S) == 0
@@ -137,15 +137,15 @@ def test_lines_that_cannot_be_shaped_are_kept_as_they_are_and_the_program_is_rea
 
 CHATTERS = """
 import os, signal, sys
-told = open(sys.argv[1], "ab", buffering=0)
+progress = open(sys.argv[1], "ab", buffering=0)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 while True:
     for _ in range(2000):
         try:
             os.write(1, b"x" * 1000 + b"\\n")
         except BlockingIOError:
-            told.write(b"refused\\n")
-    told.write(b"said all\\n")
+            progress.write(b"refused\\n")
+    progress.write(b"said all\\n")
     signal.sigwait([signal.SIGUSR1])
 """
 
@@ -154,14 +154,14 @@ class Loud:
     """supervisord with a program that says two megabytes, more than any pipe holds."""
 
     def __init__(self, directory, *options):
-        self.told = directory / "told"
-        self.told.touch()
+        self.progress = directory / "progress"
+        self.progress.touch()
         (directory / "chatters.py").write_text(CHATTERS)
         self.server = f"unix://{directory}/sock"
         lines = [
             f"[unix_http_server]\nfile={directory}/sock",
             "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
-            f"[program:x]\ncommand=setpriv --pdeathsig KILL {sys.executable} {directory}/chatters.py {self.told}",
+            f"[program:x]\ncommand=setpriv --pdeathsig KILL {sys.executable} {directory}/chatters.py {self.progress}",
             f"startsecs=0\nredirect_stderr=true\nstdout_logfile={directory}/x.log",
         ]
         self.command = [
@@ -178,7 +178,7 @@ class Loud:
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S).stdout
 
     def has_said_all(self, times=1):
-        return self.told.read_text().count("said all") == times
+        return self.progress.read_text().count("said all") == times
 
 
 def test_a_reader_that_stops_holds_up_neither_supervisord_nor_its_programs(tmp_path):
@@ -221,10 +221,10 @@ def test_a_program_goes_on_while_supervisord_is_stopped_and_the_log_says_that_li
             process.send_signal(signal.SIGSTOP)
             os.kill(program, signal.SIGUSR1)
             wait_for(lambda: loud.has_said_all(2), "the program waits for nobody")
-            assert "refused" in loud.told.read_text()
+            assert "refused" in loud.progress.read_text()
             process.send_signal(signal.SIGCONT)
             missing = "x wrote faster than its lines were read: some may be lost"
-            wait_for(lambda: missing in (tmp_path / "log").read_text(), "it is told")
+            wait_for(lambda: missing in (tmp_path / "log").read_text(), "they are counted")
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE_S) == 0
         finally:
@@ -271,23 +271,23 @@ def test_all_that_a_killed_program_said_is_kept_its_last_line_too(tmp_path):
     logs = [f"stdout_logfile={tmp_path}/x.log\nstderr_logfile={tmp_path}/heir.log"]
     command = [sys.executable, "-m", "webapp.stack.supervisor.logging", "-c", conf(tmp_path, *program, *logs)]
 
-    def told(name):
+    def messages_in(name):
         lines = (tmp_path / name).read_text().splitlines() if (tmp_path / name).exists() else []
         return [json.loads(line)["message"] for line in lines]
 
     with subprocess.Popen(command) as process:
         heir = None
         try:
-            heir = int(wait_for(lambda: told("heir.log"), "the program waits")[0].split()[1])
+            heir = int(wait_for(lambda: messages_in("heir.log"), "the program waits")[0].split()[1])
             program = psutil.Process(heir).parent()
             process.send_signal(signal.SIGSTOP)  # it reads none of this before the program is dead
             program.send_signal(signal.SIGUSR1)
             wait_for(lambda: program.status() == psutil.STATUS_ZOMBIE, "the program has died")
             process.send_signal(signal.SIGCONT)
-            wait_for(lambda: any(line.startswith("exited: x") for line in told("log")), "that is noticed")
+            wait_for(lambda: any(line.startswith("exited: x") for line in messages_in("log")), "that is noticed")
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE_S) == 0
-            *lines, last = told("x.log")
+            *lines, last = messages_in("x.log")
             assert [int(line) for line in lines] == list(range(900))
             assert last == "the last, without an end"
         finally:

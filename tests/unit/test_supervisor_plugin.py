@@ -54,12 +54,12 @@ class Supervisord:
         )
 
     def start(self):
-        """As an fcgi-program starts: it takes a reference to its socket, then says so."""
+        """Start as an fcgi-program does: take a reference to the socket, then send the event."""
         self.own = self.process_groups["webapp"].socket_manager.get_socket()
         events.notify(events.ProcessStateStartingEvent(self.webapp, STOPPED))
 
     def end(self, how=events.ProcessStateStoppedEvent):
-        """As a program ends: the event comes before its reference is dropped."""
+        """End as a program does: send the event, then drop the reference."""
         self.webapp.pid = 1
         events.notify(how(self.webapp, RUNNING))
         self.own = None
@@ -143,24 +143,31 @@ def test_a_needed_program_that_is_given_up_ends_everything(supervisord):
     assert not supervisord.lets_in, "the waiting caller is told"
 
 
-def test_a_color_that_is_given_up_ends_everything_if_it_is_the_active_one(supervisord):
+only_green_is_needed = pytest.mark.parametrize(
+    ("name", "mood"),
+    [("webapp-blue", SupervisorStates.RUNNING), ("webapp-green", SupervisorStates.SHUTDOWN)],
+    ids=["webapp-blue", "webapp-green"],
+)
+
+
+@only_green_is_needed
+def test_a_color_that_is_given_up_ends_everything_if_it_is_the_active_one(supervisord, name, mood):
     state.write(supervisord.given_up.parent, state.begin("green"))
-    for name, mood in (("webapp-blue", SupervisorStates.RUNNING), ("webapp-green", SupervisorStates.SHUTDOWN)):
-        color = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
-        events.notify(events.ProcessStateFatalEvent(color, STOPPED))
-        assert supervisord.options.mood == mood
+    color = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
+    events.notify(events.ProcessStateFatalEvent(color, STOPPED))
+    assert supervisord.options.mood == mood
 
 
+@only_green_is_needed
 @pytest.mark.parametrize("damaged", ["removed", "garbage"])
-def test_where_the_colors_can_t_be_read_the_color_that_the_links_name_is_needed(supervisord, damaged):
+def test_where_the_colors_can_t_be_read_the_color_that_the_links_name_is_needed(supervisord, damaged, name, mood):
     directory = supervisord.given_up.parent
     if damaged == "garbage":
         (directory / state.FILE).write_text("garbage")
     point(directory, "blue", other="green", percent=10, fallback="green")
-    for name, mood in (("webapp-blue", SupervisorStates.RUNNING), ("webapp-green", SupervisorStates.SHUTDOWN)):
-        color = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
-        events.notify(events.ProcessStateFatalEvent(color, STOPPED))
-        assert supervisord.options.mood == mood
+    color = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
+    events.notify(events.ProcessStateFatalEvent(color, STOPPED))
+    assert supervisord.options.mood == mood
 
 
 @pytest.mark.parametrize("name", ["webapp-blue", "webapp-green"])
@@ -202,7 +209,7 @@ def test_the_start_of_an_idle_color_is_told_unless_a_deploy_does_it(supervisord)
     assert said_of("webapp-green") == []
 
 
-def test_a_reload_is_left_to_who_started_it_and_to_nobody_else(supervisord, monkeypatch):
+def test_a_reload_is_left_to_the_parent_only_while_the_parent_lives(supervisord, monkeypatch):
     told = []
     monkeypatch.setattr(os, "kill", lambda *asked: told.append(asked))
     supervisord.reload()

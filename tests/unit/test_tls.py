@@ -27,7 +27,7 @@ def given(cert, key, tmp_path):
     return Settings(state_dir=tmp_path, tls_cert=str(cert), tls_key=str(key))
 
 
-def test_a_certificate_for_trials_names_where_we_listen_and_is_kept(trial):
+def test_a_trial_certificate_names_the_hosts_it_is_for_and_is_kept(trial):
     files = certificate(trial)
     names = x509.load_pem_x509_certificate(files.cert.read_bytes()).extensions
     alternative = str(names.get_extension_for_class(x509.SubjectAlternativeName).value)
@@ -37,7 +37,7 @@ def test_a_certificate_for_trials_names_where_we_listen_and_is_kept(trial):
     assert files.cert.read_bytes() == before
 
 
-def test_it_is_made_anew_before_it_ends_and_when_we_listen_elsewhere(trial, monkeypatch):
+def test_the_trial_certificate_is_renewed_before_it_ends_and_for_another_host(trial, monkeypatch):
     before = certificate(trial).cert.read_bytes()
     moved = trial.model_copy(update={"host": "192.0.2.2"})
     prepare_certificate(moved)
@@ -73,22 +73,41 @@ def test_on_a_full_disk_the_certificate_that_is_there_stays_whole_with_its_key(t
     }
 
 
-def test_a_given_certificate_that_can_t_be_used_is_one_line_with_the_reason(trial, tmp_path, monkeypatch):
-    files = certificate(trial)
+@pytest.fixture
+def pem_files(trial, tmp_path):
+    """A certificate with its key, the key of another certificate, rubbish, and a file that does not exist."""
     other = Settings(state_dir=tmp_path / "other", tls="self-signed")
     prepare_certificate(other)
-    prepare_certificate(given(files.cert, files.key, tmp_path))
     rubbish = tmp_path / "rubbish.pem"
     rubbish.write_text("rubbish")
-    for cert, key, reason in (
-        (files.cert, tmp_path / "none", "No such file"),
-        (files.cert, certificate(other).key, "KEY_VALUES_MISMATCH"),
-        (rubbish, files.key, "can't be used"),
-        (files.cert, rubbish, "can't be used"),
-    ):
-        with pytest.raises(SetupError, match=reason) as caught:
-            prepare_certificate(given(cert, key, tmp_path))
-        assert "\n" not in str(caught.value)
+    files = certificate(trial)
+    return {
+        "cert": files.cert,
+        "key": files.key,
+        "other key": certificate(other).key,
+        "rubbish": rubbish,
+        "missing": tmp_path / "none",
+    }
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "reason"),
+    [
+        ("cert", "missing", "No such file"),
+        ("cert", "other key", "KEY_VALUES_MISMATCH"),
+        ("rubbish", "key", "can't be used"),
+        ("cert", "rubbish", "can't be used"),
+    ],
+)
+def test_a_given_certificate_that_can_t_be_used_is_one_line_with_the_reason(pem_files, tmp_path, cert, key, reason):
+    with pytest.raises(SetupError, match=reason) as caught:
+        prepare_certificate(given(pem_files[cert], pem_files[key], tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_given_certificate_is_used_until_it_ends(trial, tmp_path, monkeypatch):
+    files = certificate(trial)
+    prepare_certificate(given(files.cert, files.key, tmp_path))
     in_days(VALID_DAYS + 1, monkeypatch)
     with pytest.raises(SetupError, match="it was valid until"):
         prepare_certificate(given(files.cert, files.key, tmp_path))
@@ -133,7 +152,7 @@ def test_http_2_is_asked_for_in_the_words_of_each_nginx(trial):
     assert "http2 on;" in new
 
 
-def test_without_tls_and_origins_nginx_hears_of_neither(tmp_path):
+def test_without_tls_and_origins_nginx_s_configuration_has_neither(tmp_path):
     conf = nginx_conf(Settings(state_dir=tmp_path))
     assert "ssl" not in conf
     assert "Access-Control" not in conf

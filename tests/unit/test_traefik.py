@@ -139,17 +139,20 @@ def test_after_a_kill_at_any_command_the_next_run_leaves_one_color_and_clients_h
     assert docker.state()["active"] == color
 
 
-def test_two_at_once_and_rubbish_get_a_sentence(docker):
+@pytest.mark.parametrize(
+    ("arguments", "refusal"),
+    [(["nonsense"], "usage"), (["deploy"], "set RERANK_IMAGE"), (["rollback"], "nothing was deployed")],
+    ids=["nonsense", "deploy", "rollback"],
+)
+def test_a_command_that_can_t_be_done_says_why(docker, arguments, refusal):
+    done = docker.run(*arguments)
+    assert done.returncode == 1
+    assert refusal in done.stderr
+
+
+def test_two_deploys_at_once_and_rubbish_in_the_state_file_are_refused_in_a_sentence(docker):
     with (docker.folder / ".colors.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert "another deploy runs" in docker.run("status").stderr
-    for arguments, said in (
-        (["nonsense"], "usage"),
-        (["deploy"], "set RERANK_IMAGE"),
-        (["rollback"], "nothing was deployed"),
-    ):
-        done = docker.run(*arguments)
-        assert done.returncode == 1
-        assert said in done.stderr
     (docker.folder / ".colors").write_text("active=red\n")
     assert "red is no color" in docker.run(image="reranking:1").stderr

@@ -32,7 +32,7 @@ def test_a_few_requests_are_not_held_up_by_the_many_of_another_client(scheduler)
     assert done <= 15, "about as many as its own"
 
 
-def test_who_comes_anew_has_no_credit_from_the_time_before(scheduler):
+def test_a_new_client_has_no_credit_from_before(scheduler):
     first = submit(scheduler, "first", 100)
     run_until(scheduler, lambda: sum(ticket.succeeded for ticket in first) == 50)
     second = submit(scheduler, "second", 100)

@@ -120,13 +120,13 @@ def test_a_header_is_printable_ascii_without_a_broken_escape(client):
 
 
 @pytest.mark.skipif(not captured.load(), reason="../shared/data/captured-requests is not here")
-def test_no_request_of_a_real_client_is_warned_of():
-    for name, request, _ in captured.load():
-        call = Call(request["path"], captured.headers(request), captured.raw_body(request))
-        dialect = dialect_of(call)
-        assert typos.IgnoredFields().warn(call.fields.keys(), dialect.body) == (), name
-        for each in dialect.parse(call):
-            assert [warning for warning in each.warnings if "instruction" not in warning] == [], name
+@pytest.mark.parametrize("sent", [pytest.param(sent, id=name) for name, sent, _ in captured.load()])
+def test_a_real_client_s_request_gets_no_warning(sent):
+    call = Call(sent["path"], captured.headers(sent), captured.raw_body(sent))
+    dialect = dialect_of(call)
+    assert typos.IgnoredFields().warn(call.fields.keys(), dialect.body) == ()
+    for each in dialect.parse(call):
+        assert [warning for warning in each.warnings if "instruction" not in warning] == []
 
 
 @given(st.text("abc", max_size=6), st.text("abc", max_size=6))
@@ -249,7 +249,7 @@ def cut_all(finish):
     return finished
 
 
-def test_warnings_are_the_same_wherever_they_are_said(client):
+def test_warnings_are_the_same_in_the_body_and_in_the_header(client):
     reply = asked(client, "documents", query=LONG, documents=[LONG], topk=1, instruction="x", rank_fields=["y"])
     assert reply.json["meta"]["warnings"] == said(reply)
     assert len(said(reply)) == 5

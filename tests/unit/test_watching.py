@@ -112,7 +112,7 @@ def test_a_request_s_phases_and_tokens_are_told(watched):
 
 
 @pytest.mark.parametrize("body", [BODY, b"{"])
-def test_our_own_trials_are_told_to_nobody(watched, body):
+def test_our_own_trials_are_not_reported(watched, body):
     own = own_key(watched.own)
     watched.post(body, X_Api_Key=own, **{SYNTHETIC_HEADER: "1"})
     with watched.admission.admit():

@@ -57,7 +57,7 @@ def pipe():
             continue
 
 
-def test_lines_that_nobody_reads_hold_up_nobody_and_are_counted_when_they_flow(pipe):
+def test_unread_lines_delay_no_writer_and_are_counted_once_they_are_read(pipe):
     pipe.fill()
     writer = Writer(Stream(pipe.descriptor), note, most_bytes=100 * len(LINE))
     for _ in range(10_000):
@@ -254,21 +254,21 @@ def speaks(done, **streams):
     return subprocess.Popen([sys.executable, "-c", SPEAKS, str(done)], **streams)
 
 
-def test_a_process_says_all_it_has_to_say_and_ends_though_nobody_reads_it(tmp_path, pipe):
+def test_a_process_writes_all_its_lines_and_ends_though_its_output_is_not_read(tmp_path, pipe):
     with speaks(tmp_path / "done", stdout=pipe.descriptor, stderr=pipe.descriptor) as process:
         assert process.wait(PATIENCE_S) == 0
     assert (tmp_path / "done").read_text() == "all said"
 
 
 @pytest.mark.parametrize("how", ["> /dev/full 2>&1", ">&- 2>&-", "2>&1 | true"])
-def test_a_process_goes_on_where_its_words_go_nowhere(tmp_path, how):
+def test_a_process_whose_output_goes_nowhere_goes_on(tmp_path, how):
     script = f'("$0" "$@"; echo $? > {tmp_path}/code) {how}'
     subprocess.run(["sh", "-c", script, sys.executable, "-c", SPEAKS, str(tmp_path / "done")], check=True)
     wait_for(lambda: (tmp_path / "code").exists() and (tmp_path / "code").read_text() == "0\n", "it ended with 0")
     assert (tmp_path / "done").read_text() == "all said", "and into no file that was opened meanwhile"
 
 
-def test_a_reader_who_reads_gets_every_word_though_the_process_ends_at_once(tmp_path):
+def test_a_reader_gets_every_line_of_a_process_that_ends_at_once(tmp_path):
     with speaks(tmp_path / "done", stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         text = process.stdout.read()
     assert text.startswith(b"begun\n")

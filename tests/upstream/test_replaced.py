@@ -107,14 +107,13 @@ def test_engineio_closes_a_connection_without_waiting_or_a_last_packet():
     assert "self.sockets = {}" in inspect.getsource(base_server)
 
 
-def test_socketio_does_without_the_packages_that_the_pusher_hides_from_it():
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [("socketio.redis_manager", "redis"), ("engineio.client", "requests"), ("engineio.client", "websocket")],
+)
+def test_socketio_does_without_the_packages_that_the_pusher_hides_from_it(module, package):
     """An ImportError is expected where a package is missing."""
-    for module, package in (
-        ("socketio.redis_manager", "redis"),
-        ("engineio.client", "requests"),
-        ("engineio.client", "websocket"),
-    ):
-        tries = [node for node in ast.walk(parsed(importlib.import_module(module))) if isinstance(node, ast.Try)]
-        guarded = [ast.unparse(step) for node in tries for step in node.body]
-        assert f"import {package}" in guarded, f"{module} imports {package} otherwise: see pusher/main.py"
+    tries = [node for node in ast.walk(parsed(importlib.import_module(module))) if isinstance(node, ast.Try)]
+    guarded = [ast.unparse(step) for node in tries for step in node.body]
+    assert f"import {package}" in guarded, f"{module} imports {package} otherwise: see pusher/main.py"
     assert socketio.Server

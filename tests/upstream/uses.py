@@ -82,7 +82,7 @@ SUBCLASSES: dict[str, tuple[set[str], str]] = {
 NEVER_CALLED = {
     "flask.sessions.SessionInterface": {"save_session"},  # Flask saves no null session
     "supervisor.dispatchers.POutputDispatcher": {"handle_write_event"},  # it is never writable
-    "supervisor.loggers.Logger": {"getvalue"},  # for logs in memory
+    "supervisor.loggers.Logger": {"getvalue"},  # only logs in memory have it
 }
 """Methods that only raise, of these classes and of ours."""
 

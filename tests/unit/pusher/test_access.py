@@ -25,7 +25,7 @@ def access(api="", operators=""):
         ("k1", "", "kÿ\udcff", False, False),
     ],
 )
-def test_who_gets_in_and_who_is_an_operator(api, operators, key, may_enter, is_operator):
+def test_keys_decide_whether_a_caller_may_enter_and_is_an_operator(api, operators, key, may_enter, is_operator):
     viewer = access(api, operators).viewer([key] if key else [])
     assert (viewer is not None) == may_enter
     assert bool(viewer and viewer.operator) == is_operator

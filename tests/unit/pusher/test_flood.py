@@ -26,7 +26,7 @@ class Crowd:
         self.say(told, NOW + scored)
 
 
-def test_when_the_most_are_running_those_that_are_known_are_still_heard_and_none_is_lost():
+def test_at_the_limit_of_running_requests_each_known_one_still_progresses():
     crowd = Crowd()
     for second in range(1, 2 * int(SILENT_S)):
         crowd.progress(second, [*NAMES, "one too many"])
@@ -36,7 +36,7 @@ def test_when_the_most_are_running_those_that_are_known_are_still_heard_and_none
         assert crowd.relay.counts()["ignored"] == second
 
 
-def test_a_place_that_becomes_free_is_had_by_the_next_that_is_heard_of():
+def test_the_place_of_a_request_that_ended_goes_to_the_next_new_one():
     crowd = Crowd()
     crowd.progress(1, ["one too many"])
     crowd.say([Finished(id="7", dialect="native", pairs=100, status="ok", latency_ms=1.0)], NOW + 1)

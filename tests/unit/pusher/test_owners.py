@@ -72,7 +72,7 @@ class Pusher:
 
     now: float = 1000.0
     seqs: dict = field(default_factory=lambda: {"w1": 0, "w2": 0})
-    told: list = field(default_factory=list)
+    sent: list = field(default_factory=list)
     """Viewer and state, of everything that went out."""
 
     def __post_init__(self):
@@ -87,7 +87,7 @@ class Pusher:
 
     def follow(self, viewer, name):
         known = self.relay.runs.find(name, viewer.may_see)
-        self.told += [(viewer, state) for state in known]  # as Socket.IO's answer to `follow`
+        self.sent += [(viewer, state) for state in known]  # Socket.IO answers `follow` with them
         next(self.streams.follow(name, viewer, known))
 
     def hear(self, worker, *events):
@@ -105,10 +105,10 @@ class Pusher:
             self.streams.push(update)
             for viewer in VIEWERS.values():
                 if room_for(update.id, viewer) in rooms_of(update.id, update.owner):
-                    self.told.append((viewer, update.state))
+                    self.sent.append((viewer, update.state))
         for slots in self.streams._slots.values():
             for slot in slots:
-                self.told += [(slot.viewer, state) for state in slot.take()]
+                self.sent += [(slot.viewer, state) for state in slot.take()]
 
     def come_late(self, name, request_id):
         self.follow(VIEWERS[name], request_id)
@@ -135,12 +135,12 @@ def owner_in(state):
 
 @settings(max_examples=400, deadline=None)
 @given(steps)
-def test_a_follower_is_told_of_its_owner_s_requests_and_of_nobody_else_s(story):
+def test_a_follower_gets_only_its_owner_s_requests(story):
     pusher = Pusher()
     for step, *rest in story:
         getattr(pusher, step)(*rest)
     pusher.tick(1.0)
-    for viewer, state in pusher.told:
+    for viewer, state in pusher.sent:
         owner = owner_in(state)
         assert state.get("caller", "") == pusher.relay.runs.caller_of(owner)
         assert viewer.operator or owner == viewer.owner, f"{viewer.owner} is told of {state}"
@@ -149,8 +149,8 @@ def test_a_follower_is_told_of_its_owner_s_requests_and_of_nobody_else_s(story):
         assert state.get("caller", "") == pusher.relay.runs.caller_of(owner_in(state))
 
 
-def told_to(pusher, name):
-    return [state for viewer, state in pusher.told if viewer is VIEWERS[name]]
+def states_sent_to(pusher, name):
+    return [state for viewer, state in pusher.sent if viewer is VIEWERS[name]]
 
 
 @settings(max_examples=50, deadline=None)
@@ -167,10 +167,10 @@ def test_two_owners_requests_with_one_id_both_run_and_end_for_their_own_follower
         pusher.hear(workers[owner], event("finished", "x", owner))
         pusher.tick(0.25)
     for owner in ("ann", "bob"):
-        statuses = [state["status"] for state in told_to(pusher, owner)]
+        statuses = [state["status"] for state in states_sent_to(pusher, owner)]
         assert statuses[-1] == "ok"
         assert statuses[0] == "running"
-        assert told_to(pusher, owner)[-1]["query"] == f"{owner} asks"
+        assert states_sent_to(pusher, owner)[-1]["query"] == f"{owner} asks"
     pusher.restart()
     for owner in ("ann", "bob"):
         (known,) = pusher.relay.runs.find("x", VIEWERS[owner].may_see)
@@ -184,7 +184,7 @@ def test_what_is_refused_under_an_id_ends_no_other_owner_s_request():
     pusher.tick(0.25)
     pusher.hear("w1", event("rejected", "x", "bob"), event("unauthorized", "x", ""), event("shed", "x", "bob"))
     pusher.tick(0.25)
-    assert {state["status"] for state in told_to(pusher, "ann")} == {"running"}
+    assert {state["status"] for state in states_sent_to(pusher, "ann")} == {"running"}
     assert [state["status"] for state in pusher.relay.snapshot()["running"]] == ["running"]
 
 

@@ -42,7 +42,7 @@ class Browsers:
 
 
 @pytest.mark.parametrize("keys", [KEY, ""], ids=["keys", "no keys"])
-def test_who_is_not_let_in_is_disconnected_and_who_is_stays(keys):
+def test_only_clients_that_join_in_time_stay_connected(keys):
     browsers = Browsers(keys)
     idle, guest, wrong = (browsers.open() for _ in range(3))
     browsers.join(guest, KEY)

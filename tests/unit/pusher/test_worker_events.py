@@ -14,7 +14,7 @@ def pulse(breaker="closed"):
     return Pulse(state="ready", queue_pairs=0, queue_tokens=0, in_flight=0, pairs_per_s=0.0, breaker=breaker)
 
 
-def told(delta):
+def events_in(delta):
     return [event["what"] for event in delta.get("events", ())]
 
 
@@ -22,7 +22,7 @@ def test_changes_of_the_breaker_and_of_workers_are_told_once_in_their_order():
     relay = Relay(NOW)
     say(relay, Worker(state="ready"), Breaker(was="closed", state="open"), Breaker(was="open", state="half_open"))
     _, delta = relay.tick(NOW + 0.25)
-    assert told(delta) == ["ready", "breaker open", "breaker half_open"], "though all lie between two pulses"
+    assert events_in(delta) == ["ready", "breaker open", "breaker half_open"], "though all lie between two pulses"
     assert delta["events"][1] == {
         "number": 1,
         "at": NOW,
@@ -33,7 +33,7 @@ def test_changes_of_the_breaker_and_of_workers_are_told_once_in_their_order():
     }
     say(relay, pulse("half_open"), at=NOW + 1, seq=1)
     _, delta = relay.tick(NOW + 1)
-    assert told(delta) == []
+    assert events_in(delta) == []
 
 
 def silence(relay):
@@ -47,7 +47,7 @@ def test_a_worker_that_falls_silent_is_a_event():
     relay = Relay(NOW)
     say(relay, Worker(state="ready"))
     relay.tick(NOW)
-    assert told(silence(relay)) == ["lost"]
+    assert events_in(silence(relay)) == ["lost"]
 
 
 def test_snapshots_and_the_next_life_know_the_latest():
@@ -66,7 +66,7 @@ def test_a_state_whose_event_was_dropped_is_told_by_the_pulse_and_only_once():
     for second in range(3):
         say(relay, pulse(), at=NOW + second, seq=second)
     _, delta = relay.tick(NOW + 3)
-    assert told(delta) == ["ready"]
+    assert events_in(delta) == ["ready"]
     assert delta["events"][0]["at"] == NOW
 
 
@@ -85,6 +85,6 @@ def test_a_new_life_of_the_pusher_does_not_tell_again_what_the_last_one_told():
     after = Relay(NOW)
     after.recall(relay.memory())
     say(after, pulse("open"), at=NOW + 1, seq=1)
-    assert told(after.tick(NOW + 1)[1]) == []
+    assert events_in(after.tick(NOW + 1)[1]) == []
     say(after, Worker(state="draining"), at=NOW + 2, seq=2)
-    assert told(after.tick(NOW + 2)[1]) == ["draining"]
+    assert events_in(after.tick(NOW + 2)[1]) == ["draining"]
