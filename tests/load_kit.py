@@ -17,7 +17,7 @@ import requests
 from running import PATIENCE_S, wait_for
 
 from webapp.api.dialects.registry import DIALECTS
-from webapp.stack.releases.checks import TOLD_BY_HEADERS, usual_path
+from webapp.stack.releases.checks import usual_path
 
 DOCUMENTS = 4
 """In each request of `ClosedLoop`."""
@@ -112,8 +112,7 @@ class Ask:
 def asks():
     """Return a request in each dialect, and a large one."""
     small = [
-        Ask(each.name, usual_path(each), json.dumps(each.example).encode(), TOLD_BY_HEADERS.get(each.name, {}))
-        for each in DIALECTS
+        Ask(each.name, usual_path(each), json.dumps(each.example).encode(), dict(each.headers)) for each in DIALECTS
     ]
     texts = [{"content": f"sentence {number} tells of bees that find home"} for number in range(LARGE)]
     body = json.dumps({"query": "how do bees find home", "documents": texts, "top_k": 0}).encode()

@@ -138,6 +138,8 @@ class Dialect:
     """Paths that take this format; a path that no other dialect has becomes a route."""
     example: Mapping[str, Any] = field(default_factory=dict)
     """A body; deployments send it at the first path where it is claimed."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers that the example needs, because paths and bodies are the same as another dialect's."""
     strict: bool = False
     """Whether "true", "3" and the like are refused where a boolean or a number is due."""
 
