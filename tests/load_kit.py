@@ -144,7 +144,8 @@ def post(port, ask, connection=None):
 class OpenLoop(_Threads):
     """A request in any dialect each `1 / rate` seconds, whether the last one was answered or not."""
 
-    def __init__(self, port, *, rate=20.0):
+    def __init__(self, port, *, rate=20.0, only=None):
+        """Ask in the dialects of these names, by default in all."""
         clients = [threading.Thread(target=self._client, args=(number,)) for number in range(OPEN_LOOP_THREADS)]
         super().__init__(*clients, threading.Thread(target=self._clock))
         self.outcomes = Counter()
@@ -157,7 +158,8 @@ class OpenLoop(_Threads):
         self._port = port
         self._rate = rate
         self._due = queue.SimpleQueue()
-        self._small, self._large = asks()
+        small, self._large = asks()
+        self._small = [ask for ask in small if only is None or ask.name in only]
 
     def learn(self, model):
         """Record the answers of the model that serves now."""
