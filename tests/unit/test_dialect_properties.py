@@ -81,6 +81,16 @@ SPECIFIED = {
     "weaviate": fields(query=words, documents=st.lists(texts, min_size=1), property=texts),
     "librechat": fields(query=words, candidates=st.lists(objects, min_size=1)),
     "vllm_score": fields(text_1=texts, text_2=documents),
+    "dashscope": fields(
+        input=st.fixed_dictionaries({"query": queries, "documents": documents}),
+        parameters=st.none() | options,
+        return_documents=flags,
+        instruct=st.none() | texts,
+    ),
+    "dashscope_compatible": fields(
+        query=queries, documents=documents, return_documents=flags, instruct=st.none() | texts
+    ),
+    "zeroentropy": fields(query=words, documents=documents, latency=st.none() | st.sampled_from(["fast", "slow"])),
 }
 
 PATHS = {"documents": "/v1/rerank", "infinity": "/infinity/rerank"}
@@ -131,7 +141,8 @@ names = st.sampled_from(
     [
         "query", "documents", "texts", "passages", "input", "inputs", "text_1", "text_2", "queries", "candidates",
         "property", "content", "text", "top_n", "top_k", "raw_scores", "return_documents", "rank_fields", "truncate",
-        "truncation_side", "model", "priority", "max_tokens_per_doc", "max_chunks_per_doc", "parameters",
+        "truncation_side", "model", "priority", "max_tokens_per_doc", "max_chunks_per_doc", "parameters", "instruct",
+        "latency", "image",
     ]
 )  # fmt: skip
 values = st.recursive(
