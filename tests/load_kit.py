@@ -17,7 +17,7 @@ import requests
 from running import PATIENCE_S, wait_for
 
 from webapp.api.dialects.registry import DIALECTS
-from webapp.stack.releases.checks import TOLD_BY_HEADERS, usual_path
+from webapp.stack.releases.checks import usual_path
 
 DOCUMENTS = 4
 """In each request of `ClosedLoop`."""
@@ -112,8 +112,7 @@ class Ask:
 def asks():
     """Return a request in each dialect, and a large one."""
     small = [
-        Ask(each.name, usual_path(each), json.dumps(each.example).encode(), TOLD_BY_HEADERS.get(each.name, {}))
-        for each in DIALECTS
+        Ask(each.name, usual_path(each), json.dumps(each.example).encode(), dict(each.headers)) for each in DIALECTS
     ]
     texts = [{"content": f"sentence {number} tells of bees that find home"} for number in range(LARGE)]
     body = json.dumps({"query": "how do bees find home", "documents": texts, "top_k": 0}).encode()
@@ -145,7 +144,8 @@ def post(port, ask, connection=None):
 class OpenLoop(_Threads):
     """A request in any dialect each `1 / rate` seconds, whether the last one was answered or not."""
 
-    def __init__(self, port, *, rate=20.0):
+    def __init__(self, port, *, rate=20.0, only=None):
+        """Ask in the dialects of these names, by default in all."""
         clients = [threading.Thread(target=self._client, args=(number,)) for number in range(OPEN_LOOP_THREADS)]
         super().__init__(*clients, threading.Thread(target=self._clock))
         self.outcomes = Counter()
@@ -158,7 +158,8 @@ class OpenLoop(_Threads):
         self._port = port
         self._rate = rate
         self._due = queue.SimpleQueue()
-        self._small, self._large = asks()
+        small, self._large = asks()
+        self._small = [ask for ask in small if only is None or ask.name in only]
 
     def learn(self, model):
         """Record the answers of the model that serves now."""

@@ -60,6 +60,67 @@ def llama_nvidia(url, key, query, documents, echo):
     return ranked_by(NVIDIARerank(model=name, base_url=f"{url}/v1", api_key=key, top_n=99), query, documents, echo)
 
 
+@client("llama-index dashscope")
+def llama_dashscope(url, key, query, documents, echo):
+    import dashscope
+    from llama_index.postprocessor.dashscope_rerank import DashScopeRerank
+
+    dashscope.base_http_api_url = f"{url}/api/v1"
+    return ranked_by(DashScopeRerank(top_n=99, model="m", api_key=key), query, documents, echo)
+
+
+class DashScopeError(Exception):
+    """What its users raise: its client returns the error."""
+
+
+def dashscope_results(reply, echo):
+    if reply.status_code != 200:
+        assert reply.request_id
+        raise DashScopeError(f"{reply.status_code} {reply.code}: {reply.message}")
+    assert reply.usage.total_tokens > 0
+    return [  # its attribute `document` is None, whatever came
+        (item.index, item.relevance_score, item["document"]["text"] if echo else item["document"])
+        for item in reply.output.results
+    ]
+
+
+@client("dashscope")
+def dashscope_sync(url, key, query, documents, echo):
+    import dashscope
+
+    dashscope.base_http_api_url = f"{url}/api/v1"
+    top = dashscope.TextReRank.call("m", query, documents, api_key=key, top_n=1)
+    reply = dashscope.TextReRank.call("m", query, documents, api_key=key, return_documents=echo or None)
+    results = dashscope_results(reply, echo)
+    assert [item.index for item in top.output.results] == [index for index, *_ in results[:1]]
+    return results
+
+
+@client("dashscope, async")
+def dashscope_async(url, key, query, documents, echo):
+    import asyncio
+
+    import dashscope
+
+    dashscope.base_http_api_url = f"{url}/api/v1"
+    call = dashscope.AioTextReRank.call("m", query, documents, api_key=key, top_n=99, return_documents=echo)
+    return dashscope_results(asyncio.run(call), echo)
+
+
+@client("openai, dashscope's newer path")
+def dashscope_by_openai(url, key, query, documents, echo):
+    from openai import OpenAI
+
+    caller = OpenAI(api_key=key, base_url=f"{url}/compatible-api/v1", max_retries=0)
+    body = {"model": "m", "query": query, "documents": documents, "return_documents": echo}
+    reply = caller.post("/reranks", body=body, cast_to=object)
+    assert len(caller.post("/reranks", body={**body, "top_n": 1}, cast_to=object)["results"]) == 1
+    return [
+        (item["index"], item["relevance_score"], item["document"]["text"] if echo else None)
+        for item in reply["results"]
+    ]
+
+
 @client("xinference-client")
 def xinference(url, key, query, documents, echo):
     from xinference_client import RESTfulClient
@@ -142,6 +203,7 @@ for _provider, _base in (
     ("infinity", "/infinity"),
     ("nvidia_nim", ""),
     ("litellm_proxy", ""),
+    ("dashscope", "/compatible-api/v1"),
 ):
     through_litellm(_provider, _base)
 

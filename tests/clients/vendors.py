@@ -55,6 +55,30 @@ def pinecone(url, key, query, documents, echo):
     return [(item.index, item.score, item.document["text"] if echo else None) for item in reply.data]
 
 
+@client("zeroentropy")
+def zeroentropy(url, key, query, documents, echo):  # noqa: ARG001 - it has no echo
+    from zeroentropy import ZeroEntropy
+
+    models = ZeroEntropy(api_key=key, base_url=f"{url}/v1", max_retries=0, _strict_response_validation=True).models
+    reply = models.rerank(model="m", query=query, documents=documents)
+    assert reply.total_bytes > 0
+    assert reply.total_tokens > 0
+    top = models.rerank(model="m", query=query, documents=documents, top_n=1, latency="slow")
+    assert (top.actual_latency_mode, top.results) == ("slow", reply.results[:1])
+    return [(item.index, item.relevance_score, None) for item in reply.results]
+
+
+@client("zeroentropy, async")
+def zeroentropy_async(url, key, query, documents, echo):  # noqa: ARG001 - it has no echo
+    from zeroentropy import AsyncZeroEntropy
+
+    async def ask():
+        async with AsyncZeroEntropy(api_key=key, base_url=f"{url}/v1", max_retries=0) as caller:
+            return await caller.models.rerank(model="m", query=query, documents=documents, top_n=99, latency="fast")
+
+    return [(item.index, item.relevance_score, None) for item in asyncio.run(ask()).results]
+
+
 if __name__ == "__main__":
     import coheres  # noqa: F401 - registers more
 

@@ -76,6 +76,12 @@ class Tree(Stack):
     def colors(self):
         return json.loads((self.state_dir / ".colors").read_text())
 
+    def described(self):
+        """Return the names of the dialects that the code which serves now has."""
+        paths = requests.get(f"{self.url}/openapi.json", timeout=PATIENCE_S).json()["paths"].values()
+        bodies = [each["post"]["requestBody"]["content"]["application/json"] for each in paths if "post" in each]
+        return {name for body in bodies for name in body["examples"]}
+
     def frames(self):
         return requests.get(f"{self.url}/progress", timeout=PATIENCE_S).json()["frames"]
 
@@ -86,11 +92,12 @@ def stack():
         if not archived(BEFORE, folder):
             pytest.skip(f"this clone lacks the commit {BEFORE}")
         with Tree(Path(folder), engine="stub", cache_mb="0") as stack:
+            stack.dialects = stack.described()
             yield stack
 
 
 def test_an_upgrade_in_place_loses_no_request(stack):
-    load, before = OpenLoop(stack.port), stack.colors()["active"]
+    load, before = OpenLoop(stack.port, only=stack.dialects), stack.colors()["active"]
     load.learn("before")
     with load:
         stack.upgrade()
@@ -134,7 +141,7 @@ def test_a_start_with_the_new_code_goes_on_with_the_old_state(stack):
 
 def test_the_way_back_loses_no_request(stack):
     """The code of before again, under a supervisord and a pusher of the new code."""
-    load, before = OpenLoop(stack.port), stack.colors()["active"]
+    load, before = OpenLoop(stack.port, only=stack.dialects), stack.colors()["active"]
     load.learn("new")
     with load:
         stack.downgrade()

@@ -71,8 +71,7 @@ def texts(requests):
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 def test_a_large_body_asks_for_the_same_wherever_it_is_read(read_in_process, dialect):
-    headers = {"X-Pinecone-Api-Version": "2025-10"} if dialect.name == "pinecone" else {}
-    call = Call(dialect.paths[0].replace("{model}", "m"), headers, filled(dialect.example), model_url="m")
+    call = Call(dialect.paths[0].replace("{model}", "m"), dialect.headers, filled(dialect.example), model_url="m")
     in_process, at_once = read_in_process("rerank", call, LATER), read("rerank", call, LIMITS)
     assert in_process.dialect == at_once.dialect == dialect.name
     assert texts(in_process.requests) == texts(at_once.requests)

@@ -81,17 +81,20 @@ SPECIFIED = {
     "weaviate": fields(query=words, documents=st.lists(texts, min_size=1), property=texts),
     "librechat": fields(query=words, candidates=st.lists(objects, min_size=1)),
     "vllm_score": fields(text_1=texts, text_2=documents),
+    "dashscope": fields(
+        input=st.fixed_dictionaries({"query": queries, "documents": documents}),
+        parameters=st.none() | options,
+        return_documents=flags,
+        instruct=st.none() | texts,
+    ),
+    "dashscope_compatible": fields(
+        query=queries, documents=documents, return_documents=flags, instruct=st.none() | texts
+    ),
+    "zeroentropy": fields(query=words, documents=documents, latency=st.none() | st.sampled_from(["fast", "slow"])),
 }
 
-PATHS = {
-    "cohere_v2": "/v2/rerank",
-    "infinity": "/infinity/rerank",
-    "documents": "/v1/rerank",
-    "voyage": "/v1/rerank",
-    "tei_predict": "/predict",
-}
-
-HEADERS = {"pinecone": {"X-Pinecone-Api-Version": "2025-10"}}
+PATHS = {"documents": "/v1/rerank", "infinity": "/infinity/rerank"}
+"""Where a dialect's first path is not enough to tell it."""
 
 
 def score(request):
@@ -117,7 +120,7 @@ def test_every_dialect_is_tried():
 @given(data=st.data())
 def test_whatever_a_dialect_specifies_gets_its_reply(dialect, data):
     body = json.dumps(data.draw(SPECIFIED[dialect.name])).encode()
-    call = Call(PATHS.get(dialect.name, "/rerank"), HEADERS.get(dialect.name, {}), body, "id-1", 1_700_000_000)
+    call = Call(PATHS.get(dialect.name, dialect.paths[0]), dialect.headers, body, "id-1", 1_700_000_000)
     assert dialect_of(call).name == dialect.name
     results = [score(request) for request in dialect.parse(call)]
     reply = dialect.dump(results, call)
@@ -138,7 +141,8 @@ names = st.sampled_from(
     [
         "query", "documents", "texts", "passages", "input", "inputs", "text_1", "text_2", "queries", "candidates",
         "property", "content", "text", "top_n", "top_k", "raw_scores", "return_documents", "rank_fields", "truncate",
-        "truncation_side", "model", "priority", "max_tokens_per_doc", "max_chunks_per_doc", "parameters",
+        "truncation_side", "model", "priority", "max_tokens_per_doc", "max_chunks_per_doc", "parameters", "instruct",
+        "latency", "image",
     ]
 )  # fmt: skip
 values = st.recursive(

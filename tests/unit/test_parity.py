@@ -2,6 +2,8 @@
 
 import pytest
 
+from webapp.api.dialects import dashscope, zeroentropy
+
 QUERY = "how do bees find home"
 TEXTS = ["milk keeps", "bees follow the sun", "", "the last train", "bees follow the sun", "naïve 🐝"]
 
@@ -52,6 +54,14 @@ FORMS = {
         {},
         lambda answer: in_request_order([entry["score"] for entry in answer["scores"]]),
     ),
+    "dashscope": (
+        dashscope.PATH,
+        {"input": WITH_QUERY},
+        {},
+        lambda answer: family(answer["output"]),
+    ),
+    "dashscope, newer": (dashscope.COMPATIBLE_PATH, WITH_QUERY, {}, family),
+    "zeroentropy": (zeroentropy.PATH, WITH_QUERY, {}, family),
     "score": (
         "/score",
         {"text_1": QUERY, "text_2": TEXTS},

@@ -41,6 +41,7 @@ def test_a_doubled_version_is_one_path_for_the_log_and_needs_a_key_like_it(clien
 @pytest.mark.parametrize("path", sorted({endpoint.split()[1] for endpoint in ENDPOINTS}))
 def test_a_path_of_ours_stays_what_it_is(path):
     assert normalize_path(path) == path
+    assert normalize_path(f"{path}/").rstrip("/") == path.rstrip("/")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -9,7 +9,7 @@ from asking import QUERY, TEXTS, ask, post
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webapp.api.dialects import typos
+from webapp.api.dialects import dashscope, typos, zeroentropy
 from webapp.api.dialects.base import Call
 from webapp.api.dialects.documents import DocumentsBody
 from webapp.api.dialects.registry import dialect_of
@@ -37,6 +37,9 @@ FORMS = {
     "librechat": ("/v1/rerank", {"query": QUERY, "candidates": [{"text": "a"}]}),
     "pinecone": ("/rerank", {"query": QUERY, "documents": [{"text": "a"}]}),
     "weaviate": ("/rerank", {"query": QUERY, "documents": ["a"], "property": ""}),
+    "dashscope": (dashscope.PATH, {"input": {"query": QUERY, "documents": ["a"]}}),
+    "dashscope, newer": (dashscope.COMPATIBLE_PATH, {"query": QUERY, "documents": ["a"]}),
+    "zeroentropy": (zeroentropy.PATH, {"query": QUERY, "documents": ["a"]}),
 }
 HEADERS = {"pinecone": {"X-Pinecone-Api-Version": "2025-10"}}
 
@@ -180,7 +183,7 @@ def test_minus_one_is_refused_by_other_formats(client, form, name):
 # --- a query that is cut
 
 
-@pytest.mark.parametrize("form", [form for form in FORMS if form not in {"score", "predict"}])
+@pytest.mark.parametrize("form", [form for form in FORMS if form not in {"score", "predict", "dashscope"}])
 def test_a_query_that_is_cut_is_said_in_every_format(client, form):
     (warning,) = said(asked(client, form, query=LONG))
     assert warning == "the query was longer than what is read of it and was cut"
@@ -192,6 +195,7 @@ def test_a_query_that_is_cut_is_said_where_a_format_has_a_place(client):
     assert "query" in asked(client, "documents", query=LONG).json["meta"]["warnings"][0]
     assert "query" in said(asked(client, "score", text_1=LONG))[0]
     assert "query" in said(asked(client, "predict", inputs=[[LONG, "a"]]))[0]
+    assert "query" in said(asked(client, "dashscope", input={"query": LONG, "documents": ["a"]}))[0]
     assert "query" in asked(client, "documents", max_tokens_per_query=1).json["meta"]["warnings"][0]
 
 

@@ -108,10 +108,11 @@ def create_app(
 def normalize_path(path: str) -> str:
     """Return the meant path: `//rerank` is `/rerank`, `/v1/v1/rerank` and `/api/v1/rerank` are `/v1/rerank`.
 
-    Clients append a path to a base address: `http://host/` + `/rerank`, `http://host/v1` + `/v1/rerank`.
+    Clients append a path to a base address: `http://host/` + `/rerank`, `http://host/v1` + `/v1/rerank`. A path of a
+    dialect stays as it is, whatever it begins with.
     """
     path = _SLASHES.sub("/", path)
-    base = _BASE.match(path)
+    base = None if path.rstrip("/") in rerank.PATHS else _BASE.match(path)
     return path[base.end() :] if base else path
 
 

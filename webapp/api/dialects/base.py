@@ -1,18 +1,7 @@
 """What a dialect is: pure functions that read the calls of one wire format, and write its replies and errors.
 
-To add a dialect:
-
-1. Write `dialects/NAME.py`. Its docstring says how the format differs, and its source (product, version, file or page).
-   The body is a msgspec struct that extends `request_parts.Options`; `to_requests` turns it into a `RerankRequest`,
-   usually by `request_parts.ranking_request`. The reply is a struct too; `dump` fills it from
-   `reply_parts.ranked(result)` and encodes it. `librechat.py` is the shortest example.
-2. Define `DIALECT = Dialect(...)` there. `claims` must be true for its own calls only: by path, field or header.
-   `errors` is usually `documents.ERRORS` or `tei.ERRORS`.
-3. Add `NAME.DIALECT` to `registry.DIALECTS`, before every dialect that would claim its calls as well.
-4. Add a captured request to `tests/unit/test_dialects.py`, and its fields to `tests/unit/test_dialect_properties.py`.
-   If it has a path of its own, add that to `scripts/smoke`.
-
-Routes, `GET /`, OpenAPI and the checks of a deployment read the registry; no other module has to change.
+docs/howto.md has the steps to add one. Routes, `GET /`, OpenAPI, the checks of a deployment and `scripts/smoke` read
+the registry; no other module has to change.
 """
 
 from __future__ import annotations
@@ -137,7 +126,9 @@ class Dialect:
     paths: tuple[str, ...] = RERANK_PATHS
     """Paths that take this format; a path that no other dialect has becomes a route."""
     example: Mapping[str, Any] = field(default_factory=dict)
-    """A body; deployments send it at the first path where it is claimed."""
+    """A body; deployments send it at the first path where it is claimed, `scripts/smoke` at a path of its own."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers that the example needs, because paths and bodies are the same as another dialect's."""
     strict: bool = False
     """Whether "true", "3" and the like are refused where a boolean or a number is due."""
 

@@ -114,6 +114,7 @@ DIALECT = Dialect(
     body=PineconeBody,
     reply=PineconeReply,
     paths=("/rerank",),
+    headers={"X-Pinecone-Api-Version": "2025-10"},
     example={
         "model": "any",
         "query": "how do bees find home",

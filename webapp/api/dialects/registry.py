@@ -1,10 +1,14 @@
-"""Every dialect, in order of precedence: a call belongs to the first one that claims it."""
+"""Every dialect, in order of precedence: a call belongs to the first one that claims it.
+
+The first ones have paths of their own. Others claim by fields, wherever they are sent.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from webapp.api.dialects import (
+    dashscope,
     documents,
     librechat,
     mixedbread,
@@ -15,10 +19,14 @@ from webapp.api.dialects import (
     unknown,
     vllm_score,
     weaviate,
+    zeroentropy,
 )
 from webapp.api.dialects.base import Call, Dialect
 
 DIALECTS: tuple[Dialect, ...] = (
+    dashscope.DIALECT,
+    dashscope.COMPATIBLE,
+    zeroentropy.DIALECT,
     native.DIALECT,
     tei.PREDICT,
     tei.DIALECT,

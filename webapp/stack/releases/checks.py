@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -21,9 +21,6 @@ ROUNDS = 5
 ROUND_DOCUMENTS = 64
 
 TIMEOUT_S = 60.0
-
-TOLD_BY_HEADERS = {"pinecone": {"X-Pinecone-Api-Version": "2025-10"}}
-"""Headers of the dialects whose paths and bodies are the same as another dialect's."""
 
 
 def golden(color: ColorApi, known: Golden) -> str:
@@ -60,8 +57,7 @@ def smoke(color: ColorApi) -> str:
     for dialect in DIALECTS:
         # The call that the API's description shows, for the model that is served.
         body = {name: model if name == "model" else value for name, value in dialect.example.items()}
-        headers = TOLD_BY_HEADERS.get(dialect.name, {})
-        if not _json(color, dialect.name, usual_path(dialect), body, headers):
+        if not _json(color, dialect.name, usual_path(dialect), body, dialect.headers):
             raise SetupError(f"{dialect.name} got an empty answer")
     return f"{len(DIALECTS)} dialects answer"
 
@@ -97,13 +93,12 @@ def steady_memory(color: ColorApi, settings: Settings, worker_bytes: Callable[[]
 
 def usual_path(dialect: Dialect) -> str:
     """Return the first path at which the dialect's example is taken for that dialect's call. PURE."""
-    headers = TOLD_BY_HEADERS.get(dialect.name, {})
     example = msgspec.json.encode(dialect.example)
-    path = next(path for path in dialect.paths if dialect_of(Call(path, headers, example)) is dialect)
+    path = next(path for path in dialect.paths if dialect_of(Call(path, dialect.headers, example)) is dialect)
     return path.replace("{model}", "model")
 
 
-def _json(color: ColorApi, what: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
+def _json(color: ColorApi, what: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
     reply = color.ask(path, body, headers, timeout_s=TIMEOUT_S)
     if reply.status != 200:  # noqa: PLR2004
         raise SetupError(f"{what}: status {reply.status}")

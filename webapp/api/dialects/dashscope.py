@@ -1,0 +1,237 @@
+"""Alibaba's DashScope: texts in `input` and options in `parameters`, or all in one object at the newer path.
+
+Sources: dashscope 2.0.2 `rerank/text_rerank.py`, `common/utils.py` (errors); llama-index-postprocessor-dashscope-rerank
+0.6.0; alibabacloud.com/help/en/model-studio/text-rerank-api; for the newer path
+docs.qwencloud.com/api-reference/rerank/openai-rerank and litellm 1.106.2 `llms/dashscope/rerank`; for codes of errors
+help.aliyun.com/zh/dashscope/return-status-code-description. Both are recognised by their paths.
+
+dashscope puts every further argument of a call into `parameters`, so all options are taken there. They are taken beside
+`input`, too; what `parameters` says goes before. The examples of qwen3-vl-rerank have images and videos among the
+documents: those are refused, because their addresses would be scored as texts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from webapp.api import json_body
+from webapp.api.dialects.base import Call, Dialect, ErrorFormat
+from webapp.api.dialects.reply_parts import message_of, model, ranked
+from webapp.api.dialects.request_parts import Count, Options, Text, as_list, ranking_request
+from webapp.api.dialects.typos import IgnoredFields
+from webapp.domain.errors import InvalidRequestError, RateLimitedError, RerankError
+from webapp.domain.types import RerankRequest, RerankResult
+
+PATH = "/api/v1/services/rerank/text-rerank/text-rerank"
+
+COMPATIBLE_PATH = "/compatible-api/v1/reranks"
+
+_TEXTS = frozenset({"text", "content"})
+_MEDIA = frozenset({"image", "video"})
+
+_CODES = {
+    401: "InvalidApiKey",
+    404: "ModelNotFound",
+    413: "BadRequest.TooLarge",
+    429: "Throttling",
+    503: "ServiceUnavailable",
+}
+
+
+class DashScopeParameters(Options, kw_only=True, frozen=True):
+    """Options of a request."""
+
+    top_n: Annotated[Count | None, Meta(description="How many to return; absent, null or 0: all.")] = None
+    return_documents: Annotated[bool | None, Meta(description="Echo the documents. Default false.")] = None
+    instruct: Annotated[str | None, Meta(description="As `instruction`.")] = None
+
+
+class DashScopeInput(msgspec.Struct, kw_only=True, frozen=True):
+    """What is ranked."""
+
+    query: Text
+    documents: Annotated[Text | list[Text], Meta(description="Texts, or objects with `text`.")]
+
+
+class DashScopeBody(DashScopeParameters, kw_only=True, frozen=True):
+    """A request with `input`. Options beside it count where `parameters` has none of that name."""
+
+    input: DashScopeInput
+    parameters: DashScopeParameters | None = None
+
+
+class DashScopeCompatibleBody(DashScopeParameters, kw_only=True, frozen=True):
+    """A request at the newer path."""
+
+    query: Text
+    documents: Annotated[Text | list[Text], Meta(description="Texts, or objects with `text`.")]
+
+
+class DashScopeRanked(msgspec.Struct, gc=False):
+    """One document."""
+
+    index: int
+    relevance_score: float
+    document: dict[str, Any] | UnsetType = UNSET
+
+
+class DashScopeOutput(msgspec.Struct):
+    """What was ranked, best first."""
+
+    results: list[DashScopeRanked]
+
+
+class DashScopeUsage(msgspec.Struct, gc=False):
+    """What a request took."""
+
+    total_tokens: int
+
+
+class DashScopeReply(msgspec.Struct):
+    """Answer to a request with `input`."""
+
+    output: DashScopeOutput
+    usage: DashScopeUsage
+    request_id: str
+
+
+class DashScopeCompatibleReply(msgspec.Struct):
+    """Answer at the newer path."""
+
+    id: str
+    model: str
+    results: list[DashScopeRanked]
+    usage: DashScopeUsage
+    object: str = "list"
+
+
+class DashScopeError(msgspec.Struct):
+    """An error."""
+
+    code: Annotated[str, Meta(description="DashScope's own code for it.")]
+    message: str
+    request_id: str
+
+
+def to_requests(body: DashScopeBody, call: Call) -> list[RerankRequest]:
+    """Return one request."""
+    options: DashScopeParameters = body
+    if body.parameters is not None:
+        given = msgspec.structs.asdict(body.parameters)
+        options = msgspec.structs.replace(body, **{name: value for name, value in given.items() if value is not None})
+    request = _request(options, body.input.query, body.input.documents, at="input.")
+    return [replace(request, warnings=request.warnings + _ignored(call))]
+
+
+def to_compatible_requests(body: DashScopeCompatibleBody, _call: Call) -> list[RerankRequest]:
+    """Return one request."""
+    return [_request(body, body.query, body.documents)]
+
+
+def _request(options: DashScopeParameters, query: Text, documents: Text | list[Text], *, at: str = "") -> RerankRequest:
+    """Return the request for texts that stand at a place in the body."""
+    if options.instruct and not options.instruction:
+        options = msgspec.structs.replace(options, instruction=options.instruct)
+    _check_text(query, f"{at}query")
+    for place, document in enumerate(as_list(documents, f"{at}documents")):
+        _check_text(document, f"{at}documents[{place}]")
+    return ranking_request(
+        options,
+        query,
+        documents,
+        field=f"{at}documents",
+        top_n=options.top_n,
+        echo=bool(options.return_documents),
+        add_text=True,
+    )
+
+
+def _check_text(value: Text, field: str) -> None:
+    """Refuse an image or a video."""
+    if isinstance(value, dict) and _TEXTS.isdisjoint(value) and not _MEDIA.isdisjoint(value):
+        raise InvalidRequestError("holds no text; this model reads text only", field=field)
+
+
+def _ignored(call: Call) -> tuple[str, ...]:
+    """Return a warning for each nested field that has no effect, and is or resembles an option."""
+    beside = _names(call, "input")
+    misplaced = [name for name in DashScopeParameters.__struct_fields__ if name in beside]
+    return (
+        *(f"{name!r} in input was ignored: it belongs in parameters" for name in misplaced),
+        *IgnoredFields().warn(_names(call, "parameters"), DashScopeParameters),
+    )
+
+
+def _names(call: Call, field: str) -> list[str]:
+    """Return the names in an object of the body."""
+    value = call.fields.get(field)
+    return [] if value is None else list(msgspec.json.decode(value, type=dict[str, msgspec.Raw]))
+
+
+def dump(results: list[RerankResult], call: Call) -> bytes:
+    """Return the documents in `output`, best first."""
+    (result,) = results
+    reply = DashScopeReply(DashScopeOutput(_entries(result)), DashScopeUsage(result.tokens), call.request_id)
+    return json_body.encode(reply, long=call.large and result.request.return_documents)
+
+
+def dump_compatible(results: list[RerankResult], call: Call) -> bytes:
+    """Return the documents in `results`, best first."""
+    (result,) = results
+    reply = DashScopeCompatibleReply(call.request_id, model(result), _entries(result), DashScopeUsage(result.tokens))
+    return json_body.encode(reply, long=call.large and result.request.return_documents)
+
+
+def _entries(result: RerankResult) -> list[DashScopeRanked]:
+    entries = [DashScopeRanked(*entry) for entry in ranked(result)]
+    if result.request.return_documents:
+        for entry in entries:
+            original = result.request.originals[entry.index]
+            entry.document = {"text": original} if isinstance(original, str) else original
+    return entries
+
+
+def dump_error(error: RerankError, status: int, request_id: str) -> bytes:
+    """Return the body of an error, with DashScope's own code."""
+    code = _CODES.get(status, "InvalidParameter" if status < 500 else "InternalError")  # noqa: PLR2004
+    if isinstance(error, RateLimitedError):
+        code = "Throttling.RateQuota"
+    return msgspec.json.encode(DashScopeError(code, message_of(error), request_id))
+
+
+ERRORS = ErrorFormat("documents", dump_error, DashScopeError)
+
+_TEXTS_TO_RANK = {
+    "query": "how do bees find home",
+    "documents": ["Milk keeps three days.", "Bees follow the sun."],
+}
+
+DIALECT = Dialect(
+    name="dashscope",
+    title="DashScope",
+    claims=lambda call: call.path == PATH,
+    to_requests=to_requests,
+    dump=dump,
+    errors=ERRORS,
+    body=DashScopeBody,
+    reply=DashScopeReply,
+    paths=(PATH,),
+    example={"model": "any", "input": _TEXTS_TO_RANK, "parameters": {"top_n": 2, "return_documents": True}},
+)
+
+COMPATIBLE = Dialect(
+    name="dashscope_compatible",
+    title="DashScope, for OpenAI's clients",
+    claims=lambda call: call.path == COMPATIBLE_PATH,
+    to_requests=to_compatible_requests,
+    dump=dump_compatible,
+    errors=ERRORS,
+    body=DashScopeCompatibleBody,
+    reply=DashScopeCompatibleReply,
+    paths=(COMPATIBLE_PATH,),
+    example={"model": "any", **_TEXTS_TO_RANK, "top_n": 2},
+)
