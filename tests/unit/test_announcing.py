@@ -73,3 +73,7 @@ def test_an_answer_that_is_no_http_is_an_error_of_the_connection(tmp_path):
         pytest.raises(ConnectionError, match="BadStatusLine"),
     ):
         ask(settings, "/ready", timeout_s=5)
+
+
+def test_the_first_request_is_admitted_where_requests_may_hold_one_document():
+    assert len(json.loads(serve._FIRST_REQUEST)["documents"]) == Settings(max_documents=1).max_documents

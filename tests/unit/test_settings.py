@@ -1,3 +1,4 @@
+import re
 import socket
 import subprocess
 import tempfile
@@ -6,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from webapp.config.settings import LONGEST_SOCKET_PATH_BYTES, Settings, load_settings
+from webapp.config.reference import as_reference
+from webapp.config.settings import LONGEST_SOCKET_PATH_BYTES, RELOADABLE, Settings, load_settings
 from webapp.domain.errors import SetupError
 from webapp.stack.nginx.config import balancer_conf, inspect_nginx, nginx_conf
 from webapp.stack.preflight import check_program, find_nginx
@@ -45,6 +47,13 @@ def test_a_wrong_value_is_named_with_its_variable(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(SetupError, match=name):
         load_settings()
+
+
+def test_a_setting_is_declared_with_whether_new_workers_can_take_it_over_and_its_reference_says_so():
+    assert {"workers", "max_documents", "log_level"} <= RELOADABLE
+    assert RELOADABLE.isdisjoint({"port", "model", "request_timeout_s"})
+    marked = re.findall(r"^\| `(\w+)` \|.*\| reload \|", as_reference(), re.MULTILINE)
+    assert set(marked) == RELOADABLE
 
 
 @pytest.mark.parametrize(

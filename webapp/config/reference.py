@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from webapp.config.paths import STATE
-from webapp.config.settings import Settings, is_secret
+from webapp.config.settings import RELOADABLE, Settings, is_secret
 from webapp.config.sources import Origin, Sources
 
 MASK = "********"
@@ -71,7 +71,9 @@ def as_file(settings: Settings, sources: Sources) -> str:
 def as_reference() -> str:
     """Return docs/configuration.md."""
     rows = [
-        f"| `{name}` | {_default(about)} | {_kind(about)} | {about.description} |".replace("{", "&#123;")
+        f"| `{name}` | {_default(about)} | {_kind(about)} | {_reload(name)} | {about.description} |".replace(
+            "{", "&#123;"
+        )
         for name, about in Settings.model_fields.items()
     ]
     return "\n".join([_REFERENCE.rstrip(), *rows, ""])
@@ -113,6 +115,10 @@ def _kind(about: FieldInfo) -> str:
     return names.get(kind if isinstance(kind, type) else NoneType, "text")
 
 
+def _reload(name: str) -> str:
+    return "reload" if name in RELOADABLE else ""
+
+
 def _number(value: Any) -> str:
     return f"{value:,}"
 
@@ -141,5 +147,8 @@ A name that is no setting, a value that isn't allowed, or two that contradict ea
 says which, where it stands, and what was probably meant. `RERANK_URL` and `RERANK_KEY` are no settings: clients use
 them, `reranking rerank` for one. Lists are comma-separated; in the file they may be YAML lists.
 
-| name | default | allowed | |
-|---|---|---|---|"""
+`reload` in the fourth column: a deploy that changes only such settings needs no new color, because new workers take
+them over ([reload or new color](releases.md#reload-or-new-color)).
+
+| name | default | allowed | deploy | |
+|---|---|---|---|---|"""

@@ -41,9 +41,16 @@ SHUTDOWN_GRACE_S = 15
 STOP_GRACE_S = 20
 
 
-def setting(default: Any, description: str, **limits: Any) -> Any:
-    """Return the declaration of a setting. Its flag, variable, place in the file and reference follow from it."""
-    return Field(default=default, description=description, **limits)
+def setting(default: Any, description: str, *, reload: bool = False, **limits: Any) -> Any:
+    """Return the declaration of a setting. Its flag, variable, place in the file and reference follow from it.
+
+    Args:
+        default: its value where nobody sets it.
+        description: what changes for the operator.
+        reload: whether only workers use it: then new ones of the same master can take it over, after HUP.
+        limits: of its value, as pydantic's `Field` has them.
+    """
+    return Field(default=default, description=description, json_schema_extra={"reload": reload}, **limits)
 
 
 def _joined(value: Any) -> Any:
@@ -102,42 +109,54 @@ class Settings(Paths, BaseModel):
     gate_min_tau: float = setting(0.9, "Least mean Kendall tau of bf16 or int8 to fp32.", ge=-1, le=1)
     gate_min_top10_overlap: float = setting(0.85, "Least mean overlap of the ten best.", ge=0, le=1)
 
-    workers: int = setting(1, "gunicorn workers; each adds its own compiled model.", ge=1, le=256)
+    workers: int = setting(1, "gunicorn workers; each adds its own compiled model.", ge=1, le=256, reload=True)
     engine_threads: int = setting(
-        0, "Engine threads a worker; 0: as prepare measured, at most the cores.", ge=0, le=1024
+        0, "Engine threads a worker; 0: as prepare measured, at most the cores.", ge=0, le=1024, reload=True
     )
-    batch_tokens: int = setting(0, "Padded tokens a batch may hold; 0: as prepare measured.", ge=0, le=1_048_576)
+    batch_tokens: int = setting(
+        0, "Padded tokens a batch may hold; 0: as prepare measured.", ge=0, le=1_048_576, reload=True
+    )
 
-    cache_mb: int = setting(32, "MiB of pair scores a worker keeps; 0 keeps none.", ge=0, le=65_536)
+    cache_mb: int = setting(32, "MiB of pair scores a worker keeps; 0 keeps none.", ge=0, le=65_536, reload=True)
     redis_url: SecretStr = setting(
         SecretStr(""), "redis://, rediss:// or unix:// address of a Redis for shared pair scores and counts of limits."
     )
 
     request_timeout_s: int = setting(300, "Longest time one request may take.", ge=1, le=86_400)
     max_ongoing_requests: int = setting(
-        512, "Requests at work in a worker; more are refused with 503.", ge=1, le=65_536
+        512, "Requests at work in a worker; more are refused with 503.", ge=1, le=65_536, reload=True
     )
     max_queued_pairs: int = setting(
-        50_000, "Documents that wait in a worker; requests beyond are refused with 503.", ge=1
+        50_000, "Documents that wait in a worker; requests beyond are refused with 503.", ge=1, reload=True
     )
     max_queued_tokens: int = setting(
-        16_000_000, "Tokens that wait in a worker, as far as counted; requests beyond are refused with 503.", ge=1
+        16_000_000,
+        "Tokens that wait in a worker, as far as counted; requests beyond are refused with 503.",
+        ge=1,
+        reload=True,
     )
     degraded: Literal["refuse", "lexical"] = setting(
-        "refuse", "While the model fails: refuse with 503, or rank by BM25 and say so in the reply."
+        "refuse", "While the model fails: refuse with 503, or rank by BM25 and say so in the reply.", reload=True
     )
     engine_stall_s: float = setting(
         60,
         "Longest time for one batch; beyond it the engine thread has hung, and the worker is replaced.",
         ge=1,
         le=3600,
+        reload=True,
     )
-    max_rss_mb: int = setting(0, "MiB a worker may take before it is replaced; 0: no limit.", ge=0, le=1_048_576)
-    max_documents: int = setting(10_000, "Documents a request may hold.", ge=1, le=1_000_000)
-    max_batch_requests: int = setting(1000, "Requests a call of /rerank/batch may hold.", ge=1, le=1_000_000)
-    strict_model: bool = setting(False, "Refuse requests that name another model than the one served.")
+    max_rss_mb: int = setting(
+        0, "MiB a worker may take before it is replaced; 0: no limit.", ge=0, le=1_048_576, reload=True
+    )
+    max_documents: int = setting(10_000, "Documents a request may hold.", ge=1, le=1_000_000, reload=True)
+    max_batch_requests: int = setting(
+        1000, "Requests a call of /rerank/batch may hold.", ge=1, le=1_000_000, reload=True
+    )
+    strict_model: bool = setting(False, "Refuse requests that name another model than the one served.", reload=True)
     served_model_name: CommaSeparated = setting(
-        "", "More names of the model, comma-separated; a reply has the first, unless the request named one."
+        "",
+        "More names of the model, comma-separated; a reply has the first, unless the request named one.",
+        reload=True,
     )
     max_body_mb: int = setting(32, "MiB a request body may hold, in nginx and in the app.", ge=1, le=1024)
 
@@ -146,6 +165,7 @@ class Settings(Paths, BaseModel):
         "Values and names that a request body's JSON may hold; more are refused with 413.",
         ge=1000,
         le=100_000_000,
+        reload=True,
     )
     max_body_memory_mb: int = setting(
         0,
@@ -153,6 +173,7 @@ class Settings(Paths, BaseModel):
         " quarter of the memory, whichever is less. One body of RERANK_MAX_BODY_MB always fits.",
         ge=0,
         le=1_048_576,
+        reload=True,
     )
 
     api_keys: CommaSeparatedSecret = setting(
@@ -198,13 +219,15 @@ class Settings(Paths, BaseModel):
         le=1_048_576,
     )
 
-    events: bool = setting(True, "Send events of requests and workers to the pusher, and so to the dashboard.")
+    events: bool = setting(
+        True, "Send events of requests and workers to the pusher, and so to the dashboard.", reload=True
+    )
     events_endpoint: str = setting(
         "",
         "ZeroMQ address of the pusher, ipc:// or tcp://; default: a socket in the state directory.",
         pattern=r"^((ipc|tcp)://.+)?$",
     )
-    events_text: bool = setting(False, "Put queries into events, so that dashboards show them.")
+    events_text: bool = setting(False, "Put queries into events, so that dashboards show them.", reload=True)
     otel_endpoint: str = setting(
         "",
         "Address of an OpenTelemetry collector (OTLP over HTTP) that gets a trace of each request.",
@@ -225,7 +248,9 @@ class Settings(Paths, BaseModel):
     log_to: Literal["files", "stdout"] = setting(
         "files", "files in the state directory, or stdout alone, as for a container."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = setting("info", "Least level that is logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = setting(
+        "info", "Least level that is logged.", reload=True
+    )
     log_format: Literal["auto", "json", "human"] = setting("auto", "auto is human on a terminal, else json.")
 
     @model_validator(mode="after")
@@ -310,3 +335,9 @@ def read_settings(sources: Sources) -> Settings:
 def is_secret(name: str) -> bool:
     """Return whether a setting's value must never be shown."""
     return Settings.model_fields[name].annotation is SecretStr
+
+
+RELOADABLE = frozenset(
+    name for name, about in Settings.model_fields.items() if about.json_schema_extra == {"reload": True}
+)
+"""Settings that new workers of the same master can take up, after HUP."""

@@ -12,33 +12,8 @@ from typing import Literal
 
 from webapp.config import sources
 from webapp.config.paths import ROOT
-from webapp.config.settings import Settings
+from webapp.config.settings import RELOADABLE, Settings
 from webapp.domain.errors import SetupError
-
-RELOADABLE = frozenset(
-    {
-        "workers",
-        "engine_threads",
-        "batch_tokens",
-        "cache_mb",
-        "max_ongoing_requests",
-        "max_queued_pairs",
-        "max_queued_tokens",
-        "max_documents",
-        "max_batch_requests",
-        "max_body_values",
-        "max_body_memory_mb",
-        "degraded",
-        "engine_stall_s",
-        "max_rss_mb",
-        "strict_model",
-        "served_model_name",
-        "events",
-        "events_text",
-        "log_level",
-    }
-)
-"""Settings that new workers of the same master can take up, after HUP."""
 
 ARTIFACT = frozenset({"model", "engine", "precision", "max_length_tokens", "faster_artifact"})
 """Settings that name another artifact, which takes a new color; so do all whose names begin with `gate_`."""
