@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from webapp.config.paths import ROOT, program
+from webapp.config.resources import free_bytes
 from webapp.config.settings import Settings, load_settings
 from webapp.domain.errors import SetupError
 from webapp.engine import comparison
@@ -38,7 +39,7 @@ from webapp.engine.artifact import (
     write_json,
 )
 from webapp.stack.processes import run_and_read
-from webapp.stack.releases import memory_budget, state
+from webapp.stack.releases import state
 from webapp.stack.releases.benchmark import IdleDetector, Measure, Outcome, measure_in_turn, read_load
 from webapp.stack.releases.environment import environment
 from webapp.stack.releases.steps import RefusedError
@@ -210,8 +211,10 @@ class Builder:
         return (manifest.model, manifest.revision) == (serving.model, serving.revision)
 
     def _check_memory(self) -> None:
-        needed = SPARE_BYTES + SIZES * memory_budget.size_of(self.serving.directory)
-        if (free := memory_budget.free_bytes()) < needed:
+        from webapp.stack.releases.checks import size_of  # noqa: PLC0415 - it loads all dialects
+
+        needed = SPARE_BYTES + SIZES * size_of(self.serving.directory)
+        if (free := free_bytes()) < needed:
             raise SetupError(f"{needed // 1024**2} MB of memory are needed, {free // 1024**2} MB are free")
 
 
@@ -235,10 +238,11 @@ def _lower_priority() -> None:
 def _release(built: Built) -> int:
     """Deploy an artifact, as `reranking deploy` does, and return the release's number."""
     from webapp.stack.releases import deploy  # noqa: PLC0415 - it imports this module
+    from webapp.stack.releases.tasks import DeployOptions  # noqa: PLC0415
 
     values = {"RERANK_FASTER_ARTIFACT": built.directory.name}
     with deploy.undone_on_term():
-        return deploy.deploy(deploy.DeployOptions(values, made=built.directory.name if built.ours else ""), log.info)
+        return deploy.deploy(DeployOptions(values, made=built.directory.name if built.ours else ""), log.info)
 
 
 def _become(release: state.Release) -> None:

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import msgspec
 
 from webapp.config.paths import program
+from webapp.config.resources import free_bytes
 from webapp.config.settings import STOP_GRACE_S, Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_golden, read_manifest
 from webapp.stack.local_client import ColorApi
 from webapp.stack.nginx.traffic_split import KEPT_S, point
 from webapp.stack.processes import WITH_PARENT, run_and_read
-from webapp.stack.releases import canary, checks, memory_budget, state
+from webapp.stack.releases import canary, checks, state
 from webapp.stack.releases.environment import environment
 from webapp.stack.releases.recovery import remove_artifact
 from webapp.stack.releases.state import Attempt, Colors, Release, program_of
+from webapp.stack.releases.steps import DeployReporter, Step
 from webapp.stack.supervisor.client import Program, Programs, SupervisorError
-
-if TYPE_CHECKING:
-    from webapp.stack.releases.reporter import DeployReporter
 
 POLL_S = 0.1
 
@@ -41,9 +40,30 @@ SURE_S = 0.5
 """Only new workers must have answered for this long: an old one closes its socket when it is told to stop."""
 
 
+@dataclass(frozen=True, slots=True)
+class DeployOptions:
+    """Options of `reranking deploy`."""
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    """Variables to set; an empty value: as the stack's environment has it."""
+    canary_percent: int = 0
+    canary_s: float = 60.0
+    watch_s: float = 5.0
+    ready_timeout_s: float = 120.0
+    """Longest wait until the new color is ready."""
+    dry_run: bool = False
+    again: bool = False
+    """Deploy even if nothing changes."""
+    made: str = ""
+    """Artifact that was made for this release; empty: none was."""
+
+
 @dataclass(slots=True)
 class DeployTasks:
     """The tasks of one deploy, named by their steps; `undo_` tasks accept a step that failed half-way."""
+
+    afterwards: ClassVar[tuple[str, ...]] = ("drain",)
+    """Steps when the release has the clients; not undone."""
 
     colors: Colors
     """Content of the state file."""
@@ -52,8 +72,7 @@ class DeployTasks:
     """The color that is to serve the release."""
     settings: Settings
     """The settings of the release."""
-    ready_timeout_s: float
-    """Longest wait until it is ready."""
+    options: DeployOptions
     reporter: DeployReporter = field(init=False)
     """Set before the first step."""
     programs: Programs = field(init=False)
@@ -69,6 +88,10 @@ class DeployTasks:
         self.programs = Programs(self.settings.run_dir)
         self.api = ColorApi(self.settings, self.target)
         self._old = state.other(self.target)
+
+    def steps(self, *names: str) -> list[Step]:
+        """Return the steps of these names."""
+        return [Step(name, getattr(self, name), getattr(self, f"undo_{name}", None)) for name in names]
 
     def save(self, colors: Colors) -> None:
         """Write the state file."""
@@ -104,13 +127,13 @@ class DeployTasks:
 
     def room(self) -> str:
         """Check that the new color fits into memory beside the color that serves."""
-        active = memory_budget.measure(self.programs.of(program_of(self.colors.active)).pid)
+        active = checks.measure(self.programs.of(program_of(self.colors.active)).pid)
         new, old = (
-            memory_budget.size_of(self.settings.models_dir / release.artifact) if release.artifact else 0
+            checks.size_of(self.settings.models_dir / release.artifact) if release.artifact else 0
             for release in (self.release, self.colors.serving)
         )
-        needed = memory_budget.needed(active, workers=self.settings.workers, artifact_growth=new - old)
-        return memory_budget.check(needed, memory_budget.free_bytes())
+        needed = checks.needed(active, workers=self.settings.workers, artifact_growth=new - old)
+        return checks.room(needed, free_bytes())
 
     def start(self) -> str:
         """Start the target."""
@@ -130,12 +153,12 @@ class DeployTasks:
 
     def ready(self) -> str:
         """Wait until the target has made a score."""
-        give_up = time.monotonic() + self.ready_timeout_s
+        give_up = time.monotonic() + self.options.ready_timeout_s
         while not (self.api.release() == self.release.number and self.api.is_ready()):
             if self._program().state not in {"STARTING", "RUNNING"}:
-                raise SetupError(f"it ended while it started; see {self._log()}")
+                raise self._error("it ended while it started")
             if time.monotonic() > give_up:
-                raise SetupError(f"it was not ready within {self.ready_timeout_s:g} s; see {self._log()}")
+                raise self._error(f"it was not ready within {self.options.ready_timeout_s:g} s")
             time.sleep(POLL_S)
         self._pid = self._program().pid
         return f"release {self.release.number} answers as {self.target}"
@@ -148,16 +171,16 @@ class DeployTasks:
             results.append(checks.golden(self.api, known))
         results.append(checks.smoke(self.api))
         master = self._program().pid
-        results.append(checks.steady_memory(self.api, self.settings, lambda: memory_budget.measure(master).workers))
+        results.append(checks.steady_memory(self.api, self.settings, lambda: checks.measure(master).workers))
         return "; ".join(results)
 
-    def canary(self, percent: int, for_s: float) -> str:
+    def canary(self) -> str:
         """Give the target a share of the requests for some time, and compare its answers with the old color's."""
         self._had_clients = True
-        run_dir = self.settings.run_dir
+        run_dir, percent = self.settings.run_dir, self.options.canary_percent
         point(run_dir, self.target, other=self._old, percent=percent, fallback=self._old)
         self._start_log()
-        for left_s in self._while_alive(for_s):
+        for left_s in self._while_alive(self.options.canary_s):
             self.reporter.count(f"{percent} % of requests, for {left_s:.0f} s more")
         until = self._since.now()
         # Now, for the wait below is for slow requests of the share: without them, only quick ones would be compared.
@@ -188,10 +211,10 @@ class DeployTasks:
         if self.colors.active == self.target:
             self.save(self.colors.switched())
 
-    def watch(self, for_s: float) -> str:
+    def watch(self) -> str:
         """Judge the target's answers for some time, while the old color is still up."""
         self._start_log()
-        for _ in self._while_alive(for_s):
+        for _ in self._while_alive(self.options.watch_s):
             canary.judge_alone(canary.read(self.settings.run_dir, self._since), self.target)
         return canary.judge_alone(canary.read(self.settings.run_dir, self._since), self.target)
 
@@ -237,9 +260,9 @@ class DeployTasks:
         while (now := time.monotonic()) < ends:
             program = self._program()
             if program.pid != self._pid or not program.up:
-                raise SetupError(f"{self.target} died; see {self._log()}")
+                raise self._error(f"{self.target} died")
             if not self.api.is_ready():
-                raise SetupError(f"{self.target} is no longer ready; see {self._log()}")
+                raise self._error(f"{self.target} is no longer ready")
             if now - yielded >= 1:
                 yielded = now
                 yield ends - now
@@ -256,9 +279,11 @@ class DeployTasks:
     def _program(self) -> Program:
         return self.programs.of(program_of(self.target))
 
-    def _log(self) -> str:
+    def _error(self, reason: str) -> SetupError:
+        """Return an error that says where the target's lines are."""
         path = self.settings.log_dir / f"{program_of(self.target)}.log"
-        return str(path) if path.exists() else f"the lines of {program_of(self.target)} on the stack's stdout"
+        log = path if path.exists() else f"the lines of {program_of(self.target)} on the stack's stdout"
+        return SetupError(f"{reason}; see {log}")
 
 
 @dataclass(slots=True)
@@ -269,6 +294,8 @@ class InPlaceReload(DeployTasks):
     and then gives up, which ends the stack. So the master is watched, and the old release is back before the last try.
     """
 
+    afterwards: ClassVar[tuple[str, ...]] = ()
+
     _was: Colors | None = field(init=False, default=None)
     """The state before the reload."""
 
@@ -276,7 +303,7 @@ class InPlaceReload(DeployTasks):
         """Send HUP to the master, and wait until only new workers answer."""
         master = self._program()
         if master.state not in {"STARTING", "RUNNING"}:
-            raise SetupError(f"{master.name} does not run now; see {self._log()}")
+            raise self._error(f"{master.name} does not run now")
         self._was = self.colors
         self._write_release(self.release, before=self.colors.serving)
         self.programs.signal(master.name, "HUP")
@@ -300,15 +327,15 @@ class InPlaceReload(DeployTasks):
 
     def _wait_for(self, release: Release, pid: int = 0) -> None:
         """Wait until only workers of the release answer; with a pid, fail when the master is another process."""
-        give_up, since = time.monotonic() + self.ready_timeout_s, time.monotonic()
+        give_up, since = time.monotonic() + self.options.ready_timeout_s, time.monotonic()
         while time.monotonic() - since < SURE_S:
             master = self._program()
             if pid and master.pid != pid:
-                raise SetupError(f"its workers did not start; see {self._log()}")
+                raise self._error("its workers did not start")
             if master.state in {"STOPPED", "FATAL"}:
-                raise SetupError(f"{master.name} was given up; see {self._log()}")
+                raise self._error(f"{master.name} was given up")
             if self.api.release() != release.number:
                 since = time.monotonic()
             if time.monotonic() > give_up:
-                raise SetupError(f"its workers did not come up within {self.ready_timeout_s:g} s; see {self._log()}")
+                raise self._error(f"its workers did not come up within {self.options.ready_timeout_s:g} s")
             time.sleep(POLL_S)
