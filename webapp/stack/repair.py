@@ -226,37 +226,31 @@ def _is_silent(address: Path, path: str, timeout_s: float) -> bool:
         return False
 
 
-class Misses:
-    """Counts how often in a row a program did not answer, and ends it after `MISSES` times."""
+def count_misses(misses: Counter[str], silent: Iterable[str]) -> tuple[Counter[str], list[str]]:
+    """Return how often in a row each program did not answer, and those that have used up their misses. PURE.
 
-    def __init__(self, check: Callable[[], Iterable[str]], end: Callable[[str], None]) -> None:
-        self._check = check
-        self._end = end
-        self._misses: Counter[str] = Counter()
-
-    def step(self) -> None:
-        """Check once."""
-        self._misses = Counter({name: self._misses[name] + 1 for name in self._check()})
-        for name in [name for name, misses in self._misses.items() if misses >= MISSES]:
-            del self._misses[name]
-            self._end(name)
+    Args:
+        misses: the counts until now.
+        silent: the programs that did not answer this time.
+    """
+    counted = Counter({name: misses[name] + 1 for name in silent})
+    lost = [name for name, count in counted.items() if count >= MISSES]
+    return counted - Counter(dict.fromkeys(lost, MISSES)), lost  # the next process has its time, too
 
 
 def replace_hung(settings: Settings, say: Callable[[str], None]) -> None:
     """Start a thread that kills programs which hang, so that supervisor starts them again."""
     programs = Programs(settings.run_dir)
 
-    def end(name: str) -> None:
-        with contextlib.suppress(SetupError, OSError):
-            if pid := programs.of(name).pid:
-                say(f"{name} does not answer: it is ended, and supervisor starts it again")
-                os.kill(pid, signal.SIGKILL)  # one that is stopped hears nothing else
-
-    misses = Misses(partial(hung, settings), end)
-
     def run() -> None:
+        misses: Counter[str] = Counter()
         while True:
             time.sleep(CHECK_S)
-            misses.step()
+            misses, lost = count_misses(misses, hung(settings))
+            for name in lost:
+                with contextlib.suppress(SetupError, OSError):
+                    if pid := programs.of(name).pid:
+                        say(f"{name} does not answer: it is ended, and supervisor starts it again")
+                        os.kill(pid, signal.SIGKILL)  # one that is stopped hears nothing else
 
     threading.Thread(target=run, daemon=True, name="hangs").start()

@@ -134,8 +134,9 @@ def compare(
         _settle(serving, f"{summary}; {engine} stays")
         return
     log.info("%s; it becomes a release", summary)
-    _add_reason(other, summary)
-    _write_verdict(serving, summary, faster=other.directory.name, settled=False)
+    reasons = f"{other.manifest.chosen_because}; {summary}"
+    write_json(other.directory / MANIFEST, msgspec.structs.replace(other.manifest, chosen_because=reasons))
+    _write_verdict(serving, summary, faster=other.directory.name)
     try:
         number = release(other)
     except RefusedError as error:
@@ -149,15 +150,9 @@ def _settle(serving: Built, result: str, faster: str = "") -> None:
     _write_verdict(serving, result, faster=faster, settled=True)
 
 
-def _write_verdict(serving: Built, result: str, *, faster: str, settled: bool) -> None:
+def _write_verdict(serving: Built, result: str, *, faster: str, settled: bool = False) -> None:
     verdict = Verdict(summary=result, machine=machine(), faster=faster, settled=settled)
     write_json(serving.directory / VERDICT, verdict)
-
-
-def _add_reason(built: Built, reason: str) -> None:
-    """Add to the artifact's manifest why it is going to serve."""
-    manifest = msgspec.structs.replace(built.manifest, chosen_because=f"{built.manifest.chosen_because}; {reason}")
-    write_json(built.directory / MANIFEST, manifest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +177,7 @@ class Builder:
             ours = not directory.exists() or (known is not None and known.faster == directory.name)
             if ours:  # should we be killed, our next start knows whose it is
                 text = "other engines are being compared, while the service is idle"
-                _write_verdict(self.serving, text, faster=directory.name, settled=False)
+                _write_verdict(self.serving, text, faster=directory.name)
             manifest = read_manifest(directory)
             if manifest is None or not self._is_same_model(manifest):
                 self._check_memory()

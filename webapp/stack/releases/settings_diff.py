@@ -15,29 +15,7 @@ from webapp.config.paths import ROOT
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 
-RELOADABLE = frozenset(
-    {
-        "workers",
-        "engine_threads",
-        "batch_tokens",
-        "cache_mb",
-        "max_ongoing_requests",
-        "max_queued_pairs",
-        "max_queued_tokens",
-        "max_documents",
-        "max_batch_requests",
-        "max_body_values",
-        "max_body_memory_mb",
-        "degraded",
-        "engine_stall_s",
-        "max_rss_mb",
-        "strict_model",
-        "served_model_name",
-        "events",
-        "events_text",
-        "log_level",
-    }
-)
+RELOADABLE = frozenset(name for name, about in Settings.model_fields.items() if about.json_schema_extra)
 """Settings that new workers of the same master can take up, after HUP."""
 
 ARTIFACT = frozenset({"model", "engine", "precision", "max_length_tokens", "faster_artifact"})
