@@ -12,7 +12,7 @@ from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import Golden, GoldenQuery
 from webapp.stack.local_client import Reply
-from webapp.stack.nginx.traffic_split import FALLBACK, PERCENTS, link_of, point, shares_for
+from webapp.stack.nginx.traffic_split import FALLBACK, LINKS, PERCENTS, point, shares_for
 from webapp.stack.releases import canary, checks, recovery, settings_diff, state, steps
 from webapp.stack.releases.environment import environment, load_release, settings_with
 from webapp.stack.releases.state import Attempt, Release
@@ -32,7 +32,7 @@ def test_links_name_each_color_s_socket_and_a_killed_rename_is_no_obstacle(tmp_p
     (tmp_path / "share-0.sock.new").symlink_to("left behind")
     point(tmp_path, "blue")
     point(tmp_path, "green", other="blue", percent=12, fallback="blue")
-    named = [link_of(tmp_path, place).readlink().name for place in range(len(PERCENTS))]
+    named = [(tmp_path / LINKS[place]).readlink().name for place in range(len(PERCENTS))]
     assert [place for place, name in enumerate(named) if name == "webapp-green.sock"] == sorted(shares_for(12))
     assert (tmp_path / FALLBACK).readlink().name == "webapp-blue.sock"
     assert not list(tmp_path.glob("*.new"))

@@ -39,6 +39,7 @@ def lock_run_dir(settings: Settings, say: Callable[[str], None]) -> IO[str]:
     give_up, waits = time.monotonic() + _longest_stop_s(settings), False
     while not lock(file):
         if _owner_lives(file) or time.monotonic() > give_up:
+            file.close()
             raise SetupError(f"another service runs in {settings.state_dir}; stop it, or set RERANK_STATE_DIR")
         if not waits:
             say("A service was killed here; what is left of it finishes its requests")

@@ -12,7 +12,6 @@ by a signal, or stuck, has not: it is killed here.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import shutil
 import signal
@@ -27,7 +26,7 @@ from pathlib import Path
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.stack.instance import ADDRESS
-from webapp.stack.local_client import UnixConnection
+from webapp.stack.local_client import ask_socket
 from webapp.stack.nginx.traffic_split import LINKS, color_of, link_to
 from webapp.stack.releases import state
 from webapp.stack.releases.canary import LOG
@@ -211,19 +210,15 @@ def _put_aside(path: Path) -> None:
 def hung(settings: Settings, timeout_s: float = ANSWER_S) -> list[str]:
     """Return the programs that accept a connection and do not answer; one that has ended is not among them."""
     probes = {"pusher": (settings.pusher_socket, "/figures"), "metrics": (settings.metrics_socket, "/metrics")}
-    return [name for name, (address, path) in probes.items() if _is_silent(address, path, timeout_s)]
-
-
-def _is_silent(address: Path, path: str, timeout_s: float) -> bool:
-    with contextlib.closing(UnixConnection(address, timeout_s)) as connection:
+    silent = []
+    for name, (address, path) in probes.items():
         try:
-            connection.request("GET", path)
-            connection.getresponse()
+            ask_socket(address, path, timeout_s=timeout_s)
         except (TimeoutError, BlockingIOError):  # the latter: so many wait already that no more are taken
-            return True
-        except (OSError, http.client.HTTPException):
-            return False
-        return False
+            silent.append(name)
+        except OSError:
+            pass
+    return silent
 
 
 def count_misses(misses: Counter[str], silent: Iterable[str]) -> tuple[Counter[str], list[str]]:

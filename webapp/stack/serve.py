@@ -226,14 +226,13 @@ def _wait_until_ready(
     settings: Settings, console: Console, supervisord: subprocess.Popen[bytes], signals: Signals, program: str
 ) -> bool:
     """Wait for a first real score through nginx; return False if asked to stop or supervisord ended meanwhile."""
-    give_up = time.monotonic() + READY_TIMEOUT_S
-    while time.monotonic() < give_up:
-        if signals.stops or supervisord.poll() is not None:
-            return False
-        if _rerank_works(settings):
-            return True
-        time.sleep(POLL_S)
-    raise SetupError(f"the service was not ready within {READY_TIMEOUT_S:g} s; see {console.where(program)}")
+
+    def is_over() -> bool:
+        return signals.stops > 0 or supervisord.poll() is not None
+
+    if not wait_until(lambda: is_over() or _rerank_works(settings), READY_TIMEOUT_S):
+        raise SetupError(f"the service was not ready within {READY_TIMEOUT_S:g} s; see {console.where(program)}")
+    return not is_over()
 
 
 def _rerank_works(settings: Settings) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import urllib.error
@@ -134,10 +135,9 @@ def _ready(settings: Settings) -> str:
         with ask(settings, "/ready", timeout_s=TIMEOUT_S) as reply:
             return str(json.load(reply)["status"])
     except urllib.error.HTTPError as error:
-        try:
-            return str(json.load(error).get("status", "unavailable"))
-        except (ValueError, AttributeError):
-            return "unavailable"
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            return str(json.load(error)["status"])
+        return "unavailable"
     except (OSError, ValueError, KeyError) as error:
         return f"no answer ({getattr(error, 'reason', error)})"
 

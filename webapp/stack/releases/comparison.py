@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from webapp.config.paths import ROOT, program
+from webapp.config.paths import program
 from webapp.config.resources import free_bytes
 from webapp.config.settings import Settings, load_settings
 from webapp.domain.errors import SetupError
@@ -41,7 +40,7 @@ from webapp.engine.artifact import (
 from webapp.stack.processes import run_and_read
 from webapp.stack.releases import state
 from webapp.stack.releases.benchmark import IdleDetector, Measure, Outcome, measure_in_turn, read_load
-from webapp.stack.releases.environment import environment
+from webapp.stack.releases.environment import environment, run_as_release
 from webapp.stack.releases.steps import RefusedError
 from webapp.stack.supervisor.client import Programs
 
@@ -61,8 +60,6 @@ SIZES = 6
 
 LAST_PRIORITY = ("setpriv", "--pdeathsig", "KILL", "ionice", "-c", "3", "-t")
 """Prefix of a command that ends with this process, and uses the disk only when nobody else does."""
-
-_RUNS_AS_RELEASE = "STACK_COMPARES"
 
 log = logging.getLogger("webapp.stack.releases.comparison")  # as a program, it has another __name__
 
@@ -240,18 +237,6 @@ def _release(built: Built) -> int:
         return deploy.deploy(DeployOptions(values, made=built.directory.name if built.ours else ""), log.info)
 
 
-def _become(release: state.Release) -> None:
-    """Replace this process by one of the release that serves, where its interpreter or code is another one.
-
-    A deploy by our own interpreter and code would be another release.
-    """
-    python, root = release.python or sys.executable, release.root or str(ROOT)
-    if (python, root) != (sys.executable, str(ROOT)) and _RUNS_AS_RELEASE not in os.environ:
-        os.environ[_RUNS_AS_RELEASE] = "yes"
-        os.chdir(root)
-        os.execv(python, program("webapp.stack.releases.comparison", python=python))  # noqa: S606 # nosec B606
-
-
 def main() -> None:
     """Compare the engine that serves in the stack of these settings with another one of the same precision."""
     from contracts.logging.configure import configure  # noqa: PLC0415 - commands that start us need no structlog
@@ -261,7 +246,8 @@ def main() -> None:
     colors = state.read(settings.state_dir)
     if colors is None:
         return
-    _become(colors.serving)
+    # A deploy by another interpreter and code would be another release.
+    run_as_release(colors.serving, lambda python, _: program("webapp.stack.releases.comparison", python=python))
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")  # where memory is short, the kernel kills us first
     with environment(colors.serving.settings):

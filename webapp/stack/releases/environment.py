@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from webapp.config.settings import Settings
 
 _DONE = "STACK_LAUNCHED"
-"""Process id of a gunicorn that `become_release` has started; exec keeps the id."""
+"""Process id of a program that `run_as_release` has started; exec keeps the id."""
 
 _hidden: dict[str, str | None] = {}
 """Variables that this process' release replaced, with their old values; None: the variable was not set."""
@@ -46,17 +46,31 @@ def become_release() -> None:
     release = colors.serves.get(color) if colors else None
     if release is None:
         raise SystemExit(f"reranking: {color} serves nothing yet; run: reranking deploy")
+    run_as_release(release, lambda python, root: [python, "-m", "gunicorn", "-c", f"{root}/gunicorn_config.py"])
+
+
+def run_as_release(release: Release, command_of: Callable[[str, str], list[str]]) -> None:
+    """Replace this process by a release's, where its interpreter or code is another one.
+
+    Args:
+        release: whose.
+        command_of: returns the command for an interpreter and a folder of code.
+
+    Raises:
+        SystemExit: it can't be run; one line says why.
+    """
     own_python, own_root = os.environ["STACK_PYTHON"], os.environ["STACK_ROOT"]
     python, root = release.python or own_python, release.root or own_root
-    if (python, root) == (own_python, own_root):
+    if (python, root) == (own_python, own_root) or os.environ.get(_DONE) == str(os.getpid()):
         return
-    if Path(root, "webapp", "releases").is_dir() or Path(root).name == "packed":  # an older version's clone, or wheel
+    older = Path(root, "webapp", "releases").is_dir() or Path(root).name == "packed"  # its clone, or its wheel
+    if older and "RERANK_COLOR" in os.environ:
         os.environ["RERANK_COLOUR"] = os.environ.pop("RERANK_COLOR")  # it refuses the new name
     try:
         if root != own_root:
-            os.chdir(root)  # gunicorn puts the current folder before the interpreter's own packages
+            os.chdir(root)  # Python puts the current folder before the interpreter's own packages
         os.environ[_DONE] = str(os.getpid())
-        os.execv(python, [python, "-m", "gunicorn", "-c", f"{root}/gunicorn_config.py"])  # noqa: S606 # nosec B606
+        os.execv(python, command_of(python, root))  # noqa: S606 # nosec B606
     except OSError as error:
         raise SystemExit(f"reranking: {python} in {root} can't be run ({error.strerror}); deploy again") from None
 
