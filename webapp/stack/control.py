@@ -23,7 +23,6 @@ from webapp.stack.processes import children, command_line, wait_until
 from webapp.stack.releases import state
 from webapp.stack.releases.environment import settings_with
 from webapp.stack.releases.recovery import deploy_lock, with_artifact
-from webapp.stack.releases.state import Colors, program_of, role_of
 from webapp.stack.repair import SOCKETS, listens
 from webapp.stack.supervisor.client import Programs, SupervisorError
 from webapp.stack.tls import prepare_certificate
@@ -55,17 +54,16 @@ def restart(settings: Settings, names: Sequence[str], say: Say) -> None:
     Raises:
         SetupError: no stack runs, a name is none of its programs or the idle color's, or one did not come up.
     """
-    programs, colors = Programs(settings.run_dir), _colors(settings)
-    chosen = _chosen(names or (WEBAPP,), programs, colors)
+    programs, colors, chosen = _chosen(settings, names or (WEBAPP,))
     for name in chosen:
-        if role_of(name, colors) == "idle":
-            serving = program_of(colors.active)
+        if state.role_of(name, colors) == "idle":
+            serving = state.program_of(colors.active)
             raise SetupError(f"{name} is idle; {serving} serves, and reranking restart restarts that one")
     with deploy_lock(settings.run_dir):
         for name in chosen:
             began = time.monotonic()
             is_up: Callable[[], bool] = partial(_stays_up, name, programs)
-            if role_of(name, colors) == "active":
+            if state.role_of(name, colors) == "active":
                 _check_before_restart(colors)
                 say(f"{name} restarts; requests that come meanwhile wait")
                 is_up = ColorApi(settings, colors.active).is_ready
@@ -93,10 +91,9 @@ def stop(settings: Settings, names: Sequence[str], say: Say) -> None:
         end(settings, stack)
         say("the stack has stopped")
         return
-    programs, colors = Programs(settings.run_dir), _colors(settings)
-    chosen = _chosen(names, programs, colors)
+    programs, colors, chosen = _chosen(settings, names)
     for name in chosen:
-        if name == "nginx" or role_of(name, colors) == "active":
+        if name == "nginx" or state.role_of(name, colors) == "active":
             raise SetupError(f"{name} serves; to stop the whole stack: reranking stop")
     with deploy_lock(settings.run_dir):
         for name in chosen:
@@ -149,24 +146,21 @@ def _workers(stack: int) -> list[int]:
     ]
 
 
-def _colors(settings: Settings) -> Colors:
+def _chosen(settings: Settings, names: Sequence[str]) -> tuple[Programs, state.Colors, list[str]]:
+    """Return the stack's programs, its colors, and the full names of the programs that were named."""
     owner(settings)  # or no stack runs
-    colors = state.read(settings.state_dir)
+    colors, programs = state.read(settings.state_dir), Programs(settings.run_dir)
     if colors is None:
         raise SetupError(f"{settings.state_dir / state.FILE} is missing; restart the stack: reranking stop, then serve")
-    return colors
-
-
-def _chosen(names: Sequence[str], programs: Programs, colors: Colors) -> list[str]:
-    known = [program.name for program in programs.all()]
-    chosen = [program_of(colors.active) if name == WEBAPP else name for name in names]
+    known = sorted(program.name for program in programs.all())
+    chosen = [state.program_of(colors.active) if name == WEBAPP else name for name in names]
     for name in chosen:
         if name not in known:
-            raise SetupError(f"there is no program {name!r}; there are {', '.join([WEBAPP, *sorted(known)])}")
-    return chosen
+            raise SetupError(f"there is no program {name!r}; there are {', '.join([WEBAPP, *known])}")
+    return programs, colors, chosen
 
 
-def _check_before_restart(colors: Colors) -> None:
+def _check_before_restart(colors: state.Colors) -> None:
     """Refuse a webapp that could not start again: supervisor would give it up, and the stack would end."""
     settings_with(colors.serving.settings)
     if with_artifact(colors.serving).artifact != colors.serving.artifact:

@@ -30,7 +30,6 @@ from webapp.stack.local_client import ask_socket
 from webapp.stack.nginx.traffic_split import LINKS, color_of, link_to
 from webapp.stack.releases import state
 from webapp.stack.releases.canary import LOG
-from webapp.stack.releases.state import Colors, program_of
 from webapp.stack.supervisor.client import Program, Programs
 
 SPARE = "spare"
@@ -46,7 +45,7 @@ SETTLED_S = 10
 """A program that is younger may not listen yet."""
 
 SOCKETS = {
-    **{program_of(color): f"webapp-{color}.sock" for color in state.COLORS},
+    **{state.program_of(color): f"webapp-{color}.sock" for color in state.COLORS},
     "pusher": "pusher.sock",
     "metrics": "metrics.sock",
 }
@@ -95,7 +94,7 @@ def missing(run_dir: Path, programs: Iterable[Program]) -> list[str]:
 class Repair:
     """Remembers the files of the run directory and restores them."""
 
-    def __init__(self, settings: Settings, colors: Colors, say: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, colors: state.Colors, say: Callable[[str], None]) -> None:
         """Begin, when all files are there.
 
         Args:

@@ -23,7 +23,6 @@ from webapp.domain.errors import SetupError
 from webapp.stack.instance import adopt_environment, variables_of
 from webapp.stack.releases import comparison, recovery, settings_diff, state
 from webapp.stack.releases.environment import settings_with
-from webapp.stack.releases.state import Colors, Entry, Outcome, Release, program_of
 from webapp.stack.releases.steps import DeployReporter, RefusedError, Say, Step, run
 from webapp.stack.releases.tasks import DeployOptions, DeployTasks, InPlaceReload
 from webapp.stack.supervisor.client import Programs
@@ -55,7 +54,7 @@ def deploy(options: DeployOptions, say: Say, draw: Say | None = None) -> int:
         new = settings_with(values)
         differing = settings_diff.differing(old, new)
         release = recovery.with_artifact(
-            Release(number=colors.last_number + 1, settings=values, python=sys.executable, root=str(ROOT))
+            state.Release(number=colors.last_number + 1, settings=values, python=sys.executable, root=str(ROOT))
         )
         way = settings_diff.way_of(differing, same_artifact=release.artifact == colors.serving.artifact)
         if not (options.again or differing) and _serves_already(release, colors, Programs(old.run_dir)):
@@ -143,9 +142,9 @@ def undone_on_term() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _serves_already(release: Release, colors: Colors, programs: Programs) -> bool:
+def _serves_already(release: state.Release, colors: state.Colors, programs: Programs) -> bool:
     """Return whether the serving process has the release's model and code, and has read the current settings."""
-    serving, program = colors.serving, programs.of(program_of(colors.active))
+    serving, program = colors.serving, programs.of(state.program_of(colors.active))
     own = variables_of(programs.supervisord_pid())
     code = (serving.python or own["STACK_PYTHON"], serving.root or own["STACK_ROOT"])
     return (
@@ -156,14 +155,14 @@ def _serves_already(release: Release, colors: Colors, programs: Programs) -> boo
     )
 
 
-def _carry_out(tasks: DeployTasks, steps: Sequence[Step], outcome: Outcome, say: Say, draw: Say | None) -> None:
+def _carry_out(tasks: DeployTasks, steps: Sequence[Step], outcome: state.Outcome, say: Say, draw: Say | None) -> None:
     """Run the steps, report them, and write down how the deploy ended."""
     number, what, began = tasks.release.number, _describe(tasks.release), time.monotonic()
     event = events.Release(number=number, color=tasks.target, what=what, began=round(time.time(), 3))
     tasks.reporter = reporter = DeployReporter(tasks.settings, event, say, draw)
 
-    def end(outcome: Outcome, what: str) -> None:
-        entry = Entry(
+    def end(outcome: state.Outcome, what: str) -> None:
+        entry = state.Entry(
             at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             number=number,
             color=tasks.target,
@@ -187,7 +186,7 @@ def _carry_out(tasks: DeployTasks, steps: Sequence[Step], outcome: Outcome, say:
     end(outcome, what)
 
 
-def _describe(release: Release) -> str:
+def _describe(release: state.Release) -> str:
     """Return the release's model and settings in words."""
     named = {name.removeprefix("RERANK_"): value for name, value in sorted(release.settings.items())}
     artifact = named.pop("FASTER_ARTIFACT", "")
@@ -197,7 +196,7 @@ def _describe(release: Release) -> str:
 
 
 @contextmanager
-def _deploy_lock(say: Say) -> Iterator[Colors]:
+def _deploy_lock(say: Say) -> Iterator[state.Colors]:
     """Hold the deploy lock, and yield the state after the repair of a killed deploy.
 
     The stack's environment becomes ours. A comparison of engines is stopped, and started again in the end if it is due.

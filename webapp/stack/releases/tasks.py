@@ -21,7 +21,6 @@ from webapp.stack.processes import WITH_PARENT, run_and_read
 from webapp.stack.releases import canary, checks, state
 from webapp.stack.releases.environment import environment
 from webapp.stack.releases.recovery import remove_artifact
-from webapp.stack.releases.state import Attempt, Colors, Release, program_of
 from webapp.stack.releases.steps import DeployReporter, Step
 from webapp.stack.supervisor.client import Program, Programs, SupervisorError
 
@@ -65,9 +64,9 @@ class DeployTasks:
     afterwards: ClassVar[tuple[str, ...]] = ("drain",)
     """Steps when the release has the clients; not undone."""
 
-    colors: Colors
+    colors: state.Colors
     """Content of the state file."""
-    release: Release
+    release: state.Release
     target: str
     """The color that is to serve the release."""
     settings: Settings
@@ -93,7 +92,7 @@ class DeployTasks:
         """Return the steps of these names."""
         return [Step(name, getattr(self, name), getattr(self, f"undo_{name}", None)) for name in names]
 
-    def save(self, colors: Colors) -> None:
+    def save(self, colors: state.Colors) -> None:
         """Write the state file."""
         state.write(self.settings.state_dir, colors)
         self.colors = colors
@@ -127,7 +126,7 @@ class DeployTasks:
 
     def room(self) -> str:
         """Check that the new color fits into memory beside the color that serves."""
-        active = checks.measure(self.programs.of(program_of(self.colors.active)).pid)
+        active = checks.measure(self.programs.of(state.program_of(self.colors.active)).pid)
         new, old = (
             checks.size_of(self.settings.models_dir / release.artifact) if release.artifact else 0
             for release in (self.release, self.colors.serving)
@@ -139,7 +138,7 @@ class DeployTasks:
         """Start the target."""
         self._write_attempt()
         self.save(self.colors.with_release(self.target, self.release))
-        self.programs.start(program_of(self.target))
+        self.programs.start(state.program_of(self.target))
         return f"pid {self._program().pid}"
 
     def undo_start(self) -> None:
@@ -147,7 +146,7 @@ class DeployTasks:
         if self._had_clients:
             self._stop(self.target)
         else:
-            self.programs.stop(program_of(self.target), timeout_s=4 * KILL_AFTER_S, kill_after_s=KILL_AFTER_S)
+            self.programs.stop(state.program_of(self.target), timeout_s=4 * KILL_AFTER_S, kill_after_s=KILL_AFTER_S)
         attempt = self.colors.attempt
         self.save(self.colors.with_release(self.target, attempt.replaced if attempt else None))
 
@@ -237,7 +236,7 @@ class DeployTasks:
                 self.reporter.count(f"{color} finishes {api.ongoing() or 0} requests")
 
         timeout_s = self.settings.request_timeout_s + 2 * STOP_GRACE_S
-        self.programs.stop(program_of(color), timeout_s=timeout_s, on_wait=on_wait)
+        self.programs.stop(state.program_of(color), timeout_s=timeout_s, on_wait=on_wait)
 
     def _is_quiet(self) -> bool:
         """Return whether no worker that took a call has a request at work; any worker may take each call."""
@@ -270,19 +269,19 @@ class DeployTasks:
 
     def _write_attempt(self, **changes: object) -> None:
         """Write down what this deploy takes, before it takes it."""
-        attempt = self.colors.attempt or Attempt(
+        attempt = self.colors.attempt or state.Attempt(
             number=self.release.number, color=self.target, replaced=self.colors.serves.get(self.target)
         )
         attempt = msgspec.structs.replace(attempt, **changes)
         self.save(msgspec.structs.replace(self.colors, attempt=attempt))
 
     def _program(self) -> Program:
-        return self.programs.of(program_of(self.target))
+        return self.programs.of(state.program_of(self.target))
 
     def _error(self, reason: str) -> SetupError:
         """Return an error that says where the target's lines are."""
-        path = self.settings.log_dir / f"{program_of(self.target)}.log"
-        log = path if path.exists() else f"the lines of {program_of(self.target)} on the stack's stdout"
+        path = self.settings.log_dir / f"{state.program_of(self.target)}.log"
+        log = path if path.exists() else f"the lines of {state.program_of(self.target)} on the stack's stdout"
         return SetupError(f"{reason}; see {log}")
 
 
@@ -296,7 +295,7 @@ class InPlaceReload(DeployTasks):
 
     afterwards: ClassVar[tuple[str, ...]] = ()
 
-    _was: Colors | None = field(init=False, default=None)
+    _was: state.Colors | None = field(init=False, default=None)
     """The state before the reload."""
 
     def reload(self) -> str:
@@ -317,15 +316,15 @@ class InPlaceReload(DeployTasks):
         release = self._was.serving
         self._write_release(release, before=self._was.before)
         with contextlib.suppress(SupervisorError):  # it does not run just now, and reads its release when it starts
-            self.programs.signal(program_of(self.target), "HUP")
+            self.programs.signal(state.program_of(self.target), "HUP")
         self._wait_for(release)
 
-    def _write_release(self, release: Release, before: Release | None) -> None:
+    def _write_release(self, release: state.Release, before: state.Release | None) -> None:
         self._write_attempt()
         colors = self.colors.with_release(self.target, release)
         self.save(msgspec.structs.replace(colors, before=before))
 
-    def _wait_for(self, release: Release, pid: int = 0) -> None:
+    def _wait_for(self, release: state.Release, pid: int = 0) -> None:
         """Wait until only workers of the release answer; with a pid, fail when the master is another process."""
         give_up, since = time.monotonic() + self.options.ready_timeout_s, time.monotonic()
         while time.monotonic() - since < SURE_S:

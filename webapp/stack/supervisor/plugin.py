@@ -39,7 +39,6 @@ from webapp.domain.errors import SetupError
 from webapp.stack.nginx.traffic_split import FALLBACK, color_of
 from webapp.stack.processes import NginxShutdown
 from webapp.stack.releases import state
-from webapp.stack.releases.state import idle_warning, program_of, role_of
 
 EXIT_CODE = 1
 
@@ -109,8 +108,8 @@ class Extensions:
         """Warn when `supervisorctl` starts the idle color; a deploy has written its attempt down before."""
         with contextlib.suppress(SetupError):
             colors = state.read(self._state_dir)
-            if colors and not colors.attempt and role_of(program, colors) == "idle":
-                self._supervisord.options.logger.warn(idle_warning(program))  # noqa: G010 - its own
+            if colors and not colors.attempt and state.role_of(program, colors) == "idle":
+                self._supervisord.options.logger.warn(state.idle_warning(program))  # noqa: G010 - its own
 
     def _note_end(self, event: Any) -> None:
         group = event.process.group
@@ -166,4 +165,4 @@ class Extensions:
         with contextlib.suppress(SetupError):
             colors = state.read(self._state_dir)
         active = colors.active if colors else color_of(self._given_up.parent / FALLBACK, state.COLORS)
-        return {program_of(color) for color in state.COLORS if active in {color, ""}}
+        return {state.program_of(color) for color in state.COLORS if active in {color, ""}}
