@@ -34,7 +34,10 @@ class Supervisord:
 
     def __init__(self, directory):
         self.door = directory / "webapp.sock"
-        self.given_up = directory / "given-up"
+        self.directory = directory
+        self.run = directory / "run"
+        self.run.mkdir()
+        self.given_up = self.run / "given-up"
         self.own = None
         self.now = 0.0
         self.said = []
@@ -49,9 +52,7 @@ class Supervisord:
             group.processes = {name: Program(name, group)}
         self.webapp = self.process_groups["webapp"].processes["webapp"]
         self.process_groups["webapp"].socket_manager = SocketManager(UnixStreamSocketConfig(str(self.door)))
-        Extensions(
-            self, needed="webapp, nginx", state_dir=str(directory), given_up=str(self.given_up), clock=lambda: self.now
-        )
+        Extensions(self, state_dir=str(directory), clock=lambda: self.now)
 
     def start(self):
         """As an fcgi-program starts: it takes a reference to its socket, then says so."""
@@ -136,15 +137,16 @@ def test_the_door_closes_when_supervisord_stops(supervisord):
 def test_a_needed_program_that_is_given_up_ends_everything(supervisord):
     supervisord.start()
     supervisord.end()
-    events.notify(events.ProcessStateFatalEvent(supervisord.webapp, STOPPED))
+    nginx = supervisord.process_groups["nginx"].processes["nginx"]
+    events.notify(events.ProcessStateFatalEvent(nginx, STOPPED))
     assert supervisord.options.mood == SupervisorStates.SHUTDOWN
-    assert supervisord.given_up.read_text() == "webapp"
-    assert supervisord.said == ["webapp was given up: everything is stopped"]
+    assert supervisord.given_up.read_text() == "nginx"
+    assert supervisord.said == ["nginx was given up: everything is stopped"]
     assert not supervisord.lets_in, "the waiting caller is told"
 
 
 def test_a_color_that_is_given_up_ends_everything_if_it_is_the_active_one(supervisord):
-    state.write(supervisord.given_up.parent, state.begin("green"))
+    state.write(supervisord.directory, state.begin("green"))
     for name, mood in (("webapp-blue", SupervisorStates.RUNNING), ("webapp-green", SupervisorStates.SHUTDOWN)):
         color = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
         events.notify(events.ProcessStateFatalEvent(color, STOPPED))
@@ -153,10 +155,10 @@ def test_a_color_that_is_given_up_ends_everything_if_it_is_the_active_one(superv
 
 @pytest.mark.parametrize("damaged", ["removed", "garbage"])
 def test_where_the_colors_can_t_be_read_the_color_that_the_links_name_is_needed(supervisord, damaged):
-    directory = supervisord.given_up.parent
+    directory = supervisord.directory
     if damaged == "garbage":
         (directory / state.FILE).write_text("garbage")
-    point(directory, "blue", other="green", percent=10, fallback="green")
+    point(supervisord.run, "blue", other="green", percent=10, fallback="green")
     for name, mood in (("webapp-blue", SupervisorStates.RUNNING), ("webapp-green", SupervisorStates.SHUTDOWN)):
         color = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
         events.notify(events.ProcessStateFatalEvent(color, STOPPED))
@@ -186,7 +188,7 @@ def test_another_program_may_be_given_up(supervisord):
 
 
 def test_the_start_of_an_idle_color_is_told_unless_a_deploy_does_it(supervisord):
-    directory = supervisord.given_up.parent
+    directory = supervisord.directory
     colors = state.begin("blue")
 
     def said_of(name):

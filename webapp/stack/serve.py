@@ -42,7 +42,7 @@ from webapp.stack.releases.environment import environment, settings_with
 from webapp.stack.releases.recovery import resume
 from webapp.stack.releases.state import COLORS, program_of
 from webapp.stack.repair import SPARE, Repair, replace_hung
-from webapp.stack.supervisor.client import Programs
+from webapp.stack.supervisor.client import GIVEN_UP, Programs
 from webapp.stack.tls import prepare_certificate
 from webapp.telemetry import multiprocess
 
@@ -51,9 +51,6 @@ POLL_S = 0.02
 
 PUSHER_WAIT_S = 5.0
 """Longest wait for the pusher. Nothing needs it, but an operator who reads that we are ready may open the dashboard."""
-
-GIVEN_UP = "given-up"
-"""The file in the run directory where supervisord writes the name of a program that it gave up."""
 
 RELOADED = ("webapp-blue", "webapp-green", "pusher", "nginx")
 """Programs that get HUP: gunicorn replaces its workers, the pusher reads keys, nginx the certificate."""

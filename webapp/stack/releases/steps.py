@@ -5,6 +5,7 @@ Reports are lines on the terminal, and an event for the dashboard with all steps
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -51,28 +52,26 @@ def run(steps: Sequence[Step], report: Report) -> None:
         RefusedError: a step failed; all were undone.
         BaseException: something else, such as Ctrl-C, ended a step; all were undone.
     """
-    begun: list[Step] = []
-    for step in steps:
-        began = time.monotonic()
-        begun.append(step)
-        report(step.name, "begun", "", 0.0)
-        try:
-            result = step.do()
-        except BaseException as error:
-            expected = isinstance(error, SetupError | OSError)
-            reason = str(error) if expected else f"{type(error).__name__} {error}".strip()
-            report(step.name, "failed", reason, time.monotonic() - began)
-            _undo(begun, report)
-            if expected:
-                raise RefusedError(step.name, reason) from error
-            raise
-        report(step.name, "done", result, time.monotonic() - began)
+    with contextlib.ExitStack() as undoing:
+        for step in steps:
+            began = time.monotonic()
+            undoing.callback(_undo, step, report)
+            report(step.name, "begun", "", 0.0)
+            try:
+                result = step.do()
+            except BaseException as error:
+                expected = isinstance(error, SetupError | OSError)
+                reason = str(error) if expected else f"{type(error).__name__} {error}".strip()
+                report(step.name, "failed", reason, time.monotonic() - began)
+                if expected:
+                    raise RefusedError(step.name, reason) from error
+                raise
+            report(step.name, "done", result, time.monotonic() - began)
+        undoing.pop_all()
 
 
-def _undo(begun: Sequence[Step], report: Report) -> None:
-    for step in reversed(begun):
-        if step.undo is None:
-            continue
+def _undo(step: Step, report: Report) -> None:
+    if step.undo is not None:
         message = ""
         try:
             step.undo()
