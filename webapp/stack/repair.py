@@ -119,7 +119,7 @@ class Repair:
         with contextlib.suppress(OSError):
             for name in _DIRECTORIES:
                 (run / name).mkdir(mode=0o700, exist_ok=True)
-        spares = {path.name for path in (run / SPARE).glob("*")} - {*self._files}
+        spares = {path.name for path in (run / SPARE).glob("*")}.difference(self._files)
         sockets = {str(path.relative_to(run)) for path in (*run.glob("*.sock"), *run.glob("nginx/*.sock"))}
         sockets |= {f"{name.replace(_WITHIN, '/')}.sock" for name in spares}
         keeping: dict[str, Callable[[], bool]] = {

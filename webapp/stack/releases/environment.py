@@ -109,7 +109,9 @@ def load_release(serving: Settings | None = None) -> Settings:
     from webapp.engine.artifact import NAMED_VARIABLE  # noqa: PLC0415 - it would delay `become_release`
 
     try:
-        release = _release_of(serving or _load_settings())
+        settings = serving or _load_settings()
+        colors = state.read(settings.state_dir) if settings.color else None
+        release = colors.serves.get(settings.color) if colors else None
         if serving is not None and (release is None or release.number == serving.release):
             return serving
         _restore(_hidden)
@@ -129,11 +131,6 @@ def _load_settings() -> Settings:
     from webapp.config.settings import load_settings  # noqa: PLC0415 - pydantic would delay `become_release`
 
     return load_settings()
-
-
-def _release_of(settings: Settings) -> Release | None:
-    colors = state.read(settings.state_dir) if settings.color else None
-    return colors.serves.get(settings.color) if colors else None
 
 
 def _set(values: Mapping[str, str]) -> dict[str, str | None]:

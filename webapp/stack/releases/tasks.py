@@ -19,6 +19,7 @@ from webapp.stack.local_client import ColorApi
 from webapp.stack.nginx.traffic_split import KEPT_S, point
 from webapp.stack.processes import WITH_PARENT, run_and_read
 from webapp.stack.releases import canary, checks, state
+from webapp.stack.releases.canary import Since
 from webapp.stack.releases.environment import environment
 from webapp.stack.releases.recovery import remove_artifact
 from webapp.stack.releases.steps import DeployReporter, Step
@@ -80,8 +81,6 @@ class DeployTasks:
     _had_clients: bool = field(init=False, default=False)
     _pid: int = field(init=False, default=0)
     """Pid of the target's process when it was ready. Another pid later means that it died."""
-    _since: canary.Since = field(init=False, default_factory=canary.Since)
-    """When the log of the clients' traffic began."""
 
     def __post_init__(self) -> None:
         self.programs = Programs(self.settings.run_dir)
@@ -178,10 +177,10 @@ class DeployTasks:
         self._had_clients = True
         run_dir, percent = self.settings.run_dir, self.options.canary_percent
         point(run_dir, self.target, other=self._old, percent=percent, fallback=self._old)
-        self._start_log()
+        since = self._start_log()
         for left_s in self._while_alive(self.options.canary_s):
             self.reporter.count(f"{percent} % of requests, for {left_s:.0f} s more")
-        until = self._since.now()
+        until = since.now()
         # Now, for the wait below is for slow requests of the share: without them, only quick ones would be compared.
         point(run_dir, self._old)
         quiet = 0
@@ -189,7 +188,7 @@ class DeployTasks:
             quiet = quiet + 1 if self._is_quiet() else 0
             if quiet == QUIET_ROUNDS or (quiet and self.settings.workers == 1):
                 break
-        answers = [answer for answer in canary.read(run_dir, self._since) if answer.began < until]
+        answers = [answer for answer in canary.read(run_dir, since) if answer.began < until]
         return canary.judge(*canary.samples(answers, self.target, percent, until))
 
     def undo_canary(self) -> None:
@@ -212,10 +211,10 @@ class DeployTasks:
 
     def watch(self) -> str:
         """Judge the target's answers for some time, while the old color is still up."""
-        self._start_log()
+        since = self._start_log()
         for _ in self._while_alive(self.options.watch_s):
-            canary.judge_alone(canary.read(self.settings.run_dir, self._since), self.target)
-        return canary.judge_alone(canary.read(self.settings.run_dir, self._since), self.target)
+            canary.judge_alone(canary.read(self.settings.run_dir, since), self.target)
+        return canary.judge_alone(canary.read(self.settings.run_dir, since), self.target)
 
     def drain(self) -> str:
         """Let the old color finish its requests, and stop it. A rollback can start it again."""
@@ -243,11 +242,11 @@ class DeployTasks:
         calls = 1 if self.settings.workers == 1 else CALLS_A_WORKER * self.settings.workers
         return all(self.api.ongoing() == 0 for _ in range(calls))
 
-    def _start_log(self) -> None:
+    def _start_log(self) -> Since:
         """Log the clients' traffic when all links are in use; nginx keeps connections to the old color for a second."""
         for _ in self._while_alive(KEPT_S):
             pass
-        self._since = canary.start(self.settings.run_dir)
+        return canary.start(self.settings.run_dir)
 
     def _while_alive(self, for_s: float) -> Iterator[float]:
         """Yield the seconds left, once a second, while the target's process is the same and ready.
