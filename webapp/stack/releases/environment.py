@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from webapp.config.paths import ROOT
 from webapp.domain.errors import SetupError
 from webapp.stack.releases import state
 from webapp.stack.releases.state import Release
@@ -59,7 +61,8 @@ def run_as_release(release: Release, command_of: Callable[[str, str], list[str]]
     Raises:
         SystemExit: it can't be run; one line says why.
     """
-    own_python, own_root = os.environ["STACK_PYTHON"], os.environ["STACK_ROOT"]
+    # A comparison may be run by hand, without the stack's variables.
+    own_python, own_root = os.environ.get("STACK_PYTHON", sys.executable), os.environ.get("STACK_ROOT", str(ROOT))
     python, root = release.python or own_python, release.root or own_root
     if (python, root) == (own_python, own_root) or os.environ.get(_DONE) == str(os.getpid()):
         return
