@@ -17,7 +17,7 @@ from pathlib import Path
 
 import harness
 
-from webapp.stack.serve import find_nginx
+from webapp.stack.preflight import find_nginx
 
 CLIENTS, PAUSE_S, EVERY_S = 10, 0.02, 0.5
 

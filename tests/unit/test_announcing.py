@@ -61,10 +61,11 @@ def test_what_serves_is_announced_though_its_own_description_fails(tmp_path, rep
     console = Says()
     with answering(Settings(state_dir=tmp_path), reply) as settings:
         serve._announce(settings, console)
-    ready, dashboard = console.said
+    ready, dashboard, started = console.said
     assert ready.startswith(f"Ready: http://127.0.0.1:{settings.port} serves ")
     assert ready.endswith(said)
     assert dashboard.startswith("Dashboard: ")
+    assert started.startswith("Started in ")
 
 
 def test_an_answer_that_is_no_http_is_an_error_of_the_connection(tmp_path):

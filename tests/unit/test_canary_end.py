@@ -9,7 +9,7 @@ from webapp.stack.local_client import ColorApi
 from webapp.stack.releases import state
 from webapp.stack.releases import tasks as module
 from webapp.stack.releases.state import Release
-from webapp.stack.releases.tasks import DeployTasks
+from webapp.stack.releases.tasks import DeployOptions, DeployTasks
 from webapp.stack.supervisor.client import Program
 
 
@@ -45,14 +45,15 @@ def judged_at(canary, tmp_path, monkeypatch):
     workers = len(canary._ends_at)
     settings = Settings(state_dir=tmp_path, workers=workers)
     settings.run_dir.mkdir()
-    tasks = DeployTasks(state.begin("blue"), Release(number=2), "green", settings, 1.0)
+    options = DeployOptions(canary_percent=10, canary_s=0)
+    tasks = DeployTasks(state.begin("blue"), Release(number=2), "green", settings, options)
     tasks.programs = tasks.api = canary
     tasks._pid = 7
     monkeypatch.setattr(module, "time", canary)
     monkeypatch.setattr(module, "KEPT_S", 0)
     seen = []
     monkeypatch.setattr(module.canary, "judge", lambda *_: seen.append(canary.now) or "as good")
-    assert tasks.canary(10, 0) == "as good"
+    assert tasks.canary() == "as good"
     tasks.undo_canary()
     return seen[0]
 

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 A_DAY_S = 86_400.0
 
 TELL_THE_DATE = {
-    *("build", "deploy", "reporter", "status", "settings_diff", "doctor", "console", "tls"),
+    *("build", "deploy", "steps", "status", "settings_diff", "doctor", "console", "tls"),
     *("rerank", "info", "health", "configure", "reloading", "logging", "clock"),
 }
 """Modules that write dates, or ask for the age of a file. All others wait and count by a clock that only runs."""

@@ -9,11 +9,16 @@ from running import PATIENCE_S
 from webapp.config.settings import Settings
 from webapp.stack.console import Console
 from webapp.stack.releases.state import Release, begin
-from webapp.stack.releases.tasks import DeployTasks
+from webapp.stack.releases.tasks import DeployOptions, DeployTasks
 
 
 def where_of_a_deploy(settings):
-    return DeployTasks(begin("blue"), Release(number=2), "green", settings, 1.0)._log()
+    return (
+        DeployTasks(begin("blue"), Release(number=2), "green", settings, DeployOptions())
+        ._error("it ended")
+        .args[0]
+        .rpartition("; see ")[2]
+    )
 
 
 @pytest.mark.parametrize("log_to", ["files", "stdout"])

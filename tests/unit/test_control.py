@@ -3,13 +3,14 @@
 import http.server
 import socket
 import threading
+from functools import partial
 
 import pytest
 
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.stack import control
-from webapp.stack.control import _wait_until_reached, _wait_until_runs
+from webapp.stack.control import _stays_up, _wait_until_reached, _wait_until_up
 from webapp.stack.supervisor.client import Program
 
 
@@ -87,5 +88,6 @@ class NeverUp:
 def test_a_program_that_never_stays_up_is_waited_for_no_longer_than_the_webapp(monkeypatch):
     monkeypatch.setattr(control, "READY_S", 0.0)
     monkeypatch.setattr(control, "POLL_S", 0.0)
-    with pytest.raises(SetupError, match=r"pusher did not stay up .*: reranking logs pusher"):
-        _wait_until_runs("pusher", NeverUp())
+    programs = NeverUp()
+    with pytest.raises(SetupError, match=r"pusher is not up after .*: reranking logs pusher"):
+        _wait_until_up("pusher", programs, partial(_stays_up, "pusher", programs))

@@ -9,7 +9,7 @@ from webapp.domain.errors import SetupError
 from webapp.stack.releases import recovery, state, steps
 from webapp.stack.releases import tasks as module
 from webapp.stack.releases.state import Release
-from webapp.stack.releases.tasks import InPlaceReload
+from webapp.stack.releases.tasks import DeployOptions, InPlaceReload
 from webapp.stack.supervisor import client
 from webapp.stack.supervisor.client import Program, SupervisorError
 
@@ -68,12 +68,12 @@ def settings(tmp_path):
 def reload(settings, stack, monkeypatch, before=None):
     """What a deploy by HUP does, with the reports of its steps."""
     colors = state.Colors(active="blue", idle="green", serves={"blue": OLD}, before=before)
-    tasks, reported = InPlaceReload(colors, NEW, "blue", settings, 5.0), []
+    tasks, reported = InPlaceReload(colors, NEW, "blue", settings, DeployOptions(ready_timeout_s=5.0)), []
     tasks.programs = tasks.api = stack
     monkeypatch.setattr(module, "time", stack)
     try:
         steps.run(
-            [steps.Step("reload", tasks.reload, tasks.undo_reload)],
+            tasks.steps("reload"),
             lambda step, stage, said, _took_s: reported.append((step, stage, said)),
         )
     finally:

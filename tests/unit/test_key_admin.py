@@ -2,6 +2,8 @@ import pytest
 
 from contracts.api_keys import KeyRing, read_file
 from webapp.cli import main
+from webapp.domain.errors import SetupError
+from webapp.stack import key_admin
 
 
 @pytest.fixture
@@ -70,3 +72,12 @@ def test_what_can_t_be_done_is_one_line(keys, arguments, complaint):
 def test_without_a_file_it_says_how_to_name_one(keys, monkeypatch):
     monkeypatch.delenv("RERANK_API_KEYS_FILE")
     assert "set RERANK_API_KEYS_FILE or give --file" in keys("list")
+
+
+def test_a_file_that_can_t_be_changed_and_a_name_that_is_ours_are_refused(tmp_path):
+    limits = {"operator": False, "requests": None, "documents": None}
+    with pytest.raises(SetupError, match="can't be changed"):
+        key_admin.add(tmp_path / "nowhere" / "keys", "search", **limits)
+    with pytest.raises(SetupError, match="a name is up to 64 letters"):
+        key_admin.add(tmp_path / "keys", "two words", **limits)
+    assert key_admin.add(tmp_path / "keys", "search", **limits) not in key_admin.listing(tmp_path / "keys")[0]

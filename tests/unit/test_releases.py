@@ -7,12 +7,13 @@ import msgspec
 import pytest
 
 from webapp.api.dialects.registry import DIALECTS
+from webapp.config.resources import free_bytes
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import Golden, GoldenQuery
 from webapp.stack.local_client import Reply
-from webapp.stack.nginx.traffic_split import FALLBACK, PERCENTS, link_of, point, shares_for
-from webapp.stack.releases import canary, checks, memory_budget, recovery, settings_diff, state, steps
+from webapp.stack.nginx.traffic_split import FALLBACK, LINKS, PERCENTS, point, shares_for
+from webapp.stack.releases import canary, checks, recovery, settings_diff, state, steps
 from webapp.stack.releases.environment import environment, load_release, settings_with
 from webapp.stack.releases.state import Attempt, Release
 
@@ -31,7 +32,7 @@ def test_links_name_each_color_s_socket_and_a_killed_rename_is_no_obstacle(tmp_p
     (tmp_path / "share-0.sock.new").symlink_to("left behind")
     point(tmp_path, "blue")
     point(tmp_path, "green", other="blue", percent=12, fallback="blue")
-    named = [link_of(tmp_path, place).readlink().name for place in range(len(PERCENTS))]
+    named = [(tmp_path / LINKS[place]).readlink().name for place in range(len(PERCENTS))]
     assert [place for place, name in enumerate(named) if name == "webapp-green.sock"] == sorted(shares_for(12))
     assert (tmp_path / FALLBACK).readlink().name == "webapp-blue.sock"
     assert not list(tmp_path.glob("*.new"))
@@ -203,14 +204,14 @@ def test_what_can_t_be_undone_is_told_and_the_others_are():
 
 
 def test_memory_that_a_new_color_takes_follows_its_workers_and_its_artifact():
-    active = memory_budget.Footprint(master=100, workers=(50, 70))
+    active = checks.Footprint(master=100, workers=(50, 70))
     assert active.with_workers(2) == 220
-    assert memory_budget.needed(active, workers=2, artifact_growth=-5) == round(1.1 * 220)
-    assert memory_budget.needed(active, workers=4, artifact_growth=10) == round(1.1 * (340 + 50))
+    assert checks.needed(active, workers=2, artifact_growth=-5) == round(1.1 * 220)
+    assert checks.needed(active, workers=4, artifact_growth=10) == round(1.1 * (340 + 50))
     with pytest.raises(SetupError, match="two colors"):
-        memory_budget.check(10**9, 10**9)
-    assert "953 MB beside" in memory_budget.check(999_000_000, 10**10)
-    assert memory_budget.free_bytes() > 0
+        checks.room(10**9, 10**9)
+    assert "953 MB beside" in checks.room(999_000_000, 10**10)
+    assert free_bytes() > 0
 
 
 def test_each_dialect_s_example_is_told_as_that_dialect():

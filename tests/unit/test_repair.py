@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from webapp.config.settings import Settings
-from webapp.stack.nginx.traffic_split import FALLBACK, LINKS, color_of, link_of, point, shares_for
+from webapp.stack.nginx.traffic_split import FALLBACK, LINKS, color_of, point, shares_for
 from webapp.stack.releases import canary, state
 from webapp.stack.repair import BAD, SETTLED_S, SPARE, Repair, listens, missing
 from webapp.stack.supervisor.client import Program
@@ -135,13 +135,13 @@ def test_a_removed_link_names_the_color_that_it_named_even_in_a_canary(kept):
     point(kept.run, "green", other="blue", percent=10, fallback="blue")
     kept.repair.step()
     (mine,) = shares_for(10)
-    link_of(kept.run, mine).unlink()
-    link_of(kept.run, 0).unlink()
-    link_of(kept.run, 0).symlink_to("elsewhere.sock")
+    (kept.run / LINKS[mine]).unlink()
+    (kept.run / LINKS[0]).unlink()
+    (kept.run / LINKS[0]).symlink_to("elsewhere.sock")
     (kept.run / FALLBACK).unlink()
     (kept.run / FALLBACK).write_text("no link")
     kept.repair.step()
-    named = [color_of(link_of(kept.run, place), state.COLORS) for place in (mine, 0)]
+    named = [color_of(kept.run / LINKS[place], state.COLORS) for place in (mine, 0)]
     assert named == ["green", "blue"]
     assert color_of(kept.run / FALLBACK, state.COLORS) == "blue"
 

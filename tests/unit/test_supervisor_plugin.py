@@ -34,7 +34,10 @@ class Supervisord:
 
     def __init__(self, directory):
         self.door = directory / "webapp.sock"
-        self.given_up = directory / "given-up"
+        self.directory = directory
+        self.run = directory / "run"
+        self.run.mkdir()
+        self.given_up = self.run / "given-up"
         self.own = None
         self.now = 0.0
         self.said = []
@@ -49,9 +52,7 @@ class Supervisord:
             group.processes = {name: Program(name, group)}
         self.webapp = self.process_groups["webapp"].processes["webapp"]
         self.process_groups["webapp"].socket_manager = SocketManager(UnixStreamSocketConfig(str(self.door)))
-        Extensions(
-            self, needed="webapp, nginx", state_dir=str(directory), given_up=str(self.given_up), clock=lambda: self.now
-        )
+        Extensions(self, state_dir=str(directory), clock=lambda: self.now)
 
     def start(self):
         """Start as an fcgi-program does: take a reference to the socket, then send the event."""
@@ -136,10 +137,11 @@ def test_the_door_closes_when_supervisord_stops(supervisord):
 def test_a_needed_program_that_is_given_up_ends_everything(supervisord):
     supervisord.start()
     supervisord.end()
-    events.notify(events.ProcessStateFatalEvent(supervisord.webapp, STOPPED))
+    nginx = supervisord.process_groups["nginx"].processes["nginx"]
+    events.notify(events.ProcessStateFatalEvent(nginx, STOPPED))
     assert supervisord.options.mood == SupervisorStates.SHUTDOWN
-    assert supervisord.given_up.read_text() == "webapp"
-    assert supervisord.said == ["webapp was given up: everything is stopped"]
+    assert supervisord.given_up.read_text() == "nginx"
+    assert supervisord.said == ["nginx was given up: everything is stopped"]
     assert not supervisord.lets_in, "the waiting caller is told"
 
 
@@ -152,7 +154,7 @@ only_green_is_needed = pytest.mark.parametrize(
 
 @only_green_is_needed
 def test_a_color_that_is_given_up_ends_everything_if_it_is_the_active_one(supervisord, name, mood):
-    state.write(supervisord.given_up.parent, state.begin("green"))
+    state.write(supervisord.directory, state.begin("green"))
     color = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
     events.notify(events.ProcessStateFatalEvent(color, STOPPED))
     assert supervisord.options.mood == mood
@@ -161,10 +163,10 @@ def test_a_color_that_is_given_up_ends_everything_if_it_is_the_active_one(superv
 @only_green_is_needed
 @pytest.mark.parametrize("damaged", ["removed", "garbage"])
 def test_where_the_colors_can_t_be_read_the_color_that_the_links_name_is_needed(supervisord, damaged, name, mood):
-    directory = supervisord.given_up.parent
+    directory = supervisord.directory
     if damaged == "garbage":
         (directory / state.FILE).write_text("garbage")
-    point(directory, "blue", other="green", percent=10, fallback="green")
+    point(supervisord.run, "blue", other="green", percent=10, fallback="green")
     color = Program(name, SimpleNamespace(config=SimpleNamespace(name=name)))
     events.notify(events.ProcessStateFatalEvent(color, STOPPED))
     assert supervisord.options.mood == mood
@@ -193,7 +195,7 @@ def test_another_program_may_be_given_up(supervisord):
 
 
 def test_the_start_of_an_idle_color_is_told_unless_a_deploy_does_it(supervisord):
-    directory = supervisord.given_up.parent
+    directory = supervisord.directory
     colors = state.begin("blue")
 
     def said_of(name):

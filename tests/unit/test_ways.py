@@ -6,7 +6,7 @@ import pytest
 
 from webapp.stack.releases import deploy, recovery, state
 from webapp.stack.releases.state import Release
-from webapp.stack.releases.tasks import DeployTasks, InPlaceReload
+from webapp.stack.releases.tasks import DeployOptions, DeployTasks, InPlaceReload
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def colors(model, monkeypatch):
 
 def said_of(values):
     said = []
-    deploy.deploy(deploy.DeployOptions(values, dry_run=True), said.append)
+    deploy.deploy(DeployOptions(values, dry_run=True), said.append)
     return "\n".join(said)
 
 
@@ -57,7 +57,7 @@ def test_a_rollback_by_hup_names_the_artifact_that_goes_on_serving(colors, monke
     serving = Release(number=2, settings={"RERANK_WORKERS": "2"}, artifact="retrained", model="it")
     colors.append(state.Colors(active="blue", idle="green", serves={"blue": serving}, before=before))
     planned = []
-    monkeypatch.setattr(deploy, "_carry_out", lambda plan, *_: planned.append(plan.tasks))
+    monkeypatch.setattr(deploy, "_carry_out", lambda tasks, *_: planned.append(tasks))
     deploy.rollback(lambda _: None, ready_timeout_s=0)
     (tasks,) = planned
     assert isinstance(tasks, InPlaceReload)

@@ -41,16 +41,14 @@ SHUTDOWN_GRACE_S = 15
 STOP_GRACE_S = 20
 
 
-def setting(default: Any, description: str, *, reload: bool = False, **limits: Any) -> Any:
-    """Return the declaration of a setting. Its flag, variable, place in the file and reference follow from it.
+def setting(default: Any, description: str, **limits: Any) -> Any:
+    """Return the declaration of a setting. Its flag, variable, place in the file and reference follow from it."""
+    return Field(default=default, description=description, **limits)
 
-    Args:
-        default: its value where nobody sets it.
-        description: what changes for the operator.
-        reload: whether only workers use it: then new ones of the same master can take it over, after HUP.
-        limits: of its value, as pydantic's `Field` has them.
-    """
-    return Field(default=default, description=description, json_schema_extra={"reload": reload}, **limits)
+
+def reloadable(default: Any, description: str, **limits: Any) -> Any:
+    """Return the declaration of a setting that new workers of the same master take up, so a deploy reloads in place."""
+    return setting(default, description, json_schema_extra={"reload": True}, **limits)
 
 
 def _joined(value: Any) -> Any:
@@ -109,71 +107,57 @@ class Settings(Paths, BaseModel):
     gate_min_tau: float = setting(0.9, "Least mean Kendall tau of bf16 or int8 to fp32.", ge=-1, le=1)
     gate_min_top10_overlap: float = setting(0.85, "Least mean overlap of the ten best.", ge=0, le=1)
 
-    workers: int = setting(1, "gunicorn workers; each adds its own compiled model.", ge=1, le=256, reload=True)
-    engine_threads: int = setting(
-        0, "Engine threads a worker; 0: as prepare measured, at most the cores.", ge=0, le=1024, reload=True
+    workers: int = reloadable(1, "gunicorn workers; each adds its own compiled model.", ge=1, le=256)
+    engine_threads: int = reloadable(
+        0, "Engine threads a worker; 0: as prepare measured, at most the cores.", ge=0, le=1024
     )
-    batch_tokens: int = setting(
-        0, "Padded tokens a batch may hold; 0: as prepare measured.", ge=0, le=1_048_576, reload=True
-    )
+    batch_tokens: int = reloadable(0, "Padded tokens a batch may hold; 0: as prepare measured.", ge=0, le=1_048_576)
 
-    cache_mb: int = setting(32, "MiB of pair scores a worker keeps; 0 keeps none.", ge=0, le=65_536, reload=True)
+    cache_mb: int = reloadable(32, "MiB of pair scores a worker keeps; 0 keeps none.", ge=0, le=65_536)
     redis_url: SecretStr = setting(
         SecretStr(""), "redis://, rediss:// or unix:// address of a Redis for shared pair scores and counts of limits."
     )
 
     request_timeout_s: int = setting(300, "Longest time one request may take.", ge=1, le=86_400)
-    max_ongoing_requests: int = setting(
-        512, "Requests at work in a worker; more are refused with 503.", ge=1, le=65_536, reload=True
+    max_ongoing_requests: int = reloadable(
+        512, "Requests at work in a worker; more are refused with 503.", ge=1, le=65_536
     )
-    max_queued_pairs: int = setting(
-        50_000, "Documents that wait in a worker; requests beyond are refused with 503.", ge=1, reload=True
+    max_queued_pairs: int = reloadable(
+        50_000, "Documents that wait in a worker; requests beyond are refused with 503.", ge=1
     )
-    max_queued_tokens: int = setting(
-        16_000_000,
-        "Tokens that wait in a worker, as far as counted; requests beyond are refused with 503.",
-        ge=1,
-        reload=True,
+    max_queued_tokens: int = reloadable(
+        16_000_000, "Tokens that wait in a worker, as far as counted; requests beyond are refused with 503.", ge=1
     )
-    degraded: Literal["refuse", "lexical"] = setting(
-        "refuse", "While the model fails: refuse with 503, or rank by BM25 and say so in the reply.", reload=True
+    degraded: Literal["refuse", "lexical"] = reloadable(
+        "refuse", "While the model fails: refuse with 503, or rank by BM25 and say so in the reply."
     )
-    engine_stall_s: float = setting(
+    engine_stall_s: float = reloadable(
         60,
         "Longest time for one batch; beyond it the engine thread has hung, and the worker is replaced.",
         ge=1,
         le=3600,
-        reload=True,
     )
-    max_rss_mb: int = setting(
-        0, "MiB a worker may take before it is replaced; 0: no limit.", ge=0, le=1_048_576, reload=True
-    )
-    max_documents: int = setting(10_000, "Documents a request may hold.", ge=1, le=1_000_000, reload=True)
-    max_batch_requests: int = setting(
-        1000, "Requests a call of /rerank/batch may hold.", ge=1, le=1_000_000, reload=True
-    )
-    strict_model: bool = setting(False, "Refuse requests that name another model than the one served.", reload=True)
-    served_model_name: CommaSeparated = setting(
-        "",
-        "More names of the model, comma-separated; a reply has the first, unless the request named one.",
-        reload=True,
+    max_rss_mb: int = reloadable(0, "MiB a worker may take before it is replaced; 0: no limit.", ge=0, le=1_048_576)
+    max_documents: int = reloadable(10_000, "Documents a request may hold.", ge=1, le=1_000_000)
+    max_batch_requests: int = reloadable(1000, "Requests a call of /rerank/batch may hold.", ge=1, le=1_000_000)
+    strict_model: bool = reloadable(False, "Refuse requests that name another model than the one served.")
+    served_model_name: CommaSeparated = reloadable(
+        "", "More names of the model, comma-separated; a reply has the first, unless the request named one."
     )
     max_body_mb: int = setting(32, "MiB a request body may hold, in nginx and in the app.", ge=1, le=1024)
 
-    max_body_values: int = setting(
+    max_body_values: int = reloadable(
         2_000_000,
         "Values and names that a request body's JSON may hold; more are refused with 413.",
         ge=1000,
         le=100_000_000,
-        reload=True,
     )
-    max_body_memory_mb: int = setting(
+    max_body_memory_mb: int = reloadable(
         0,
         "MiB that large bodies at work may take, parsed, in all processes; more are refused with 503. 0: 512 or a"
         " quarter of the memory, whichever is less. One body of RERANK_MAX_BODY_MB always fits.",
         ge=0,
         le=1_048_576,
-        reload=True,
     )
 
     api_keys: CommaSeparatedSecret = setting(
@@ -219,15 +203,13 @@ class Settings(Paths, BaseModel):
         le=1_048_576,
     )
 
-    events: bool = setting(
-        True, "Send events of requests and workers to the pusher, and so to the dashboard.", reload=True
-    )
+    events: bool = reloadable(True, "Send events of requests and workers to the pusher, and so to the dashboard.")
     events_endpoint: str = setting(
         "",
         "ZeroMQ address of the pusher, ipc:// or tcp://; default: a socket in the state directory.",
         pattern=r"^((ipc|tcp)://.+)?$",
     )
-    events_text: bool = setting(False, "Put queries into events, so that dashboards show them.", reload=True)
+    events_text: bool = reloadable(False, "Put queries into events, so that dashboards show them.")
     otel_endpoint: str = setting(
         "",
         "Address of an OpenTelemetry collector (OTLP over HTTP) that gets a trace of each request.",
@@ -248,9 +230,7 @@ class Settings(Paths, BaseModel):
     log_to: Literal["files", "stdout"] = setting(
         "files", "files in the state directory, or stdout alone, as for a container."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = setting(
-        "info", "Least level that is logged.", reload=True
-    )
+    log_level: Literal["debug", "info", "warning", "error"] = reloadable("info", "Least level that is logged.")
     log_format: Literal["auto", "json", "human"] = setting("auto", "auto is human on a terminal, else json.")
 
     @model_validator(mode="after")
@@ -337,7 +317,5 @@ def is_secret(name: str) -> bool:
     return Settings.model_fields[name].annotation is SecretStr
 
 
-RELOADABLE = frozenset(
-    name for name, about in Settings.model_fields.items() if about.json_schema_extra == {"reload": True}
-)
+RELOADABLE = frozenset(name for name, about in Settings.model_fields.items() if about.json_schema_extra)
 """Settings that new workers of the same master can take up, after HUP."""

@@ -48,8 +48,7 @@ def balance(settings: Settings, read_again: Callable[[], Settings]) -> None:
     Raises:
         SetupError: it can't start, or nginx ended by itself.
     """
-    if not settings.stacks:
-        raise SetupError("RERANK_STACKS names no stack to divide requests over")
+    _check_stacks(settings)
     nginx, console = find_nginx(), Console(settings)
     console.never_wait()
     check_program(ROOT, nginx)
@@ -85,6 +84,11 @@ def balance(settings: Settings, read_again: Callable[[], Settings]) -> None:
         lock_file.close()
     if not signals.stops:
         raise SetupError(f"nginx ended by itself with {process.returncode}; it said why")
+
+
+def _check_stacks(settings: Settings) -> None:
+    if not settings.stacks:
+        raise SetupError("RERANK_STACKS names no stack to divide requests over")
 
 
 def detection_s(kernel: Path) -> float:
@@ -136,8 +140,7 @@ def _reload(
 ) -> None:
     try:
         changed = read_again().model_copy(update={"state_dir": settings.state_dir})
-        if not changed.stacks:
-            raise SetupError("RERANK_STACKS names no stack")  # noqa: TRY301 - printed as all errors are
+        _check_stacks(changed)
         _render(changed, nginx)
     except (SetupError, OSError) as error:  # a full disk, where a certificate of ours was to be made anew
         console.say(f"The settings stay as they were: {error}")

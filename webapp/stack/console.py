@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from contracts.logging.line import Form, renderer, stamp
+from contracts.logging.line import Form, head, renderer
 from contracts.logging.lossy_pipe import refuse_when_full
 from contracts.logging.writer import never_wait
 from webapp.config.paths import program
@@ -48,16 +48,7 @@ class Console:
     def _line(self, message: str) -> str:
         if not self._to_stdout:
             return message
-        event = {
-            "time": stamp(time.time()),
-            "level": "info",
-            "service": "serve",
-            "color": self._settings.color,
-            "pid": os.getpid(),
-            "logger": "webapp.stack.serve",
-            "message": message,
-            "request_id": "",
-        }
+        event = head(time.time(), "info", "serve", self._settings.color, os.getpid(), "webapp.stack.serve", message)
         return renderer(self.form)(event)
 
     def start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:

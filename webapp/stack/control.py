@@ -12,18 +12,17 @@ import signal
 import time
 import urllib.error
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from functools import partial
 
 from webapp.config.settings import STOP_GRACE_S, Settings
 from webapp.domain.errors import SetupError
 from webapp.stack.instance import end, owner
 from webapp.stack.local_client import ColorApi, ask, url_of
 from webapp.stack.preflight import check_keys
-from webapp.stack.processes import children, wait_until
+from webapp.stack.processes import children, command_line, wait_until
 from webapp.stack.releases import state
 from webapp.stack.releases.environment import settings_with
 from webapp.stack.releases.recovery import deploy_lock, with_artifact
-from webapp.stack.releases.state import Colors, program_of, role_of
 from webapp.stack.repair import SOCKETS, listens
 from webapp.stack.supervisor.client import Programs, SupervisorError
 from webapp.stack.tls import prepare_certificate
@@ -55,24 +54,22 @@ def restart(settings: Settings, names: Sequence[str], say: Say) -> None:
     Raises:
         SetupError: no stack runs, a name is none of its programs or the idle color's, or one did not come up.
     """
-    programs, colors = Programs(settings.run_dir), _colors(settings)
-    chosen = _chosen(names or (WEBAPP,), programs, colors)
+    programs, colors, chosen = _chosen(settings, names or (WEBAPP,))
     for name in chosen:
-        if role_of(name, colors) == "idle":
-            serving = program_of(colors.active)
+        if state.role_of(name, colors) == "idle":
+            serving = state.program_of(colors.active)
             raise SetupError(f"{name} is idle; {serving} serves, and reranking restart restarts that one")
     with deploy_lock(settings.run_dir):
         for name in chosen:
             began = time.monotonic()
-            if role_of(name, colors) == "active":
+            is_up: Callable[[], bool] = partial(_stays_up, name, programs)
+            if state.role_of(name, colors) == "active":
                 _check_before_restart(colors)
                 say(f"{name} restarts; requests that come meanwhile wait")
-                programs.restart(name, timeout_s=settings.request_timeout_s + 2 * STOP_GRACE_S)
-                _wait_until_ready(settings, colors.active, programs)
-            else:
-                meanwhile = {"on_wait": _hang_up(programs)} if name == "nginx" else {}
-                programs.restart(name, timeout_s=settings.request_timeout_s + 2 * STOP_GRACE_S, **meanwhile)
-                _wait_until_runs(name, programs)
+                is_up = ColorApi(settings, colors.active).is_ready
+            meanwhile = {"on_wait": _hang_up(programs)} if name == "nginx" else {}
+            programs.restart(name, timeout_s=settings.request_timeout_s + 2 * STOP_GRACE_S, **meanwhile)
+            _wait_until_up(name, programs, is_up)
             _wait_until_reached(settings, name)
             say(f"{name} runs again after {time.monotonic() - began:.1f} s")
 
@@ -94,10 +91,9 @@ def stop(settings: Settings, names: Sequence[str], say: Say) -> None:
         end(settings, stack)
         say("the stack has stopped")
         return
-    programs, colors = Programs(settings.run_dir), _colors(settings)
-    chosen = _chosen(names, programs, colors)
+    programs, colors, chosen = _chosen(settings, names)
     for name in chosen:
-        if name == "nginx" or role_of(name, colors) == "active":
+        if name == "nginx" or state.role_of(name, colors) == "active":
             raise SetupError(f"{name} serves; to stop the whole stack: reranking stop")
     with deploy_lock(settings.run_dir):
         for name in chosen:
@@ -145,35 +141,26 @@ def _workers(stack: int) -> list[int]:
         worker
         for supervisord in children(stack)
         for program in children(supervisord)
-        if b"gunicorn" in _command_line(program)
+        if b"gunicorn" in command_line(program)
         for worker in children(program)
     ]
 
 
-def _command_line(pid: int) -> bytes:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    return b""
-
-
-def _colors(settings: Settings) -> Colors:
+def _chosen(settings: Settings, names: Sequence[str]) -> tuple[Programs, state.Colors, list[str]]:
+    """Return the stack's programs, its colors, and the full names of the programs that were named."""
     owner(settings)  # or no stack runs
-    colors = state.read(settings.state_dir)
+    colors, programs = state.read(settings.state_dir), Programs(settings.run_dir)
     if colors is None:
         raise SetupError(f"{settings.state_dir / state.FILE} is missing; restart the stack: reranking stop, then serve")
-    return colors
-
-
-def _chosen(names: Sequence[str], programs: Programs, colors: Colors) -> list[str]:
-    known = [program.name for program in programs.all()]
-    chosen = [program_of(colors.active) if name == WEBAPP else name for name in names]
+    known = sorted(program.name for program in programs.all())
+    chosen = [state.program_of(colors.active) if name == WEBAPP else name for name in names]
     for name in chosen:
         if name not in known:
-            raise SetupError(f"there is no program {name!r}; there are {', '.join([WEBAPP, *sorted(known)])}")
-    return chosen
+            raise SetupError(f"there is no program {name!r}; there are {', '.join([WEBAPP, *known])}")
+    return programs, colors, chosen
 
 
-def _check_before_restart(colors: Colors) -> None:
+def _check_before_restart(colors: state.Colors) -> None:
     """Refuse a webapp that could not start again: supervisor would give it up, and the stack would end."""
     settings_with(colors.serving.settings)
     if with_artifact(colors.serving).artifact != colors.serving.artifact:
@@ -194,28 +181,20 @@ def _hang_up(programs: Programs) -> Callable[[], None]:
     return hang_up
 
 
-def _wait_until_ready(settings: Settings, color: str, programs: Programs) -> None:
-    api, give_up = ColorApi(settings, color), time.monotonic() + READY_S
-    log = settings.log_dir / f"{program_of(color)}.log"
-    while not api.is_ready():
-        if not programs.of(program_of(color)).up:
-            raise SetupError(f"{program_of(color)} ended while it started; see {log}")
-        if time.monotonic() > give_up:
-            raise SetupError(f"{program_of(color)} was not ready within {READY_S:g} s; see {log}")
-        time.sleep(POLL_S)
+def _stays_up(name: str, programs: Programs) -> bool:
+    """Return whether supervisor says RUNNING: the program has lived for its `startsecs`."""
+    return programs.of(name).state == "RUNNING"
 
 
-def _wait_until_runs(name: str, programs: Programs) -> None:
-    """Wait until supervisor says RUNNING: the program has lived for its `startsecs`. Some it starts again for days."""
+def _wait_until_up(name: str, programs: Programs, is_up: Callable[[], bool]) -> None:
+    """Wait for a program that was started, as long as it lives. Some supervisor starts again for days."""
     give_up = time.monotonic() + READY_S
-    while (program := programs.of(name)).state != "RUNNING":
-        if not program.up:
+    while not is_up():
+        if not programs.of(name).up:
             raise SetupError(f"{name} did not start; see its log with: reranking logs {name}")
         if time.monotonic() > give_up:
-            raise SetupError(
-                f"{name} did not stay up within {READY_S:g} s, and supervisor goes on trying;"
-                f" see its log with: reranking logs {name}"
-            )
+            trying = f"{name} is not up after {READY_S:g} s, and supervisor goes on trying"
+            raise SetupError(f"{trying}; see its log with: reranking logs {name}")
         time.sleep(POLL_S)
 
 

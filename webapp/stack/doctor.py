@@ -23,6 +23,7 @@ from webapp.stack.instance import address, owner, supervisord
 from webapp.stack.nginx.config import STREAM_REMEDY, inspect_nginx, limits_of
 from webapp.stack.preflight import check_keys, check_port, find_nginx, group_of
 from webapp.stack.releases import state
+from webapp.stack.releases.checks import size_of
 from webapp.stack.releases.recovery import running_idle_program
 from webapp.stack.repair import missing
 from webapp.stack.supervisor.client import Programs
@@ -94,7 +95,7 @@ def _disk(settings: Settings) -> Result:
     seen = f"{_size(free)} free in {there}"
     if free < LEAST_DISK_BYTES:
         return "bad", seen, f"make room: {_size(LEAST_DISK_BYTES)} for logs and bodies"
-    if free < PREPARING_BYTES and not _artifact_there(settings):
+    if free < PREPARING_BYTES and settings.engine != "stub" and not artifact_dir(settings).is_dir():
         return "poor", seen, f"make room: {_size(PREPARING_BYTES)} for preparing a model"
     return "good", seen, ""
 
@@ -123,13 +124,11 @@ def _nginx(settings: Settings) -> Result:
 def _port(settings: Settings) -> Result:
     ports = [settings.port, *([settings.plain_port] if settings.plain_port else [])]
     seen = f"{settings.host}:{', '.join(map(str, ports))}"
-    taken = address(settings.run_dir) if _runs(settings) else {}
-    free = [port for port in ports if port not in {taken.get("port"), taken.get("plain_port")}]
+    ours = address(settings.run_dir).values() if _runs(settings) else ()
+    free = [port for port in ports if port not in ours]
     for port in free:
         check_port(settings, port)
-    if len(free) == len(ports):
-        return "good", f"{seen} is free", ""
-    return "good", f"{seen}, our service runs (pid {owner(settings)})", ""
+    return "good", f"{seen} is free" if free == ports else f"{seen}, our service runs (pid {owner(settings)})", ""
 
 
 def _colors(settings: Settings) -> Result:
@@ -188,10 +187,8 @@ def _certificate(settings: Settings) -> Result:
 
 
 def _processor(settings: Settings) -> Result:
-    flags = set()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith(("flags", "Features")):
-            flags |= set(line.partition(":")[2].split())
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
     known = [name for name in FAST if name in flags]
     seen = f"{len(os.sched_getaffinity(0))} cores, {', '.join(known) or 'no AVX2'}"
     if "avx2" in flags and library() is None:
@@ -204,9 +201,8 @@ def _processor(settings: Settings) -> Result:
 
 def _memory(settings: Settings) -> Result:
     needed = settings.workers * (WORKER_BYTES + settings.cache_mb * 1024**2)
-    if settings.engine != "stub" and artifact_dir(settings).is_dir():
-        files = sum(path.stat().st_size for path in artifact_dir(settings).iterdir())
-        needed += files * (1 + settings.workers)
+    if settings.engine != "stub":
+        needed += size_of(artifact_dir(settings)) * (1 + settings.workers)
     free = free_bytes()
     seen = f"{_size(free)} available, about {_size(needed)} needed"
     if free < needed and not _runs(settings):
@@ -267,10 +263,6 @@ _CHECKS: dict[str, Callable[[Settings], Result]] = {
     "dashboard": _dashboard,
     "redis": _redis,
 }
-
-
-def _artifact_there(settings: Settings) -> bool:
-    return settings.engine == "stub" or artifact_dir(settings).is_dir()
 
 
 def _runs(settings: Settings) -> bool:

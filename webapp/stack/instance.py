@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +15,7 @@ from webapp.config.lockfile import is_locked, lock
 from webapp.config.settings import STOP_GRACE_S, Settings, load_settings
 from webapp.config.sources import PREFIX, variable
 from webapp.domain.errors import SetupError
-from webapp.stack.processes import children, wait_until
+from webapp.stack.processes import children, command_line, wait_until
 from webapp.stack.tls import certificate
 
 ADDRESS = "address.json"
@@ -39,6 +39,7 @@ def lock_run_dir(settings: Settings, say: Callable[[str], None]) -> IO[str]:
     give_up, waits = time.monotonic() + _longest_stop_s(settings), False
     while not lock(file):
         if _owner_lives(file) or time.monotonic() > give_up:
+            file.close()
             raise SetupError(f"another service runs in {settings.state_dir}; stop it, or set RERANK_STATE_DIR")
         if not waits:
             say("A service was killed here; what is left of it finishes its requests")
@@ -57,12 +58,8 @@ def is_removed(lock_file: IO[str]) -> bool:
 
 def _owner_lives(lock_file: IO[str]) -> bool:
     lock_file.seek(0)
-    try:
-        return bool(Path(f"/proc/{int(lock_file.read())}/cmdline").read_bytes())  # a zombie has none
-    except ValueError:
-        return True  # it has just begun
-    except OSError:
-        return False
+    pid = lock_file.read()
+    return not pid or bool(command_line(int(pid)))  # it has just begun, or it runs
 
 
 def _longest_stop_s(settings: Settings) -> float:
@@ -100,16 +97,9 @@ def end(settings: Settings, stack: int) -> None:
 
 def note_address(settings: Settings) -> None:
     """Write where the stack of these settings listens, for commands that know only its state directory."""
-    files = certificate(settings)
-    listens = {
-        "host": settings.host,
-        "port": settings.port,
-        "plain_port": settings.plain_port,
-        "tls": settings.tls,
-        # Absolute: a command may run in another directory.
-        "tls_cert": str(files.cert) if files and not settings.tls else "",
-        "tls_key": str(files.key) if files and not settings.tls else "",
-    }
+    files = None if settings.tls else certificate(settings)  # absolute: a command may run in another directory
+    given = {"tls_cert": str(files.cert), "tls_key": str(files.key)} if files else {}
+    listens = settings.model_dump(include={"host", "port", "plain_port", "tls", "tls_cert", "tls_key"}) | given
     (settings.run_dir / ADDRESS).write_text(json.dumps(listens))
 
 
@@ -136,10 +126,8 @@ def settings_of_stack(settings: Settings, flags: Collection[str] = ()) -> Settin
 
 def address(run_dir: Path) -> dict[str, Any]:
     """Return where the stack of this run directory listens, by the settings' names; empty if it does not yet."""
-    try:
-        found: dict[str, Any] = json.loads((run_dir / ADDRESS).read_text())
-    except FileNotFoundError:
-        return {}
+    path = run_dir / ADDRESS
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
 
 
@@ -153,15 +141,14 @@ def adopt_environment(supervisord: int, keep: Collection[str] = ()) -> None:
     Raises:
         SetupError: they can't be read.
     """
-    kept = {variable(name) for name in keep}
-
-    def settable(names: Iterable[str]) -> list[str]:
-        return [name for name in names if name.upper().startswith(PREFIX) and name not in kept]
-
-    found = variables_of(supervisord)
-    for name in settable(os.environ):
-        del os.environ[name]
-    os.environ.update({name: found[name] for name in settable(found)})
+    found, kept = variables_of(supervisord), {variable(name) for name in keep}
+    for name in {*os.environ, *found} - kept:
+        if not name.upper().startswith(PREFIX):
+            continue
+        if name in found:
+            os.environ[name] = found[name]
+        else:
+            del os.environ[name]
 
 
 def variables_of(pid: int) -> dict[str, str]:

@@ -5,6 +5,7 @@ The calls carry the stack's own key, so no metric and no dashboard counts them.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -55,20 +56,6 @@ def url_of(settings: Settings) -> str:
     return f"{scheme}://[{host}]:{settings.port}" if ":" in host else f"{scheme}://{host}:{settings.port}"
 
 
-class UnixConnection(http.client.HTTPConnection):
-    """An HTTP connection to a unix socket."""
-
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the socket."""
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A response that has been read."""
@@ -88,6 +75,38 @@ class Reply:
             raise SetupError(f"an answer with status {self.status} is no JSON") from error
 
 
+class _UnixConnection(http.client.HTTPConnection):
+    """An HTTP connection to a unix socket."""
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def ask_socket(
+    address: Path, path: str, body: Any = None, headers: Mapping[str, str] | None = None, *, timeout_s: float
+) -> Reply:
+    """Send a GET request to a unix socket, or a POST request if there is a body, which is sent as JSON.
+
+    Raises:
+        OSError: nobody answers.
+    """
+    with contextlib.closing(_UnixConnection(address, timeout_s)) as connection:
+        try:
+            data = None if body is None else json.dumps(body).encode()
+            connection.request("GET" if body is None else "POST", path, data, headers or {})
+            reply = connection.getresponse()
+            return Reply(reply.status, reply.read())
+        except http.client.HTTPException as error:
+            raise ConnectionError(f"the answer broke off ({type(error).__name__})") from error
+
+
 class ColorApi:
     """The API of one color, through its own socket: a deploy checks it there before clients reach it."""
 
@@ -104,21 +123,8 @@ class ColorApi:
     def ask(
         self, path: str, body: Any = None, headers: Mapping[str, str] | None = None, *, timeout_s: float = 10.0
     ) -> Reply:
-        """Send a GET request, or a POST request if there is a body, which is sent as JSON.
-
-        Raises:
-            OSError: nobody answers.
-        """
-        connection = UnixConnection(self._socket, timeout_s)
-        try:
-            data = None if body is None else json.dumps(body).encode()
-            connection.request("GET" if body is None else "POST", path, data, {**self._headers, **(headers or {})})
-            reply = connection.getresponse()
-            return Reply(reply.status, reply.read())
-        except http.client.HTTPException as error:
-            raise ConnectionError(f"the answer broke off ({type(error).__name__})") from error
-        finally:
-            connection.close()
+        """Send a request to the color; see `ask_socket`."""
+        return ask_socket(self._socket, path, body, {**self._headers, **(headers or {})}, timeout_s=timeout_s)
 
     def is_ready(self) -> bool:
         """Return whether it has made a score, and admits requests."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -74,59 +75,48 @@ def follow(
         wanted: returns whether to yield a line.
         sleep: waits between two reads.
     """
-    tails = [_Tail(file) for file in files]
+    tails = [_appended(file) for file in files]
+    for tail in tails:
+        next(tail)  # now they are at the files' ends
+    while True:
+        lines = [line for tail in tails for line in next(tail) if wanted(line)]
+        yield from sorted(lines, key=_time_of)
+        sleep(POLL_S)
+
+
+def _appended(path: Path) -> Iterator[list[str]]:
+    """Yield the lines that were appended to a file since the last time, over its rotations; at first none."""
+    file, part = _open(path), ""
+    if file:
+        file.seek(0, 2)
     try:
         while True:
-            lines = [line for tail in tails for line in tail.read() if wanted(line)]
-            yield from sorted(lines, key=_time_of)
-            sleep(POLL_S)
+            if file := file or _open(path):
+                part += file.read()
+                if not _is_there(path, file):
+                    part += file.read()  # written between the read and the rename
+                    file.close()
+                    if file := _open(path):
+                        part += file.read()
+            *lines, part = part.split("\n")
+            yield lines
     finally:
-        for tail in tails:
-            tail.close()
-
-
-class _Tail:
-    """Reads what is appended to a file, over its rotations."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: IO[str] | None = None
-        self._part = ""
-        """The part of a line that has no end yet."""
-        if file := self._open():
-            file.seek(0, 2)
-
-    def read(self) -> list[str]:
-        """Return the lines appended since the last call; of the renamed file first, then of the new one."""
-        file = self._file or self._open()
-        if file is None:
-            return []
-        text = self._part + file.read()
-        if self._renamed(file):
-            text += file.read()  # written between the read and the rename
+        if file:
             file.close()
-            if (file := self._open()) is not None:
-                text += file.read()
-        *lines, self._part = text.split("\n")
-        return lines
 
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
 
-    def _renamed(self, file: IO[str]) -> bool:
-        try:
-            return self._path.stat().st_ino != Path(f"/proc/self/fd/{file.fileno()}").stat().st_ino
-        except FileNotFoundError:
-            return True
+def _is_there(path: Path, file: IO[str]) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
+    except FileNotFoundError:
+        return False
 
-    def _open(self) -> IO[str] | None:
-        try:
-            self._file = self._path.open(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            self._file = None
-        return self._file
+
+def _open(path: Path) -> IO[str] | None:
+    try:
+        return path.open(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
 
 
 def _last_of(file: Path, most: int, wanted: Callable[[str], bool]) -> list[str]:

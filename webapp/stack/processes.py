@@ -52,6 +52,13 @@ def children(pid: int) -> list[int]:
     return []
 
 
+def command_line(pid: int) -> bytes:
+    """Return the command line of a process; empty when it has ended, be it a zombie still."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
 def handle_stop_signals_in_forks() -> None:
     """Let a forked child of this process end at a stop signal until it has its own handlers. Call this once.
 
@@ -190,7 +197,7 @@ class NginxShutdown:
             self._idle_since = now
         elif now - self._idle_since >= IDLE_S:
             with contextlib.suppress(OSError):
-                if (pid := self._pid()) and b"nginx" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if (pid := self._pid()) and b"nginx" in command_line(pid):
                     os.kill(pid, signal.SIGTERM)
 
     def _pid(self) -> int:

@@ -12,7 +12,6 @@ by a signal, or stuck, has not: it is killed here.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import shutil
 import signal
@@ -27,11 +26,10 @@ from pathlib import Path
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.stack.instance import ADDRESS
-from webapp.stack.local_client import UnixConnection
+from webapp.stack.local_client import ask_socket
 from webapp.stack.nginx.traffic_split import LINKS, color_of, link_to
 from webapp.stack.releases import state
 from webapp.stack.releases.canary import LOG
-from webapp.stack.releases.state import Colors, program_of
 from webapp.stack.supervisor.client import Program, Programs
 
 SPARE = "spare"
@@ -47,7 +45,7 @@ SETTLED_S = 10
 """A program that is younger may not listen yet."""
 
 SOCKETS = {
-    **{program_of(color): f"webapp-{color}.sock" for color in state.COLORS},
+    **{state.program_of(color): f"webapp-{color}.sock" for color in state.COLORS},
     "pusher": "pusher.sock",
     "metrics": "metrics.sock",
 }
@@ -96,7 +94,7 @@ def missing(run_dir: Path, programs: Iterable[Program]) -> list[str]:
 class Repair:
     """Remembers the files of the run directory and restores them."""
 
-    def __init__(self, settings: Settings, colors: Colors, say: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, colors: state.Colors, say: Callable[[str], None]) -> None:
         """Begin, when all files are there.
 
         Args:
@@ -121,7 +119,7 @@ class Repair:
         with contextlib.suppress(OSError):
             for name in _DIRECTORIES:
                 (run / name).mkdir(mode=0o700, exist_ok=True)
-        spares = {path.name for path in (run / SPARE).glob("*")} - {*self._files}
+        spares = {path.name for path in (run / SPARE).glob("*")}.difference(self._files)
         sockets = {str(path.relative_to(run)) for path in (*run.glob("*.sock"), *run.glob("nginx/*.sock"))}
         sockets |= {f"{name.replace(_WITHIN, '/')}.sock" for name in spares}
         keeping: dict[str, Callable[[], bool]] = {
@@ -211,52 +209,42 @@ def _put_aside(path: Path) -> None:
 def hung(settings: Settings, timeout_s: float = ANSWER_S) -> list[str]:
     """Return the programs that accept a connection and do not answer; one that has ended is not among them."""
     probes = {"pusher": (settings.pusher_socket, "/figures"), "metrics": (settings.metrics_socket, "/metrics")}
-    return [name for name, (address, path) in probes.items() if _is_silent(address, path, timeout_s)]
-
-
-def _is_silent(address: Path, path: str, timeout_s: float) -> bool:
-    with contextlib.closing(UnixConnection(address, timeout_s)) as connection:
+    silent = []
+    for name, (address, path) in probes.items():
         try:
-            connection.request("GET", path)
-            connection.getresponse()
+            ask_socket(address, path, timeout_s=timeout_s)
         except (TimeoutError, BlockingIOError):  # the latter: so many wait already that no more are taken
-            return True
-        except (OSError, http.client.HTTPException):
-            return False
-        return False
+            silent.append(name)
+        except OSError:
+            pass
+    return silent
 
 
-class Misses:
-    """Counts how often in a row a program did not answer, and ends it after `MISSES` times."""
+def count_misses(misses: Counter[str], silent: Iterable[str]) -> tuple[Counter[str], list[str]]:
+    """Return how often in a row each program did not answer, and those that have used up their misses. PURE.
 
-    def __init__(self, check: Callable[[], Iterable[str]], end: Callable[[str], None]) -> None:
-        self._check = check
-        self._end = end
-        self._misses: Counter[str] = Counter()
-
-    def step(self) -> None:
-        """Check once."""
-        self._misses = Counter({name: self._misses[name] + 1 for name in self._check()})
-        for name in [name for name, misses in self._misses.items() if misses >= MISSES]:
-            del self._misses[name]
-            self._end(name)
+    Args:
+        misses: the counts until now.
+        silent: the programs that did not answer this time.
+    """
+    counted = Counter({name: misses[name] + 1 for name in silent})
+    lost = [name for name, count in counted.items() if count >= MISSES]
+    return counted - Counter(dict.fromkeys(lost, MISSES)), lost  # the next process has its time, too
 
 
 def replace_hung(settings: Settings, say: Callable[[str], None]) -> None:
     """Start a thread that kills programs which hang, so that supervisor starts them again."""
     programs = Programs(settings.run_dir)
 
-    def end(name: str) -> None:
-        with contextlib.suppress(SetupError, OSError):
-            if pid := programs.of(name).pid:
-                say(f"{name} does not answer: it is ended, and supervisor starts it again")
-                os.kill(pid, signal.SIGKILL)  # one that is stopped hears nothing else
-
-    misses = Misses(partial(hung, settings), end)
-
     def run() -> None:
+        misses: Counter[str] = Counter()
         while True:
             time.sleep(CHECK_S)
-            misses.step()
+            misses, lost = count_misses(misses, hung(settings))
+            for name in lost:
+                with contextlib.suppress(SetupError, OSError):
+                    if pid := programs.of(name).pid:
+                        say(f"{name} does not answer: it is ended, and supervisor starts it again")
+                        os.kill(pid, signal.SIGKILL)  # one that is stopped hears nothing else
 
     threading.Thread(target=run, daemon=True, name="hangs").start()

@@ -30,37 +30,19 @@ from webapp.config.settings import STOP_GRACE_S, Settings
 from webapp.config.sources import FILE_VARIABLE
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest
+from webapp.stack import preflight, processes
 from webapp.stack.console import Console
 from webapp.stack.instance import ADDRESS, is_removed, lock_run_dir, note_address
 from webapp.stack.local_client import ask, url_of
 from webapp.stack.nginx.config import WITHOUT_STREAM, inspect_nginx, nginx_conf
 from webapp.stack.nginx.traffic_split import FALLBACK, point
-from webapp.stack.preflight import (
-    check_keys,
-    check_port,
-    check_program,
-    find_nginx,
-    make_private,
-    socket_access,
-    writing_to,
-)
-from webapp.stack.processes import (
-    WITH_PARENT,
-    NginxShutdown,
-    Signals,
-    adopt_orphans,
-    children,
-    end_orphans,
-    kill_groups,
-    reap,
-    wait_until,
-)
+from webapp.stack.processes import WITH_PARENT, NginxShutdown, Signals, children, command_line, wait_until
 from webapp.stack.releases.comparison import start_if_due
 from webapp.stack.releases.environment import environment, settings_with
 from webapp.stack.releases.recovery import resume
 from webapp.stack.releases.state import COLORS, program_of
 from webapp.stack.repair import SPARE, Repair, replace_hung
-from webapp.stack.supervisor.client import Programs
+from webapp.stack.supervisor.client import GIVEN_UP, Programs
 from webapp.stack.tls import prepare_certificate
 from webapp.telemetry import multiprocess
 
@@ -69,9 +51,6 @@ POLL_S = 0.02
 
 PUSHER_WAIT_S = 5.0
 """Longest wait for the pusher. Nothing needs it, but an operator who reads that we are ready may open the dashboard."""
-
-GIVEN_UP = "given-up"
-"""The file in the run directory where supervisord writes the name of a program that it gave up."""
 
 RELOADED = ("webapp-blue", "webapp-green", "pusher", "nginx")
 """Programs that get HUP: gunicorn replaces its workers, the pusher reads keys, nginx the certificate."""
@@ -97,32 +76,32 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     Raises:
         SetupError: it can't start, or a program was given up.
     """
-    nginx, console = find_nginx(), Console(settings)
-    check_program(ROOT, sys.executable, nginx)
+    nginx, console = preflight.find_nginx(), Console(settings)
+    preflight.check_program(ROOT, sys.executable, nginx)
     console.never_wait()
     for directory in (settings.run_dir, settings.run_dir / "nginx", settings.log_dir):
-        make_private(directory)
-    with writing_to(settings.state_dir):
+        preflight.make_private(directory)
+    with preflight.writing_to(settings.state_dir):
         lock_file = lock_run_dir(settings, console.say)
     _check(settings)
     signals = Signals()
-    with writing_to(settings.state_dir):
+    with preflight.writing_to(settings.state_dir):
         colors = resume(settings)
     _prepare(colors.serving.settings, console, signals)
     if signals.stops:
         lock_file.close()
         return
-    with writing_to(settings.state_dir):
+    with preflight.writing_to(settings.state_dir):
         _clean(settings)  # what a killed predecessor left; the lock says that nobody uses it
         _write_run_dir(settings, nginx, console)
         point(settings.run_dir, colors.active)
-    served, access = settings_with(colors.serving.settings), socket_access(settings)
-    adopt_orphans()
+    served = settings_with(colors.serving.settings)
     metrics_dir = multiprocess.folder(settings.state_dir, settings.color)
+    processes.adopt_orphans()
     multiprocess.clear(metrics_dir)
     supervisord = subprocess.Popen(
         [*WITH_PARENT, *console.supervisord(), "-c", str(ROOT / "supervisor" / "supervisord.conf")],
-        env=_environment(settings, file, nginx=nginx, active=colors.active, access=access, metrics_dir=metrics_dir),
+        env=_environment(settings, file, nginx, colors.active),
         stdout=console.stdout,
         start_new_session=True,  # Ctrl-C comes to us alone, and we stop things in order
         pass_fds=[lock_file.fileno()],  # should we be killed, the lock is free when it has stopped everything
@@ -137,14 +116,15 @@ def serve(settings: Settings, file: Path | None = None) -> None:
             wait_until(lambda: settings.pusher_socket.exists() or signals.stops > 0, PUSHER_WAIT_S)
             repair.step()
             _announce(settings, console)
-            _begin_serving(settings, served, console)
+            start_if_due(served, Programs(settings.run_dir))
+            replace_hung(settings, console.say)
         code = _wait_for_end(settings, supervisord, signals, lock_file, repair)
     finally:
         stop_s = settings.request_timeout_s + STOP_GRACE_S
         _end(supervisord, stop_s if ready else STOP_GRACE_S, shutdown)
-        end_orphans(supervisord.pid, stop_s, lambda: signals.stops > 1, shutdown.step)
+        processes.end_orphans(supervisord.pid, stop_s, lambda: signals.stops > 1, shutdown.step)
         shutil.rmtree(metrics_dir, ignore_errors=True)
-        given_up = _given_up(settings)
+        given_up = _given_up(settings.run_dir / GIVEN_UP)
         _clean(settings)
         lock_file.close()
     if given_up:
@@ -173,16 +153,14 @@ def _check(settings: Settings) -> None:
         SetupError: one of them can't be used.
     """
     for port in filter(None, (settings.port, settings.plain_port)):
-        check_port(settings, port)
-    check_keys(settings)
+        preflight.check_port(settings, port)
+    preflight.check_keys(settings)
     prepare_certificate(settings)
 
 
-def _environment(
-    settings: Settings, file: Path | None, *, nginx: str, active: str, access: tuple[str, str], metrics_dir: Path
-) -> dict[str, str]:
+def _environment(settings: Settings, file: Path | None, nginx: str, active: str) -> dict[str, str]:
     """Return the environment of supervisord and its programs; supervisord.conf uses the STACK_* variables."""
-    socket_mode, socket_owner = access
+    socket_mode, socket_owner = preflight.socket_access(settings)
     return {
         **{name: value for name, value in os.environ.items() if name != NOTIFY_VARIABLE},
         # All programs see the same settings, wherever they run; the flags are in the environment already.
@@ -199,7 +177,7 @@ def _environment(
         "STACK_SOCKET_MODE": socket_mode,
         "STACK_SOCKET_OWNER": socket_owner,
         "STACK_STOP_WAIT_S": str(settings.request_timeout_s + STOP_GRACE_S),
-        multiprocess.VARIABLE: str(metrics_dir),
+        multiprocess.VARIABLE: str(multiprocess.folder(settings.state_dir, settings.color)),
     }
 
 
@@ -221,11 +199,11 @@ def _write_run_dir(settings: Settings, nginx: str, console: Console) -> None:
     note_address(settings)
 
 
-def _tell_systemd(state: str) -> None:
-    """Tell systemd our state, if it runs us as a service of type notify; see sd_notify(3)."""
+def _tell_systemd() -> None:
+    """Tell systemd that we are ready, if it runs us as a service of type notify; see sd_notify(3)."""
     if address := os.environ.get(NOTIFY_VARIABLE):
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.sendto(state.encode(), address.replace("@", "\0", 1) if address.startswith("@") else address)
+            notify.sendto(b"READY=1", address.replace("@", "\0", 1) if address.startswith("@") else address)
 
 
 def _prepare(release: Mapping[str, str], console: Console, signals: Signals) -> None:
@@ -233,7 +211,7 @@ def _prepare(release: Mapping[str, str], console: Console, signals: Signals) -> 
     served = settings_with(release)
     if served.engine == "stub" or (artifact_dir(served) / MANIFEST).exists():
         return
-    make_private(served.models_dir)  # not before: in an image it may be read-only
+    preflight.make_private(served.models_dir)  # not before: in an image it may be read-only
     with environment(release):
         preparing = console.start(program("webapp", "prepare"))
     signals.forward_to(preparing)
@@ -246,35 +224,29 @@ def _wait_until_ready(
     settings: Settings, console: Console, supervisord: subprocess.Popen[bytes], signals: Signals, program: str
 ) -> bool:
     """Wait for a first real score through nginx; return False if asked to stop or supervisord ended meanwhile."""
-    give_up = time.monotonic() + READY_TIMEOUT_S
-    while time.monotonic() < give_up:
-        if signals.stops or supervisord.poll() is not None:
-            return False
-        if _rerank_works(settings):
-            return True
-        time.sleep(POLL_S)
-    raise SetupError(f"the service was not ready within {READY_TIMEOUT_S:g} s; see {console.where(program)}")
+
+    def is_over() -> bool:
+        return signals.stops > 0 or supervisord.poll() is not None
+
+    if not wait_until(lambda: is_over() or _rerank_works(settings), READY_TIMEOUT_S):
+        raise SetupError(f"the service was not ready within {READY_TIMEOUT_S:g} s; see {console.where(program)}")
+    return not is_over()
 
 
 def _rerank_works(settings: Settings) -> bool:
-    if not (
-        settings.run_dir / FALLBACK
-    ).exists():  # the active color's; a request before that would only fill nginx' log
+    if not (settings.run_dir / FALLBACK).exists():  # the active color's; before, a request would only fill nginx' log
         return False
     try:
-        with ask(settings, "/ready", timeout_s=5):
-            pass
+        ask(settings, "/ready", timeout_s=5).close()
         with ask(settings, "/rerank", _FIRST_REQUEST, timeout_s=30):
             return True
     except OSError:
         return False
 
 
-def _given_up(settings: Settings) -> str:
+def _given_up(path: Path) -> str:
     """Return the program that supervisord gave up, and ended for; see `webapp.stack.supervisor.plugin`."""
-    with contextlib.suppress(FileNotFoundError):
-        return (settings.run_dir / GIVEN_UP).read_text()
-    return ""
+    return path.read_text() if path.exists() else ""
 
 
 def _wait_for_end(
@@ -284,7 +256,7 @@ def _wait_for_end(
         try:
             return supervisord.wait(timeout=1)
         except subprocess.TimeoutExpired:
-            reap(supervisord.pid)
+            processes.reap(supervisord.pid)
             if signals.reload and not signals.stops:
                 signals.reload = False
                 reload(settings)
@@ -302,6 +274,8 @@ def _wait_for_end(
 def _announce(settings: Settings, console: Console) -> None:
     console.say(f"Ready: {url_of(settings)} serves {_what_serves(settings)}")
     console.say(f"Dashboard: {url_of(settings)}/dashboard/")
+    console.say(f"Started in {time.monotonic() - _BEGAN:.0f} s")
+    _tell_systemd()
 
 
 def _what_serves(settings: Settings) -> str:
@@ -315,14 +289,6 @@ def _what_serves(settings: Settings) -> str:
         return f"a model; {url_of(settings)}/info says which"
 
 
-def _begin_serving(settings: Settings, served: Settings, console: Console) -> None:
-    """Do the work that waits until requests are answered."""
-    console.say(f"Started in {time.monotonic() - _BEGAN:.0f} s")
-    _tell_systemd("READY=1")
-    start_if_due(served, Programs(settings.run_dir))
-    replace_hung(settings, console.say)
-
-
 def _end(supervisord: subprocess.Popen[bytes], timeout_s: float, shutdown: NginxShutdown) -> None:
     """End supervisord and its programs, whatever happened; admitted requests are finished, unless the time is over."""
     if supervisord.poll() is None:
@@ -333,15 +299,11 @@ def _end(supervisord: subprocess.Popen[bytes], timeout_s: float, shutdown: Nginx
                 supervisord.wait(POLL_S)
                 return
             shutdown.step()
-        kill_groups(children(supervisord.pid))
+        processes.kill_groups(children(supervisord.pid))
         supervisord.kill()
         supervisord.wait()
 
 
 def _nginx_of(supervisord: int) -> int:
     """Return the pid of nginx' master; 0 if there is none."""
-    for pid in children(supervisord):
-        with contextlib.suppress(OSError):
-            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"nginx: master"):
-                return pid
-    return 0
+    return next((pid for pid in children(supervisord) if command_line(pid).startswith(b"nginx: master")), 0)

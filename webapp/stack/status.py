@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import urllib.error
@@ -20,7 +21,6 @@ from webapp.stack.releases import state
 from webapp.stack.releases.comparison import PROGRAM
 from webapp.stack.releases.environment import settings_with
 from webapp.stack.releases.recovery import running_idle_program
-from webapp.stack.releases.state import Colors, Role, idle_warning, role_of
 from webapp.stack.repair import hung, missing
 from webapp.stack.supervisor.client import Program, Programs
 
@@ -39,7 +39,7 @@ SIDECAR_TIMEOUT_S = 2.0
 class Listed(Program):
     """A program of supervisor, with its role."""
 
-    role: Role
+    role: state.Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def inspect(settings: Settings) -> Status:
         figures=figures,
         troubles=[
             *_troubles([each for each in programs if each.role != "idle"], workers, figures),
-            *([idle_warning(needless)] if needless else []),
+            *([state.idle_warning(needless)] if needless else []),
             *([damage] if damage else []),
             *(f"{name} is gone" for name in (missing(settings.run_dir, programs) if programs else [])),
             *(f"{name} does not answer" for name in (hung(settings, SIDECAR_TIMEOUT_S) if programs else [])),
@@ -93,7 +93,7 @@ def inspect(settings: Settings) -> Status:
     )
 
 
-def _colors(settings: Settings) -> tuple[Colors | None, str]:
+def _colors(settings: Settings) -> tuple[state.Colors | None, str]:
     """Return the content of `.colors`, or why it can't be read."""
     try:
         return state.read(settings.state_dir), ""
@@ -117,13 +117,13 @@ def _troubles(programs: list[Listed], workers: list[dict[str, Any]], figures: di
     return troubles
 
 
-def _programs(settings: Settings, colors: Colors | None) -> list[Listed]:
+def _programs(settings: Settings, colors: state.Colors | None) -> list[Listed]:
     try:
         programs = Programs(settings.run_dir).all()
     except SetupError:
         return []
     return [
-        Listed(each.name, each.state, each.pid, each.uptime_s, role=role_of(each.name, colors))
+        Listed(each.name, each.state, each.pid, each.uptime_s, role=state.role_of(each.name, colors))
         for each in programs
         if each.name != PROGRAM or each.pid  # it ends by itself
     ]
@@ -134,15 +134,14 @@ def _ready(settings: Settings) -> str:
         with ask(settings, "/ready", timeout_s=TIMEOUT_S) as reply:
             return str(json.load(reply)["status"])
     except urllib.error.HTTPError as error:
-        try:
-            return str(json.load(error).get("status", "unavailable"))
-        except (ValueError, AttributeError):
-            return "unavailable"
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            return str(json.load(error)["status"])
+        return "unavailable"
     except (OSError, ValueError, KeyError) as error:
         return f"no answer ({getattr(error, 'reason', error)})"
 
 
-def _model(settings: Settings, colors: Colors | None, *, runs: bool) -> dict[str, str]:
+def _model(settings: Settings, colors: state.Colors | None, *, runs: bool) -> dict[str, str]:
     if colors and runs:  # what it was started with, whatever was edited since
         artifact = colors.serving.artifact
     else:

@@ -10,9 +10,9 @@ from pathlib import Path
 FAULT = Path(os.environ.get("RERANK_STATE_DIR", "/nowhere")) / "fault"
 
 if "RERANK_COLOUR" not in os.environ and FAULT.exists() and FAULT.read_text() == "no room":
-    from webapp.stack.releases import memory_budget
+    from webapp.config import resources
 
-    memory_budget.free_bytes = lambda: 50 * 1024**2
+    resources.free_bytes = lambda: 50 * 1024**2
 
 if os.environ.get("RERANK_COLOUR") == "green" and "STACK_PYTHON" in os.environ:
     from webapp.engine.runtimes import stub

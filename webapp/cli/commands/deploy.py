@@ -77,6 +77,7 @@ def command(
     """
     from webapp.config.settings import load_settings  # noqa: PLC0415
     from webapp.stack.releases import deploy, settings_diff  # noqa: PLC0415 - each command loads what it needs
+    from webapp.stack.releases.tasks import DeployOptions  # noqa: PLC0415
 
     if history:
         click.echo("\n".join(deploy.history(load_settings())))
@@ -87,6 +88,6 @@ def command(
     values |= settings_diff.read_assignments(assignments)
     values |= {"RERANK_MODEL": model} if model else {}
     terminal = Terminal()
-    options = deploy.DeployOptions(values, canary, canary_s, watch, patience, dry_run, again)
+    options = DeployOptions(values, canary, canary_s, watch, patience, dry_run, again)
     with deploy.undone_on_term():
         deploy.deploy(options, terminal.say, terminal.draw if terminal.draws else None)

@@ -20,33 +20,23 @@ from webapp.api.probes import LIVE, READY
 from webapp.config.paths import ROOT
 from webapp.config.settings import PROXY_GRACE_S, SHUTDOWN_GRACE_S, Settings
 from webapp.config.validators import listed
-from webapp.domain.errors import (
-    DeadlineExceededError,
-    InternalError,
-    InvalidRequestError,
-    MethodNotAllowedError,
-    NotFoundError,
-    OverloadedError,
-    PayloadTooLargeError,
-    RerankError,
-    UnavailableError,
-)
+from webapp.domain import errors
 from webapp.stack.nginx.traffic_split import PERCENTS
 from webapp.stack.tls import certificate
 
-REFUSALS: tuple[tuple[int, type[RerankError], str], ...] = (
-    (400, InvalidRequestError, "the request is not valid HTTP"),
-    (404, NotFoundError, "there is nothing at this path"),
-    (405, MethodNotAllowedError, "this method is not served"),
-    (408, UnavailableError, "the request did not arrive in time"),
-    (413, PayloadTooLargeError, "the body is larger than this service accepts"),
-    (414, InvalidRequestError, "the request line is too long"),
-    (429, OverloadedError, "too many requests of this address are at work"),
-    (500, InternalError, "an internal error"),
-    (501, InvalidRequestError, "this transfer encoding is not served"),
-    (503, UnavailableError, "the service is starting or restarting"),
-    (504, DeadlineExceededError, "no answer came in time"),
-    (505, InvalidRequestError, "this version of HTTP is not served"),
+REFUSALS: tuple[tuple[int, type[errors.RerankError], str], ...] = (
+    (400, errors.InvalidRequestError, "the request is not valid HTTP"),
+    (404, errors.NotFoundError, "there is nothing at this path"),
+    (405, errors.MethodNotAllowedError, "this method is not served"),
+    (408, errors.UnavailableError, "the request did not arrive in time"),
+    (413, errors.PayloadTooLargeError, "the body is larger than this service accepts"),
+    (414, errors.InvalidRequestError, "the request line is too long"),
+    (429, errors.OverloadedError, "too many requests of this address are at work"),
+    (500, errors.InternalError, "an internal error"),
+    (501, errors.InvalidRequestError, "this transfer encoding is not served"),
+    (503, errors.UnavailableError, "the service is starting or restarting"),
+    (504, errors.DeadlineExceededError, "no answer came in time"),
+    (505, errors.InvalidRequestError, "this version of HTTP is not served"),
 )
 """What nginx refuses by itself. It knows no dialect, so these are errors for callers of every format."""
 
@@ -154,18 +144,11 @@ def inspect_nginx(nginx: str) -> Nginx:
 
 
 def _stream_module(output: str) -> str | None:
-    built = re.search(r"--with-stream(=dynamic)?(?=\s|$)", output)
-    if not built:
-        return None
-    if not built[1]:
-        return ""
-    modules, prefix = re.search(r"--modules-path=(\S+)", output), re.search(r"--prefix=(\S+)", output)
-    if modules:
-        path = Path(modules[1]) / STREAM_MODULE
-    elif prefix:
-        path = Path(prefix[1]) / "modules" / STREAM_MODULE
-    else:
-        return None
+    flags = dict(re.findall(r"--([\w-]+)=?(\S*)", output))
+    if flags.get("with-stream") != "dynamic":
+        return flags.get("with-stream")
+    folder = flags.get("modules-path") or f"{flags.get('prefix', '')}/modules"
+    path = Path(folder) / STREAM_MODULE
     return str(path) if path.exists() else None
 
 
@@ -219,7 +202,7 @@ def nginx_conf(settings: Settings, nginx: Nginx | None = None) -> str:
         followers=FOLLOWERS,
         followers_per_address=FOLLOWERS_PER_ADDRESS,
         upstream_field="",
-        sidecar_down=_body(503, UnavailableError, SIDECAR_DOWN),
+        sidecar_down=_body(503, errors.UnavailableError, SIDECAR_DOWN),
     )
 
 
@@ -258,7 +241,7 @@ def _template(name: str) -> Template:
 def _common(settings: Settings, nginx: Nginx, limits: Limits, longest_s: int) -> dict[str, Any]:
     """Return the values of both templates: where nginx listens, what it takes, what it logs and how it refuses."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    listen, plain = f"{host}:{settings.port}", f"{host}:{settings.plain_port}" if settings.plain_port else ""
+    listen, plain = f"{host}:{settings.port}", settings.plain_port and f"{host}:{settings.plain_port}"
     balancers = listed(settings.balancers)
     sockets = settings.run_dir / "nginx"  # a folder that the operators' group may not pass through
     direct, balanced, redirects = (f"unix:{sockets}/{name}.sock" for name in ("direct", "balanced", "plain"))
@@ -291,11 +274,10 @@ def _common(settings: Settings, nginx: Nginx, limits: Limits, longest_s: int) ->
         "shutdown_s": settings.request_timeout_s + SHUTDOWN_GRACE_S,
         "error_level": NGINX_LEVELS[settings.log_level],
         "omitted_levels": OMITTED_LEVELS[settings.log_level],
-        "codes": [(status, error.code) for status, error, _ in REFUSALS],
-        "refusals": [(status, _body(status, error, message)) for status, error, message in REFUSALS],
+        "refusals": [(status, error.code, _body(status, error, message)) for status, error, message in REFUSALS],
     }
 
 
-def _body(status: int, error: type[RerankError], message: str) -> str:
+def _body(status: int, error: type[errors.RerankError], message: str) -> str:
     """Return the reply to what nginx refuses; nginx fills in the request's id."""
     return dump_error(error(message), status, "$rerank_request_id").decode()

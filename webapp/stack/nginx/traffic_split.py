@@ -23,12 +23,7 @@ KEPT_S = 1.5
 FALLBACK = "fallback.sock"
 
 LINKS = (*(f"share-{place}.sock" for place in range(len(PERCENTS))), FALLBACK)
-"""The names of all links."""
-
-
-def link_of(run_dir: Path, share: int) -> Path:
-    """Return the link where nginx connects for the share at that place in `PERCENTS`."""
-    return run_dir / LINKS[share]
+"""The names of all links: where nginx connects for each of `PERCENTS`, and the fallback."""
 
 
 def shares_for(percent: int) -> frozenset[int]:
@@ -60,8 +55,8 @@ def point(run_dir: Path, color: str, *, other: str | None = None, percent: int =
         fallback: the color that gets requests which their own did not accept; default: `color`.
     """
     chosen = shares_for(percent)
-    for place in range(len(PERCENTS)):
-        link_to(link_of(run_dir, place), color if place in chosen else other or color)
+    for place, link in enumerate(LINKS[:-1]):
+        link_to(run_dir / link, color if place in chosen else other or color)
     link_to(run_dir / FALLBACK, fallback or color)
 
 

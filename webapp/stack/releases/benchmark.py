@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webapp.domain.errors import SetupError
-from webapp.stack.local_client import UnixConnection
+from webapp.stack.local_client import ask_socket
 
 if TYPE_CHECKING:
     from webapp.engine.prepare.autotune import Speed
@@ -65,10 +65,8 @@ def read_load(socket: Path) -> Load:
     """Return the load that the exporter of metrics knows; `UNKNOWN` where it does not answer."""
     from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415 - a deploy needs none of it
 
-    connection = UnixConnection(socket, TIMEOUT_S)
-    with contextlib.suppress(OSError, ValueError), contextlib.closing(connection):
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
+    with contextlib.suppress(OSError, ValueError):
+        text = ask_socket(socket, "/metrics", timeout_s=TIMEOUT_S).body.decode()
         sums = {"rerank_active_requests": 0.0, "rerank_queue_pairs": 0.0, "rerank_document_count_count": 0.0}
         for family in text_string_to_metric_families(text):
             for sample in family.samples:

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from webapp.config.paths import ROOT, program
+from webapp.config.paths import program
+from webapp.config.resources import free_bytes
 from webapp.config.settings import Settings, load_settings
 from webapp.domain.errors import SetupError
 from webapp.engine import comparison
@@ -38,9 +38,9 @@ from webapp.engine.artifact import (
     write_json,
 )
 from webapp.stack.processes import run_and_read
-from webapp.stack.releases import memory_budget, state
+from webapp.stack.releases import state
 from webapp.stack.releases.benchmark import IdleDetector, Measure, Outcome, measure_in_turn, read_load
-from webapp.stack.releases.environment import environment
+from webapp.stack.releases.environment import environment, run_as_release
 from webapp.stack.releases.steps import RefusedError
 from webapp.stack.supervisor.client import Programs
 
@@ -60,8 +60,6 @@ SIZES = 6
 
 LAST_PRIORITY = ("setpriv", "--pdeathsig", "KILL", "ionice", "-c", "3", "-t")
 """Prefix of a command that ends with this process, and uses the disk only when nobody else does."""
-
-_RUNS_AS_RELEASE = "STACK_COMPARES"
 
 log = logging.getLogger("webapp.stack.releases.comparison")  # as a program, it has another __name__
 
@@ -133,8 +131,9 @@ def compare(
         _settle(serving, f"{summary}; {engine} stays")
         return
     log.info("%s; it becomes a release", summary)
-    _add_reason(other, summary)
-    _write_verdict(serving, summary, faster=other.directory.name, settled=False)
+    reasons = f"{other.manifest.chosen_because}; {summary}"
+    write_json(other.directory / MANIFEST, msgspec.structs.replace(other.manifest, chosen_because=reasons))
+    _write_verdict(serving, summary, faster=other.directory.name)
     try:
         number = release(other)
     except RefusedError as error:
@@ -148,15 +147,9 @@ def _settle(serving: Built, result: str, faster: str = "") -> None:
     _write_verdict(serving, result, faster=faster, settled=True)
 
 
-def _write_verdict(serving: Built, result: str, *, faster: str, settled: bool) -> None:
+def _write_verdict(serving: Built, result: str, *, faster: str, settled: bool = False) -> None:
     verdict = Verdict(summary=result, machine=machine(), faster=faster, settled=settled)
     write_json(serving.directory / VERDICT, verdict)
-
-
-def _add_reason(built: Built, reason: str) -> None:
-    """Add to the artifact's manifest why it is going to serve."""
-    manifest = msgspec.structs.replace(built.manifest, chosen_because=f"{built.manifest.chosen_because}; {reason}")
-    write_json(built.directory / MANIFEST, manifest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +174,7 @@ class Builder:
             ours = not directory.exists() or (known is not None and known.faster == directory.name)
             if ours:  # should we be killed, our next start knows whose it is
                 text = "other engines are being compared, while the service is idle"
-                _write_verdict(self.serving, text, faster=directory.name, settled=False)
+                _write_verdict(self.serving, text, faster=directory.name)
             manifest = read_manifest(directory)
             if manifest is None or not self._is_same_model(manifest):
                 self._check_memory()
@@ -210,8 +203,10 @@ class Builder:
         return (manifest.model, manifest.revision) == (serving.model, serving.revision)
 
     def _check_memory(self) -> None:
-        needed = SPARE_BYTES + SIZES * memory_budget.size_of(self.serving.directory)
-        if (free := memory_budget.free_bytes()) < needed:
+        from webapp.stack.releases.checks import size_of  # noqa: PLC0415 - it loads all dialects
+
+        needed = SPARE_BYTES + SIZES * size_of(self.serving.directory)
+        if (free := free_bytes()) < needed:
             raise SetupError(f"{needed // 1024**2} MB of memory are needed, {free // 1024**2} MB are free")
 
 
@@ -235,22 +230,11 @@ def _lower_priority() -> None:
 def _release(built: Built) -> int:
     """Deploy an artifact, as `reranking deploy` does, and return the release's number."""
     from webapp.stack.releases import deploy  # noqa: PLC0415 - it imports this module
+    from webapp.stack.releases.tasks import DeployOptions  # noqa: PLC0415
 
     values = {"RERANK_FASTER_ARTIFACT": built.directory.name}
     with deploy.undone_on_term():
-        return deploy.deploy(deploy.DeployOptions(values, made=built.directory.name if built.ours else ""), log.info)
-
-
-def _become(release: state.Release) -> None:
-    """Replace this process by one of the release that serves, where its interpreter or code is another one.
-
-    A deploy by our own interpreter and code would be another release.
-    """
-    python, root = release.python or sys.executable, release.root or str(ROOT)
-    if (python, root) != (sys.executable, str(ROOT)) and _RUNS_AS_RELEASE not in os.environ:
-        os.environ[_RUNS_AS_RELEASE] = "yes"
-        os.chdir(root)
-        os.execv(python, program("webapp.stack.releases.comparison", python=python))  # noqa: S606 # nosec B606
+        return deploy.deploy(DeployOptions(values, made=built.directory.name if built.ours else ""), log.info)
 
 
 def main() -> None:
@@ -262,7 +246,8 @@ def main() -> None:
     colors = state.read(settings.state_dir)
     if colors is None:
         return
-    _become(colors.serving)
+    # A deploy by another interpreter and code would be another release.
+    run_as_release(colors.serving, lambda python, _: program("webapp.stack.releases.comparison", python=python))
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")  # where memory is short, the kernel kills us first
     with environment(colors.serving.settings):

@@ -11,10 +11,8 @@ import datetime as dt
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
 
 import msgspec
 
@@ -25,40 +23,15 @@ from webapp.domain.errors import SetupError
 from webapp.stack.instance import adopt_environment, variables_of
 from webapp.stack.releases import comparison, recovery, settings_diff, state
 from webapp.stack.releases.environment import settings_with
-from webapp.stack.releases.reporter import DeployReporter, Say
-from webapp.stack.releases.state import Colors, Entry, Outcome, Release, program_of
-from webapp.stack.releases.steps import RefusedError, Step, run
-from webapp.stack.releases.tasks import DeployTasks, InPlaceReload
+from webapp.stack.releases.steps import DeployReporter, RefusedError, Say, Step, run
+from webapp.stack.releases.tasks import DeployOptions, DeployTasks, InPlaceReload
 from webapp.stack.supervisor.client import Programs
 
+NEW_COLOR = ("prepare", "room", "start", "ready", "gate", "canary", "switch", "watch")
+"""The steps that a release takes to the clients; the canary only if it is asked for."""
 
-@dataclass(frozen=True, slots=True)
-class DeployOptions:
-    """Options of `reranking deploy`."""
-
-    values: Mapping[str, str] = field(default_factory=dict)
-    """Variables to set; an empty value: as the stack's environment has it."""
-    canary_percent: int = 0
-    canary_s: float = 60.0
-    watch_s: float = 5.0
-    ready_timeout_s: float = 120.0
-    """Longest wait until the new color is ready."""
-    dry_run: bool = False
-    again: bool = False
-    """Deploy even if nothing changes."""
-    made: str = ""
-    """Artifact that was made for this release; empty: none was."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """Tasks of one release, and the order of their steps."""
-
-    tasks: DeployTasks
-    steps: Sequence[Step]
-    """Undone when one fails."""
-    after: Sequence[Step] = ()
-    """Run when the release has the clients; not undone."""
+OLD_RELEASE = ("artifact", "start", "ready", "switch")
+"""Fewer checks: the release has served before."""
 
 
 def deploy(options: DeployOptions, say: Say, draw: Say | None = None) -> int:
@@ -81,7 +54,7 @@ def deploy(options: DeployOptions, say: Say, draw: Say | None = None) -> int:
         new = settings_with(values)
         differing = settings_diff.differing(old, new)
         release = recovery.with_artifact(
-            Release(number=colors.last_number + 1, settings=values, python=sys.executable, root=str(ROOT))
+            state.Release(number=colors.last_number + 1, settings=values, python=sys.executable, root=str(ROOT))
         )
         way = settings_diff.way_of(differing, same_artifact=release.artifact == colors.serving.artifact)
         if not (options.again or differing) and _serves_already(release, colors, Programs(old.run_dir)):
@@ -91,20 +64,20 @@ def deploy(options: DeployOptions, say: Say, draw: Say | None = None) -> int:
             )
             return colors.serving.number
         if way == "hup" and not options.canary_percent:
-            reload = InPlaceReload(colors, release, colors.active, new, options.ready_timeout_s)
-            plan = _Plan(reload, [Step("room", reload.room), Step("reload", reload.reload, reload.undo_reload)])
-            how = "by HUP, the color stays"
+            tasks: DeployTasks = InPlaceReload(colors, release, colors.active, new, options)
+            steps, how = tasks.steps("room", "reload"), "by HUP, the color stays"
         else:
-            plan = _color_plan(DeployTasks(colors, release, colors.idle, new, options.ready_timeout_s), options)
+            tasks = DeployTasks(colors, release, colors.idle, new, options)
+            steps = tasks.steps(*(name for name in NEW_COLOR if name != "canary" or options.canary_percent))
             how = f"by a new color, {colors.active} -> {colors.idle}"
         say(f"release {release.number}, {_describe(release)}: {how}")
         if options.dry_run:
-            names = ", ".join(step.name for step in (*plan.steps, *plan.after))
-            say(f"would {names}; {plan.tasks.room()}; nothing was changed")
+            names = ", ".join([*(step.name for step in steps), *tasks.afterwards])
+            say(f"would {names}; {tasks.room()}; nothing was changed")
             return colors.serving.number
         made = [*colors.made, options.made] if options.made else colors.made
-        plan.tasks.save(msgspec.structs.replace(colors, last_number=release.number, made=made))
-        _carry_out(plan, "serving", say, draw)
+        tasks.save(msgspec.structs.replace(colors, last_number=release.number, made=made))
+        _carry_out(tasks, steps, "serving", say, draw)
     return release.number
 
 
@@ -123,17 +96,18 @@ def rollback(say: Say, ready_timeout_s: float, draw: Say | None = None) -> None:
         release = colors.before or colors.serves.get(colors.idle)
         if release is None:
             raise SetupError("there is no release before this one")
-        settings = settings_with(release.settings)
+        settings, options = settings_with(release.settings), DeployOptions(ready_timeout_s=ready_timeout_s)
         if colors.before:
             # HUP keeps the engine, even if the settings name another one by now.
             serving = colors.serving
             release = msgspec.structs.replace(release, artifact=serving.artifact, model=serving.model)
-            reload = InPlaceReload(colors, release, colors.active, settings, ready_timeout_s)
-            plan = _Plan(reload, [Step("reload", reload.reload, reload.undo_reload)])
+            tasks: DeployTasks = InPlaceReload(colors, release, colors.active, settings, options)
+            steps = tasks.steps("reload")
         else:
-            plan = _rollback_plan(DeployTasks(colors, release, colors.idle, settings, ready_timeout_s))
+            tasks = DeployTasks(colors, release, colors.idle, settings, options)
+            steps = tasks.steps(*OLD_RELEASE)
         say(f"back to release {release.number}, {_describe(release)}")
-        _carry_out(plan, "rolled back", say, draw)
+        _carry_out(tasks, steps, "rolled back", say, draw)
 
 
 def history(settings: Settings) -> list[str]:
@@ -141,22 +115,17 @@ def history(settings: Settings) -> list[str]:
     colors = state.read(settings.state_dir)
     if colors is None:
         raise SetupError(f"no stack has run in {settings.state_dir}; set RERANK_STATE_DIR to the one that is meant")
-    serving = colors.serving
-    began_serving = (
-        entry
-        for entry in reversed(colors.history)
-        if entry.number == serving.number and entry.outcome in {"serving", "rolled back"}
-    )
-    latest = next(began_serving, None)
+    number, began = colors.serving.number, {"serving", "rolled back"}
+    latest = [entry for entry in colors.history if entry.number == number and entry.outcome in began][-1:]
     lines = []
     for entry in colors.history:
-        serves = entry is latest
+        serves = entry in latest
         outcome = "served" if entry.outcome == "serving" and not serves else entry.outcome
         lines.append(
             f"{'*' if serves else ' '} {entry.at}  {entry.number:>4}  {entry.color:<5}  {outcome:<11}"
             f"  {entry.took_s:>6.1f} s  {entry.what}"
         )
-    return [*lines, f"{colors.active} serves release {serving.number}, {_describe(serving)}"]
+    return [*lines, f"{colors.active} serves release {number}, {_describe(colors.serving)}"]
 
 
 @contextmanager
@@ -173,35 +142,9 @@ def undone_on_term() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _color_plan(tasks: DeployTasks, options: DeployOptions) -> _Plan:
-    canary = partial(tasks.canary, options.canary_percent, options.canary_s)
-    steps = [
-        Step("prepare", tasks.prepare, tasks.undo_prepare),
-        Step("room", tasks.room),
-        Step("start", tasks.start, tasks.undo_start),
-        Step("ready", tasks.ready),
-        Step("gate", tasks.gate),
-        *([Step("canary", canary, tasks.undo_canary)] if options.canary_percent else []),
-        Step("switch", tasks.switch, tasks.undo_switch),
-        Step("watch", partial(tasks.watch, options.watch_s)),
-    ]
-    return _Plan(tasks, steps, [Step("drain", tasks.drain)])
-
-
-def _rollback_plan(tasks: DeployTasks) -> _Plan:
-    """Plan fewer checks: the release has served before."""
-    steps = [
-        Step("artifact", tasks.artifact),
-        Step("start", tasks.start, tasks.undo_start),
-        Step("ready", tasks.ready),
-        Step("switch", tasks.switch, tasks.undo_switch),
-    ]
-    return _Plan(tasks, steps, [Step("drain", tasks.drain)])
-
-
-def _serves_already(release: Release, colors: Colors, programs: Programs) -> bool:
+def _serves_already(release: state.Release, colors: state.Colors, programs: Programs) -> bool:
     """Return whether the serving process has the release's model and code, and has read the current settings."""
-    serving, program = colors.serving, programs.of(program_of(colors.active))
+    serving, program = colors.serving, programs.of(state.program_of(colors.active))
     own = variables_of(programs.supervisord_pid())
     code = (serving.python or own["STACK_PYTHON"], serving.root or own["STACK_ROOT"])
     return (
@@ -212,16 +155,14 @@ def _serves_already(release: Release, colors: Colors, programs: Programs) -> boo
     )
 
 
-def _carry_out(plan: _Plan, outcome: Outcome, say: Say, draw: Say | None) -> None:
+def _carry_out(tasks: DeployTasks, steps: Sequence[Step], outcome: state.Outcome, say: Say, draw: Say | None) -> None:
     """Run the steps, report them, and write down how the deploy ended."""
-    tasks, number = plan.tasks, plan.tasks.release.number
-    what = _describe(tasks.release)
-    began = time.monotonic()
+    number, what, began = tasks.release.number, _describe(tasks.release), time.monotonic()
     event = events.Release(number=number, color=tasks.target, what=what, began=round(time.time(), 3))
     tasks.reporter = reporter = DeployReporter(tasks.settings, event, say, draw)
 
-    def end(outcome: Outcome, what: str) -> None:
-        entry = Entry(
+    def end(outcome: state.Outcome, what: str) -> None:
+        entry = state.Entry(
             at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             number=number,
             color=tasks.target,
@@ -233,9 +174,9 @@ def _carry_out(plan: _Plan, outcome: Outcome, say: Say, draw: Say | None) -> Non
         reporter.end(outcome)
 
     try:
-        run(plan.steps, reporter.step)
+        run(steps, reporter.step)
         say(f"{tasks.target} serves release {number} after {time.monotonic() - began:.1f} s")
-        run(plan.after, reporter.step)
+        run(tasks.steps(*tasks.afterwards), reporter.step)
     except RefusedError as error:
         end("refused", f"{what}: {error}")
         raise
@@ -245,7 +186,7 @@ def _carry_out(plan: _Plan, outcome: Outcome, say: Say, draw: Say | None) -> Non
     end(outcome, what)
 
 
-def _describe(release: Release) -> str:
+def _describe(release: state.Release) -> str:
     """Return the release's model and settings in words."""
     named = {name.removeprefix("RERANK_"): value for name, value in sorted(release.settings.items())}
     artifact = named.pop("FASTER_ARTIFACT", "")
@@ -255,7 +196,7 @@ def _describe(release: Release) -> str:
 
 
 @contextmanager
-def _deploy_lock(say: Say) -> Iterator[Colors]:
+def _deploy_lock(say: Say) -> Iterator[state.Colors]:
     """Hold the deploy lock, and yield the state after the repair of a killed deploy.
 
     The stack's environment becomes ours. A comparison of engines is stopped, and started again in the end if it is due.

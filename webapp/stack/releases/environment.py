@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from webapp.config.paths import ROOT
 from webapp.domain.errors import SetupError
 from webapp.stack.releases import state
 from webapp.stack.releases.state import Release
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from webapp.config.settings import Settings
 
 _DONE = "STACK_LAUNCHED"
-"""Process id of a gunicorn that `become_release` has started; exec keeps the id."""
+"""Process id of a program that `run_as_release` has started; exec keeps the id."""
 
 _hidden: dict[str, str | None] = {}
 """Variables that this process' release replaced, with their old values; None: the variable was not set."""
@@ -46,17 +48,32 @@ def become_release() -> None:
     release = colors.serves.get(color) if colors else None
     if release is None:
         raise SystemExit(f"reranking: {color} serves nothing yet; run: reranking deploy")
-    own_python, own_root = os.environ["STACK_PYTHON"], os.environ["STACK_ROOT"]
+    run_as_release(release, lambda python, root: [python, "-m", "gunicorn", "-c", f"{root}/gunicorn_config.py"])
+
+
+def run_as_release(release: Release, command_of: Callable[[str, str], list[str]]) -> None:
+    """Replace this process by a release's, where its interpreter or code is another one.
+
+    Args:
+        release: whose.
+        command_of: returns the command for an interpreter and a folder of code.
+
+    Raises:
+        SystemExit: it can't be run; one line says why.
+    """
+    # A comparison may be run by hand, without the stack's variables.
+    own_python, own_root = os.environ.get("STACK_PYTHON", sys.executable), os.environ.get("STACK_ROOT", str(ROOT))
     python, root = release.python or own_python, release.root or own_root
-    if (python, root) == (own_python, own_root):
+    if (python, root) == (own_python, own_root) or os.environ.get(_DONE) == str(os.getpid()):
         return
-    if Path(root, "webapp", "releases").is_dir() or Path(root).name == "packed":  # an older version's clone, or wheel
+    older = Path(root, "webapp", "releases").is_dir() or Path(root).name == "packed"  # its clone, or its wheel
+    if older and "RERANK_COLOR" in os.environ:
         os.environ["RERANK_COLOUR"] = os.environ.pop("RERANK_COLOR")  # it refuses the new name
     try:
         if root != own_root:
-            os.chdir(root)  # gunicorn puts the current folder before the interpreter's own packages
+            os.chdir(root)  # Python puts the current folder before the interpreter's own packages
         os.environ[_DONE] = str(os.getpid())
-        os.execv(python, [python, "-m", "gunicorn", "-c", f"{root}/gunicorn_config.py"])  # noqa: S606 # nosec B606
+        os.execv(python, command_of(python, root))  # noqa: S606 # nosec B606
     except OSError as error:
         raise SystemExit(f"reranking: {python} in {root} can't be run ({error.strerror}); deploy again") from None
 
@@ -95,7 +112,9 @@ def load_release(serving: Settings | None = None) -> Settings:
     from webapp.engine.artifact import NAMED_VARIABLE  # noqa: PLC0415 - it would delay `become_release`
 
     try:
-        release = _release_of(serving or _load_settings())
+        settings = serving or _load_settings()
+        colors = state.read(settings.state_dir) if settings.color else None
+        release = colors.serves.get(settings.color) if colors else None
         if serving is not None and (release is None or release.number == serving.release):
             return serving
         _restore(_hidden)
@@ -115,11 +134,6 @@ def _load_settings() -> Settings:
     from webapp.config.settings import load_settings  # noqa: PLC0415 - pydantic would delay `become_release`
 
     return load_settings()
-
-
-def _release_of(settings: Settings) -> Release | None:
-    colors = state.read(settings.state_dir) if settings.color else None
-    return colors.serves.get(settings.color) if colors else None
 
 
 def _set(values: Mapping[str, str]) -> dict[str, str | None]:

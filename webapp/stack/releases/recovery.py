@@ -17,7 +17,6 @@ from webapp.stack.local_client import ColorApi
 from webapp.stack.nginx.traffic_split import point
 from webapp.stack.releases import canary, state
 from webapp.stack.releases.environment import settings_with
-from webapp.stack.releases.state import Colors, Entry, Release, program_of, role_of
 from webapp.stack.supervisor.client import Program, Programs, SupervisorError
 
 LOCK = "deploy.lock"
@@ -40,14 +39,14 @@ def deploy_lock(run_dir: Path) -> Iterator[None]:
         yield
 
 
-def running_idle_program(run_dir: Path, colors: Colors | None, programs: Iterable[Program]) -> str:
+def running_idle_program(run_dir: Path, colors: state.Colors | None, programs: Iterable[Program]) -> str:
     """Return the name of the idle color's program if it runs and no deploy needs it; else an empty string."""
     if colors is None or is_locked(run_dir / LOCK):
         return ""
-    return next((each.name for each in programs if role_of(each.name, colors) == "idle" and each.up), "")
+    return next((each.name for each in programs if state.role_of(each.name, colors) == "idle" and each.up), "")
 
 
-def resume(settings: Settings) -> Colors:
+def resume(settings: Settings) -> state.Colors:
     """Write and return the state that a stack starts with, before any of its programs runs.
 
     Raises:
@@ -62,7 +61,7 @@ def resume(settings: Settings) -> Colors:
     return colors
 
 
-def repair(colors: Colors, settings: Settings, programs: Programs, say: Callable[[str], None]) -> Colors:
+def repair(colors: state.Colors, settings: Settings, programs: Programs, say: Callable[[str], None]) -> state.Colors:
     """Undo a killed deploy: give the active color all requests, stop the idle one and correct the state."""
     attempt = colors.attempt
     if attempt is None:
@@ -70,17 +69,17 @@ def repair(colors: Colors, settings: Settings, programs: Programs, say: Callable
     say(f"the deploy of release {attempt.number} was killed; it is undone first")
     canary.stop(settings.run_dir)
     point(settings.run_dir, colors.active)
-    programs.stop(program_of(colors.idle), timeout_s=settings.request_timeout_s + 2 * STOP_GRACE_S)
+    programs.stop(state.program_of(colors.idle), timeout_s=settings.request_timeout_s + 2 * STOP_GRACE_S)
     colors = undo_attempt(colors, settings.models_dir)
     state.write(settings.state_dir, colors)
     if ColorApi(settings, colors.active).release() not in {0, colors.serving.number}:
         # A reload in place was killed half-way. A program that does not run reads its release when it starts.
         with contextlib.suppress(SupervisorError):
-            programs.signal(program_of(colors.active), "HUP")
+            programs.signal(state.program_of(colors.active), "HUP")
     return colors
 
 
-def finish(colors: Colors, entry: Entry, models_dir: Path, programs: Programs) -> Colors:
+def finish(colors: state.Colors, entry: state.Entry, models_dir: Path, programs: Programs) -> state.Colors:
     """Return the state after a deploy has ended, with its history entry. Remove artifacts that no color needs."""
     attempt = colors.attempt
     made = list(colors.made)
@@ -90,20 +89,20 @@ def finish(colors: Colors, entry: Entry, models_dir: Path, programs: Programs) -
     for artifact in set(made) - kept:
         remove_artifact(artifact, models_dir)
     with contextlib.suppress(SetupError):  # the stack has ended: its next start undoes the attempt
-        if not programs.of(program_of(colors.idle)).up:
+        if not programs.of(state.program_of(colors.idle)).up:
             attempt = None  # if it still runs, it could not be stopped, and the next deploy tries that again
     made = [artifact for artifact in made if artifact in kept]
     return msgspec.structs.replace(colors, attempt=attempt, made=made).with_entry(entry)
 
 
-def with_artifact(release: Release) -> Release:
+def with_artifact(release: state.Release) -> state.Release:
     """Return the release with the artifact and the model that its settings name now."""
     served = settings_with(release.settings)
     artifact = "" if served.engine == "stub" else artifact_dir(served).name
     return msgspec.structs.replace(release, artifact=artifact, model=served.model)
 
 
-def undo_attempt(colors: Colors, models_dir: Path) -> Colors:
+def undo_attempt(colors: state.Colors, models_dir: Path) -> state.Colors:
     """Undo the record of a killed deploy, and remove its artifact.
 
     The idle color gets its old release back. A color that became the active one before the kill keeps the new release.

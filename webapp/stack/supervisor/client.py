@@ -15,6 +15,9 @@ from xmlrpc.client import Error, Fault, ServerProxy  # our own supervisord answe
 
 from webapp.domain.errors import SetupError
 
+GIVEN_UP = "given-up"
+"""The file in the run directory where supervisord writes the name of a needed program that it gave up."""
+
 POLL_S = 0.05
 
 _DONT_WAIT = False

@@ -28,7 +28,7 @@ from supervisor.medusa import asyncore_25 as asyncore
 from supervisor.states import SupervisorStates
 
 from contracts.logging.foreign import ours, translate
-from contracts.logging.line import Form, renderer, stamp
+from contracts.logging.line import Form, head, renderer
 from contracts.logging.lossy_pipe import PIPE_BYTES, refuse_when_full
 from contracts.logging.writer import Complaint, File, Sink, Stream, Writer, close, never_wait
 from supervisor import dispatchers, loggers, options, process, supervisord
@@ -69,16 +69,8 @@ class LogStore:
 
     def own_line(self, level: int, message: str) -> bytes:
         """Return a message of supervisord itself in the form of the logs."""
-        event = {
-            "time": stamp(time.time()),
-            "level": _LEVELS.get(level, "debug"),
-            "service": "supervisord",
-            "color": self._color,
-            "pid": os.getpid(),
-            "logger": "supervisor",
-            "message": message.strip(),
-            "request_id": "",
-        }
+        named, text = _LEVELS.get(level, "debug"), message.strip()
+        event = head(time.time(), named, "supervisord", self._color, os.getpid(), "supervisor", text)
         return self._render(event).encode() + b"\n"
 
     def note(self, message: str) -> bytes:

@@ -39,7 +39,7 @@ from webapp.domain.errors import SetupError
 from webapp.stack.nginx.traffic_split import FALLBACK, color_of
 from webapp.stack.processes import NginxShutdown
 from webapp.stack.releases import state
-from webapp.stack.releases.state import idle_warning, program_of, role_of
+from webapp.stack.supervisor.client import GIVEN_UP
 
 EXIT_CODE = 1
 
@@ -59,29 +59,18 @@ class Extensions:
     it has none.
     """
 
-    def __init__(
-        self,
-        supervisord: Any,
-        *,
-        needed: str,
-        state_dir: str,
-        given_up: str,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, supervisord: Any, *, state_dir: str, clock: Callable[[], float] = time.monotonic) -> None:
         """Subscribe to the events.
 
         Args:
             supervisord: the Supervisor object of this process.
-            needed: programs without which nothing is served, comma-separated; the active color's program is added.
-            state_dir: directory of `.colors`, which names the active color.
-            given_up: path of the file that gets the name of a needed program that was given up.
+            state_dir: directory of `.colors`, which names the active color, and of `run`.
             clock: monotonic seconds.
         """
         make_steady(process, rpcinterface, loop)
         self._supervisord = supervisord
-        self._needed = {name.strip() for name in needed.split(",")}
         self._state_dir = Path(state_dir)
-        self._given_up = Path(given_up)
+        self._run_dir = self._state_dir / "run"
         self._parent = os.getppid()
         self._sockets: dict[str, Any] = {}
         """Group -> supervisor's reference to its listening socket, which is closed with the last reference."""
@@ -109,8 +98,8 @@ class Extensions:
         """Warn when `supervisorctl` starts the idle color; a deploy has written its attempt down before."""
         with contextlib.suppress(SetupError):
             colors = state.read(self._state_dir)
-            if colors and not colors.attempt and role_of(program, colors) == "idle":
-                self._supervisord.options.logger.warn(idle_warning(program))  # noqa: G010 - its own
+            if colors and not colors.attempt and state.role_of(program, colors) == "idle":
+                self._supervisord.options.logger.warn(state.idle_warning(program))  # noqa: G010 - its own
 
     def _note_end(self, event: Any) -> None:
         group = event.process.group
@@ -132,7 +121,7 @@ class Extensions:
             return
 
         def watch() -> None:
-            shutdown = NginxShutdown(self._state_dir / "run")
+            shutdown = NginxShutdown(self._run_dir)
             while process.pid == pid:
                 shutdown.step()
                 time.sleep(POLL_S)
@@ -147,7 +136,7 @@ class Extensions:
 
     def _end_stack(self, event: Any) -> None:
         name = event.process.config.name
-        if name not in self._needed and name not in self._serving():
+        if name != "nginx" and name not in self._serving():  # the pusher is not needed
             return
         self._sockets.clear()  # clients that wait there get an error now
         self._supervisord.options.logger.critical("%(name)s was given up: everything is stopped", name=name)
@@ -155,7 +144,7 @@ class Extensions:
         # Supervisor has no way to choose its exit code; by then all has been stopped in order.
         atexit.register(os._exit, EXIT_CODE)
         with contextlib.suppress(OSError):  # a full disk may be why
-            self._given_up.write_text(name)
+            (self._run_dir / GIVEN_UP).write_text(name)
 
     def _serving(self) -> set[str]:
         """Return the program of the color that serves; a new color that does not start must not end the stack.
@@ -165,5 +154,5 @@ class Extensions:
         colors = None
         with contextlib.suppress(SetupError):
             colors = state.read(self._state_dir)
-        active = colors.active if colors else color_of(self._given_up.parent / FALLBACK, state.COLORS)
-        return {program_of(color) for color in state.COLORS if active in {color, ""}}
+        active = colors.active if colors else color_of(self._run_dir / FALLBACK, state.COLORS)
+        return {state.program_of(color) for color in state.COLORS if active in {color, ""}}
