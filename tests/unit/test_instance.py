@@ -55,8 +55,10 @@ def test_a_command_takes_the_stacks_variables_and_keeps_its_flags(monkeypatch):
         monkeypatch.setenv(name, value)
     stack = {**os.environ, "RERANK_WORKERS": "5"}
     del stack["RERANK_CACHE_MB"]
-    supervisord = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=stack)
+    program = [sys.executable, "-c", "input(1)"]
+    supervisord = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=stack)
     try:
+        supervisord.stdout.read(1)  # before the program runs, its environment can be empty
         instance.adopt_environment(supervisord.pid, keep=["port"])
         assert (os.environ["RERANK_PORT"], load_settings().workers, load_settings().cache_mb) == ("9200", 5, 32)
     finally:
