@@ -55,7 +55,7 @@ from webapp.service.inflight import InflightScores
 from webapp.service.rate_limit import CountsInRedis, Quota
 from webapp.service.reranker import RerankService
 from webapp.telemetry.metrics import Metrics
-from webapp.telemetry.observer import Observer, SafeObserver
+from webapp.telemetry.observer import Observer, Observers
 from webapp.telemetry.progress import ProgressEvents
 from webapp.telemetry.publisher import Publisher
 from webapp.telemetry.tracing import Tracing
@@ -275,6 +275,7 @@ def assemble(
     progress = ProgressEvents(publisher.publish, with_text=settings.events_text)
     tracing = Tracing(settings.otel_endpoint) if settings.otel_endpoint else None
     metrics = Metrics(CollectorRegistry())
+    observers = Observers(metrics, *([progress] if settings.events else []), *([tracing] if tracing else []))
     service, scheduler, pool = build_service(
         settings,
         engine,
@@ -282,7 +283,7 @@ def assemble(
         offload=bridge.make_offload(),
         cache=MemoryCache(settings.cache_mb * MIB) if cache is None and settings.cache_mb else cache,
         shared=shared,
-        observer=SafeObserver(progress) if settings.events else None,
+        observer=observers,
         on_breaker_change=progress.breaker_changed,
     )
 
@@ -294,10 +295,9 @@ def assemble(
         substitute_for=engine.info.substitute_for or "",
     )
     reporter = Reporter(
-        partial(worker_stats, service, scheduler, publisher),
+        WorkerStats(service, scheduler, publisher),
         metrics,
-        publisher=publisher if settings.events else None,
-        progress=progress,
+        progress=progress if settings.events else None,
         serves=serves,
     )
     limits = Limits(
@@ -318,11 +318,7 @@ def assemble(
         keys=keys,
         quota=quota,
         watch=bridge.watch,
-        observers=[
-            metrics.replied,
-            *([progress.replied] if settings.events else []),
-            *([tracing.replied] if tracing else []),
-        ],
+        observer=observers,
         deployment=Deployment(settings.color, settings.release),
         comparison=partial(comparison.summary, settings) if settings.color else str,  # only a stack compares
         reply_files=reply_files,
@@ -363,30 +359,3 @@ def _redis_users(settings: Settings, bridge: Bridge) -> tuple[Quota, SharedCache
     from webapp.service.cache import redis  # noqa: PLC0415 - without Redis, no client
 
     return quota, redis.SharedCache(redis.RedisStore(url), bridge)
-
-
-def worker_stats(service: RerankService, scheduler: Scheduler, publisher: Publisher) -> WorkerStats:
-    """Return the worker's levels and totals as they are now."""
-    cache, totals, breaker = service.scoring.cache, scheduler.totals, service.fallback.breaker
-    return WorkerStats(
-        state=service.state,
-        in_flight=service.ongoing,
-        queue_pairs=scheduler.queued_pairs,
-        queue_tokens=scheduler.queued_tokens,
-        body_memory_bytes=service.admission.body_memory_bytes,
-        scored_pairs=totals.pairs,
-        batches=totals.batches,
-        batch_tokens=totals.batch_tokens,
-        budget_tokens=scheduler.budget_tokens,
-        model=service.model,
-        cache_hits=cache.hits if cache else 0,
-        cache_misses=cache.misses if cache else 0,
-        breaker=breaker.state,
-        degraded=breaker.state != "closed",
-        breaker_opened=breaker.opened,
-        cache_bytes=cache.bytes if cache else 0,
-        engine_failures=totals.failures,
-        events_published=publisher.published,
-        events_dropped=publisher.dropped,
-        shapes=dict(totals.shapes),  # copied in one step, while engine threads go on
-    )

@@ -90,16 +90,12 @@ def _family(metric: Metric[Any], source: Any) -> Family:
     return family
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(PUSHER_TIMEOUT_S)
-        self.sock.connect(self.host)
-
-
 def _ask(address: str) -> dict[str, Any]:
-    with contextlib.closing(_UnixConnection(address)) as connection:
-        connection.request("GET", "/figures", headers={"Host": "pusher"})
+    with contextlib.closing(http.client.HTTPConnection("pusher")) as connection:
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(PUSHER_TIMEOUT_S)
+        connection.sock.connect(address)
+        connection.request("GET", "/figures")
         figures: dict[str, Any] = json.loads(connection.getresponse().read())
         return figures
 

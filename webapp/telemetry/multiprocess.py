@@ -10,7 +10,6 @@ no file is ever merged into another, which could count twice or not at all.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import itertools
@@ -160,20 +159,6 @@ def clear(path: Path) -> None:
     """Remove all that was counted; a stack starts."""
     for file in path.glob("*.db"):
         file.unlink(missing_ok=True)
-
-
-def drop_dead_levels() -> None:
-    """Remove the levels of processes that died; their counts stay. In the master."""
-    folder = Path(os.environ.get(VARIABLE, "/nowhere"))
-    for path in folder.glob("slot-*.lock"):
-        number = int(path.stem.removeprefix("slot-"))
-        if (_held.pid, _held.number) == (os.getpid(), number):
-            continue  # its lock would go when it is closed here
-        # The exporter leaves out what can't be removed here; the master must not end for it.
-        with contextlib.suppress(OSError):
-            if lock := _locked(path):
-                with lock:
-                    _remove_levels(folder, number)
 
 
 class AllocatedFile:

@@ -14,7 +14,7 @@ from typing import Any
 from contracts.events import OK, Accepted, Breaker, BreakerState, Event, Expired, Finished, Progress, Rejected, Shed
 from webapp.domain.errors import DeadlineExceededError, OverloadedError, RerankError
 from webapp.domain.types import RerankRequest, RerankResult
-from webapp.telemetry.observer import Caller, Reply
+from webapp.telemetry.observer import Caller, Observer, Reply
 
 REPEAT_S = 1.0
 """A request that makes no progress is published again after this: a pusher that was restarted learns of it."""
@@ -38,8 +38,8 @@ class _Running:
     query: str = ""
 
 
-class ProgressEvents:
-    """An `Observer` that publishes events. All calls come on the hub's thread."""
+class ProgressEvents(Observer):
+    """An observer that publishes events. All calls come on the hub's thread."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class ProgressEvents:
         self._publish(Shed(**_of(caller, _pairs(requests)), reason=reason))
 
     def replied(self, reply: Reply) -> None:
-        """Publish an error that a request got before it reached the service; an `OnReply`."""
+        """Publish an error that a request got before it reached the service."""
         if reply.error is None or reply.watched or reply.method != "POST" or reply.route in NOT_RANKED:
             return
         self._publish(
