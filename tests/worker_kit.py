@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from webapp.domain.types import ModelInfo
 from webapp.scheduling.scheduler import Totals
 from webapp.service.cache.memory import MemoryCache
+from webapp.telemetry.publisher import Publisher
 from webapp.telemetry.worker_stats import WorkerStats
 
 MODEL = ModelInfo("m", "r", "stub", "stub", "none", 512, "sigmoid")
@@ -26,5 +27,5 @@ def stats(*, in_flight=0, queue_pairs=0, queue_tokens=0, **totals):
         scheduler=SimpleNamespace(
             queued_pairs=queue_pairs, queued_tokens=queue_tokens, budget_tokens=256, totals=Totals(**totals)
         ),
-        publisher=SimpleNamespace(published=0, dropped=0),
+        publisher=Publisher(""),
     )

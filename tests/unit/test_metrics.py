@@ -26,6 +26,7 @@ from webapp.telemetry import metrics as module
 from webapp.telemetry.exporter import registry as exported
 from webapp.telemetry.metrics import SHARES, BufferedHistogram, LevelGauge, Metric, Metrics, reference
 from webapp.telemetry.observer import Observer, Observers, Reply
+from webapp.telemetry.progress import ProgressEvents
 from webapp.telemetry.worker_stats import Reporter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,7 +175,7 @@ def test_a_histogram_kept_in_memory_is_published_as_if_each_value_were_observed(
 def test_the_reporter_samples_levels_and_what_totals_grew_by(metered):
     now, worker = [10.0], stats()
     worker.cache.hits = 5
-    reporter = Reporter(worker, metered.metrics, clock=lambda: now[0])
+    reporter = Reporter(worker, metered.metrics, ProgressEvents(worker.publisher.publish), clock=lambda: now[0])
     reporter.start(lambda _interval, _step: None)
     assert metered.value("rerank_workers", state="ready") == 1
     assert metered.value("rerank_worker_starts_total") == 1
@@ -203,7 +204,7 @@ def test_the_reporter_samples_levels_and_what_totals_grew_by(metered):
 
 def test_a_reporter_that_fails_is_heard_of_once(metered, caplog):
     worker = dataclasses.replace(stats(), service=None)
-    reporter = Reporter(worker, metered.metrics)
+    reporter = Reporter(worker, metered.metrics, ProgressEvents(worker.publisher.publish))
     reporter.start(lambda _interval, _step: None)
     reporter.stop()
     assert caplog.text.count("metrics could not be sampled") == 1

@@ -182,6 +182,15 @@ def test_without_a_pusher_events_are_dropped_counted_and_nothing_waits(tmp_path)
     publisher.close()  # returns although nobody ever connected
 
 
+def test_events_that_are_off_are_neither_kept_nor_counted():
+    publisher = Publisher("")
+    publisher.start()
+    for _ in range(BUFFER_EVENTS + 100):
+        publisher.publish(Worker(state="ready"))
+    publisher.close()
+    assert (publisher.published, publisher.dropped) == (0, 0)
+
+
 def test_a_pusher_that_does_not_read_fills_a_bounded_queue_and_blocks_nobody(pull):
     address, socket = pull
     socket.set(zmq.RCVHWM, 1)
@@ -218,7 +227,7 @@ def test_the_reporter_pulses_once_a_second_and_measures_how_late_the_hub_is(tmp_
     progress = ProgressEvents(publisher.publish)
     metrics = Metrics(CollectorRegistry())
     worker = dataclasses.replace(stats(), publisher=publisher)
-    reporter = Reporter(worker, metrics, progress=progress, clock=lambda: now[0])
+    reporter = Reporter(worker, metrics, progress, clock=lambda: now[0])
     said = []
     publisher.publish = said.append
     reporter.start(lambda _interval, _step: None)

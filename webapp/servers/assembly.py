@@ -26,7 +26,7 @@ from webapp.api.body_process import ProcessReader
 from webapp.api.body_reader import Limits
 from webapp.api.reply_files import COLLECT_S, ReplyFiles
 from webapp.api.routes.info import Deployment
-from webapp.config.resources import Trimmer, return_freed_blocks
+from webapp.config.resources import return_freed_blocks, trimmer
 from webapp.config.settings import Settings
 from webapp.config.validators import listed
 from webapp.domain.concurrency import (
@@ -39,10 +39,9 @@ from webapp.domain.concurrency import (
     start_native_thread,
 )
 from webapp.domain.types import names_of
-from webapp.engine import comparison
+from webapp.engine.artifact import comparison_summary
 from webapp.engine.base import Engine
 from webapp.engine.loader import load_engine
-from webapp.engine.models.lexical import lexical_scores
 from webapp.engine.pool import EnginePool
 from webapp.scheduling.admission import Admission, body_memory_bytes
 from webapp.scheduling.breaker import State as BreakerState
@@ -50,7 +49,7 @@ from webapp.scheduling.scheduler import Scheduler
 from webapp.scheduling.shared_sum import SharedSum
 from webapp.scheduling.watchdog import Watchdog
 from webapp.service.cache.memory import MemoryCache
-from webapp.service.fallback import EngineFallback
+from webapp.service.fallback import EngineFallback, lexical_scores
 from webapp.service.inflight import InflightScores
 from webapp.service.rate_limit import CountsInRedis, Quota
 from webapp.service.reranker import RerankService
@@ -164,7 +163,7 @@ class Webapp:
             self.bridge.spawn(self.shared.start)
         if self.tracing is not None:
             self.tracing.start()
-        self.bridge.repeat(TRIM_S, Trimmer(lambda: self.service.admission.body_changes, self.service.offload).step)
+        self.bridge.repeat(TRIM_S, trimmer(lambda: self.service.admission.body_changes, self.service.offload))
 
     def _warm_up(self) -> None:
         waiter = NativeWaiter()
@@ -271,7 +270,7 @@ def assemble(
     return_freed_blocks()  # first: an engine may know better
     engine = engine or load_engine(settings, artifact)
     quota, shared = _redis_users(settings, bridge)
-    publisher = Publisher(settings.events_address, color=settings.color)
+    publisher = Publisher(settings.events_address if settings.events else "", color=settings.color)
     progress = ProgressEvents(publisher.publish, with_text=settings.events_text)
     tracing = Tracing(settings.otel_endpoint) if settings.otel_endpoint else None
     metrics = Metrics(CollectorRegistry())
@@ -297,8 +296,8 @@ def assemble(
     reporter = Reporter(
         WorkerStats(service, scheduler, publisher),
         metrics,
-        progress=progress if settings.events else None,
-        serves=serves,
+        progress,
+        serves,
     )
     limits = Limits(
         settings.max_body_bytes, settings.max_body_values, settings.max_queued_pairs, settings.max_batch_requests
@@ -320,7 +319,7 @@ def assemble(
         watch=bridge.watch,
         observer=observers,
         deployment=Deployment(settings.color, settings.release),
-        comparison=partial(comparison.summary, settings) if settings.color else str,  # only a stack compares
+        comparison=partial(comparison_summary, settings) if settings.color else str,  # only a stack compares
         reply_files=reply_files,
     )
     return Webapp(

@@ -36,6 +36,8 @@ class _Running:
     published: float
     published_scored: int = 0
     query: str = ""
+    announced: bool = False
+    """Whether its admission is published."""
 
 
 class ProgressEvents(Observer):
@@ -52,8 +54,6 @@ class ProgressEvents(Observer):
         self._with_text = with_text
         self._clock = clock
         self._running: dict[int, _Running] = {}
-        self._new: dict[int, _Running] = {}
-        """Requests whose admission is not published yet."""
 
     def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> _Running | None:
         """Keep requests that were admitted together; see `Observer`."""
@@ -64,7 +64,7 @@ class ProgressEvents(Observer):
         running = _Running(caller, pairs, scored, now, now)
         if self._with_text:
             running.query = " | ".join(request.query for request in requests)[:MOST_QUERY_CHARS]
-        self._running[id(running)] = self._new[id(running)] = running
+        self._running[id(running)] = running
         return running
 
     def ended(self, token: object, outcomes: Sequence[RerankResult | RerankError]) -> None:
@@ -72,7 +72,7 @@ class ProgressEvents(Observer):
         if not isinstance(token, _Running):
             return
         self._running.pop(id(token), None)
-        if self._new.pop(id(token), None) and token.query:
+        if token.query and not token.announced:
             self._publish_accepted(token)  # its end has no room for the query
         self._publish(_end_of(token, outcomes, (self._clock() - token.began) * 1000))
 
@@ -106,12 +106,12 @@ class ProgressEvents(Observer):
 
     def publish_new(self) -> None:
         """Publish the requests that were admitted since the last call and still run."""
-        if self._new:
-            new, self._new = self._new, {}
-            for running in new.values():
+        for running in list(self._running.values()):
+            if not running.announced:
                 self._publish_accepted(running)
 
     def _publish_accepted(self, running: _Running) -> None:
+        running.announced = True
         self._publish(Accepted(**_of(running.caller, running.pairs), query=running.query))
 
     def tick(self) -> None:

@@ -119,12 +119,12 @@ class PulseMaker:
 
 
 class Reporter:
-    """Reports how one worker is, from one greenlet: metrics each second and, where there is a pusher, events.
+    """Reports how one worker is, from one greenlet: metrics and a pulse each second, and events.
 
     Args:
         worker: whose stats are read.
         metrics: of this process.
-        progress: of running requests; None: no events are sent.
+        progress: of running requests.
         serves: what pulses say of the model.
         clock: monotonic seconds.
     """
@@ -133,14 +133,14 @@ class Reporter:
         self,
         worker: WorkerStats,
         metrics: Metrics,
-        *,
-        progress: ProgressEvents | None = None,
+        progress: ProgressEvents,
         serves: Serves | None = None,
+        *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._worker = worker
         self._metrics = metrics
-        self._publisher = worker.publisher if progress else None
+        self._publisher = worker.publisher
         self._progress = progress
         self._pulses = PulseMaker(serves, clock=clock)
         self._clock = clock
@@ -153,16 +153,14 @@ class Reporter:
         """Connect, sample once, and have `step` called by `repeat` every `STEP_S`. After the fork."""
         now = self._clock()
         self._expected, self._next_progress, self._next_sample = now + STEP_S, now, now + SAMPLE_S
-        if self._publisher is not None:
-            self._publisher.start()
-            self.publish_state("loading")
+        self._publisher.start()
+        self.publish_state("loading")
         self._sample()
         repeat(STEP_S, self.step)
 
     def publish_state(self, state: Literal["loading", "ready", "draining"]) -> None:
         """Publish that the worker's state changed. Only keeps an event, so a signal handler may call it."""
-        if self._publisher is not None:
-            self._publisher.publish(Worker(state=state))
+        self._publisher.publish(Worker(state=state))
 
     def step(self) -> None:
         """Do what is due; never raises."""
@@ -174,15 +172,18 @@ class Reporter:
             self._next_sample = now + SAMPLE_S
             self._sample()
         with self._guarded("progress could not be reported; requests go on without it"):
-            self._report(now)
+            self._progress.publish_new()
+            if now >= self._next_progress:
+                self._next_progress = now + PROGRESS_S
+                self._progress.tick()
+            self._publisher.flush()
 
     def stop(self) -> None:
         """Sample a last time, and publish that the worker goes down; never raises."""
         self._sample()
-        if self._publisher is not None:
-            with contextlib.suppress(Exception):
-                self._publisher.publish(Worker(state="down"))
-                self._publisher.close()
+        with contextlib.suppress(Exception):
+            self._publisher.publish(Worker(state="down"))
+            self._publisher.close()
 
     def _sample(self) -> None:
         self._lags.append(self._lag_s)
@@ -190,17 +191,8 @@ class Reporter:
         self._lag_s = 0.0
         with self._guarded("metrics could not be sampled; requests go on without them"):
             self._metrics.sample(self._worker)
-            if self._publisher is not None:  # last: it reads /proc, and fails without a free descriptor
-                self._publisher.publish(self._pulses.make(self._worker))
-
-    def _report(self, now: float) -> None:
-        if self._publisher is None or self._progress is None:
-            return
-        self._progress.publish_new()
-        if now >= self._next_progress:
-            self._next_progress = now + PROGRESS_S
-            self._progress.tick()
-        self._publisher.flush()
+            # Last: it reads /proc, and fails without a free descriptor.
+            self._publisher.publish(self._pulses.make(self._worker))
 
     @contextlib.contextmanager
     def _guarded(self, message: str) -> Iterator[None]:
