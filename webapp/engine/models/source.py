@@ -67,7 +67,7 @@ class SourceModel:
         if not getattr(self.tokenizer, "is_fast", False):
             raise SetupError(f"{directory} has no fast tokenizer (tokenizer.json)")
         # sentence-transformers must cut there, too: a tokenizer may claim more than the model has positions for.
-        self.max_length_tokens = self.max_length_tokens
+        self.model.max_seq_length = self.max_length_tokens
 
     @property
     def max_length_tokens(self) -> int:
@@ -75,10 +75,6 @@ class SourceModel:
         limits = [self.model.max_seq_length, self.tokenizer.model_max_length, positions_of(self.model)]
         # None, 0 and -1 stand for no limit.
         return int(min(limit for limit in [*limits, LONGEST_MAX_LENGTH_TOKENS] if limit and limit > 0))
-
-    @max_length_tokens.setter
-    def max_length_tokens(self, value: int) -> None:
-        self.model.max_seq_length = value
 
     @property
     def tables(self) -> Tables:
