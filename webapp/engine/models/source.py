@@ -53,6 +53,8 @@ class SourceModel:
 
     def __init__(self, directory: Path, device: str = "cpu") -> None:
         self.kind = kind_of(directory)
+        self._known: dict[tuple[str, str], np.float32] = {}
+        """Scores that were computed."""
         # float32 whatever the file holds: it is the reference that every other precision is compared with.
         options: dict[str, Any] = {"device": device, "local_files_only": True, "model_kwargs": {"dtype": torch.float32}}
         self.model = (
@@ -117,7 +119,16 @@ class SourceModel:
         return FeatureModule(self.model, names, "scores" if self.kind == "cross-encoder" else "sentence_embedding")
 
     def reference(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        """Return sentence-transformers' own scores: logits, or similarities of a bi-encoder; shape [pairs]."""
+        """Return sentence-transformers' own scores: logits, or similarities of a bi-encoder; shape [pairs].
+
+        Each pair is computed once, however many candidates are compared with it.
+        """
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
+        if new:
+            self._known.update(zip(new, self._compute(new), strict=True))
+        return np.array([self._known[pair] for pair in pairs], np.float32)
+
+    def _compute(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         if self.kind == "cross-encoder":
             logits = self.model.predict(list(pairs), activation_fn=torch.nn.Identity(), show_progress_bar=False)
             return np.asarray(logits, np.float32).reshape(len(pairs))

@@ -79,14 +79,13 @@ class Builder:
         Raises:
             SetupError: nothing passes.
         """
-        cached = gate.CachedOriginal(self.original)
         reasons: list[str] = []
         for candidate in tried:
             directory = self.staging / str(candidate).replace(" ", "-")
             directory.mkdir()
             try:
                 manifest = self._export(candidate, directory)
-                figures = self._judge(manifest, cached, directory)
+                figures = self._judge(manifest, directory)
             except (NotForThisModelError, gate.GateError) as error:
                 reasons.append(str(error))
                 self.stages.report(reasons[-1])
@@ -95,7 +94,7 @@ class Builder:
                 tuning = autotune.tune(directory, manifest, self.examples.calibration)
             reasons.append(f"{candidate} passes the gate, at {tuning.tokens_per_s:,.0f} tokens a second")
             self.stages.report(reasons[-1])
-            (directory / GOLDEN).write_bytes(msgspec.json.encode(gate.golden(cached, figures)))
+            (directory / GOLDEN).write_bytes(msgspec.json.encode(gate.golden(self.original, figures)))
             manifest = msgspec.structs.replace(
                 manifest,
                 fidelity=figures,
@@ -136,7 +135,7 @@ class Builder:
             write(manifest, original, self.examples, directory)
         return manifest
 
-    def _judge(self, manifest: Manifest, cached: gate.CachedOriginal, directory: Path) -> dict[str, float]:
+    def _judge(self, manifest: Manifest, directory: Path) -> dict[str, float]:
         """Return the gate's figures. The engine is closed at the end: memory has room for one.
 
         Raises:
@@ -148,7 +147,7 @@ class Builder:
         ) as report_share:
             engine = open_engine(directory, manifest)
             engine.start(1)
-            figures = gate.measure(engine, cached, self.examples.judged, report_share)
+            figures = gate.measure(engine, self.original, self.examples.judged, report_share)
             gate.accept(figures, candidate, self.settings)
         return figures
 

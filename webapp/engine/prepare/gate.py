@@ -35,22 +35,6 @@ class GateError(SetupError):
     """An artifact's scores differ too much from the original's."""
 
 
-class CachedOriginal:
-    """The original model's scores, computed once however many candidates are compared with them."""
-
-    def __init__(self, source: SourceModel) -> None:
-        self._source = source
-        self._known: dict[tuple[str, str], np.float32] = {}
-        self.score_scale = source.score_scale
-
-    def reference(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        """Return sentence-transformers' own scores, shape [pairs]."""
-        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
-        if new:
-            self._known.update(zip(new, self._source.reference(new), strict=True))
-        return np.array([self._known[pair] for pair in pairs], np.float32)
-
-
 _QUERIES = (
     "how do bees find their way back to the hive",
     "Wie lange darf Milch offen im Kühlschrank stehen?",
@@ -88,7 +72,7 @@ def engine_logits(engine: Engine, pairs: Sequence[tuple[str, str]]) -> NDArray[n
 
 def measure(
     engine: Engine,
-    original: SourceModel | CachedOriginal,
+    original: SourceModel,
     judged: Sequence[tuple[str, list[str]]],
     report_share: ReportShare = lambda _share: None,
 ) -> dict[str, float]:
@@ -146,7 +130,7 @@ def _errors(
         return differences / score_range, score_range  # NaN, and so refused, where the original says the same of all
 
 
-def golden(original: CachedOriginal, figures: dict[str, float]) -> Golden:
+def golden(original: SourceModel, figures: dict[str, float]) -> Golden:
     """Return the original's scores of the check pairs, and how far from them the judged artifact may be."""
     scale = original.score_scale
     raw = scale in UNBOUNDED
