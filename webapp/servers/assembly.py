@@ -293,12 +293,7 @@ def assemble(
         release=settings.release,
         substitute_for=engine.info.substitute_for or "",
     )
-    reporter = Reporter(
-        WorkerStats(service, scheduler, publisher),
-        metrics,
-        progress,
-        serves,
-    )
+    reporter = Reporter(WorkerStats(service, scheduler, publisher), metrics, progress, serves)
     limits = Limits(
         settings.max_body_bytes, settings.max_body_values, settings.max_queued_pairs, settings.max_batch_requests
     )
