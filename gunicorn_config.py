@@ -41,7 +41,6 @@ from webapp.domain import concurrency as _concurrency  # noqa: E402
 from webapp.domain.errors import SetupError  # noqa: E402
 from webapp.servers.gunicorn.worker import with_grace as _with_grace  # noqa: E402
 from webapp.stack.processes import handle_stop_signals_in_forks as _end_forks  # noqa: E402
-from webapp.telemetry import multiprocess as _multiprocess  # noqa: E402
 
 # At HUP the settings stay, too, but for a deploy that gave this color another release. A settings file that is being
 # edited can't harm what runs.
@@ -105,13 +104,7 @@ proc_name = "reranking"
 if _serving is None:  # at HUP the old workers still count
     _concurrency.make_steady(_arbiter, _ggevent)  # a clock that is set cuts no drain short, and makes none endless
     _arbiter.Arbiter.murder_workers = _with_grace(_arbiter.Arbiter.murder_workers)
-    _multiprocess.drop_dead_levels()
     _end_forks()  # else a worker told to stop before it listens is waited for until graceful_timeout
-
-
-def child_exit(_server: Any, _worker: Any) -> None:
-    """Clean up after a dead worker, a killed one too; runs in the master."""
-    _multiprocess.drop_dead_levels()
 
 
 def on_reload(server: Any) -> None:

@@ -23,7 +23,7 @@ from webapp.domain.errors import EngineFailedError, SetupError
 from webapp.engine.artifact import MANIFEST, PACKED_MODEL, TOKENIZER, Template, artifact_dir, read_manifest, sha256_of
 from webapp.engine.loader import ModelEngine, open_engine
 from webapp.engine.models.source import SourceModel
-from webapp.engine.prepare.build import NotForThisModelError, _export_model, load_original
+from webapp.engine.prepare.build import NotForThisModelError, load_original, pack_native
 from webapp.engine.prepare.export import export_tokenizer
 from webapp.engine.prepare.pack import pack
 from webapp.engine.prepare.pipeline import prepare
@@ -381,10 +381,10 @@ def test_a_tokenizers_types_count_only_where_the_model_reads_them(xlm_roberta, t
         next(iter(piece.values()))["type_id"] = 1
     file.write_text(json.dumps(described))
     source = SourceModel(model)
-    assert export_tokenizer(source, tmp_path, 512).document_type == 0
+    assert export_tokenizer(source, tmp_path).document_type == 0
     source.tokenizer.model_input_names = [*source.tokenizer.model_input_names, "token_type_ids"]
     with pytest.raises(SetupError, match="token type 1, the model has 1"):
-        export_tokenizer(source, tmp_path, 512)
+        export_tokenizer(source, tmp_path)
 
 
 def test_a_tokenizer_that_adds_nothing_is_left_to_openvino(bert_settings, tmp_path):
@@ -393,4 +393,4 @@ def test_a_tokenizer_that_adds_nothing_is_left_to_openvino(bert_settings, tmp_pa
     bare = msgspec.structs.replace(manifest.template, prefix=[], middle=[], suffix=[])
     native = msgspec.structs.replace(manifest, engine="native", template=bare)
     with pytest.raises(NotForThisModelError, match="special tokens"):
-        _export_model(native, None, None, tmp_path)
+        pack_native(native, None, None, tmp_path)

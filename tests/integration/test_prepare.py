@@ -20,8 +20,8 @@ from webapp.engine.loader import load_engine
 from webapp.engine.models.source import SourceModel
 from webapp.engine.prepare import gate, pipeline
 from webapp.engine.prepare.calibration import read_examples
-from webapp.engine.prepare.candidates import Candidate
 from webapp.engine.prepare.resolve import EMBEDDED_MODEL, _embedded
+from webapp.engine.runtimes import Candidate
 from webapp.engine.runtimes.native import library
 from webapp.engine.runtimes.openvino import has_bf16
 
@@ -193,7 +193,7 @@ def test_auto_goes_on_to_the_next_precision_and_says_why(bert, tmp_path, monkeyp
 
 def test_the_first_engine_that_passes_serves_and_no_other_is_built(bert, tmp_path, monkeypatch):
     order = [Candidate("torch", "bf16"), Candidate("openvino", "fp32"), Candidate("torch", "fp32")]
-    monkeypatch.setattr("webapp.engine.prepare.candidates.candidates", lambda *_: order)
+    monkeypatch.setattr("webapp.engine.prepare.pipeline.candidates", lambda *_: order)
     lines = []
     manifest = pipeline.prepare(Settings(model=str(bert), state_dir=tmp_path, gate_max_score_error=0), lines.append)
     assert (manifest.engine, manifest.precision) == ("openvino", "fp32")
@@ -204,14 +204,14 @@ def test_the_first_engine_that_passes_serves_and_no_other_is_built(bert, tmp_pat
 
 def test_the_original_scores_each_pair_once_however_many_candidates_are_tried(bert, tmp_path, monkeypatch):
     order = [Candidate("torch", "bf16"), Candidate("openvino", "fp32")]
-    monkeypatch.setattr("webapp.engine.prepare.candidates.candidates", lambda *_: order)
-    scored, honest = [], SourceModel.reference
+    monkeypatch.setattr("webapp.engine.prepare.pipeline.candidates", lambda *_: order)
+    scored, honest = [], SourceModel._compute
 
-    def reference(self, pairs):
+    def compute(self, pairs):
         scored.extend(pairs)
         return honest(self, pairs)
 
-    monkeypatch.setattr(SourceModel, "reference", reference)
+    monkeypatch.setattr(SourceModel, "_compute", compute)
     pipeline.prepare(Settings(model=str(bert), state_dir=tmp_path, gate_max_score_error=0), lambda _: None)
     assert len(scored) == len(set(scored)) > 100
 
@@ -220,7 +220,7 @@ def test_the_original_scores_each_pair_once_however_many_candidates_are_tried(be
 def test_equal_texts_of_a_bi_encoder_are_encoded_once(monkeypatch):
     source = SourceModel(_embedded("").directory)
     pairs = [(query, document) for query in ("a", "b") for document in ("c", "d", "c")]
-    alone = np.concatenate([source.reference([pair]) for pair in pairs])
+    alone = np.concatenate([SourceModel(_embedded("").directory).reference([pair]) for pair in pairs])
     encoded, honest = [], source.model.encode_document
 
     def encode(texts, **options):

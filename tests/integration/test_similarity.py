@@ -19,8 +19,8 @@ from webapp.engine.models import embedding
 from webapp.engine.models.source import SourceModel
 from webapp.engine.prepare import gate
 from webapp.engine.prepare.calibration import DEFAULT_FILE, read_examples
-from webapp.engine.prepare.candidates import Candidate
 from webapp.engine.prepare.pipeline import prepare
+from webapp.engine.runtimes import Candidate
 from webapp.engine.runtimes.native import library
 from webapp.servers.local import local_reranker
 

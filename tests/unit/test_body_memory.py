@@ -18,7 +18,7 @@ from webapp.api.app import create_app
 from webapp.api.body_process import ProcessReader
 from webapp.api.body_reader import InlineReader, Limits
 from webapp.config import resources
-from webapp.config.resources import Trimmer
+from webapp.config.resources import trimmer
 from webapp.config.settings import Settings
 from webapp.domain.concurrency import run_inline
 from webapp.domain.errors import CancelledError, DeadlineExceededError, OverloadedError
@@ -372,8 +372,8 @@ def test_the_memory_of_a_control_group_counts(tmp_path, monkeypatch):
 
 def test_memory_is_given_back_once_after_each_change():
     changes, given = [0], []
-    trimming = Trimmer(lambda: changes[0], run_inline, lambda: given.append(changes[0]))
+    trim = trimmer(lambda: changes[0], run_inline, lambda: given.append(changes[0]))
     for now in (0, 1, 1, 3):
         changes[0] = now
-        trimming.step()
+        trim()
     assert given == [1, 3]

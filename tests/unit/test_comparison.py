@@ -1,6 +1,8 @@
 """Which engine serves: first by an order, then by a comparison with fake measurements, a fake clock and real files."""
 
 import os
+import sys
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -8,12 +10,14 @@ from manifest_kit import manifest
 
 from webapp.config.settings import Settings, load_settings
 from webapp.domain.errors import SetupError
-from webapp.engine import artifact, comparison
+from webapp.engine import artifact
 from webapp.engine.artifact import (
     MANIFEST,
     VERDICT,
     Verdict,
     artifact_dir,
+    comparison_is_due,
+    comparison_summary,
     first_artifact_dir,
     machine,
     read_manifest,
@@ -21,7 +25,7 @@ from webapp.engine.artifact import (
     write_json,
 )
 from webapp.engine.prepare import autotune
-from webapp.engine.prepare.candidates import Candidate, candidates
+from webapp.engine.runtimes import Candidate, candidates
 from webapp.stack.releases import comparison as program
 from webapp.stack.releases.benchmark import BusyError, Outcome
 from webapp.stack.releases.comparison import Built, RivalRefusedError, compare
@@ -63,12 +67,12 @@ def run(serving, rival, outcome, release=lambda _: pytest.fail("no release is du
 
 
 def test_a_choice_that_is_confirmed_is_no_release_and_is_not_measured_again(settings, serving, rival):
-    assert comparison.is_due(settings)
+    assert comparison_is_due(settings)
     run(serving, rival, SLOWER)
     said = "compared: openvino int8 1.05 times native int8 (1,050 and 1,000 tokens a second; more than 1.1 times as"
-    assert comparison.summary(settings).startswith(said)
-    assert comparison.summary(settings).endswith("; native stays")
-    assert not comparison.is_due(settings)
+    assert comparison_summary(settings).startswith(said)
+    assert comparison_summary(settings).endswith("; native stays")
+    assert not comparison_is_due(settings)
     assert artifact_dir(settings) == serving.directory
     assert not rival.directory.exists(), "nobody serves it"
 
@@ -92,9 +96,9 @@ def test_a_faster_engine_becomes_a_release_that_says_why(settings, serving, riva
 
     run(serving, rival, FASTER, release)
     assert released == [("the-rival", False)], "a release that is killed is tried again"
-    assert comparison.summary(settings).endswith("; it became release 2")
+    assert comparison_summary(settings).endswith("; it became release 2")
     assert "openvino int8 1.30 times native int8" in read_manifest(rival.directory).chosen_because
-    assert not comparison.is_due(settings)
+    assert not comparison_is_due(settings)
     assert artifact_dir(settings) == serving.directory, "a rollback leads here"
     assert artifact_dir(settings.model_copy(update={"faster_artifact": "the-rival"})) == rival.directory
 
@@ -104,8 +108,8 @@ def test_a_release_that_is_refused_is_not_tried_again(settings, serving, rival):
         raise RefusedError("room", "two colors don't fit")
 
     run(serving, rival, FASTER, release)
-    assert "native stays, for the release was refused at room" in comparison.summary(settings)
-    assert not comparison.is_due(settings)
+    assert "native stays, for the release was refused at room" in comparison_summary(settings)
+    assert not comparison_is_due(settings)
 
 
 def test_an_engine_that_fails_the_gate_is_not_built_again(settings, serving):
@@ -113,8 +117,8 @@ def test_an_engine_that_fails_the_gate_is_not_built_again(settings, serving):
         raise RivalRefusedError("openvino int8 differs too much")
 
     compare(serving, RIVAL, build=build, measure=pytest.fail, release=pytest.fail)
-    assert comparison.summary(settings).startswith("native int8 is the only engine here for this model: openvino int8")
-    assert not comparison.is_due(settings)
+    assert comparison_summary(settings).startswith("native int8 is the only engine here for this model: openvino int8")
+    assert not comparison_is_due(settings)
 
 
 def test_what_could_not_be_found_out_is_tried_at_the_next_start(settings, serving, rival):
@@ -123,7 +127,7 @@ def test_what_could_not_be_found_out_is_tried_at_the_next_start(settings, servin
 
     with pytest.raises(BusyError):
         compare(serving, RIVAL, build=lambda _: rival, measure=measure, release=pytest.fail)
-    assert comparison.is_due(settings)
+    assert comparison_is_due(settings)
 
 
 @pytest.mark.parametrize("setting", ["RERANK_ENGINE", "RERANK_PRECISION"])
@@ -132,8 +136,8 @@ def test_nothing_is_compared_where_the_engine_or_the_precision_is_set(serving, m
     named = {"RERANK_ENGINE": "openvino", "RERANK_PRECISION": "fp32"}
     monkeypatch.setenv(setting, named[setting] if value == "another" else value)
     assert serving.directory.exists()
-    assert not comparison.is_due(load_settings())
-    assert comparison.summary(load_settings()) == ""
+    assert not comparison_is_due(load_settings())
+    assert comparison_summary(load_settings()) == ""
 
 
 def test_nothing_is_compared_where_a_file_sets_the_engine(serving, monkeypatch, tmp_path):
@@ -141,26 +145,26 @@ def test_nothing_is_compared_where_a_file_sets_the_engine(serving, monkeypatch, 
     file.write_text("engine: native\n")
     monkeypatch.setenv("RERANK_CONFIG", str(file))
     assert serving.directory.exists()
-    assert not comparison.is_due(load_settings())
+    assert not comparison_is_due(load_settings())
 
 
 def test_nothing_is_compared_without_torch(settings, serving, monkeypatch):
     assert serving.directory.exists()
-    monkeypatch.setattr(comparison, "find_spec", lambda _: None)
-    assert not comparison.is_due(settings)
-    assert comparison.summary(settings) == "other engines were not compared: no model can be prepared here"
+    monkeypatch.setattr(artifact, "find_spec", lambda _: None)
+    assert not comparison_is_due(settings)
+    assert comparison_summary(settings) == "other engines were not compared: no model can be prepared here"
 
 
 def test_nothing_is_compared_where_models_are_read_only(settings, serving, monkeypatch):
     assert serving.directory.exists()
-    monkeypatch.setattr(comparison.os, "access", lambda _path, mode: mode != os.W_OK)
-    assert not comparison.is_due(settings)
+    monkeypatch.setattr(artifact.os, "access", lambda _path, mode: mode != os.W_OK)
+    assert not comparison_is_due(settings)
 
 
 def test_another_machine_compares_again(settings, serving, rival, monkeypatch):
     run(serving, rival, SLOWER)
     monkeypatch.setattr(artifact, "machine", lambda: "another x64")
-    assert comparison.is_due(settings)
+    assert comparison_is_due(settings)
 
 
 def test_a_model_prepared_again_is_served_by_the_first_engine_and_compared_again(settings, serving, rival):
@@ -169,7 +173,7 @@ def test_a_model_prepared_again_is_served_by_the_first_engine_and_compared_again
     assert artifact_dir(chosen) == rival.directory
     (serving.directory / VERDICT).unlink()  # `prepare --again` replaces the directory
     assert artifact_dir(chosen) == serving.directory
-    assert comparison.is_due(chosen)
+    assert comparison_is_due(chosen)
 
 
 def test_a_faster_artifact_that_is_gone_is_not_missed(settings, serving, rival):
@@ -181,8 +185,8 @@ def test_a_faster_artifact_that_is_gone_is_not_missed(settings, serving, rival):
 def test_a_release_that_serves_but_was_killed_before_that_was_noted_is_not_made_again(settings, serving, rival):
     note = Verdict(summary="", machine=machine(), faster=rival.directory.name, settled=False)
     write_json(serving.directory / VERDICT, note)
-    assert comparison.is_due(settings)
-    assert not comparison.is_due(settings.model_copy(update={"faster_artifact": "the-rival"}))
+    assert comparison_is_due(settings)
+    assert not comparison_is_due(settings.model_copy(update={"faster_artifact": "the-rival"}))
 
 
 def test_a_damaged_verdict_is_none(serving):
@@ -241,12 +245,41 @@ def test_starting_a_comparison_in_a_stack_that_stops_raises_nothing(settings, se
 @pytest.mark.parametrize("fast_int8", [True, False])
 @pytest.mark.parametrize("native", [True, False])
 def test_the_order_of_engines_follows_from_the_processor_alone(monkeypatch, native, fast_int8, has_bf16):
-    monkeypatch.setattr("webapp.engine.prepare.candidates.library", lambda: object() if native else None)
+    monkeypatch.setattr("webapp.engine.runtimes.native.library", lambda: object() if native else None)
     monkeypatch.setattr("webapp.engine.runtimes.openvino.has_fast_int8", lambda: fast_int8)
     monkeypatch.setattr("webapp.engine.runtimes.openvino.has_bf16", lambda: has_bf16)
     order = [("native int8", native), ("openvino int8", fast_int8), ("openvino bf16", has_bf16)]
     expected = [*(name for name, here in order if here), "openvino fp32"]
     assert [str(each) for each in candidates(Settings(), lambda _: None)] == expected
+
+
+@pytest.mark.parametrize(("engine", "precision"), [("native", "fp32"), ("torch", "int8")])
+def test_a_precision_that_an_engine_does_not_have_is_refused_by_both_names(engine, precision):
+    said = f"RERANK_ENGINE={engine}, RERANK_PRECISION={precision}: {engine} does not compute in {precision}"
+    with pytest.raises(SetupError, match=said):
+        candidates(Settings(engine=engine, precision=precision), lambda _: None)
+
+
+def test_what_this_processor_can_t_do_is_refused_where_it_is_asked_for_and_told_where_it_is_not(monkeypatch):
+    monkeypatch.setattr("webapp.engine.runtimes.native.library", lambda: None)
+    monkeypatch.setattr("webapp.engine.runtimes.openvino.has_bf16", lambda: False)
+    monkeypatch.setattr("webapp.engine.runtimes.openvino.has_fast_int8", lambda: False)
+    for asked, why in (({"engine": "native"}, "no AVX2, or no C compiler"), ({"precision": "bf16"}, "no bf16")):
+        with pytest.raises(SetupError, match=f"{why}.*; set one of them to auto"):
+            candidates(Settings(**asked), lambda _: None)
+    slow = candidates(Settings(engine="openvino", precision="int8"), lambda _: None)
+    assert slow == [Candidate("openvino", "int8")], "what is only slow may be asked for"
+    told = []
+    assert candidates(Settings(), told.append) == [Candidate("openvino", "fp32")]
+    assert [line.partition(" is left out: ")[0] for line in told] == ["native int8", "openvino int8", "openvino bf16"]
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", ["fp32"]), ("cuda", ["bf16", "fp32"])])
+def test_torch_computes_in_bf16_on_a_gpu(monkeypatch, device, expected):
+    monkeypatch.setitem(sys.modules, "webapp.engine.runtimes.torch", SimpleNamespace(device=lambda: device))
+    assert [each.precision for each in candidates(Settings(engine="torch"), lambda _: None)] == expected
+    asked = candidates(Settings(engine="torch", precision="bf16"), lambda _: None)
+    assert asked == [Candidate("torch", "bf16")]
 
 
 class Clocks:

@@ -21,12 +21,12 @@ import sys
 from prometheus_client import CollectorRegistry
 from webapp.telemetry.metrics import Metrics
 from webapp.telemetry.observer import Reply
-from webapp.telemetry.worker_stats import WorkerStats
+from worker_kit import stats
 FACTS = {"documents": 5, "tokens": 9, "queue_ms": 1.0, "tokenise_ms": 1.0, "score_ms": 1.0}
 metrics = Metrics(CollectorRegistry())
 for _ in range(int(sys.argv[1])):
     metrics.replied(Reply("POST", "/rerank", "native", 200, 0.02, "id", {}, FACTS))
-metrics.sample(WorkerStats("ready", 3, 0, 0, 0, 0, 0, 256, None))
+metrics.sample(stats(in_flight=3))
 print("counted", flush=True)
 sys.stdin.read()
 """
@@ -36,17 +36,16 @@ sys.stdin.read()
 MASTER = """
 import os, signal, sys
 from prometheus_client import CollectorRegistry
-from webapp.telemetry import multiprocess
 from webapp.telemetry.metrics import Metrics
 from webapp.telemetry.observer import Reply
-from webapp.telemetry.worker_stats import WorkerStats
+from worker_kit import stats
 FACTS = {"documents": 5, "degraded": True}
 REPLY = Reply("POST", "/rerank", "native", 200, 0.1, "id", {}, FACTS)
 metrics = Metrics(CollectorRegistry())
 told, tell = os.pipe()
 
 def work():
-    metrics.sample(WorkerStats("ready", 1, 0, 0, 0, 0, 0, 256, None))
+    metrics.sample(stats(in_flight=1))
     while True:
         metrics.replied(REPLY)
         os.write(tell, b".")  # no count that was told of may be lost
@@ -62,12 +61,10 @@ for line in sys.stdin:
     done += len(os.read(told, int(line)))
     os.kill(workers[0], signal.SIGKILL)
     os.waitpid(workers.pop(0), 0)
-    multiprocess.drop_dead_levels()
     print(done, flush=True)
 for worker in workers:
     os.kill(worker, signal.SIGKILL)
     os.waitpid(worker, 0)
-multiprocess.drop_dead_levels()
 os.set_blocking(told, False)
 try:
     while more := os.read(told, 65536):
@@ -97,7 +94,9 @@ def count_in_a_worker(folder, requests):
 
 
 def environment(folder):
-    return {**os.environ, multiprocess.VARIABLE: str(folder)}
+    tests = str(Path(__file__).parents[1])
+    path = os.pathsep.join(filter(None, [tests, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, multiprocess.VARIABLE: str(folder), "PYTHONPATH": path}
 
 
 @contextmanager
@@ -157,28 +156,15 @@ def test_what_dead_workers_counted_stays_and_their_levels_go(tmp_path):
         assert REQUESTS not in scrape(address), "a service that starts again counts from 0"
 
 
-def test_a_master_forgets_the_levels_of_the_dead(tmp_path, monkeypatch):
+def test_a_process_that_takes_a_dead_ones_slot_begins_without_its_levels(tmp_path):
     folder = tmp_path / "figures"
     folder.mkdir()
-    monkeypatch.setenv(multiprocess.VARIABLE, str(folder))
     count_in_a_worker(folder, 5)
     assert list(folder.glob("gauge_*"))
-    multiprocess.drop_dead_levels()
+    silent = "from webapp.telemetry import multiprocess; multiprocess.slot()"
+    subprocess.run([sys.executable, "-c", silent], env=environment(folder), check=True)
     assert not list(folder.glob("gauge_*"))
     assert figures(folder)[REQUESTS] == 5
-
-
-def test_levels_that_can_not_be_removed_end_no_master(tmp_path, monkeypatch):
-    folder = tmp_path / "figures"
-    folder.mkdir()
-    monkeypatch.setenv(multiprocess.VARIABLE, str(folder))
-    with worker(folder, 1), worker(folder, 1):
-        pass
-    (stuck,) = folder.glob("gauge_livesum_0.db")
-    stuck.unlink()
-    stuck.mkdir()
-    multiprocess.drop_dead_levels()
-    assert not list(folder.glob("gauge_*_1.db")), "the others are"
 
 
 def test_levels_are_those_of_the_workers_that_live_and_asking_takes_no_place_from_anybody(tmp_path):

@@ -8,14 +8,13 @@ from running import wait_for
 from scheduling_kit import PATIENCE_S, Rig
 
 from webapp.api.app import create_app
-from webapp.engine.models.lexical import lexical_scores
 from webapp.engine.runtimes.stub import StubEngine, StubSession
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.breaker import FAILURES
 from webapp.scheduling.watchdog import Watchdog
 from webapp.servers.gunicorn.bridge import GeventWaiter
 from webapp.service.cache.memory import MemoryCache
-from webapp.service.fallback import EngineFallback
+from webapp.service.fallback import EngineFallback, lexical_scores
 from webapp.service.inflight import InflightScores
 from webapp.service.reranker import RerankService
 

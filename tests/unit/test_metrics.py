@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import os
 import re
 import resource
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from asking import ask, post
 from prometheus_client import CollectorRegistry, Histogram
+from worker_kit import stats
 
 from webapp import __version__
 from webapp.api.app import create_app
@@ -18,13 +20,14 @@ from webapp.domain.errors import (
     RerankError,
     UnavailableError,
 )
-from webapp.domain.types import ModelInfo, RerankRequest
+from webapp.domain.types import RerankRequest
 from webapp.scheduling.admission import Admission
 from webapp.telemetry import metrics as module
 from webapp.telemetry.exporter import registry as exported
-from webapp.telemetry.metrics import SHARES, BufferedHistogram, Metric, Metrics, gauge, reference
-from webapp.telemetry.observer import Reply
-from webapp.telemetry.worker_stats import Reporter, WorkerStats
+from webapp.telemetry.metrics import SHARES, BufferedHistogram, LevelGauge, Metric, Metrics, reference
+from webapp.telemetry.observer import Observer, Observers, Reply
+from webapp.telemetry.progress import ProgressEvents
+from webapp.telemetry.worker_stats import Reporter
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "metrics.md.in").read_text()
@@ -113,8 +116,9 @@ def test_only_answered_reranks_tell_how_fast_they_were(metered):
 
 
 def test_the_api_tells_of_every_reply_by_route_and_dialect(service):
-    told = []
-    api = create_app(service, request_timeout_s=30, max_body_bytes=100_000, limits={}, observers=[told.append])
+    observer = Observer()
+    observer.replied = (told := []).append
+    api = create_app(service, request_timeout_s=30, max_body_bytes=100_000, limits={}, observer=observer)
     client = api.test_client()
     ask(client)
     client.get("/health")
@@ -134,13 +138,15 @@ def test_the_api_tells_of_every_reply_by_route_and_dialect(service):
 
 
 def test_a_watcher_that_fails_reaches_no_reply(service, caplog):
-    def fail(_reply):
-        raise KeyError("broken")
+    class Broken(Observer):
+        def replied(self, _reply):
+            raise KeyError("broken")
 
-    api = create_app(service, request_timeout_s=30, max_body_bytes=100_000, limits={}, observers=[fail])
+    observer = Observers(Broken())
+    api = create_app(service, request_timeout_s=30, max_body_bytes=100_000, limits={}, observer=observer)
     for _ in range(3):
         ask(api.test_client())
-    assert caplog.text.count("an observer of replies failed") == 1
+    assert caplog.text.count("an observer failed") == 1
 
 
 def test_replies_say_in_teis_headers_where_the_time_went(client):
@@ -166,25 +172,18 @@ def test_a_histogram_kept_in_memory_is_published_as_if_each_value_were_observed(
     assert samples("published") == samples("observed")
 
 
-def vitals(**changes):
-    zeros = dict.fromkeys("in_flight queue_pairs queue_tokens scored_pairs batches batch_tokens".split(), 0)
-    return WorkerStats(**{"state": "ready", "budget_tokens": 256, "model": None, **zeros, **changes})
-
-
-MODEL = ModelInfo("m", "r", "stub", "stub", "none", 512, "sigmoid")
-
-
 def test_the_reporter_samples_levels_and_what_totals_grew_by(metered):
-    now, current = [10.0], [vitals(cache_hits=5, model=MODEL)]
-    reporter = Reporter(lambda: current[0], metered.metrics, clock=lambda: now[0])
+    now, worker = [10.0], stats()
+    worker.cache.hits = 5
+    reporter = Reporter(worker, metered.metrics, ProgressEvents(worker.publisher.publish), clock=lambda: now[0])
     reporter.start(lambda _interval, _step: None)
     assert metered.value("rerank_workers", state="ready") == 1
     assert metered.value("rerank_worker_starts_total") == 1
     labels = {"model": "m", "revision": "r", "engine": "stub", "precision": "none", "version": __version__}
     assert metered.value("rerank_model_info", **labels) == 1
-    current[0] = vitals(
-        shapes={(4, 32): 2, (9, 512): 1}, cache_hits=7, in_flight=4, breaker="open", degraded=True, state="draining"
-    )
+    worker.scheduler.totals.shapes |= {(4, 32): 2, (9, 512): 1}
+    worker.cache.hits, worker.breaker.state = 7, "open"
+    worker.service.ongoing, worker.service.state = 4, "draining"
     for late_s in (0.0, 0.3, *[0.0] * 20):
         now[0] += 0.05 + late_s
         reporter.step()
@@ -196,17 +195,16 @@ def test_the_reporter_samples_levels_and_what_totals_grew_by(metered):
     assert metered.value("rerank_batch_fill_ratio_sum") == 2
     assert metered.value("rerank_breaker_state") == 2
     assert metered.value("rerank_workers", state="ready") == 0
-    worker = str(os.getpid())
-    assert metered.value("rerank_hub_lag_seconds", worker=worker) == pytest.approx(0.3)
-    assert metered.value("rerank_worker_rss_bytes", worker=worker) > 1_000_000
-    assert metered.value("rerank_worker_open_fds", worker=worker) > 2
+    pid = str(os.getpid())
+    assert metered.value("rerank_degraded") == 1
+    assert metered.value("rerank_hub_lag_seconds", worker=pid) == pytest.approx(0.3)
+    assert metered.value("rerank_worker_rss_bytes", worker=pid) > 1_000_000
+    assert metered.value("rerank_worker_open_fds", worker=pid) > 2
 
 
 def test_a_reporter_that_fails_is_heard_of_once(metered, caplog):
-    def fail():
-        raise KeyError("broken")
-
-    reporter = Reporter(fail, metered.metrics)
+    worker = dataclasses.replace(stats(), service=None)
+    reporter = Reporter(worker, metered.metrics, ProgressEvents(worker.publisher.publish))
     reporter.start(lambda _interval, _step: None)
     reporter.stop()
     assert caplog.text.count("metrics could not be sampled") == 1
@@ -239,17 +237,18 @@ def test_the_documentation_has_every_metric_that_is_served(tmp_path):
 
 
 def test_a_metric_takes_one_line(monkeypatch):
-    line = gauge("rerank_budget_tokens", "Padded tokens that a batch may hold.", lambda worker: worker.budget_tokens)
+    text = "Padded tokens that a batch may hold."
+    line = Metric(LevelGauge, "rerank_budget_tokens", text, lambda worker: worker.scheduler.budget_tokens)
     monkeypatch.setattr(module, "PER_SECOND", (*module.PER_SECOND, line))
     metered = Metered()
-    metered.metrics.sample(vitals())
+    metered.metrics.sample(stats())
     assert metered.value("rerank_budget_tokens") == 256
     assert "| `rerank_budget_tokens` | gauge |  | Padded tokens that a batch may hold. |" in reference("{{ workers }}")
 
 
 def test_without_a_free_descriptor_all_that_needs_none_is_told(metered):
     """A pulse and memory are read from /proc. Levels, batches and histograms go on."""
-    stats = vitals(in_flight=7, batches=1, shapes={(4, 32): 1})
+    worker = stats(in_flight=7, batches=1, shapes={(4, 32): 1})
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
     held = []
@@ -258,7 +257,7 @@ def test_without_a_free_descriptor_all_that_needs_none_is_told(metered):
         with contextlib.suppress(OSError):
             while True:
                 held.append(os.dup(0))
-        metered.metrics.sample(stats)
+        metered.metrics.sample(worker)
     finally:
         for descriptor in held:
             os.close(descriptor)

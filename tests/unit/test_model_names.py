@@ -5,10 +5,12 @@ import dataclasses
 import pytest
 from asking import QUERY, TEXTS, ask, post
 
+from webapp import __version__
 from webapp.api.app import create_app
 from webapp.config.settings import Settings
 from webapp.domain.types import names_of
 from webapp.engine.runtimes.stub import StubEngine
+from webapp.telemetry.metrics import PER_SECOND
 
 HUB = dataclasses.replace(StubEngine.info, model="org/ranker")
 STANDS_IN = dataclasses.replace(HUB, model="org/small", substitute_for="org/wanted")
@@ -148,9 +150,14 @@ def test_the_service_that_is_assembled_has_the_names_of_its_settings(tmp_path):
 
 
 def test_the_metrics_of_the_service_that_is_assembled_name_its_model(tmp_path):
-    from webapp.servers.assembly import assemble, worker_stats
+    from webapp.servers.assembly import assemble
     from webapp.servers.gunicorn.bridge import GeventBridge
-    from webapp.telemetry.publisher import Publisher
 
-    webapp = assemble(Settings(engine="stub", state_dir=tmp_path), GeventBridge())
-    assert worker_stats(webapp.service, webapp.scheduler, Publisher("ipc://nobody")).model is webapp.engine.info
+    reporter = assemble(Settings(engine="stub", state_dir=tmp_path), GeventBridge()).reporter
+    reporter.start(lambda _interval, _step: None)
+    registry = reporter._metrics._registry
+    reporter.stop()
+    labels = {"model": "stub", "revision": "1", "engine": "stub", "precision": "none", "version": __version__}
+    assert registry.get_sample_value("rerank_model_info", labels) == 1
+    sampled = {sample.name.removesuffix("_total") for family in registry.collect() for sample in family.samples}
+    assert {metric.name for metric in PER_SECOND} <= sampled

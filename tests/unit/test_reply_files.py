@@ -11,6 +11,7 @@ from webapp.api.body_reader import InlineReader, Limits
 from webapp.api.reply_files import LARGE_BYTES, UNOPENED_S, ReplyFiles, send_large_as_files
 from webapp.api.routes.rerank import add_warnings
 from webapp.domain.concurrency import run_inline
+from webapp.telemetry.observer import Observer
 
 
 @pytest.fixture
@@ -103,8 +104,9 @@ def test_what_can_not_be_written_leaves_nothing(files, folder, monkeypatch):
 @pytest.fixture
 def client(files):
     app = Flask("test")
-    observers = [lambda reply: app.config.update(told=reply.status)]
-    middleware.install(app, request_timeout_s=1, reader=InlineReader(Limits(1)), observers=observers)
+    observer = Observer()
+    observer.replied = lambda reply: app.config.update(told=reply.status)
+    middleware.install(app, request_timeout_s=1, reader=InlineReader(Limits(1)), observer=observer)
     send_large_as_files(app, files, run_inline)
     errors.install(app, known_paths=())
 

@@ -1,3 +1,4 @@
+import dataclasses
 import time
 
 import pytest
@@ -5,20 +6,22 @@ import zmq
 from prometheus_client import CollectorRegistry
 from running import PATIENCE_S, wait_for
 from scheduling_kit import Rig
+from worker_kit import stats
 
 from contracts.events import Accepted, Expired, Finished, Progress, Shed, Worker, decode
 from webapp.domain.errors import DeadlineExceededError, InvalidRequestError, OverloadedError, RerankError
 from webapp.domain.types import RerankRequest
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission
+from webapp.scheduling.scheduler import Totals
 from webapp.servers.gunicorn.bridge import GeventWaiter
 from webapp.service.inflight import InflightScores
 from webapp.service.reranker import RerankService
 from webapp.telemetry.metrics import Metrics
-from webapp.telemetry.observer import Caller, SafeObserver
+from webapp.telemetry.observer import Caller, Observers
 from webapp.telemetry.progress import ProgressEvents
 from webapp.telemetry.publisher import BUFFER_EVENTS, Publisher
-from webapp.telemetry.worker_stats import PulseMaker, Reporter, WorkerStats
+from webapp.telemetry.worker_stats import PulseMaker, Reporter
 
 CALLER = Caller("req-1", "native", "owner")
 
@@ -125,11 +128,10 @@ def test_an_observer_that_fails_reaches_no_request(stub_rig, caplog):
     def fail(_event):
         raise KeyError("broken")
 
-    guarded = SafeObserver(ProgressEvents(fail))
+    guarded = Observers(ProgressEvents(fail))
     service = service_on(stub_rig, guarded)
     for _ in range(3):
         assert service.rerank(request(), soon(), CALLER).order
-    assert guarded.failures >= 3
     assert caplog.text.count("an observer failed") == 1
 
 
@@ -180,6 +182,15 @@ def test_without_a_pusher_events_are_dropped_counted_and_nothing_waits(tmp_path)
     publisher.close()  # returns although nobody ever connected
 
 
+def test_events_that_are_off_are_neither_kept_nor_counted():
+    publisher = Publisher("")
+    publisher.start()
+    for _ in range(BUFFER_EVENTS + 100):
+        publisher.publish(Worker(state="ready"))
+    publisher.close()
+    assert (publisher.published, publisher.dropped) == (0, 0)
+
+
 def test_a_pusher_that_does_not_read_fills_a_bounded_queue_and_blocks_nobody(pull):
     address, socket = pull
     socket.set(zmq.RCVHWM, 1)
@@ -195,21 +206,16 @@ def test_a_pusher_that_does_not_read_fills_a_bounded_queue_and_blocks_nobody(pul
     publisher.close()
 
 
-def vitals(**changes):
-    zeros = dict.fromkeys(
-        "in_flight queue_pairs queue_tokens scored_pairs batches batch_tokens cache_hits cache_misses".split(), 0
-    )
-    return WorkerStats(**{"state": "ready", "budget_tokens": 256, "model": None, **zeros, **changes})
-
-
 def test_a_pulse_has_rates_since_the_last_one():
     now = [10.0]
     maker = PulseMaker(clock=lambda: now[0])
-    first = maker.make(vitals())
+    worker = stats(queue_pairs=7)
+    first = maker.make(worker)
     assert (first.pairs_per_s, first.batch_fill, first.cache_hit_ratio) == (0.0, None, None)
     now[0] += 2
-    known = {"cache_hits": 3, "cache_misses": 1, "queue_pairs": 7, "hub_lag_s": 0.00126, "events_dropped": 5}
-    pulse = maker.make(vitals(scored_pairs=100, batches=4, batch_tokens=512, **known))
+    worker.cache.hits, worker.cache.misses, worker.publisher.dropped, worker.hub_lag_s = 3, 1, 5, 0.00126
+    worker.scheduler.totals = Totals(pairs=100, batches=4, batch_tokens=512)
+    pulse = maker.make(worker)
     assert (pulse.pairs_per_s, pulse.batch_fill, pulse.cache_hit_ratio) == (50.0, 0.5, 0.75)
     assert (pulse.queue_pairs, pulse.hub_lag_ms, pulse.dropped_events) == (7, 1.3, 5)
     assert pulse.rss_bytes > 1_000_000
@@ -220,7 +226,8 @@ def test_the_reporter_pulses_once_a_second_and_measures_how_late_the_hub_is(tmp_
     publisher = Publisher(f"ipc://{tmp_path}/nobody.sock")
     progress = ProgressEvents(publisher.publish)
     metrics = Metrics(CollectorRegistry())
-    reporter = Reporter(vitals, metrics, publisher=publisher, progress=progress, clock=lambda: now[0])
+    worker = dataclasses.replace(stats(), publisher=publisher)
+    reporter = Reporter(worker, metrics, progress, clock=lambda: now[0])
     said = []
     publisher.publish = said.append
     reporter.start(lambda _interval, _step: None)

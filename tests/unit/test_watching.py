@@ -13,6 +13,7 @@ from webapp.service.inflight import InflightScores
 from webapp.service.rate_limit import Quota
 from webapp.service.reranker import RerankService
 from webapp.stack.local_client import ColorApi
+from webapp.telemetry.observer import Observer, Observers
 from webapp.telemetry.progress import ProgressEvents
 
 BODY = {"query": "q", "documents": [{"content": "a"}, {"content": "b"}]}
@@ -25,7 +26,8 @@ class Watched:
         self.own = tmp_path / "own.key"
         make_own(self.own)
         self.told, self.replies = [], []
-        progress = ProgressEvents(self.told.append)
+        progress, replies = ProgressEvents(self.told.append), Observer()
+        replies.replied = self.replies.append
         self.admission = Admission(max_ongoing_requests=1)
         self.service = RerankService(
             model=StubEngine.info,
@@ -42,7 +44,7 @@ class Watched:
             limits={},
             keys=KeyRing(keys, own=self.own),
             quota=Quota(**quota),
-            observers=[self.replies.append, progress.replied],
+            observer=Observers(replies, progress),
         )
         self.client = app.test_client()
 

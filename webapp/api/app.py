@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -21,7 +21,7 @@ from webapp.api.routes import docs, health, info, rerank
 from webapp.api.routes.info import Deployment
 from webapp.service.rate_limit import Quota
 from webapp.service.reranker import RerankService
-from webapp.telemetry.observer import OnReply
+from webapp.telemetry.observer import Observer
 
 ENDPOINTS = {**rerank.ENDPOINTS, **health.ENDPOINTS, **info.ENDPOINTS, **docs.ENDPOINTS}
 """Every route, as "METHOD path" -> summary; each is declared beside its view."""
@@ -61,7 +61,7 @@ def create_app(
     reader: Reader | None = None,
     keys: KeyRing | None = None,
     quota: Quota | None = None,
-    observers: Sequence[OnReply] = (),
+    observer: Observer | None = None,
     deployment: Deployment | None = None,
     comparison: Callable[[], str] = str,
     watch: WatchOf = nullcontext,
@@ -78,7 +78,7 @@ def create_app(
         reader: reads bodies; None: on the calling thread.
         keys: every call but probes must send one of them; None: open to all.
         quota: limits of each caller per minute; None: no limits.
-        observers: called with every reply.
+        observer: gets every reply.
         deployment: which release this is; None: none.
         comparison: returns what is known of other engines, for `/info`.
         watch: watches over the connection of a request, by its WSGI environment.
@@ -90,8 +90,8 @@ def create_app(
     app.url_map.merge_slashes = False  # that would be a redirect, which not every client follows with its body
     app.wsgi_app = normalize_paths(app.wsgi_app)  # type: ignore[method-assign, assignment] # as Flask's manual has it
     reader = reader or InlineReader(Limits(max_body_bytes, batch_requests=max_batch_requests))
-    middleware.install(app, request_timeout_s=request_timeout_s, reader=reader, watch=watch, observers=observers)
-    if reply_files is not None:  # after the observers, so that they see its refusals
+    middleware.install(app, request_timeout_s=request_timeout_s, reader=reader, watch=watch, observer=observer)
+    if reply_files is not None:  # after the observer, so that it sees its refusals
         send_large_as_files(app, reply_files, service.offload)
     errors.install(app, {endpoint.split()[1] for endpoint in ENDPOINTS})
     keys = keys or KeyRing()

@@ -7,7 +7,7 @@ import math
 import re
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -20,10 +20,9 @@ from webapp.api.current_request import CurrentRequest, WatchOf, current
 from webapp.api.current_request import begin as begin_request
 from webapp.api.probes import LIVE, READY
 from webapp.domain.errors import InvalidRequestError
-from webapp.telemetry.observer import OnReply, Reply
+from webapp.telemetry.observer import Observer, Reply
 
 access_log = logging.getLogger("webapp.access")
-log = logging.getLogger(__name__)
 
 NO_ROUTE = "unmatched"
 """The route of all unknown paths together: anyone can make up any number of them."""
@@ -42,7 +41,7 @@ def install(
     request_timeout_s: float,
     reader: Reader,
     watch: WatchOf = nullcontext,
-    observers: Sequence[OnReply] = (),
+    observer: Observer | None = None,
 ) -> None:
     """Run around every request.
 
@@ -51,7 +50,7 @@ def install(
         request_timeout_s: longest time one request may take.
         reader: reads bodies.
         watch: watches over the caller's connection; by default work goes on when the caller hangs up.
-        observers: called with every reply that is not synthetic; one that fails reaches no reply.
+        observer: gets every reply that is not synthetic.
     """
 
     def begin() -> None:
@@ -71,8 +70,8 @@ def install(
     app.before_request(begin)
     app.teardown_request(forget)
     app.after_request(_log_access)  # the last: Flask runs them in reverse
-    if observers:
-        app.after_request(_observe(observers))
+    if observer is not None:
+        app.after_request(_observe(observer))
 
 
 def _seconds(wanted: str) -> float:
@@ -106,11 +105,8 @@ def _log_access(response: Response) -> Response:
     return response
 
 
-def _observe(observers: Sequence[OnReply]) -> Callable[[Response], Response]:
-    failures = 0
-
-    def call_observers(response: Response) -> Response:
-        nonlocal failures
+def _observe(observer: Observer) -> Callable[[Response], Response]:
+    def call_observer(response: Response) -> Response:
         state = current()
         if state.synthetic:
             return response
@@ -129,13 +125,7 @@ def _observe(observers: Sequence[OnReply]) -> Callable[[Response], Response]:
             state.owner,
             state.observed,
         )
-        for observer in observers:
-            try:
-                observer(reply)
-            except Exception:
-                failures += 1
-                if failures == 1:  # the first says what is wrong; thousands would only fill the log
-                    log.exception("an observer of replies failed; requests go on without it")
+        observer.replied(reply)
         return response
 
-    return call_observers
+    return call_observer

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from textwrap import TextWrapper
+from typing import Any
 
 import yaml
 from pydantic import SecretStr
-from pydantic.fields import FieldInfo
 
 from webapp.config.paths import STATE
-from webapp.config.settings import RELOADABLE, Settings, is_secret
+from webapp.config.settings import Settings, is_secret
 from webapp.config.sources import Origin, Sources
 
 MASK = "********"
 
 WIDTH = 118
 """Longest line of a comment in the file."""
+
+
+SCHEMA: dict[str, dict[str, Any]] = Settings.model_json_schema()["properties"]
+"""Setting -> its description, default, type and limits, as JSON Schema has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,38 +62,32 @@ def as_file(settings: Settings, sources: Sources) -> str:
         "# A flag (--port) goes before a variable (RERANK_PORT), and that before this file.",
         "# All of them: docs/configuration.md. Those in force, and where each is from: reranking config",
     ]
-    for name, value in settings:
-        about = Settings.model_fields[name]
-        lines += ["", *_comment(f"{about.description} {_allowed(about)}".strip())]
-        kept = sources.origin(name) != "default"
-        entry = yaml.safe_dump({name: plain(value)}, default_flow_style=False, allow_unicode=True, width=1000).rstrip()
-        lines.append(entry if kept else f"# {entry}")
+    for name, about in SCHEMA.items():
+        allowed = _allowed(about).replace("`", "")
+        comment = (
+            about["description"] if allowed.startswith(("text", "path")) else f"{about['description']} ({allowed})"
+        )
+        entry = yaml.safe_dump({name: plain(getattr(settings, name))}, allow_unicode=True, width=1000).rstrip()
+        lines += ["", *_wrap(comment), entry if sources.origin(name) != "default" else f"# {entry}"]
     return "\n".join(lines) + "\n"
 
 
 def as_reference() -> str:
     """Return docs/configuration.md."""
     rows = [
-        f"| `{name}` | {_default(about)} | {_kind(about)} | {_reload(name)} | {about.description} |".replace(
-            "{", "&#123;"
-        )
-        for name, about in Settings.model_fields.items()
+        f"| `{name}` | {_default(about['default'])} | {_allowed(about)} | {'reload' if 'reload' in about else ''} |"
+        f" {about['description']} |".replace("{", "&#123;")
+        for name, about in SCHEMA.items()
     ]
     return "\n".join([_REFERENCE.rstrip(), *rows, ""])
 
 
-def _comment(text: str) -> Iterator[str]:
-    line = "#"
-    for word in text.split():
-        if len(line) + len(word) >= WIDTH:
-            yield line
-            line = "#"
-        line += f" {word}"
-    yield line
+_wrap = TextWrapper(
+    WIDTH, initial_indent="# ", subsequent_indent="# ", break_long_words=False, break_on_hyphens=False
+).wrap
 
 
-def _default(about: FieldInfo) -> str:
-    value = plain(about.default)
+def _default(value: Any) -> str:
     if value == str(STATE):
         return "`var`, in the project's folder; of an installed wheel, where it is started"
     if isinstance(value, bool):
@@ -98,34 +95,15 @@ def _default(about: FieldInfo) -> str:
     return f"`{value}`" if value != "" else ""
 
 
-def _kind(about: FieldInfo) -> str:
+def _allowed(about: Mapping[str, Any]) -> str:
     """Return the allowed values: `int8` or `fp32`, 1 to 256, text."""
-    kind = about.annotation
-    if get_origin(kind) is Literal:
-        return ", ".join(f"`{choice}`" for choice in get_args(kind))
-    if kind is bool:
-        return "`true`, `false`"
-    least = next((each.ge for each in about.metadata if hasattr(each, "ge")), None)
-    most = next((each.le for each in about.metadata if hasattr(each, "le")), None)
-    if least is not None and most is not None:
-        return f"{_number(least)} to {_number(most)}"
+    if choices := about.get("enum"):
+        return ", ".join(f"`{choice}`" for choice in choices)
+    least, most = about.get("minimum"), about.get("maximum")
     if least is not None:
-        return f"at least {_number(least)}"
-    names = {Path: "path", SecretStr: "text, secret", int: "whole number", float: "number"}
-    return names.get(kind if isinstance(kind, type) else NoneType, "text")
-
-
-def _reload(name: str) -> str:
-    return "reload" if name in RELOADABLE else ""
-
-
-def _number(value: Any) -> str:
-    return f"{value:,}"
-
-
-def _allowed(about: FieldInfo) -> str:
-    kind = _kind(about).replace("`", "")
-    return "" if kind.startswith(("text", "path")) else f"({kind})"
+        return f"at least {least:,}" if most is None else f"{least:,} to {most:,}"
+    formats = {"path": "path", "password": "text, secret"}
+    return formats.get(about.get("format", "")) or {"boolean": "`true`, `false`"}.get(about["type"], "text")
 
 
 _REFERENCE = """\

@@ -85,24 +85,27 @@ def forget_pages(path: Path) -> None:
                 libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
 
 
-class Trimmer:
-    """Returns the memory that large bodies left, each time that the count of changes moved."""
+def trimmer(changes: Callable[[], int], offload: Offload, trim: Callable[[], None] = trim) -> Callable[[], None]:
+    """Return a function that returns the memory that large bodies left, if anything changed since its last call.
 
-    def __init__(self, changes: Callable[[], int], offload: Offload, trim: Callable[[], None] = trim) -> None:
-        """Begin; nothing is returned before the first change.
+    Args:
+        changes: returns how often the memory charged for large bodies changed.
+        offload: runs `trim`, which takes some milliseconds.
+        trim: returns the memory.
+    """
+    seen = changes()
 
-        Args:
-            changes: returns how often the memory charged for large bodies changed.
-            offload: runs `trim`, which takes some milliseconds.
-            trim: returns the memory.
-        """
-        self._changes = changes
-        self._offload = offload
-        self._trim = trim
-        self._seen = changes()
+    def step() -> None:
+        nonlocal seen
+        if (now := changes()) != seen:
+            seen = now
+            offload(trim)
 
-    def step(self) -> None:
-        """Return memory, if anything changed."""
-        if (now := self._changes()) != self._seen:
-            self._seen = now
-            self._offload(self._trim)
+    return step
+
+
+def cpu_flags() -> set[str]:
+    """Return the names of this processor's instructions; none if the kernel does not say."""
+    with contextlib.suppress(OSError):
+        return set((_PROC / "cpuinfo").read_text().split())
+    return set()

@@ -72,6 +72,8 @@ CommaSeparated = Annotated[str, BeforeValidator(_joined)]
 
 CommaSeparatedSecret = Annotated[SecretStr, BeforeValidator(_joined)]
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
 
 class Settings(Paths, BaseModel):
     """What an operator can choose: one declaration a setting."""
@@ -98,14 +100,10 @@ class Settings(Paths, BaseModel):
     )
     max_length_tokens: int = setting(0, "Longest pair, in tokens; 0: the model's own limit.", ge=0, le=131_072)
 
-    gate_max_score_error: float = setting(
-        0.25, "Largest score error of bf16 or int8, as a share of the scale.", ge=0, le=1
-    )
-    gate_mean_score_error: float = setting(
-        0.05, "Largest mean score error of bf16 or int8, as a share of the scale.", ge=0, le=1
-    )
+    gate_max_score_error: Share = setting(0.25, "Largest score error of bf16 or int8, as a share of the scale.")
+    gate_mean_score_error: Share = setting(0.05, "Largest mean score error of bf16 or int8, as a share of the scale.")
     gate_min_tau: float = setting(0.9, "Least mean Kendall tau of bf16 or int8 to fp32.", ge=-1, le=1)
-    gate_min_top10_overlap: float = setting(0.85, "Least mean overlap of the ten best.", ge=0, le=1)
+    gate_min_top10_overlap: Share = setting(0.85, "Least mean overlap of the ten best.")
 
     workers: int = reloadable(1, "gunicorn workers; each adds its own compiled model.", ge=1, le=256)
     engine_threads: int = reloadable(
@@ -234,22 +232,14 @@ class Settings(Paths, BaseModel):
     log_format: Literal["auto", "json", "human"] = setting("auto", "auto is human on a terminal, else json.")
 
     @model_validator(mode="after")
-    def _largest_request_fits(self) -> Settings:
+    def _is_consistent(self) -> Settings:
         if self.max_queued_pairs < self.max_documents:
             raise ValueError(
                 f"RERANK_MAX_QUEUED_PAIRS ({self.max_queued_pairs}) is below RERANK_MAX_DOCUMENTS"
                 f" ({self.max_documents}), so that the largest requests would never come in; raise it"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _events_text_needs_events(self) -> Settings:
         if self.events_text and not self.events:
             raise ValueError("RERANK_EVENTS_TEXT is on but RERANK_EVENTS is off, so that no event is sent; choose one")
-        return self
-
-    @model_validator(mode="after")
-    def _access_is_consistent(self) -> Settings:
         check_tls(self.tls, self.tls_cert, self.tls_key, self.hsts_s, (self.port, self.plain_port))
         # Not in a field's validator: the error of that shows the value.
         check_secrets(api_keys=self.api_keys.get_secret_value(), redis_url=self.redis_url.get_secret_value())

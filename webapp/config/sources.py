@@ -54,12 +54,8 @@ class Sources:
 
     def place(self, name: str) -> str:
         """Return where an operator finds a setting: `--port`, `RERANK_PORT`, `port in reranking.yaml`."""
-        return {
-            "flag": flag(name),
-            "environment": variable(name),
-            "file": f"{name} in {self.path}",
-            "default": variable(name),
-        }[self.origin(name)]
+        places = {"flag": flag(name), "file": f"{name} in {self.path}"}
+        return places.get(self.origin(name), variable(name))
 
     def values(self) -> dict[str, Any]:
         """Return the chosen values by the settings' names, not checked."""

@@ -1,4 +1,7 @@
-"""A prepared model on disk: where it lies, which files it has, and whether they are whole."""
+"""A prepared model on disk: where it lies, its files and whether they are whole, and what engines it was compared with.
+
+`webapp.stack.releases.comparison` compares them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import functools
 import hashlib
 import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -93,21 +97,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     prepared_at: str
 
+    @property
+    def max_length_tokens(self) -> int:
+        """Longest input, special tokens counted."""
+        return self.template.max_length_tokens
+
     def info(self) -> ModelInfo:
         """Return the part that clients may see."""
-        return ModelInfo(
-            model=self.model,
-            revision=self.revision,
-            kind=self.kind,
-            engine=self.engine,
-            precision=self.precision,
-            max_length_tokens=self.template.max_length_tokens,
-            score_scale=self.score_scale,
-            substitute_for=self.substitute_for,
-            fidelity=self.fidelity,
-            tuning=self.tuning,
-            chosen_because=self.chosen_because,
-        )
+        return msgspec.convert(self, ModelInfo, from_attributes=True)
 
 
 class GoldenQuery(msgspec.Struct, frozen=True):
@@ -220,9 +217,7 @@ def read_golden(directory: Path) -> Golden:
     try:
         return msgspec.json.decode((directory / GOLDEN).read_bytes(), type=Golden)
     except (OSError, ValueError) as error:
-        raise SetupError(
-            f"{directory / GOLDEN} can't be read ({error}); remove {directory} and prepare again"
-        ) from error
+        raise damaged(directory / GOLDEN, error) from error
 
 
 def read_verdict(directory: Path) -> Verdict | None:
@@ -232,6 +227,39 @@ def read_verdict(directory: Path) -> Verdict | None:
     except (OSError, ValueError):
         return None
     return found if found.machine == machine() else None
+
+
+def comparison_is_due(settings: Settings) -> bool:
+    """Return whether an artifact serves that was chosen without a comparison of engines, and one can be made here."""
+    verdict = read_verdict(first_artifact_dir(settings))
+    settled = verdict is not None and (verdict.settled or verdict.faster == settings.faster_artifact != "")
+    return _may_choose(settings) and not settled and _can_prepare(settings)
+
+
+def comparison_summary(settings: Settings) -> str:
+    """Return what is known of the other engines, in words; empty if the settings name the engine or the precision."""
+    if not _may_choose(settings):
+        return ""
+    if verdict := read_verdict(first_artifact_dir(settings)):
+        return verdict.summary
+    if _can_prepare(settings):
+        return "other engines are still to be compared, while the service is idle"
+    return "other engines were not compared: no model can be prepared here"
+
+
+def _may_choose(settings: Settings) -> bool:
+    return not settings.model_fields_set & {"engine", "precision"}
+
+
+def _can_prepare(settings: Settings) -> bool:
+    """Return whether torch is installed and models can be written; neither is true in an image."""
+    directory = first_artifact_dir(settings)
+    return (
+        find_spec("sentence_transformers") is not None
+        and (directory / MANIFEST).is_file()
+        and os.access(directory, os.W_OK)
+        and os.access(settings.models_dir, os.W_OK)
+    )
 
 
 def write_json(path: Path, contents: msgspec.Struct) -> None:

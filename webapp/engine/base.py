@@ -60,6 +60,19 @@ class Session(Protocol):
         """
 
 
+def encode_pair(session: Session, query: str, document: str) -> tuple[Any, NDArray[np.int32], int]:
+    """Return the encoded query, the document's token ids, and the length of the pair in tokens."""
+    own = session.encode_query(query)
+    ids, lengths, _ = session.encode_documents(own, [document])
+    return own, ids[0], int(lengths[0])
+
+
+def score_pair(session: Session, query: str, document: str, padding: int = 0) -> float:
+    """Return the logit of one pair, scored as a batch of its own with so many tokens of padding."""
+    own, ids, length = encode_pair(session, query, document)
+    return float(session.score([(own, ids)], length + padding)[0])
+
+
 MOST_CHARS = 4_000_000
 """No more of a text is ever tokenized: 32 MB of blanks would hold a thread for ten seconds and take gigabytes."""
 

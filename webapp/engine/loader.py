@@ -9,20 +9,11 @@ import msgspec
 
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError, reason_of
-from webapp.engine.artifact import (
-    FORMAT,
-    MANIFEST,
-    MODEL,
-    PACKED_MODEL,
-    TOKENIZER,
-    Manifest,
-    artifact_dir,
-    damaged,
-    read_manifest,
-)
+from webapp.engine.artifact import FORMAT, MANIFEST, TOKENIZER, Manifest, artifact_dir, read_manifest
 from webapp.engine.base import Engine, Forward, Runtime, Session
 from webapp.engine.models.cross_encoder import CrossEncoderSession
 from webapp.engine.models.embedding import EmbeddingSession
+from webapp.engine.runtimes import open_runtime
 from webapp.engine.tokenizer import TextEncoder, check_tables
 
 log = logging.getLogger(__name__)
@@ -65,26 +56,9 @@ def open_engine(directory: Path, manifest: Manifest) -> ModelEngine:
     Raises:
         SetupError: a file of it is damaged, or the files do not belong together.
     """
-    engine = ModelEngine(manifest, _open_runtime(directory, manifest), directory / TOKENIZER)
+    engine = ModelEngine(manifest, open_runtime(directory, manifest), directory / TOKENIZER)
     check_tables(manifest.tables, manifest.template, engine.texts.tokenizer)
     return engine
-
-
-def _open_runtime(directory: Path, manifest: Manifest) -> Runtime:
-    if manifest.engine == "torch":
-        from webapp.engine.runtimes.torch import TorchRuntime  # noqa: PLC0415 - torch is heavy
-
-        return TorchRuntime(Path(manifest.source), manifest.precision, manifest.tables)
-    if manifest.engine == "native":
-        from webapp.engine.runtimes.native import NativeRuntime  # noqa: PLC0415 - it opens a C library
-
-        native = NativeRuntime(directory / PACKED_MODEL)
-        if native.tables != manifest.tables:
-            raise damaged(directory / PACKED_MODEL, f"{native.tables}, not {manifest.tables} as its manifest says")
-        return native
-    from webapp.engine.runtimes.openvino import OpenVINORuntime  # noqa: PLC0415 - openvino is heavy
-
-    return OpenVINORuntime(directory / MODEL, manifest.precision)
 
 
 def _is_self_contained(directory: Path) -> bool:

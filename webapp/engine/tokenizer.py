@@ -36,13 +36,9 @@ def split_room(query: int, document: int, room: int) -> tuple[int, int]:
         document: length in tokens.
         room: tokens that both may take together.
     """
-    if query + document <= room:
-        return query, document
     shorter, longer = sorted((query, document))
-    if shorter > room // 2:
-        shorter, longer = room // 2, room - room // 2
-    else:
-        longer = room - shorter
+    shorter = min(shorter, room // 2)
+    longer = min(longer, room - shorter)
     return (shorter, longer) if query <= document else (longer, shorter)
 
 

@@ -82,8 +82,6 @@ class Totals:
     batches: int = 0
     batch_tokens: int = 0
     """Padded."""
-    expired_pairs: int = 0
-    """Left the queue because their deadline passed."""
     failures: int = 0
     """Batches and chunks that the engine could not do."""
     shapes: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -275,7 +273,6 @@ class Scheduler:
         """Remove tickets whose deadline passed; called between batches."""
         while self._deadlines and self._deadlines[0][0] <= now:
             ticket = self._tickets[self._deadlines[0][1]]
-            self.totals.expired_pairs += len(ticket.documents) - ticket.scored
             self._finish(ticket, DeadlineExceededError("the time was over"))
 
     def _wake_one(self) -> None:

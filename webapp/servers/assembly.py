@@ -26,7 +26,7 @@ from webapp.api.body_process import ProcessReader
 from webapp.api.body_reader import Limits
 from webapp.api.reply_files import COLLECT_S, ReplyFiles
 from webapp.api.routes.info import Deployment
-from webapp.config.resources import Trimmer, return_freed_blocks
+from webapp.config.resources import return_freed_blocks, trimmer
 from webapp.config.settings import Settings
 from webapp.config.validators import listed
 from webapp.domain.concurrency import (
@@ -39,10 +39,9 @@ from webapp.domain.concurrency import (
     start_native_thread,
 )
 from webapp.domain.types import names_of
-from webapp.engine import comparison
+from webapp.engine.artifact import comparison_summary
 from webapp.engine.base import Engine
 from webapp.engine.loader import load_engine
-from webapp.engine.models.lexical import lexical_scores
 from webapp.engine.pool import EnginePool
 from webapp.scheduling.admission import Admission, body_memory_bytes
 from webapp.scheduling.breaker import State as BreakerState
@@ -50,12 +49,12 @@ from webapp.scheduling.scheduler import Scheduler
 from webapp.scheduling.shared_sum import SharedSum
 from webapp.scheduling.watchdog import Watchdog
 from webapp.service.cache.memory import MemoryCache
-from webapp.service.fallback import EngineFallback
+from webapp.service.fallback import EngineFallback, lexical_scores
 from webapp.service.inflight import InflightScores
 from webapp.service.rate_limit import CountsInRedis, Quota
 from webapp.service.reranker import RerankService
 from webapp.telemetry.metrics import Metrics
-from webapp.telemetry.observer import Observer, SafeObserver
+from webapp.telemetry.observer import Observer, Observers
 from webapp.telemetry.progress import ProgressEvents
 from webapp.telemetry.publisher import Publisher
 from webapp.telemetry.tracing import Tracing
@@ -164,7 +163,7 @@ class Webapp:
             self.bridge.spawn(self.shared.start)
         if self.tracing is not None:
             self.tracing.start()
-        self.bridge.repeat(TRIM_S, Trimmer(lambda: self.service.admission.body_changes, self.service.offload).step)
+        self.bridge.repeat(TRIM_S, trimmer(lambda: self.service.admission.body_changes, self.service.offload))
 
     def _warm_up(self) -> None:
         waiter = NativeWaiter()
@@ -271,10 +270,11 @@ def assemble(
     return_freed_blocks()  # first: an engine may know better
     engine = engine or load_engine(settings, artifact)
     quota, shared = _redis_users(settings, bridge)
-    publisher = Publisher(settings.events_address, color=settings.color)
+    publisher = Publisher(settings.events_address if settings.events else "", color=settings.color)
     progress = ProgressEvents(publisher.publish, with_text=settings.events_text)
     tracing = Tracing(settings.otel_endpoint) if settings.otel_endpoint else None
     metrics = Metrics(CollectorRegistry())
+    observers = Observers(metrics, *([progress] if settings.events else []), *([tracing] if tracing else []))
     service, scheduler, pool = build_service(
         settings,
         engine,
@@ -282,7 +282,7 @@ def assemble(
         offload=bridge.make_offload(),
         cache=MemoryCache(settings.cache_mb * MIB) if cache is None and settings.cache_mb else cache,
         shared=shared,
-        observer=SafeObserver(progress) if settings.events else None,
+        observer=observers,
         on_breaker_change=progress.breaker_changed,
     )
 
@@ -293,13 +293,7 @@ def assemble(
         release=settings.release,
         substitute_for=engine.info.substitute_for or "",
     )
-    reporter = Reporter(
-        partial(worker_stats, service, scheduler, publisher),
-        metrics,
-        publisher=publisher if settings.events else None,
-        progress=progress,
-        serves=serves,
-    )
+    reporter = Reporter(WorkerStats(service, scheduler, publisher), metrics, progress, serves)
     limits = Limits(
         settings.max_body_bytes, settings.max_body_values, settings.max_queued_pairs, settings.max_batch_requests
     )
@@ -318,13 +312,9 @@ def assemble(
         keys=keys,
         quota=quota,
         watch=bridge.watch,
-        observers=[
-            metrics.replied,
-            *([progress.replied] if settings.events else []),
-            *([tracing.replied] if tracing else []),
-        ],
+        observer=observers,
         deployment=Deployment(settings.color, settings.release),
-        comparison=partial(comparison.summary, settings) if settings.color else str,  # only a stack compares
+        comparison=partial(comparison_summary, settings) if settings.color else str,  # only a stack compares
         reply_files=reply_files,
     )
     return Webapp(
@@ -363,30 +353,3 @@ def _redis_users(settings: Settings, bridge: Bridge) -> tuple[Quota, SharedCache
     from webapp.service.cache import redis  # noqa: PLC0415 - without Redis, no client
 
     return quota, redis.SharedCache(redis.RedisStore(url), bridge)
-
-
-def worker_stats(service: RerankService, scheduler: Scheduler, publisher: Publisher) -> WorkerStats:
-    """Return the worker's levels and totals as they are now."""
-    cache, totals, breaker = service.scoring.cache, scheduler.totals, service.fallback.breaker
-    return WorkerStats(
-        state=service.state,
-        in_flight=service.ongoing,
-        queue_pairs=scheduler.queued_pairs,
-        queue_tokens=scheduler.queued_tokens,
-        body_memory_bytes=service.admission.body_memory_bytes,
-        scored_pairs=totals.pairs,
-        batches=totals.batches,
-        batch_tokens=totals.batch_tokens,
-        budget_tokens=scheduler.budget_tokens,
-        model=service.model,
-        cache_hits=cache.hits if cache else 0,
-        cache_misses=cache.misses if cache else 0,
-        breaker=breaker.state,
-        degraded=breaker.state != "closed",
-        breaker_opened=breaker.opened,
-        cache_bytes=cache.bytes if cache else 0,
-        engine_failures=totals.failures,
-        events_published=publisher.published,
-        events_dropped=publisher.dropped,
-        shapes=dict(totals.shapes),  # copied in one step, while engine threads go on
-    )

@@ -12,7 +12,7 @@ from webapp.domain.types import RerankRequest, RerankResult
 from webapp.engine.loader import load_engine
 from webapp.servers.assembly import build_service
 from webapp.service.reranker import RerankService
-from webapp.telemetry.observer import Caller, NullObserver
+from webapp.telemetry.observer import Caller, Observer
 
 OnProgress = Callable[[int], None]
 """Called with the number of documents that are scored."""
@@ -61,7 +61,7 @@ def local_reranker(settings: Settings) -> Iterator[LocalReranker]:
         scheduler.close()
 
 
-class _Progress(NullObserver):
+class _Progress(Observer):
     """The progress of the one request that is at work."""
 
     def __init__(self) -> None:

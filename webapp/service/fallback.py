@@ -93,3 +93,23 @@ def lexical_result(request: RerankRequest, scores: NDArray[np.float32], latency_
         latency_ms=latency_ms,
         degraded=True,
     )
+
+
+def lexical_scores(query: str, documents: Sequence[str]) -> NDArray[np.float32]:
+    """Return BM25 scores of a request's own documents, shape [documents]; zeros if none shares a word with the query.
+
+    They count words, not meaning. They are shares of the best document's score, so 0..1, and comparable within a
+    request only.
+    """
+    import bm25s  # noqa: PLC0415 - most processes never need it
+
+    words = bm25s.tokenize([query, *documents], stopwords=None, show_progress=False, return_ids=False)
+    scores = np.zeros(len(documents), np.float32)
+    known = {word for document in words[1:] for word in document}
+    asked = [word for word in words[0] if word in known]
+    if asked:
+        index = bm25s.BM25()
+        index.index(words[1:], show_progress=False)
+        scores = np.asarray(index.get_scores(asked), np.float32)
+    best = scores.max(initial=0.0)
+    return scores / best if best > 0 else scores

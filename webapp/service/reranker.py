@@ -27,7 +27,7 @@ from webapp.scheduling.admission import Admission, Arrival
 from webapp.service.fallback import EngineFallback, lexical_result
 from webapp.service.inflight import CallOptions, InflightScores, Pending, Watch
 from webapp.service.truncation import QueryRead, Truncated, Truncator, collapse
-from webapp.telemetry.observer import Caller, NullObserver, Observer
+from webapp.telemetry.observer import Caller, Observer
 
 State = Literal["loading", "ready", "draining"]
 
@@ -116,7 +116,7 @@ class RerankService:
         self._strict_model = strict_model
         self.names = names or names_of(model)
         self.fallback = fallback or EngineFallback()
-        self._observer = observer or NullObserver()
+        self._observer = observer or Observer()
         self._clock = clock
         self.state: State = "loading"
         self.loaded = False

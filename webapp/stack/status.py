@@ -14,8 +14,7 @@ import msgspec
 
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
-from webapp.engine import comparison
-from webapp.engine.artifact import MANIFEST, artifact_dir
+from webapp.engine.artifact import MANIFEST, artifact_dir, comparison_summary
 from webapp.stack.local_client import ask, url_of
 from webapp.stack.releases import state
 from webapp.stack.releases.comparison import PROGRAM
@@ -89,7 +88,7 @@ def inspect(settings: Settings) -> Status:
             *(f"{name} is gone" for name in (missing(settings.run_dir, programs) if programs else [])),
             *(f"{name} does not answer" for name in (hung(settings, SIDECAR_TIMEOUT_S) if programs else [])),
         ],
-        comparison=comparison.summary(settings_with(colors.serving.settings) if colors else settings),
+        comparison=comparison_summary(settings_with(colors.serving.settings) if colors else settings),
     )
 
 

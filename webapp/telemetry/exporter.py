@@ -46,8 +46,7 @@ class Workers(Collector):
             try:
                 # An empty one is of a process that died just then; the next process in its slot fills it.
                 files = [path for path in self._folder.glob("*.db") if path.stat().st_size]
-                dead = self._dead(files)
-                read = [str(path) for path in files if multiprocess.slot_of_levels(path) not in dead]
+                read = [str(path) for path in files if not multiprocess.has_dead_levels(path)]
                 merged = list(MultiProcessCollector.merge(read))  # type: ignore[no-untyped-call]
             except (OSError, ValueError, struct.error):  # a file came or went just now: a service starts
                 if attempt == TRIES - 1:
@@ -56,11 +55,6 @@ class Workers(Collector):
             else:
                 return [_family(FILES, len(files)), *merged]
         return []
-
-    def _dead(self, files: Iterable[Path]) -> set[int]:
-        """Return the slots of dead processes whose levels are still there: their master was killed with them."""
-        slots = {slot for path in files if (slot := multiprocess.slot_of_levels(path)) is not None}
-        return {slot for slot in slots if not multiprocess.is_held(self._folder, slot)}
 
 
 class Pusher(Collector):
@@ -90,16 +84,12 @@ def _family(metric: Metric[Any], source: Any) -> Family:
     return family
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(PUSHER_TIMEOUT_S)
-        self.sock.connect(self.host)
-
-
 def _ask(address: str) -> dict[str, Any]:
-    with contextlib.closing(_UnixConnection(address)) as connection:
-        connection.request("GET", "/figures", headers={"Host": "pusher"})
+    with contextlib.closing(http.client.HTTPConnection("pusher")) as connection:
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(PUSHER_TIMEOUT_S)
+        connection.sock.connect(address)
+        connection.request("GET", "/figures")
         figures: dict[str, Any] = json.loads(connection.getresponse().read())
         return figures
 

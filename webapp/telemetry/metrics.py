@@ -1,9 +1,9 @@
 """Every metric of the service, declared once: kind, name, help text and labels, beside the callable that reads it.
 
 To add one, add its line to the table of what it is read from, then run
-`python -m webapp.telemetry.metrics > docs/metrics.md`. A new level or total of the worker also needs a field of
-`worker_stats.WorkerStats`, which `servers.assembly.worker_stats` fills. Collection, the exporter and that page come from
-the tables; the page's text is `docs/metrics.md.in`.
+`python -m webapp.telemetry.metrics > docs/metrics.md`. A worker's levels and totals are read from its parts
+(`worker_stats.WorkerStats`). Collection, the exporter and that page come from the tables; the page's text is
+`docs/metrics.md.in`.
 
 prometheus_client writes to files in $PROMETHEUS_MULTIPROC_DIR (memory without it), see `multiprocess`; `exporter` adds
 them up. So a gauge says how: `livesum` adds the workers that live, `livemax` takes the highest of them. No gauge uses
@@ -25,9 +25,9 @@ from webapp import __version__
 from webapp.config.paths import ROOT
 from webapp.domain.errors import CancelledError, DeadlineExceededError, OverloadedError, UnavailableError
 from webapp.telemetry import multiprocess
+from webapp.telemetry.observer import Observer, Reply
 
 if TYPE_CHECKING:  # the exporter reads the tables, and must stay small
-    from webapp.telemetry.observer import Reply
     from webapp.telemetry.worker_stats import WorkerStats
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -48,6 +48,8 @@ MOST_CHILDREN = 2000
 
 Source = TypeVar("Source")
 Mode = Literal["livesum", "livemax"]
+Recorders = list[tuple[Callable[[Any], Any], Callable[..., None]]]
+"""What reads each metric of a table, and what records that."""
 Levels = float | Mapping[tuple[Any, ...], float]
 """One level, or one for each combination of labels' values."""
 
@@ -167,39 +169,6 @@ class Batch(NamedTuple):
     """What it may hold."""
 
 
-def events(
-    name: str,
-    text: str,
-    read: Callable[[Source], tuple[object, ...] | None],
-    *labels: str,
-    known: tuple[str, ...] = (),
-) -> Metric[Source]:
-    """Declare a counter of events; `read` returns the labels' values to count one under, or None to count none."""
-    return Metric(EventCounter, name, text, read, labels, known)
-
-
-def total(name: str, text: str, read: Callable[[Source], int]) -> Metric[Source]:
-    """Declare a counter of something that is counted already; `read` returns the total of this process."""
-    return Metric(TotalCounter, name, text, read)
-
-
-def gauge(
-    name: str,
-    text: str,
-    read: Callable[[Source], Levels],
-    *labels: str,
-    known: tuple[str, ...] = (),
-    mode: Mode = "livesum",
-) -> Metric[Source]:
-    """Declare a level; `read` returns it or, with labels, the level by their values."""
-    return Metric(LevelGauge, name, text, read, labels, known, mode)
-
-
-def histogram(name: str, text: str, read: Callable[[Source], float], buckets: Sequence[float]) -> Metric[Source]:
-    """Declare a histogram; `read` returns what was observed."""
-    return Metric(BufferedHistogram, name, text, read, buckets=buckets)
-
-
 def _shed(reply: Reply) -> tuple[str] | None:
     error = reply.error
     if error is None or isinstance(error, DeadlineExceededError | CancelledError):
@@ -218,91 +187,91 @@ def _expired(reply: Reply) -> tuple[str] | None:
 
 
 def _served(worker: WorkerStats) -> dict[tuple[str, ...], int]:
-    model = worker.model
-    return {(model.model, model.revision, model.engine, model.precision, __version__): 1} if model else {}
+    model = worker.service.model
+    return {(model.model, model.revision, model.engine, model.precision, __version__): 1}
 
 
 # fmt: off
 PER_REPLY: tuple[Metric[Reply], ...] = (
-    events("rerank_requests", "HTTP requests that a worker answered.", lambda r: (r.route, r.dialect, r.status), "route", "dialect", "status"),
+    Metric(EventCounter, "rerank_requests", "HTTP requests that a worker answered.", lambda r: (r.route, r.dialect, r.status), ("route", "dialect", "status")),
 )
 """Read from every reply, of any route."""
 
 PER_RERANK: tuple[Metric[Reply], ...] = (
-    histogram("rerank_request_duration_seconds", "Time of reranks that were answered with 2xx, from arrival at the worker to the reply.", lambda r: r.seconds, SECONDS),
-    histogram("rerank_document_count", "Documents of a rerank.", lambda r: r.facts["documents"], DOCUMENTS),
-    events("rerank_degraded_requests", "Reranks answered by BM25.", lambda r: () if r.facts.get("degraded") else None),
+    Metric(BufferedHistogram, "rerank_request_duration_seconds", "Time of reranks that were answered with 2xx, from arrival at the worker to the reply.", lambda r: r.seconds, buckets=SECONDS),
+    Metric(BufferedHistogram, "rerank_document_count", "Documents of a rerank.", lambda r: r.facts["documents"], buckets=DOCUMENTS),
+    Metric(EventCounter, "rerank_degraded_requests", "Reranks answered by BM25.", lambda r: () if r.facts.get("degraded") else None),
 )
 """Read from replies of reranks with status 2xx."""
 
 PER_SCORED_RERANK: tuple[Metric[Reply], ...] = (
-    histogram("rerank_queue_seconds", "Of a rerank: waiting for an engine thread.", lambda r: r.facts["queue_ms"] / 1000, SECONDS),
-    histogram("rerank_tokenise_seconds", "Of a rerank: its texts were tokenised.", lambda r: r.facts["tokenise_ms"] / 1000, SECONDS),
-    histogram("rerank_score_seconds", "Of a rerank: pairs of it were in a batch.", lambda r: r.facts["score_ms"] / 1000, SECONDS),
-    histogram("rerank_request_tokens", "Tokens of all pairs of a rerank.", lambda r: r.facts["tokens"], REQUEST_TOKENS),
+    Metric(BufferedHistogram, "rerank_queue_seconds", "Of a rerank: waiting for an engine thread.", lambda r: r.facts["queue_ms"] / 1000, buckets=SECONDS),
+    Metric(BufferedHistogram, "rerank_tokenise_seconds", "Of a rerank: its texts were tokenised.", lambda r: r.facts["tokenise_ms"] / 1000, buckets=SECONDS),
+    Metric(BufferedHistogram, "rerank_score_seconds", "Of a rerank: pairs of it were in a batch.", lambda r: r.facts["score_ms"] / 1000, buckets=SECONDS),
+    Metric(BufferedHistogram, "rerank_request_tokens", "Tokens of all pairs of a rerank.", lambda r: r.facts["tokens"], buckets=REQUEST_TOKENS),
 )
 """Read from those of them that the engine scored."""
 
 PER_FAILURE: tuple[Metric[Reply], ...] = (
-    events("rerank_shed", "Requests refused at the door, by what was full or wrong.", _shed, "reason", known=SHED_REASONS),
-    events("rerank_expired", "Requests whose time was over, by how far they were.", _expired, "reason", known=EXPIRED_REASONS),
-    events("rerank_cancelled", "Requests given up because the caller hung up.", lambda r: () if isinstance(r.error, CancelledError) else None),
+    Metric(EventCounter, "rerank_shed", "Requests refused at the door, by what was full or wrong.", _shed, ("reason",), known=SHED_REASONS),
+    Metric(EventCounter, "rerank_expired", "Requests whose time was over, by how far they were.", _expired, ("reason",), known=EXPIRED_REASONS),
+    Metric(EventCounter, "rerank_cancelled", "Requests given up because the caller hung up.", lambda r: () if isinstance(r.error, CancelledError) else None),
 )
 """Read from replies that are errors."""
 
 PER_BATCH: tuple[Metric[Batch], ...] = (
-    histogram("rerank_batch_pairs", "Pairs of a batch.", lambda b: b.pairs, BATCH_PAIRS),
-    histogram("rerank_batch_tokens", "Padded tokens of a batch.", lambda b: b.tokens, BATCH_TOKENS),
+    Metric(BufferedHistogram, "rerank_batch_pairs", "Pairs of a batch.", lambda b: b.pairs, buckets=BATCH_PAIRS),
+    Metric(BufferedHistogram, "rerank_batch_tokens", "Padded tokens of a batch.", lambda b: b.tokens, buckets=BATCH_TOKENS),
     # A pair that is longer than the budget makes a batch of its own.
-    histogram("rerank_batch_fill_ratio", "Share of the token budget that a batch used.", lambda b: min(b.tokens / b.budget_tokens, 1.0), SHARES),
+    Metric(BufferedHistogram, "rerank_batch_fill_ratio", "Share of the token budget that a batch used.", lambda b: min(b.tokens / b.budget_tokens, 1.0), buckets=SHARES),
 )
 """Read from batches, once a second."""
 
 PER_SECOND: tuple[Metric[WorkerStats], ...] = (
-    gauge("rerank_active_requests", "Requests at work.", lambda w: w.in_flight),
-    gauge("rerank_queue_pairs", "Documents admitted and not yet scored.", lambda w: w.queue_pairs),
-    gauge("rerank_queue_tokens", "Padded tokens that wait; partly estimated.", lambda w: w.queue_tokens),
-    gauge("rerank_body_memory_bytes", "Memory charged for large bodies at work and their replies.", lambda w: w.body_memory_bytes),
-    total("rerank_engine_errors", "Batches and chunks that the engine could not do.", lambda w: w.engine_failures),
-    gauge("rerank_breaker_state", "0 closed, 1 half open, 2 open; the worst of all workers.", lambda w: BREAKER[w.breaker], mode="livemax"),
-    total("rerank_breaker_opened", "Times that the breaker opened.", lambda w: w.breaker_opened),
-    gauge("rerank_degraded", "1 while a worker leaves its engine alone.", lambda w: w.degraded, mode="livemax"),
-    total("rerank_cache_hits", "Pairs whose score was known.", lambda w: w.cache_hits),
-    total("rerank_cache_misses", "Pairs whose score was not known.", lambda w: w.cache_misses),
-    gauge("rerank_cache_bytes", "Memory of the pair caches, about.", lambda w: w.cache_bytes),
-    gauge("rerank_workers", "Workers in this state.", lambda w: {(state,): state == w.state for state in STATES}, "state", known=STATES),
-    total("rerank_worker_starts", "Workers that began.", lambda _: 1),
-    gauge("rerank_hub_lag_seconds", "Longest that the event loop was late in the last 15 s.", lambda w: {(w.pid,): w.longest_hub_lag_s}, "worker", mode="livemax"),
-    gauge("rerank_worker_rss_bytes", "Resident memory, pages shared with the master counted.", lambda w: {(w.pid,): w.rss_bytes}, "worker", mode="livemax"),
-    gauge("rerank_worker_open_fds", "Open file descriptors.", lambda w: {(w.pid,): w.open_fds}, "worker", mode="livemax"),
-    gauge("rerank_model_info", "1 for what is served.", _served, *MODEL_LABELS, mode="livemax"),
-    total("rerank_events_published", "Progress events sent to the pusher.", lambda w: w.events_published),
-    total("rerank_events_dropped", "Progress events lost on the way to the pusher.", lambda w: w.events_dropped),
+    Metric(LevelGauge, "rerank_active_requests", "Requests at work.", lambda w: w.service.ongoing),
+    Metric(LevelGauge, "rerank_queue_pairs", "Documents admitted and not yet scored.", lambda w: w.scheduler.queued_pairs),
+    Metric(LevelGauge, "rerank_queue_tokens", "Padded tokens that wait; partly estimated.", lambda w: w.scheduler.queued_tokens),
+    Metric(LevelGauge, "rerank_body_memory_bytes", "Memory charged for large bodies at work and their replies.", lambda w: w.service.admission.body_memory_bytes),
+    Metric(TotalCounter, "rerank_engine_errors", "Batches and chunks that the engine could not do.", lambda w: w.scheduler.totals.failures),
+    Metric(LevelGauge, "rerank_breaker_state", "0 closed, 1 half open, 2 open; the worst of all workers.", lambda w: BREAKER[w.breaker.state], mode="livemax"),
+    Metric(TotalCounter, "rerank_breaker_opened", "Times that the breaker opened.", lambda w: w.breaker.opened),
+    Metric(LevelGauge, "rerank_degraded", "1 while a worker leaves its engine alone.", lambda w: w.breaker.state != "closed", mode="livemax"),
+    Metric(TotalCounter, "rerank_cache_hits", "Pairs whose score was known.", lambda w: w.cache.hits),
+    Metric(TotalCounter, "rerank_cache_misses", "Pairs whose score was not known.", lambda w: w.cache.misses),
+    Metric(LevelGauge, "rerank_cache_bytes", "Memory of the pair caches, about.", lambda w: w.cache.bytes),
+    Metric(LevelGauge, "rerank_workers", "Workers in this state.", lambda w: {(state,): state == w.service.state for state in STATES}, ("state",), known=STATES),
+    Metric(TotalCounter, "rerank_worker_starts", "Workers that began.", lambda _: 1),
+    Metric(LevelGauge, "rerank_hub_lag_seconds", "Longest that the event loop was late in the last 15 s.", lambda w: {(w.pid,): w.longest_hub_lag_s}, ("worker",), mode="livemax"),
+    Metric(LevelGauge, "rerank_worker_rss_bytes", "Resident memory, pages shared with the master counted.", lambda w: {(w.pid,): w.rss_bytes}, ("worker",), mode="livemax"),
+    Metric(LevelGauge, "rerank_worker_open_fds", "Open file descriptors.", lambda w: {(w.pid,): w.open_fds}, ("worker",), mode="livemax"),
+    Metric(LevelGauge, "rerank_model_info", "1 for what is served.", _served, MODEL_LABELS, mode="livemax"),
+    Metric(TotalCounter, "rerank_events_published", "Progress events sent to the pusher.", lambda w: w.publisher.published),
+    Metric(TotalCounter, "rerank_events_dropped", "Progress events lost on the way to the pusher.", lambda w: w.publisher.dropped),
 )
 """Read from a worker, once a second."""
 
 Figures = Mapping[str, Any]
 """What the pusher counts, by name: the reply of its `/figures`."""
 
-PUSHER_UP = gauge("rerank_pusher_up", "Whether the pusher answers.", bool)
+PUSHER_UP = Metric(LevelGauge, "rerank_pusher_up", "Whether the pusher answers.", bool)
 PUSHER: tuple[Metric[Figures], ...] = (
-    gauge("rerank_pusher_clients", "Connected browsers and followers.", lambda p: {("socketio",): p["sockets"], ("sse",): p["streams"]}, "kind"),
-    total("rerank_pusher_frames", "ZeroMQ frames that the pusher took in.", lambda p: p["frames"]),
-    total("rerank_pusher_events", "Events in them.", lambda p: p["events"]),
-    total("rerank_pusher_malformed", "Frames that were no frames.", lambda p: p["malformed"]),
-    total("rerank_pusher_newer", "Frames of a later version, skipped.", lambda p: p["newer"]),
-    total("rerank_pusher_ignored", "Events of more running requests than the pusher follows.", lambda p: p["ignored"]),
-    total("rerank_pusher_lost_frames", "Frames that never came, by their numbers.", lambda p: p["lost_frames"]),
-    total("rerank_pusher_stalled", "Browsers let go because they did not read.", lambda p: p["stalled"]),
+    Metric(LevelGauge, "rerank_pusher_clients", "Connected browsers and followers.", lambda p: {("socketio",): p["sockets"], ("sse",): p["streams"]}, ("kind",)),
+    Metric(TotalCounter, "rerank_pusher_frames", "ZeroMQ frames that the pusher took in.", lambda p: p["frames"]),
+    Metric(TotalCounter, "rerank_pusher_events", "Events in them.", lambda p: p["events"]),
+    Metric(TotalCounter, "rerank_pusher_malformed", "Frames that were no frames.", lambda p: p["malformed"]),
+    Metric(TotalCounter, "rerank_pusher_newer", "Frames of a later version, skipped.", lambda p: p["newer"]),
+    Metric(TotalCounter, "rerank_pusher_ignored", "Events of more running requests than the pusher follows.", lambda p: p["ignored"]),
+    Metric(TotalCounter, "rerank_pusher_lost_frames", "Frames that never came, by their numbers.", lambda p: p["lost_frames"]),
+    Metric(TotalCounter, "rerank_pusher_stalled", "Browsers let go because they did not read.", lambda p: p["stalled"]),
 )
 """Read from the pusher, at each scrape."""
 
-FILES = gauge("rerank_metrics_files", "Files that workers keep for /metrics; the next worker goes on with those of a dead one.", int)
+FILES = Metric(LevelGauge, "rerank_metrics_files", "Files that workers keep for /metrics; the next worker goes on with those of a dead one.", int)
 """Read from the folder of metrics, at each scrape."""
 # fmt: on
 
 
-class Metrics:
+class Metrics(Observer):
     """All metrics that a worker keeps. Made once a process, for names are unique in a registry.
 
     `replied` runs on the hub's thread for every request, so it does as little as it can.
@@ -321,27 +290,21 @@ class Metrics:
         self._shapes: Mapping[tuple[int, int], int] = {}
 
     def replied(self, reply: Reply) -> None:
-        """Count a reply of any route; an `OnReply`, see `webapp.telemetry.observer`."""
-        for read, record in self._per_reply:
-            record(read(reply))
+        """Count a reply of any route."""
+        _record(self._per_reply, reply)
         if reply.error is not None:
-            for read, record in self._per_failure:
-                record(read(reply))
+            _record(self._per_failure, reply)
         elif reply.ranked:
-            for read, record in self._per_rerank:
-                record(read(reply))
+            _record(self._per_rerank, reply)
             if not reply.facts.get("degraded"):
-                for read, record in self._per_scored_rerank:
-                    record(read(reply))
+                _record(self._per_scored_rerank, reply)
 
     def sample(self, worker: WorkerStats) -> None:
         """Record how a worker is, and write what was counted in memory; once a second."""
-        last, self._shapes = self._shapes, worker.shapes
-        for (rows, length), count in worker.shapes.items():
+        last, self._shapes = self._shapes, dict(worker.scheduler.totals.shapes)  # in one step: engine threads go on
+        for (rows, length), count in self._shapes.items():
             if new := count - last.get((rows, length), 0):
-                batch = Batch(rows, rows * length, worker.budget_tokens)
-                for read, record in self._per_batch:
-                    record(read(batch), new)
+                _record(self._per_batch, Batch(rows, rows * length, worker.scheduler.budget_tokens), new)
         for read, record in self._per_second:
             with contextlib.suppress(OSError):  # some are read from /proc, which needs a free descriptor
                 record(read(worker))
@@ -352,11 +315,16 @@ class Metrics:
         for each in self._histograms:
             each.publish()
 
-    def _recorders(self, metrics: Iterable[Metric[Any]]) -> list[tuple[Callable[[Any], Any], Callable[..., None]]]:
+    def _recorders(self, metrics: Iterable[Metric[Any]]) -> Recorders:
         """Make metrics; returns what reads each of them, and what records that."""
         made = [(metric.read, metric.kind(metric, self._registry)) for metric in metrics]
         self._histograms += [instrument for _, instrument in made if isinstance(instrument, BufferedHistogram)]
         return [(read, instrument.record) for read, instrument in made]
+
+
+def _record(recorders: Recorders, source: object, *times: int) -> None:
+    for read, record in recorders:
+        record(read(source), *times)
 
 
 def reference(page: str) -> str:

@@ -10,7 +10,6 @@ no file is ever merged into another, which could count twice or not at all.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import itertools
@@ -106,7 +105,8 @@ def slot() -> int:
 def _take(folder: Path) -> None:
     for number in itertools.count():
         if lock := _locked(folder / f"slot-{number}.lock"):
-            _remove_levels(folder, number)
+            for levels in folder.glob(f"gauge_*_{number}.db"):  # of the process that had it before
+                levels.unlink(missing_ok=True)
             _held.pid, _held.number, _held.lock = os.getpid(), number, lock
             return
 
@@ -129,51 +129,30 @@ def _locked(path: Path) -> TextIO | None:
     return lock
 
 
-def is_held(folder: Path, number: int) -> bool:
-    """Return whether a living process holds this slot. Takes no lock, so it hinders no other process."""
-    if (_held.pid, _held.number) == (os.getpid(), number):
-        return True
+def has_dead_levels(path: Path) -> bool:
+    """Return whether a file holds levels of a process that died; counts stay when their process dies.
+
+    It asks for the slot's lock and takes none, so it hinders no other process. Not for a process that holds a slot: to
+    close the lock's file would free it.
+    """
+    kind, _, rest = path.stem.partition("_")
+    if kind != "gauge":
+        return False
     try:
-        with (folder / f"slot-{number}.lock").open("rb") as lock:  # closing it releases no lock: it is not ours
+        with path.with_name(f"slot-{rest.rpartition('_')[2]}.lock").open("rb") as lock:
             asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
             found = struct.unpack(_FLOCK, fcntl.fcntl(lock, fcntl.F_GETLK, asked))
     except FileNotFoundError:
-        return False
-    except OSError:  # a file system without such locks
         return True
-    return bool(found[0] != fcntl.F_UNLCK)
-
-
-def slot_of_levels(path: Path) -> int | None:
-    """Return the slot whose levels this file holds; None where it holds counts."""
-    kind, _, rest = path.stem.partition("_")
-    number = rest.rpartition("_")[2]
-    return int(number) if kind == "gauge" and number.isdecimal() else None
-
-
-def _remove_levels(folder: Path, number: int) -> None:
-    for file in folder.glob(f"gauge_*_{number}.db"):
-        file.unlink(missing_ok=True)
+    except OSError:  # a file system without such locks
+        return False
+    return bool(found[0] == fcntl.F_UNLCK)
 
 
 def clear(path: Path) -> None:
     """Remove all that was counted; a stack starts."""
     for file in path.glob("*.db"):
         file.unlink(missing_ok=True)
-
-
-def drop_dead_levels() -> None:
-    """Remove the levels of processes that died; their counts stay. In the master."""
-    folder = Path(os.environ.get(VARIABLE, "/nowhere"))
-    for path in folder.glob("slot-*.lock"):
-        number = int(path.stem.removeprefix("slot-"))
-        if (_held.pid, _held.number) == (os.getpid(), number):
-            continue  # its lock would go when it is closed here
-        # The exporter leaves out what can't be removed here; the master must not end for it.
-        with contextlib.suppress(OSError):
-            if lock := _locked(path):
-                with lock:
-                    _remove_levels(folder, number)
 
 
 class AllocatedFile:

@@ -54,7 +54,7 @@ class Reply(NamedTuple):
     owner: str = ""
     """See `Caller`."""
     watched: bool = False
-    """Whether an `Observer` gets the request, too."""
+    """Whether observers were told of the request itself, too."""
 
     @property
     def ranked(self) -> bool:
@@ -62,12 +62,8 @@ class Reply(NamedTuple):
         return self.status < 300 and "documents" in self.facts  # noqa: PLR2004 - HTTP's
 
 
-OnReply = Callable[[Reply], None]
-"""Called on the hub's thread before the reply is sent; must not block or take long."""
-
-
-class Observer(Protocol):
-    """Watches requests. Called on the hub's thread; must not raise, block or take long."""
+class Observer:
+    """Watches requests and replies; by itself it does nothing. Called on the hub: may not raise or block."""
 
     def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> object:
         """Note requests that were admitted together; return a token for `ended`.
@@ -78,50 +74,47 @@ class Observer(Protocol):
             scored: returns how many of their pairs are scored by now.
         """
 
-    def ended(self, token: object, outcomes: Sequence[RerankResult | RerankError]) -> None:
+    def ended(self, token: Any, outcomes: Sequence[RerankResult | RerankError]) -> None:
         """Note the outcomes of accepted requests, one a request."""
 
     def refused(self, caller: Caller, requests: Sequence[RerankRequest], error: RerankError) -> None:
         """Note requests that were not admitted."""
 
-
-class NullObserver:
-    """An observer that does nothing."""
-
-    def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> object:
-        """Do nothing."""
-
-    def ended(self, token: object, outcomes: Sequence[RerankResult | RerankError]) -> None:
-        """Do nothing."""
-
-    def refused(self, caller: Caller, requests: Sequence[RerankRequest], error: RerankError) -> None:
-        """Do nothing."""
+    def replied(self, reply: Reply) -> None:
+        """Note a reply of any route, before it is sent."""
 
 
-class SafeObserver:
-    """Calls an observer, and keeps what it raises from the caller."""
+class Observers(Observer):
+    """Calls several observers, and keeps what they raise from the caller."""
 
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-        self.failures = 0
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+        self._failed: set[str] = set()
 
-    def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> object:
+    def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> list[object]:
+        """Return the token of each; see `Observer`."""
+        return [self._guard(each.accepted, caller, requests, scored) for each in self._observers]
+
+    def ended(self, token: list[object], outcomes: Sequence[RerankResult | RerankError]) -> None:
         """See `Observer`."""
-        return self._guard(lambda: self._observer.accepted(caller, requests, scored))
-
-    def ended(self, token: object, outcomes: Sequence[RerankResult | RerankError]) -> None:
-        """See `Observer`."""
-        self._guard(lambda: self._observer.ended(token, outcomes))
+        for each, own in zip(self._observers, token, strict=True):
+            self._guard(each.ended, own, outcomes)
 
     def refused(self, caller: Caller, requests: Sequence[RerankRequest], error: RerankError) -> None:
         """See `Observer`."""
-        self._guard(lambda: self._observer.refused(caller, requests, error))
+        for each in self._observers:
+            self._guard(each.refused, caller, requests, error)
 
-    def _guard(self, call: Callable[[], object]) -> object:
+    def replied(self, reply: Reply) -> None:
+        """See `Observer`."""
+        for each in self._observers:
+            self._guard(each.replied, reply)
+
+    def _guard(self, call: Callable[..., object], *arguments: object) -> object:
         try:
-            return call()
+            return call(*arguments)
         except Exception:
-            self.failures += 1
-            if self.failures == 1:  # the first says what is wrong; thousands would only fill the log
+            if call.__qualname__ not in self._failed:  # the first says what is wrong; thousands would fill the log
+                self._failed.add(call.__qualname__)
                 log.exception("an observer failed; requests go on without it")
             return None

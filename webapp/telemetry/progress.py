@@ -14,7 +14,7 @@ from typing import Any
 from contracts.events import OK, Accepted, Breaker, BreakerState, Event, Expired, Finished, Progress, Rejected, Shed
 from webapp.domain.errors import DeadlineExceededError, OverloadedError, RerankError
 from webapp.domain.types import RerankRequest, RerankResult
-from webapp.telemetry.observer import Caller, Reply
+from webapp.telemetry.observer import Caller, Observer, Reply
 
 REPEAT_S = 1.0
 """A request that makes no progress is published again after this: a pusher that was restarted learns of it."""
@@ -36,10 +36,12 @@ class _Running:
     published: float
     published_scored: int = 0
     query: str = ""
+    announced: bool = False
+    """Whether its admission is published."""
 
 
-class ProgressEvents:
-    """An `Observer` that publishes events. All calls come on the hub's thread."""
+class ProgressEvents(Observer):
+    """An observer that publishes events. All calls come on the hub's thread."""
 
     def __init__(
         self,
@@ -52,8 +54,6 @@ class ProgressEvents:
         self._with_text = with_text
         self._clock = clock
         self._running: dict[int, _Running] = {}
-        self._new: dict[int, _Running] = {}
-        """Requests whose admission is not published yet."""
 
     def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> _Running | None:
         """Keep requests that were admitted together; see `Observer`."""
@@ -64,7 +64,7 @@ class ProgressEvents:
         running = _Running(caller, pairs, scored, now, now)
         if self._with_text:
             running.query = " | ".join(request.query for request in requests)[:MOST_QUERY_CHARS]
-        self._running[id(running)] = self._new[id(running)] = running
+        self._running[id(running)] = running
         return running
 
     def ended(self, token: object, outcomes: Sequence[RerankResult | RerankError]) -> None:
@@ -72,7 +72,7 @@ class ProgressEvents:
         if not isinstance(token, _Running):
             return
         self._running.pop(id(token), None)
-        if self._new.pop(id(token), None) and token.query:
+        if token.query and not token.announced:
             self._publish_accepted(token)  # its end has no room for the query
         self._publish(_end_of(token, outcomes, (self._clock() - token.began) * 1000))
 
@@ -84,7 +84,7 @@ class ProgressEvents:
         self._publish(Shed(**_of(caller, _pairs(requests)), reason=reason))
 
     def replied(self, reply: Reply) -> None:
-        """Publish an error that a request got before it reached the service; an `OnReply`."""
+        """Publish an error that a request got before it reached the service."""
         if reply.error is None or reply.watched or reply.method != "POST" or reply.route in NOT_RANKED:
             return
         self._publish(
@@ -106,12 +106,12 @@ class ProgressEvents:
 
     def publish_new(self) -> None:
         """Publish the requests that were admitted since the last call and still run."""
-        if self._new:
-            new, self._new = self._new, {}
-            for running in new.values():
+        for running in list(self._running.values()):
+            if not running.announced:
                 self._publish_accepted(running)
 
     def _publish_accepted(self, running: _Running) -> None:
+        running.announced = True
         self._publish(Accepted(**_of(running.caller, running.pairs), query=running.query))
 
     def tick(self) -> None:

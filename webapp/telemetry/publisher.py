@@ -24,7 +24,10 @@ HIGH_WATER_FRAMES = 64
 
 
 class Publisher:
-    """The connection of one worker to the pusher. Call `publish` from any thread, the rest from one greenlet."""
+    """The connection of one worker to the pusher. Call `publish` from any thread, the rest from one greenlet.
+
+    Without an endpoint, events are off: none is kept, sent or counted.
+    """
 
     def __init__(self, endpoint: str, *, color: str = "") -> None:
         self._endpoint = endpoint
@@ -39,6 +42,8 @@ class Publisher:
 
     def start(self) -> None:
         """Connect. After the fork: a context does not survive it. The pusher need not be there."""
+        if not self._endpoint:
+            return
         self._source = Source(id=uuid.uuid4().hex[:12], pid=os.getpid(), color=self._color)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PUSH)
@@ -52,6 +57,8 @@ class Publisher:
 
     def publish(self, event: Event) -> None:
         """Keep an event for the next flush."""
+        if not self._endpoint:
+            return
         if len(self._buffer) < BUFFER_EVENTS:
             self._buffer.append(event)
         else:

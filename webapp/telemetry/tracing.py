@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from webapp import __version__
 from webapp.config.validators import is_loopback
 from webapp.domain.errors import SetupError
-from webapp.telemetry.observer import Reply
+from webapp.telemetry.observer import Observer, Reply
 
 SERVER_ERROR = 500
 
@@ -25,7 +25,7 @@ BATCH_SPANS = 128
 """Spans sent together: more would hold the hub for longer than a few milliseconds."""
 
 
-class Tracing:
+class Tracing(Observer):
     """Makes spans of replies. They wait in a bounded queue for a greenlet that sends them; the rest is lost."""
 
     def __init__(self, endpoint: str) -> None:
@@ -67,7 +67,7 @@ class Tracing:
         self._server, self._failed = SpanKind.SERVER, Status(StatusCode.ERROR)
 
     def replied(self, reply: Reply) -> None:
-        """Make a span of a reply, in its caller's trace where `traceparent` names one; an `OnReply`."""
+        """Make a span of a reply, in its caller's trace where `traceparent` names one."""
         if self._provider is None:
             return
         carried = {name: value for name in ("traceparent", "tracestate") if (value := reply.headers.get(name))}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import operator
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Literal
 
 from contracts.events import Pulse, Serves, Worker
-from webapp.domain.types import ModelInfo
 from webapp.telemetry.metrics import Metrics
 from webapp.telemetry.progress import ProgressEvents
 from webapp.telemetry.publisher import Publisher
@@ -29,44 +30,45 @@ SAMPLE_S = 1.0
 LAG_SAMPLES = 15
 """The lag in metrics is the largest of so many samples, so that scrapes miss none."""
 
+NO_CACHE = SimpleNamespace(hits=0, misses=0, bytes=0)
+"""What a worker without a cache of scores has counted."""
+
 _STATM = Path("/proc/self/statm")
 _FDS = Path("/proc/self/fd")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WorkerStats:
-    """What metrics and pulses are made from: levels as they are now, and totals since the worker started."""
+    """What metrics and pulses are read from: the parts of one worker, each with its levels and totals as they are now.
 
-    state: Literal["loading", "ready", "draining"]
-    in_flight: int
-    queue_pairs: int
-    queue_tokens: int
-    scored_pairs: int
-    batches: int
-    batch_tokens: int
-    """Padded tokens of all batches."""
-    budget_tokens: int
-    """What one batch may hold."""
-    model: ModelInfo | None
-    """None: it is not shown. No default, so that no caller forgets it."""
-    body_memory_bytes: int = 0
-    """Charged for large bodies."""
-    cache_hits: int = 0
-    cache_misses: int = 0
-    breaker: Literal["closed", "open", "half_open"] = "closed"
-    degraded: bool = False
-    breaker_opened: int = 0
-    cache_bytes: int = 0
-    engine_failures: int = 0
-    events_published: int = 0
-    events_dropped: int = 0
-    shapes: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    """(rows, padded length) -> batches of it."""
+    The parts are of floors that telemetry doesn't know, so it takes them as they come.
+    """
+
+    service: Any
+    """`webapp.service.reranker.RerankService`."""
+    scheduler: Any
+    """`webapp.scheduling.scheduler.Scheduler`."""
+    publisher: Publisher
     hub_lag_s: float = 0.0
     """The longest that the event loop was late since the last sample."""
     longest_hub_lag_s: float = 0.0
     """The same of the last `LAG_SAMPLES` samples."""
-    pid: int = field(default_factory=os.getpid)
+
+    @property
+    def cache(self) -> Any:
+        """The cache of pair scores; one that counts nothing where there is none."""
+        cache = self.service.scoring.cache
+        return NO_CACHE if cache is None else cache
+
+    @property
+    def breaker(self) -> Any:
+        """The breaker of the engine."""
+        return self.service.fallback.breaker
+
+    @property
+    def pid(self) -> int:
+        """Number of this process, which is another one after the fork."""
+        return os.getpid()
 
     @property
     def rss_bytes(self) -> int:
@@ -85,45 +87,43 @@ def rss_bytes() -> int:
 
 
 class PulseMaker:
-    """Turns stats into pulses; keeps the last ones, for rates."""
+    """Turns stats into pulses; keeps the last totals, for rates."""
 
     def __init__(self, serves: Serves | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._serves = serves
         self._clock = clock
-        self._last: WorkerStats | None = None
-        self._last_at = clock()
+        self._last: tuple[float, ...] = ()
 
-    def make(self, stats: WorkerStats) -> Pulse:
+    def make(self, worker: WorkerStats) -> Pulse:
         """Return a pulse of the time since the last one."""
-        now, last = self._clock(), self._last or stats
-        seconds = max(now - self._last_at, 1e-3)
-        self._last, self._last_at = stats, now
-        hits, misses = stats.cache_hits - last.cache_hits, stats.cache_misses - last.cache_misses
-        room = (stats.batches - last.batches) * stats.budget_tokens
+        done, cache = worker.scheduler.totals, worker.cache
+        totals = self._clock(), done.pairs, done.batches, done.batch_tokens, cache.hits, cache.misses
+        last, self._last = self._last or totals, totals
+        seconds, pairs, batches, tokens, hits, misses = map(operator.sub, totals, last)
+        room = batches * worker.scheduler.budget_tokens
         return Pulse(
-            state=stats.state,
-            queue_pairs=stats.queue_pairs,
-            queue_tokens=stats.queue_tokens,
-            in_flight=stats.in_flight,
-            pairs_per_s=round((stats.scored_pairs - last.scored_pairs) / seconds, 2),
-            batch_fill=round(min((stats.batch_tokens - last.batch_tokens) / room, 1.0), 4) if room else None,
+            state=worker.service.state,
+            queue_pairs=worker.scheduler.queued_pairs,
+            queue_tokens=worker.scheduler.queued_tokens,
+            in_flight=worker.service.ongoing,
+            pairs_per_s=round(pairs / max(seconds, 1e-3), 2),
+            batch_fill=round(min(tokens / room, 1.0), 4) if room else None,
             cache_hit_ratio=round(hits / (hits + misses), 4) if hits + misses else None,
-            breaker=stats.breaker,
-            degraded=stats.degraded,
-            hub_lag_ms=round(stats.hub_lag_s * 1000, 1),
-            rss_bytes=stats.rss_bytes,
-            dropped_events=stats.events_dropped,
+            breaker=worker.breaker.state,
+            degraded=worker.breaker.state != "closed",
+            hub_lag_ms=round(worker.hub_lag_s * 1000, 1),
+            rss_bytes=worker.rss_bytes,
+            dropped_events=worker.publisher.dropped,
             serves=self._serves,
         )
 
 
 class Reporter:
-    """Reports how one worker is, from one greenlet: metrics each second and, where there is a pusher, events.
+    """Reports how one worker is, from one greenlet: metrics and a pulse each second, and events.
 
     Args:
-        read: the worker's stats, as they are now.
+        worker: whose stats are read.
         metrics: of this process.
-        publisher: to the pusher; None: there is none.
         progress: of running requests.
         serves: what pulses say of the model.
         clock: monotonic seconds.
@@ -131,17 +131,16 @@ class Reporter:
 
     def __init__(
         self,
-        read: Callable[[], WorkerStats],
+        worker: WorkerStats,
         metrics: Metrics,
-        *,
-        publisher: Publisher | None = None,
-        progress: ProgressEvents | None = None,
+        progress: ProgressEvents,
         serves: Serves | None = None,
+        *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._read = read
+        self._worker = worker
         self._metrics = metrics
-        self._publisher = publisher
+        self._publisher = worker.publisher
         self._progress = progress
         self._pulses = PulseMaker(serves, clock=clock)
         self._clock = clock
@@ -154,16 +153,14 @@ class Reporter:
         """Connect, sample once, and have `step` called by `repeat` every `STEP_S`. After the fork."""
         now = self._clock()
         self._expected, self._next_progress, self._next_sample = now + STEP_S, now, now + SAMPLE_S
-        if self._publisher is not None:
-            self._publisher.start()
-            self.publish_state("loading")
+        self._publisher.start()
+        self.publish_state("loading")
         self._sample()
         repeat(STEP_S, self.step)
 
     def publish_state(self, state: Literal["loading", "ready", "draining"]) -> None:
         """Publish that the worker's state changed. Only keeps an event, so a signal handler may call it."""
-        if self._publisher is not None:
-            self._publisher.publish(Worker(state=state))
+        self._publisher.publish(Worker(state=state))
 
     def step(self) -> None:
         """Do what is due; never raises."""
@@ -175,33 +172,27 @@ class Reporter:
             self._next_sample = now + SAMPLE_S
             self._sample()
         with self._guarded("progress could not be reported; requests go on without it"):
-            self._report(now)
+            self._progress.publish_new()
+            if now >= self._next_progress:
+                self._next_progress = now + PROGRESS_S
+                self._progress.tick()
+            self._publisher.flush()
 
     def stop(self) -> None:
         """Sample a last time, and publish that the worker goes down; never raises."""
         self._sample()
-        if self._publisher is not None:
-            with contextlib.suppress(Exception):
-                self._publisher.publish(Worker(state="down"))
-                self._publisher.close()
+        with contextlib.suppress(Exception):
+            self._publisher.publish(Worker(state="down"))
+            self._publisher.close()
 
     def _sample(self) -> None:
         self._lags.append(self._lag_s)
+        self._worker.hub_lag_s, self._worker.longest_hub_lag_s = self._lag_s, max(self._lags)
         self._lag_s = 0.0
         with self._guarded("metrics could not be sampled; requests go on without them"):
-            stats = replace(self._read(), hub_lag_s=self._lags[-1], longest_hub_lag_s=max(self._lags))
-            self._metrics.sample(stats)
-            if self._publisher is not None:  # last: it reads /proc, and fails without a free descriptor
-                self._publisher.publish(self._pulses.make(stats))
-
-    def _report(self, now: float) -> None:
-        if self._publisher is None or self._progress is None:
-            return
-        self._progress.publish_new()
-        if now >= self._next_progress:
-            self._next_progress = now + PROGRESS_S
-            self._progress.tick()
-        self._publisher.flush()
+            self._metrics.sample(self._worker)
+            # Last: it reads /proc, and fails without a free descriptor.
+            self._publisher.publish(self._pulses.make(self._worker))
 
     @contextlib.contextmanager
     def _guarded(self, message: str) -> Iterator[None]:

@@ -53,6 +53,8 @@ class SourceModel:
 
     def __init__(self, directory: Path, device: str = "cpu") -> None:
         self.kind = kind_of(directory)
+        self._known: dict[tuple[str, str], np.float32] = {}
+        """Scores that were computed."""
         # float32 whatever the file holds: it is the reference that every other precision is compared with.
         options: dict[str, Any] = {"device": device, "local_files_only": True, "model_kwargs": {"dtype": torch.float32}}
         self.model = (
@@ -67,7 +69,7 @@ class SourceModel:
         if not getattr(self.tokenizer, "is_fast", False):
             raise SetupError(f"{directory} has no fast tokenizer (tokenizer.json)")
         # sentence-transformers must cut there, too: a tokenizer may claim more than the model has positions for.
-        self.max_length_tokens = self.max_length_tokens
+        self.model.max_seq_length = self.max_length_tokens
 
     @property
     def max_length_tokens(self) -> int:
@@ -75,10 +77,6 @@ class SourceModel:
         limits = [self.model.max_seq_length, self.tokenizer.model_max_length, positions_of(self.model)]
         # None, 0 and -1 stand for no limit.
         return int(min(limit for limit in [*limits, LONGEST_MAX_LENGTH_TOKENS] if limit and limit > 0))
-
-    @max_length_tokens.setter
-    def max_length_tokens(self, value: int) -> None:
-        self.model.max_seq_length = value
 
     @property
     def tables(self) -> Tables:
@@ -121,7 +119,16 @@ class SourceModel:
         return FeatureModule(self.model, names, "scores" if self.kind == "cross-encoder" else "sentence_embedding")
 
     def reference(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        """Return sentence-transformers' own scores: logits, or similarities of a bi-encoder; shape [pairs]."""
+        """Return sentence-transformers' own scores: logits, or similarities of a bi-encoder; shape [pairs].
+
+        Each pair is computed once, however many candidates are compared with it.
+        """
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
+        if new:
+            self._known.update(zip(new, self._compute(new), strict=True))
+        return np.array([self._known[pair] for pair in pairs], np.float32)
+
+    def _compute(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         if self.kind == "cross-encoder":
             logits = self.model.predict(list(pairs), activation_fn=torch.nn.Identity(), show_progress_bar=False)
             return np.asarray(logits, np.float32).reshape(len(pairs))

@@ -9,16 +9,17 @@ from __future__ import annotations
 import itertools
 import os
 import random
-import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from webapp.domain.types import Tuning
 from webapp.engine.artifact import Manifest
-from webapp.engine.base import Session
+from webapp.engine.base import Session, encode_pair
 from webapp.engine.loader import open_engine
 
 BUDGETS_TOKENS = (256, 512, 1024)
@@ -54,23 +55,18 @@ class Speed:
 
 
 class Bench:
-    """An artifact's engine, opened to be measured."""
+    """An artifact's engine, opened to be measured with the first `PAIRS` pairs."""
 
-    def __init__(self, directory: Path, manifest: Manifest, threads: int) -> None:
+    def __init__(self, directory: Path, manifest: Manifest, threads: int, pairs: Sequence[tuple[str, str]]) -> None:
         """Open an engine with a session a thread."""
         engine = open_engine(directory, manifest)
         engine.start(threads)
         self._sessions = [engine.open_session() for _ in range(threads)]
-        self._encoded: list[tuple[Any, Any, int]] = []
+        self._encoded = _encode(self._sessions[0], pairs[:PAIRS])
 
-    def batches(self, pairs: Sequence[tuple[str, str]], budget_tokens: int) -> list[Batch]:
-        """Return batches to measure with, made of the first `PAIRS` pairs."""
-        self._encoded = self._encoded or _encode(self._sessions[0], pairs[:PAIRS])
-        return _batches(self._encoded, budget_tokens)
-
-    def measure(self, batches: Sequence[Batch]) -> Speed:
-        """Score for `MEASURED_S` seconds with all sessions at once, each on a thread of its own."""
-        return measure(self._sessions, batches)
+    def measure(self, budget_tokens: int) -> Speed:
+        """Score for `MEASURED_S` seconds with all sessions at once, in batches within the budget."""
+        return measure(self._sessions, _batches(self._encoded, budget_tokens))
 
 
 def tune(directory: Path, manifest: Manifest, pairs: Sequence[tuple[str, str]]) -> Tuning:
@@ -84,11 +80,11 @@ def tune(directory: Path, manifest: Manifest, pairs: Sequence[tuple[str, str]]) 
     best = Tuning()
     budgets = BUDGETS_TOKENS[:1] if manifest.engine == "native" else BUDGETS_TOKENS
     for threads in thread_counts():
-        bench = Bench(directory, manifest, threads)
+        bench = Bench(directory, manifest, threads, pairs)
         rates = dict.fromkeys(budgets, 0.0)
         for _ in range(ROUNDS):
             for budget in budgets:
-                rates[budget] = max(rates[budget], bench.measure(bench.batches(pairs, budget)).tokens_per_s)
+                rates[budget] = max(rates[budget], bench.measure(budget).tokens_per_s)
         for budget, rate in rates.items():
             if rate > best.tokens_per_s * MIN_SPEEDUP:
                 best = Tuning(batch_tokens=budget, engine_threads=threads, tokens_per_s=round(rate))
@@ -111,20 +107,13 @@ def measure(sessions: Sequence[Session], batches: Sequence[Batch]) -> Speed:
     """Measure all sessions at once, each on a thread of its own."""
     for session in sessions:
         session.score(*batches[0][:2])  # one after the other: see `pool.EnginePool.start`
-    tokens: list[int] = []
     began, used_before_s = time.perf_counter(), time.process_time()
-    ends = began + MEASURED_S
-    threads = [
-        threading.Thread(target=_score_until, args=(ends, session, _shuffled(batches, seed), tokens))
-        for seed, session in enumerate(sessions)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    orders = [_shuffled(batches, seed) for seed in range(len(sessions))]
+    with ThreadPoolExecutor(len(sessions)) as threads:
+        tokens = sum(threads.map(partial(_score_until, began + MEASURED_S), sessions, orders))
     cores_s = (time.perf_counter() - began) * len(sessions)
     used_s = time.process_time() - used_before_s
-    return Speed(sum(tokens) / used_s * len(sessions), used_s / cores_s)
+    return Speed(tokens / used_s * len(sessions), used_s / cores_s)
 
 
 def _shuffled(batches: Sequence[Batch], seed: int) -> list[Batch]:
@@ -132,21 +121,20 @@ def _shuffled(batches: Sequence[Batch], seed: int) -> list[Batch]:
     return random.Random(seed).sample(list(batches), len(batches))  # noqa: S311 - the same every time
 
 
-def _score_until(ends: float, session: Session, batches: Sequence[Batch], tokens: list[int]) -> None:
-    for pairs, length, own in itertools.cycle(batches):
+def _score_until(ends: float, session: Session, batches: Sequence[Batch]) -> int:
+    """Score these batches in turn until the time is over; return the number of tokens."""
+    scored = 0
+    for pairs, length, tokens in itertools.cycle(batches):
         session.score(pairs, length)
-        tokens.append(own)
+        scored += tokens
         if time.perf_counter() > ends:
-            return
+            break
+    return scored
 
 
 def _encode(session: Session, pairs: Sequence[tuple[str, str]]) -> list[tuple[Any, Any, int]]:
     """Return (query, token ids, tokens of the pair), longest first."""
-    encoded = []
-    for query, document in pairs:
-        own = session.encode_query(query)
-        ids, lengths, _ = session.encode_documents(own, [document])
-        encoded.append((own, ids[0], int(lengths[0])))
+    encoded = [encode_pair(session, query, document) for query, document in pairs]
     return sorted(encoded, key=lambda pair: -pair[2])
 
 

@@ -6,8 +6,9 @@ import datetime as dt
 import importlib.metadata
 import io
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -15,15 +16,15 @@ import msgspec
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError, reason_of
 from webapp.domain.types import Tuning
-from webapp.engine.artifact import FORMAT, GOLDEN, MANIFEST, PACKED_MODEL, Manifest, Template, sha256_of, write_json
+from webapp.engine.artifact import FORMAT, GOLDEN, MANIFEST, PACKED_MODEL, EngineName, Manifest, sha256_of, write_json
 from webapp.engine.loader import open_engine
 from webapp.engine.models.source import SourceModel
 from webapp.engine.prepare import autotune, export, gate
 from webapp.engine.prepare.calibration import Examples
-from webapp.engine.prepare.candidates import Candidate
 from webapp.engine.prepare.pack import pack
-from webapp.engine.prepare.progress import Report, ReportShare, Stages
+from webapp.engine.prepare.progress import Report, Stages
 from webapp.engine.prepare.resolve import Source
+from webapp.engine.runtimes import Candidate
 
 CONVERTING, JUDGING, MEASURING = 3, 4, 5
 """Numbers of these stages in reports; after a refused candidate the next one begins with the first again."""
@@ -54,126 +55,136 @@ def load_original(settings: Settings, source: Source, report: Report) -> SourceM
         asked, limit = settings.max_length_tokens, original.max_length_tokens
         report(f"RERANK_MAX_LENGTH_TOKENS is {asked}, but this model reads {limit}: texts are cut there")
     elif settings.max_length_tokens:
-        original.max_length_tokens = settings.max_length_tokens
+        original.model.max_seq_length = settings.max_length_tokens
     return original
 
 
-def build_first(
-    tried: Sequence[Candidate],
-    original: SourceModel,
-    *,
-    settings: Settings,
-    source: Source,
-    examples: Examples,
-    staging: Path,
-    stages: Stages,
-) -> tuple[Path, Manifest]:
-    """Return the directory and the manifest of the first candidate that passes the gate.
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """Builds artifacts of one model."""
 
-    Args:
-        tried: in the order in which they are to be tried.
-        original: the model to build them of.
-        settings: limits of the gate.
-        source: files of the original.
-        examples: texts to calibrate with and to judge by.
-        staging: an empty directory to build in.
-        stages: reports the progress.
+    original: SourceModel
+    settings: Settings
+    """The model, and the limits of the gate."""
+    source: Source
+    examples: Examples
+    """Texts to calibrate with and to judge by."""
+    staging: Path
+    """An empty directory to build in."""
+    stages: Stages
+
+    def build_first(self, tried: Sequence[Candidate]) -> tuple[Path, Manifest]:
+        """Return the directory and the manifest of the first of these candidates that passes the gate.
+
+        Raises:
+            SetupError: nothing passes.
+        """
+        reasons: list[str] = []
+        for candidate in tried:
+            directory = self.staging / str(candidate).replace(" ", "-")
+            directory.mkdir()
+            try:
+                manifest = self._export(candidate, directory)
+                figures = self._judge(manifest, directory)
+            except (NotForThisModelError, gate.GateError) as error:
+                reasons.append(str(error))
+                self.stages.report(reasons[-1])
+                continue
+            with self.stages.stage(MEASURING, f"measuring how fast {candidate} is"):
+                tuning = autotune.tune(directory, manifest, self.examples.calibration)
+            reasons.append(f"{candidate} passes the gate, at {tuning.tokens_per_s:,.0f} tokens a second")
+            self.stages.report(reasons[-1])
+            (directory / GOLDEN).write_bytes(msgspec.json.encode(gate.golden(self.original, figures)))
+            manifest = msgspec.structs.replace(
+                manifest,
+                fidelity=figures,
+                tuning=tuning,
+                chosen_because="; ".join(reasons),
+                files={path.name: sha256_of(path) for path in sorted(directory.iterdir())},
+            )
+            write_json(directory / MANIFEST, manifest)
+            return directory, manifest
+        raise SetupError(f"{reasons[-1]}; try another RERANK_PRECISION, or RERANK_ENGINE=torch")
+
+    def _export(self, candidate: Candidate, directory: Path) -> Manifest:
+        """Write tokenizer and model; return the manifest of a candidate that is not judged yet."""
+        original = self.original
+        manifest = Manifest(
+            format=FORMAT,
+            model=self.source.model,
+            revision=self.source.revision,
+            kind=original.kind,
+            engine=candidate.engine,
+            precision=candidate.precision,
+            score_scale=original.score_scale,
+            template=export.export_tokenizer(original, directory),
+            tables=original.tables,
+            prompts=original.prompts,
+            unit_vectors=original.unit_vectors,
+            source=str(self.source.directory),
+            substitute_for=self.source.substitute_for,
+            fidelity={},
+            tuning=Tuning(),
+            chosen_because="",
+            files={},
+            versions={name: importlib.metadata.version(name) for name in VERSIONS_OF},
+            prepared_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        )
+        what, write = EXPORTS[candidate.engine]
+        with self.stages.stage(CONVERTING, f"{what} for {candidate}"):
+            write(manifest, original, self.examples, directory)
+        return manifest
+
+    def _judge(self, manifest: Manifest, directory: Path) -> dict[str, float]:
+        """Return the gate's figures. The engine is closed at the end: memory has room for one.
+
+        Raises:
+            GateError: they are not good enough.
+        """
+        candidate = Candidate(manifest.engine, manifest.precision)
+        with self.stages.stage(
+            JUDGING, f"comparing {candidate} scores with sentence-transformers' own"
+        ) as report_share:
+            engine = open_engine(directory, manifest)
+            engine.start(1)
+            figures = gate.measure(engine, self.original, self.examples.judged, report_share)
+            gate.accept(figures, candidate, self.settings)
+        return figures
+
+
+def pack_native(manifest: Manifest, original: SourceModel, _examples: Examples, directory: Path) -> None:
+    """Write the native engine's file.
 
     Raises:
-        SetupError: nothing passes.
+        NotForThisModelError: it can't compute this model.
     """
-    cached = gate.CachedOriginal(original)
-    reasons: list[str] = []
-    for candidate in tried:
-        directory = staging / str(candidate).replace(" ", "-")
-        directory.mkdir()
-        try:
-            template = export.export_tokenizer(original, directory, original.max_length_tokens)
-            manifest = _manifest(candidate, original, source, template)
-            with stages.stage(CONVERTING, _conversion(candidate)):
-                _export_model(manifest, original, examples, directory)
-            with stages.stage(JUDGING, f"comparing {candidate} scores with sentence-transformers' own") as report_share:
-                figures = _measure(manifest, cached, examples, directory, report_share)
-                gate.accept(figures, candidate, settings)
-        except (NotForThisModelError, gate.GateError) as error:
-            reasons.append(str(error))
-            stages.report(reasons[-1])
-            continue
-        with stages.stage(MEASURING, f"measuring how fast {candidate} is"):
-            tuning = autotune.tune(directory, manifest, examples.tuning)
-        reasons.append(f"{candidate} passes the gate, at {tuning.tokens_per_s:,.0f} tokens a second")
-        stages.report(reasons[-1])
-        (directory / GOLDEN).write_bytes(msgspec.json.encode(gate.golden(cached, figures)))
-        manifest = msgspec.structs.replace(
-            manifest,
-            fidelity=figures,
-            tuning=tuning,
-            chosen_because="; ".join(reasons),
-            files={path.name: sha256_of(path) for path in sorted(directory.iterdir())},
+    if not manifest.template.special_tokens:
+        raise NotForThisModelError(
+            "the native engine needs a tokenizer that adds special tokens: a row has one at least"
         )
-        write_json(directory / MANIFEST, manifest)
-        return directory, manifest
-    raise SetupError(f"{reasons[-1]}; try another RERANK_PRECISION, or RERANK_ENGINE=torch")
+    if not pack(original, directory / PACKED_MODEL):
+        raise NotForThisModelError("the native engine does not know this architecture")
 
 
-def _conversion(candidate: Candidate) -> str:
-    """Return what is done to the model, in words."""
-    if candidate.engine == "torch":
-        return "taking its files as they are"
-    if candidate.engine == "native":
-        return "packing it for the native engine"
-    return "converting it to OpenVINO" + (" and quantizing it to int8" if candidate.precision == "int8" else "")
+def convert_to_openvino(manifest: Manifest, original: SourceModel, examples: Examples, directory: Path) -> None:
+    """Write OpenVINO's files; the conversion is done once for all of its candidates."""
+    converted = directory.with_name("converted")
+    if not converted.exists():
+        converted.mkdir()
+        export.export_openvino(original, converted)
+    shutil.copytree(converted, directory, dirs_exist_ok=True)
+    if manifest.precision == "int8":
+        with redirect_stdout(io.StringIO()):  # nncf draws bars of its own
+            export.quantize(open_engine(directory, manifest), examples.calibration, directory)
 
 
-def _export_model(manifest: Manifest, original: SourceModel, examples: Examples, directory: Path) -> None:
-    """Write the model in the form and precision that the manifest names."""
-    if manifest.engine == "native":
-        if not manifest.template.special_tokens:
-            raise NotForThisModelError(
-                "the native engine needs a tokenizer that adds special tokens: a row has one at least"
-            )
-        if not pack(original, directory / PACKED_MODEL):
-            raise NotForThisModelError("the native engine does not know this architecture")
-    elif manifest.engine == "openvino":
-        converted = directory.with_name("converted")
-        if not converted.exists():
-            converted.mkdir()
-            export.export_openvino(original, converted)
-        shutil.copytree(converted, directory, dirs_exist_ok=True)
-        if manifest.precision == "int8":
-            with redirect_stdout(io.StringIO()):  # nncf draws bars of its own
-                export.quantize(open_engine(directory, manifest), examples.calibration, directory)
+def keep_as_it_is(*_: object) -> None:
+    """Write nothing: torch reads the model's own files."""
 
 
-def _measure(
-    manifest: Manifest, cached: gate.CachedOriginal, examples: Examples, directory: Path, report_share: ReportShare
-) -> dict[str, float]:
-    """Return the figures for the gate. The engine is closed at the end: memory has room for one."""
-    engine = open_engine(directory, manifest)
-    engine.start(1)
-    return gate.measure(engine, cached, examples.judged, report_share)
-
-
-def _manifest(candidate: Candidate, original: SourceModel, source: Source, template: Template) -> Manifest:
-    """Return the manifest of a candidate that is not judged yet."""
-    return Manifest(
-        format=FORMAT,
-        model=source.model,
-        revision=source.revision,
-        kind=original.kind,
-        engine=candidate.engine,
-        precision=candidate.precision,
-        score_scale=original.score_scale,
-        template=template,
-        tables=original.tables,
-        prompts=original.prompts,
-        unit_vectors=original.unit_vectors,
-        source=str(source.directory),
-        substitute_for=source.substitute_for,
-        fidelity={},
-        tuning=Tuning(),
-        chosen_because="",
-        files={},
-        versions={name: importlib.metadata.version(name) for name in VERSIONS_OF},
-        prepared_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-    )
+EXPORTS: dict[EngineName, tuple[str, Callable[[Manifest, SourceModel, Examples, Path], None]]] = {
+    "native": ("packing it", pack_native),
+    "openvino": ("converting it", convert_to_openvino),
+    "torch": ("taking its files as they are", keep_as_it_is),
+}
+"""Engine -> what is done to the model, in words, and what does it."""

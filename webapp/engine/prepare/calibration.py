@@ -28,13 +28,9 @@ class Examples:
     """The two halves of a calibration file."""
 
     calibration: list[tuple[str, str]]
+    """Pairs of ordinary lengths, to measure speed with, too."""
     judged: list[tuple[str, list[str]]]
     """Queries with the documents to be ranked for each."""
-
-    @property
-    def tuning(self) -> list[tuple[str, str]]:
-        """Pairs of ordinary lengths to measure speed with."""
-        return self.calibration
 
 
 def read_examples(path: Path) -> Examples:

@@ -13,60 +13,44 @@ from numpy.typing import NDArray
 
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import MODEL, TOKENIZER, Template
+from webapp.engine.base import score_pair
 from webapp.engine.loader import ModelEngine
 from webapp.engine.models.source import FeatureModule, SourceModel
 from webapp.engine.tokenizer import check_tables
 
 
-def export_tokenizer(source: SourceModel, directory: Path, max_length_tokens: int) -> Template:
-    """Write the tokenizer and return how it frames its input.
+def export_tokenizer(source: SourceModel, directory: Path) -> Template:
+    """Write the tokenizer and return how it frames texts, read off an encoded example.
 
     Raises:
-        SetupError: it gives tokens that the model has no row for, or frames its input in an unknown way.
+        SetupError: it gives tokens that the model has no row for, does not put the texts one after the other, or the
+            length leaves no room for them.
     """
     backend = source.tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
     (directory / TOKENIZER).write_text(backend.to_str(), encoding="utf-8")
-    template = read_template(
-        backend,
-        pair=source.kind == "cross-encoder",
-        typed=source.reads_types,
-        pad_id=source.tokenizer.pad_token_id or 0,
-        max_length_tokens=max_length_tokens,
-    )
-    check_tables(source.tables, template, backend)
-    return template
-
-
-def read_template(backend: Any, *, pair: bool, typed: bool, pad_id: int, max_length_tokens: int) -> Template:
-    """Return how a tokenizer frames texts, read off an encoded example.
-
-    Raises:
-        SetupError: the tokenizer does not put the texts one after the other, or the length leaves no room for them.
-    """
+    pair = source.kind == "cross-encoder"
     encoding = backend.encode("query", "document") if pair else backend.encode("document")
     places: list[int | None] = encoding.sequence_ids
-    document = 1 if pair else 0
+    document = int(pair)
     texts = [place for place in places if place is not None]
     if texts != sorted(texts) or document not in texts:
         raise SetupError("the model's tokenizer frames its input in a way that is not supported")
-    first = places.index(0)
-    document_at = places.index(document)
-    end = len(places) - places[::-1].index(document)
-    query_end = len(places) - places[::-1].index(0) if pair else first
+    document_at, backwards = places.index(document), places[::-1]
     template = Template(
-        prefix=encoding.ids[:first],
-        middle=encoding.ids[query_end:document_at],
-        suffix=encoding.ids[end:],
-        document_type=encoding.type_ids[document_at] if typed else 0,
-        pad_id=pad_id,
-        max_length_tokens=max_length_tokens,
+        prefix=encoding.ids[: places.index(0)],
+        middle=encoding.ids[len(places) - backwards.index(0) : document_at],  # empty where there is one text
+        suffix=encoding.ids[len(places) - backwards.index(document) :],
+        document_type=encoding.type_ids[document_at] if source.reads_types else 0,
+        pad_id=source.tokenizer.pad_token_id or 0,
+        max_length_tokens=source.max_length_tokens,
     )
     if template.room_tokens < 1 + pair:
         raise SetupError(
-            f"RERANK_MAX_LENGTH_TOKENS: {max_length_tokens} leaves no room for texts beside the special tokens"
+            f"RERANK_MAX_LENGTH_TOKENS: {source.max_length_tokens} leaves no room for texts beside the special tokens"
         )
+    check_tables(source.tables, template, backend)
     return template
 
 
@@ -147,17 +131,6 @@ def _same_output(left: FeatureModule, right: FeatureModule) -> bool:
         return bool(torch.allclose(left(*given), right(*given), atol=1e-5, rtol=1e-5))
 
 
-class _Recorder:
-    """A forward pass that records its inputs."""
-
-    def __init__(self) -> None:
-        self.inputs: list[dict[str, NDArray[np.int64]]] = []
-
-    def __call__(self, input_ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
-        self.inputs.append({"input_ids": input_ids, "attention_mask": mask, "token_type_ids": types})
-        return np.ones((len(input_ids), 8), np.float32)
-
-
 def quantize(engine: ModelEngine, pairs: Sequence[tuple[str, str]], directory: Path) -> None:
     """Replace the OpenVINO model in a directory by its int8 form: nncf's static quantization, for transformers.
 
@@ -172,13 +145,16 @@ def quantize(engine: ModelEngine, pairs: Sequence[tuple[str, str]], directory: P
     core = ov.Core()
     model = core.read_model(directory / MODEL)
     names = [port.any_name for port in model.inputs]
-    recorder = _Recorder()
-    session = engine.open_session(recorder)
-    for text, document in pairs:
-        query = session.encode_query(text)
-        ids, lengths, _ = session.encode_documents(query, [document])
-        session.score([(query, ids[0])], int(lengths[0]))
-    inputs = [{name: seen[name] for name in names} for seen in recorder.inputs]
+    inputs: list[dict[str, NDArray[np.int64]]] = []
+
+    def record(input_ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
+        given = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": types}
+        inputs.append({name: given[name] for name in names})
+        return np.ones((len(input_ids), 8), np.float32)
+
+    session = engine.open_session(record)
+    for query, document in pairs:
+        score_pair(session, query, document)
     quantized = nncf.quantize(
         model,
         nncf.Dataset(inputs),

@@ -1,6 +1,6 @@
 """The gate: refuse an artifact whose scores or rankings differ too much from the original model's.
 
-What is not even tried on this machine, or with these settings, `candidates` leaves out.
+What is not even tried on this machine, or with these settings, `runtimes.candidates` leaves out.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from webapp.domain.errors import SetupError
 from webapp.domain.ranking import to_scores
 from webapp.domain.types import ScoreScale
 from webapp.engine.artifact import Golden, GoldenQuery
-from webapp.engine.base import Engine
+from webapp.engine.base import Engine, score_pair
 from webapp.engine.models.source import SourceModel
-from webapp.engine.prepare.candidates import Candidate
 from webapp.engine.prepare.progress import ReportShare
+from webapp.engine.runtimes import Candidate
 
 LARGEST_FP32_SCORE_ERROR = 1e-4
 LARGEST_BF16_SCORE_ERROR = 2e-2
@@ -33,22 +33,6 @@ UNBOUNDED: frozenset[ScoreScale] = frozenset({"dot", "euclidean", "manhattan"})
 
 class GateError(SetupError):
     """An artifact's scores differ too much from the original's."""
-
-
-class CachedOriginal:
-    """The original model's scores, computed once however many candidates are compared with them."""
-
-    def __init__(self, source: SourceModel) -> None:
-        self._source = source
-        self._known: dict[tuple[str, str], np.float32] = {}
-        self.score_scale = source.score_scale
-
-    def reference(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        """Return sentence-transformers' own scores, shape [pairs]."""
-        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
-        if new:
-            self._known.update(zip(new, self._source.reference(new), strict=True))
-        return np.array([self._known[pair] for pair in pairs], np.float32)
 
 
 _QUERIES = (
@@ -82,17 +66,13 @@ def check_pairs() -> list[tuple[str, str]]:
 def engine_logits(engine: Engine, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
     """Return an engine's logits, one pair a batch, shape [pairs]. The engine was started."""
     session = engine.open_session()
-    logits = np.empty(len(pairs), np.float32)
-    for place, (text, document) in enumerate(pairs):
-        query = session.encode_query(text)
-        ids, lengths, _ = session.encode_documents(query, [document])
-        logits[place] = session.score([(query, ids[0])], int(lengths[0]) + 3)[0]  # 3: padding must not matter
-    return logits
+    # Padding must not matter.
+    return np.array([score_pair(session, query, document, padding=3) for query, document in pairs], np.float32)
 
 
 def measure(
     engine: Engine,
-    original: SourceModel | CachedOriginal,
+    original: SourceModel,
     judged: Sequence[tuple[str, list[str]]],
     report_share: ReportShare = lambda _share: None,
 ) -> dict[str, float]:
@@ -150,7 +130,7 @@ def _errors(
         return differences / score_range, score_range  # NaN, and so refused, where the original says the same of all
 
 
-def golden(original: CachedOriginal, figures: dict[str, float]) -> Golden:
+def golden(original: SourceModel, figures: dict[str, float]) -> Golden:
     """Return the original's scores of the check pairs, and how far from them the judged artifact may be."""
     scale = original.score_scale
     raw = scale in UNBOUNDED

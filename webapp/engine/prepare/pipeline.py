@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -18,6 +20,7 @@ from webapp.engine.artifact import Manifest, artifact_dir, read_manifest
 from webapp.engine.prepare.calibration import DEFAULT_FILE, Examples, read_examples
 from webapp.engine.prepare.progress import Report, Stages
 from webapp.engine.prepare.resolve import Source, local_directory, resolve
+from webapp.engine.runtimes import candidates
 
 STAGES = 5
 """Finding, loading, converting, judging, measuring; `build` reports the last three."""
@@ -82,19 +85,15 @@ def _build(
     settings: Settings, source: Source, examples: Examples, staging: Path, stages: Stages
 ) -> tuple[Path, Manifest]:
     """Return an artifact for these settings, its directory below `staging` and its manifest."""
-    _quiet_libraries()
     with stages.stage(2, f"loading {source.model} with sentence-transformers"):
         try:
-            from webapp.engine.prepare.build import build_first, load_original
+            _quiet_libraries()
+            from webapp.engine.prepare.build import Builder, load_original
         except ImportError as error:
             raise _missing(error.name) from error
         original = load_original(settings, source, stages.report)
-    from webapp.engine.prepare.candidates import candidates
-
-    tried = candidates(settings, stages.report)
-    return build_first(
-        tried, original, settings=settings, source=source, examples=examples, staging=staging, stages=stages
-    )
+    builder = Builder(original, settings, source, examples, staging, stages)
+    return builder.build_first(candidates(settings, stages.report))
 
 
 def _summary(manifest: Manifest, took_s: float) -> str:
@@ -147,17 +146,12 @@ def _exclusive(models_dir: Path, report: Report) -> Iterator[None]:
 
 def _quiet_libraries() -> None:
     """Turn off the libraries' progress bars and warnings."""
-    import logging
-    import warnings
+    from transformers.utils import logging as transformers_logging
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     warnings.simplefilter("ignore")
     for name in ("sentence_transformers", "transformers", "openvino"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        from transformers.utils import logging as transformers_logging
-    except ImportError:
-        return
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

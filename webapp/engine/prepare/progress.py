@@ -43,67 +43,50 @@ class Stages:
         self._terminal = terminal
         self._clock = clock
         self._drawing = threading.Lock()
-        self._title = ""
-        """The stage that runs; empty between two."""
-        self._number = 0
-        self._began = 0.0
-        self._done = 0.0
-        self._done_after_s = 0.0
-        """When `_done` was reported, since the stage began."""
 
     def report(self, message: str) -> None:
         """Report a line; the bar moves down."""
         with self._drawing:
-            self._clear()
+            self._draw()
             self._report(message)
 
     @contextmanager
     def stage(self, number: int, what: str) -> Iterator[ReportShare]:
         """Report one stage while it runs; a job that tries several ways may come to the same stage again."""
         title = f"[{number}/{self._total}] {what}"
-        self._number, self._began, self._done = number, self._clock(), 0.0
+        began, done, done_after_s = self._clock(), 0.0, 0.0
+        ended = threading.Event()
+
+        def report_share(share: float) -> None:
+            nonlocal done, done_after_s
+            done, done_after_s = min(1.0, share), self._clock() - began
+
+        def redraw() -> None:
+            while not ended.wait(REDRAW_S):
+                took_s = self._clock() - began
+                share, left_s = (number - 1 + done) / self._total, remaining(done, done_after_s, took_s)
+                with self._drawing:
+                    self._draw(line(title, share, took_s, left_s))
+
+        drawer = threading.Thread(target=redraw, daemon=True)
         if self._terminal is None:
             self._report(title)
-        self._title = title
-        ended = threading.Event()
-        drawer = threading.Thread(target=self._redraw_until, args=(ended,), daemon=True)
-        if self._terminal is not None:
+        else:
             drawer.start()
         try:
-            yield self._report_share
+            yield report_share
         finally:
             ended.set()
+            took_s = self._clock() - began
             if self._terminal is not None:
                 drawer.join()
-            self._end(title)
+                self.report(f"{title}: {took_s:.1f} s")
+            elif took_s >= LONG_STAGE_S:
+                self._report(f"{title}: done in {took_s:.1f} s")
 
-    def _report_share(self, share: float) -> None:
-        self._done, self._done_after_s = min(1.0, share), self._clock() - self._began
-
-    def _end(self, title: str) -> None:
-        took_s = self._clock() - self._began
-        self._title = ""
+    def _draw(self, bar: str = "") -> None:
         if self._terminal is not None:
-            with self._drawing:
-                self._clear()
-                self._report(f"{title}: {took_s:.1f} s")
-        elif took_s >= LONG_STAGE_S:
-            self._report(f"{title}: done in {took_s:.1f} s")
-
-    def _redraw_until(self, ended: threading.Event) -> None:
-        while not ended.wait(REDRAW_S):
-            with self._drawing:
-                self._clear()
-                if self._terminal is not None:
-                    took_s = self._clock() - self._began
-                    left_s = remaining(self._done, self._done_after_s, took_s)
-                    share = (self._number - 1 + self._done) / self._total
-                    self._terminal.write(line(self._title, share, took_s, left_s))
-                    self._terminal.flush()
-
-    def _clear(self) -> None:
-        if self._terminal is not None:
-            self._terminal.write("\r\x1b[K")
+            self._terminal.write(f"\r\x1b[K{bar}")
             self._terminal.flush()
 
 

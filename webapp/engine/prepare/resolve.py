@@ -7,7 +7,9 @@ import os
 import re
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +30,9 @@ EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 """The published checksum of the original's model.safetensors."""
 
 # Weights in formats we don't read.
-IGNORED_FILES = [
-    "onnx/*",
-    "openvino/*",
-    "coreml/*",
-    "*.onnx",
-    "*.msgpack",
-    "*.h5",
-    "*.ot",
-    "*.gguf",
-    "*.md",
-    ".gitattributes",
-]
+IGNORED_FILES = (
+    *("onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.msgpack", "*.h5", "*.ot", "*.gguf", "*.md", ".gitattributes"),
+)
 
 MOST_SHOWN_CHARS = 120
 """The part of a wrong model name that an error message shows."""
@@ -107,13 +100,10 @@ def _from_hub(model: str, directory: Path, report: Report) -> Source:
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-    def ask() -> Any:
-        if constants.HF_HUB_OFFLINE:
-            raise _HubUnreachableError("HF_HUB_OFFLINE is set")
-        return HfApi().model_info(model, timeout=HUB_ANSWER_TIMEOUT_S)
-
     try:
-        info = _call_within(HUB_ANSWER_TIMEOUT_S, ask)
+        if constants.HF_HUB_OFFLINE:
+            raise _HubUnreachableError("HF_HUB_OFFLINE is set")  # noqa: TRY301
+        info = _call_within(HUB_ANSWER_TIMEOUT_S, partial(HfApi().model_info, model, timeout=HUB_ANSWER_TIMEOUT_S))
     except RepositoryNotFoundError as error:
         raise SetupError(
             f"RERANK_MODEL: the hub has no model {model}, or it is private and HF_TOKEN is not set"
@@ -156,33 +146,33 @@ def _cached(model: str) -> Path | None:
 
 
 def _call_within(timeout_s: float, call: Callable[[], Any]) -> Any:
-    """Return the call's result, made on a thread of its own: a silent name server obeys no HTTP timeout."""
-    outcome: list[tuple[Any, Exception | None]] = []
+    """Return the call's result, made on a thread of its own: a silent name server obeys no HTTP timeout.
+
+    Raises:
+        HfHubHTTPError: the hub did answer.
+        _HubUnreachableError: it did not, or is too busy to.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    outcome: Future[Any] = Future()
 
     def run() -> None:
         try:
-            outcome.append((call(), None))
+            outcome.set_result(call())
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread
-            outcome.append((None, error))
+            outcome.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    if not outcome:
-        raise _HubUnreachableError(f"the hub gave no answer within {timeout_s:g} s")
-    result, error = outcome[0]
-    if error is None:
-        return result
-    if isinstance(error, _HubUnreachableError):
-        raise error
-    from huggingface_hub.errors import HfHubHTTPError
-
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, HfHubHTTPError) and status is not None and status < 500 and status != RATE_LIMITED:  # noqa: PLR2004
-        raise error  # the hub did answer
-    raise _HubUnreachableError(
-        "the hub can't be reached" if status is None else f"the hub answered {status}"
-    ) from error
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return outcome.result(timeout_s)
+    except Exception as error:
+        if not outcome.done():
+            raise _HubUnreachableError(f"the hub gave no answer within {timeout_s:g} s") from error
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if isinstance(error, HfHubHTTPError) and status is not None and status < 500 and status != RATE_LIMITED:  # noqa: PLR2004
+            raise
+        reason = "the hub can't be reached" if status is None else f"the hub answered {status}"
+        raise _HubUnreachableError(reason) from error
 
 
 def _embedded(substitute_for: str) -> Source:

@@ -1,5 +1,114 @@
 """What computes a forward pass: native (our C kernels), openvino, torch, and stub, an engine without a model.
 
-A new runtime: copy `openvino.py`; add its name to `EngineName` in `artifact.py` and to the setting `engine`; open it in
-`loader.py` (`_open_runtime`), write its files in `prepare/build.py`, and say in `prepare/candidates.py` when to try it.
+A new runtime: copy `openvino.py`; add its name to `EngineName` in `artifact.py` and to the setting `engine`; name its
+precisions in `CANDIDATES`, when not to try them in `_obstacle`, and how it is opened in `open_runtime`; write its files
+in `prepare/build.py`. Each is imported where it is used, so that no engine loads the library of another.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from webapp.config.settings import Settings
+from webapp.domain.errors import SetupError
+from webapp.engine.artifact import MODEL, PACKED_MODEL, EngineName, Manifest, Precision, damaged
+from webapp.engine.base import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An engine at a precision."""
+
+    engine: EngineName
+    precision: Precision
+
+    def __str__(self) -> str:
+        return f"{self.engine} {self.precision}"
+
+
+CANDIDATES = (
+    Candidate("native", "int8"),
+    Candidate("openvino", "int8"),
+    Candidate("openvino", "bf16"),
+    Candidate("openvino", "fp32"),
+    Candidate("torch", "bf16"),
+    Candidate("torch", "fp32"),
+)
+"""All there are, in the order in which `prepare` tries them; torch's only where the settings name it.
+
+The native engine comes first: it is ready in a second, where OpenVINO's int8 takes a minute to calibrate. Which of two
+engines of the same precision is faster here is measured while the service is idle (`releases.comparison`).
+"""
+
+
+def candidates(settings: Settings, report: Callable[[str], None]) -> list[Candidate]:
+    """Return what to try for a model here, in this order; the first that passes the gate is served.
+
+    Args:
+        settings: the engine and the precision that are asked for.
+        report: takes a line for each candidate that is left out.
+
+    Raises:
+        SetupError: this machine can't serve with the engine and precision of the settings.
+    """
+    engine, asked = settings.engine, settings.precision
+    chosen, reasons = [], []
+    for each in CANDIDATES:
+        if engine != each.engine and (engine != "auto" or each.engine == "torch"):
+            continue
+        if asked not in ("auto", each.precision):
+            continue
+        if why := _obstacle(each, asked):
+            reasons.append(f"{each} is left out: {why}")
+        else:
+            chosen.append(each)
+    if not chosen:
+        why = "; ".join(reasons) or f"{engine} does not compute in {asked}"
+        raise SetupError(f"RERANK_ENGINE={engine}, RERANK_PRECISION={asked}: {why}; set one of them to auto")
+    for reason in reasons:
+        report(reason)
+    return chosen
+
+
+def _obstacle(candidate: Candidate, asked: str) -> str:
+    """Return why a candidate is not tried on this machine; empty: it is. What is only slow may be asked for."""
+    if candidate.engine == "native":
+        from webapp.engine.runtimes.native import library  # noqa: PLC0415
+
+        return "" if library() else "this processor has no AVX2, or no C compiler was there at installation"
+    if candidate.engine == "openvino":
+        from webapp.engine.runtimes.openvino import has_bf16, has_fast_int8  # noqa: PLC0415
+
+        if candidate.precision == "int8" and asked == "auto" and not has_fast_int8():
+            return "without VNNI, as here, it is slower than fp32"
+        if candidate.precision == "bf16" and not has_bf16():
+            return "this processor has no bf16 instructions"
+    elif candidate.precision == "bf16" and asked == "auto":
+        from webapp.engine.runtimes.torch import device  # noqa: PLC0415
+
+        return "" if device() == "cuda" else "it is for GPUs"
+    return ""
+
+
+def open_runtime(directory: Path, manifest: Manifest) -> Runtime:
+    """Return the runtime of an artifact.
+
+    Raises:
+        SetupError: a file of it is damaged.
+    """
+    if manifest.engine == "torch":
+        from webapp.engine.runtimes.torch import TorchRuntime  # noqa: PLC0415
+
+        return TorchRuntime(Path(manifest.source), manifest.precision, manifest.tables)
+    if manifest.engine == "native":
+        from webapp.engine.runtimes.native import NativeRuntime  # noqa: PLC0415
+
+        native = NativeRuntime(directory / PACKED_MODEL)
+        if native.tables != manifest.tables:
+            raise damaged(directory / PACKED_MODEL, f"{native.tables}, not {manifest.tables} as its manifest says")
+        return native
+    from webapp.engine.runtimes.openvino import OpenVINORuntime  # noqa: PLC0415
+
+    return OpenVINORuntime(directory / MODEL, manifest.precision)

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from webapp.config.resources import cpu_flags
 from webapp.domain.errors import EngineFailedError, SetupError
 from webapp.engine.artifact import Tables, damaged
 
@@ -80,11 +81,7 @@ class _Batch(ctypes.Structure):
 def library() -> Path | None:
     """Return the compiled kernels; None if this processor can't run them, or there was no compiler at installation."""
     built = sorted(Path(__file__).parent.parent.glob("native/_bert*.so"))
-    try:
-        flags = Path("/proc/cpuinfo").read_text().split()
-    except OSError:
-        return None
-    return built[0] if built and {"avx2", "fma"} <= set(flags) else None
+    return built[0] if built and {"avx2", "fma"} <= cpu_flags() else None
 
 
 class NativeRuntime:
@@ -102,9 +99,9 @@ class NativeRuntime:
             table = _table(self._tensors, shape)
         except (LookupError, ValueError, TypeError) as error:
             raise damaged(path, f"no model of ours: {error}") from error
-        self._model = ctypes.c_void_p()
+        self.model = ctypes.c_void_p()
         status = self.library.bert_load(
-            ctypes.byref(shape), ctypes.byref(table), ctypes.c_int64(len(table)), ctypes.byref(self._model)
+            ctypes.byref(shape), ctypes.byref(table), ctypes.c_int64(len(table)), ctypes.byref(self.model)
         )
         if status == _ABI_DIFFERS:
             raise SetupError(_STATUS_MESSAGES[status])
@@ -121,17 +118,9 @@ class NativeRuntime:
         """Return a forward pass with scratch of its own."""
         return NativeForward(self)
 
-    def open_scratch(self) -> ctypes.c_void_p:
-        """Return scratch for one thread, which the caller closes."""
-        scratch = ctypes.c_void_p()
-        status = self.library.bert_open(self._model, ctypes.byref(scratch))
-        if status:
-            raise EngineFailedError(_STATUS_MESSAGES[status])
-        return scratch
-
     def __del__(self) -> None:
-        if getattr(self, "_model", None):
-            self.library.bert_unload(self._model)
+        if getattr(self, "model", None):
+            self.library.bert_unload(self.model)
 
 
 class NativeForward:
@@ -139,7 +128,9 @@ class NativeForward:
 
     def __init__(self, runtime: NativeRuntime) -> None:
         self._runtime = runtime  # holds the model, and the mapping that its pointers lead into
-        self._scratch = runtime.open_scratch()
+        self._scratch = ctypes.c_void_p()
+        if status := runtime.library.bert_open(runtime.model, ctypes.byref(self._scratch)):
+            raise EngineFailedError(_STATUS_MESSAGES[status])
 
     def __call__(self, input_ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
         """Compute, without the interpreter's lock; rows are padded at their end only.
@@ -156,8 +147,7 @@ class NativeForward:
             out,
         ]
         batch = _Batch(rows, length, *(array.ctypes.data for array in given), *(array.size for array in given))
-        status = self._runtime.library.bert_forward(self._scratch, ctypes.byref(batch))
-        if status:
+        if status := self._runtime.library.bert_forward(self._scratch, ctypes.byref(batch)):
             raise EngineFailedError(_STATUS_MESSAGES[status])
         return out
 

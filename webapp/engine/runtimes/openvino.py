@@ -9,8 +9,9 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from webapp.config.resources import forget_pages, return_freed_blocks
+from webapp.config.resources import cpu_flags, forget_pages, return_freed_blocks
 from webapp.engine.artifact import damaged
+from webapp.engine.base import Forward
 
 _FREED_BLOCK_BYTES = 64 * 1024
 """Compiling a model and meeting new shapes frees many such blocks; 50 MB a worker (measured) stay otherwise."""
@@ -52,24 +53,18 @@ class OpenVINORuntime:
         """Return the precision of what is not quantized."""
         return "bf16" if self._precision == "bf16" or (self._precision == "int8" and has_bf16()) else "f32"
 
-    def open(self) -> OpenVINOForward:
-        """Return an inference request for the calling thread."""
-        return OpenVINOForward(self._compiled)
+    def open(self) -> Forward:
+        """Return a forward pass with an inference request of its own."""
+        request = self._compiled.create_infer_request()
+        names = [port.any_name for port in self._compiled.inputs]
 
+        def forward(input_ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
+            given = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": types}
+            outputs = request.infer([given[name] for name in names], share_inputs=True, share_outputs=True)
+            output: NDArray[Any] = outputs[0]
+            return output
 
-class OpenVINOForward:
-    """An inference request, for one thread."""
-
-    def __init__(self, compiled: Any) -> None:
-        self._request = compiled.create_infer_request()
-        self._names = [port.any_name for port in compiled.inputs]
-
-    def __call__(self, input_ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
-        """Compute; see `webapp.engine.base.Forward`."""
-        given = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": types}
-        outputs = self._request.infer([given[name] for name in self._names], share_inputs=True, share_outputs=True)
-        output: NDArray[Any] = outputs[0]
-        return output
+        return forward
 
 
 def has_bf16() -> bool:
@@ -79,8 +74,4 @@ def has_bf16() -> bool:
 
 def has_fast_int8() -> bool:
     """Return whether this processor multiplies int8 faster than float32; measured, it needs one of these flags."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text().split()
-    except OSError:
-        return False
-    return not {"avx512_vnni", "avx_vnni", "amx_int8"}.isdisjoint(flags)
+    return bool(cpu_flags() & {"avx512_vnni", "avx_vnni", "amx_int8"})

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import Tables
-from webapp.engine.models.source import FeatureModule, SourceModel
+from webapp.engine.base import Forward
+from webapp.engine.models.source import SourceModel
 
 
 class TorchRuntime:
@@ -21,8 +22,6 @@ class TorchRuntime:
         self._source = source
         self._tables = tables
         self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-        self._device = ""
-        self._module: FeatureModule | None = None
 
     def start(self, threads: int) -> None:
         """Load the weights; each engine thread computes on one core of its own.
@@ -37,22 +36,11 @@ class TorchRuntime:
             raise SetupError(f"{self._source} is not the model that was prepared; prepare it again")
         self._module = model.module().to(self._dtype).eval()
 
-    def open(self) -> TorchForward:
-        """Return a forward pass for the calling thread."""
-        if self._module is None:
-            raise RuntimeError("start() comes first")
-        return TorchForward(self._module, self._device)
+    def open(self) -> Forward:
+        """Return the forward pass, which all threads may share: it changes nothing."""
+        return self._forward
 
-
-class TorchForward:
-    """A forward pass. Threads share the weights, which it doesn't change."""
-
-    def __init__(self, module: FeatureModule, device: str) -> None:
-        self._module = module
-        self._device = device
-
-    def __call__(self, input_ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
-        """Compute; see `webapp.engine.base.Forward`."""
+    def _forward(self, input_ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
         with torch.inference_mode():
             tensors = [torch.from_numpy(array).to(self._device) for array in (input_ids, mask, types)]
             output: NDArray[Any] = self._module(*tensors).float().cpu().numpy()

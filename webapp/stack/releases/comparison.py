@@ -24,13 +24,13 @@ from webapp.config.paths import program
 from webapp.config.resources import free_bytes
 from webapp.config.settings import Settings, load_settings
 from webapp.domain.errors import SetupError
-from webapp.engine import comparison
 from webapp.engine.artifact import (
     MANIFEST,
     VERDICT,
     Manifest,
     Verdict,
     artifact_dir,
+    comparison_is_due,
     first_artifact_dir,
     machine,
     read_manifest,
@@ -45,7 +45,7 @@ from webapp.stack.releases.steps import RefusedError
 from webapp.stack.supervisor.client import Programs
 
 if TYPE_CHECKING:
-    from webapp.engine.prepare.candidates import Candidate
+    from webapp.engine.runtimes import Candidate
 
 PROGRAM = "compare"
 """Its name in supervisor."""
@@ -72,7 +72,7 @@ def start_if_due(settings: Settings, programs: Programs) -> None:
         programs: of the stack.
     """
     with contextlib.suppress(SetupError, OSError):
-        if comparison.is_due(settings):
+        if comparison_is_due(settings):
             programs.start(PROGRAM)
 
 
@@ -188,15 +188,15 @@ class Builder:
         """Measure two artifacts in turn, each with the batches of the settings or else with its own."""
         from webapp.engine.prepare.calibration import DEFAULT_FILE, read_examples  # noqa: PLC0415
 
-        pairs = read_examples(DEFAULT_FILE).tuning
+        pairs = read_examples(DEFAULT_FILE).calibration
         return measure_in_turn(self._bench(serving, pairs), self._bench(other, pairs), self.idle)
 
     def _bench(self, built: Built, pairs: list[tuple[str, str]]) -> Measure:
         from webapp.engine.prepare.autotune import Bench  # noqa: PLC0415 - numpy and an engine
 
         tuning = built.manifest.tuning
-        bench = Bench(built.directory, built.manifest, self.settings.engine_threads or tuning.engine_threads)
-        return partial(bench.measure, bench.batches(pairs, self.settings.batch_tokens or tuning.batch_tokens))
+        bench = Bench(built.directory, built.manifest, self.settings.engine_threads or tuning.engine_threads, pairs)
+        return partial(bench.measure, self.settings.batch_tokens or tuning.batch_tokens)
 
     def _is_same_model(self, manifest: Manifest) -> bool:
         serving = self.serving.manifest
@@ -252,12 +252,12 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")  # where memory is short, the kernel kills us first
     with environment(colors.serving.settings):
         settings = load_settings()
-        if comparison.is_due(settings):
+        if comparison_is_due(settings):
             _compare(settings)
 
 
 def _compare(settings: Settings) -> None:
-    from webapp.engine.prepare.candidates import candidates  # noqa: PLC0415 - it loads OpenVINO
+    from webapp.engine.runtimes import candidates  # noqa: PLC0415 - it loads numpy
 
     directory = first_artifact_dir(settings)
     manifest = read_manifest(directory)
