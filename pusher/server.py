@@ -14,7 +14,6 @@ from pathlib import Path
 
 import gevent
 from flask import Flask
-from flask_socketio import SocketIO
 from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
@@ -25,17 +24,10 @@ from pusher.access import Access
 from pusher.intake import Intake
 from pusher.relay import TICK_S
 from pusher.settings import Settings, listed
-from pusher.sockets import Sockets
+from pusher.sockets import Sockets, make_socketio
 from pusher.streams import Streams
-from pusher.websocket import Handler
 
 log = logging.getLogger(__name__)
-
-PING_S = 5
-"""Interval of pings. nginx disconnects a pusher that is silent for twice as long (nginx.conf.j2)."""
-
-PONG_S = 10
-"""How long an answer to a ping may take."""
 
 BACKLOG = 1024
 
@@ -56,17 +48,7 @@ class Pusher:
         access = Access(self._keys, KeyRing(settings.operator_keys))
         self.streams = Streams()
         app = Flask("pusher", static_folder=None)
-        socketio = SocketIO(
-            app,
-            async_mode="gevent",
-            cors_allowed_origins=listed(settings.dashboard_origins) or None,
-            ping_interval=PING_S,
-            ping_timeout=PONG_S,
-            max_http_buffer_size=16 * 1024,  # browsers send ids, not documents
-            manage_session=False,
-            logger=False,
-            engineio_logger=False,
-        )
+        socketio = make_socketio(app, listed(settings.dashboard_origins))
         self.sockets = Sockets(socketio, self.relay, access)
         routes.install(app, self.relay, access, self.streams, self.sockets.counts)
         self._app = app
@@ -80,7 +62,7 @@ class Pusher:
         """Serve until `stop`."""
         listener = _listen(self._settings.socket)
         # Its own log would quote requests.
-        server = WSGIServer(listener, self._app, log=None, error_log=None, handler_class=Handler)
+        server = WSGIServer(listener, self._app, log=None, error_log=None)
         server.start()
         loops = [
             gevent.spawn(self._for_ever, self._intake.run, 1.0),

@@ -20,8 +20,8 @@ from pusher.intake import Intake
 from pusher.relay import Relay, Update
 from pusher.settings import listed
 from pusher.settings import load_settings as pusher_settings
+from pusher.sockets import WholeSends
 from pusher.streams import MOST_STREAMS, Streams, TooManyStreamsError
-from pusher.websocket import WholeSends
 from webapp.api.dialects.unknown import dump_error
 from webapp.domain.errors import MethodNotAllowedError, NotFoundError, OverloadedError, UnauthorizedError
 
@@ -221,7 +221,7 @@ def test_lists_are_comma_separated():
 def test_a_browser_that_does_not_read_is_hung_up_on(monkeypatch):
     from gevent import socket as cooperative
 
-    monkeypatch.setattr("pusher.websocket.SEND_S", 0.2)
+    monkeypatch.setattr("pusher.sockets.SEND_S", 0.2)
     ours, theirs = cooperative.socketpair()
     with pytest.raises(TimeoutError):
         WholeSends(ours).send(b"x" * 10_000_000)
