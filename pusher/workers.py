@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from contracts.events import Pulse, Source, Worker
+from pusher.history import History
 
 LOST_S = 3.5
 """A worker pulses once a second; one that is silent for this long is lost."""
@@ -18,8 +17,6 @@ FORGET_S = 20.0
 """Lost and leaving workers are shown for this long."""
 
 EVENTS_KEPT = 50
-
-WorkerEvent = dict[str, Any]
 
 
 @dataclass(slots=True, eq=False)
@@ -77,10 +74,6 @@ class Workers:
             del self._known[key]
         return [known.source for known in lost], gone
 
-    def is_down(self, source: Source) -> bool:
-        """Return whether a worker reported that it goes down."""
-        return self._known[source.id].state == "down"
-
     def pulses(self) -> list[Pulse]:
         """Return the last pulse of each worker that lives."""
         return [known.pulse for known in self._known.values() if known.pulse and known.lives]
@@ -107,41 +100,19 @@ class Workers:
         return sum(known.pulse.dropped_events for known in self._known.values() if known.pulse)
 
 
-class WorkerEvents:
-    """The latest changes of workers and of their breakers, oldest first, for operators."""
+class WorkerEvents(History):
+    """The latest changes of workers and of their breakers, for operators."""
 
     def __init__(self) -> None:
-        self.kept: deque[WorkerEvent] = deque(maxlen=EVENTS_KEPT)
-        self._news: deque[WorkerEvent] = deque(maxlen=EVENTS_KEPT)
-        self._next_number = 0
+        super().__init__({"": EVENTS_KEPT}, {"": EVENTS_KEPT})
 
     def became(self, source: Source, state: str, now: float) -> None:
         """Note a worker's new state, unless the last process did: a worker that was ready then is not ready anew."""
-        states = (event["what"] for event in reversed(self.kept) if event["worker"] == source.id)
+        states = (event["what"] for event in reversed(self.states()) if event["worker"] == source.id)
         if next((what for what in states if not what.startswith("breaker ")), None) != state:
             self.note(source, state, now)
 
     def note(self, source: Source, what: str, now: float) -> None:
         """Note that something happened to a worker."""
-        event = {
-            "number": self._next_number,  # two can be alike in all else
-            "at": round(now, 3),
-            "worker": source.id,
-            "pid": source.pid,
-            "color": source.color,
-            "what": what,
-        }
-        self._next_number += 1
-        self.kept.append(event)
-        self._news.append(event)
-
-    def news(self) -> list[WorkerEvent]:
-        """Return those since the last call."""
-        news = list(self._news)
-        self._news.clear()
-        return news
-
-    def recall(self, events: Iterable[WorkerEvent]) -> None:
-        """Restore the memory of the last process."""
-        self.kept.extend(events)
-        self._next_number = max((event["number"] for event in self.kept), default=-1) + 1
+        worker = {"worker": source.id, "pid": source.pid, "color": source.color}
+        self.add({"at": round(now, 3), **worker, "what": what})
