@@ -200,13 +200,19 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
 class FrameError(ValueError):
     """A frame that is to be skipped."""
 
+    why: str
+
 
 class MalformedFrameError(FrameError):
     """The frame is not of this contract."""
 
+    why = "malformed"
+
 
 class NewerFrameError(FrameError):
     """The frame is of a later version of this contract."""
+
+    why = "newer"
 
 
 class _Head(msgspec.Struct, frozen=True):

@@ -6,7 +6,6 @@ Stop order is the reverse of start: no new connections, the socket goes, greenle
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from gevent.pywsgi import WSGIServer
 
 from contracts.api_keys import KeyRing
 from contracts.events import Expired, Finished, Frame, Shed
-from pusher import clock, memory, routes
+from pusher import routes, state_file
 from pusher.access import Access
 from pusher.intake import Intake
 from pusher.relay import TICK_S
@@ -31,7 +30,18 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 1024
 
+_BEGAN_AT = time.time() - time.monotonic()
+
 STOP_S = 2.0
+
+
+def now() -> float:
+    """Return unix seconds that never jump: the system's clock as it was at the start, and what has passed since.
+
+    If the system's clock is set back an hour, plots would else have no points for an hour; if it is set forward, every
+    worker would look lost.
+    """
+    return _BEGAN_AT + time.monotonic()
 
 
 class Pusher:
@@ -42,7 +52,7 @@ class Pusher:
         self._asked_to_stop = Event()
         self._save_failed = False
         """Whether the memory could not be written the last time."""
-        self.relay = memory.recall(settings.memory, clock.now())
+        self.relay = state_file.recall(settings.state_file, now())
         self._keys = KeyRing(settings.api_keys, settings.api_keys_file, settings.own_key)
         self._log_problems()
         access = Access(self._keys, KeyRing(settings.operator_keys))
@@ -67,7 +77,7 @@ class Pusher:
         loops = [
             gevent.spawn(self._for_ever, self._intake.run, 1.0),
             gevent.spawn(self._for_ever, self._tick, TICK_S),
-            gevent.spawn(self._for_ever, self._save, memory.SAVE_S),
+            gevent.spawn(self._for_ever, self._save, state_file.SAVE_S),
         ]
         log.info("the pusher listens for workers on %s", self._settings.intake_address)
         self._asked_to_stop.wait()
@@ -81,8 +91,8 @@ class Pusher:
         """Ask `run` to end; a signal handler may call it."""
         self._asked_to_stop.set()
 
-    def _take(self, frame: Frame, now: float) -> None:
-        self.relay.take(frame, now)
+    def _take(self, frame: Frame) -> None:
+        self.relay.take(frame, now())
         if log.isEnabledFor(logging.DEBUG):
             for event in frame.events:
                 if isinstance(event, (Finished, Expired, Shed)):
@@ -100,7 +110,7 @@ class Pusher:
             log.error("a key is left out: %s", problem)
 
     def _tick(self) -> None:
-        updates, delta = self.relay.tick(clock.now())
+        updates, delta = self.relay.tick(now())
         for update in updates:
             self.sockets.push(update)
             self.streams.push(update)
@@ -111,7 +121,7 @@ class Pusher:
 
     def _save(self) -> None:
         try:
-            memory.save(self.relay, self._settings.memory)
+            state_file.save(self.relay, self._settings.state_file, now())
         except OSError as error:
             if not self._save_failed:  # logged once, not every second
                 log.warning("what happened can't be kept: %s; it is forgotten at a restart", error)
@@ -132,12 +142,7 @@ class Pusher:
 def _listen(path: Path) -> socket.socket:
     """Return a unix socket for this user alone; one that a killed predecessor left is replaced."""
     path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    previous = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(previous)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))  # for this user alone: see the umask in __main__
     listener.listen(BACKLOG)
-    listener.setblocking(False)
     return listener

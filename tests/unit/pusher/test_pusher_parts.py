@@ -1,4 +1,4 @@
-"""Memory, intake and streams: each alone."""
+"""State file, intake and streams: each alone."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from running import PATIENCE_S
 
 from contracts.api_keys import KeyRing
 from contracts.events import VERSION, Finished, Frame, Source, Worker, encode
-from pusher import memory, routes
+from pusher import routes, state_file
 from pusher.access import Access, Viewer
 from pusher.intake import Intake
 from pusher.relay import Relay, Update
@@ -30,28 +30,28 @@ DASHBOARD = Path(__file__).resolve().parents[3] / "pusher" / "dashboard"
 
 def test_memory_survives_and_stale_or_damaged_memory_is_a_fresh_start(tmp_path):
     path = tmp_path / "pusher.json"
-    assert memory.recall(path, 1000.0).counts()["ended"] == {}
+    assert state_file.recall(path, 1000.0).counts()["ended"] == {}
     relay = Relay(0.0)
     end = Finished(id="a", dialect="native", pairs=1, status="ok", latency_ms=1.0)
     relay.take(Frame(v=VERSION, source=Source(id="w", pid=1), seq=0, events=[end]), 1.0)
-    memory.save(relay, path)
+    state_file.save(relay, path, 1000.0)
     saved_at = json.loads(path.read_text())["at"]
-    assert memory.recall(path, saved_at).counts()["ended"] == {"ok": 1}
+    assert state_file.recall(path, saved_at).counts()["ended"] == {"ok": 1}
     os.utime(path, (time.time() - 10_000,) * 2)
-    assert memory.recall(path, saved_at).counts()["ended"] == {}
+    assert state_file.recall(path, saved_at).counts()["ended"] == {}
     for damage in ("", "{", "[]", '{"at": 1e12, "ended": 3}', '{"at": 1e12}', "null"):
         path.write_text(damage)
-        assert memory.recall(path, 1000.0).counts()["ended"] == {}
+        assert state_file.recall(path, 1000.0).counts()["ended"] == {}
 
 
 def test_what_can_t_be_saved_harms_nobody(tmp_path):
     with pytest.raises(OSError, match="No such file"):
-        memory.save(Relay(0.0), tmp_path / "nowhere" / "pusher.json")
+        state_file.save(Relay(0.0), tmp_path / "nowhere" / "pusher.json", 1000.0)
 
 
 def test_the_intake_counts_and_skips_what_it_can_t_read():
     taken, skipped = [], []
-    intake = Intake("ipc:///nowhere", take=lambda frame, _now: taken.append(frame), count=skipped.append)
+    intake = Intake("ipc:///nowhere", take=taken.append, count=skipped.append)
     for message in (b"rubbish", b'{"v": 9}', encode(Source(id="w", pid=1), 0, [Worker(state="ready")])):
         intake.take(message)
     assert skipped == ["malformed", "newer"]
@@ -60,7 +60,7 @@ def test_the_intake_counts_and_skips_what_it_can_t_read():
 
 def test_the_intake_skips_types_of_events_that_it_does_not_know_or_no_longer():
     taken, skipped = [], []
-    intake = Intake("ipc:///nowhere", take=lambda frame, _now: taken.append(frame), count=skipped.append)
+    intake = Intake("ipc:///nowhere", take=taken.append, count=skipped.append)
     known = encode(Source(id="w", pid=1), 0, [Worker(state="ready")])
     for kind in (b"cancelled", b"unheard-of"):
         intake.take(known.replace(b'"worker"', b'"%s"' % kind))
@@ -78,7 +78,7 @@ def test_a_setting_that_is_no_text_starts_no_pusher(monkeypatch, tmp_path):
 
 
 def test_an_address_that_can_not_be_bound_costs_nothing_however_often_it_is_tried():
-    intake = Intake("ipc:///nowhere/intake", take=lambda *_: None, count=lambda _: None)
+    intake = Intake("ipc:///nowhere/intake", take=lambda _: None, count=lambda _: None)
 
     held = set()
     for _ in range(5):
