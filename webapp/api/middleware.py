@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-import structlog
 from flask import Flask, Response, request
 
+from contracts.logging.configure import request_id_of_lines
 from contracts.logging.line import level_of
 from webapp.api.body_reader import Reader
 from webapp.api.current_request import CurrentRequest, WatchOf, current
@@ -60,13 +60,13 @@ def install(
         began = time.monotonic()
         state = CurrentRequest(request_id, began, began + request_timeout_s, reader, watch)
         begin_request(state)
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        request_id_of_lines.set(request_id)
         if (wanted := request.headers.get(TIMEOUT_HEADER)) is not None:
             state.deadline = began + min(_seconds(wanted), request_timeout_s)
 
     def forget(_error: BaseException | None) -> None:
         # What gunicorn logs between two requests of a connection belongs to none of them.
-        structlog.contextvars.clear_contextvars()
+        request_id_of_lines.set("")
 
     app.before_request(begin)
     app.teardown_request(forget)
