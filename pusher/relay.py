@@ -16,8 +16,7 @@ from typing import Any
 
 from contracts.events import Accepted, Breaker, Event, Frame, Progress, Pulse, Rejected, Release, Source, Worker
 from pusher.figures import Figures
-from pusher.history import History, State
-from pusher.releases import Releases
+from pusher.history import History, Releases, State
 from pusher.runs import ENDED, IN_DELTA, Run, Runs, kind_of
 from pusher.workers import WorkerEvents, Workers
 
@@ -97,8 +96,10 @@ class Relay:
     def tick(self, now: float) -> tuple[list[Update], dict[str, Any] | None]:
         """Return what is new: for followers of single requests, and for dashboards (None when nothing is)."""
         if now - self._ticked > AWAY_S:  # the silence was ours
-            self.workers.excuse(now)
-            self.runs.excuse(now)
+            for worker in self.workers.known.values():
+                worker.heard = now
+            for run in self.runs.running.values():
+                run.heard = now
         self._ticked = now
         lost, gone = self.workers.review(now)
         for source in lost:

@@ -162,11 +162,6 @@ class Runs:
         self.remember(run.owner, state)
         return state
 
-    def excuse(self, now: float) -> None:
-        """Count silence from now on: nobody listened before."""
-        for run in self.running.values():
-            run.heard = now
-
     def of(self, workers: Collection[str]) -> list[Run]:
         """Return the requests that these workers run."""
         return [run for run in self.running.values() if run.worker in workers]

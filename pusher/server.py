@@ -62,11 +62,8 @@ class Pusher:
         self.sockets = Sockets(socketio, self.relay, access)
         routes.install(app, self.relay, access, self.streams, self.sockets.counts)
         self._app = app
-        self._intake = Intake(
-            settings.intake_address,
-            take=self._take,
-            count=lambda why: self.relay.seen.update([why]),
-        )
+        count = self.relay.seen.update
+        self._intake = Intake(settings.intake_address, take=self._take, count=lambda why: count([why]))
 
     def run(self) -> None:
         """Serve until `stop`."""
@@ -74,11 +71,8 @@ class Pusher:
         # Its own log would quote requests.
         server = WSGIServer(listener, self._app, log=None, error_log=None)
         server.start()
-        loops = [
-            gevent.spawn(self._for_ever, self._intake.run, 1.0),
-            gevent.spawn(self._for_ever, self._tick, TICK_S),
-            gevent.spawn(self._for_ever, self._save, state_file.SAVE_S),
-        ]
+        steps = ((self._intake.run, 1.0), (self._tick, TICK_S), (self._save, state_file.SAVE_S))
+        loops = [gevent.spawn(self._for_ever, step, interval_s) for step, interval_s in steps]
         log.info("the pusher listens for workers on %s", self._settings.intake_address)
         self._asked_to_stop.wait()
         server.stop_accepting()

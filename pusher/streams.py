@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass, field
 
 from gevent.event import Event
 
 from pusher.access import Viewer
+from pusher.history import State
 from pusher.relay import Update
-
-State = dict[str, Any]
 
 RUNNING = "running"
 
@@ -33,15 +32,13 @@ class TooManyStreamsError(Exception):
     """There is no room for another follower."""
 
 
+@dataclass(slots=True, eq=False)
 class _Slot:
-    __slots__ = ("closed", "event", "news", "viewer")
-
-    def __init__(self, viewer: Viewer) -> None:
-        self.viewer = viewer
-        self.news: dict[str, State] = {}
-        """Key of a request -> its state. Operators follow the requests of all owners that chose one id."""
-        self.closed = False
-        self.event = Event()
+    viewer: Viewer
+    news: dict[str, State] = field(default_factory=dict)
+    """Key of a request -> its state. Operators follow the requests of all owners that chose one id."""
+    closed: bool = False
+    event: Event = field(default_factory=Event)
 
     def put(self, state: State) -> None:
         self.news[state["key"]] = state
@@ -51,10 +48,6 @@ class _Slot:
         self.event.clear()
         news, self.news = self.news, {}
         return list(news.values())
-
-    def close(self) -> None:
-        self.closed = True
-        self.event.set()
 
 
 class Streams:
@@ -75,7 +68,8 @@ class Streams:
         """End every stream, as keys have changed; followers with a valid key come back."""
         for slots in self._slots.values():
             for slot in slots:
-                slot.close()
+                slot.closed = True
+                slot.event.set()
 
     def follow(self, request_id: str, viewer: Viewer, known: list[State]) -> Iterator[str]:
         """Return the events of a stream, as text; it ends when no request with this id runs that the viewer may see.

@@ -38,49 +38,44 @@ class Workers:
     """All workers, of one release slot or of two."""
 
     def __init__(self) -> None:
-        self._known: dict[str, _Known] = {}
+        self.known: dict[str, _Known] = {}
         self.lost_frames = 0
 
     def hear(self, source: Source, seq: int, now: float) -> None:
         """Note that a frame came."""
-        known = self._known.get(source.id)
+        known = self.known.get(source.id)
         if known is None:
-            known = self._known[source.id] = _Known(source, "", now, seq)
+            known = self.known[source.id] = _Known(source, "", now, seq)
         # Counted from the first frame that we saw: what came before we lived is not lost.
         self.lost_frames += max(0, seq - known.next_seq)
         known.next_seq, known.heard = seq + 1, now
 
     def update(self, source: Source, event: Worker | Pulse) -> bool:
         """Note a worker's state; return whether it is a new one. A pulse repeats it, should the event be lost."""
-        known = self._known[source.id]
+        known = self.known[source.id]
         differs = event.state != known.state
         known.state, known.changed = event.state, True
         if isinstance(event, Pulse):
             known.pulse = event
         return differs
 
-    def excuse(self, now: float) -> None:
-        """Count silence from now on: nobody listened before."""
-        for known in self._known.values():
-            known.heard = now
-
     def review(self, now: float) -> tuple[list[Source], list[str]]:
         """Return the workers that were lost just now, and the ids of those that are forgotten."""
-        lost = [known for known in self._known.values() if known.lives and now - known.heard > LOST_S]
+        lost = [known for known in self.known.values() if known.lives and now - known.heard > LOST_S]
         for known in lost:
             known.state, known.changed = "lost", True
-        gone = [key for key, known in self._known.items() if now - known.heard > FORGET_S]
+        gone = [key for key, known in self.known.items() if now - known.heard > FORGET_S]
         for key in gone:
-            del self._known[key]
+            del self.known[key]
         return [known.source for known in lost], gone
 
     def pulses(self) -> list[Pulse]:
         """Return the last pulse of each worker that lives."""
-        return [known.pulse for known in self._known.values() if known.pulse and known.lives]
+        return [known.pulse for known in self.known.values() if known.pulse and known.lives]
 
     def states(self, *, changed_only: bool = False) -> list[dict[str, Any]]:
         """Return them as browsers get them."""
-        chosen = [known for known in self._known.values() if known.changed or not changed_only]
+        chosen = [known for known in self.known.values() if known.changed or not changed_only]
         for known in chosen if changed_only else ():
             known.changed = False
         return [
@@ -97,7 +92,7 @@ class Workers:
     @property
     def dropped_events(self) -> int:
         """Events that workers dropped."""
-        return sum(known.pulse.dropped_events for known in self._known.values() if known.pulse)
+        return sum(known.pulse.dropped_events for known in self.known.values() if known.pulse)
 
 
 class WorkerEvents(History):
