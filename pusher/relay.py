@@ -88,7 +88,10 @@ class Relay:
             else:
                 self.seen["ignored"] += 1
         elif isinstance(event, Rejected):
-            self._reject(source, event, now)
+            state = self.runs.ended(source.id, event, now)
+            # Without a key nobody can end what others follow, nor with an id that another request has.
+            followed = event.code != "unauthorized" and state["key"] not in self.runs.running
+            self._end(None, event.owner, state, now, followed=followed)
         else:
             run, state = self.runs.end(source.id, event, now)
             self._end(run, event.owner, state, now)
@@ -203,19 +206,10 @@ class Relay:
         for run in runs:
             self._end(run, run.owner, self.runs.lose(run, now), now)
 
-    def _reject(self, source: Source, event: Rejected, now: float) -> None:
-        state = self.runs.ended(source.id, event, now)
-        self._count(state, now)
-        # Without a key nobody can end what others follow, nor with an id that another request has.
-        if event.code != "unauthorized" and state["key"] not in self.runs.running:
-            self._ends.append(Update(event.id, event.owner, state))
-
-    def _end(self, run: Run | None, owner: str, state: State, now: float) -> None:
-        self._count(state, now)
-        self._ends.append(Update(state["id"], owner, state))
-        if run is not None and run.announced:
-            self._ended_shown[run.key] = state["status"]
-
-    def _count(self, state: State, now: float) -> None:
+    def _end(self, run: Run | None, owner: str, state: State, now: float, *, followed: bool = True) -> None:
         self.ended.add(state)
         self.figures.count(state, now)
+        if followed:
+            self._ends.append(Update(state["id"], owner, state))
+        if run is not None and run.announced:
+            self._ended_shown[run.key] = state["status"]

@@ -16,9 +16,9 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from contracts.errors import error_body
-from contracts.events import keys_in
-from contracts.logging.line import level_of
-from pusher.access import USABLE_ID, Access, Viewer
+from contracts.events import USABLE_ID, keys_in
+from contracts.logging.line import access_fields, level_of
+from pusher.access import Access, Viewer
 from pusher.relay import Relay
 from pusher.streams import Streams, TooManyStreamsError
 
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 access_log = logging.getLogger("pusher.access")
 
 MOST_ID_CHARS = 128
-MOST_PATH_CHARS = 256
 
 ERRORS = {
     400: ("invalid_request", "the request is not valid"),
@@ -116,10 +115,7 @@ def _log_access(response: Response) -> Response:
         "request",
         extra={
             "request_id": given if USABLE_ID.fullmatch(given) else "",
-            "method": request.method[:16],
-            "path": request.path[:MOST_PATH_CHARS],
-            "status": response.status_code,
-            "duration_ms": round((time.monotonic() - g.began) * 1000, 3),
+            **access_fields(request.method, request.path, response.status_code, time.monotonic() - g.began),
         },
     )
     return response

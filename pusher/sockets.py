@@ -21,7 +21,8 @@ from flask_socketio import ConnectionRefusedError as RefuseConnection
 from flask_socketio import SocketIO, join_room, leave_room
 from gevent.lock import RLock
 
-from pusher.access import OVERVIEW, USABLE_ID, Access, Viewer, room_for, rooms_of
+from contracts.events import USABLE_ID
+from pusher.access import OVERVIEW, Access, Viewer, room_for, rooms_of
 from pusher.relay import Relay, Update
 
 log = logging.getLogger(__name__)

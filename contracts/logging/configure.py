@@ -27,6 +27,7 @@ from contracts.logging.line import Form, head, renderer
 from contracts.logging.lossy_pipe import Lossy
 
 _HUNG_UP = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ESHUTDOWN})
+"""Errors that only mean that the other side of a connection has left."""
 
 MOST_FRAMES = 12
 """Most frames of one exception; the innermost are kept."""
@@ -56,7 +57,8 @@ def log_config(*, level: str, log_format: str, service: str, color: str = "") ->
         color: its release slot.
     """
     chosen = level.upper()
-    at_least = {name: max(chosen, name, key=_number) for name in ("INFO", "WARNING")}
+    numbers = logging.getLevelNamesMapping()
+    at_least = {name: max(chosen, name, key=numbers.__getitem__) for name in ("INFO", "WARNING")}
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -117,7 +119,8 @@ def _install(write: Callable[..., None]) -> None:
 
     def greenlet(_hub: Any, _context: Any, kind: type[BaseException], error: BaseException | None, _: Any) -> None:
         error = error or kind()
-        write("a greenlet ended", error, level="info" if _hung_up(error) else "critical")
+        hung_up = isinstance(error, OSError) and error.errno in _HUNG_UP
+        write("a greenlet ended", error, level="info" if hung_up else "critical")
 
     sys.excepthook, threading.excepthook, sys.unraisablehook = main_thread, thread, unraisable
     if hub := sys.modules.get("gevent.hub"):  # else nothing makes greenlets
@@ -136,11 +139,6 @@ def _stderr_that_never_waits(note: Callable[[str], bytes]) -> Callable[[bytes], 
         sys.stderr = io.TextIOWrapper(Lossy(2, note), errors="backslashreplace", write_through=True)
     write: Callable[[bytes], int] = sys.stderr.buffer.write
     return write
-
-
-def _hung_up(error: BaseException) -> bool:
-    """Return whether an error only means that the other side of a connection has left."""
-    return isinstance(error, OSError) and error.errno in _HUNG_UP
 
 
 _OLDER_SUPERVISORD = "STACK_ROOT" in os.environ and "STACK_VERSION" not in os.environ
@@ -176,10 +174,6 @@ def _form(log_format: str) -> Form:
     if log_format == "human" or (log_format == "auto" and terminal):
         return "color" if terminal else "human"
     return "json"
-
-
-def _number(level: str) -> int:
-    return logging.getLevelNamesMapping()[level]
 
 
 def redact(error: BaseException, *, words: bool = False) -> str:
