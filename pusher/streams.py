@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from gevent.event import Event
@@ -53,9 +53,8 @@ class _Slot:
 class Streams:
     """All followers, by request id."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self) -> None:
         self._slots: dict[str, list[_Slot]] = {}
-        self._clock = clock
         self.count = 0
 
     def push(self, update: Update) -> None:
@@ -92,13 +91,13 @@ class Streams:
     def _events(self, request_id: str, slot: _Slot) -> Iterator[str]:
         self._slots.setdefault(request_id, []).append(slot)
         self.count += 1
-        began = self._clock()
+        began = time.monotonic()
         heard, running = False, set[str]()
         try:
             yield "retry: 1000\n\n"
             while True:
                 if not slot.event.wait(KEEP_ALIVE_S):
-                    if not heard and self._clock() - began >= WAIT_S:
+                    if not heard and time.monotonic() - began >= WAIT_S:
                         yield _event("unknown", {"id": request_id, "status": "unknown"})
                         return
                     yield ": still here\n\n"
