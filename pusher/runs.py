@@ -6,6 +6,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 
 import msgspec
@@ -109,7 +110,7 @@ class Runs:
 
     def caller_of(self, owner: str) -> str:
         """Return a short label of an owner, the same for all of its requests; the owner can't be got back from it."""
-        return hashlib.sha256(f"{self.salt}/{owner}".encode()).hexdigest()[:12] if owner else ""
+        return _label(self.salt, owner) if owner else ""
 
     def key_of(self, source: str, event: Accepted | Progress | End | Rejected) -> str:
         """Return the key of an event's request. Another owner's request with the same id has another one."""
@@ -198,6 +199,11 @@ class Runs:
         whose = {"caller": caller} if caller else {}
         of = {"dialect": event.dialect, "worker": source, "pairs": event.pairs}
         return {"key": self.key_of(source, event), "id": event.id, **whose, **of}
+
+
+@lru_cache(maxsize=1000)
+def _label(salt: str, owner: str) -> str:
+    return hashlib.sha256(f"{salt}/{owner}".encode()).hexdigest()[:12]
 
 
 def _end(status: str, now: float) -> State:
