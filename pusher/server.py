@@ -1,6 +1,6 @@
 """The pusher, wired up: greenlets that receive, tick and save, and a web server for browsers.
 
-Stop order is the reverse of start: no new connections, the socket goes, greenlets end, the memory is written.
+Stop order is the reverse of start: no new connections, the socket goes, greenlets end, the state file is written.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Pusher:
         self._settings = settings
         self._asked_to_stop = Event()
         self._save_failed = False
-        """Whether the memory could not be written the last time."""
+        """Whether the state file could not be written the last time."""
         self.relay = state_file.recall(settings.state_file, now())
         self._keys = KeyRing(settings.api_keys, settings.api_keys_file, settings.own_key)
         self._log_problems()
