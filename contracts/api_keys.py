@@ -120,9 +120,8 @@ def line_of(key: Key) -> str:
     """Return a key as a line of a key file."""
     words = [key.name, f"sha256:{key.digest.hex()}"]
     words += ["operator"] if key.operator else []
-    words += [f"requests={key.requests_per_minute}"] if key.requests_per_minute is not None else []
-    words += [f"documents={key.documents_per_minute}"] if key.documents_per_minute is not None else []
-    return " ".join(words)
+    limits = {"requests": key.requests_per_minute, "documents": key.documents_per_minute}
+    return " ".join(words + [f"{unit}={count}" for unit, count in limits.items() if count is not None])
 
 
 def read_file(path: Path) -> tuple[list[Key], list[str]]:

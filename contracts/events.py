@@ -11,6 +11,7 @@ restarted, or lost frames, is right again after that.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from typing import Literal, Protocol
 
@@ -19,6 +20,9 @@ import msgspec
 VERSION = 1
 
 OK = "ok"
+
+USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+"""Ids of requests that are logged, and can be followed; a caller's other id is replaced by one of ours."""
 
 WorkerState = Literal["loading", "ready", "draining", "down"]
 ReleaseState = Literal["running", "serving", "refused", "rolled back", "interrupted"]
@@ -200,13 +204,19 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
 class FrameError(ValueError):
     """A frame that is to be skipped."""
 
+    why: str
+
 
 class MalformedFrameError(FrameError):
     """The frame is not of this contract."""
 
+    why = "malformed"
+
 
 class NewerFrameError(FrameError):
     """The frame is of a later version of this contract."""
+
+    why = "newer"
 
 
 class _Head(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ import os
 
 # The cores are the engine's, also while a restarted pusher loads: a browser that waits a little longer is no harm.
 os.nice(10)
-os.umask(0o077)  # its sockets and its memory are for this user alone
+os.umask(0o077)  # its sockets and its state file are for this user alone
 
 from gevent import events, monkey  # noqa: E402
 

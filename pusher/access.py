@@ -10,7 +10,6 @@ of another owner's request, even after following its id before it began.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -19,9 +18,6 @@ from contracts.events import owner_of
 
 OVERVIEW = "overview"
 """The room of dashboards."""
-
-USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-"""Request ids that can be followed over Socket.IO, and logged."""
 
 _EVERYTHING = "*"
 

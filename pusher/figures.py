@@ -28,7 +28,7 @@ class Figures:
         """Ended requests by status, since the memory begins."""
         self.points: deque[dict[str, Any]] = deque(maxlen=POINTS)
         self._latencies: deque[tuple[float, float]] = deque(maxlen=MOST_LATENCIES)
-        self._shed: deque[float] = deque(maxlen=MOST_LATENCIES)
+        self._shed: deque[tuple[float, float]] = deque(maxlen=MOST_LATENCIES)
         self._degraded_at = 0.0
         self._ended = 0
 
@@ -37,7 +37,7 @@ class Figures:
         status = state["status"]
         self.totals[status] += 1
         if status == "shed":
-            self._shed.append(now)
+            self._shed.append((now, state["latency_ms"]))
             return
         if state["kind"] == "refused":  # nothing was ranked
             return
@@ -49,10 +49,9 @@ class Figures:
 
     def add_point(self, pulses: Sequence[Pulse], now: float) -> dict[str, Any]:
         """Return the point of the second that just passed."""
-        while self._latencies and self._latencies[0][0] < now - WINDOW_S:
-            self._latencies.popleft()
-        while self._shed and self._shed[0] < now - WINDOW_S:
-            self._shed.popleft()
+        for kept in (self._latencies, self._shed):
+            while kept and kept[0][0] < now - WINDOW_S:
+                kept.popleft()
         latencies = sorted(latency for _, latency in self._latencies)
         seconds = max(0.5, now - self.points[-1]["t"]) if self.points else 1.0
         point = {

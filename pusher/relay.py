@@ -10,13 +10,14 @@ Laws:
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from contracts.events import Accepted, Breaker, Event, Frame, Progress, Pulse, Rejected, Release, Source, Worker
 from pusher.figures import Figures
-from pusher.releases import Releases
-from pusher.runs import Ended, Run, Runs, kind_of
+from pusher.history import History, Releases, State
+from pusher.runs import ENDED, IN_DELTA, Run, Runs, kind_of
 from pusher.workers import WorkerEvents, Workers
 
 TICK_S = 0.25
@@ -39,17 +40,6 @@ class Update:
     state: dict[str, Any]
 
 
-@dataclass(slots=True)
-class _News:
-    """What happened since the last tick."""
-
-    updates: list[Update] = field(default_factory=list)
-    """Ends, for followers."""
-    ended_shown: dict[str, str] = field(default_factory=dict)
-    """Ended requests that dashboards list as running: key -> status."""
-    gone_workers: list[str] = field(default_factory=list)
-
-
 class Relay:
     """The pusher's state."""
 
@@ -57,13 +47,16 @@ class Relay:
         self.runs = Runs(salt)
         self.workers = Workers()
         self.figures = Figures()
-        self.ended = Ended()
+        self.ended = History(ENDED, IN_DELTA)
         self.worker_events = WorkerEvents()
         self.releases = Releases()
         self.seen = Counter({"frames": 0, "events": 0, "malformed": 0, "newer": 0, "ignored": 0})
         """Frames, events, and what was wrong with some; all of it is in `counts`."""
         self.seq = 0
-        self._news = _News()
+        self._ends: list[Update] = []
+        """Ends since the last tick, for followers."""
+        self._ended_shown: dict[str, str] = {}
+        """Requests that ended since then and that dashboards list as running: key -> status."""
         self._next_point = now + POINT_S
         self._ticked = now
         self._snapshot = self._all(now)
@@ -83,8 +76,8 @@ class Relay:
         elif isinstance(event, Worker | Pulse):
             if self.workers.update(source, event):
                 self.worker_events.became(source, event.state, now)
-            if self.workers.is_down(source):
-                self._lose_runs({source.id}, now)
+            if event.state == "down":
+                self._lose(self.runs.of({source.id}), now)
             if isinstance(event, Pulse) and event.serves:
                 self.releases.serves(event.serves)
         elif isinstance(event, Release):
@@ -95,7 +88,10 @@ class Relay:
             else:
                 self.seen["ignored"] += 1
         elif isinstance(event, Rejected):
-            self._reject(source, event, now)
+            state = self.runs.ended(source.id, event, now)
+            # Without a key nobody can end what others follow, nor with an id that another request has.
+            followed = event.code != "unauthorized" and state["key"] not in self.runs.running
+            self._end(None, event.owner, state, now, followed=followed)
         else:
             run, state = self.runs.end(source.id, event, now)
             self._end(run, event.owner, state, now)
@@ -103,34 +99,32 @@ class Relay:
     def tick(self, now: float) -> tuple[list[Update], dict[str, Any] | None]:
         """Return what is new: for followers of single requests, and for dashboards (None when nothing is)."""
         if now - self._ticked > AWAY_S:  # the silence was ours
-            self.workers.excuse(now)
-            self.runs.excuse(now)
+            for worker in self.workers.known.values():
+                worker.heard = now
+            for run in self.runs.running.values():
+                run.heard = now
         self._ticked = now
         lost, gone = self.workers.review(now)
-        self._news.gone_workers += gone
         for source in lost:
             self.worker_events.note(source, "lost", now)
-        self._lose_runs({source.id for source in lost}, now)
-        for run in self.runs.silent(now):
-            self._lose(run.key, now)
-        news, self._news = self._news, _News()
+        self._lose(self.runs.of({source.id for source in lost}), now)
+        self._lose(self.runs.silent(now), now)
         updates, running = self._running_news()
-        delta: dict[str, Any] = {}
-        if running:
-            delta["running"] = running
-        others = {
-            "ended": news.ended_shown,
+        updates += self._ends
+        news = {
+            "running": running,
+            "ended": self._ended_shown,
             "recent": self.ended.news(),
             "workers": self.workers.states(changed_only=True),
-            "gone": news.gone_workers,
+            "gone": gone,
             "events": self.worker_events.news(),
             "releases": self.releases.news(),
         }
-        delta |= {name: new for name, new in others.items() if new}
+        delta: dict[str, Any] = {name: new for name, new in news.items() if new}
+        self._ends, self._ended_shown = [], {}
         if now >= self._next_point:
             self._next_point = now + POINT_S
             delta["point"] = self.figures.add_point(self.workers.pulses(), now)
-        updates += news.updates
         if not delta:
             return updates, None
         self.seq += 1
@@ -169,7 +163,7 @@ class Relay:
             "recent": self.ended.states(),
             "workers": self.workers.states(),  # in the memory for `reranking status`
             "points": list(self.figures.points),
-            "events": list(self.worker_events.kept),
+            "events": self.worker_events.states(),
             "releases": self.releases.states(),
         }
 
@@ -208,25 +202,14 @@ class Relay:
         self.releases.recall(memory["releases"])
         self._snapshot = self._all(self._snapshot["at"])
 
-    def _lose_runs(self, sources: set[str], now: float) -> None:
-        for run in [run for run in self.runs.running.values() if run.worker in sources]:
-            self._lose(run.key, now)
+    def _lose(self, runs: Iterable[Run], now: float) -> None:
+        for run in runs:
+            self._end(run, run.owner, self.runs.lose(run, now), now)
 
-    def _lose(self, key: str, now: float) -> None:
-        run = self.runs.running[key]
-        self._end(run, run.owner, self.runs.lose(run, now), now)
-
-    def _reject(self, source: Source, event: Rejected, now: float) -> None:
-        state = self.runs.reject(source.id, event, now)
+    def _end(self, run: Run | None, owner: str, state: State, now: float, *, followed: bool = True) -> None:
         self.ended.add(state)
         self.figures.count(state, now)
-        # Without a key nobody can end what others follow, nor with an id that another request has.
-        if event.code != "unauthorized" and state["key"] not in self.runs.running:
-            self._news.updates.append(Update(event.id, event.owner, state))
-
-    def _end(self, run: Run | None, owner: str, state: dict[str, Any], now: float) -> None:
-        self.ended.add(state)
-        self.figures.count(state, now)
-        self._news.updates.append(Update(state["id"], owner, state))
+        if followed:
+            self._ends.append(Update(state["id"], owner, state))
         if run is not None and run.announced:
-            self._news.ended_shown[run.key] = state["status"]
+            self._ended_shown[run.key] = state["status"]

@@ -15,9 +15,10 @@ from typing import Any
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-from contracts.events import keys_in
-from contracts.logging.line import level_of
-from pusher.access import USABLE_ID, Access, Viewer
+from contracts.errors import error_body
+from contracts.events import USABLE_ID, keys_in
+from contracts.logging.line import access_fields, level_of
+from pusher.access import Access, Viewer
 from pusher.relay import Relay
 from pusher.streams import Streams, TooManyStreamsError
 
@@ -25,19 +26,18 @@ log = logging.getLogger(__name__)
 access_log = logging.getLogger("pusher.access")
 
 MOST_ID_CHARS = 128
-MOST_PATH_CHARS = 256
 
 ERRORS = {
-    400: ("invalid_request", "BadRequestError", "the request is not valid"),
-    401: ("unauthorized", "AuthenticationError", "send an API key: Authorization: Bearer KEY"),
-    404: ("not_found", "NotFoundError", "there is nothing at this path"),
-    405: ("method_not_allowed", "MethodNotAllowedError", "this method is not served"),
-    500: ("internal", "InternalServerError", "an internal error"),
-    503: ("overloaded", "ServiceUnavailableError", "too many followers"),
+    400: ("invalid_request", "the request is not valid"),
+    401: ("unauthorized", "send an API key: Authorization: Bearer KEY"),
+    404: ("not_found", "there is nothing at this path"),
+    405: ("method_not_allowed", "this method is not served"),
+    500: ("internal", "an internal error"),
+    503: ("overloaded", "too many followers"),
 }
-"""HTTP status -> code of the error, its type as OpenAI's clients name it, and its message."""
+"""HTTP status -> code of the error, and its message."""
 
-HEADERS = {401: ("WWW-Authenticate", "Bearer"), 503: ("Retry-After", "1")}
+HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
 
 
 def install(
@@ -95,23 +95,11 @@ def _as_json(body: dict[str, Any], status: int = 200) -> Response:
 
 
 def _refuse(status: int, message: str = "") -> Response:
-    """Refuse with the body that `webapp/api/dialects/unknown.py` makes, which the pusher may not import."""
-    code, kind, usual = ERRORS[status]
-    message, request_id = message or usual, request.headers.get("X-Request-Id", "")
-    retryable = status >= 500  # noqa: PLR2004
-    body = {
-        "error": {"code": code, "message": message, "type": kind, "param": None, "retryable": retryable},
-        "message": message,
-        "detail": message,
-        "status": status,
-        "code": status,
-        "request_id": request_id,
-    }
-    response = _as_json(body, status)
-    response.headers["X-Request-Id"] = request_id
-    if status in HEADERS:
-        name, value = HEADERS[status]
-        response.headers[name] = value
+    code, usual = ERRORS[status]
+    request_id = request.headers.get("X-Request-Id", "")
+    later = status >= InternalServerError.code
+    response = _as_json(error_body(status, code, message or usual, request_id, retryable=later), status)
+    response.headers.update([("X-Request-Id", request_id), *HEADERS.get(status, {}).items()])
     return response
 
 
@@ -127,10 +115,7 @@ def _log_access(response: Response) -> Response:
         "request",
         extra={
             "request_id": given if USABLE_ID.fullmatch(given) else "",
-            "method": request.method[:16],
-            "path": request.path[:MOST_PATH_CHARS],
-            "status": response.status_code,
-            "duration_ms": round((time.monotonic() - g.began) * 1000, 3),
+            **access_fields(request.method, request.path, response.status_code, time.monotonic() - g.began),
         },
     )
     return response

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
-from typing import Any
+
+import msgspec
 
 from contracts.events import OK, Accepted, Expired, Finished, Progress, Rejected, Shed
+from pusher.history import State
 
 KEPT = 300
 """Ended requests that are kept for followers that come late."""
@@ -46,7 +49,15 @@ REFUSED = frozenset(
 )
 """Codes of errors that are the caller's."""
 
-State = dict[str, Any]
+TOLD = (
+    *("scored", "latency_ms", "reason", "http_status", "field", "truncated", "cached", "degraded"),
+    *("tokens", "queue_ms", "tokenise_ms", "score_ms"),
+)
+"""What browsers get of the event that ends a request, where it is there and not empty."""
+
+ALWAYS_TOLD = {"truncated": 0, "cached": 0, "degraded": False}
+"""What they get of every answer, empty or not."""
+
 End = Finished | Shed | Expired
 
 
@@ -67,10 +78,9 @@ class Run:
     """Unique to worker, owner and request id."""
     id: str
     owner: str
-    caller: str
-    dialect: str
     worker: str
-    pairs: int
+    named: State
+    """What all of its states begin with."""
     began: float
     heard: float
     scored: int = 0
@@ -81,12 +91,7 @@ class Run:
 
     def state(self) -> State:
         """Return it as browsers get it: with the caller's label, not the owner."""
-        state = {
-            **_named(self, key=self.key, caller=self.caller, worker=self.worker),
-            "scored": self.scored,
-            "began": round(self.began, 3),
-            "status": "running",
-        }
+        state = {**self.named, "scored": self.scored, "began": round(self.began, 3), "status": "running"}
         return {**state, "query": self.query} if self.query else state
 
 
@@ -105,7 +110,7 @@ class Runs:
 
     def caller_of(self, owner: str) -> str:
         """Return a short label of an owner, the same for all of its requests; the owner can't be got back from it."""
-        return hashlib.sha256(f"{self.salt}/{owner}".encode()).hexdigest()[:12] if owner else ""
+        return _label(self.salt, owner) if owner else ""
 
     def key_of(self, source: str, event: Accepted | Progress | End | Rejected) -> str:
         """Return the key of an event's request. Another owner's request with the same id has another one."""
@@ -118,9 +123,8 @@ class Runs:
         if run is None or isinstance(event, Accepted):
             age_s = event.age_ms / 1000 if isinstance(event, Progress) else 0.0
             announced = run is not None and run.announced  # dashboards have that row, and must hear of its end
-            caller = self.caller_of(event.owner)
-            run = Run(key, event.id, event.owner, caller, event.dialect, source, event.pairs, now - age_s, now)
-            run.announced = announced
+            named = self._named(source, event)
+            run = Run(key, event.id, event.owner, source, named, now - age_s, now, announced=announced)
             self.running[key] = run
         if isinstance(event, Accepted):
             run.query = event.query
@@ -131,37 +135,37 @@ class Runs:
 
     def end(self, source: str, event: End, now: float) -> tuple[Run | None, State]:
         """End a request; return what ran, None where nobody reported that, and its last state."""
-        state = {**self._named(source, event), "ended": round(now, 3), **_outcome(event)}
+        state = self.ended(source, event, now)
         run = self.running.pop(state["key"], None)
         if run is not None and run.query:
             state["query"] = run.query
         self.remember(event.owner, state)
         return run, state
 
-    def reject(self, source: str, event: Rejected, now: float) -> State:
-        """Return the state of a request that was never admitted. It ends none that runs under the same id."""
+    def ended(self, source: str, event: End | Rejected, now: float) -> State:
+        """Return the last state of a request. One that was rejected ends none that runs under the same id."""
+        told = msgspec.to_builtins(event)  # without empty fields
+        status = told.get("status") or told.get("code") or told["type"]
         return {
             **self._named(source, event),
-            "ended": round(now, 3),
-            "status": event.code,
-            "scored": 0,
-            "latency_ms": event.latency_ms,
-            "http_status": event.http_status,
-            **_present(event, "field"),
+            "scored": event.pairs if status == OK else 0,
+            "latency_ms": 0.0,
+            **(ALWAYS_TOLD if isinstance(event, Finished) else {}),
+            **{name: told[name] for name in TOLD if name in told},
+            **_end(status, now),
         }
 
     def lose(self, run: Run, now: float) -> State:
         """End a request whose end was not reported; return its last state."""
         self.running.pop(run.key, None)
         latency_ms = round((now - run.began) * 1000, 1)
-        state = {**run.state(), "status": LOST, "ended": round(now, 3), "latency_ms": latency_ms}
+        state = {**run.state(), "latency_ms": latency_ms, **_end(LOST, now)}
         self.remember(run.owner, state)
         return state
 
-    def excuse(self, now: float) -> None:
-        """Count silence from now on: nobody listened before."""
-        for run in self.running.values():
-            run.heard = now
+    def of(self, workers: Collection[str]) -> list[Run]:
+        """Return the requests that these workers run."""
+        return [run for run in self.running.values() if run.worker in workers]
 
     def silent(self, now: float) -> list[Run]:
         """Return the requests that must have ended unseen."""
@@ -189,74 +193,18 @@ class Runs:
         """Return the ends that a restarted pusher should know: owner and state, oldest first."""
         return [(owner, state) for (owner, _), state in self._ended.items()]
 
-    def _named(self, source: str, event: End | Rejected) -> State:
-        return _named(event, key=self.key_of(source, event), caller=self.caller_of(event.owner), worker=source)
+    def _named(self, source: str, event: Accepted | Progress | End | Rejected) -> State:
+        """Return what every state begins with."""
+        caller = self.caller_of(event.owner)
+        whose = {"caller": caller} if caller else {}
+        of = {"dialect": event.dialect, "worker": source, "pairs": event.pairs}
+        return {"key": self.key_of(source, event), "id": event.id, **whose, **of}
 
 
-class Ended:
-    """Ended requests that dashboards list, the latest of each kind."""
-
-    def __init__(self) -> None:
-        self._kept = {kind: deque[State](maxlen=most) for kind, most in ENDED.items()}
-        self._news = {kind: deque[State](maxlen=most) for kind, most in IN_DELTA.items()}
-        self._next_number = 0
-
-    def add(self, state: State) -> None:
-        """Keep a request that ended for the next delta, with a number of its own."""
-        state["number"] = self._next_number  # one request id can end many times
-        state["kind"] = kind_of(state["status"])
-        self._next_number += 1
-        self._news[state["kind"]].append(state)
-
-    def news(self) -> list[State]:
-        """Return what the next delta lists. Only that is kept: a snapshot must hold what the deltas held."""
-        news = _by_number(self._news)
-        self._keep(news)
-        for kind in self._news.values():
-            kind.clear()
-        return news
-
-    def states(self) -> list[State]:
-        """Return all that deltas have listed and that is still kept, oldest first."""
-        return _by_number(self._kept)
-
-    def recall(self, states: Iterable[State]) -> None:
-        """Restore the memory of the last process."""
-        self._keep(states)
-        self._next_number = max((state["number"] for state in self.states()), default=-1) + 1
-
-    def _keep(self, states: Iterable[State]) -> None:
-        for state in states:
-            self._kept[state["kind"]].append(state)
+@lru_cache(maxsize=1000)
+def _label(salt: str, owner: str) -> str:
+    return hashlib.sha256(f"{salt}/{owner}".encode()).hexdigest()[:12]
 
 
-def _by_number(kinds: dict[str, deque[State]]) -> list[State]:
-    return sorted((state for kind in kinds.values() for state in kind), key=lambda state: int(state["number"]))
-
-
-def _named(request: Run | End | Rejected, *, key: str, caller: str, worker: str) -> State:
-    """Return what every state begins with."""
-    whose = {"caller": caller} if caller else {}
-    of = {"dialect": request.dialect, "worker": worker, "pairs": request.pairs}
-    return {"key": key, "id": request.id, **whose, **of}
-
-
-def _present(event: Finished | Rejected, *names: str) -> State:
-    """Return these fields of an event, but the empty ones."""
-    return {name: value for name in names if (value := getattr(event, name))}
-
-
-def _outcome(event: End) -> State:
-    if isinstance(event, Finished):
-        return {
-            "status": event.status,
-            "scored": event.pairs if event.status == OK else 0,
-            "latency_ms": event.latency_ms,
-            "truncated": event.truncated,
-            "cached": event.cached,
-            "degraded": event.degraded,
-            **_present(event, "field", "tokens", "queue_ms", "tokenise_ms", "score_ms"),
-        }
-    if isinstance(event, Shed):
-        return {"status": "shed", "reason": event.reason, "scored": 0, "latency_ms": 0.0}
-    return {"status": "expired", "scored": event.scored, "latency_ms": event.latency_ms}
+def _end(status: str, now: float) -> State:
+    return {"status": status, "kind": kind_of(status), "ended": round(now, 3)}

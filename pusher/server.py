@@ -1,12 +1,11 @@
 """The pusher, wired up: greenlets that receive, tick and save, and a web server for browsers.
 
-Stop order is the reverse of start: no new connections, the socket goes, greenlets end, the memory is written.
+Stop order is the reverse of start: no new connections, the socket goes, greenlets end, the state file is written.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import time
 from collections.abc import Callable
@@ -14,32 +13,35 @@ from pathlib import Path
 
 import gevent
 from flask import Flask
-from flask_socketio import SocketIO
 from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
 from contracts.api_keys import KeyRing
 from contracts.events import Expired, Finished, Frame, Shed
-from pusher import clock, memory, routes
+from pusher import routes, state_file
 from pusher.access import Access
 from pusher.intake import Intake
 from pusher.relay import TICK_S
 from pusher.settings import Settings, listed
-from pusher.sockets import Sockets
+from pusher.sockets import Sockets, make_socketio
 from pusher.streams import Streams
-from pusher.websocket import Handler
 
 log = logging.getLogger(__name__)
 
-PING_S = 5
-"""Interval of pings. nginx disconnects a pusher that is silent for twice as long (nginx.conf.j2)."""
-
-PONG_S = 10
-"""How long an answer to a ping may take."""
-
 BACKLOG = 1024
 
+_BEGAN_AT = time.time() - time.monotonic()
+
 STOP_S = 2.0
+
+
+def now() -> float:
+    """Return unix seconds that never jump: the system's clock as it was at the start, and what has passed since.
+
+    If the system's clock is set back an hour, plots would else have no points for an hour; if it is set forward, every
+    worker would look lost.
+    """
+    return _BEGAN_AT + time.monotonic()
 
 
 class Pusher:
@@ -49,44 +51,28 @@ class Pusher:
         self._settings = settings
         self._asked_to_stop = Event()
         self._save_failed = False
-        """Whether the memory could not be written the last time."""
-        self.relay = memory.recall(settings.memory, clock.now())
+        """Whether the state file could not be written the last time."""
+        self.relay = state_file.recall(settings.state_file, now())
         self._keys = KeyRing(settings.api_keys, settings.api_keys_file, settings.own_key)
         self._log_problems()
         access = Access(self._keys, KeyRing(settings.operator_keys))
         self.streams = Streams()
         app = Flask("pusher", static_folder=None)
-        socketio = SocketIO(
-            app,
-            async_mode="gevent",
-            cors_allowed_origins=listed(settings.dashboard_origins) or None,
-            ping_interval=PING_S,
-            ping_timeout=PONG_S,
-            max_http_buffer_size=16 * 1024,  # browsers send ids, not documents
-            manage_session=False,
-            logger=False,
-            engineio_logger=False,
-        )
+        socketio = make_socketio(app, listed(settings.dashboard_origins))
         self.sockets = Sockets(socketio, self.relay, access)
         routes.install(app, self.relay, access, self.streams, self.sockets.counts)
         self._app = app
-        self._intake = Intake(
-            settings.intake_address,
-            take=self._take,
-            count=lambda why: self.relay.seen.update([why]),
-        )
+        count = self.relay.seen.update
+        self._intake = Intake(settings.intake_address, take=self._take, count=lambda why: count([why]))
 
     def run(self) -> None:
         """Serve until `stop`."""
         listener = _listen(self._settings.socket)
         # Its own log would quote requests.
-        server = WSGIServer(listener, self._app, log=None, error_log=None, handler_class=Handler)
+        server = WSGIServer(listener, self._app, log=None, error_log=None)
         server.start()
-        loops = [
-            gevent.spawn(self._for_ever, self._intake.run, 1.0),
-            gevent.spawn(self._for_ever, self._tick, TICK_S),
-            gevent.spawn(self._for_ever, self._save, memory.SAVE_S),
-        ]
+        steps = ((self._intake.run, 1.0), (self._tick, TICK_S), (self._save, state_file.SAVE_S))
+        loops = [gevent.spawn(self._for_ever, step, interval_s) for step, interval_s in steps]
         log.info("the pusher listens for workers on %s", self._settings.intake_address)
         self._asked_to_stop.wait()
         server.stop_accepting()
@@ -99,8 +85,8 @@ class Pusher:
         """Ask `run` to end; a signal handler may call it."""
         self._asked_to_stop.set()
 
-    def _take(self, frame: Frame, now: float) -> None:
-        self.relay.take(frame, now)
+    def _take(self, frame: Frame) -> None:
+        self.relay.take(frame, now())
         if log.isEnabledFor(logging.DEBUG):
             for event in frame.events:
                 if isinstance(event, (Finished, Expired, Shed)):
@@ -118,7 +104,7 @@ class Pusher:
             log.error("a key is left out: %s", problem)
 
     def _tick(self) -> None:
-        updates, delta = self.relay.tick(clock.now())
+        updates, delta = self.relay.tick(now())
         for update in updates:
             self.sockets.push(update)
             self.streams.push(update)
@@ -129,7 +115,7 @@ class Pusher:
 
     def _save(self) -> None:
         try:
-            memory.save(self.relay, self._settings.memory)
+            state_file.save(self.relay, self._settings.state_file, now())
         except OSError as error:
             if not self._save_failed:  # logged once, not every second
                 log.warning("what happened can't be kept: %s; it is forgotten at a restart", error)
@@ -150,12 +136,7 @@ class Pusher:
 def _listen(path: Path) -> socket.socket:
     """Return a unix socket for this user alone; one that a killed predecessor left is replaced."""
     path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    previous = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(previous)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))  # for this user alone: see the umask in __main__
     listener.listen(BACKLOG)
-    listener.setblocking(False)
     return listener

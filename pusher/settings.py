@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-PREFIX = "RERANK_"
+PREFIX = "rerank_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Settings:
 
     @property
     def run_dir(self) -> Path:
-        """Folder of sockets and of the memory; private to the user."""
+        """Folder of sockets and of the state file; private to the user."""
         return Path(self.state_dir).expanduser().absolute() / "run"
 
     @property
@@ -43,7 +43,7 @@ class Settings:
         return self.run_dir / "own.key"
 
     @property
-    def memory(self) -> Path:
+    def state_file(self) -> Path:
         """File from which a restarted pusher goes on."""
         return self.run_dir / "pusher.json"
 
@@ -63,9 +63,8 @@ def load_settings() -> Settings:
             found = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8")) or {}
         except OSError as error:
             raise SystemExit(f"pusher: RERANK_CONFIG: {path} can't be read ({error.strerror})") from None
-    for name, value in os.environ.items():
-        if name.upper().startswith(PREFIX):
-            found[name.upper().removeprefix(PREFIX).lower()] = value
+    given = {name.lower(): value for name, value in os.environ.items()}
+    found |= {name.removeprefix(PREFIX): value for name, value in given.items() if name.startswith(PREFIX)}
     return Settings(**{field.name: _text(field.name, found) for field in fields(Settings) if field.name in found})
 
 

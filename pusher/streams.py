@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from gevent.event import Event
 
 from pusher.access import Viewer
+from pusher.history import State
 from pusher.relay import Update
-
-State = dict[str, Any]
 
 RUNNING = "running"
 
@@ -33,15 +32,13 @@ class TooManyStreamsError(Exception):
     """There is no room for another follower."""
 
 
+@dataclass(slots=True, eq=False)
 class _Slot:
-    __slots__ = ("closed", "event", "news", "viewer")
-
-    def __init__(self, viewer: Viewer) -> None:
-        self.viewer = viewer
-        self.news: dict[str, State] = {}
-        """Key of a request -> its state. Operators follow the requests of all owners that chose one id."""
-        self.closed = False
-        self.event = Event()
+    viewer: Viewer
+    news: dict[str, State] = field(default_factory=dict)
+    """Key of a request -> its state. Operators follow the requests of all owners that chose one id."""
+    closed: bool = False
+    event: Event = field(default_factory=Event)
 
     def put(self, state: State) -> None:
         self.news[state["key"]] = state
@@ -52,17 +49,12 @@ class _Slot:
         news, self.news = self.news, {}
         return list(news.values())
 
-    def close(self) -> None:
-        self.closed = True
-        self.event.set()
-
 
 class Streams:
     """All followers, by request id."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self) -> None:
         self._slots: dict[str, list[_Slot]] = {}
-        self._clock = clock
         self.count = 0
 
     def push(self, update: Update) -> None:
@@ -75,7 +67,8 @@ class Streams:
         """End every stream, as keys have changed; followers with a valid key come back."""
         for slots in self._slots.values():
             for slot in slots:
-                slot.close()
+                slot.closed = True
+                slot.event.set()
 
     def follow(self, request_id: str, viewer: Viewer, known: list[State]) -> Iterator[str]:
         """Return the events of a stream, as text; it ends when no request with this id runs that the viewer may see.
@@ -98,13 +91,13 @@ class Streams:
     def _events(self, request_id: str, slot: _Slot) -> Iterator[str]:
         self._slots.setdefault(request_id, []).append(slot)
         self.count += 1
-        began = self._clock()
+        began = time.monotonic()
         heard, running = False, set[str]()
         try:
             yield "retry: 1000\n\n"
             while True:
                 if not slot.event.wait(KEEP_ALIVE_S):
-                    if not heard and self._clock() - began >= WAIT_S:
+                    if not heard and time.monotonic() - began >= WAIT_S:
                         yield _event("unknown", {"id": request_id, "status": "unknown"})
                         return
                     yield ": still here\n\n"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from contracts.events import Pulse, Source, Worker
+from pusher.history import History
 
 LOST_S = 3.5
 """A worker pulses once a second; one that is silent for this long is lost."""
@@ -18,8 +17,6 @@ FORGET_S = 20.0
 """Lost and leaving workers are shown for this long."""
 
 EVENTS_KEPT = 50
-
-WorkerEvent = dict[str, Any]
 
 
 @dataclass(slots=True, eq=False)
@@ -41,53 +38,44 @@ class Workers:
     """All workers, of one release slot or of two."""
 
     def __init__(self) -> None:
-        self._known: dict[str, _Known] = {}
+        self.known: dict[str, _Known] = {}
         self.lost_frames = 0
 
     def hear(self, source: Source, seq: int, now: float) -> None:
         """Note that a frame came."""
-        known = self._known.get(source.id)
+        known = self.known.get(source.id)
         if known is None:
-            known = self._known[source.id] = _Known(source, "", now, seq)
+            known = self.known[source.id] = _Known(source, "", now, seq)
         # Counted from the first frame that we saw: what came before we lived is not lost.
         self.lost_frames += max(0, seq - known.next_seq)
         known.next_seq, known.heard = seq + 1, now
 
     def update(self, source: Source, event: Worker | Pulse) -> bool:
         """Note a worker's state; return whether it is a new one. A pulse repeats it, should the event be lost."""
-        known = self._known[source.id]
+        known = self.known[source.id]
         differs = event.state != known.state
         known.state, known.changed = event.state, True
         if isinstance(event, Pulse):
             known.pulse = event
         return differs
 
-    def excuse(self, now: float) -> None:
-        """Count silence from now on: nobody listened before."""
-        for known in self._known.values():
-            known.heard = now
-
     def review(self, now: float) -> tuple[list[Source], list[str]]:
         """Return the workers that were lost just now, and the ids of those that are forgotten."""
-        lost = [known for known in self._known.values() if known.lives and now - known.heard > LOST_S]
+        lost = [known for known in self.known.values() if known.lives and now - known.heard > LOST_S]
         for known in lost:
             known.state, known.changed = "lost", True
-        gone = [key for key, known in self._known.items() if now - known.heard > FORGET_S]
+        gone = [key for key, known in self.known.items() if now - known.heard > FORGET_S]
         for key in gone:
-            del self._known[key]
+            del self.known[key]
         return [known.source for known in lost], gone
-
-    def is_down(self, source: Source) -> bool:
-        """Return whether a worker reported that it goes down."""
-        return self._known[source.id].state == "down"
 
     def pulses(self) -> list[Pulse]:
         """Return the last pulse of each worker that lives."""
-        return [known.pulse for known in self._known.values() if known.pulse and known.lives]
+        return [known.pulse for known in self.known.values() if known.pulse and known.lives]
 
     def states(self, *, changed_only: bool = False) -> list[dict[str, Any]]:
         """Return them as browsers get them."""
-        chosen = [known for known in self._known.values() if known.changed or not changed_only]
+        chosen = [known for known in self.known.values() if known.changed or not changed_only]
         for known in chosen if changed_only else ():
             known.changed = False
         return [
@@ -104,44 +92,22 @@ class Workers:
     @property
     def dropped_events(self) -> int:
         """Events that workers dropped."""
-        return sum(known.pulse.dropped_events for known in self._known.values() if known.pulse)
+        return sum(known.pulse.dropped_events for known in self.known.values() if known.pulse)
 
 
-class WorkerEvents:
-    """The latest changes of workers and of their breakers, oldest first, for operators."""
+class WorkerEvents(History):
+    """The latest changes of workers and of their breakers, for operators."""
 
     def __init__(self) -> None:
-        self.kept: deque[WorkerEvent] = deque(maxlen=EVENTS_KEPT)
-        self._news: deque[WorkerEvent] = deque(maxlen=EVENTS_KEPT)
-        self._next_number = 0
+        super().__init__({"": EVENTS_KEPT}, {"": EVENTS_KEPT})
 
     def became(self, source: Source, state: str, now: float) -> None:
         """Note a worker's new state, unless the last process did: a worker that was ready then is not ready anew."""
-        states = (event["what"] for event in reversed(self.kept) if event["worker"] == source.id)
+        states = (event["what"] for event in reversed(self.states()) if event["worker"] == source.id)
         if next((what for what in states if not what.startswith("breaker ")), None) != state:
             self.note(source, state, now)
 
     def note(self, source: Source, what: str, now: float) -> None:
         """Note that something happened to a worker."""
-        event = {
-            "number": self._next_number,  # two can be alike in all else
-            "at": round(now, 3),
-            "worker": source.id,
-            "pid": source.pid,
-            "color": source.color,
-            "what": what,
-        }
-        self._next_number += 1
-        self.kept.append(event)
-        self._news.append(event)
-
-    def news(self) -> list[WorkerEvent]:
-        """Return those since the last call."""
-        news = list(self._news)
-        self._news.clear()
-        return news
-
-    def recall(self, events: Iterable[WorkerEvent]) -> None:
-        """Restore the memory of the last process."""
-        self.kept.extend(events)
-        self._next_number = max((event["number"] for event in self.kept), default=-1) + 1
+        worker = {"worker": source.id, "pid": source.pid, "color": source.color}
+        self.add({"at": round(now, 3), **worker, "what": what})

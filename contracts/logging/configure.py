@@ -17,23 +17,17 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-# structlog loads rich where another package has installed it, which takes an eighth of a second at each start of each
-# program. We write no line by it.
-_rich = sys.modules.setdefault("rich", None)  # type: ignore[arg-type] # None: an import of it fails
-import structlog  # noqa: E402
-
-if _rich is None:
-    del sys.modules["rich"]
-
-from contracts.logging.foreign import without_query_strings  # noqa: E402
-from contracts.logging.line import Form, head, renderer  # noqa: E402
-from contracts.logging.lossy_pipe import Lossy  # noqa: E402
+from contracts.logging.foreign import without_query_strings
+from contracts.logging.line import Form, head, renderer
+from contracts.logging.lossy_pipe import Lossy
 
 _HUNG_UP = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ESHUTDOWN})
+"""Errors that only mean that the other side of a connection has left."""
 
 MOST_FRAMES = 12
 """Most frames of one exception; the innermost are kept."""
@@ -43,6 +37,12 @@ MOST_CAUSES = 5
 _ROOT = str(Path(__file__).resolve().parent.parent.parent) + "/"
 
 OURS = ("webapp", "pusher", "contracts")
+
+request_id_of_lines = ContextVar("request_id_of_lines", default="")
+"""The request at work, for lines that don't name one themselves."""
+
+_STANDARD = vars(logging.makeLogRecord({})).keys()
+"""What every record has; further attributes of one are fields of its line."""
 
 _GUNICORN_QUOTES = re.compile(r"(Invalid request from ip=[^:]*):.*", re.DOTALL)
 
@@ -57,23 +57,12 @@ def log_config(*, level: str, log_format: str, service: str, color: str = "") ->
         color: its release slot.
     """
     chosen = level.upper()
-    at_least = {name: max(chosen, name, key=_number) for name in ("INFO", "WARNING")}
+    numbers = logging.getLevelNamesMapping()
+    at_least = {name: max(chosen, name, key=numbers.__getitem__) for name in ("INFO", "WARNING")}
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {
-            "lines": {
-                "()": structlog.stdlib.ProcessorFormatter,
-                "foreign_pre_chain": [
-                    structlog.contextvars.merge_contextvars,
-                    structlog.stdlib.ExtraAdder(),
-                    structlog.stdlib.add_log_level,
-                    structlog.stdlib.add_logger_name,
-                    _Complete(service, color),
-                ],
-                "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, _Render(_form(log_format))],
-            }
-        },
+        "formatters": {"lines": {"()": _LineFormatter, "service": service, "color": color, "form": _form(log_format)}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines", "stream": "ext://sys.stderr"}},
         "root": {"level": at_least["WARNING"], "handlers": ["stderr"]},
         "loggers": {
@@ -130,7 +119,8 @@ def _install(write: Callable[..., None]) -> None:
 
     def greenlet(_hub: Any, _context: Any, kind: type[BaseException], error: BaseException | None, _: Any) -> None:
         error = error or kind()
-        write("a greenlet ended", error, level="info" if _hung_up(error) else "critical")
+        hung_up = isinstance(error, OSError) and error.errno in _HUNG_UP
+        write("a greenlet ended", error, level="info" if hung_up else "critical")
 
     sys.excepthook, threading.excepthook, sys.unraisablehook = main_thread, thread, unraisable
     if hub := sys.modules.get("gevent.hub"):  # else nothing makes greenlets
@@ -151,45 +141,32 @@ def _stderr_that_never_waits(note: Callable[[str], bytes]) -> Callable[[bytes], 
     return write
 
 
-def _hung_up(error: BaseException) -> bool:
-    """Return whether an error only means that the other side of a connection has left."""
-    return isinstance(error, OSError) and error.errno in _HUNG_UP
-
-
 _OLDER_SUPERVISORD = "STACK_ROOT" in os.environ and "STACK_VERSION" not in os.environ
 """After an upgrade in place supervisord knows its programs' lines by a field `colour`. Goes in the next version."""
 
 
-class _Complete:
-    """A structlog processor that adds the fields of every line, and redacts exceptions."""
+class _LineFormatter(logging.Formatter):
+    """Makes lines of records; exceptions are redacted."""
 
-    def __init__(self, service: str, color: str) -> None:
+    def __init__(self, service: str, color: str, form: Form) -> None:
+        super().__init__()
         self._service = service
         self._color = color
-
-    def __call__(self, _logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
-        record: logging.LogRecord = event["_record"]
-        message = str(event.pop("event"))
-        if record.name == "gunicorn.error":  # without the parts of a request that it quotes
-            message = without_query_strings(_GUNICORN_QUOTES.sub(r"\1", message))
-        _, error, _ = event.pop("exc_info", None) or (None, None, None)
-        if isinstance(error, BaseException):
-            event["exception"] = redact(error)
-        level, logger, request_id = event.pop("level"), event.pop("logger"), event.pop("request_id", "")
-        if _OLDER_SUPERVISORD:
-            event["colour"] = self._color
-        first = head(record.created, level, self._service, self._color, os.getpid(), logger, message, request_id)
-        return first | event
-
-
-class _Render:
-    """The last structlog processor: an event becomes a line."""
-
-    def __init__(self, form: Form) -> None:
         self._render = renderer(form)
 
-    def __call__(self, _logger: Any, _method: str, event: dict[str, Any]) -> str:
-        return self._render(event)
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a line, without its end."""
+        message = record.getMessage()
+        if record.name == "gunicorn.error":  # without the parts of a request that it quotes
+            message = without_query_strings(_GUNICORN_QUOTES.sub(r"\1", message))
+        fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        request_id = fields.pop("request_id", request_id_of_lines.get())
+        if record.exc_info and record.exc_info[1]:
+            fields["exception"] = redact(record.exc_info[1])
+        if _OLDER_SUPERVISORD:
+            fields["colour"] = self._color
+        level, place = record.levelname.lower(), (self._service, self._color, os.getpid(), record.name)
+        return self._render(head(record.created, level, *place, message, request_id) | fields)
 
 
 def _form(log_format: str) -> Form:
@@ -197,10 +174,6 @@ def _form(log_format: str) -> Form:
     if log_format == "human" or (log_format == "auto" and terminal):
         return "color" if terminal else "human"
     return "json"
-
-
-def _number(level: str) -> int:
-    return logging.getLevelNamesMapping()[level]
 
 
 def redact(error: BaseException, *, words: bool = False) -> str:

@@ -11,16 +11,8 @@ from contracts.logging.line import FIRST, head
 _NGINX = re.compile(r"(\d{4})/(\d\d)/(\d\d) (\d\d:\d\d:\d\d) \[(\w+)\] (\d+)#\d+: (?:\*(\d+) )?(.*)")
 _NGINX_BEFORE_ITS_LOG = re.compile(r"nginx: \[(\w+)\] (.*)")
 
-_NGINX_LEVELS = {
-    "debug": "debug",
-    "info": "info",
-    "notice": "info",
-    "warn": "warning",
-    "error": "error",
-    "crit": "critical",
-    "alert": "critical",
-    "emerg": "critical",
-}
+_NGINX_LEVELS = {"debug": "debug", "info": "info", "notice": "info", "warn": "warning", "error": "error"}
+"""Ours for nginx's; the others (crit, alert, emerg) are critical."""
 
 _NO_HARM = re.compile(
     r"SSL_(do_handshake|read|write|shutdown)\(\) failed .*client: |open socket #\d+ left in connection"
@@ -66,14 +58,14 @@ def translate(line: str, *, service: str, color: str, pid: int, now: float) -> d
         year, month, day, clock, level, line_pid, connection, message = found.groups()
         # nginx runs with TZ=UTC, and tells whole seconds.
         event |= {"time": f"{year}-{month}-{day}T{clock}.000Z", "pid": int(line_pid), "logger": "nginx.error"}
-        ours_level = "info" if _NO_HARM.search(message) else _NGINX_LEVELS.get(level, "error")
+        ours_level = "info" if _NO_HARM.search(message) else _NGINX_LEVELS.get(level, "critical")
         ours_level = "warning" if _LINES_LOST.match(message) else ours_level
         event |= {"level": ours_level, "message": without_query_strings(message)}
         if connection:
             event["connection"] = int(connection)  # access lines have it, too
     elif found := _NGINX_BEFORE_ITS_LOG.fullmatch(text):
         level, message = found.groups()
-        event |= {"level": _NGINX_LEVELS.get(level, "error"), "logger": "nginx.error", "message": message}
+        event |= {"level": _NGINX_LEVELS.get(level, "critical"), "logger": "nginx.error", "message": message}
     return event
 
 

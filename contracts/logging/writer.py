@@ -147,10 +147,6 @@ class Complaint:
                 sys.stderr.flush()
 
 
-def _ignore(_name: str, _error: OSError) -> None:
-    pass
-
-
 class Writer:
     """Writes lines to a sink, in their order, from a thread of its own."""
 
@@ -159,7 +155,7 @@ class Writer:
         sink: Sink,
         note: Callable[[str], bytes],
         *,
-        failed: Callable[[str, OSError], None] = _ignore,
+        failed: Callable[[str, OSError], object] = lambda _name, _error: None,
         most_bytes: int = MOST_WAITING_BYTES,
     ) -> None:
         """Begin.

@@ -14,8 +14,8 @@ from gunicorn.workers import ggevent
 from supervisor.states import ProcessStates
 
 from contracts.events import VERSION, Finished, Frame, Pulse, Source
-from pusher import clock as pushers
-from pusher import memory
+from pusher import server as pushers
+from pusher import state_file
 from pusher.relay import Relay
 from supervisor import process
 from webapp.domain.concurrency import AwakeClock, SteadyTime, make_steady
@@ -30,7 +30,8 @@ A_DAY_S = 86_400.0
 
 TELL_THE_DATE = {
     *("build", "deploy", "steps", "status", "settings_diff", "doctor", "console", "tls"),
-    *("rerank", "info", "health", "configure", "reloading", "logging", "clock"),
+    *("rerank", "info", "health", "configure", "reloading", "logging", "state_file"),
+    "server",  # the pusher's
 }
 """Modules that write dates, or ask for the age of a file. All others wait and count by a clock that only runs."""
 
@@ -183,13 +184,13 @@ def test_a_pusher_that_is_restarted_after_the_clock_was_set_knows_how_old_things
     pulse = Pulse(state="ready", queue_pairs=0, queue_tokens=0, in_flight=0, pairs_per_s=1.0)
     before.take(Frame(v=VERSION, source=Source(id="w", pid=1), seq=0, events=[pulse, end]), began)
     before.tick(began + 1)
-    memory.save(before, path)
+    state_file.save(before, path, pushers.now())
 
     written = path.stat().st_mtime + set_by_s  # it is written each second: also after the clock was set
     os.utime(path, (written, written))
     monkeypatch.setattr(time, "time", lambda: written + 5)
     now = written + 5
-    after = memory.recall(path, now).snapshot()
+    after = state_file.recall(path, now).snapshot()
     assert now - after["recent"][0]["ended"] == pytest.approx(5, abs=2)
     assert now - after["points"][-1]["t"] == pytest.approx(5, abs=2)
 

@@ -36,9 +36,9 @@ SUBCLASSES: dict[str, tuple[set[str], str]] = {
         },
         "gunicorn has hooks in a worker for: ready, each connection, each request, and the moment of TERM",
     ),
-    "gevent.pywsgi.WSGIHandler": (
-        {"get_environ", "socket"},
-        "simple-websocket takes a socket by its argument, and has an option against compression",
+    "engineio.async_drivers.gevent.WebSocketWSGI": (
+        {"__call__", "__init__", "server_args"},
+        "engine.io tells simple-websocket the longest message, and that sends whole ones and needs no compression",
     ),
     "prometheus_client.exposition.MetricsHandler": (
         {"do_GET", "log_message", "timeout"},
@@ -137,9 +137,10 @@ REACHED = {
 """What our code uses that is private, or may change without notice -> what would make that unnecessary."""
 
 ASSIGNED = {
-    "engineio.base_server.BaseServer": {"sockets"},
+    "engineio.base_server.BaseServer": {"_async", "sockets"},
     "engineio.base_socket.BaseSocket": {"closed", "queue"},
     "gevent.server.StreamServer": {"max_accept"},
+    "socketio.base_manager.BaseManager": {"rooms"},
     "socketio.base_server.BaseServer": {"eio", "manager"},
     "supervisor.medusa.asyncore_25.dispatcher": {"_fileno"},
     "supervisor.options.ServerOptions": {"mood", "parse_criticals", "parse_infos", "parse_warnings"},

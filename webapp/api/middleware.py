@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
-import structlog
 from flask import Flask, Response, request
 
-from contracts.logging.line import level_of
+from contracts.events import USABLE_ID
+from contracts.logging.configure import request_id_of_lines
+from contracts.logging.line import access_fields, level_of
 from webapp.api.body_reader import Reader
 from webapp.api.current_request import CurrentRequest, WatchOf, current
 from webapp.api.current_request import begin as begin_request
@@ -27,12 +27,8 @@ access_log = logging.getLogger("webapp.access")
 NO_ROUTE = "unmatched"
 """The route of all unknown paths together: anyone can make up any number of them."""
 
-MOST_PATH_CHARS = 256
-
 TIMEOUT_HEADER = "X-Request-Timeout"
 """Seconds after which the caller no longer wants an answer; the service's own limit is the most it gets."""
-
-_USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 def install(
@@ -55,17 +51,17 @@ def install(
 
     def begin() -> None:
         given = request.headers.get("X-Request-Id", "")
-        request_id = given if _USABLE_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = given if USABLE_ID.fullmatch(given) else uuid.uuid4().hex
         began = time.monotonic()
         state = CurrentRequest(request_id, began, began + request_timeout_s, reader, watch)
         begin_request(state)
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        request_id_of_lines.set(request_id)
         if (wanted := request.headers.get(TIMEOUT_HEADER)) is not None:
             state.deadline = began + min(_seconds(wanted), request_timeout_s)
 
     def forget(_error: BaseException | None) -> None:
         # What gunicorn logs between two requests of a connection belongs to none of them.
-        structlog.contextvars.clear_contextvars()
+        request_id_of_lines.set("")
 
     app.before_request(begin)
     app.teardown_request(forget)
@@ -94,10 +90,7 @@ def _log_access(response: Response) -> Response:
         logging.DEBUG if probe else level,
         "request",
         extra={
-            "method": request.method[:16],
-            "path": request.path[:MOST_PATH_CHARS],
-            "status": response.status_code,
-            "duration_ms": round(state.elapsed_s * 1000, 3),
+            **access_fields(request.method, request.path, response.status_code, state.elapsed_s),
             **({"code": state.error.code, "field": state.error.field or ""} if state.error else {}),
             **state.facts,
         },

@@ -1,4 +1,4 @@
-"""Memory, intake and streams: each alone."""
+"""State file, intake and streams: each alone."""
 
 import json
 import os
@@ -14,14 +14,14 @@ from running import PATIENCE_S
 
 from contracts.api_keys import KeyRing
 from contracts.events import VERSION, Finished, Frame, Source, Worker, encode
-from pusher import memory, routes
+from pusher import routes, state_file
 from pusher.access import Access, Viewer
 from pusher.intake import Intake
 from pusher.relay import Relay, Update
 from pusher.settings import listed
 from pusher.settings import load_settings as pusher_settings
+from pusher.sockets import WholeSends
 from pusher.streams import MOST_STREAMS, Streams, TooManyStreamsError
-from pusher.websocket import WholeSends
 from webapp.api.dialects.unknown import dump_error
 from webapp.domain.errors import MethodNotAllowedError, NotFoundError, OverloadedError, UnauthorizedError
 
@@ -30,32 +30,32 @@ DASHBOARD = Path(__file__).resolve().parents[3] / "pusher" / "dashboard"
 
 def test_memory_survives_and_missing_or_stale_memory_is_a_fresh_start(tmp_path):
     path = tmp_path / "pusher.json"
-    assert memory.recall(path, 1000.0).counts()["ended"] == {}
+    assert state_file.recall(path, 1000.0).counts()["ended"] == {}
     relay = Relay(0.0)
     end = Finished(id="a", dialect="native", pairs=1, status="ok", latency_ms=1.0)
     relay.take(Frame(v=VERSION, source=Source(id="w", pid=1), seq=0, events=[end]), 1.0)
-    memory.save(relay, path)
+    state_file.save(relay, path, 1000.0)
     saved_at = json.loads(path.read_text())["at"]
-    assert memory.recall(path, saved_at).counts()["ended"] == {"ok": 1}
+    assert state_file.recall(path, saved_at).counts()["ended"] == {"ok": 1}
     os.utime(path, (time.time() - 10_000,) * 2)
-    assert memory.recall(path, saved_at).counts()["ended"] == {}
+    assert state_file.recall(path, saved_at).counts()["ended"] == {}
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"at": 1e12, "ended": 3}', '{"at": 1e12}', "null"])
 def test_damaged_memory_is_a_fresh_start(tmp_path, damage):
     path = tmp_path / "pusher.json"
     path.write_text(damage)
-    assert memory.recall(path, 1000.0).counts()["ended"] == {}
+    assert state_file.recall(path, 1000.0).counts()["ended"] == {}
 
 
 def test_memory_that_can_t_be_saved_is_an_os_error(tmp_path):
     with pytest.raises(OSError, match="No such file"):
-        memory.save(Relay(0.0), tmp_path / "nowhere" / "pusher.json")
+        state_file.save(Relay(0.0), tmp_path / "nowhere" / "pusher.json", 1000.0)
 
 
 def test_the_intake_counts_and_skips_what_it_can_t_read():
     taken, skipped = [], []
-    intake = Intake("ipc:///nowhere", take=lambda frame, _now: taken.append(frame), count=skipped.append)
+    intake = Intake("ipc:///nowhere", take=taken.append, count=skipped.append)
     for message in (b"rubbish", b'{"v": 9}', encode(Source(id="w", pid=1), 0, [Worker(state="ready")])):
         intake.take(message)
     assert skipped == ["malformed", "newer"]
@@ -64,7 +64,7 @@ def test_the_intake_counts_and_skips_what_it_can_t_read():
 
 def test_the_intake_skips_types_of_events_that_it_does_not_know_or_no_longer():
     taken, skipped = [], []
-    intake = Intake("ipc:///nowhere", take=lambda frame, _now: taken.append(frame), count=skipped.append)
+    intake = Intake("ipc:///nowhere", take=taken.append, count=skipped.append)
     known = encode(Source(id="w", pid=1), 0, [Worker(state="ready")])
     for kind in (b"cancelled", b"unheard-of"):
         intake.take(known.replace(b'"worker"', b'"%s"' % kind))
@@ -82,7 +82,7 @@ def test_a_setting_that_is_no_text_starts_no_pusher(monkeypatch, tmp_path):
 
 
 def test_repeated_failures_to_bind_an_address_leak_no_descriptor():
-    intake = Intake("ipc:///nowhere/intake", take=lambda *_: None, count=lambda _: None)
+    intake = Intake("ipc:///nowhere/intake", take=lambda _: None, count=lambda _: None)
 
     held = set()
     for _ in range(5):
@@ -225,7 +225,7 @@ def test_lists_are_comma_separated():
 def test_a_browser_that_does_not_read_is_hung_up_on(monkeypatch):
     from gevent import socket as cooperative
 
-    monkeypatch.setattr("pusher.websocket.SEND_S", 0.2)
+    monkeypatch.setattr("pusher.sockets.SEND_S", 0.2)
     ours, theirs = cooperative.socketpair()
     with pytest.raises(TimeoutError):
         WholeSends(ours).send(b"x" * 10_000_000)

@@ -1,10 +1,15 @@
-"""Connections to the pusher that nobody let in: real engine.io sessions, by polling."""
+"""Connections to the pusher that nobody let in: real engine.io sessions."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 
 import pytest
 from flask import Flask
 from flask_socketio import SocketIO
+from running import PATIENCE_S, wait_for
 
 from contracts.api_keys import KeyRing
 from pusher import sockets
@@ -63,3 +68,37 @@ def test_strangers_beyond_the_most_are_disconnected_at_once_the_oldest_first(mon
     opened = [browsers.open() for _ in range(5)]
     browsers.sockets.disconnect_strangers(100.0)
     assert browsers.left() == set(opened[-2:])
+
+
+@pytest.mark.parametrize("odd", [{}, [], None, 3, "two words"], ids=repr)
+def test_what_is_no_id_is_not_followed_and_fails_in_no_handler(odd):
+    app = Flask("pusher", static_folder=None)
+    socketio = SocketIO(app, async_mode="threading", manage_session=False)
+    Sockets(socketio, Relay(0.0), Access(KeyRing(), KeyRing()))
+    browser = socketio.test_client(app)
+    assert browser.emit("follow", odd, callback=True) == {"ok": False, "error": "invalid_request"}
+    assert browser.emit("unfollow", odd, callback=True) == {"ok": True}
+
+
+UPGRADE = (
+    b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+def test_a_message_that_goes_on_and_on_is_not_kept(tmp_path):
+    """engine.io would look at its length at its end."""
+    environment = {**os.environ, "RERANK_STATE_DIR": str(tmp_path)}
+    path, length = tmp_path / "run" / "pusher.sock", 100_000_000
+    with subprocess.Popen([sys.executable, "-m", "pusher"], env=environment) as pusher:
+        try:
+            with socket.socket(socket.AF_UNIX) as browser:
+                browser.settimeout(PATIENCE_S)
+                wait_for(lambda: browser.connect_ex(str(path)) == 0, "it listens")
+                browser.sendall(UPGRADE)
+                assert b" 101 " in browser.recv(65536)
+                browser.sendall(b"\x81\xff" + length.to_bytes(8, "big") + bytes(4))
+                with pytest.raises((BrokenPipeError, ConnectionResetError)):
+                    browser.sendall(b"x" * length)
+        finally:
+            pusher.terminate()

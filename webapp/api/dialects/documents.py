@@ -20,9 +20,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from contracts.errors import type_of
 from webapp.api import json_body
 from webapp.api.dialects.base import Call, Dialect, ErrorFormat
-from webapp.api.dialects.reply_parts import Figures, Usage, message_of, meta, model, ranked, type_of, usage
+from webapp.api.dialects.reply_parts import Figures, Usage, message_of, meta, model, ranked, usage
 from webapp.api.dialects.request_parts import CountOrAll, Options, Text, ranking_request
 from webapp.domain.errors import RerankError
 from webapp.domain.types import RerankRequest, RerankResult

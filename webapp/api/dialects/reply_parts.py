@@ -14,19 +14,6 @@ from webapp.domain.types import RerankResult
 DOCUMENTS_A_UNIT = 100
 """Cohere and Pinecone count one unit for a query with up to this many documents."""
 
-_OPENAI_TYPES = {
-    401: "AuthenticationError",
-    404: "NotFoundError",
-    405: "MethodNotAllowedError",
-    408: "RequestTimeoutError",
-    413: "RequestEntityTooLargeError",
-    415: "UnsupportedMediaTypeError",
-    429: "RateLimitError",
-    500: "InternalServerError",
-    503: "ServiceUnavailableError",
-    504: "ServiceUnavailableError",
-}
-
 
 class Usage(msgspec.Struct, gc=False):
     """What a request took."""
@@ -98,8 +85,3 @@ def warnings(result: RerankResult) -> tuple[str, ...]:
 def message_of(error: RerankError) -> str:
     """Return the message for the caller: the field that is wrong, if there is one, and what is wrong."""
     return f"{error.field}: {error.message}" if error.field else error.message
-
-
-def type_of(status: int) -> str:
-    """Return the name that OpenAI's clients have for an HTTP status."""
-    return _OPENAI_TYPES.get(status, "BadRequestError")

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import msgspec
 
+from contracts.errors import error_body
 from webapp.api.dialects import documents
 from webapp.api.dialects.base import ErrorFormat
-from webapp.api.dialects.reply_parts import Figures, message_of, type_of
+from webapp.api.dialects.reply_parts import Figures, message_of
 from webapp.domain.errors import RerankError
 
 
@@ -39,26 +40,16 @@ class AnyError(Figures, kw_only=True):
 
 def dump_error(error: RerankError, status: int, request_id: str) -> bytes:
     """Return the body, JSON."""
-    message = message_of(error)
-    detail = AnyErrorDetail(
-        code=error.code,
-        message=message,
-        type=type_of(status),
-        param=error.field,
+    body = error_body(
+        status,
+        error.code,
+        message_of(error),
+        request_id,
         retryable=error.retryable,
-        **error.figures,
+        param=error.field,
+        figures=error.figures,
     )
-    return msgspec.json.encode(
-        AnyError(
-            error=detail,
-            message=message,
-            detail=message,
-            status=status,
-            code=status,
-            request_id=request_id,
-            **error.figures,
-        )
-    )
+    return msgspec.json.encode(body)
 
 
 DIALECT = replace(

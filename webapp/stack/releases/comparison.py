@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from contracts.logging.configure import configure
 from webapp.config.paths import program
 from webapp.config.resources import free_bytes
 from webapp.config.settings import Settings, load_settings
@@ -239,8 +240,6 @@ def _release(built: Built) -> int:
 
 def main() -> None:
     """Compare the engine that serves in the stack of these settings with another one of the same precision."""
-    from contracts.logging.configure import configure  # noqa: PLC0415 - commands that start us need no structlog
-
     settings = load_settings()
     configure(level=settings.log_level, log_format=settings.log_format, service=PROGRAM)
     colors = state.read(settings.state_dir)

@@ -1,16 +1,18 @@
-"""The last deploys and rollbacks, each with all its steps. PURE."""
+"""What happened lately, the latest last: ends of requests, changes of workers, deploys and rollbacks. PURE."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from contracts.events import Release, Serves
 
-KEPT = 20
+State = dict[str, Any]
+
+RELEASES_KEPT = 20
 
 SERVING = frozenset({"serving", "rolled back"})
 """States of the release that serves clients."""
@@ -19,11 +21,52 @@ REPLACED = "replaced"
 """State of a release that served until another took its place."""
 
 
+class History:
+    """States in the order of their numbers, with bounds for each kind, so that a flood of one pushes no other out.
+
+    Args:
+        kept: kind -> states that snapshots list. States without a `kind` have the empty one.
+        in_delta: kind -> most states that one delta lists, the latest. No snapshot lists what no delta did.
+    """
+
+    def __init__(self, kept: Mapping[str, int], in_delta: Mapping[str, int]) -> None:
+        self._kept = {kind: deque[State](maxlen=most) for kind, most in kept.items()}
+        self._news = {kind: deque[State](maxlen=most) for kind, most in in_delta.items()}
+        self._next_number = 0
+
+    def add(self, state: State) -> None:
+        """Keep a state for the next delta, with a number of its own: two can be alike in all else."""
+        state["number"] = self._next_number
+        self._next_number += 1
+        self._news[state.get("kind", "")].append(state)
+
+    def news(self) -> list[State]:
+        """Return what the next delta lists: the latest since the last call."""
+        news = _by_number(self._news)
+        self._keep(news)
+        for kind in self._news.values():
+            kind.clear()
+        return news
+
+    def states(self) -> list[State]:
+        """Return all of them; for a snapshot, after `news`."""
+        return _by_number(self._kept) + _by_number(self._news)
+
+    def recall(self, states: Iterable[State]) -> None:
+        """Restore the memory of the last process."""
+        self._keep(states)
+        self._next_number = max((state["number"] for state in self.states()), default=-1) + 1
+
+    def _keep(self, states: Iterable[State]) -> None:
+        for state in states:
+            self._kept[state.get("kind", "")].append(state)
+
+
 class Releases:
     """The last releases, the latest last."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[int, float], dict[str, Any]] = OrderedDict()
+        self._known: OrderedDict[tuple[int, float], State] = OrderedDict()
         self._changed: set[tuple[int, float]] = set()
 
     def hear(self, event: Release) -> None:
@@ -47,29 +90,33 @@ class Releases:
             if current and state["number"] == serves.release and state.get("serves") != served:
                 self._keep({**state, "serves": served})
 
-    def news(self) -> list[dict[str, Any]]:
+    def news(self) -> list[State]:
         """Return the releases that changed since the last call."""
         changed, self._changed = self._changed, set()
         return [state for key, state in self._known.items() if key in changed]
 
-    def states(self) -> list[dict[str, Any]]:
+    def states(self) -> list[State]:
         """Return all of them."""
         return list(self._known.values())
 
-    def recall(self, states: Iterable[dict[str, Any]]) -> None:
+    def recall(self, states: Iterable[State]) -> None:
         """Restore the memory of the last process."""
         for state in states:
             self._keep(_state(state))
         self._changed.clear()
 
-    def _keep(self, state: dict[str, Any]) -> None:
+    def _keep(self, state: State) -> None:
         key = (state["number"], state["began"])  # a release that is rolled back to has its number again
         self._known[key] = state
         self._changed.add(key)
-        while len(self._known) > KEPT:
+        while len(self._known) > RELEASES_KEPT:
             self._known.popitem(last=False)
 
 
-def _state(release: dict[str, Any]) -> dict[str, Any]:
+def _by_number(kinds: Mapping[str, deque[State]]) -> list[State]:
+    return sorted((state for kind in kinds.values() for state in kind), key=lambda state: int(state["number"]))
+
+
+def _state(release: State) -> State:
     """Return a release as browsers get it: `color`, whatever spelling events and earlier versions' memory have."""
     return {("color" if name == "colour" else name): value for name, value in release.items()}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+import time
 from pathlib import Path
 from typing import Any
 
-from pusher import clock
 from pusher.relay import Relay
 
 log = logging.getLogger(__name__)
@@ -24,14 +24,14 @@ SET_S = 2.0
 TIMES = frozenset({"t", "at", "began", "ended"})
 
 
-def save(relay: Relay, path: Path) -> None:
-    """Write the memory of a relay. It is written aside, then moved: a kill leaves the old file or the new one.
+def save(relay: Relay, path: Path, now: float) -> None:
+    """Write the memory of a relay. The file is written aside, then moved: a kill leaves the old file or the new one.
 
     Raises:
         OSError: there is no room, or no directory.
     """
     aside = path.with_suffix(".new")
-    aside.write_text(json.dumps({"at": clock.now(), **relay.memory()}, separators=(",", ":")))
+    aside.write_text(json.dumps({"at": now, **relay.memory()}, separators=(",", ":")))
     aside.replace(path)
 
 
@@ -39,7 +39,7 @@ def recall(path: Path, now: float) -> Relay:
     """Return a relay with the memory of the last one; a new one where that is missing, old or damaged."""
     try:
         memory = json.loads(path.read_text())
-        age_s = clock.age_s(path)
+        age_s = time.time() - path.stat().st_mtime  # by the system's clock, which wrote the file's date, too
         if age_s < STALE_S:
             set_by_s = now - age_s - memory["at"]  # our clock begins with the system's, which may have been set
             if abs(set_by_s) > SET_S:
