@@ -2,7 +2,6 @@
 
 import json
 import os
-import pkgutil
 import signal
 import stat
 import subprocess
@@ -12,13 +11,13 @@ import threading
 import pytest
 from running import PATIENCE_S, free_port
 
-from webapp.cli import commands, main
+from webapp.cli import main, reranking
 from webapp.cli.documents import read_documents
 from webapp.config.settings import Settings
 from webapp.stack.nginx.config import STREAM_REMEDY, Nginx
 from webapp.stack.tls import prepare_certificate
 
-ALL = {module.name for module in pkgutil.iter_modules(commands.__path__)}
+ALL = set(reranking.commands)
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     type=click.Path(exists=True, dir_okay=False),
     help="Certificates to trust at an https address, its own for one; default: the system's.",
 )
-def command(
+def rerank(
     *,
     query: str,
     file: IO[bytes],
