@@ -46,10 +46,7 @@ def _lines(_name: str, text: str) -> list[str]:
 
 
 def _json(name: str, text: str) -> list[str]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise click.ClickException(f"{name} is not valid JSON: {error}") from None
+    value = _loaded(name, text)
     if isinstance(value, dict) and "documents" in value:
         value = value["documents"]
     if not isinstance(value, list):
@@ -58,15 +55,15 @@ def _json(name: str, text: str) -> list[str]:
 
 
 def _json_lines(name: str, text: str) -> list[str]:
-    documents = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            documents.append(_text(name, f"line {number}", json.loads(line)))
-        except ValueError as error:
-            raise click.ClickException(f"{name}, line {number}, is not valid JSON: {error}") from None
-    return documents
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return [_text(name, f"line {number}", _loaded(f"{name}, line {number},", line)) for number, line in lines]
+
+
+def _loaded(where: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise click.ClickException(f"{where} is not valid JSON: {error}") from None
 
 
 def _csv(name: str, text: str) -> list[str]:

@@ -96,12 +96,8 @@ def _shown(*, as_json: bool) -> Callable[[str], str]:
     from contracts.logging.line import renderer  # noqa: PLC0415
 
     render = renderer("color")
-
-    def text(line: str) -> str:
-        event = ours(line)
-        return line if event is None else render(event)  # with RERANK_LOG_FORMAT=human the files are text already
-
-    return text
+    # With RERANK_LOG_FORMAT=human the files are text already.
+    return lambda line: line if (event := ours(line)) is None else render(event)
 
 
 @click.command(cls=SettingsCommand)
