@@ -45,6 +45,8 @@ MOST_CPU_S = 10.0
 OUT_OF_MEMORY = signal.SIGUSR1
 """The process ends itself by this signal when it has no memory to send its answer."""
 
+TOO_LATE = "the time was over before the body was read"
+
 NICENESS = 5
 """The same as the engine threads': the worker's hub goes first."""
 
@@ -78,12 +80,9 @@ class ProcessReader:
         if not call.large:
             return read(kind, call, self._limits)
         try:
-            answer, error = self._turns(client, deadline, lambda: self._read(kind, call, deadline))
+            return self._turns(client, deadline, lambda: self._read(kind, call, deadline))
         except TimeoutError:
-            error = _refusal(signal.SIGALRM)
-        if error is not None:
-            raise error
-        return answer
+            raise DeadlineExceededError(TOO_LATE) from None
 
     def stop(self) -> None:
         """End the process."""
@@ -92,35 +91,33 @@ class ProcessReader:
             process.end()
             self._process = None
 
-    def _read(self, kind: BodyKind, call: Call, deadline: float) -> tuple[Any, Exception | None]:
-        """Have a body read, and wait for the end of a process that ends itself after that."""
-        outcome = self._try(kind, call, deadline)
-        if self._process is not None and self._process.ends:
-            self._process.end()
-            self._process = None
-        return outcome
-
-    def _try(self, kind: BodyKind, call: Call, deadline: float) -> tuple[Any, Exception | None]:
+    def _read(self, kind: BodyKind, call: Call, deadline: float) -> Any:
         """Have a body read by the process; if that died before, a new one gets a second try."""
         for again in (False, True):
             left_s = min(deadline - time.monotonic(), LONGEST_WAIT_S)
             if left_s <= 0:
-                return None, _refusal(signal.SIGALRM)
+                raise DeadlineExceededError(TOO_LATE)
             try:
                 process = self._process = self._process or _Process(self._limits)
             except OSError as cause:
-                return None, _caused(UnavailableError("large bodies can't be read now", retry_after_s=1), cause)
+                raise UnavailableError("large bodies can't be read now", retry_after_s=1) from cause
             try:
-                return process.read(kind, call, left_s)
+                answer, error = process.read(kind, call, left_s)
+                break
             except BaseException as cause:
                 ended_by, self._process = process.end(), None  # the rest of its answer is void
                 if not isinstance(cause, OSError | EOFError | pickle.UnpicklingError):
                     raise
                 if refusal := _refusal(ended_by):
-                    return None, refusal
+                    raise refusal from None
                 if again:
-                    return None, _caused(InternalError("the process that reads large bodies died"), cause)
-        raise AssertionError
+                    raise InternalError("the process that reads large bodies died") from cause
+        if process.ends:
+            process.end()
+            self._process = None
+        if error is not None:
+            raise error
+        return answer
 
 
 class _Process:
@@ -229,17 +226,12 @@ class _Headers(dict[str, str]):
 def _refusal(ended_by: int) -> RerankError | None:
     """Return the error of a body, by the signal that ended the process; None if that says nothing of the body."""
     if ended_by == signal.SIGALRM:
-        return DeadlineExceededError("the time was over before the body was read")
+        return DeadlineExceededError(TOO_LATE)
     if ended_by == signal.SIGPROF:
         return PayloadTooLargeError(f"the body takes more than {MOST_CPU_S:g} s to read; divide it")
     if ended_by == OUT_OF_MEMORY:
         return PayloadTooLargeError("the body takes too much memory to read; divide it")
     return None
-
-
-def _caused(error: RerankError, cause: Exception) -> RerankError:
-    error.__cause__ = cause
-    return error
 
 
 class _LongText:

@@ -45,33 +45,13 @@ class _Schemas:
     """JSON schemas of our types, each described once under components."""
 
     def __init__(self) -> None:
-        self._types: list[Any] = [
-            list[native.RerankBody],
-            native.BatchError,
-            tokenize.TokenizeBody,
-            list[list[tokenize.TokenReply]],
-            tokenize.PromptTokens,
-            tokenize.ContentTokens,
-        ]
-        for dialect in (*DIALECTS, UNKNOWN):
-            self._types += [dialect.body, *_replies(dialect), dialect.errors.body]
-        schemas, self.components = msgspec.json.schema_components(
-            self._types, ref_template="#/components/schemas/{name}"
-        )
-        self._schemas = list(schemas)
+        self.components: dict[str, Any] = {}
 
     def of(self, *types: Any) -> dict[str, Any]:
         """Return the schema of one type, or a choice between several."""
-        found: list[dict[str, Any]] = []
-        for each in types:
-            schema = self._schemas[self._types.index(each)]
-            if schema not in found:
-                found.append(schema)
-        return found[0] if len(found) == 1 else {"anyOf": found}
-
-
-def _replies(dialect: Dialect) -> tuple[Any, ...]:
-    return dialect.reply if isinstance(dialect.reply, tuple) else (dialect.reply,)
+        found, named = msgspec.json.schema_components(dict.fromkeys(types), ref_template="#/components/schemas/{name}")
+        self.components |= named
+        return found[0] if len(found) == 1 else {"anyOf": list(found)}
 
 
 def openapi(endpoints: Mapping[str, str]) -> dict[str, Any]:
@@ -124,6 +104,10 @@ def _rank(path: str, schemas: _Schemas) -> dict[str, Any]:
         schemas.of(*(reply for dialect in spoken for reply in _replies(dialect))),
         schemas.of(*(dialect.errors.body for dialect in (*DIALECTS, UNKNOWN))),
     )
+
+
+def _replies(dialect: Dialect) -> tuple[Any, ...]:
+    return dialect.reply if isinstance(dialect.reply, tuple) else (dialect.reply,)
 
 
 def _batch(_path: str, schemas: _Schemas) -> dict[str, Any]:
