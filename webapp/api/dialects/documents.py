@@ -13,6 +13,7 @@ Cohere v2, Infinity and Voyage are recognised where their calls differ; each at 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -22,10 +23,16 @@ from msgspec import UNSET, Meta, UnsetType
 
 from webapp.api import json_body
 from webapp.api.dialects.base import Call, Dialect, ErrorFormat
-from webapp.api.dialects.reply_parts import Figures, Usage, message_of, meta, model, ranked, type_of, usage
+from webapp.api.dialects.reply_parts import Figures, Usage, as_object, listed, message_of, meta, model, type_of, usage
 from webapp.api.dialects.request_parts import CountOrAll, Options, Text, ranking_request
 from webapp.domain.errors import RerankError
 from webapp.domain.types import RerankRequest, RerankResult
+
+EXAMPLE = {
+    "model": "any",
+    "query": "how do bees find home",
+    "documents": ["Milk keeps three days.", "Bees follow the sun."],
+}
 
 OWN_PATHS = ("/v1/rerank", "/reranking", "/v1/reranking")
 
@@ -138,16 +145,11 @@ def dump(
     """
     (result,) = results
     request = result.request
-    entries = [Ranked(*entry) for entry in ranked(result)]
-    listed: list[Any] = entries  # the very same list, where nothing differs
-    if request.return_documents:
-        texts, originals = request.documents, request.originals
-        for entry in entries:
-            entry.document = texts[entry.index] if echo == "text" else _object(originals[entry.index])
-        if echo == "object" and data:
-            listed = [RankedText(entry.index, entry.relevance_score, texts[entry.index]) for entry in entries]
-    elif result.spans and data:
-        listed = [RankedText(entry.index, entry.relevance_score) for entry in entries]
+    text = request.documents.__getitem__
+    entries = listed(result, Ranked, text if echo == "text" else lambda index: as_object(request.originals[index]))
+    as_data: list[Any] = entries  # the very same list, where nothing differs
+    if data and (echo == "object" if request.return_documents else result.spans):
+        as_data = listed(result, RankedText, text)
     for entry, span in zip(entries, result.spans, strict=bool(result.spans)):
         if span:
             entry.relevant_spans = [Span(*span, entry.relevance_score)]
@@ -159,14 +161,10 @@ def dump(
             results=entries,
             usage=usage(results),
             meta=meta(result, version),
-            data=listed if data else UNSET,
+            data=as_data if data else UNSET,
         ),
         long=call.large and request.return_documents,
     )
-
-
-def _object(original: str | msgspec.Raw) -> Any:
-    return {"text": original} if isinstance(original, str) else original
 
 
 def dump_error(error: RerankError, status: int, request_id: str, *, code: int | str | None = None) -> bytes:
@@ -174,7 +172,8 @@ def dump_error(error: RerankError, status: int, request_id: str, *, code: int | 
     message = message_of(error)
     detail = DocumentsErrorDetail(message, type_of(status), error.field, status if code is None else code)
     own = (request_id, message, message, detail, status, error.code, error.retryable, request_id)
-    return msgspec.json.encode(DocumentsError(*own, **error.figures))  # type: ignore[arg-type]
+    figures: Mapping[str, Any] = error.figures
+    return msgspec.json.encode(DocumentsError(*own, **figures))
 
 
 def _claims(call: Call) -> bool:
@@ -193,13 +192,7 @@ DIALECT = Dialect(
     errors=ERRORS,
     body=DocumentsBody,
     reply=DocumentsReply,
-    example={
-        "model": "any",
-        "query": "how do bees find home",
-        "documents": ["Milk keeps three days.", "Bees follow the sun."],
-        "top_n": 2,
-        "return_documents": True,
-    },
+    example={**EXAMPLE, "top_n": 2, "return_documents": True},
 )
 
 COHERE_V2 = replace(
@@ -264,13 +257,7 @@ VOYAGE = replace(
     claims=lambda call: call.path == "/v1/rerank" and call.has("truncation"),
     errors=ErrorFormat("documents", _dump_voyage_error, VoyageError),
     paths=("/v1/rerank",),
-    example={
-        "model": "any",
-        "query": "how do bees find home",
-        "documents": ["Milk keeps three days.", "Bees follow the sun."],
-        "top_k": 1,
-        "truncation": True,
-    },
+    example={**EXAMPLE, "top_k": 1, "truncation": True},
 )
 """Voyage, recognised by `truncation`, which its client sends always.
 

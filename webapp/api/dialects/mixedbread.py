@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 from webapp.api import json_body
 from webapp.api.dialects import documents
 from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.reply_parts import Usage, model, ranked, usage
+from webapp.api.dialects.reply_parts import Usage, listed, model, usage
 from webapp.api.dialects.request_parts import Count, Options, Text, ranking_request
 from webapp.domain.types import RerankRequest, RerankResult
 
@@ -63,12 +63,8 @@ def to_requests(body: MixedbreadBody, _call: Call) -> list[RerankRequest]:
 def dump(results: list[RerankResult], call: Call) -> bytes:
     """Return the inputs, best first."""
     (result,) = results
-    request = result.request
-    data = [RankResult(*entry) for entry in ranked(result)]
-    echo = request.return_documents
-    if echo:
-        for entry in data:
-            entry.input = request.originals[entry.index]
+    echo = result.request.return_documents
+    data = listed(result, RankResult, result.request.originals.__getitem__)
     reply = MixedbreadReply(usage(results), model(result), data, len(data), echo)
     return json_body.encode(reply, long=call.large and echo)
 

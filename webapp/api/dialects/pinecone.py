@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from webapp.api import json_body
 from webapp.api.dialects import documents
 from webapp.api.dialects.base import Call, Dialect, ErrorFormat
-from webapp.api.dialects.reply_parts import model, ranked, units
+from webapp.api.dialects.reply_parts import as_object, listed, model, units
 from webapp.api.dialects.request_parts import Count, Options, Text, ranking_request
 from webapp.domain.errors import RerankError
 from webapp.domain.types import RerankRequest, RerankResult
@@ -83,14 +83,9 @@ def to_requests(body: PineconeBody, _call: Call) -> list[RerankRequest]:
 def dump(results: list[RerankResult], call: Call) -> bytes:
     """Return the documents, best first."""
     (result,) = results
-    request = result.request
-    data = [PineconeRanked(*entry) for entry in ranked(result)]
-    if request.return_documents:
-        for entry in data:
-            original = request.originals[entry.index]
-            entry.document = {"text": original} if isinstance(original, str) else original
+    data = listed(result, PineconeRanked, lambda index: as_object(result.request.originals[index]))
     reply = PineconeReply(model(result), data, RerankUnits(units(result)))
-    return json_body.encode(reply, long=call.large and request.return_documents)
+    return json_body.encode(reply, long=call.large and result.request.return_documents)
 
 
 def dump_error(error: RerankError, status: int, request_id: str) -> bytes:

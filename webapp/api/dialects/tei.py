@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from webapp.api import json_body
 from webapp.api.dialects.base import Call, Dialect, ErrorFormat
-from webapp.api.dialects.reply_parts import message_of, ranked, scores_in_order
+from webapp.api.dialects.reply_parts import listed, message_of, scores_in_order
 from webapp.api.dialects.request_parts import Count, Options, Text, query_of, texts_of, to_request
 from webapp.domain.errors import (
     EmptyRequestError,
@@ -90,10 +90,7 @@ def to_requests(body: TeiBody, _call: Call) -> list[RerankRequest]:
 def dump(results: list[RerankResult], call: Call) -> bytes:
     """Return a bare list, best first."""
     (result,) = results
-    ranks = [Rank(*entry) for entry in ranked(result)]
-    if result.request.return_documents:
-        for rank in ranks:
-            rank.text = result.request.documents[rank.index]
+    ranks = listed(result, Rank, result.request.documents.__getitem__)
     return json_body.encode(ranks, long=call.large and result.request.return_documents)
 
 

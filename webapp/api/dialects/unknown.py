@@ -6,7 +6,9 @@ this body is a superset: clients of every format find the message in the place w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
@@ -16,7 +18,7 @@ from webapp.api.dialects.reply_parts import Figures, message_of, type_of
 from webapp.domain.errors import RerankError
 
 
-class AnyErrorDetail(Figures, kw_only=True):
+class AnyErrorDetail(Figures):
     """`error` of an error whose caller's format is unknown."""
 
     code: str
@@ -26,7 +28,7 @@ class AnyErrorDetail(Figures, kw_only=True):
     retryable: bool
 
 
-class AnyError(Figures, kw_only=True):
+class AnyError(Figures):
     """An error whose caller's format is unknown, in every place where a client may look for it."""
 
     error: AnyErrorDetail
@@ -40,25 +42,9 @@ class AnyError(Figures, kw_only=True):
 def dump_error(error: RerankError, status: int, request_id: str) -> bytes:
     """Return the body, JSON."""
     message = message_of(error)
-    detail = AnyErrorDetail(
-        code=error.code,
-        message=message,
-        type=type_of(status),
-        param=error.field,
-        retryable=error.retryable,
-        **error.figures,
-    )
-    return msgspec.json.encode(
-        AnyError(
-            error=detail,
-            message=message,
-            detail=message,
-            status=status,
-            code=status,
-            request_id=request_id,
-            **error.figures,
-        )
-    )
+    figures: Mapping[str, Any] = error.figures
+    detail = AnyErrorDetail(error.code, message, type_of(status), error.field, error.retryable, **figures)
+    return msgspec.json.encode(AnyError(detail, message, message, status, status, request_id, **figures))
 
 
 DIALECT = replace(
