@@ -5,11 +5,11 @@ import resource
 from pathlib import Path
 
 import pytest
+from app_kit import create_app
 from asking import ask, post
 from prometheus_client import CollectorRegistry, Histogram
 
 from webapp import __version__
-from webapp.api.app import create_app
 from webapp.domain.errors import (
     CancelledError,
     DeadlineExceededError,

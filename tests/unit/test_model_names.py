@@ -3,9 +3,9 @@
 import dataclasses
 
 import pytest
+from app_kit import create_app
 from asking import QUERY, TEXTS, ask, post
 
-from webapp.api.app import create_app
 from webapp.config.settings import Settings
 from webapp.domain.types import names_of
 from webapp.engine.runtimes.stub import StubEngine

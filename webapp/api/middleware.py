@@ -7,23 +7,21 @@ import math
 import re
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import structlog
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 
 from contracts.logging.line import level_of
 from webapp.api.body_reader import Reader
 from webapp.api.current_request import CurrentRequest, WatchOf, current
-from webapp.api.current_request import begin as begin_request
 from webapp.api.probes import LIVE, READY
 from webapp.domain.errors import InvalidRequestError
-from webapp.telemetry.observer import OnReply, Reply
+from webapp.telemetry.observer import Guard, OnReply, Reply
 
 access_log = logging.getLogger("webapp.access")
-log = logging.getLogger(__name__)
 
 NO_ROUTE = "unmatched"
 """The route of all unknown paths together: anyone can make up any number of them."""
@@ -58,8 +56,7 @@ def install(
         given = request.headers.get("X-Request-Id", "")
         request_id = given if _USABLE_ID.fullmatch(given) else uuid.uuid4().hex
         began = time.monotonic()
-        state = CurrentRequest(request_id, began, began + request_timeout_s, reader, watch)
-        begin_request(state)
+        g.state = state = CurrentRequest(request_id, began, began + request_timeout_s, reader, watch)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         if (wanted := request.headers.get(TIMEOUT_HEADER)) is not None:
             state.deadline = began + min(_seconds(wanted), request_timeout_s)
@@ -68,11 +65,36 @@ def install(
         # What gunicorn logs between two requests of a connection belongs to none of them.
         structlog.contextvars.clear_contextvars()
 
+    guard = Guard("an observer of replies")
+
+    def observe(response: Response) -> Response:
+        state = current()
+        if state.synthetic:
+            return response
+        http: Any = request
+        http = http._get_current_object()  # noqa: SLF001 - documented; each look through the proxy costs a microsecond
+        reply = Reply(
+            http.method,
+            http.url_rule.rule if http.url_rule else NO_ROUTE,
+            state.known_dialect.name if state.known_dialect else "none",
+            response.status_code,
+            state.elapsed_s,
+            state.id,
+            http.headers,
+            state.facts,
+            state.error,
+            state.owner,
+            state.observed,
+        )
+        for observer in observers:
+            guard(observer, reply)
+        return response
+
     app.before_request(begin)
     app.teardown_request(forget)
     app.after_request(_log_access)  # the last: Flask runs them in reverse
     if observers:
-        app.after_request(_observe(observers))
+        app.after_request(observe)
 
 
 def _seconds(wanted: str) -> float:
@@ -104,38 +126,3 @@ def _log_access(response: Response) -> Response:
         },
     )
     return response
-
-
-def _observe(observers: Sequence[OnReply]) -> Callable[[Response], Response]:
-    failures = 0
-
-    def call_observers(response: Response) -> Response:
-        nonlocal failures
-        state = current()
-        if state.synthetic:
-            return response
-        http: Any = request
-        http = http._get_current_object()  # noqa: SLF001 - documented; each look through the proxy costs a microsecond
-        reply = Reply(
-            http.method,
-            http.url_rule.rule if http.url_rule else NO_ROUTE,
-            state.known_dialect.name if state.known_dialect else "none",
-            response.status_code,
-            state.elapsed_s,
-            state.id,
-            http.headers,
-            state.facts,
-            state.error,
-            state.owner,
-            state.observed,
-        )
-        for observer in observers:
-            try:
-                observer(reply)
-            except Exception:
-                failures += 1
-                if failures == 1:  # the first says what is wrong; thousands would only fill the log
-                    log.exception("an observer of replies failed; requests go on without it")
-        return response
-
-    return call_observers

@@ -98,30 +98,40 @@ class NullObserver:
         """Do nothing."""
 
 
-class SafeObserver:
-    """Calls an observer, and keeps what it raises from the caller."""
+class Guard:
+    """Calls observers, and keeps what they raise from the caller."""
 
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
+    def __init__(self, name: str) -> None:
+        """Begin; `name` says in the log who failed."""
+        self._name = name
         self.failures = 0
 
-    def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> object:
-        """See `Observer`."""
-        return self._guard(lambda: self._observer.accepted(caller, requests, scored))
-
-    def ended(self, token: object, outcomes: Sequence[RerankResult | RerankError]) -> None:
-        """See `Observer`."""
-        self._guard(lambda: self._observer.ended(token, outcomes))
-
-    def refused(self, caller: Caller, requests: Sequence[RerankRequest], error: RerankError) -> None:
-        """See `Observer`."""
-        self._guard(lambda: self._observer.refused(caller, requests, error))
-
-    def _guard(self, call: Callable[[], object]) -> object:
+    def __call__(self, observe: Callable[..., object], *arguments: object) -> object:
+        """Return what an observer returns; None if it fails."""
         try:
-            return call()
+            return observe(*arguments)
         except Exception:
             self.failures += 1
             if self.failures == 1:  # the first says what is wrong; thousands would only fill the log
-                log.exception("an observer failed; requests go on without it")
+                log.exception("%s failed; requests go on without it", self._name)
             return None
+
+
+class SafeObserver(Guard):
+    """Calls an observer, and keeps what it raises from the caller."""
+
+    def __init__(self, observer: Observer) -> None:
+        super().__init__("an observer")
+        self._observer = observer
+
+    def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> object:
+        """See `Observer`."""
+        return self(self._observer.accepted, caller, requests, scored)
+
+    def ended(self, token: object, outcomes: Sequence[RerankResult | RerankError]) -> None:
+        """See `Observer`."""
+        self(self._observer.ended, token, outcomes)
+
+    def refused(self, caller: Caller, requests: Sequence[RerankRequest], error: RerankError) -> None:
+        """See `Observer`."""
+        self(self._observer.refused, caller, requests, error)

@@ -113,10 +113,6 @@ def parse(body: bytes) -> RerankRequest:
     return _to_request(json_body.decode(body, RerankBody))
 
 
-def _to_requests(body: RerankBody, _call: Call) -> list[RerankRequest]:
-    return [_to_request(body)]
-
-
 def _claims(call: Call) -> bool:
     """Return whether `documents` hold an object with a string `content`, and none with `text` beside or instead.
 
@@ -266,7 +262,7 @@ DIALECT = Dialect(
     name="native",
     title="Ours: documents with `content`",
     claims=_claims,
-    to_requests=_to_requests,
+    to_requests=lambda body, _: [_to_request(body)],
     dump=dump,
     errors=ErrorFormat("native", dump_error, ErrorReply),
     body=RerankBody,

@@ -67,6 +67,8 @@ _CODES = {
 def to_requests(body: PineconeBody, _call: Call) -> list[RerankRequest]:
     """Return one request."""
     truncate = (body.parameters or {}).get("truncate")
+    if body.truncate is None and isinstance(truncate, bool | str):
+        body = msgspec.structs.replace(body, truncate=truncate)
     return [
         ranking_request(
             body,
@@ -75,7 +77,6 @@ def to_requests(body: PineconeBody, _call: Call) -> list[RerankRequest]:
             rank_fields=body.rank_fields,
             top_n=body.top_n,
             echo=body.return_documents is not False,
-            truncate=truncate if isinstance(truncate, bool | str) else None,
         )
     ]
 

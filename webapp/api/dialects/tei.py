@@ -18,14 +18,7 @@ from webapp.api import json_body
 from webapp.api.dialects.base import Call, Dialect, ErrorFormat
 from webapp.api.dialects.reply_parts import listed, message_of, scores_in_order
 from webapp.api.dialects.request_parts import Count, Options, Text, query_of, texts_of, to_request
-from webapp.domain.errors import (
-    EmptyRequestError,
-    EngineFailedError,
-    InvalidRequestError,
-    OverloadedError,
-    RerankError,
-    UnavailableError,
-)
+from webapp.domain import errors
 from webapp.domain.types import RerankRequest, RerankResult
 
 PATHS = ("/", "/invocations", "/predict", "/tokenize")
@@ -36,11 +29,11 @@ LABEL = "LABEL_0"
 
 _PAIR = 2
 
-_ERROR_TYPES: dict[type[RerankError], str] = {
-    EmptyRequestError: "Empty",
-    OverloadedError: "Overloaded",
-    UnavailableError: "Unhealthy",
-    EngineFailedError: "Backend",
+_ERROR_TYPES: dict[type[errors.RerankError], str] = {
+    errors.EmptyRequestError: "Empty",
+    errors.OverloadedError: "Overloaded",
+    errors.UnavailableError: "Unhealthy",
+    errors.EngineFailedError: "Backend",
 }
 """`error_type` by the error; others have one by their status."""
 
@@ -79,10 +72,10 @@ def to_requests(body: TeiBody, _call: Call) -> list[RerankRequest]:
     """Return one request."""
     texts = [body.texts] if isinstance(body.texts, str) else texts_of(body.texts, field="texts")
     if not texts:
-        raise EmptyRequestError("must hold at least one text", field="texts")
+        raise errors.EmptyRequestError("must hold at least one text", field="texts")
     query = query_of(body.query, blank=True)
     if not query and not all(texts):
-        raise EmptyRequestError("query and text can't both be empty", field="query")
+        raise errors.EmptyRequestError("query and text can't both be empty", field="query")
     wanted = body.return_text if body.return_text is not None else body.return_documents
     return [to_request(body, query, texts, top_n=body.top_n, return_documents=wanted)]
 
@@ -94,7 +87,7 @@ def dump(results: list[RerankResult], call: Call) -> bytes:
     return json_body.encode(ranks, long=call.large and result.request.return_documents)
 
 
-def dump_error(error: RerankError, status: int, request_id: str) -> bytes:
+def dump_error(error: errors.RerankError, status: int, request_id: str) -> bytes:
     """Return the body of an error, with TEI's `error_type`."""
     message = message_of(error)
     by_status = {401: "Unauthorized", 429: "Overloaded", 500: "Backend"}
@@ -140,14 +133,14 @@ def to_predict_requests(body: PredictBody, call: Call) -> list[RerankRequest]:
     """Return one request for each pair."""
     call.nested = isinstance(body.inputs, list) and any(isinstance(entry, list) for entry in body.inputs)
     if not body.inputs:
-        raise EmptyRequestError("must not be empty", field="inputs")
+        raise errors.EmptyRequestError("must not be empty", field="inputs")
     requests = []
     for place, entry in enumerate(_pairs(body.inputs)):
         if not 1 <= len(entry) <= _PAIR:
-            raise InvalidRequestError("must be one text or two", field=f"inputs[{place}]")
+            raise errors.InvalidRequestError("must be one text or two", field=f"inputs[{place}]")
         query, document = (*entry, "")[:_PAIR]
         if not query and not document:
-            raise EmptyRequestError("must not be empty", field=f"inputs[{place}]")
+            raise errors.EmptyRequestError("must not be empty", field=f"inputs[{place}]")
         requests.append(to_request(body, query, [document]))
     return requests
 
