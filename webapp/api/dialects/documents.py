@@ -113,17 +113,9 @@ class DocumentsError(Figures):
 
 def to_requests(body: DocumentsBody, _call: Call) -> list[RerankRequest]:
     """Return one request; `top_n` goes before `top_k`."""
-    return [
-        ranking_request(
-            body,
-            body.query,
-            body.documents,
-            rank_fields=body.rank_fields,
-            top_n=body.top_k if body.top_n is None else body.top_n,
-            echo=bool(body.return_documents),
-            add_text=True,
-        )
-    ]
+    top_n = body.top_k if body.top_n is None else body.top_n
+    echo = bool(body.return_documents)
+    return [ranking_request(body, body.query, body.documents, top_n=top_n, echo=echo, add_text=True)]
 
 
 def dump(

@@ -53,11 +53,7 @@ def to_requests(body: MixedbreadBody, _call: Call) -> list[RerankRequest]:
     """Return one request."""
     top_n = body.top_n if body.top_k is None else body.top_k
     echo = bool(body.return_input)
-    return [
-        ranking_request(
-            body, body.query, body.input, field="input", rank_fields=body.rank_fields, top_n=top_n, echo=echo
-        )
-    ]
+    return [ranking_request(body, body.query, body.input, field="input", top_n=top_n, echo=echo)]
 
 
 def dump(results: list[RerankResult], call: Call) -> bytes:

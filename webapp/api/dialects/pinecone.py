@@ -69,16 +69,8 @@ def to_requests(body: PineconeBody, _call: Call) -> list[RerankRequest]:
     truncate = (body.parameters or {}).get("truncate")
     if body.truncate is None and isinstance(truncate, bool | str):
         body = msgspec.structs.replace(body, truncate=truncate)
-    return [
-        ranking_request(
-            body,
-            body.query,
-            body.documents,
-            rank_fields=body.rank_fields,
-            top_n=body.top_n,
-            echo=body.return_documents is not False,
-        )
-    ]
+    echo = body.return_documents is not False
+    return [ranking_request(body, body.query, body.documents, top_n=body.top_n, echo=echo)]
 
 
 def dump(results: list[RerankResult], call: Call) -> bytes:

@@ -95,7 +95,6 @@ def ranking_request(
     documents: Text | list[Text],
     *,
     field: str = "documents",
-    rank_fields: Sequence[str] | None = None,
     top_n: int | None = None,
     echo: bool = False,
     add_text: bool = False,
@@ -103,11 +102,10 @@ def ranking_request(
     """Return the request of a format that ranks documents, each a text or an object.
 
     Args:
-        options: the body.
+        options: the body; `rank_fields`, if it has them, are scored in place of an object's text.
         query: the question.
         documents: the candidates.
         field: the name of `documents` in the format.
-        rank_fields: fields of an object that are scored in place of its text.
         top_n: how many to return; 0, -1 and None mean all.
         echo: whether the reply repeats the documents.
         add_text: whether an echoed object gets the `text` that was scored, if it has none.
@@ -115,7 +113,7 @@ def ranking_request(
     Raises:
         InvalidRequestError: a text or an option is wrong; the error names it.
     """
-    listed = as_list(documents, field)
+    listed, rank_fields = as_list(documents, field), getattr(options, "rank_fields", None)
     texts = texts_of(listed, rank_fields, field=field)
     originals: list[str | Raw] = []
     if echo:  # an object is one value, whatever it holds

@@ -85,7 +85,9 @@ def blueprint(service: RerankService) -> Blueprint:
             merged = [each if isinstance(each, RerankError) else next(outcomes) for each in body.requests]
             results = [each for each in merged if isinstance(each, RerankResult)]
             dump: Callable[[list[Any], Call], bytes] = native.dump_batch if batch else dialect.dump
-            return _reply(state, _dump(service, call, lambda: dump(merged, call)), results)
+            # On another thread if it may repeat much.
+            reply = service.offload(lambda: dump(merged, call)) if call.large else dump(merged, call)
+            return _reply(state, reply, results)
 
     for path in PATHS:
         views.add_url_rule(path.replace("{model}", "<path:model>"), view_func=score, methods=["POST"])
@@ -125,12 +127,6 @@ def _admitted(service: RerankService) -> Iterator[CurrentRequest]:
             service.report_refused(state.caller(), error)
             raise
         yield state
-
-
-def _dump(service: RerankService, call: Call, dump: Callable[[], bytes]) -> bytes:
-    """Write a reply; on another thread if it may repeat much."""
-    body: bytes = service.offload(dump) if call.large else dump()
-    return body
 
 
 def _reply(state: CurrentRequest, body: bytes, results: Sequence[RerankResult]) -> Response:
