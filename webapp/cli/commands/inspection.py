@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
 # Each command imports what it needs, so that --help is quick.
 
-EXIT_CODES = {"serving": 0, "impaired": 3, "down": 4}
-
-COLORS = {"serving": "green", "impaired": "yellow", "down": "red"}
+HEALTH = {"serving": (0, "green"), "impaired": (3, "yellow"), "down": (4, "red")}
+"""Health -> exit code, and color."""
 
 SOMETHING_BAD = 5
 
@@ -133,13 +132,13 @@ def status(*, watch: bool, every: float, as_json: bool) -> None:
         if not watch:
             break
         time.sleep(every)
-    click.get_current_context().exit(EXIT_CODES[found.health])
+    click.get_current_context().exit(HEALTH[found.health][0])
 
 
 def _as_text(found: Status) -> str:
     model = "{model} ({engine} {precision})".format(**found.model) if found.model else "no model is prepared"
     parts = [
-        click.style(found.health, fg=COLORS[found.health], bold=True) + f"  {found.url}  {model}",
+        click.style(found.health, fg=HEALTH[found.health][1], bold=True) + f"  {found.url}  {model}",
         *(click.style(f"  ! {trouble}", fg="yellow") for trouble in found.troubles),
     ]
     if found.comparison:

@@ -16,6 +16,8 @@ from webapp.domain.errors import SetupError
 
 CLEAR_LINE = "\r\x1b[2K"
 
+_SHARE = click.IntRange(0, 99)
+
 _seconds = partial(click.option, type=float, show_default=True, metavar="SECONDS")
 
 
@@ -67,11 +69,7 @@ def prepare(*, again: bool, calibration_data: Path | None) -> None:
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A setting; empty: the stack's own.")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings, as in reranking.yaml.")
 @click.option(
-    *("--canary", "canary_percent"),
-    type=click.IntRange(0, 99),
-    default=0,
-    metavar="PERCENT",
-    help="Share of requests that try it.",
+    "--canary", "canary_percent", type=_SHARE, default=0, metavar="PERCENT", help="Share of requests that try it."
 )
 @_seconds("--for", "canary_s", default=60.0, help="How long.")
 @_seconds("--watch", "watch_s", default=5.0, help="The old one stays on call.")

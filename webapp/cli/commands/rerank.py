@@ -44,6 +44,8 @@ def _as_csv(reply: dict[str, Any]) -> None:
         rows.writerow([place, each["index"], each["score"], each["content"]])
 
 
+_SECONDS = click.FloatRange(0.1)
+
 FORMS = {"table": _as_table, "json": _as_json, "csv": _as_csv}
 
 
@@ -56,11 +58,7 @@ FORMS = {"table": _as_table, "json": _as_json, "csv": _as_csv}
 @click.option("--local", is_flag=True, help="In this process, with the prepared model; no service is needed.")
 @click.option("--url", envvar="RERANK_URL", help="The service; default: RERANK_URL, else where the stack listens.")
 @click.option(
-    "--timeout-s",
-    type=click.FloatRange(0.1),
-    default=300,
-    show_default=True,
-    help="Longest time to wait for the service.",
+    "--timeout-s", type=_SECONDS, default=300, show_default=True, help="Longest time to wait for the service."
 )
 @click.option(
     "--ca-file",
