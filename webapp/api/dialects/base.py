@@ -4,8 +4,8 @@ To add a dialect:
 
 1. Write `dialects/NAME.py`. Its docstring says how the format differs, and its source (product, version, file or page).
    The body is a msgspec struct that extends `request_parts.Options`; `to_requests` turns it into a `RerankRequest`,
-   usually by `request_parts.ranking_request`. The reply is a struct too; `dump` fills it from
-   `reply_parts.ranked(result)` and encodes it. `librechat.py` is the shortest example.
+   usually by `request_parts.ranking_request`. The reply is a struct too; `to_reply` fills it from
+   `reply_parts.ranked(result)` or `listed`. `librechat.py` is the shortest example.
 2. Define `DIALECT = Dialect(...)` there. `claims` must be true for its own calls only: by path, field or header.
    `errors` is usually `documents.ERRORS` or `tei.ERRORS`.
 3. Add `NAME.DIALECT` to `registry.DIALECTS`, before every dialect that would claim its calls as well.
@@ -127,8 +127,8 @@ class Dialect:
     """Return whether a call speaks it; called in the order of the registry. Must not raise."""
     to_requests: Callable[[Any, Call], list[RerankRequest]]
     """Return what a decoded body asks for, usually one request. Raises InvalidRequestError that names the field."""
-    dump: Callable[[list[RerankResult], Call], bytes]
-    """Return the reply, JSON, for the results of all requests of a call."""
+    to_reply: Callable[[list[RerankResult], Call], Any]
+    """Return the reply, of type `reply`, for the results of all requests of a call."""
     errors: ErrorFormat
     body: Any
     """Type of a request; every other body is refused, but unknown fields are ignored with a warning if mistyped."""
@@ -151,3 +151,8 @@ class Dialect:
         if body is None:
             body = json_body.decode(call.body, self.body, strict=self.strict)
         return self.to_requests(body, call)
+
+    def dump(self, results: list[RerankResult], call: Call) -> bytes:
+        """Write the reply, JSON, for the results of all requests of a call."""
+        long = call.large and any(result.request.return_documents for result in results)
+        return json_body.encode(self.to_reply(results, call), long=long)

@@ -21,7 +21,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from webapp.api import json_body
 from webapp.api.dialects.base import Call, Dialect, ErrorFormat
 from webapp.api.dialects.reply_parts import Figures, Usage, as_object, listed, message_of, meta, model, type_of, usage
 from webapp.api.dialects.request_parts import CountOrAll, Options, Text, ranking_request
@@ -118,14 +117,14 @@ def to_requests(body: DocumentsBody, _call: Call) -> list[RerankRequest]:
     return [ranking_request(body, body.query, body.documents, top_n=top_n, echo=echo, add_text=True)]
 
 
-def dump(
+def to_reply(
     results: list[RerankResult],
     call: Call,
     *,
     echo: Literal["object", "text"] = "object",
     data: bool = True,
     version: str = "1",
-) -> bytes:
+) -> DocumentsReply:
     """Return the reply.
 
     Args:
@@ -145,17 +144,14 @@ def dump(
     for entry, span in zip(entries, result.spans, strict=bool(result.spans)):
         if span:
             entry.relevant_spans = [Span(*span, entry.relevance_score)]
-    return json_body.encode(
-        DocumentsReply(
-            id=call.request_id,
-            model=model(result),
-            created=call.created_s,
-            results=entries,
-            usage=usage(results),
-            meta=meta(result, version),
-            data=as_data if data else UNSET,
-        ),
-        long=call.large and request.return_documents,
+    return DocumentsReply(
+        id=call.request_id,
+        model=model(result),
+        created=call.created_s,
+        results=entries,
+        usage=usage(results),
+        meta=meta(result, version),
+        data=as_data if data else UNSET,
     )
 
 
@@ -180,7 +176,7 @@ DIALECT = Dialect(
     title="Cohere v1, Jina, Voyage, vLLM, Infinity, Xinference, LocalAI, llama.cpp",
     claims=_claims,
     to_requests=to_requests,
-    dump=dump,
+    to_reply=to_reply,
     errors=ERRORS,
     body=DocumentsBody,
     reply=DocumentsReply,
@@ -192,7 +188,7 @@ COHERE_V2 = replace(
     name="cohere_v2",
     title="Cohere v2, vLLM",
     claims=lambda call: call.path == "/v2/rerank",
-    dump=partial(dump, data=False, version="2"),
+    to_reply=partial(to_reply, data=False, version="2"),
     paths=("/v2/rerank",),
 )
 """Cohere v2, and vLLM's route of the same name: without Voyage's list.
@@ -211,7 +207,7 @@ INFINITY = replace(
     name="infinity",
     title="Infinity, Ollama",
     claims=_claims_infinity,
-    dump=partial(dump, echo="text"),
+    to_reply=partial(to_reply, echo="text"),
     paths=("/rerank", "/infinity/rerank", "/api/rerank"),
     example={**DIALECT.example, "raw_scores": False},
 )

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from webapp.api import json_body
 from webapp.api.dialects import documents
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.reply_parts import Usage, listed, model, usage
@@ -56,13 +55,11 @@ def to_requests(body: MixedbreadBody, _call: Call) -> list[RerankRequest]:
     return [ranking_request(body, body.query, body.input, field="input", top_n=top_n, echo=echo)]
 
 
-def dump(results: list[RerankResult], call: Call) -> bytes:
+def to_reply(results: list[RerankResult], _call: Call) -> MixedbreadReply:
     """Return the inputs, best first."""
     (result,) = results
-    echo = result.request.return_documents
     data = listed(result, RankResult, result.request.originals.__getitem__)
-    reply = MixedbreadReply(usage(results), model(result), data, len(data), echo)
-    return json_body.encode(reply, long=call.large and echo)
+    return MixedbreadReply(usage(results), model(result), data, len(data), result.request.return_documents)
 
 
 DIALECT = Dialect(
@@ -70,7 +67,7 @@ DIALECT = Dialect(
     title="Mixedbread",
     claims=lambda call: call.has("input") and not call.has("documents"),
     to_requests=to_requests,
-    dump=dump,
+    to_reply=to_reply,
     errors=documents.ERRORS,
     body=MixedbreadBody,
     reply=MixedbreadReply,

@@ -210,12 +210,6 @@ def _metadata_of(entry: str | Document, place: int) -> Raw:
     return _NO_METADATA if memoryview(metadata)[0] in b"n" else metadata
 
 
-def dump(results: list[RerankResult], call: Call) -> bytes:
-    """Return the reply to one request, JSON."""
-    (result,) = results
-    return json_body.encode(_to_reply(result), long=call.large and result.request.return_documents)
-
-
 def dump_batch(outcomes: list[RerankResult | RerankError], call: Call) -> bytes:
     """Return the replies to a list of requests, JSON, in the same order."""
     replies = [
@@ -263,7 +257,7 @@ DIALECT = Dialect(
     title="Ours: documents with `content`",
     claims=_claims,
     to_requests=lambda body, _: [_to_request(body)],
-    dump=dump,
+    to_reply=lambda results, _: _to_reply(results[0]),
     errors=ErrorFormat("native", dump_error, ErrorReply),
     body=RerankBody,
     strict=True,

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from webapp.api import json_body
 from webapp.api.dialects import documents
 from webapp.api.dialects.base import Call, Dialect, ErrorFormat
 from webapp.api.dialects.reply_parts import as_object, listed, model, units
@@ -73,12 +72,11 @@ def to_requests(body: PineconeBody, _call: Call) -> list[RerankRequest]:
     return [ranking_request(body, body.query, body.documents, top_n=body.top_n, echo=echo)]
 
 
-def dump(results: list[RerankResult], call: Call) -> bytes:
+def to_reply(results: list[RerankResult], _call: Call) -> PineconeReply:
     """Return the documents, best first."""
     (result,) = results
     data = listed(result, PineconeRanked, lambda index: as_object(result.request.originals[index]))
-    reply = PineconeReply(model(result), data, RerankUnits(units(result)))
-    return json_body.encode(reply, long=call.large and result.request.return_documents)
+    return PineconeReply(model(result), data, RerankUnits(units(result)))
 
 
 def dump_error(error: RerankError, status: int, request_id: str) -> bytes:
@@ -97,7 +95,7 @@ DIALECT = Dialect(
     title="Pinecone (with its header X-Pinecone-Api-Version, or Api-Key at /rerank)",
     claims=_claims,
     to_requests=to_requests,
-    dump=dump,
+    to_reply=to_reply,
     errors=ErrorFormat("documents", dump_error, documents.DocumentsError),
     body=PineconeBody,
     reply=PineconeReply,

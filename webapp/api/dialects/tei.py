@@ -9,12 +9,11 @@ scored as a query with an empty document.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from webapp.api import json_body
 from webapp.api.dialects.base import Call, Dialect, ErrorFormat
 from webapp.api.dialects.reply_parts import listed, message_of, scores_in_order
 from webapp.api.dialects.request_parts import Count, Options, Text, query_of, texts_of, to_request
@@ -80,11 +79,10 @@ def to_requests(body: TeiBody, _call: Call) -> list[RerankRequest]:
     return [to_request(body, query, texts, top_n=body.top_n, return_documents=wanted)]
 
 
-def dump(results: list[RerankResult], call: Call) -> bytes:
+def to_reply(results: list[RerankResult], _call: Call) -> list[Rank]:
     """Return a bare list, best first."""
     (result,) = results
-    ranks = listed(result, Rank, result.request.documents.__getitem__)
-    return json_body.encode(ranks, long=call.large and result.request.return_documents)
+    return listed(result, Rank, result.request.documents.__getitem__)
 
 
 def dump_error(error: errors.RerankError, status: int, request_id: str) -> bytes:
@@ -102,7 +100,7 @@ DIALECT = Dialect(
     title="text-embeddings-inference, llama.cpp's `texts`",
     claims=lambda call: not call.has("documents") and (call.has("texts") or (call.path in PATHS and not call.fields)),
     to_requests=to_requests,
-    dump=dump,
+    to_reply=to_reply,
     errors=ERRORS,
     body=TeiBody,
     reply=list[Rank],
@@ -154,10 +152,10 @@ def _pairs(inputs: str | list[str | list[str]]) -> list[list[str]]:
     return [[entry] if isinstance(entry, str) else entry for entry in inputs]
 
 
-def dump_predict(results: list[RerankResult], call: Call) -> bytes:
+def to_predict_reply(results: list[RerankResult], call: Call) -> Any:
     """Return a list of labels; for a batch, a list of such lists."""
     labels = [[Prediction(score, LABEL)] for score in scores_in_order(results)]
-    return msgspec.json.encode(labels if call.nested else labels[0])
+    return labels if call.nested else labels[0]
 
 
 PREDICT = Dialect(
@@ -165,7 +163,7 @@ PREDICT = Dialect(
     title="text-embeddings-inference /predict",
     claims=lambda call: call.path == "/predict",
     to_requests=to_predict_requests,
-    dump=dump_predict,
+    to_reply=to_predict_reply,
     errors=ERRORS,
     body=PredictBody,
     reply=(list[Prediction], list[list[Prediction]]),

@@ -79,7 +79,7 @@ def blueprint(service: RerankService) -> Blueprint:
             batch = kind == "batch"
             state.facts |= {"requests": len(body.requests)} if batch else {"dialect": dialect.name}
             state.facts["documents"] = documents
-            auth.count_documents(documents)
+            auth.count("documents", documents)
             rerank = service.rerank_many if batch else service.rerank_all
             outcomes = iter(rerank(good, *state.terms(), arrived=True))
             merged = [each if isinstance(each, RerankError) else next(outcomes) for each in body.requests]
@@ -100,7 +100,7 @@ def blueprint(service: RerankService) -> Blueprint:
             body: tokenize.TokenizeBody
             body, warnings = state.parse("tokenize", state.read_call())
             service.check_model(body.model)
-            auth.count_documents(len(body.texts))
+            auth.count("documents", len(body.texts))
 
             def dump() -> tuple[int, bytes]:
                 found = (service.texts.tokenize(text, special=body.special) for text in body.texts)
