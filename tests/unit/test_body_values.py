@@ -49,7 +49,7 @@ def test_the_limit_is_a_figure_where_the_format_has_room_for_it(client, path):
 
 
 def test_no_value_is_made_of_a_body_that_holds_too_many(monkeypatch):
-    monkeypatch.setattr("webapp.api.body_reader._READERS", {})  # they would be asked
+    monkeypatch.setattr("webapp.api.body_reader._rerank", None)  # it would be called
     refused = read("batch", Call("/rerank/batch", {}, MANY), Limits(10_000, MOST))
     assert isinstance(refused.error, PayloadTooLargeError)
 

@@ -6,7 +6,6 @@ import gevent
 import pytest
 from running import PATIENCE_S, wait_for
 
-from webapp.api import fair_worker
 from webapp.api.fair_worker import FairWorker
 from webapp.domain.concurrency import NativeWaiter
 from webapp.servers.gunicorn.bridge import GeventWaiter
@@ -91,8 +90,7 @@ def test_who_leaves_is_not_worked_for(desk):
     assert desk.done == ["next"]
 
 
-def test_clients_that_are_gone_are_forgotten(monkeypatch):
-    monkeypatch.setattr(fair_worker, "FEW_CLIENTS", 3)
+def test_clients_that_are_gone_are_forgotten():
     turns = FairWorker(NativeWaiter, clock=lambda: 0.0)
     for number in range(50):
         turns(str(number), LATER, int)

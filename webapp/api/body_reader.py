@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Literal, Protocol
 
 from msgspec import Raw
@@ -24,7 +22,7 @@ TOKENS_FACTOR = 100
 """Memory of the tokens of a text and of the reply that lists them, in multiples of the text's size."""
 
 BodyKind = Literal["rerank", "batch", "tokenize"]
-"""What a body is read as; see `_READERS`."""
+"""What a body is read as."""
 
 
 @dataclass(slots=True)
@@ -98,7 +96,7 @@ def read(kind: BodyKind, call: Call, limits: Limits) -> Any:
         if kind == "tokenize":
             raise
         return ParsedBody(dialect_of(replace(call, body=b"")).name, error=error)
-    return _READERS[kind](call, limits)
+    return _tokenize(call) if kind == "tokenize" else _rerank(call, limits, batch=kind == "batch")
 
 
 def memory_of(answer: Any) -> int:
@@ -114,7 +112,7 @@ def _memory_of(request: RerankRequest) -> int:
     return (texts + raw) * (1 + request.return_documents)
 
 
-def _rerank(call: Call, limits: Limits, *, batch: bool = False) -> ParsedBody:
+def _rerank(call: Call, limits: Limits, *, batch: bool) -> ParsedBody:
     dialect = dialect_of(call)
     try:
         if batch:
@@ -129,12 +127,5 @@ def _rerank(call: Call, limits: Limits, *, batch: bool = False) -> ParsedBody:
     return ParsedBody(dialect.name, [*requests], call.nested)
 
 
-def _tokenize(call: Call, _limits: Limits) -> tuple[tokenize.TokenizeBody, tuple[str, ...]]:
+def _tokenize(call: Call) -> tuple[tokenize.TokenizeBody, tuple[str, ...]]:
     return tokenize.parse(call.body), IgnoredFields().warn(call.fields.keys(), tokenize.TokenizeBody)
-
-
-_READERS: Mapping[BodyKind, Callable[[Call, Limits], Any]] = {
-    "rerank": _rerank,
-    "batch": partial(_rerank, batch=True),
-    "tokenize": _tokenize,
-}

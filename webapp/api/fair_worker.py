@@ -15,9 +15,6 @@ T = TypeVar("T")
 LONGEST_WAIT_S = 86_400.0
 """Wait of a caller without a deadline; a lock takes no longer timeout."""
 
-FEW_CLIENTS = 64
-"""Idle clients that are remembered before old ones are forgotten."""
-
 
 @dataclass(slots=True, eq=False)
 class _Turn:
@@ -106,14 +103,9 @@ class FairWorker:
             del work
             with self._lock:
                 self._taken_s[turn.client] += self._clock() - began
-                self._forget()
+                # Who waits for nothing, and used no more than a new client begins with, is forgotten.
+                known = {each.client for each in self._waiting}
+                known.update(client for client, taken_s in self._taken_s.items() if taken_s > self._floor_s)
+                self._taken_s = {client: self._taken_s[client] for client in known}
             turn.waiter.wake()
             del turn
-
-    def _forget(self) -> None:
-        """Forget clients that wait for nothing and used no more than a new client begins with."""
-        waiting = {turn.client for turn in self._waiting}
-        if len(self._taken_s) > len(waiting) + FEW_CLIENTS:
-            self._taken_s = {
-                client: taken for client, taken in self._taken_s.items() if client in waiting or taken > self._floor_s
-            }

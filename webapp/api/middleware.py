@@ -8,7 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import structlog
@@ -98,13 +98,10 @@ def install(
 
 
 def _seconds(wanted: str) -> float:
-    try:
-        seconds = float(wanted)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise InvalidRequestError("must be a positive number of seconds", field=TIMEOUT_HEADER)
-    return seconds
+    with suppress(ValueError):
+        if 0 < (seconds := float(wanted)) < math.inf:
+            return seconds
+    raise InvalidRequestError("must be a positive number of seconds", field=TIMEOUT_HEADER)
 
 
 def _log_access(response: Response) -> Response:

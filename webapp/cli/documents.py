@@ -29,16 +29,11 @@ def read_documents(name: str, content: bytes) -> list[str]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise click.ClickException(f"{name} is not UTF-8 text ({error.reason} at byte {error.start})") from None
-    read = _BY_ENDING.get(PurePath(name).suffix.lower()) or _guess(text)
+    read = _BY_ENDING.get(PurePath(name).suffix.lower()) or _BY_START.get(text.lstrip()[:1], _lines)
     documents = read(name, text)
     if not documents:
         raise click.ClickException(f"{name} holds no documents")
     return documents
-
-
-def _guess(text: str) -> Callable[[str, str], list[str]]:
-    start = text.lstrip()[:1]
-    return _json if start == "[" else _json_lines if start == "{" else _lines
 
 
 def _lines(_name: str, text: str) -> list[str]:
@@ -82,6 +77,8 @@ def _text(name: str, place: str, value: Any) -> str:
         raise click.ClickException(f"{name}, {place}: neither a text nor an object with {' or '.join(TEXT_FIELDS)}")
     return value
 
+
+_BY_START: dict[str, Callable[[str, str], list[str]]] = {"[": _json, "{": _json_lines}
 
 _BY_ENDING: dict[str, Callable[[str, str], list[str]]] = {
     ".json": _json,
