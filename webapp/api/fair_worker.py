@@ -103,9 +103,8 @@ class FairWorker:
             del work
             with self._lock:
                 self._taken_s[turn.client] += self._clock() - began
-                # Who waits for nothing, and used no more than a new client begins with, is forgotten.
-                known = {each.client for each in self._waiting}
-                known.update(client for client, taken_s in self._taken_s.items() if taken_s > self._floor_s)
-                self._taken_s = {client: self._taken_s[client] for client in known}
+                if not self._waiting:  # nobody was kept waiting: all begin anew, however many there were
+                    self._taken_s.clear()
+                    self._floor_s = 0.0
             turn.waiter.wake()
             del turn
