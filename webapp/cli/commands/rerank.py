@@ -113,7 +113,8 @@ def _remotely(
     ranking = ask(url, key, request, timeout_s=timeout_s, trust=trust, report=report)
     ranked = ((each.index, each.score, each.truncated) for each in ranking.results)
     notes = {"degraded": ranking.degraded, "warnings": list(ranking.warnings)}
-    return _reply(request, ranked, ranking.latency_ms, ranking.model, **notes)
+    said = {name: note for name, note in notes.items() if note}
+    return _reply(request, ranked, latency_ms=ranking.latency_ms, model=ranking.model, **said)
 
 
 def _locally(request: RerankRequest, report: Callable[[int], None]) -> dict[str, Any]:
@@ -125,31 +126,22 @@ def _locally(request: RerankRequest, report: Callable[[int], None]) -> dict[str,
     except RerankError as error:
         raise click.ClickException(error.message) from None
     ranked = zip(result.order, result.scores, result.truncated, strict=True)
-    return _reply(request, ranked, round(result.latency_ms, 3), result.model)
+    return _reply(request, ranked, latency_ms=round(result.latency_ms, 3), model=result.model)
 
 
-def _reply(
-    request: RerankRequest,
-    ranked: Iterable[tuple[int, float, bool]],
-    latency_ms: float,
-    model: str,
-    **notes: object,
-) -> dict[str, Any]:
+def _reply(request: RerankRequest, ranked: Iterable[tuple[int, float, bool]], **facts: object) -> dict[str, Any]:
     """Return a reply in the API's form.
 
     Args:
         request: what was asked.
         ranked: index and score of each document, and whether it was cut.
-        latency_ms: how long it took.
-        model: which scored.
-        notes: what else is to be said, where it is.
+        facts: the reply's other fields.
     """
     results = [
         {"index": index, "score": score, "content": request.documents[index], **({"truncated": True} if cut else {})}
         for index, score, cut in ranked
     ]
-    said = {name: note for name, note in notes.items() if note}
-    return {"query": request.query, "results": results, "latency_ms": latency_ms, "model": model, **said}
+    return {"query": request.query, "results": results, **facts}
 
 
 @contextlib.contextmanager
