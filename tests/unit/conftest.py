@@ -1,6 +1,6 @@
 import pytest
+from app_kit import create_app
 
-from webapp.api.app import create_app
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission
 from webapp.servers.gunicorn.bridge import GeventWaiter

@@ -6,8 +6,8 @@ import urllib.parse
 from typing import get_args
 
 import pytest
+from app_kit import create_app
 
-from webapp.api.app import create_app
 from webapp.api.routes import health
 from webapp.api.routes.info import SCALES
 from webapp.domain.types import ScoreScale

@@ -3,10 +3,10 @@ import io
 import json
 
 import pytest
+from app_kit import create_app
 from asgi_kit import body_of, receives, run, scope_of
 from scheduling_kit import Rig
 
-from webapp.api.app import create_app
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.servers.gunicorn.bridge import GeventWaiter
 from webapp.servers.ray.asgi import answer, environ_of

@@ -1,9 +1,9 @@
 import io
 
 import pytest
+from app_kit import create_app
 
 from contracts.api_keys import Key, KeyRing, digest_of, line_of
-from webapp.api.app import create_app
 from webapp.api.auth import OPEN_PATHS, is_open
 from webapp.config.settings import load_settings
 from webapp.service.rate_limit import Quota

@@ -11,12 +11,12 @@ import threading
 
 import gevent
 import pytest
+from app_kit import InlineReader, create_app
 from flask import Response as Reply
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from webapp.api.app import create_app
 from webapp.api.body_process import ProcessReader
-from webapp.api.body_reader import InlineReader, Limits
+from webapp.api.body_reader import Limits
 from webapp.config import resources
 from webapp.config.resources import trimmer
 from webapp.config.settings import Settings

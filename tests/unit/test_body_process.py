@@ -88,7 +88,7 @@ def test_what_only_passes_through_comes_back_byte_for_byte(read_in_process):
 
 def test_batches_and_texts_to_tokenise_are_read_there_too(read_in_process):
     good = {"query": "q", "documents": ["a"]}
-    items = read_in_process("batch", Call("/rerank/batch", {}, filled([good, {"query": 1}])), LATER)
+    items = read_in_process("batch", Call("/rerank/batch", {}, filled([good, {"query": 1}])), LATER).requests
     assert items[0].documents == ["a"]
     assert (items[1].field, items[1].message) == ("query", "must be a string, not an integer")
     assert read_in_process("tokenize", Call("/tokenize", {}, filled({"inputs": "a"})), LATER)[0].texts == ["a"]
@@ -119,9 +119,9 @@ def test_more_documents_than_the_queue_holds_never_reach_the_worker(read_in_proc
 def test_a_batch_of_more_requests_than_a_call_may_hold_never_reaches_the_worker(mortal):
     mortal._limits = replace(LIMITS, batch_requests=2)
     call = Call("/rerank/batch", {}, filled([{"query": "q", "documents": ["a"]}] * 3))
-    with pytest.raises(PayloadTooLargeError) as caught:
-        mortal("batch", call, LATER)
-    assert caught.value.figures == {"limit": 2}
+    refused = mortal("batch", call, LATER)
+    assert isinstance(refused.error, PayloadTooLargeError)
+    assert (refused.error.figures, refused.requests) == ({"limit": 2}, [])
 
 
 def test_a_small_body_is_answered_before_a_large_one_that_came_first(mortal):

@@ -6,12 +6,12 @@ import pickle
 
 import msgspec
 import pytest
+from app_kit import InlineReader, create_app
 from hypothesis import given
 from hypothesis import strategies as st
 
 from webapp.api import body_process, current_request, json_body
-from webapp.api.app import create_app
-from webapp.api.body_reader import InlineReader, Limits, read
+from webapp.api.body_reader import Limits, read
 from webapp.api.dialects.base import FEW_VALUES, Call
 from webapp.api.dialects.registry import DIALECTS
 from webapp.domain.errors import PayloadTooLargeError
@@ -49,9 +49,9 @@ def test_the_limit_is_a_figure_where_the_format_has_room_for_it(client, path):
 
 
 def test_no_value_is_made_of_a_body_that_holds_too_many(monkeypatch):
-    monkeypatch.setattr("webapp.api.body_reader._READERS", {})  # they would be asked
-    with pytest.raises(PayloadTooLargeError):
-        read("batch", Call("/rerank/batch", {}, MANY), Limits(10_000, MOST))
+    monkeypatch.setattr("webapp.api.body_reader._rerank", None)  # it would be called
+    refused = read("batch", Call("/rerank/batch", {}, MANY), Limits(10_000, MOST))
+    assert isinstance(refused.error, PayloadTooLargeError)
 
 
 @pytest.mark.parametrize("text", [",:[{" * 1000, '","' * 1000, "\\" * 1001, '\\"' * 1000 + "[", "\\\\,\u20ac" * 1000])

@@ -2,23 +2,23 @@
 
 import json
 import os
-import pkgutil
 import signal
 import stat
 import subprocess
 import sys
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from running import PATIENCE_S, free_port
 
-from webapp.cli import commands, main
+from webapp.cli import main, reranking
 from webapp.cli.documents import read_documents
 from webapp.config.settings import Settings
 from webapp.stack.nginx.config import STREAM_REMEDY, Nginx
 from webapp.stack.tls import prepare_certificate
 
-ALL = {module.name for module in pkgutil.iter_modules(commands.__path__)}
+ALL = set(reranking.commands)
 
 
 @pytest.fixture
@@ -279,6 +279,70 @@ def test_rerank_orders_documents_in_process(typed, tmp_path, form):
     assert len(found) == 2
     assert found[0][1] >= found[1][1]
     assert all(documents[index] == text for index, _, text in found)
+
+
+@pytest.fixture
+def service():
+    """A service that ranks the second document first, or refuses: (its address, the bodies that it got)."""
+    asked, statuses = [], [200]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append(
+                (self.headers["Authorization"], json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            )
+            results = [{"index": 1, "score": 0.75, "truncated": True}, {"index": 0, "score": 0.25}]
+            good = {"results": results, "latency_ms": 1.5, "model": "m", "warnings": ["w"]}
+            bad = {"error": {"code": "invalid_request", "message": "no"}}
+            self.answer(statuses[0], good if statuses[0] == 200 else bad)
+
+        def do_GET(self):
+            self.answer(404, {})  # no progress
+
+        def answer(self, status, value):
+            body = json.dumps(value).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked, statuses
+        server.shutdown()
+
+
+def test_rerank_asks_a_service_and_shows_its_answer_in_the_api_s_form(typed, tmp_path, service, monkeypatch):
+    url, asked, statuses = service
+    (tmp_path / "notes.txt").write_text("milk\nbees")
+    monkeypatch.setenv("RERANK_KEY", "k")
+    code, out, err = typed("rerank", "q", "notes.txt", "--url", url, "--top-k", "2", "--format", "json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == {
+        "query": "q",
+        "results": [
+            {"index": 1, "score": 0.75, "content": "bees", "truncated": True},
+            {"index": 0, "score": 0.25, "content": "milk"},
+        ],
+        "latency_ms": 1.5,
+        "model": "m",
+        "warnings": ["w"],
+    }
+    ((authorization, body),) = asked
+    assert authorization == "Bearer k"
+    assert (body["query"], body["top_k"], len(body["documents"])) == ("q", 2, 2)
+    statuses[0] = 400
+    code, out, err = typed("rerank", "q", "notes.txt", "--url", url)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"reranking: {url} says 400: no; request id cli-")
+    code, _, err = typed("rerank", "q", "notes.txt", "--url", "nowhere")
+    assert (code, err) == (
+        1,
+        "reranking: nowhere is not an http:// or https:// address; --url or RERANK_URL gives the address\n",
+    )
 
 
 def test_progress_is_told_while_documents_are_scored_in_process(tmp_path):

@@ -6,9 +6,9 @@ import time
 
 import gevent
 import pytest
+from app_kit import create_app
 from scheduling_kit import PATIENCE_S, Rig
 
-from webapp.api.app import create_app
 from webapp.domain.concurrency import NativeWaiter, allocate_lock
 from webapp.domain.errors import CancelledError, DeadlineExceededError
 from webapp.domain.types import RerankRequest

@@ -1,12 +1,12 @@
 """Clients take turns on one thread, by the time that each took."""
 
+import itertools
 import threading
 
 import gevent
 import pytest
 from running import PATIENCE_S, wait_for
 
-from webapp.api import fair_worker
 from webapp.api.fair_worker import FairWorker
 from webapp.domain.concurrency import NativeWaiter
 from webapp.servers.gunicorn.bridge import GeventWaiter
@@ -91,9 +91,9 @@ def test_the_work_of_a_client_that_left_is_not_done(desk):
     assert desk.done == ["next"]
 
 
-def test_clients_that_are_gone_are_forgotten(monkeypatch):
-    monkeypatch.setattr(fair_worker, "FEW_CLIENTS", 3)
-    turns = FairWorker(NativeWaiter, clock=lambda: 0.0)
+def test_clients_that_are_gone_are_forgotten():
+    clock = itertools.count()
+    turns = FairWorker(NativeWaiter, clock=lambda: float(next(clock)))
     for number in range(50):
         turns(str(number), LATER, int)
     wait_for(lambda: len(turns._taken_s) <= 4, "few are remembered")

@@ -4,10 +4,10 @@ import itertools
 import threading
 
 import pytest
+from app_kit import create_app
 from running import wait_for
 from scheduling_kit import PATIENCE_S, Rig
 
-from webapp.api.app import create_app
 from webapp.engine.runtimes.stub import StubEngine, StubSession
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.breaker import FAILURES

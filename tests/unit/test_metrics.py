@@ -6,12 +6,12 @@ import resource
 from pathlib import Path
 
 import pytest
+from app_kit import create_app
 from asking import ask, post
 from prometheus_client import CollectorRegistry, Histogram
 from worker_kit import stats
 
 from webapp import __version__
-from webapp.api.app import create_app
 from webapp.domain.errors import (
     CancelledError,
     DeadlineExceededError,

@@ -3,10 +3,10 @@
 import dataclasses
 
 import pytest
+from app_kit import create_app
 from asking import QUERY, TEXTS, ask, post
 
 from webapp import __version__
-from webapp.api.app import create_app
 from webapp.config.settings import Settings
 from webapp.domain.types import names_of
 from webapp.engine.runtimes.stub import StubEngine

@@ -6,11 +6,11 @@ import tracemalloc
 import gevent
 import pytest
 import redis
+from app_kit import create_app
 from redis_kit import NONSENSE, FakeRedis
 from running import wait_for
 from scheduling_kit import PATIENCE_S
 
-from webapp.api.app import create_app
 from webapp.domain.errors import RateLimitedError
 from webapp.scheduling.breaker import FAILURES, Breaker
 from webapp.servers.gunicorn.bridge import GeventBridge

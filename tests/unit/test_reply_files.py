@@ -4,10 +4,11 @@ import os
 import time
 
 import pytest
+from app_kit import InlineReader
 from flask import Flask, Response
 
 from webapp.api import errors, middleware
-from webapp.api.body_reader import InlineReader, Limits
+from webapp.api.body_reader import Limits
 from webapp.api.reply_files import LARGE_BYTES, UNOPENED_S, ReplyFiles, send_large_as_files
 from webapp.api.routes.rerank import add_warnings
 from webapp.domain.concurrency import run_inline

@@ -1,10 +1,10 @@
 """What observers are told of requests that were never admitted, and of our own programs' trials."""
 
 import pytest
+from app_kit import create_app
 
 from contracts.api_keys import SYNTHETIC_HEADER, KeyRing, make_own, own_key
 from contracts.events import Finished, Rejected, Shed, owner_of
-from webapp.api.app import create_app
 from webapp.config.settings import Settings
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any
-from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 from flask import Flask
 from flask.sessions import NullSession, SessionInterface
 
 from contracts.api_keys import KeyRing
 from webapp.api import auth, errors, middleware
-from webapp.api.body_reader import InlineReader, Limits, Reader
+from webapp.api.body_reader import Reader
 from webapp.api.current_request import WatchOf
 from webapp.api.reply_files import ReplyFiles, send_large_as_files
 from webapp.api.routes import docs, health, info, rerank
@@ -50,19 +49,23 @@ class App(Flask):
         """Return the view: none is a coroutine."""
         return func
 
+    def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Normalize the path before routes are matched."""
+        environ["PATH_INFO"] = normalize_path(environ["PATH_INFO"])
+        return super().wsgi_app(environ, start_response)
+
 
 def create_app(
     service: RerankService,
     *,
     request_timeout_s: float,
     max_body_bytes: int,
-    max_batch_requests: int = sys.maxsize,
     limits: Mapping[str, int],
-    reader: Reader | None = None,
-    keys: KeyRing | None = None,
-    quota: Quota | None = None,
-    observer: Observer | None = None,
-    deployment: Deployment | None = None,
+    reader: Reader,
+    keys: KeyRing,
+    quota: Quota,
+    observer: Observer,
+    deployment: Deployment,
     comparison: Callable[[], str] = str,
     watch: WatchOf = nullcontext,
     reply_files: ReplyFiles | None = None,
@@ -73,13 +76,12 @@ def create_app(
         service: what the views call.
         request_timeout_s: longest time one request may take.
         max_body_bytes: larger bodies get 413.
-        max_batch_requests: larger batches get 413, unless `reader` has limits of its own.
         limits: shown by `/info`.
-        reader: reads bodies; None: on the calling thread.
-        keys: every call but probes must send one of them; None: open to all.
-        quota: limits of each caller per minute; None: no limits.
+        reader: reads bodies.
+        keys: every call but probes must send one of them, if there are any.
+        quota: limits of each caller per minute.
         observer: gets every reply.
-        deployment: which release this is; None: none.
+        deployment: which release this is.
         comparison: returns what is known of other engines, for `/info`.
         watch: watches over the connection of a request, by its WSGI environment.
         reply_files: where nginx finds large replies; None: they are sent through the connection.
@@ -88,19 +90,14 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # that would be a redirect, which not every client follows with its body
-    app.wsgi_app = normalize_paths(app.wsgi_app)  # type: ignore[method-assign, assignment] # as Flask's manual has it
-    reader = reader or InlineReader(Limits(max_body_bytes, batch_requests=max_batch_requests))
     middleware.install(app, request_timeout_s=request_timeout_s, reader=reader, watch=watch, observer=observer)
     if reply_files is not None:  # after the observer, so that it sees its refusals
         send_large_as_files(app, reply_files, service.offload)
     errors.install(app, {endpoint.split()[1] for endpoint in ENDPOINTS})
-    keys = keys or KeyRing()
-    auth.install(app, keys, quota or Quota())
+    auth.install(app, keys, quota)
     app.register_blueprint(rerank.blueprint(service))
     app.register_blueprint(health.blueprint(service))
-    app.register_blueprint(
-        info.blueprint(service, limits, deployment or Deployment(), comparison, guarded=keys.guarded)
-    )
+    app.register_blueprint(info.blueprint(service, limits, deployment, comparison, guarded=keys.guarded))
     app.register_blueprint(docs.blueprint(service.offload, ENDPOINTS))
     return app
 
@@ -114,13 +111,3 @@ def normalize_path(path: str) -> str:
     path = _SLASHES.sub("/", path)
     base = None if path.rstrip("/") in rerank.PATHS else _BASE.match(path)
     return path[base.end() :] if base else path
-
-
-def normalize_paths(app: WSGIApplication) -> WSGIApplication:
-    """Return the application with the path of each request normalized before routes are matched."""
-
-    def normalized(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        environ["PATH_INFO"] = normalize_path(environ["PATH_INFO"])
-        return app(environ, start_response)
-
-    return normalized

@@ -16,7 +16,7 @@ from webapp.api.probes import LIVE, READY
 from webapp.domain.errors import UnauthorizedError
 from webapp.service.rate_limit import Quota, Unit, account_of
 
-_COUNT = "reranking quota"
+_QUOTA = "reranking quota"
 
 OPEN_PATHS = frozenset(
     {
@@ -50,22 +50,14 @@ def install(app: Flask, keys: KeyRing, quota: Quota) -> None:
             if keys.guarded:  # else it is the stack's own key, which has no owner
                 state.owner = owner_of(presented)
         # A request without a key is counted too: it limits guessing.
-        _count("requests", 1)
+        count("requests", 1)
         if keys.guarded and state.key is None:
             raise UnauthorizedError("no valid API key; send one as Authorization: Bearer <key>")
-
-    def _count(unit: Unit, cost: int) -> None:
-        key = current().key
-        if key is None:
-            quota.take(unit, f"address {account_of(address())}", cost)
-        elif key.name != OWN_NAME:
-            most = key.requests_per_minute if unit == "requests" else key.documents_per_minute
-            quota.take(unit, f"key {key.name}", cost, most)
 
     app.before_request(partial(_mark_synthetic, keys))
     if keys.guarded or any(quota.most.values()):
         app.before_request(check)
-        app.extensions[_COUNT] = _count
+        app.extensions[_QUOTA] = quota
 
 
 def _mark_synthetic(keys: KeyRing) -> None:
@@ -75,11 +67,18 @@ def _mark_synthetic(keys: KeyRing) -> None:
         current().synthetic = found is not None and found[0].name == OWN_NAME
 
 
-def count_documents(documents: int) -> None:
-    """Count the documents of the current request, before it is worked on.
+def count(unit: Unit, cost: int) -> None:
+    """Count what the current request costs, before it is worked on.
 
     Raises:
-        RateLimitedError, PayloadTooLargeError: they are too many.
+        RateLimitedError, PayloadTooLargeError: it is too much.
     """
-    if count := current_app.extensions.get(_COUNT):
-        count("documents", documents)
+    quota: Quota | None = current_app.extensions.get(_QUOTA)
+    if quota is None:
+        return
+    key = current().key
+    if key is None:
+        quota.take(unit, f"address {account_of(address())}", cost)
+    elif key.name != OWN_NAME:
+        most = key.requests_per_minute if unit == "requests" else key.documents_per_minute
+        quota.take(unit, f"key {key.name}", cost, most)

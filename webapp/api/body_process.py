@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import astuple, replace
-from io import BufferedReader, BufferedWriter, RawIOBase
+from io import BufferedReader, BufferedWriter, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,8 @@ from webapp.api.fair_worker import LONGEST_WAIT_S, FairWorker
 from webapp.api.json_body import too_large
 from webapp.config.paths import program
 from webapp.config.resources import return_freed_blocks, trim
+from webapp.domain import errors
 from webapp.domain.concurrency import LONG_CHARS, Waiter, original
-from webapp.domain.errors import (
-    DeadlineExceededError,
-    InternalError,
-    PayloadTooLargeError,
-    RerankError,
-    UnavailableError,
-)
 from webapp.domain.types import RerankRequest
 
 MOST_CPU_S = 10.0
@@ -44,6 +38,8 @@ MOST_CPU_S = 10.0
 
 OUT_OF_MEMORY = signal.SIGUSR1
 """The process ends itself by this signal when it has no memory to send its answer."""
+
+TOO_LATE = "the time was over before the body was read"
 
 NICENESS = 5
 """The same as the engine threads': the worker's hub goes first."""
@@ -78,12 +74,9 @@ class ProcessReader:
         if not call.large:
             return read(kind, call, self._limits)
         try:
-            answer, error = self._turns(client, deadline, lambda: self._read(kind, call, deadline))
+            return self._turns(client, deadline, lambda: self._read(kind, call, deadline))
         except TimeoutError:
-            error = _refusal(signal.SIGALRM)
-        if error is not None:
-            raise error
-        return answer
+            raise errors.DeadlineExceededError(TOO_LATE) from None
 
     def stop(self) -> None:
         """End the process."""
@@ -92,35 +85,33 @@ class ProcessReader:
             process.end()
             self._process = None
 
-    def _read(self, kind: BodyKind, call: Call, deadline: float) -> tuple[Any, Exception | None]:
-        """Have a body read, and wait for the end of a process that ends itself after that."""
-        outcome = self._try(kind, call, deadline)
-        if self._process is not None and self._process.ends:
-            self._process.end()
-            self._process = None
-        return outcome
-
-    def _try(self, kind: BodyKind, call: Call, deadline: float) -> tuple[Any, Exception | None]:
+    def _read(self, kind: BodyKind, call: Call, deadline: float) -> Any:
         """Have a body read by the process; if that died before, a new one gets a second try."""
         for again in (False, True):
             left_s = min(deadline - time.monotonic(), LONGEST_WAIT_S)
             if left_s <= 0:
-                return None, _refusal(signal.SIGALRM)
+                raise errors.DeadlineExceededError(TOO_LATE)
             try:
                 process = self._process = self._process or _Process(self._limits)
             except OSError as cause:
-                return None, _caused(UnavailableError("large bodies can't be read now", retry_after_s=1), cause)
+                raise errors.UnavailableError("large bodies can't be read now", retry_after_s=1) from cause
             try:
-                return process.read(kind, call, left_s)
+                answer, error = process.read(kind, call, left_s)
+                break
             except BaseException as cause:
                 ended_by, self._process = process.end(), None  # the rest of its answer is void
                 if not isinstance(cause, OSError | EOFError | pickle.UnpicklingError):
                     raise
                 if refusal := _refusal(ended_by):
-                    return None, refusal
+                    raise refusal from None
                 if again:
-                    return None, _caused(InternalError("the process that reads large bodies died"), cause)
-        raise AssertionError
+                    raise errors.InternalError("the process that reads large bodies died") from cause
+        if process.ends:
+            process.end()
+            self._process = None
+        if error is not None:
+            raise error
+        return answer
 
 
 class _Process:
@@ -145,7 +136,8 @@ class _Process:
             raise
         os.close(theirs_in)
         os.close(theirs_out)
-        self._pipes = _Pipe(ours_out), _Pipe(ours_in)
+        os.set_blocking(ours_out, False)  # a write takes what the pipe has room for
+        self._pipes = _Pipe(ours_out, "wb"), _Pipe(ours_in, "rb")
         self._questions, self._answers = BufferedWriter(self._pipes[0]), BufferedReader(self._pipes[1], PIPE_BYTES)
         self.ends = False
         """Whether it ends by itself after its last answer."""
@@ -184,37 +176,23 @@ class _Process:
         return os.WTERMSIG(status)
 
 
-class _Pipe(RawIOBase):
+class _Pipe(FileIO):
     """One end of a pipe to a process that may hang."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self.until = 0.0
-        """Monotonic time at which reads and writes time out."""
-        os.set_blocking(descriptor, False)
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
+    until = 0.0
+    """Monotonic time at which reads and writes time out."""
 
     def readinto(self, buffer: Any, /) -> int:
         self._wait(select.POLLIN)
-        return os.readv(self._descriptor, [buffer])
+        return super().readinto(buffer)
 
     def write(self, data: Any, /) -> int:
         self._wait(select.POLLOUT)
-        return os.write(self._descriptor, data)
-
-    def close(self) -> None:
-        if not self.closed:
-            super().close()
-            os.close(self._descriptor)
+        return super().write(data)
 
     def _wait(self, event: int) -> None:
         poll = original("select", "poll")()
-        poll.register(self._descriptor, event)
+        poll.register(self, event)
         if not poll.poll(max(0.0, self.until - time.monotonic()) * 1000):
             raise TimeoutError("the process that reads large bodies says nothing")
 
@@ -226,20 +204,15 @@ class _Headers(dict[str, str]):
         return super().get(name.lower(), default)
 
 
-def _refusal(ended_by: int) -> RerankError | None:
+def _refusal(ended_by: int) -> errors.RerankError | None:
     """Return the error of a body, by the signal that ended the process; None if that says nothing of the body."""
     if ended_by == signal.SIGALRM:
-        return DeadlineExceededError("the time was over before the body was read")
+        return errors.DeadlineExceededError(TOO_LATE)
     if ended_by == signal.SIGPROF:
-        return PayloadTooLargeError(f"the body takes more than {MOST_CPU_S:g} s to read; divide it")
+        return errors.PayloadTooLargeError(f"the body takes more than {MOST_CPU_S:g} s to read; divide it")
     if ended_by == OUT_OF_MEMORY:
-        return PayloadTooLargeError("the body takes too much memory to read; divide it")
+        return errors.PayloadTooLargeError("the body takes too much memory to read; divide it")
     return None
-
-
-def _caused(error: RerankError, cause: Exception) -> RerankError:
-    error.__cause__ = cause
-    return error
 
 
 class _LongText:
@@ -289,7 +262,7 @@ def _kept_kb() -> int:
 def _answer(kind: BodyKind, call: Call, limits: Limits) -> tuple[Any, Exception | None]:
     try:
         return _within(read(kind, call, limits), limits.documents), None
-    except RerankError as error:
+    except errors.RerankError as error:
         error.__cause__ = error.__context__ = None  # they would be sent, too, and quote the body
         return None, error
     except MemoryError:
@@ -300,15 +273,14 @@ def _answer(kind: BodyKind, call: Call, limits: Limits) -> tuple[Any, Exception 
 
 def _within(answer: Any, most: int) -> Any:
     """Return an answer to send, or the refusal of more documents than the worker ever takes."""
-    requests = answer.requests if isinstance(answer, ParsedBody) else answer if isinstance(answer, list) else []
-    pairs = sum(len(each.documents) for each in requests if isinstance(each, RerankRequest))
-    if pairs <= most:
-        requests[:] = [_in_parts(each) if isinstance(each, RerankRequest) else each for each in requests]
+    if not isinstance(answer, ParsedBody):
         return answer
-    refusal = too_large(f"the request holds {pairs} documents, this service takes {most} at a time", most)
-    if isinstance(answer, ParsedBody):
-        return ParsedBody(answer.dialect, error=refusal)
-    raise refusal
+    pairs = sum(len(each.documents) for each in answer.good)
+    if pairs > most:
+        held = f"the request holds {pairs} documents, this service takes {most} at a time"
+        return ParsedBody(answer.dialect, error=too_large(held, most))
+    answer.requests = [_in_parts(each) if isinstance(each, RerankRequest) else each for each in answer.requests]
+    return answer
 
 
 def _in_parts(request: RerankRequest) -> RerankRequest:

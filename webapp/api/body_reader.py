@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -23,7 +22,7 @@ TOKENS_FACTOR = 100
 """Memory of the tokens of a text and of the reply that lists them, in multiples of the text's size."""
 
 BodyKind = Literal["rerank", "batch", "tokenize"]
-"""What a body is read as; see `_READERS`."""
+"""What a body is read as."""
 
 
 @dataclass(slots=True)
@@ -31,11 +30,17 @@ class ParsedBody:
     """The requests of a call, and its dialect."""
 
     dialect: str
-    requests: list[RerankRequest] = field(default_factory=list)
+    requests: list[RerankRequest | RerankError] = field(default_factory=list)
+    """An error is in the place of a bad request of a batch."""
     nested: bool = False
     """See `Call.nested`."""
     error: RerankError | None = None
     """Why there are no requests."""
+
+    @property
+    def good(self) -> list[RerankRequest]:
+        """The requests that can be scored."""
+        return [each for each in self.requests if isinstance(each, RerankRequest)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +71,6 @@ class Reader(Protocol):
         """
 
 
-class InlineReader:
-    """A reader on the calling thread."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-
-    def __call__(self, kind: BodyKind, call: Call, deadline: float, client: str = "") -> Any:
-        """See `Reader`."""
-        del deadline, client
-        return read(kind, call, self._limits)
-
-
 def read(kind: BodyKind, call: Call, limits: Limits) -> Any:
     """Unpack and read a body.
 
@@ -87,10 +80,10 @@ def read(kind: BodyKind, call: Call, limits: Limits) -> Any:
         limits: what it may hold.
 
     Returns:
-        `ParsedBody` for "rerank"; requests and errors of a "batch"; `TokenizeBody` and warnings for "tokenize".
+        `ParsedBody` for "rerank" and "batch"; `TokenizeBody` and warnings for "tokenize".
 
     Raises:
-        RerankError: the body of a batch, or one to tokenise, can't be read.
+        RerankError: a body to tokenise can't be read.
     """
     try:
         if coding := coding_of(call.headers.get(HEADER)):
@@ -100,18 +93,17 @@ def read(kind: BodyKind, call: Call, limits: Limits) -> Any:
             with contextlib.suppress(UnicodeDecodeError):  # the parser will report it
                 call = replace(call, body=json_body.without_surrogates(call.body))
     except RerankError as error:
-        if kind != "rerank":
+        if kind == "tokenize":
             raise
         return ParsedBody(dialect_of(replace(call, body=b"")).name, error=error)
-    return _READERS[kind](call, limits)
+    return _tokenize(call) if kind == "tokenize" else _rerank(call, limits, batch=kind == "batch")
 
 
 def memory_of(answer: Any) -> int:
     """Return the bytes of memory that the result of `read` takes, with the parts that its reply repeats."""
     if isinstance(answer, tuple):  # texts to tokenise: little, but each token is an object in the reply
         return sum(map(sys.getsizeof, answer[0].texts)) * TOKENS_FACTOR
-    requests = answer.requests if isinstance(answer, ParsedBody) else answer
-    return sum(_memory_of(each) for each in requests if isinstance(each, RerankRequest))
+    return sum(map(_memory_of, answer.good))
 
 
 def _memory_of(request: RerankRequest) -> int:
@@ -120,9 +112,11 @@ def _memory_of(request: RerankRequest) -> int:
     return (texts + raw) * (1 + request.return_documents)
 
 
-def _rerank(call: Call, _limits: Limits) -> ParsedBody:
+def _rerank(call: Call, limits: Limits, *, batch: bool) -> ParsedBody:
     dialect = dialect_of(call)
     try:
+        if batch:
+            return ParsedBody(dialect.name, native.parse_batch(call.body, limits.batch_requests))
         requests = dialect.parse(call)
     except RerankError as error:
         return ParsedBody(dialect.name, error=error)
@@ -130,15 +124,8 @@ def _rerank(call: Call, _limits: Limits) -> ParsedBody:
         return ParsedBody(dialect.name, error=InvalidRequestError("the body is nested too deeply"))
     if ignored := IgnoredFields().warn(call.fields.keys(), dialect.body):
         requests = [replace(each, warnings=each.warnings + ignored) for each in requests]
-    return ParsedBody(dialect.name, requests, call.nested)
+    return ParsedBody(dialect.name, [*requests], call.nested)
 
 
-def _batch(call: Call, limits: Limits) -> list[RerankRequest | RerankError]:
-    return native.parse_batch(call.body, limits.batch_requests)
-
-
-def _tokenize(call: Call, _limits: Limits) -> tuple[tokenize.TokenizeBody, tuple[str, ...]]:
+def _tokenize(call: Call) -> tuple[tokenize.TokenizeBody, tuple[str, ...]]:
     return tokenize.parse(call.body), IgnoredFields().warn(call.fields.keys(), tokenize.TokenizeBody)
-
-
-_READERS: Mapping[BodyKind, Callable[[Call, Limits], Any]] = {"rerank": _rerank, "batch": _batch, "tokenize": _tokenize}

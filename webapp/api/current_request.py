@@ -56,7 +56,8 @@ class CurrentRequest:
     """Why it failed."""
     known_dialect: Dialect | None = None
     call: Call | None = None
-    arrival: Arrival | None = None
+    arrival: Arrival = field(init=False)
+    """Its place; from `admitted` on."""
 
     @property
     def elapsed_s(self) -> float:
@@ -104,10 +105,6 @@ class CurrentRequest:
         with service.arrive(_expected_bytes()) as self.arrival:
             yield
 
-    def _needs(self, memory_bytes: int) -> None:
-        if self.arrival is not None:
-            self.arrival.needs(memory_bytes)
-
     def read_call(self, model: str | None = None, *, created_s: int = 0) -> Call:
         """Read the body, unparsed; `model` is the one that the path names, `created_s` is Unix time.
 
@@ -123,7 +120,7 @@ class CurrentRequest:
         while piece := request.stream.read(STEP_BYTES):
             body += piece
             if len(body) > SMALL_BYTES:
-                self._needs(len(body) * BODY_FACTOR)
+                self.arrival.needs(len(body) * BODY_FACTOR)
         return bytes(body)
 
     def parse(self, kind: BodyKind, call: Call) -> Any:
@@ -138,24 +135,18 @@ class CurrentRequest:
             answer = self.reader(kind, call, self.deadline, self.owner or address())
         if call.charged:
             call.body = b""  # the answer holds all that is needed of it
-            self._needs(memory_of(answer))
+            self.arrival.needs(memory_of(answer))
         return answer
 
     def hold_until_sent(self, response: Response) -> Response:
         """Charge for a reply's memory until it was sent; return the reply."""
-        if self.arrival is not None:
-            self.arrival.replies(len(response.get_data()))
-            response.call_on_close(self.arrival.gone)
+        self.arrival.replies(len(response.get_data()))
+        response.call_on_close(self.arrival.gone)
         return response
 
 
-def begin(state: CurrentRequest) -> None:
-    """Make this the request that `current` returns."""
-    g.state = state
-
-
 def current() -> CurrentRequest:
-    """Return the request that is served now."""
+    """Return the request that is served now; `middleware` puts it there."""
     state: CurrentRequest = g.state
     return state
 

@@ -61,15 +61,14 @@ def install(app: Flask, known_paths: Iterable[str]) -> None:
     """Turn every exception of a view into JSON; the reply to an unknown path names the known one that it ends in."""
     paths = frozenset(known_paths)
 
-    def http(error: HTTPException) -> Response:
-        if isinstance(error, NotFound):
-            meant = nearest_path(request.path, paths)
-            hint = f"did you mean {meant}? " if meant else ""
-            return respond(errors.NotFoundError(f"there is nothing at this path; {hint}GET / lists what there is"))
-        return _http(error)
+    def nothing(_: NotFound) -> Response:
+        meant = nearest_path(request.path, paths)
+        hint = f"did you mean {meant}? " if meant else ""
+        return respond(errors.NotFoundError(f"there is nothing at this path; {hint}GET / lists what there is"))
 
     app.register_error_handler(errors.RerankError, respond)
-    app.register_error_handler(HTTPException, http)
+    app.register_error_handler(NotFound, nothing)
+    app.register_error_handler(HTTPException, _http)
     app.register_error_handler(RecursionError, _too_deep)
     app.register_error_handler(Exception, _unknown)
 

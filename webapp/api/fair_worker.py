@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from _queue import SimpleQueue
-from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from webapp.domain.concurrency import Waiter, allocate_lock, start_native_thread
@@ -15,19 +15,17 @@ T = TypeVar("T")
 LONGEST_WAIT_S = 86_400.0
 """Wait of a caller without a deadline; a lock takes no longer timeout."""
 
-FEW_CLIENTS = 64
-"""Idle clients that are remembered before old ones are forgotten."""
 
-
+@dataclass(slots=True, eq=False)
 class _Turn:
     """The work of one caller."""
 
-    def __init__(self, work: Callable[[], Any], waiter: Waiter) -> None:
-        self.work: Callable[[], Any] | None = work
-        """None: its caller left."""
-        self.waiter = waiter
-        self.value: Any = None
-        self.error: BaseException | None = None
+    client: str
+    work: Callable[[], Any] | None
+    """None: its caller left."""
+    waiter: Waiter
+    value: Any = None
+    error: BaseException | None = None
 
 
 class FairWorker:
@@ -43,7 +41,8 @@ class FairWorker:
         self._make_waiter = make_waiter
         self._clock = clock
         self._lock = allocate_lock()
-        self._waiting: dict[str, deque[_Turn]] = {}
+        self._waiting: list[_Turn] = []
+        """In the order in which they came."""
         self._taken_s: dict[str, float] = {}
         """Client -> seconds used, beginning with the seconds of the others when it came."""
         self._floor_s = 0.0
@@ -67,12 +66,10 @@ class FairWorker:
             TimeoutError: it was not done by the deadline.
             BaseException: raised by `work`, or in the caller while it waits.
         """
-        turn = _Turn(work, self._make_waiter())
+        turn = _Turn(client, work, self._make_waiter())
         with self._lock:
-            if client not in self._waiting:
-                self._waiting[client] = deque()
-                self._taken_s[client] = max(self._taken_s.get(client, 0.0), self._floor_s)
-            self._waiting[client].append(turn)
+            self._taken_s[client] = max(self._taken_s.get(client, 0.0), self._floor_s)
+            self._waiting.append(turn)
         self._work_or_end.put(True)
         if not self._started:
             self._started = True
@@ -94,7 +91,9 @@ class FairWorker:
     def _serve(self) -> None:
         while self._work_or_end.get():
             with self._lock:
-                client, turn = self._next()
+                turn = min(self._waiting, key=lambda each: self._taken_s[each.client])
+                self._waiting.remove(turn)
+                self._floor_s = self._taken_s[turn.client]
             began = self._clock()
             if (work := turn.work) is not None:
                 try:
@@ -103,25 +102,9 @@ class FairWorker:
                     turn.error = error
             del work
             with self._lock:
-                self._taken_s[client] += self._clock() - began
-                self._forget()
+                self._taken_s[turn.client] += self._clock() - began
+                if not self._waiting:  # nobody was kept waiting: all begin anew, however many there were
+                    self._taken_s.clear()
+                    self._floor_s = 0.0
             turn.waiter.wake()
             del turn
-
-    def _next(self) -> tuple[str, _Turn]:
-        client = min(self._waiting, key=self._taken_s.__getitem__)
-        self._floor_s = self._taken_s[client]
-        turns = self._waiting[client]
-        turn = turns.popleft()
-        if not turns:
-            del self._waiting[client]
-        return client, turn
-
-    def _forget(self) -> None:
-        """Forget clients that wait for nothing and used no more than a new client begins with."""
-        if len(self._taken_s) > len(self._waiting) + FEW_CLIENTS:
-            self._taken_s = {
-                client: taken
-                for client, taken in self._taken_s.items()
-                if client in self._waiting or taken > self._floor_s
-            }

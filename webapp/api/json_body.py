@@ -59,7 +59,8 @@ def decode(body: bytes, shape: type[T], *, strict: bool = True) -> T:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         if not body.strip():
             raise InvalidRequestError("the body is empty; send a JSON object") from error
-        raise InvalidRequestError(f"the body is not JSON: {_reason(error)}") from error
+        problem = str(error).removeprefix("JSON is malformed: ")
+        raise InvalidRequestError(f"the body is not JSON: {problem}") from error
 
 
 def check_values(body: bytes, most: int) -> None:
@@ -95,10 +96,6 @@ def _values_in(body: bytes) -> int:
         count += sum(map(len, parts[inside::2]))
         inside = (inside + len(parts) - 1) % 2
     return count
-
-
-def _reason(error: Exception) -> str:
-    return str(error).removeprefix("JSON is malformed: ")
 
 
 def encode(reply: Any, *, long: bool) -> bytes:
@@ -138,9 +135,7 @@ def _without(value: Any, apart: list[Any]) -> Any:
         apart += value
         return [Raw(_HOLE)] * len(value)
     if isinstance(value, Struct):
-        fields = {name: (old := getattr(value, name), _without(old, apart)) for name in value.__struct_fields__}
-        changed = {name: new for name, (old, new) in fields.items() if new is not old}
-        return replace(value, **changed) if changed else value
+        return replace(value, **{name: _without(getattr(value, name), apart) for name in value.__struct_fields__})
     if isinstance(value, str | Raw) and len(value if isinstance(value, str) else memoryview(value)) > LONG_CHARS:
         apart.append(value)
         return Raw(_HOLE)

@@ -6,18 +6,16 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import suppress
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 
 from contracts.events import USABLE_ID
 from contracts.logging.configure import request_id_of_lines
 from contracts.logging.line import access_fields, level_of
 from webapp.api.body_reader import Reader
 from webapp.api.current_request import CurrentRequest, WatchOf, current
-from webapp.api.current_request import begin as begin_request
 from webapp.api.probes import LIVE, READY
 from webapp.domain.errors import InvalidRequestError
 from webapp.telemetry.observer import Observer, Reply
@@ -36,8 +34,8 @@ def install(
     *,
     request_timeout_s: float,
     reader: Reader,
-    watch: WatchOf = nullcontext,
-    observer: Observer | None = None,
+    watch: WatchOf,
+    observer: Observer,
 ) -> None:
     """Run around every request.
 
@@ -53,8 +51,7 @@ def install(
         given = request.headers.get("X-Request-Id", "")
         request_id = given if USABLE_ID.fullmatch(given) else uuid.uuid4().hex
         began = time.monotonic()
-        state = CurrentRequest(request_id, began, began + request_timeout_s, reader, watch)
-        begin_request(state)
+        g.state = state = CurrentRequest(request_id, began, began + request_timeout_s, reader, watch)
         request_id_of_lines.set(request_id)
         if (wanted := request.headers.get(TIMEOUT_HEADER)) is not None:
             state.deadline = began + min(_seconds(wanted), request_timeout_s)
@@ -63,43 +60,7 @@ def install(
         # What gunicorn logs between two requests of a connection belongs to none of them.
         request_id_of_lines.set("")
 
-    app.before_request(begin)
-    app.teardown_request(forget)
-    app.after_request(_log_access)  # the last: Flask runs them in reverse
-    if observer is not None:
-        app.after_request(_observe(observer))
-
-
-def _seconds(wanted: str) -> float:
-    try:
-        seconds = float(wanted)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise InvalidRequestError("must be a positive number of seconds", field=TIMEOUT_HEADER)
-    return seconds
-
-
-def _log_access(response: Response) -> Response:
-    state = current()
-    response.headers["X-Request-Id"] = state.id
-    level = level_of(response.status_code, comes_later="Retry-After" in response.headers)
-    # Probes come every second; their access lines are debug, whatever the answer is. nginx logs none of them.
-    probe = request.path in LIVE or request.path in READY
-    access_log.log(
-        logging.DEBUG if probe else level,
-        "request",
-        extra={
-            **access_fields(request.method, request.path, response.status_code, state.elapsed_s),
-            **({"code": state.error.code, "field": state.error.field or ""} if state.error else {}),
-            **state.facts,
-        },
-    )
-    return response
-
-
-def _observe(observer: Observer) -> Callable[[Response], Response]:
-    def call_observer(response: Response) -> Response:
+    def observe(response: Response) -> Response:
         state = current()
         if state.synthetic:
             return response
@@ -121,4 +82,32 @@ def _observe(observer: Observer) -> Callable[[Response], Response]:
         observer.replied(reply)
         return response
 
-    return call_observer
+    app.before_request(begin)
+    app.teardown_request(forget)
+    app.after_request(_log_access)  # the last: Flask runs them in reverse
+    app.after_request(observe)
+
+
+def _seconds(wanted: str) -> float:
+    with suppress(ValueError):
+        if 0 < (seconds := float(wanted)) < math.inf:
+            return seconds
+    raise InvalidRequestError("must be a positive number of seconds", field=TIMEOUT_HEADER)
+
+
+def _log_access(response: Response) -> Response:
+    state = current()
+    response.headers["X-Request-Id"] = state.id
+    level = level_of(response.status_code, comes_later="Retry-After" in response.headers)
+    # Probes come every second; their access lines are debug, whatever the answer is. nginx logs none of them.
+    probe = request.path in LIVE or request.path in READY
+    access_log.log(
+        logging.DEBUG if probe else level,
+        "request",
+        extra={
+            **access_fields(request.method, request.path, response.status_code, state.elapsed_s),
+            **({"code": state.error.code, "field": state.error.field or ""} if state.error else {}),
+            **state.facts,
+        },
+    )
+    return response

@@ -10,7 +10,7 @@ import msgspec
 from webapp import __version__
 from webapp.api.auth import is_open
 from webapp.api.dialects import documents, native, tei, tokenize
-from webapp.api.dialects.base import Call, Dialect
+from webapp.api.dialects.base import Call
 from webapp.api.dialects.registry import DIALECTS, UNKNOWN, dialect_of
 from webapp.api.probes import LIVE, READY
 from webapp.api.routes.rerank import PATHS, RANK, WARNING_HEADER
@@ -41,37 +41,12 @@ _KEYS = {
 }
 
 
-class _Schemas:
-    """JSON schemas of our types, each described once under components."""
-
-    def __init__(self) -> None:
-        self._types: list[Any] = [
-            list[native.RerankBody],
-            native.BatchError,
-            tokenize.TokenizeBody,
-            list[list[tokenize.TokenReply]],
-            tokenize.PromptTokens,
-            tokenize.ContentTokens,
-        ]
-        for dialect in (*DIALECTS, UNKNOWN):
-            self._types += [dialect.body, *_replies(dialect), dialect.errors.body]
-        schemas, self.components = msgspec.json.schema_components(
-            self._types, ref_template="#/components/schemas/{name}"
-        )
-        self._schemas = list(schemas)
-
-    def of(self, *types: Any) -> dict[str, Any]:
-        """Return the schema of one type, or a choice between several."""
-        found: list[dict[str, Any]] = []
-        for each in types:
-            schema = self._schemas[self._types.index(each)]
-            if schema not in found:
-                found.append(schema)
-        return found[0] if len(found) == 1 else {"anyOf": found}
-
-
-def _replies(dialect: Dialect) -> tuple[Any, ...]:
-    return dialect.reply if isinstance(dialect.reply, tuple) else (dialect.reply,)
+def _schema(components: dict[str, Any], *types: Any) -> dict[str, Any]:
+    """Return the schema of one type, or a choice between several; what they consist of is added to `components`."""
+    flat = [each for kind in types for each in (kind if isinstance(kind, tuple) else (kind,))]
+    found, named = msgspec.json.schema_components(dict.fromkeys(flat), ref_template="#/components/schemas/{name}")
+    components |= named
+    return found[0] if len(found) == 1 else {"anyOf": list(found)}
 
 
 def openapi(endpoints: Mapping[str, str]) -> dict[str, Any]:
@@ -80,17 +55,17 @@ def openapi(endpoints: Mapping[str, str]) -> dict[str, Any]:
     Args:
         endpoints: "METHOD path" -> summary.
     """
-    schemas = _Schemas()
+    components: dict[str, Any] = {}
     paths: dict[str, dict[str, Any]] = {}
     for endpoint, summary in endpoints.items():
         method, path = endpoint.split()
-        operation = _get(path) if method == "GET" else _POSTS.get(path, _rank)(path, schemas)
-        named = [part.strip("{}") for part in path.split("/") if part.startswith("{")]
-        if named:
-            operation["parameters"] = [
-                {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-                for name in named
-            ]
+        operation = _get(path) if method == "GET" else _POSTS.get(path, _rank)(path, components)
+        if parameters := [
+            {"name": part.strip("{}"), "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+            for part in path.split("/")
+            if part.startswith("{")
+        ]:
+            operation["parameters"] = parameters
         if not is_open(method, path):
             operation["security"] = [{}, *({name: []} for name in _KEYS)]
         name = path.translate(str.maketrans("/.", "__", "{}")).strip("_") or "index"
@@ -100,7 +75,7 @@ def openapi(endpoints: Mapping[str, str]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Reranking API", "version": __version__},
         "paths": paths,
-        "components": {"schemas": schemas.components, "securitySchemes": _KEYS},
+        "components": {"schemas": components, "securitySchemes": _KEYS},
     }
 
 
@@ -110,7 +85,7 @@ def _tag(path: str) -> str:
     return "probes" if path in {**LIVE, **READY} else "about"
 
 
-def _rank(path: str, schemas: _Schemas) -> dict[str, Any]:
+def _rank(path: str, components: dict[str, Any]) -> dict[str, Any]:
     spoken = [dialect for dialect in DIALECTS if path in dialect.paths]
     found = dialect_of(Call(path, {}, b""))
     usual = native.DIALECT if path == "/rerank" else documents.DIALECT if found is UNKNOWN else found
@@ -119,28 +94,28 @@ def _rank(path: str, schemas: _Schemas) -> dict[str, Any]:
         for dialect in sorted(spoken, key=lambda dialect: dialect is not usual)
     }
     return _post(
-        schemas.of(*(dialect.body for dialect in spoken)),
+        _schema(components, *(dialect.body for dialect in spoken)),
         examples,
-        schemas.of(*(reply for dialect in spoken for reply in _replies(dialect))),
-        schemas.of(*(dialect.errors.body for dialect in (*DIALECTS, UNKNOWN))),
+        _schema(components, *(dialect.reply for dialect in spoken)),
+        _schema(components, *(dialect.errors.body for dialect in (*DIALECTS, UNKNOWN))),
     )
 
 
-def _batch(_path: str, schemas: _Schemas) -> dict[str, Any]:
+def _batch(_path: str, components: dict[str, Any]) -> dict[str, Any]:
     return _post(
-        {**schemas.of(list[native.RerankBody]), "minItems": 1},
+        {**_schema(components, list[native.RerankBody]), "minItems": 1},
         {"batch": {"value": [native.DIALECT.example]}},
-        {"type": "array", "items": schemas.of(native.RerankReply, native.BatchError)},
-        schemas.of(native.ErrorReply),
+        {"type": "array", "items": _schema(components, native.RerankReply, native.BatchError)},
+        _schema(components, native.ErrorReply),
     )
 
 
-def _tokenize(_path: str, schemas: _Schemas) -> dict[str, Any]:
+def _tokenize(_path: str, components: dict[str, Any]) -> dict[str, Any]:
     return _post(
-        schemas.of(tokenize.TokenizeBody),
+        _schema(components, tokenize.TokenizeBody),
         {"tei": {"value": tokenize.EXAMPLE}},
-        schemas.of(list[list[tokenize.TokenReply]], tokenize.PromptTokens, tokenize.ContentTokens),
-        schemas.of(tei.TeiError),
+        _schema(components, list[list[tokenize.TokenReply]], tokenize.PromptTokens, tokenize.ContentTokens),
+        _schema(components, tei.TeiError),
     )
 
 

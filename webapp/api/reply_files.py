@@ -32,9 +32,6 @@ FILE_HEADER = "X-Accel-Redirect"
 LARGE_BYTES = 64 * 1024
 """A longer reply goes through a file. A Unix socket takes this much at once, by Linux' defaults twice as much."""
 
-COLLECT_S = 0.25
-"""Seconds between two removals of files that nginx opened."""
-
 UNOPENED_S = 60.0
 """A file that nginx did not open by then is removed: its caller left."""
 
@@ -43,11 +40,15 @@ LAST_S = 5.0
 
 _IN_OPEN_ONCE = ctypes.c_uint32(0x80000020)  # IN_ONESHOT | IN_OPEN
 _EVENT = struct.Struct("iIII")
+"""An event begins with its watch. Only those of a folder are longer, by a name."""
 _MOST_READ = 64 * 1024
 
 
 class ReplyFiles:
     """Files of one worker that wait for nginx. `put` may be called on any thread, other methods on the hub's."""
+
+    COLLECT_S = 0.25
+    """Seconds between two calls of `collect`."""
 
     def __init__(self, folder: Path) -> None:
         """Prepare; `open` does the work.
@@ -86,10 +87,8 @@ class ReplyFiles:
         name = f"{os.getpid()}-{uuid.uuid4().hex}"
         file = self._folder / name
         try:
-            with open(file, "xb", buffering=0, opener=_private) as out:
-                rest = memoryview(body)
-                while rest:
-                    rest = rest[out.write(rest) :]
+            file.touch(0o600, exist_ok=False)
+            file.write_bytes(body)
             watch = _libc("inotify_add_watch", self._watching, os.fsencode(file), _IN_OPEN_ONCE)
         except OSError:
             file.unlink(missing_ok=True)
@@ -102,7 +101,8 @@ class ReplyFiles:
         if not self._waiting:
             return
         with contextlib.suppress(BlockingIOError):
-            self._remove_opened(os.read(self._watching, _MOST_READ))
+            for watch, *_ in _EVENT.iter_unpack(os.read(self._watching, _MOST_READ)):
+                self._remove(watch)
         now = time.monotonic()
         for watch, (_, until) in list(self._waiting.items()):  # a copy: `put` adds to it on other threads
             if until < now:
@@ -117,13 +117,6 @@ class ReplyFiles:
         if self.usable:
             os.close(self._watching)
             self._watching = -1
-
-    def _remove_opened(self, events: bytes) -> None:
-        start = 0
-        while start < len(events):
-            watch, _, _, name_bytes = _EVENT.unpack_from(events, start)
-            start += _EVENT.size + name_bytes
-            self._remove(watch)
 
     def _remove(self, watch: int) -> None:
         if watch not in self._waiting:
@@ -148,14 +141,13 @@ def send_large_as_files(app: Flask, files: ReplyFiles, offload: Offload) -> None
         body = response.get_data()
         try:
             path = offload(lambda: files.put(body))
-        except OSError as cause:
+        except BaseException as cause:
             response.close()  # Flask closes only the reply that it sends; this one gives back its memory
+            if not isinstance(cause, OSError):
+                raise
             error = UnavailableError(f"the reply can't be written to the disk: {cause.strerror}", retry_after_s=10)
             error.__cause__ = cause
             return respond(error)
-        except BaseException:
-            response.close()
-            raise
         response.set_data(b"")
         response.headers[FILE_HEADER] = path
         if warnings := response.headers.getlist(WARNING_HEADER):  # nginx before 1.23 reads only the first line
@@ -163,10 +155,6 @@ def send_large_as_files(app: Flask, files: ReplyFiles, offload: Offload) -> None
         return response
 
     app.after_request(hand_over)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _libc(function: str, *arguments: int | bytes | ctypes.c_uint32) -> int:

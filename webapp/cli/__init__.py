@@ -1,21 +1,22 @@
-"""The `reranking` command. Parses, calls, prints; loads nothing heavy before a command is chosen."""
+"""The `reranking` command. It parses, calls and prints; a command loads what is heavy when it runs."""
 
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 import os
-import pkgutil
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import click
+from click.shell_completion import get_completion_class
 
 from webapp import __version__
-from webapp.cli import commands
+from webapp.cli.commands import COMMANDS
+from webapp.cli.commands.config import config
+from webapp.cli.commands.keys import keys
 from webapp.domain.errors import SetupError
 
 FAILED = 1
@@ -44,21 +45,7 @@ of status: 3 impaired, 4 not serving; of doctor: 5 something has to be mended.""
 
 
 class Commands(click.Group):
-    """Finds commands by their modules, and loads only the one that runs."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
-        """Return the names of all commands."""
-        return sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return the command of a module."""
-        if cmd_name not in self.list_commands(ctx):
-            return None
-        command: click.Command = importlib.import_module(f"{commands.__name__}.{cmd_name}").command
-        for each in (command, *getattr(command, "commands", {}).values()):
-            # click's mark of a paragraph that is not to be filled.
-            each.help = inspect.cleandoc(each.help or "").replace("\n\nExample", "\n\n\b\nExample")
-        return command
+    """A group that names the nearest command where there is none of a name."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -66,16 +53,35 @@ class Commands(click.Group):
         """Resolve as click does; name the nearest command in errors."""
         if renamed := RENAMED.get(args[0]):
             ctx.fail(f"there is no command {args[0]!r}; it is called reranking {renamed} now")
-        if args[0] not in self.list_commands(ctx) and not args[0].startswith("-"):
+        if args[0] not in self.commands and not args[0].startswith("-"):
             nearest = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
             ctx.fail(f"there is no command {args[0]!r}" + (f"; did you mean {nearest[0]}?" if nearest else ""))
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=Commands, epilog=EPILOGUE, context_settings={"max_content_width": 110})
+@click.group(cls=Commands, commands=COMMANDS, epilog=EPILOGUE, context_settings={"max_content_width": 110})
 @click.version_option(__version__, message="%(version)s")
 def reranking() -> None:
     """Run a reranking service, inspect it, ask it."""
+
+
+@reranking.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(*, shell: Literal["bash", "zsh", "fish"]) -> None:
+    """Print what makes a shell complete commands and flags.
+
+    Examples:
+      eval "$(reranking completion bash)"
+      reranking completion zsh > ~/.zfunc/_reranking
+      reranking completion fish > ~/.config/fish/completions/reranking.fish
+    """
+    kind = get_completion_class(shell)
+    click.echo(kind(reranking, {}, "reranking", "_RERANKING_COMPLETE").source())
+
+
+for _command in (*reranking.commands.values(), *config.commands.values(), *keys.commands.values()):
+    # click's mark of a paragraph that is not to be filled.
+    _command.help = inspect.cleandoc(_command.help or "").replace("\n\nExample", "\n\n\b\nExample")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -29,16 +29,11 @@ def read_documents(name: str, content: bytes) -> list[str]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise click.ClickException(f"{name} is not UTF-8 text ({error.reason} at byte {error.start})") from None
-    read = _BY_ENDING.get(PurePath(name).suffix.lower()) or _guess(text)
+    read = _BY_ENDING.get(PurePath(name).suffix.lower()) or _BY_START.get(text.lstrip()[:1], _lines)
     documents = read(name, text)
     if not documents:
         raise click.ClickException(f"{name} holds no documents")
     return documents
-
-
-def _guess(text: str) -> Callable[[str, str], list[str]]:
-    start = text.lstrip()[:1]
-    return _json if start == "[" else _json_lines if start == "{" else _lines
 
 
 def _lines(_name: str, text: str) -> list[str]:
@@ -46,10 +41,7 @@ def _lines(_name: str, text: str) -> list[str]:
 
 
 def _json(name: str, text: str) -> list[str]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise click.ClickException(f"{name} is not valid JSON: {error}") from None
+    value = _loaded(name, text)
     if isinstance(value, dict) and "documents" in value:
         value = value["documents"]
     if not isinstance(value, list):
@@ -58,15 +50,15 @@ def _json(name: str, text: str) -> list[str]:
 
 
 def _json_lines(name: str, text: str) -> list[str]:
-    documents = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            documents.append(_text(name, f"line {number}", json.loads(line)))
-        except ValueError as error:
-            raise click.ClickException(f"{name}, line {number}, is not valid JSON: {error}") from None
-    return documents
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return [_text(name, f"line {number}", _loaded(f"{name}, line {number},", line)) for number, line in lines]
+
+
+def _loaded(where: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise click.ClickException(f"{where} is not valid JSON: {error}") from None
 
 
 def _csv(name: str, text: str) -> list[str]:
@@ -85,6 +77,8 @@ def _text(name: str, place: str, value: Any) -> str:
         raise click.ClickException(f"{name}, {place}: neither a text nor an object with {' or '.join(TEXT_FIELDS)}")
     return value
 
+
+_BY_START: dict[str, Callable[[str, str], list[str]]] = {"[": _json, "{": _json_lines}
 
 _BY_ENDING: dict[str, Callable[[str, str], list[str]]] = {
     ".json": _json,

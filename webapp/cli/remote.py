@@ -6,21 +6,21 @@ import contextlib
 import threading
 import uuid
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import click
 from reranking_client import (
     CallFailedError,
     OutOfTimeError,
-    Question,
     Ranking,
     RerankClient,
-    Result,
     Retries,
     UnreachableError,
     UntrustedError,
 )
 from reranking_client.config import Trust
+
+from webapp.domain.types import RerankRequest
 
 RETRIES = Retries(delays_s=(0.1, 0.4, 1.6))
 """Long enough for a restart, and no longer: a user waits at the terminal."""
@@ -34,15 +34,15 @@ REMEDIES = {
 }
 
 
-def rerank(
-    url: str, key: str, question: Question, *, timeout_s: float, trust: Trust, report: Callable[[int], None]
-) -> dict[str, Any]:
-    """Ask, and return the reply in the API's form.
+def ask(
+    url: str, key: str, request: RerankRequest, *, timeout_s: float, trust: Trust, report: Callable[[int], None]
+) -> Ranking:
+    """Ask, and return the answer.
 
     Args:
         url: the service's address, the part in front of `/rerank`.
         key: an API key; empty: none.
-        question: query and documents.
+        request: query and documents.
         timeout_s: longest wait.
         trust: certificates for https: a file, a context, or None for the system's.
         report: called with the number of documents scored, if the service reports it.
@@ -51,34 +51,30 @@ def rerank(
         click.ClickException: there was no answer, or an error.
     """
     request_id = f"cli-{uuid.uuid4()}"
-
-    def new_client() -> RerankClient:
-        return RerankClient(
-            url, key=key, timeout_s=timeout_s, retries=RETRIES, split_documents=SPLIT_DOCUMENTS, trust=trust
-        )
-
+    new_client = partial(
+        RerankClient, url, key=key, timeout_s=timeout_s, retries=RETRIES, split_documents=SPLIT_DOCUMENTS, trust=trust
+    )
     try:
         client, follower = new_client(), new_client()
     except ValueError as error:
         raise click.ClickException(f"{error}; --url or RERANK_URL gives the address") from None
     except OSError as error:
         raise click.ClickException(f"--ca-file {trust}: it can't be used ({error.strerror or error})") from None
-    if len(question.documents) <= SPLIT_DOCUMENTS:  # the parts of a larger list are reported one by one
+    if len(request.documents) <= SPLIT_DOCUMENTS:  # the parts of a larger list are reported one by one
         threading.Thread(target=_follow, args=(follower, request_id, report), daemon=True).start()
-    with client:
-        try:
-            ranking = client.rerank(
-                question.query,
-                question.documents,
-                top_n=question.top_n,
-                raw_scores=question.raw_scores,
+    try:
+        with client:
+            return client.rerank(
+                request.query,
+                request.documents,
+                top_n=request.top_n,
+                raw_scores=request.raw_scores,
                 request_id=request_id,
                 on_progress=lambda done, _: report(done),
             )
-        except CallFailedError as error:
-            remedy = next((f"; {text}" for kind, text in REMEDIES.items() if isinstance(error, kind)), "")
-            raise click.ClickException(f"{error}{remedy}") from None
-    return _as_reply(ranking)
+    except CallFailedError as error:
+        remedy = next((f"; {text}" for kind, text in REMEDIES.items() if isinstance(error, kind)), "")
+        raise click.ClickException(f"{error}{remedy}") from None
 
 
 def _follow(client: RerankClient, request_id: str, report: Callable[[int], None]) -> None:
@@ -86,19 +82,3 @@ def _follow(client: RerankClient, request_id: str, report: Callable[[int], None]
     with contextlib.suppress(CallFailedError):
         for state in client.follow(request_id):
             report(state.scored)
-
-
-def _as_reply(ranking: Ranking) -> dict[str, Any]:
-    return {
-        "query": ranking.query,
-        "results": [_as_json(each) for each in ranking.results],
-        "latency_ms": ranking.latency_ms,
-        "model": ranking.model,
-        **({"degraded": True} if ranking.degraded else {}),
-        **({"warnings": list(ranking.warnings)} if ranking.warnings else {}),
-    }
-
-
-def _as_json(result: Result) -> dict[str, Any]:
-    cut = {"truncated": True} if result.truncated else {}
-    return {"index": result.index, "score": result.score, "content": result.content, **cut}

@@ -13,6 +13,13 @@ from webapp.config.sources import FILE_VARIABLE, Sources, flag, gather, variable
 if TYPE_CHECKING:
     from webapp.config.settings import Settings
 
+_CONFIG = click.Option(
+    ["--config"],
+    type=click.Path(),
+    metavar="FILE",
+    help="Settings file; default: RERANK_CONFIG, else ./reranking.yaml where there is one. Empty: none.",
+)
+
 _HELP = "webapp.cli.help"
 _FLAGS = "webapp.cli.flags"
 _FILE = "webapp.cli.file"
@@ -21,9 +28,6 @@ _FILE = "webapp.cli.file"
 class SettingsCommand(click.Command):
     """Takes its own options, `--config`, and each setting."""
 
-    lists_settings = False
-    """Whether its help lists the settings, which are many."""
-
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Note whether only help is asked for, which should not wait for the model."""
         ctx.meta[_HELP] = any(each in ctx.help_option_names for each in args)
@@ -31,22 +35,22 @@ class SettingsCommand(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return its own options, then the settings'."""
-        own = [*super().get_params(ctx), _config_option()]
-        return own if ctx.meta.get(_HELP) and not self.lists_settings else [*own, *_setting_options()]
+        own = [*super().get_params(ctx), _CONFIG]
+        return own if ctx.meta.get(_HELP) and not isinstance(self, SettingsGroup) else [*own, *_setting_options()]
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Mention the settings' flags where the help does not list them."""
-        if not self.lists_settings:
+        if not isinstance(self, SettingsGroup):
             with formatter.section("Settings"):
                 formatter.write_text("Each is a flag here, too, such as --port 9000; see: reranking config --help")
         super().format_epilog(ctx, formatter)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Put the flags into the environment, for this process and all that it starts."""
-        names = {option.name for option in _setting_options()}
-        given = {name: ctx.params.pop(name) for name in list(ctx.params) if name in names}
+        given = {name: ctx.params.pop(name, None) for option in _setting_options() if (name := option.name)}
         flags = {name: value for name, value in given.items() if value is not None}
-        os.environ.update({variable(name): _as_text(value) for name, value in flags.items()})
+        for name, value in flags.items():
+            os.environ[variable(name)] = str(value).lower() if isinstance(value, bool) else str(value)
         path = ctx.meta[_FILE] = ctx.params.pop("config", None)
         if path is not None:
             os.environ[FILE_VARIABLE] = path
@@ -55,9 +59,7 @@ class SettingsCommand(click.Command):
 
 
 class SettingsGroup(SettingsCommand, click.Group):
-    """A group of such commands; its own help lists all settings."""
-
-    lists_settings = True
+    """A group of such commands; its own help lists all settings, which are many."""
 
 
 def load() -> Settings:
@@ -97,16 +99,6 @@ def load_with_sources() -> tuple[Settings, Sources]:
 
 
 @functools.cache
-def _config_option() -> click.Option:
-    return click.Option(
-        ["--config"],
-        type=click.Path(),
-        metavar="FILE",
-        help="Settings file; default: RERANK_CONFIG, else ./reranking.yaml where there is one. Empty: none.",
-    )
-
-
-@functools.cache
 def _setting_options() -> tuple[click.Option, ...]:
     """Return an option for each setting. Secrets have none: other users see a process' command line."""
     from webapp.config.settings import Settings, is_secret  # noqa: PLC0415
@@ -124,7 +116,3 @@ def _setting_options() -> tuple[click.Option, ...]:
             # Text of any kind: the model checks it, with the same messages as for a variable or the file.
             options.append(click.Option([spelled], metavar="VALUE", help=help_text))
     return tuple(options)
-
-
-def _as_text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -21,11 +21,6 @@ from prometheus_client import CollectorRegistry
 
 from contracts.api_keys import KeyRing
 from contracts.events import Serves
-from webapp.api.app import create_app
-from webapp.api.body_process import ProcessReader
-from webapp.api.body_reader import Limits
-from webapp.api.reply_files import COLLECT_S, ReplyFiles
-from webapp.api.routes.info import Deployment
 from webapp.config.resources import return_freed_blocks, trimmer
 from webapp.config.settings import Settings
 from webapp.config.validators import listed
@@ -60,7 +55,9 @@ from webapp.telemetry.publisher import Publisher
 from webapp.telemetry.tracing import Tracing
 from webapp.telemetry.worker_stats import Reporter, WorkerStats
 
-if TYPE_CHECKING:  # it needs a client of Redis
+if TYPE_CHECKING:  # these need Flask and a client of Redis, which `build_service` does without
+    from webapp.api.body_process import ProcessReader
+    from webapp.api.reply_files import ReplyFiles
     from webapp.service.cache.redis import SharedCache
 
 log = logging.getLogger(__name__)
@@ -154,7 +151,7 @@ class Webapp:
         except OSError as error:
             log.warning("large replies are sent in pieces, which a worker's death can cut short: %s", error)
         else:
-            self.bridge.repeat(COLLECT_S, self.reply_files.collect)
+            self.bridge.repeat(self.reply_files.COLLECT_S, self.reply_files.collect)
 
     def _start_background(self) -> None:
         """Start what runs beside the requests."""
@@ -267,6 +264,13 @@ def assemble(
     Raises:
         SetupError: the model is not prepared, or damaged; or Redis' client is not installed.
     """
+    # Here, for `rerank --local` needs no Flask.
+    from webapp.api.app import create_app  # noqa: PLC0415
+    from webapp.api.body_process import ProcessReader  # noqa: PLC0415
+    from webapp.api.body_reader import Limits  # noqa: PLC0415
+    from webapp.api.reply_files import ReplyFiles  # noqa: PLC0415
+    from webapp.api.routes.info import Deployment  # noqa: PLC0415
+
     return_freed_blocks()  # first: an engine may know better
     engine = engine or load_engine(settings, artifact)
     quota, shared = _redis_users(settings, bridge)

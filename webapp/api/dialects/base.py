@@ -116,8 +116,8 @@ class Dialect:
     """Return whether a call speaks it; called in the order of the registry. Must not raise."""
     to_requests: Callable[[Any, Call], list[RerankRequest]]
     """Return what a decoded body asks for, usually one request. Raises InvalidRequestError that names the field."""
-    dump: Callable[[list[RerankResult], Call], bytes]
-    """Return the reply, JSON, for the results of all requests of a call."""
+    to_reply: Callable[[list[RerankResult], Call], Any]
+    """Return the reply, of type `reply`, for the results of all requests of a call."""
     errors: ErrorFormat
     body: Any
     """Type of a request; every other body is refused, but unknown fields are ignored with a warning if mistyped."""
@@ -142,3 +142,8 @@ class Dialect:
         if body is None:
             body = json_body.decode(call.body, self.body, strict=self.strict)
         return self.to_requests(body, call)
+
+    def dump(self, results: list[RerankResult], call: Call) -> bytes:
+        """Write the reply, JSON, for the results of all requests of a call."""
+        long = call.large and any(result.request.return_documents for result in results)
+        return json_body.encode(self.to_reply(results, call), long=long)

@@ -18,9 +18,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from webapp.api import json_body
 from webapp.api.dialects.base import Call, Dialect, ErrorFormat
-from webapp.api.dialects.reply_parts import message_of, model, ranked
+from webapp.api.dialects.reply_parts import as_object, listed, message_of, model
 from webapp.api.dialects.request_parts import Count, Options, Text, as_list, ranking_request
 from webapp.api.dialects.typos import IgnoredFields
 from webapp.domain.errors import InvalidRequestError, RateLimitedError, RerankError
@@ -172,27 +171,20 @@ def _names(call: Call, field: str) -> list[str]:
     return [] if value is None else list(msgspec.json.decode(value, type=dict[str, msgspec.Raw]))
 
 
-def dump(results: list[RerankResult], call: Call) -> bytes:
+def to_reply(results: list[RerankResult], call: Call) -> DashScopeReply:
     """Return the documents in `output`, best first."""
     (result,) = results
-    reply = DashScopeReply(DashScopeOutput(_entries(result)), DashScopeUsage(result.tokens), call.request_id)
-    return json_body.encode(reply, long=call.large and result.request.return_documents)
+    return DashScopeReply(DashScopeOutput(_entries(result)), DashScopeUsage(result.tokens), call.request_id)
 
 
-def dump_compatible(results: list[RerankResult], call: Call) -> bytes:
+def to_compatible_reply(results: list[RerankResult], call: Call) -> DashScopeCompatibleReply:
     """Return the documents in `results`, best first."""
     (result,) = results
-    reply = DashScopeCompatibleReply(call.request_id, model(result), _entries(result), DashScopeUsage(result.tokens))
-    return json_body.encode(reply, long=call.large and result.request.return_documents)
+    return DashScopeCompatibleReply(call.request_id, model(result), _entries(result), DashScopeUsage(result.tokens))
 
 
 def _entries(result: RerankResult) -> list[DashScopeRanked]:
-    entries = [DashScopeRanked(*entry) for entry in ranked(result)]
-    if result.request.return_documents:
-        for entry in entries:
-            original = result.request.originals[entry.index]
-            entry.document = {"text": original} if isinstance(original, str) else original
-    return entries
+    return listed(result, DashScopeRanked, lambda index: as_object(result.request.originals[index]))
 
 
 def dump_error(error: RerankError, status: int, request_id: str) -> bytes:
@@ -215,7 +207,7 @@ DIALECT = Dialect(
     title="DashScope",
     claims=lambda call: call.path == PATH,
     to_requests=to_requests,
-    dump=dump,
+    to_reply=to_reply,
     errors=ERRORS,
     body=DashScopeBody,
     reply=DashScopeReply,
@@ -228,7 +220,7 @@ COMPATIBLE = Dialect(
     title="DashScope, for OpenAI's clients",
     claims=lambda call: call.path == COMPATIBLE_PATH,
     to_requests=to_compatible_requests,
-    dump=dump_compatible,
+    to_reply=to_compatible_reply,
     errors=ERRORS,
     body=DashScopeCompatibleBody,
     reply=DashScopeCompatibleReply,

@@ -13,6 +13,7 @@ Cohere v2, Infinity and Voyage are recognised where their calls differ; each at 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -21,12 +22,17 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from contracts.errors import type_of
-from webapp.api import json_body
 from webapp.api.dialects.base import Call, Dialect, ErrorFormat
-from webapp.api.dialects.reply_parts import Figures, Usage, message_of, meta, model, ranked, usage
+from webapp.api.dialects.reply_parts import Figures, Usage, as_object, listed, message_of, meta, model, usage
 from webapp.api.dialects.request_parts import CountOrAll, Options, Text, ranking_request
 from webapp.domain.errors import RerankError
 from webapp.domain.types import RerankRequest, RerankResult
+
+EXAMPLE = {
+    "model": "any",
+    "query": "how do bees find home",
+    "documents": ["Milk keeps three days.", "Bees follow the sun."],
+}
 
 OWN_PATHS = ("/v1/rerank", "/reranking", "/v1/reranking")
 
@@ -107,27 +113,19 @@ class DocumentsError(Figures):
 
 def to_requests(body: DocumentsBody, _call: Call) -> list[RerankRequest]:
     """Return one request; `top_n` goes before `top_k`."""
-    return [
-        ranking_request(
-            body,
-            body.query,
-            body.documents,
-            rank_fields=body.rank_fields,
-            top_n=body.top_k if body.top_n is None else body.top_n,
-            echo=bool(body.return_documents),
-            add_text=True,
-        )
-    ]
+    top_n = body.top_k if body.top_n is None else body.top_n
+    echo = bool(body.return_documents)
+    return [ranking_request(body, body.query, body.documents, top_n=top_n, echo=echo, add_text=True)]
 
 
-def dump(
+def to_reply(
     results: list[RerankResult],
     call: Call,
     *,
     echo: Literal["object", "text"] = "object",
     data: bool = True,
     version: str = "1",
-) -> bytes:
+) -> DocumentsReply:
     """Return the reply.
 
     Args:
@@ -139,35 +137,23 @@ def dump(
     """
     (result,) = results
     request = result.request
-    entries = [Ranked(*entry) for entry in ranked(result)]
-    listed: list[Any] = entries  # the very same list, where nothing differs
-    if request.return_documents:
-        texts, originals = request.documents, request.originals
-        for entry in entries:
-            entry.document = texts[entry.index] if echo == "text" else _object(originals[entry.index])
-        if echo == "object" and data:
-            listed = [RankedText(entry.index, entry.relevance_score, texts[entry.index]) for entry in entries]
-    elif result.spans and data:
-        listed = [RankedText(entry.index, entry.relevance_score) for entry in entries]
+    text = request.documents.__getitem__
+    entries = listed(result, Ranked, text if echo == "text" else lambda index: as_object(request.originals[index]))
+    as_data: list[Any] = entries  # the very same list, where nothing differs
+    if data and (echo == "object" if request.return_documents else result.spans):
+        as_data = listed(result, RankedText, text)
     for entry, span in zip(entries, result.spans, strict=bool(result.spans)):
         if span:
             entry.relevant_spans = [Span(*span, entry.relevance_score)]
-    return json_body.encode(
-        DocumentsReply(
-            id=call.request_id,
-            model=model(result),
-            created=call.created_s,
-            results=entries,
-            usage=usage(results),
-            meta=meta(result, version),
-            data=listed if data else UNSET,
-        ),
-        long=call.large and request.return_documents,
+    return DocumentsReply(
+        id=call.request_id,
+        model=model(result),
+        created=call.created_s,
+        results=entries,
+        usage=usage(results),
+        meta=meta(result, version),
+        data=as_data if data else UNSET,
     )
-
-
-def _object(original: str | msgspec.Raw) -> Any:
-    return {"text": original} if isinstance(original, str) else original
 
 
 def dump_error(error: RerankError, status: int, request_id: str, *, code: int | str | None = None) -> bytes:
@@ -175,7 +161,8 @@ def dump_error(error: RerankError, status: int, request_id: str, *, code: int | 
     message = message_of(error)
     detail = DocumentsErrorDetail(message, type_of(status), error.field, status if code is None else code)
     own = (request_id, message, message, detail, status, error.code, error.retryable, request_id)
-    return msgspec.json.encode(DocumentsError(*own, **error.figures))  # type: ignore[arg-type]
+    figures: Mapping[str, Any] = error.figures
+    return msgspec.json.encode(DocumentsError(*own, **figures))
 
 
 def _claims(call: Call) -> bool:
@@ -190,17 +177,11 @@ DIALECT = Dialect(
     title="Cohere v1, Jina, Voyage, vLLM, Infinity, Xinference, LocalAI, llama.cpp",
     claims=_claims,
     to_requests=to_requests,
-    dump=dump,
+    to_reply=to_reply,
     errors=ERRORS,
     body=DocumentsBody,
     reply=DocumentsReply,
-    example={
-        "model": "any",
-        "query": "how do bees find home",
-        "documents": ["Milk keeps three days.", "Bees follow the sun."],
-        "top_n": 2,
-        "return_documents": True,
-    },
+    example={**EXAMPLE, "top_n": 2, "return_documents": True},
 )
 
 COHERE_V2 = replace(
@@ -208,7 +189,7 @@ COHERE_V2 = replace(
     name="cohere_v2",
     title="Cohere v2, vLLM",
     claims=lambda call: call.path == "/v2/rerank",
-    dump=partial(dump, data=False, version="2"),
+    to_reply=partial(to_reply, data=False, version="2"),
     paths=("/v2/rerank",),
 )
 """Cohere v2, and vLLM's route of the same name: without Voyage's list.
@@ -227,7 +208,7 @@ INFINITY = replace(
     name="infinity",
     title="Infinity, Ollama",
     claims=_claims_infinity,
-    dump=partial(dump, echo="text"),
+    to_reply=partial(to_reply, echo="text"),
     paths=("/rerank", "/infinity/rerank", "/api/rerank"),
     example={**DIALECT.example, "raw_scores": False},
 )
@@ -265,13 +246,7 @@ VOYAGE = replace(
     claims=lambda call: call.path == "/v1/rerank" and call.has("truncation"),
     errors=ErrorFormat("documents", _dump_voyage_error, VoyageError),
     paths=("/v1/rerank",),
-    example={
-        "model": "any",
-        "query": "how do bees find home",
-        "documents": ["Milk keeps three days.", "Bees follow the sun."],
-        "top_k": 1,
-        "truncation": True,
-    },
+    example={**EXAMPLE, "top_k": 1, "truncation": True},
 )
 """Voyage, recognised by `truncation`, which its client sends always.
 

@@ -42,11 +42,11 @@ def to_requests(body: CandidatesBody, _call: Call) -> list[RerankRequest]:
     return [ranking_request(body, body.query, body.candidates, field="candidates", top_n=body.top_n)]
 
 
-def dump(results: list[RerankResult], _call: Call) -> bytes:
+def to_reply(results: list[RerankResult], _call: Call) -> CandidatesReply:
     """Return the candidates, best first."""
     (result,) = results
     entries = [Candidate(*entry) for entry in ranked(result)]
-    return msgspec.json.encode(CandidatesReply(entries, model(result), usage(results)))
+    return CandidatesReply(entries, model(result), usage(results))
 
 
 DIALECT = Dialect(
@@ -54,7 +54,7 @@ DIALECT = Dialect(
     title="LibreChat rag-api",
     claims=lambda call: call.has("candidates") and not call.has("documents"),
     to_requests=to_requests,
-    dump=dump,
+    to_reply=to_reply,
     errors=documents.ERRORS,
     body=CandidatesBody,
     reply=CandidatesReply,

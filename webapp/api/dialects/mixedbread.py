@@ -10,10 +10,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from webapp.api import json_body
 from webapp.api.dialects import documents
 from webapp.api.dialects.base import Call, Dialect
-from webapp.api.dialects.reply_parts import Usage, model, ranked, usage
+from webapp.api.dialects.reply_parts import Usage, listed, model, usage
 from webapp.api.dialects.request_parts import Count, Options, Text, ranking_request
 from webapp.domain.types import RerankRequest, RerankResult
 
@@ -53,24 +52,14 @@ def to_requests(body: MixedbreadBody, _call: Call) -> list[RerankRequest]:
     """Return one request."""
     top_n = body.top_n if body.top_k is None else body.top_k
     echo = bool(body.return_input)
-    return [
-        ranking_request(
-            body, body.query, body.input, field="input", rank_fields=body.rank_fields, top_n=top_n, echo=echo
-        )
-    ]
+    return [ranking_request(body, body.query, body.input, field="input", top_n=top_n, echo=echo)]
 
 
-def dump(results: list[RerankResult], call: Call) -> bytes:
+def to_reply(results: list[RerankResult], _call: Call) -> MixedbreadReply:
     """Return the inputs, best first."""
     (result,) = results
-    request = result.request
-    data = [RankResult(*entry) for entry in ranked(result)]
-    echo = request.return_documents
-    if echo:
-        for entry in data:
-            entry.input = request.originals[entry.index]
-    reply = MixedbreadReply(usage(results), model(result), data, len(data), echo)
-    return json_body.encode(reply, long=call.large and echo)
+    data = listed(result, RankResult, result.request.originals.__getitem__)
+    return MixedbreadReply(usage(results), model(result), data, len(data), result.request.return_documents)
 
 
 DIALECT = Dialect(
@@ -78,7 +67,7 @@ DIALECT = Dialect(
     title="Mixedbread",
     claims=lambda call: call.has("input") and not call.has("documents"),
     to_requests=to_requests,
-    dump=dump,
+    to_reply=to_reply,
     errors=documents.ERRORS,
     body=MixedbreadBody,
     reply=MixedbreadReply,

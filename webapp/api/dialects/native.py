@@ -113,10 +113,6 @@ def parse(body: bytes) -> RerankRequest:
     return _to_request(json_body.decode(body, RerankBody))
 
 
-def _to_requests(body: RerankBody, _call: Call) -> list[RerankRequest]:
-    return [_to_request(body)]
-
-
 def _claims(call: Call) -> bool:
     """Return whether `documents` hold an object with a string `content`, and none with `text` beside or instead.
 
@@ -191,39 +187,27 @@ def _to_request(body: RerankBody) -> RerankRequest:
     if not body.query.strip():
         raise EmptyRequestError("must not be blank", field="query")
     documents = [entry if isinstance(entry, str) else entry.content for entry in body.documents]
-    for place, entry in enumerate(body.documents):
-        if isinstance(entry, Document):
-            _check_metadata(entry.metadata, f"documents[{place}].metadata")
+    originals = [_metadata_of(entry, place) for place, entry in enumerate(body.documents)]
     echo = body.return_documents is not False
     return to_request(
         body,
         body.query,
         documents,
-        originals=[_metadata_of(entry) for entry in body.documents] if echo else (),
+        originals=originals if echo else (),
         top_n=DEFAULT_TOP_K if body.top_k is None else body.top_k,
         return_documents=echo,
     )
 
 
-def _check_metadata(metadata: Raw | UnsetType, field: str) -> None:
-    if metadata is UNSET or memoryview(metadata)[0] in b"{n":  # an object, or null
-        return
-    try:
-        json_body.decode(bytes(metadata), dict[str, Any])
-    except InvalidRequestError as error:
-        raise InvalidRequestError(error.message, field=field) from error
-
-
-def _metadata_of(original: str | Document) -> Raw:
-    """Return the metadata to echo: an object, whatever was sent."""
-    metadata = UNSET if isinstance(original, str) else original.metadata
-    return _NO_METADATA if metadata is UNSET or memoryview(metadata)[0] in b"n" else metadata
-
-
-def dump(results: list[RerankResult], call: Call) -> bytes:
-    """Return the reply to one request, JSON."""
-    (result,) = results
-    return json_body.encode(_to_reply(result), long=call.large and result.request.return_documents)
+def _metadata_of(entry: str | Document, place: int) -> Raw:
+    """Return the metadata to echo: the object that was sent, or an empty one."""
+    metadata = _NO_METADATA if isinstance(entry, str) or entry.metadata is UNSET else entry.metadata
+    if memoryview(metadata)[0] not in b"{n":  # neither an object nor null
+        try:
+            json_body.decode(bytes(metadata), dict[str, Any])
+        except InvalidRequestError as error:
+            raise InvalidRequestError(error.message, field=f"documents[{place}].metadata") from error
+    return _NO_METADATA if memoryview(metadata)[0] in b"n" else metadata
 
 
 def dump_batch(outcomes: list[RerankResult | RerankError], call: Call) -> bytes:
@@ -272,8 +256,8 @@ DIALECT = Dialect(
     name="native",
     title="Ours: documents with `content`",
     claims=_claims,
-    to_requests=_to_requests,
-    dump=dump,
+    to_requests=lambda body, _: [_to_request(body)],
+    to_reply=lambda results, _: _to_reply(results[0]),
     errors=ErrorFormat("native", dump_error, ErrorReply),
     body=RerankBody,
     strict=True,

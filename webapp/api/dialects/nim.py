@@ -52,11 +52,11 @@ def to_requests(body: NimBody, call: Call) -> list[RerankRequest]:
     return [replace(request, raw_scores=True, model=request.model or call.model_url)]
 
 
-def dump(results: list[RerankResult], _call: Call) -> bytes:
+def to_reply(results: list[RerankResult], _call: Call) -> NimReply:
     """Return the rankings, best first."""
     (result,) = results
     rankings = [Ranking(*entry) for entry in ranked(result)]
-    return msgspec.json.encode(NimReply(rankings, usage(results), model(result)))
+    return NimReply(rankings, usage(results), model(result))
 
 
 def _claims(call: Call) -> bool:
@@ -69,7 +69,7 @@ DIALECT = Dialect(
     title="NVIDIA NIM",
     claims=_claims,
     to_requests=to_requests,
-    dump=dump,
+    to_reply=to_reply,
     errors=documents.ERRORS,
     body=NimBody,
     reply=NimReply,

@@ -11,10 +11,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from webapp.api import json_body
 from webapp.api.dialects import documents
 from webapp.api.dialects.base import Call, Dialect, ErrorFormat
-from webapp.api.dialects.reply_parts import model, ranked, units
+from webapp.api.dialects.reply_parts import as_object, listed, model, units
 from webapp.api.dialects.request_parts import Count, Options, Text, ranking_request
 from webapp.domain.errors import RerankError
 from webapp.domain.types import RerankRequest, RerankResult
@@ -67,30 +66,17 @@ _CODES = {
 def to_requests(body: PineconeBody, _call: Call) -> list[RerankRequest]:
     """Return one request."""
     truncate = (body.parameters or {}).get("truncate")
-    return [
-        ranking_request(
-            body,
-            body.query,
-            body.documents,
-            rank_fields=body.rank_fields,
-            top_n=body.top_n,
-            echo=body.return_documents is not False,
-            truncate=truncate if isinstance(truncate, bool | str) else None,
-        )
-    ]
+    if body.truncate is None and isinstance(truncate, bool | str):
+        body = msgspec.structs.replace(body, truncate=truncate)
+    echo = body.return_documents is not False
+    return [ranking_request(body, body.query, body.documents, top_n=body.top_n, echo=echo)]
 
 
-def dump(results: list[RerankResult], call: Call) -> bytes:
+def to_reply(results: list[RerankResult], _call: Call) -> PineconeReply:
     """Return the documents, best first."""
     (result,) = results
-    request = result.request
-    data = [PineconeRanked(*entry) for entry in ranked(result)]
-    if request.return_documents:
-        for entry in data:
-            original = request.originals[entry.index]
-            entry.document = {"text": original} if isinstance(original, str) else original
-    reply = PineconeReply(model(result), data, RerankUnits(units(result)))
-    return json_body.encode(reply, long=call.large and request.return_documents)
+    data = listed(result, PineconeRanked, lambda index: as_object(result.request.originals[index]))
+    return PineconeReply(model(result), data, RerankUnits(units(result)))
 
 
 def dump_error(error: RerankError, status: int, request_id: str) -> bytes:
@@ -109,7 +95,7 @@ DIALECT = Dialect(
     title="Pinecone (with its header X-Pinecone-Api-Version, or Api-Key at /rerank)",
     claims=_claims,
     to_requests=to_requests,
-    dump=dump,
+    to_reply=to_reply,
     errors=ErrorFormat("documents", dump_error, documents.DocumentsError),
     body=PineconeBody,
     reply=PineconeReply,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from webapp.domain.errors import RerankError
 from webapp.domain.types import RerankResult
+
+T = TypeVar("T")
 
 DOCUMENTS_A_UNIT = 100
 """Cohere and Pinecone count one unit for a query with up to this many documents."""
@@ -35,6 +37,24 @@ class Figures(msgspec.Struct, kw_only=True):
 def ranked(result: RerankResult) -> Iterable[tuple[int, float]]:
     """Return the index and the score of each document to return, best first."""
     return zip(result.order, result.scores, strict=True)
+
+
+def listed(result: RerankResult, kind: Callable[..., T], repeated: Callable[[int], object]) -> list[T]:
+    """Return an entry for each document to return, best first.
+
+    Args:
+        result: the documents.
+        kind: makes an entry of an index, a score and, where documents are echoed, what is repeated.
+        repeated: returns what is repeated of the document with an index.
+    """
+    if result.request.return_documents:
+        return [kind(index, score, repeated(index)) for index, score in ranked(result)]
+    return [kind(*entry) for entry in ranked(result)]
+
+
+def as_object(original: Any) -> Any:
+    """Return a document to repeat as an object; one that was sent as an object stays."""
+    return {"text": original} if isinstance(original, str) else original
 
 
 def scores_in_order(results: Sequence[RerankResult]) -> Iterator[float]:

@@ -12,9 +12,9 @@ Sources of the texts: Cohere v1 (objects with `text`, `rank_fields`), vLLM ({con
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
 from msgspec import Meta, Raw
@@ -22,6 +22,8 @@ from msgspec import Meta, Raw
 from webapp.api.dialects.typos import misnamed_key
 from webapp.domain.errors import EmptyRequestError, InvalidRequestError
 from webapp.domain.types import RerankRequest, Truncation
+
+T = TypeVar("T")
 
 LOWEST_PRIORITY = 1000
 """Priorities beyond plus or minus this count as this."""
@@ -37,6 +39,17 @@ _MOST_NAME_CHARS = 40
 _NULL = Raw(b"null")
 
 Truncate = bool | str | None
+
+_Keep = Literal["start", "end"]
+
+_CUTS: Mapping[Truncate, tuple[_Keep, bool]] = {
+    **dict.fromkeys((None, True, "true", "1", "end", "right", ""), ("start", False)),
+    **dict.fromkeys(("start", "left"), ("end", False)),
+    **dict.fromkeys((False, "false", "0", "none"), ("start", True)),
+}
+"""Value of `truncate` -> which part of a text to keep, and whether to refuse to cut it."""
+
+_SIDES: Mapping[Truncate, _Keep] = {"right": "start", "": "start", "left": "end"}
 
 Count = Annotated[int, Meta(ge=0)]
 
@@ -82,33 +95,32 @@ def ranking_request(
     documents: Text | list[Text],
     *,
     field: str = "documents",
-    rank_fields: Sequence[str] | None = None,
     top_n: int | None = None,
     echo: bool = False,
     add_text: bool = False,
-    truncate: Truncate = None,
 ) -> RerankRequest:
     """Return the request of a format that ranks documents, each a text or an object.
 
     Args:
-        options: the body.
+        options: the body; `rank_fields`, if it has them, are scored in place of an object's text.
         query: the question.
         documents: the candidates.
         field: the name of `documents` in the format.
-        rank_fields: fields of an object that are scored in place of its text.
         top_n: how many to return; 0, -1 and None mean all.
         echo: whether the reply repeats the documents.
         add_text: whether an echoed object gets the `text` that was scored, if it has none.
-        truncate: where a format has it in another place than at the top level.
 
     Raises:
         InvalidRequestError: a text or an option is wrong; the error names it.
     """
-    listed = as_list(documents, field)
+    listed, rank_fields = as_list(documents, field), getattr(options, "rank_fields", None)
     texts = texts_of(listed, rank_fields, field=field)
-    originals: Sequence[Any] = ()
-    if echo:
-        originals = as_sent(list(map(_with_text, listed, texts)) if add_text else listed)
+    originals: list[str | Raw] = []
+    if echo:  # an object is one value, whatever it holds
+        originals = [
+            each if isinstance(each, str) else Raw(msgspec.json.encode(_with_text(each, text) if add_text else each))
+            for each, text in zip(listed, texts, strict=True)
+        ]
     return to_request(
         options,
         query_of(query),
@@ -116,7 +128,6 @@ def ranking_request(
         originals=originals,
         top_n=top_n,
         return_documents=echo,
-        truncate=truncate,
         warnings=_ignored_rank_fields(listed, rank_fields),
     )
 
@@ -129,7 +140,6 @@ def to_request(
     originals: Sequence[Any] = (),
     top_n: int | None = None,
     return_documents: bool | None = False,
-    truncate: Truncate = None,
     warnings: tuple[str, ...] = (),
 ) -> RerankRequest:
     """Return the request for texts that were read already.
@@ -141,7 +151,6 @@ def to_request(
         originals: see `RerankRequest`.
         top_n: 0, -1 and None mean all.
         return_documents: whether to echo.
-        truncate: where a format has it in another place than at the top level.
         warnings: what else has no effect.
 
     Raises:
@@ -159,7 +168,7 @@ def to_request(
         raw_scores=bool(options.raw_scores) or options.use_activation is False,
         return_documents=bool(return_documents),
         model=options.model or None,
-        truncation=_truncation(options, truncate),
+        truncation=_truncation(options),
         priority=max(-LOWEST_PRIORITY, min(LOWEST_PRIORITY, options.priority or 0)),
         warnings=warnings,
     )
@@ -171,16 +180,16 @@ _truncation_options = attrgetter(
 )
 
 
-def _truncation(options: Options, truncate: Truncate) -> Truncation | None:
-    if truncate is None and set(_truncation_options(options)) == {None}:
+def _truncation(options: Options) -> Truncation | None:
+    if set(_truncation_options(options)) == {None}:
         return None  # soon decided, for a call may hold ten thousand pairs
-    keep, strict = _cut("truncate", truncate if options.truncate is None else options.truncate)
-    if options.truncation is not None:
-        keep, strict = _cut("truncation", options.truncation)
+    keep, strict = _CUTS[None]
+    for name in ("truncate", "truncation"):
+        if (value := getattr(options, name)) is not None:
+            keep, strict = _meant(name, value, _CUTS, "a boolean, or one of NONE, END, START")
     for name in ("truncation_side", "truncation_direction"):
-        side = getattr(options, name)
-        if side is not None:
-            keep = _kept(name, side)
+        if (side := getattr(options, name)) is not None:
+            keep = _meant(name, side, _SIDES, "left or right")
     pair = options.truncate_prompt_tokens
     truncation = Truncation(
         max_query_tokens=options.max_tokens_per_query or None,
@@ -194,25 +203,12 @@ def _truncation(options: Options, truncate: Truncate) -> Truncation | None:
     return None if truncation == Truncation() else truncation
 
 
-def _cut(name: str, value: Truncate) -> tuple[Literal["start", "end"], bool]:
-    """Return which part of a text to keep, and whether to refuse to cut it."""
-    match value.strip().lower() if isinstance(value, str) else value:
-        case None | True | "true" | "1" | "end" | "right" | "":
-            return "start", False
-        case "start" | "left":
-            return "end", False
-        case False | "false" | "0" | "none":
-            return "start", True
-    raise InvalidRequestError("must be a boolean, or one of NONE, END, START", field=name)
-
-
-def _kept(name: str, side: str) -> Literal["start", "end"]:
-    match side.strip().lower():
-        case "right" | "":
-            return "start"
-        case "left":
-            return "end"
-    raise InvalidRequestError("must be left or right", field=name)
+def _meant(name: str, value: Truncate, values: Mapping[Truncate, T], wanted: str) -> T:
+    """Return what the value of an option means; case and blanks around it don't count."""
+    value = value.strip().lower() if isinstance(value, str) else value
+    if value not in values:
+        raise InvalidRequestError(f"must be {wanted}", field=name)
+    return values[value]
 
 
 def as_list(value: Text | list[Text], field: str) -> list[Text]:
@@ -237,20 +233,13 @@ def texts_of(documents: list[Text], rank_fields: Sequence[str] | None = None, *,
     """
     if len(documents) > MOST_DOCUMENTS:
         raise InvalidRequestError(f"holds {len(documents)} documents, the limit is {MOST_DOCUMENTS}", field=field)
-    if _all_strings(documents):
+    if set(map(type, documents)) <= {str}:  # as most lists are; fast for ten thousand
         return cast("list[str]", documents)
     _check_names(documents, rank_fields or (), field)
     return [
         text if isinstance(text, str) else _text_of(text, rank_fields, f"{field}[{place}]")
         for place, text in enumerate(documents)
     ]
-
-
-def as_sent(documents: list[Text]) -> list[str] | list[str | Raw]:
-    """Return the documents as a reply repeats them: an object is one value, whatever it holds."""
-    if _all_strings(documents):
-        return cast("list[str]", documents)
-    return [document if isinstance(document, str) else Raw(msgspec.json.encode(document)) for document in documents]
 
 
 def query_of(query: Text, *, blank: bool = False) -> str:
@@ -271,14 +260,9 @@ def query_of(query: Text, *, blank: bool = False) -> str:
     return query
 
 
-def _all_strings(documents: list[Text]) -> bool:
-    """Return whether all documents are texts, as most lists are; fast for ten thousand."""
-    return set(map(type, documents)) <= {str}
-
-
-def _with_text(document: Text, text: str) -> Text:
+def _with_text(document: dict[str, Raw], text: str) -> dict[str, Raw]:
     """Return a document with its `text`; the caller's other fields stay."""
-    if isinstance(document, str) or _is(document.get("text", _NULL), '"'):
+    if _is(document.get("text", _NULL), '"'):
         return document
     return {**document, "text": Raw(msgspec.json.encode(text))}
 
@@ -286,9 +270,7 @@ def _with_text(document: Text, text: str) -> Text:
 def _ignored_rank_fields(documents: list[Text], rank_fields: Sequence[str] | None) -> tuple[str, ...]:
     """Return a warning if no document has some of the fields; a bare text is as good as one in `text`."""
     missing = set(rank_fields or ())
-    for document in documents:
-        if not missing:
-            return ()
+    for document in documents if missing else ():
         if isinstance(document, str):
             missing.discard("text")
         else:

@@ -9,23 +9,15 @@ scored as a query with an empty document.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from webapp.api import json_body
 from webapp.api.dialects.base import Call, Dialect, ErrorFormat
-from webapp.api.dialects.reply_parts import message_of, ranked, scores_in_order
+from webapp.api.dialects.reply_parts import listed, message_of, scores_in_order
 from webapp.api.dialects.request_parts import Count, Options, Text, query_of, texts_of, to_request
-from webapp.domain.errors import (
-    EmptyRequestError,
-    EngineFailedError,
-    InvalidRequestError,
-    OverloadedError,
-    RerankError,
-    UnavailableError,
-)
+from webapp.domain import errors
 from webapp.domain.types import RerankRequest, RerankResult
 
 PATHS = ("/", "/invocations", "/predict", "/tokenize")
@@ -36,11 +28,11 @@ LABEL = "LABEL_0"
 
 _PAIR = 2
 
-_ERROR_TYPES: dict[type[RerankError], str] = {
-    EmptyRequestError: "Empty",
-    OverloadedError: "Overloaded",
-    UnavailableError: "Unhealthy",
-    EngineFailedError: "Backend",
+_ERROR_TYPES: dict[type[errors.RerankError], str] = {
+    errors.EmptyRequestError: "Empty",
+    errors.OverloadedError: "Overloaded",
+    errors.UnavailableError: "Unhealthy",
+    errors.EngineFailedError: "Backend",
 }
 """`error_type` by the error; others have one by their status."""
 
@@ -79,25 +71,21 @@ def to_requests(body: TeiBody, _call: Call) -> list[RerankRequest]:
     """Return one request."""
     texts = [body.texts] if isinstance(body.texts, str) else texts_of(body.texts, field="texts")
     if not texts:
-        raise EmptyRequestError("must hold at least one text", field="texts")
+        raise errors.EmptyRequestError("must hold at least one text", field="texts")
     query = query_of(body.query, blank=True)
     if not query and not all(texts):
-        raise EmptyRequestError("query and text can't both be empty", field="query")
+        raise errors.EmptyRequestError("query and text can't both be empty", field="query")
     wanted = body.return_text if body.return_text is not None else body.return_documents
     return [to_request(body, query, texts, top_n=body.top_n, return_documents=wanted)]
 
 
-def dump(results: list[RerankResult], call: Call) -> bytes:
+def to_reply(results: list[RerankResult], _call: Call) -> list[Rank]:
     """Return a bare list, best first."""
     (result,) = results
-    ranks = [Rank(*entry) for entry in ranked(result)]
-    if result.request.return_documents:
-        for rank in ranks:
-            rank.text = result.request.documents[rank.index]
-    return json_body.encode(ranks, long=call.large and result.request.return_documents)
+    return listed(result, Rank, result.request.documents.__getitem__)
 
 
-def dump_error(error: RerankError, status: int, request_id: str) -> bytes:
+def dump_error(error: errors.RerankError, status: int, request_id: str) -> bytes:
     """Return the body of an error, with TEI's `error_type`."""
     message = message_of(error)
     by_status = {401: "Unauthorized", 429: "Overloaded", 500: "Backend"}
@@ -112,7 +100,7 @@ DIALECT = Dialect(
     title="text-embeddings-inference, llama.cpp's `texts`",
     claims=lambda call: not call.has("documents") and (call.has("texts") or (call.path in PATHS and not call.fields)),
     to_requests=to_requests,
-    dump=dump,
+    to_reply=to_reply,
     errors=ERRORS,
     body=TeiBody,
     reply=list[Rank],
@@ -143,14 +131,14 @@ def to_predict_requests(body: PredictBody, call: Call) -> list[RerankRequest]:
     """Return one request for each pair."""
     call.nested = isinstance(body.inputs, list) and any(isinstance(entry, list) for entry in body.inputs)
     if not body.inputs:
-        raise EmptyRequestError("must not be empty", field="inputs")
+        raise errors.EmptyRequestError("must not be empty", field="inputs")
     requests = []
     for place, entry in enumerate(_pairs(body.inputs)):
         if not 1 <= len(entry) <= _PAIR:
-            raise InvalidRequestError("must be one text or two", field=f"inputs[{place}]")
+            raise errors.InvalidRequestError("must be one text or two", field=f"inputs[{place}]")
         query, document = (*entry, "")[:_PAIR]
         if not query and not document:
-            raise EmptyRequestError("must not be empty", field=f"inputs[{place}]")
+            raise errors.EmptyRequestError("must not be empty", field=f"inputs[{place}]")
         requests.append(to_request(body, query, [document]))
     return requests
 
@@ -164,10 +152,10 @@ def _pairs(inputs: str | list[str | list[str]]) -> list[list[str]]:
     return [[entry] if isinstance(entry, str) else entry for entry in inputs]
 
 
-def dump_predict(results: list[RerankResult], call: Call) -> bytes:
+def to_predict_reply(results: list[RerankResult], call: Call) -> Any:
     """Return a list of labels; for a batch, a list of such lists."""
     labels = [[Prediction(score, LABEL)] for score in scores_in_order(results)]
-    return msgspec.json.encode(labels if call.nested else labels[0])
+    return labels if call.nested else labels[0]
 
 
 PREDICT = Dialect(
@@ -175,7 +163,7 @@ PREDICT = Dialect(
     title="text-embeddings-inference /predict",
     claims=lambda call: call.path == "/predict",
     to_requests=to_predict_requests,
-    dump=dump_predict,
+    to_reply=to_predict_reply,
     errors=ERRORS,
     body=PredictBody,
     reply=(list[Prediction], list[list[Prediction]]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from itertools import islice
 
 import msgspec
@@ -50,7 +50,9 @@ class IgnoredFields:
 
 def misnamed_key(documents: Iterable[object]) -> tuple[int, str, str] | None:
     """Return the first key that is nearly `text` or `content`: its document's index, the key, and the right name."""
-    for place, key in islice(_keys(documents), MOST_KEYS):
+    objects = ((place, each) for place, each in enumerate(documents) if isinstance(each, dict))
+    keys = ((place, key) for place, each in objects for key in each if len(key) <= LONGEST)
+    for place, key in islice(keys, MOST_KEYS):
         if meant := nearest(key, _TEXT, 1) or nearest(key, _CONTENT, MOST_EDITS):
             return place, key, meant
     return None
@@ -86,9 +88,3 @@ def edits(one: str, other: str) -> int:
 @functools.cache
 def _fields_of(body: type[msgspec.Struct]) -> frozenset[str]:
     return frozenset(field.encode_name for field in msgspec.structs.fields(body))
-
-
-def _keys(documents: Iterable[object]) -> Iterator[tuple[int, str]]:
-    for place, document in enumerate(documents):
-        if isinstance(document, dict):
-            yield from ((place, key) for key in document if len(key) <= LONGEST)

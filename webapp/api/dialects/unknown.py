@@ -17,7 +17,7 @@ from webapp.api.dialects.reply_parts import Figures, message_of
 from webapp.domain.errors import RerankError
 
 
-class AnyErrorDetail(Figures, kw_only=True):
+class AnyErrorDetail(Figures):
     """`error` of an error whose caller's format is unknown."""
 
     code: str
@@ -27,7 +27,7 @@ class AnyErrorDetail(Figures, kw_only=True):
     retryable: bool
 
 
-class AnyError(Figures, kw_only=True):
+class AnyError(Figures):
     """An error whose caller's format is unknown, in every place where a client may look for it."""
 
     error: AnyErrorDetail

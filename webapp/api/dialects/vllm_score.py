@@ -78,10 +78,10 @@ def _side(body: ScoreBody, *names: str) -> tuple[list[Text], str]:
     raise InvalidRequestError("is required", field=names[0])
 
 
-def dump(results: list[RerankResult], call: Call) -> bytes:
+def to_reply(results: list[RerankResult], call: Call) -> ScoreReply:
     """Return the scores in the order of the request."""
     data = [Score(*entry) for entry in enumerate(scores_in_order(results))]
-    return msgspec.json.encode(ScoreReply(call.request_id, call.created_s, model(results[0]), data, usage(results)))
+    return ScoreReply(call.request_id, call.created_s, model(results[0]), data, usage(results))
 
 
 def _claims(call: Call) -> bool:
@@ -93,7 +93,7 @@ DIALECT = Dialect(
     title="vLLM score",
     claims=_claims,
     to_requests=to_requests,
-    dump=dump,
+    to_reply=to_reply,
     errors=documents.ERRORS,
     body=ScoreBody,
     reply=ScoreReply,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import msgspec
 
-from webapp.api import json_body
 from webapp.api.dialects import tei
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.reply_parts import scores_in_order
@@ -39,13 +38,13 @@ class WeaviateReply(msgspec.Struct):
 
 def to_requests(body: WeaviateBody, _call: Call) -> list[RerankRequest]:
     """Return one request."""
-    return [ranking_request(body, body.query, body.documents)]
+    return [ranking_request(body, body.query, body.documents, echo=True)]
 
 
-def dump(results: list[RerankResult], call: Call) -> bytes:
+def to_reply(results: list[RerankResult], _call: Call) -> WeaviateReply:
     """Return the scores in the order of the request."""
     pairs = zip(results[0].request.documents, scores_in_order(results), strict=True)
-    return json_body.encode(WeaviateReply([DocumentScore(*pair) for pair in pairs]), long=call.large)
+    return WeaviateReply([DocumentScore(*pair) for pair in pairs])
 
 
 DIALECT = Dialect(
@@ -53,7 +52,7 @@ DIALECT = Dialect(
     title="Weaviate reranker-transformers",
     claims=lambda call: call.path == "/rerank" and call.has("property"),
     to_requests=to_requests,
-    dump=dump,
+    to_reply=to_reply,
     errors=tei.ERRORS,
     body=WeaviateBody,
     reply=WeaviateReply,

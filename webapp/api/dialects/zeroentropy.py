@@ -69,10 +69,10 @@ def to_requests(body: ZeroEntropyBody, _call: Call) -> list[RerankRequest]:
     return [request]
 
 
-def dump(results: list[RerankResult], _call: Call) -> bytes:
+def to_reply(results: list[RerankResult], _call: Call) -> ZeroEntropyReply:
     """Return the documents, best first."""
     (result,) = results
-    reply = ZeroEntropyReply(
+    return ZeroEntropyReply(
         results=[ZeroEntropyRanked(*entry) for entry in ranked(result)],
         total_bytes=_bytes_of(result.request),
         total_tokens=result.tokens,
@@ -80,7 +80,6 @@ def dump(results: list[RerankResult], _call: Call) -> bytes:
         e2e_latency=result.latency_ms / 1000,
         inference_latency=result.spent.score_ms / 1000,
     )
-    return msgspec.json.encode(reply)
 
 
 def _bytes_of(request: RerankRequest) -> int:
@@ -97,7 +96,7 @@ DIALECT = Dialect(
     title="ZeroEntropy",
     claims=lambda call: call.path == PATH,
     to_requests=to_requests,
-    dump=dump,
+    to_reply=to_reply,
     errors=documents.ERRORS,
     body=ZeroEntropyBody,
     reply=ZeroEntropyReply,

@@ -128,9 +128,7 @@ def blueprint(offload: Offload, endpoints: Mapping[str, str]) -> Blueprint:
 
 
 def _page(text: str, policy: str) -> Response:
-    reply = Response(text, content_type="text/html; charset=utf-8")
-    reply.headers["Content-Security-Policy"] = policy
-    return reply
+    return Response(text, headers={"Content-Security-Policy": policy}, content_type="text/html; charset=utf-8")
 
 
 def _front_page() -> str:

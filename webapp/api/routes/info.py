@@ -73,37 +73,33 @@ def blueprint(
     versions = {name: importlib.metadata.version(name) for name in VERSIONS_OF}
     created_s = int(time.time())
 
-    def info() -> Response:
+    def info() -> object:
         cache = service.scoring.cache
-        return json_reply(
-            {
-                **msgspec.to_builtins(service.model),
-                **_as_tei(service),
-                "score_scale": SCALES[service.model.score_scale],
-                "engine_comparison": comparison() or None,
-                "state": service.state,
-                "deployment": asdict(deployment),
-                "ongoing_requests": service.ongoing,
-                "cache": {"hits": cache.hits, "misses": cache.misses, "bytes": cache.bytes} if cache else None,
-                "limits": dict(limits),
-                "version": __version__,
-                "versions": versions,
-            }
-        )
+        return {
+            **msgspec.to_builtins(service.model),
+            **_as_tei(service),
+            "score_scale": SCALES[service.model.score_scale],
+            "engine_comparison": comparison() or None,
+            "state": service.state,
+            "deployment": asdict(deployment),
+            "ongoing_requests": service.ongoing,
+            "cache": {"hits": cache.hits, "misses": cache.misses, "bytes": cache.bytes} if cache else None,
+            "limits": dict(limits),
+            "version": __version__,
+            "versions": versions,
+        }
 
-    def models() -> Response:
-        names = service.names.listed
-        return json_reply({"object": "list", "data": [describe(service, name, created_s) for name in names]})
+    def models() -> object:
+        return {"object": "list", "data": [describe(service, name, created_s) for name in service.names.listed]}
 
-    def model(model: str) -> Response:
+    def model(model: str) -> object:
         service.check_model(model)
-        return json_reply(describe(service, model, created_s))
+        return describe(service, model, created_s)
 
-    views.add_url_rule("/info", view_func=info)
-    for path in ("/models", "/v1/models", "/infinity/models"):
-        views.add_url_rule(path, view_func=models)
-    views.add_url_rule("/v1/models/<path:model>", view_func=model)
-    replies: dict[str, Callable[[], object]] = {
+    replies: dict[str, Callable[..., object]] = {
+        "/info": info,
+        **dict.fromkeys(("/models", "/v1/models", "/infinity/models"), models),
+        "/v1/models/<path:model>": model,
         "/meta": lambda: {"model": service.names.first, "version": __version__},
         "/version": lambda: {"version": __version__},
         "/deployment_color": lambda: asdict(deployment),
@@ -111,7 +107,7 @@ def blueprint(
         "/v1/cluster/auth": lambda: {"auth": guarded},
     }
     for path, reply in replies.items():
-        views.add_url_rule(path, endpoint=path, view_func=lambda reply=reply: json_reply(reply()))
+        views.add_url_rule(path, endpoint=path, view_func=lambda reply=reply, **named: json_reply(reply(**named)))
 
     if deployment.color:
 

@@ -6,18 +6,21 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import astuple
+from functools import partial
+from typing import Any
 from urllib.parse import quote
 
 from flask import Blueprint, Response
 
 from webapp.api import auth
-from webapp.api.body_reader import ParsedBody
+from webapp.api.body_reader import BodyKind, ParsedBody
 from webapp.api.current_request import CurrentRequest, current
 from webapp.api.dialects import native, reply_parts, tokenize
 from webapp.api.dialects.base import Call
 from webapp.api.dialects.registry import BY_NAME, DIALECTS
 from webapp.domain.errors import RerankError
-from webapp.domain.types import RerankRequest, RerankResult, Spent
+from webapp.domain.types import RerankResult, Spent
 from webapp.service.reranker import RerankService
 
 RANK = {
@@ -63,37 +66,32 @@ def blueprint(service: RerankService) -> Blueprint:
     """Return the routes that score and tokenise."""
     views = Blueprint("rerank", __name__)
 
-    def rerank(model: str | None = None) -> Response:
+    def score(model: str | None = None, *, kind: BodyKind = "rerank") -> Response:
         with _admitted(service) as state:
             call = state.read_call(model, created_s=int(time.time()))
-            body: ParsedBody = state.parse("rerank", call)
-            dialect, requests = BY_NAME[body.dialect], body.requests
-            state.known_dialect = dialect
+            body: ParsedBody = state.parse(kind, call)
+            state.known_dialect = dialect = BY_NAME[body.dialect]
             if body.error:
                 raise body.error
             call.nested = body.nested
-            documents = sum(len(each.documents) for each in requests)
-            state.facts |= {"dialect": dialect.name, "documents": documents}
-            auth.count_documents(documents)
-            results = service.rerank_all(requests, *state.terms(), arrived=True)
-            return _reply(state, _dump(service, call, lambda: dialect.dump(results, call)), results)
+            good = body.good
+            documents = sum(len(each.documents) for each in good)
+            batch = kind == "batch"
+            state.facts |= {"requests": len(body.requests)} if batch else {"dialect": dialect.name}
+            state.facts["documents"] = documents
+            auth.count("documents", documents)
+            rerank = service.rerank_many if batch else service.rerank_all
+            outcomes = iter(rerank(good, *state.terms(), arrived=True))
+            merged = [each if isinstance(each, RerankError) else next(outcomes) for each in body.requests]
+            results = [each for each in merged if isinstance(each, RerankResult)]
+            dump: Callable[[list[Any], Call], bytes] = native.dump_batch if batch else dialect.dump
+            # On another thread if it may repeat much.
+            reply = service.offload(lambda: dump(merged, call)) if call.large else dump(merged, call)
+            return _reply(state, reply, results)
 
     for path in PATHS:
-        views.add_url_rule(path.replace("{model}", "<path:model>"), view_func=rerank, methods=["POST"])
-
-    @views.post("/rerank/batch")
-    def rerank_batch() -> Response:
-        with _admitted(service) as state:
-            call = state.read_call()
-            items: list[RerankRequest | RerankError] = state.parse("batch", call)
-            good = [item for item in items if not isinstance(item, RerankError)]
-            documents = sum(len(item.documents) for item in good)
-            state.facts |= {"requests": len(items), "documents": documents}
-            auth.count_documents(documents)
-            outcomes = iter(service.rerank_many(good, *state.terms(), arrived=True))
-            merged = [item if isinstance(item, RerankError) else next(outcomes) for item in items]
-            results = [each for each in merged if isinstance(each, RerankResult)]
-            return _reply(state, _dump(service, call, lambda: native.dump_batch(merged, call)), results)
+        views.add_url_rule(path.replace("{model}", "<path:model>"), view_func=score, methods=["POST"])
+    views.add_url_rule("/rerank/batch", endpoint="batch", view_func=partial(score, kind="batch"), methods=["POST"])
 
     @views.post("/tokenize")
     def tokens() -> Response:
@@ -102,7 +100,7 @@ def blueprint(service: RerankService) -> Blueprint:
             body: tokenize.TokenizeBody
             body, warnings = state.parse("tokenize", state.read_call())
             service.check_model(body.model)
-            auth.count_documents(len(body.texts))
+            auth.count("documents", len(body.texts))
 
             def dump() -> tuple[int, bytes]:
                 found = (service.texts.tokenize(text, special=body.special) for text in body.texts)
@@ -129,12 +127,6 @@ def _admitted(service: RerankService) -> Iterator[CurrentRequest]:
             service.report_refused(state.caller(), error)
             raise
         yield state
-
-
-def _dump(service: RerankService, call: Call, dump: Callable[[], bytes]) -> bytes:
-    """Write a reply; on another thread if it may repeat much."""
-    body: bytes = service.offload(dump) if call.large else dump()
-    return body
 
 
 def _reply(state: CurrentRequest, body: bytes, results: Sequence[RerankResult]) -> Response:
@@ -172,8 +164,4 @@ def _longest(results: Sequence[RerankResult]) -> Spent:
     """Return the longest times of several parts, which are scored side by side."""
     if len(results) == 1:
         return results[0].spent
-    return Spent(
-        queue_ms=max((each.spent.queue_ms for each in results), default=0.0),
-        tokenise_ms=max((each.spent.tokenise_ms for each in results), default=0.0),
-        score_ms=max((each.spent.score_ms for each in results), default=0.0),
-    )
+    return Spent(*map(max, zip(*(astuple(each.spent) for each in results), strict=True)))

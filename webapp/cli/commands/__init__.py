@@ -1,1 +1,13 @@
-"""The commands: a module each, with the command's name, that holds `command`."""
+"""The commands, a module for each concern. `--help` loads them all, so none imports at its top what is heavy."""
+
+from webapp.cli.commands.config import config
+from webapp.cli.commands.inspection import doctor, logs, status
+from webapp.cli.commands.keys import keys
+from webapp.cli.commands.releases import deploy, prepare, rollback
+from webapp.cli.commands.rerank import rerank
+from webapp.cli.commands.stack import balance, drain, reload, restart, run, serve, stop
+
+COMMANDS = (
+    *(balance, config, deploy, doctor, drain, keys, logs, prepare),
+    *(reload, rerank, restart, rollback, run, serve, status, stop),
+)

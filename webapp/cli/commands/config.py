@@ -16,7 +16,7 @@ from webapp.cli.settings_flags import SettingsCommand, SettingsGroup, load_with_
 @click.option("--changed", is_flag=True, help="Only what is not a default.")
 @click.option("--reference", is_flag=True, help="All settings as a page of documentation; reads none of yours.")
 @click.pass_context
-def command(ctx: click.Context, *, as_json: bool, changed: bool, reference: bool) -> None:
+def config(ctx: click.Context, *, as_json: bool, changed: bool, reference: bool) -> None:
     """Show the settings in force, and where each is from.
 
     Secrets are masked. Fails with one line if a setting is wrong, so it is a check, too.
@@ -50,7 +50,7 @@ def command(ctx: click.Context, *, as_json: bool, changed: bool, reference: bool
         click.echo("(no file: neither RERANK_CONFIG nor ./reranking.yaml)", err=True)
 
 
-@command.command(cls=SettingsCommand)
+@config.command(cls=SettingsCommand)
 @click.argument("file", type=click.Path(path_type=Path), default=Path("reranking.yaml"))
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 def init(*, file: Path, force: bool) -> None:

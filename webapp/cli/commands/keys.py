@@ -21,7 +21,7 @@ _A_LIMIT = click.IntRange(0, 999_999_999)
 
 
 @click.group(epilog=RELOAD)
-def command() -> None:
+def keys() -> None:
     """Make, list and remove API keys.
 
     Examples:
@@ -31,7 +31,7 @@ def command() -> None:
 
 
 def _action(function: Callable[..., None]) -> Any:
-    return command.command(cls=SettingsCommand, epilog=RELOAD)(_file(function))
+    return keys.command(cls=SettingsCommand, epilog=RELOAD)(_file(function))
 
 
 @_action
@@ -39,18 +39,11 @@ def _action(function: Callable[..., None]) -> Any:
 @click.option("--operator", is_flag=True, help="May see all requests on the dashboard.")
 @click.option("--requests", type=_A_LIMIT, metavar="N", help="A minute, instead of everybody's limit; 0: any.")
 @click.option("--documents", type=_A_LIMIT, metavar="N", help="A minute, instead of everybody's limit; 0: any.")
-def add(
-    *,
-    name: str,
-    operator: bool,
-    requests: int | None,
-    documents: int | None,
-    file: Path | None,
-) -> None:
+def add(*, name: str, file: Path | None, **rights: Any) -> None:
     """Make a key, show it once, and keep its hash. NAME is in the logs, and may have several keys."""
     from webapp.stack import key_admin  # noqa: PLC0415 - each command loads what it needs
 
-    click.echo(key_admin.add(_path(file), name, operator=operator, requests=requests, documents=documents))
+    click.echo(key_admin.add(_path(file), name, **rights))
 
 
 @_action

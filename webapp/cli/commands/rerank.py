@@ -4,22 +4,49 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from webapp.cli.documents import read_documents
 from webapp.cli.settings_flags import SettingsCommand, load, load_running
-from webapp.domain.errors import SetupError
+from webapp.domain.errors import RerankError, SetupError
+from webapp.domain.types import RerankRequest
 
 if TYPE_CHECKING:
     from reranking_client.config import Trust
+
+
+def _as_table(reply: dict[str, Any]) -> None:
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    for place, each in enumerate(reply["results"], 1):
+        text = " ".join(each["content"].split())
+        line = f"{place:3}  {each['score']:8.4f}  [{each['index']}]  {text}"
+        click.echo(line if len(line) <= width else line[: width - 1] + "…")
+    cut = sum(each.get("truncated", False) for each in reply["results"])
+    notes = f"{reply['model']}, {reply['latency_ms']:,.0f} ms" + (f", {cut} cut to the model's length" if cut else "")
+    click.echo(click.style(notes, dim=True), err=True)
+
+
+def _as_json(reply: dict[str, Any]) -> None:
+    click.echo(json.dumps(reply, ensure_ascii=False, indent=2))
+
+
+def _as_csv(reply: dict[str, Any]) -> None:
+    rows = csv.writer(sys.stdout)
+    rows.writerow(["rank", "index", "score", "content"])
+    for place, each in enumerate(reply["results"], 1):
+        rows.writerow([place, each["index"], each["score"], each["content"]])
+
+
+_SECONDS = click.FloatRange(0.1)
+
+FORMS = {"table": _as_table, "json": _as_json, "csv": _as_csv}
 
 
 @click.command(cls=SettingsCommand)
@@ -27,39 +54,19 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--top-k", type=click.IntRange(0), default=10, show_default=True, help="How many to show; 0: all.")
 @click.option("--raw-scores", is_flag=True, help="The model's own numbers instead of 0..1.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json", "csv"]),
-    default="table",
-    show_default=True,
-    help="Of output.",
-)
+@click.option("--format", "form", type=click.Choice(list(FORMS)), default="table", show_default=True, help="Of output.")
 @click.option("--local", is_flag=True, help="In this process, with the prepared model; no service is needed.")
 @click.option("--url", envvar="RERANK_URL", help="The service; default: RERANK_URL, else where the stack listens.")
 @click.option(
-    "--timeout-s",
-    type=click.FloatRange(0.1),
-    default=300,
-    show_default=True,
-    help="Longest time to wait for the service.",
+    "--timeout-s", type=_SECONDS, default=300, show_default=True, help="Longest time to wait for the service."
 )
 @click.option(
     "--ca-file",
     type=click.Path(exists=True, dir_okay=False),
     help="Certificates to trust at an https address, its own for one; default: the system's.",
 )
-def command(
-    *,
-    query: str,
-    file: IO[bytes],
-    top_k: int,
-    raw_scores: bool,
-    form: str,
-    local: bool,
-    url: str,
-    timeout_s: float,
-    ca_file: str | None,
+def rerank(
+    *, query: str, file: IO[bytes], top_k: int, raw_scores: bool, form: str, local: bool, **service: Any
 ) -> None:
     """Order the documents in FILE (standard input) by their relevance to QUERY.
 
@@ -74,19 +81,17 @@ def command(
       reranking rerank "bees" notes.txt --url https://trial:8443 --ca-file cert.pem
     """
     documents = read_documents("standard input" if file is sys.stdin.buffer else file.name, file.read())
-    body = {"query": query, "documents": documents, "top_k": top_k, "raw_scores": raw_scores}
+    request = RerankRequest(query, documents, originals=(), top_n=top_k or None, raw_scores=raw_scores)
     with _progress(len(documents)) as report:
-        reply = _locally(body, report) if local else _remotely(url, body, timeout_s, ca_file, report)
-    {"table": _as_table, "json": _as_json, "csv": _as_csv}[form](reply)
+        reply = _locally(request, report) if local else _remotely(request, report, **service)
+    FORMS[form](reply)
 
 
 def _remotely(
-    url: str, body: dict[str, Any], timeout_s: float, ca_file: str | None, report: Callable[[int], None]
-) -> Any:
+    request: RerankRequest, report: Callable[[int], None], *, url: str, timeout_s: float, ca_file: str | None
+) -> dict[str, Any]:
     try:
-        from reranking_client import Question  # noqa: PLC0415
-
-        from webapp.cli.remote import rerank  # noqa: PLC0415
+        from webapp.cli.remote import ask  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise SetupError(
             "this command needs the client; install dist/reranking_client-*.whl of scripts/build-wheel, too"
@@ -105,38 +110,38 @@ def _remotely(
         trust = ca_file or (None if url else trust_own(settings))
         if not url:
             url, os.environ["no_proxy"] = url_of(settings), "*"  # it runs here, whatever address it listens on
-    question = Question(body["query"], body["documents"], body["top_k"] or None, body["raw_scores"])
-    return rerank(url, key, question, timeout_s=timeout_s, trust=trust, report=report)
+    ranking = ask(url, key, request, timeout_s=timeout_s, trust=trust, report=report)
+    ranked = ((each.index, each.score, each.truncated) for each in ranking.results)
+    notes = {"degraded": ranking.degraded, "warnings": list(ranking.warnings)}
+    said = {name: note for name, note in notes.items() if note}
+    return _reply(request, ranked, latency_ms=ranking.latency_ms, model=ranking.model, **said)
 
 
-def _locally(body: dict[str, Any], report: Callable[[int], None]) -> Any:
-    from webapp.domain.errors import RerankError  # noqa: PLC0415
-    from webapp.domain.types import RerankRequest  # noqa: PLC0415
+def _locally(request: RerankRequest, report: Callable[[int], None]) -> dict[str, Any]:
     from webapp.servers.local import local_reranker  # noqa: PLC0415
 
-    documents = body["documents"]
-    request = RerankRequest(
-        query=body["query"],
-        documents=documents,
-        originals=documents,
-        top_n=body["top_k"] or None,
-        raw_scores=body["raw_scores"],
-    )
     try:
         with local_reranker(load()) as reranker:
             result = reranker.rerank(request, report)
     except RerankError as error:
         raise click.ClickException(error.message) from None
+    ranked = zip(result.order, result.scores, result.truncated, strict=True)
+    return _reply(request, ranked, latency_ms=round(result.latency_ms, 3), model=result.model)
+
+
+def _reply(request: RerankRequest, ranked: Iterable[tuple[int, float, bool]], **facts: object) -> dict[str, Any]:
+    """Return a reply in the API's form.
+
+    Args:
+        request: what was asked.
+        ranked: index and score of each document, and whether it was cut.
+        facts: the reply's other fields.
+    """
     results = [
-        {"index": index, "score": score, "content": documents[index], **({"truncated": True} if cut else {})}
-        for index, score, cut in zip(result.order, result.scores, result.truncated, strict=True)
+        {"index": index, "score": score, "content": request.documents[index], **({"truncated": True} if cut else {})}
+        for index, score, cut in ranked
     ]
-    return {
-        "query": body["query"],
-        "results": results,
-        "latency_ms": round(result.latency_ms, 3),
-        "model": result.model,
-    }
+    return {"query": request.query, "results": results, **facts}
 
 
 @contextlib.contextmanager
@@ -152,27 +157,3 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
 
         yield draw
         draw(total)
-
-
-def _as_table(reply: Any) -> None:
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    for place, each in enumerate(reply["results"], 1):
-        text = " ".join(each["content"].split())
-        line = f"{place:3}  {each['score']:8.4f}  [{each['index']}]  {text}"
-        click.echo(line if len(line) <= width else line[: width - 1] + "…")
-    cut = sum(each.get("truncated", False) for each in reply["results"])
-    notes = f"{reply['model']}, {reply['latency_ms']:,.0f} ms" + (f", {cut} cut to the model's length" if cut else "")
-    click.echo(click.style(notes, dim=True), err=True)
-
-
-def _as_json(reply: Any) -> None:
-    click.echo(json.dumps(reply, ensure_ascii=False, indent=2))
-
-
-def _as_csv(reply: Any) -> None:
-    text = io.StringIO()
-    rows = csv.writer(text)
-    rows.writerow(["rank", "index", "score", "content"])
-    for place, each in enumerate(reply["results"], 1):
-        rows.writerow([place, each["index"], each["score"], each["content"]])
-    click.echo(text.getvalue(), nl=False)
