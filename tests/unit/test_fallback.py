@@ -12,7 +12,7 @@ from webapp.engine.models.lexical import lexical_scores
 from webapp.engine.runtimes.stub import StubEngine, StubSession
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.breaker import FAILURES
-from webapp.scheduling.watchdog import Watchdog
+from webapp.scheduling.scheduler import Watchdog
 from webapp.servers.gunicorn.bridge import GeventWaiter
 from webapp.service.cache.memory import MemoryCache
 from webapp.service.fallback import EngineFallback

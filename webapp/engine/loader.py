@@ -20,7 +20,7 @@ from webapp.engine.artifact import (
     damaged,
     read_manifest,
 )
-from webapp.engine.base import Engine, Forward, Runtime, Session
+from webapp.engine.base import Engine, Forward, Runtime
 from webapp.engine.models.cross_encoder import CrossEncoderSession
 from webapp.engine.models.embedding import EmbeddingSession
 from webapp.engine.tokenizer import TextEncoder, check_tables

@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from webapp.engine.base import Engine, Session
+from webapp.domain.types import Session
+from webapp.engine.base import Engine
 
 NICE = 5
 """Everything else of the stack goes before the engine: little work each, and somebody waits for it. So at full load too

@@ -46,9 +46,8 @@ from webapp.engine.models.lexical import lexical_scores
 from webapp.engine.pool import EnginePool
 from webapp.scheduling.admission import Admission, body_memory_bytes
 from webapp.scheduling.breaker import State as BreakerState
-from webapp.scheduling.scheduler import Scheduler
+from webapp.scheduling.scheduler import Scheduler, Watchdog
 from webapp.scheduling.shared_sum import SharedSum
-from webapp.scheduling.watchdog import Watchdog
 from webapp.service.cache.memory import MemoryCache
 from webapp.service.fallback import EngineFallback
 from webapp.service.inflight import InflightScores

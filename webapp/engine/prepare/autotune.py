@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from webapp.domain.types import Tuning
+from webapp.domain.types import Session, Tuning
 from webapp.engine.artifact import Manifest
-from webapp.engine.base import Session
 from webapp.engine.loader import open_engine
 
 BUDGETS_TOKENS = (256, 512, 1024)
