@@ -70,9 +70,8 @@ def api(engine, clock, request):
             max_documents=100,
             texts=StubEngine().texts,
             fallback=EngineFallback(
-                degraded=request.param,
-                lexical=lexical_scores,
-                on_change=lambda was, state: changes.append((was, state)),
+                lexical_scores if request.param == "lexical" else None,
+                lambda was, state: changes.append((was, state)),
                 clock=clock,
             ),
         )

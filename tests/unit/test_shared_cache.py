@@ -184,7 +184,8 @@ def scoring_on(rig, shared, artifact="a"):
 
 def score(scoring, documents):
     request = RerankRequest(query="q", documents=documents, originals=documents)
-    return scoring.finish(scoring.begin(request, CallOptions(lookups=LookupBudget(1))), time.monotonic() + PATIENCE_S)
+    options = CallOptions(time.monotonic() + PATIENCE_S, lookups=LookupBudget(1))
+    return scoring.finish(scoring.begin(request, options))
 
 
 def test_two_workers_share_scores_and_what_came_from_there_is_then_in_memory(shared, redis, stub_rig):

@@ -9,6 +9,7 @@ import msgspec
 
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError, reason_of
+from webapp.domain.types import Session
 from webapp.engine.artifact import (
     FORMAT,
     MANIFEST,

@@ -242,7 +242,7 @@ def build_service(
         offload=offload,
         strict_model=settings.strict_model,
         names=names_of(engine.info, settings.model, listed(settings.served_model_name)),
-        fallback=EngineFallback(degraded=settings.degraded, lexical=lexical_scores, on_change=on_breaker_change),
+        fallback=EngineFallback(lexical_scores if settings.degraded == "lexical" else None, on_breaker_change),
         observer=observer,
     )
     return service, scheduler, EnginePool(engine, scheduler.step, threads=threads, start_thread=start_native_thread)

@@ -75,7 +75,7 @@ def blueprint(service: RerankService) -> Blueprint:
             documents = sum(len(each.documents) for each in requests)
             state.facts |= {"dialect": dialect.name, "documents": documents}
             auth.count_documents(documents)
-            results = service.rerank_all(requests, *state.terms(), arrived=True)
+            results = service.rerank_all(requests, state.options())
             return _reply(state, _dump(service, call, lambda: dialect.dump(results, call)), results)
 
     for path in PATHS:
@@ -90,7 +90,7 @@ def blueprint(service: RerankService) -> Blueprint:
             documents = sum(len(item.documents) for item in good)
             state.facts |= {"requests": len(items), "documents": documents}
             auth.count_documents(documents)
-            outcomes = iter(service.rerank_many(good, *state.terms(), arrived=True))
+            outcomes = iter(service.rerank_many(good, state.options()))
             merged = [item if isinstance(item, RerankError) else next(outcomes) for item in items]
             results = [each for each in merged if isinstance(each, RerankResult)]
             return _reply(state, _dump(service, call, lambda: native.dump_batch(merged, call)), results)
