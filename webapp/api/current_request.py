@@ -101,7 +101,7 @@ class CurrentRequest:
             OverloadedError: there is no place, or no memory.
         """
         _ = request.stream  # checks the length, and reads nothing
-        with service.arrive(_expected_bytes()) as self.arrival:
+        with service.admission.arrive(_expected_bytes()) as self.arrival:
             yield
 
     def _needs(self, memory_bytes: int) -> None:

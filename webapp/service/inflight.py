@@ -71,7 +71,7 @@ class CallOptions:
     watch: Watch = nullcontext
     """Watches the caller's connection while it waits."""
     arrived: bool = False
-    """Whether the call holds a place from `RerankService.arrive`."""
+    """Whether the call holds a place from `Admission.arrive`."""
     lookups: LookupBudget = field(default_factory=LookupBudget)
     """How long all of them together wait for scores that other workers share."""
 

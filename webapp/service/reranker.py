@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,7 +22,7 @@ from webapp.domain.errors import (
 from webapp.domain.ranking import rank, to_scores
 from webapp.domain.types import ModelInfo, ModelNames, RerankRequest, RerankResult, Scored, names_of
 from webapp.engine.base import Texts
-from webapp.scheduling.admission import Admission, Arrival
+from webapp.scheduling.admission import Admission
 from webapp.service.fallback import EngineFallback, lexical_result
 from webapp.service.inflight import CallOptions, InflightScores, Pending
 from webapp.service.truncation import QueryRead, Truncated, Truncator, collapse
@@ -134,10 +133,6 @@ class RerankService:
             raise UnavailableError("the service is draining", retry_after_s=1, reason="draining")
         self.admission.check()
 
-    def arrive(self, body_bytes: int) -> AbstractContextManager[Arrival]:
-        """Hold a place for a request from before its body is read; see `Admission.arrive`."""
-        return self.admission.arrive(body_bytes)
-
     def report_refused(self, caller: Caller, error: RerankError) -> None:
         """Report to the observer that a request was refused before it was read."""
         self._observer.refused(caller, (), error)
@@ -171,7 +166,7 @@ class RerankService:
             try:
                 if not options.arrived:  # an admitted request finishes, though the service is draining by now
                     self.check_room()
-                    held.enter_context(self.arrive(0))
+                    held.enter_context(self.admission.arrive(0))
                 place = held.enter_context(self.admission.admit(requests, options.deadline))
             except RerankError as error:
                 self._observer.refused(options.caller, requests, error)
