@@ -203,7 +203,7 @@ def build_service(
     cache: MemoryCache | None = None,
     shared: SharedCache | None = None,
     observer: Observer | None = None,
-    on_breaker_change: Callable[[BreakerState, BreakerState], None] | None = None,
+    on_breaker_change: Callable[[BreakerState, BreakerState], None] = lambda _old, _new: None,
 ) -> tuple[RerankService, Scheduler, EnginePool]:
     """Wire up the use case, its queue and its engine threads, which do not run yet.
 

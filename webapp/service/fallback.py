@@ -28,7 +28,7 @@ class EngineFallback:
     def __init__(
         self,
         lexical: Lexical | None = None,
-        on_change: Callable[[State, State], None] | None = None,
+        on_change: Callable[[State, State], None] = lambda _old, _new: None,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -72,8 +72,7 @@ class EngineFallback:
     def _changed(self, old: State, new: State) -> None:
         write = log.error if new == "open" else log.warning
         write("breaker", extra={"was": old, "state": new})
-        if self._on_change is not None:
-            self._on_change(old, new)
+        self._on_change(old, new)
 
 
 def lexical_result(request: RerankRequest, scores: NDArray[np.float32], latency_ms: float) -> RerankResult:
