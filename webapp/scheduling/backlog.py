@@ -174,7 +174,10 @@ class Backlog:
     @property
     def oldest(self) -> Ticket | None:
         """The waiting ticket that came first; None when no ticket waits."""
-        return next((ticket for ticket in self.tickets.values() if ticket.waits), None)
+        for ticket in self.tickets.values():
+            if ticket.waits:
+                return ticket
+        return None
 
     @property
     def first(self) -> Ticket:
@@ -261,9 +264,12 @@ class Index:
         self.small_ready_tokens += ready_tokens - old_ready_tokens
         self._count(old_rank, -old_tokens)
         self._count(rank, tokens)
-        for line in {*old_lines, *lines} if rank != old_rank else set(old_lines) ^ set(lines):
-            removed = old_rank if line in old_lines else None
-            self._lines[line].change(client, rounds, rounds, remove=removed, add=rank if line in lines else None)
+        for line in old_lines:
+            if rank != old_rank or line not in lines:
+                self._lines[line].change(client, rounds, rounds, old_rank, rank if line in lines else None)
+        for line in lines:
+            if line not in old_lines:
+                self._lines[line].change(client, rounds, rounds, None, rank)
 
     def serve(self, client: str, old_rounds: int, rounds: int) -> None:
         """Move all tickets of a client that was served more."""
@@ -307,7 +313,7 @@ class Line:
         self._line = SortedList()
 
     def change(
-        self, client: str, old_rounds: int, rounds: int, *, remove: Rank | None = None, add: Rank | None = None
+        self, client: str, old_rounds: int, rounds: int, remove: Rank | None = None, add: Rank | None = None
     ) -> None:
         """Remove a ticket of a client, add one, and move the client from its place after `old_rounds`, if it is here.
 
