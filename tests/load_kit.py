@@ -28,11 +28,11 @@ OPEN_LOOP_THREADS = 24
 SCORES = {"score", "relevance_score", "logit"}
 
 
-class _Threads:
-    """Threads that run inside `with`, until `_stop` is set."""
+class Threads:
+    """Threads that run inside `with`, until `stop` is set."""
 
     def __init__(self, *threads):
-        self._stop = threading.Event()
+        self.stop = threading.Event()
         self._threads = threads
 
     def __enter__(self):
@@ -41,12 +41,12 @@ class _Threads:
         return self
 
     def __exit__(self, *_):
-        self._stop.set()
+        self.stop.set()
         for thread in self._threads:
             thread.join()
 
 
-class ClosedLoop(_Threads):
+class ClosedLoop(Threads):
     """Clients that each send one rerank request of their own after the other.
 
     `outcomes` counts "good" answers, those "refused" as we promise (503, Retry-After, JSON), "no connection", and any
@@ -61,7 +61,7 @@ class ClosedLoop(_Threads):
 
     def _run(self, number):
         count = 0
-        while not self._stop.is_set():
+        while not self.stop.is_set():
             count += 1
             try:
                 reply = self._stack.rerank([f"client {number} asks the {count}th time {n}" for n in range(DOCUMENTS)])
@@ -141,7 +141,7 @@ def post(port, ask, connection=None):
             connection.close()
 
 
-class OpenLoop(_Threads):
+class OpenLoop(Threads):
     """A request in any dialect each `1 / rate` seconds, whether the last one was answered or not."""
 
     def __init__(self, port, *, rate=20.0, only=None):
@@ -172,7 +172,7 @@ class OpenLoop(_Threads):
     def _clock(self):
         began, turn = time.monotonic(), random.Random(1)
         for count in itertools.count():
-            if self._stop.wait(max(0.0, began + count / self._rate - time.monotonic())):
+            if self.stop.wait(max(0.0, began + count / self._rate - time.monotonic())):
                 break
             self._due.put((time.monotonic(), self._large if count % LARGE_EVERY == 0 else turn.choice(self._small)))
         for _ in range(OPEN_LOOP_THREADS):

@@ -13,7 +13,7 @@ from collections import Counter
 import network
 import pytest
 import requests
-from load_kit import DOCUMENTS, ClosedLoop
+from load_kit import DOCUMENTS, ClosedLoop, Threads
 from reranking_client import CallFailedError, RefusedError, RerankClient
 from running import PATIENCE_S, Stack, wait_for
 
@@ -58,6 +58,8 @@ class Asking:
     def __init__(self):
         self.took = []
         self.wrong = 0
+        self.open = {}
+        """Thread -> when it began the request that has no answer yet."""
 
     def took_between(self, began, ended):
         """Return the durations of requests whose answer came between these times."""
@@ -73,7 +75,6 @@ class Raw(Asking):
 
     def __init__(self, net, url):
         super().__init__()
-        self.open = {}
         self._net = net
         self._url = url
 
@@ -92,23 +93,21 @@ class Raw(Asking):
         return reply
 
 
-class Ours(Asking):
+class Ours(Threads, Asking):
     """Asks by our client; `outcomes` counts answers, refusals, and errors by their class. Inside `with`."""
 
     def __init__(self, net, url):
-        super().__init__()
-        self.open = {}
+        Threads.__init__(self, *[threading.Thread(target=self._run, args=(number,)) for number in range(CALLERS)])
+        Asking.__init__(self)
         self.outcomes = Counter()
         self._net = net
         self._url = url
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(CALLERS)]
 
     def _run(self, number):
         self._net.enter("front")
         count = 0
         with RerankClient(self._url, timeout_s=60) as client:
-            while not self._stop.is_set():
+            while not self.stop.is_set():
                 count += 1
                 documents = [f"caller {number} asks the {count}th time {n}" for n in range(DOCUMENTS)]
                 began = self.open[number] = time.monotonic()
@@ -121,16 +120,6 @@ class Ours(Asking):
                     self.outcomes[type(error).__name__] += 1
                 self.took.append((began, time.monotonic() - began))
                 self.open.pop(number)
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
 
 def test_a_host_that_is_cut_off_and_one_that_dies_lose_no_request(tmp_path, make_balancer):

@@ -45,7 +45,7 @@ def test_a_request_comes_in_whole_or_not_at_all():
     door = admission(max_queued_pairs=10)
     with door.admit([request(6)]), pytest.raises(OverloadedError), door.admit([request(2), request(3)]):
         pass
-    with door.admit([request(10)]):
+    with door.arrive(0), door.admit([request(10)]):
         assert door.ongoing == 1
     assert door.ongoing == 0
 

@@ -121,7 +121,7 @@ def test_a_fault_of_ours_tells_the_client_nothing_and_the_log_everything(client,
 
 
 def test_overload_is_503_with_retry_after(client, service):
-    with service.admission.admit():
+    with service.admission.arrive(0):
         service.admission.max_ongoing_requests = 1
         reply = client.post("/rerank", json=BODY)
     assert reply.status_code == 503

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from webapp.scheduling.backlog import FEW, Backlog
 from webapp.scheduling.batching import ROWS, SPILL, Batch, TokeniseChunk, padded, plan_batch
-from webapp.scheduling.order import FEW, Order
 from webapp.scheduling.ticket import Ticket
 
 
@@ -18,19 +18,20 @@ def ticket(number, lengths, *, unread=0):
     return made
 
 
-def order_of(tickets, one_round_tokens, *, served=None, few=FEW):
-    order = Order(one_round_tokens, few=few)
+def backlog_of(tickets, one_round_tokens, *, served=None, few=FEW):
+    backlog = Backlog(one_round_tokens, few=few)
     for each in tickets:
-        order.serve(each.client, (served or {}).get(each.client, 0))
-        order.add(each)
-    return order
+        backlog.add(each)
+    for client, tokens in (served or {}).items():
+        backlog.serve(client, tokens)
+    return backlog
 
 
 def plan(tickets, *, passed_over=0, budget_tokens=1024, threads=1, idle=0, served=None):
     """Plan with the tickets sorted and with the tickets in the index, which must be the same."""
     by_sorting, by_index = (
         plan_batch(
-            order_of(tickets, budget_tokens * threads, served=served, few=few),
+            backlog_of(tickets, budget_tokens * threads, served=served, few=few),
             passed_over=passed_over,
             budget_tokens=budget_tokens,
             threads=threads,

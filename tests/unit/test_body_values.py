@@ -92,7 +92,7 @@ def test_a_small_body_of_many_values_counts_as_large():
 def test_a_small_body_of_many_values_is_not_read_to_tell_its_error(service, client, monkeypatch):
     read_by = []
     monkeypatch.setattr(current_request, "dialect_of", read_by.append)
-    with service.admission.admit():
+    with service.admission.arrive(0):
         service.admission.max_ongoing_requests = 1
         assert client.post("/v1/rerank", data=MANY * 5).status_code == 429
     assert read_by == []

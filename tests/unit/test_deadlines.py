@@ -108,7 +108,7 @@ def test_a_request_that_expires_between_two_batches_says_how_far_it_came():
     for _ in range(3):  # tokenise, a batch of two, a batch of two
         assert scheduler.step(StubSession())
     clock.now = 5.0
-    error = scoring.finish(pending, 5.0)
+    error = scoring.finish(pending)
     assert isinstance(error, DeadlineExceededError)
     assert error.figures == {"scored": 4, "total": 10}
     assert (scheduler.queued_pairs, scheduler.queued_tokens) == (0, 0)
@@ -116,7 +116,7 @@ def test_a_request_that_expires_between_two_batches_says_how_far_it_came():
 
 def test_a_request_whose_caller_hung_up_leaves_the_queue_within_a_batch(scoring, engine, rig, caller):
     watch, theirs = caller
-    waiting = gevent.spawn(lambda: scoring.finish(scoring.begin(request(["x"] * 100)), 1e9, watch))
+    waiting = gevent.spawn(lambda: scoring.finish(scoring.begin(request(["x"] * 100), CallOptions(1e9, watch=watch))))
     gevent.sleep(0)
     assert engine.begun.wait(PATIENCE_S)
     theirs.close()
@@ -135,7 +135,7 @@ def test_a_caller_who_sends_more_while_it_waits_stays(scoring, engine, caller):
         watched.set()
         return watch()
 
-    waiting = gevent.spawn(lambda: scoring.finish(scoring.begin(request(["x"] * 100)), 1e9, noted))
+    waiting = gevent.spawn(lambda: scoring.finish(scoring.begin(request(["x"] * 100), CallOptions(1e9, watch=noted))))
     while not watched.is_set():
         gevent.sleep(0)
     theirs.sendall(b"GET / HTTP/1.1\r\n\r\n")  # a pipelined request is no goodbye
@@ -147,9 +147,9 @@ def test_a_caller_who_sends_more_while_it_waits_stays(scoring, engine, caller):
 
 def test_pairs_stay_while_another_request_wants_them(sharing, engine, rig, caller):
     watch, theirs = caller
-    hasty = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"])), 1e9, watch))
+    hasty = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"]), CallOptions(1e9, watch=watch))))
     gevent.sleep(0)
-    patient = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"])), 1e9))
+    patient = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"]), CallOptions(1e9))))
     gevent.sleep(0)
     theirs.close()
     assert isinstance(hasty.get(timeout=PATIENCE_S), CancelledError)
@@ -161,9 +161,9 @@ def test_pairs_stay_while_another_request_wants_them(sharing, engine, rig, calle
 
 def test_a_shared_pair_is_scored_within_the_longer_of_two_deadlines(sharing, engine, rig):
     soon = time.monotonic() + 0.05
-    hasty = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"]), CallOptions(deadline=soon)), soon))
+    hasty = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"]), CallOptions(soon))))
     gevent.sleep(0)
-    patient = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"]), CallOptions(deadline=1e9)), 1e9))
+    patient = gevent.spawn(lambda: sharing.finish(sharing.begin(request(["x", "y"]), CallOptions(1e9))))
     gevent.sleep(0)
     assert isinstance(hasty.get(timeout=PATIENCE_S), DeadlineExceededError)
     engine.gate.set()
@@ -179,7 +179,7 @@ def test_a_request_of_many_parts_leaves_nothing_behind_when_its_caller_hangs_up(
     slow = Rig(StubEngine())  # its engine threads never start
     service.scoring = InflightScores(scheduler=slow.scheduler, cache=None, artifact="a", make_waiter=GeventWaiter)
     with pytest.raises(CancelledError):
-        service.rerank_many(requests, 1e9, watch=watch)
+        service.rerank_many(requests, CallOptions(1e9, watch=watch))
     assert slow.scheduler.queued_pairs == 0
     assert service.ongoing == 0
 
@@ -214,7 +214,7 @@ def test_a_reply_after_the_deadline_is_an_error(service, monkeypatch):
     times = iter([0.0, 2e12])  # begun, and done
     monkeypatch.setattr(service, "_clock", lambda: next(times))
     with pytest.raises(DeadlineExceededError) as caught:
-        service.rerank(request(["x", "y"]), 1e12)
+        service.rerank(request(["x", "y"]), CallOptions(1e12))
     assert caught.value.figures["total"] == 2
 
 

@@ -97,7 +97,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_a_full_service_answers_503_natively_and_429_to_others(client, service, form):
     path, body = FORMS[form]
-    with service.admission.admit():
+    with service.admission.arrive(0):
         service.admission.max_ongoing_requests = 1
         reply = post(client, path, body)
     assert reply.status_code == (503 if form == "native" else 429)
@@ -109,7 +109,7 @@ def test_a_full_service_answers_503_natively_and_429_to_others(client, service, 
 )
 def test_a_full_service_answers_a_large_body_as_its_path_tells_and_does_not_read_it(client, service, path, status):
     broken = b"[" * 90_000
-    with service.admission.admit():
+    with service.admission.arrive(0):
         service.admission.max_ongoing_requests = 1
         reply = post(client, path, broken)
     assert (reply.status_code, "overloaded" in reply.text) == (status, True)

@@ -11,7 +11,7 @@ from scheduling_kit import PATIENCE_S, Rig
 from webapp.engine.runtimes.stub import StubEngine, StubSession
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.breaker import FAILURES
-from webapp.scheduling.watchdog import Watchdog
+from webapp.scheduling.scheduler import Watchdog
 from webapp.servers.gunicorn.bridge import GeventWaiter
 from webapp.service.cache.memory import MemoryCache
 from webapp.service.fallback import EngineFallback, lexical_scores
@@ -69,9 +69,8 @@ def api(engine, clock, request):
             max_documents=100,
             texts=StubEngine().texts,
             fallback=EngineFallback(
-                degraded=request.param,
-                lexical=lexical_scores,
-                on_change=lambda was, state: changes.append((was, state)),
+                lexical_scores if request.param == "lexical" else None,
+                lambda was, state: changes.append((was, state)),
                 clock=clock,
             ),
         )

@@ -13,7 +13,7 @@ from webapp.engine.runtimes.stub import StubEngine, StubSession, stub_logit
 from webapp.servers.gunicorn.bridge import GeventWaiter
 from webapp.service.cache.keys import pair_keys
 from webapp.service.cache.memory import ENTRY_BYTES, MemoryCache, PairScore
-from webapp.service.inflight import InflightScores
+from webapp.service.inflight import CallOptions, InflightScores
 
 
 class CountingEngine(StubEngine):
@@ -56,7 +56,7 @@ def request(documents, query="q"):
 
 
 def score(scoring, documents, *, query="q", timeout_s=PATIENCE_S):
-    return scoring.finish(scoring.begin(request(documents, query)), time.monotonic() + timeout_s)
+    return scoring.finish(scoring.begin(request(documents, query), CallOptions(time.monotonic() + timeout_s)))
 
 
 def expected(documents):

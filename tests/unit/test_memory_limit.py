@@ -1,4 +1,4 @@
-from webapp.servers.gunicorn.memory_limit import YOUNGEST_S, MemoryLimit
+from webapp.servers.gunicorn.worker import YOUNGEST_S, MemoryLimit
 
 
 class Clock:

@@ -96,7 +96,13 @@ def test_every_limit_says_which_one_it_was():
     def reason(**limits):
         admission = Admission(**{"max_ongoing_requests": 9, **limits})
         request = RerankRequest(query="q", documents=["a" * 400] * 3, originals=[])
-        with pytest.raises(RerankError) as raised, admission.admit([request]), admission.admit([request]):
+
+        @contextlib.contextmanager
+        def admitted():
+            with admission.arrive(0), admission.admit([request]):
+                yield
+
+        with pytest.raises(RerankError) as raised, admitted(), admitted():
             pass
         return raised.value.reason
 

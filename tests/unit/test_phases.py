@@ -6,7 +6,7 @@ from webapp.domain.types import RerankRequest, Spent
 from webapp.engine.runtimes.stub import StubEngine, StubSession
 from webapp.scheduling.ticket import Phases
 from webapp.servers.gunicorn.bridge import GeventWaiter
-from webapp.service.inflight import InflightScores
+from webapp.service.inflight import CallOptions, InflightScores
 
 
 def test_a_moment_belongs_to_one_phase_however_many_threads_are_at_it():
@@ -46,9 +46,9 @@ def test_a_result_says_where_its_time_went_and_a_cached_one_spent_none():
         )
         rig.submit("another", ["first"])
         began = time.monotonic()
-        first = scoring.finish(scoring.begin(request), began + 30).spent
+        first = scoring.finish(scoring.begin(request, CallOptions(began + 30))).spent
         took_ms = (time.monotonic() - began) * 1000
-        assert scoring.finish(scoring.begin(request), began + 60).spent == Spent()
+        assert scoring.finish(scoring.begin(request, CallOptions(began + 60))).spent == Spent()
     assert first.queue_ms > 0
     assert first.tokenise_ms >= 20
     assert first.score_ms >= 50

@@ -9,7 +9,7 @@ from webapp.domain.types import RerankRequest
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission
 from webapp.servers.gunicorn.bridge import GeventWaiter
-from webapp.service.inflight import InflightScores
+from webapp.service.inflight import CallOptions, InflightScores
 from webapp.service.reranker import RerankService
 
 
@@ -29,7 +29,7 @@ def request(documents=("a", "b", "c")):
 
 
 def soon():
-    return time.monotonic() + 30
+    return CallOptions(time.monotonic() + 30)
 
 
 def test_results_are_the_documents_in_order_of_score(stub_rig):
@@ -42,14 +42,14 @@ def test_results_are_the_documents_in_order_of_score(stub_rig):
 def test_a_request_whose_time_is_over_says_how_far_it_came_and_leaves_the_queue():
     rig = Rig(StubEngine())  # its engine threads never start
     with pytest.raises(DeadlineExceededError, match="0 of 3 documents"):
-        service_on(rig).rerank(request(), time.monotonic() + 0.01)
+        service_on(rig).rerank(request(), CallOptions(time.monotonic() + 0.01))
     assert rig.scheduler.queued_pairs == 0
 
 
 def test_a_full_service_refuses_before_any_work_and_recovers(stub_rig):
     admission = Admission(max_ongoing_requests=1)
     service = service_on(stub_rig, admission=admission)
-    with admission.admit(), pytest.raises(OverloadedError) as caught:
+    with admission.arrive(0), pytest.raises(OverloadedError) as caught:
         service.rerank(request(), soon())
     assert caught.value.retry_after_s >= 1
     assert service.rerank(request(), soon()).order
@@ -88,7 +88,7 @@ def test_a_call_of_very_many_requests_lets_others_have_their_turn(service, monke
             gevent.sleep(0)
 
     watching = gevent.spawn(watch)
-    results = service.rerank_all([RerankRequest("q", [str(n)], [str(n)]) for n in range(1000)], time.monotonic() + 60)
+    results = service.rerank_all([RerankRequest("q", [str(n)], [str(n)]) for n in range(1000)], soon())
     watching.kill()
     assert len(results) == len(begun) == 1000
     assert len(seen - {0, 1000}) >= 10

@@ -42,7 +42,7 @@ class FakeRedis:
         self._answer()
         if self.full:
             raise OSError("full")
-        self.values |= {name_of(key): pack(key, score) for key, score, _ in entries}
+        self.values |= {name_of(key): pack(key, score) for key, score in entries}
 
     def _answer(self):
         gevent.sleep(self.delay_s)
@@ -104,7 +104,6 @@ def test_what_was_kept_is_found(shared):
     shared.put_many({b"a": SCORE})
     settle()
     assert shared.get_many([b"a", b"b"], LookupBudget()) == {b"a": SCORE}
-    assert (shared.hits, shared.misses, shared.written, shared.dropped) == (1, 1, 1, 0)
 
 
 def test_a_write_does_not_keep_its_caller_waiting(shared, redis):
@@ -148,7 +147,8 @@ def test_a_full_redis_is_still_read(shared, redis):
     for number in range(FAILURES + 1):
         shared.put_many({b"%d" % number: SCORE})
         settle()
-    assert shared.dropped == FAILURES + 1
+    assert list(redis.values) == [name_of(b"a")]
+    assert redis.answered == 1 + FAILURES, "the last write was not tried"
     assert shared.get_many([b"a"], LookupBudget(1)) == {b"a": SCORE}
 
 
@@ -173,7 +173,7 @@ def test_many_pairs_are_asked_for_in_parts(shared, redis, monkeypatch):
 def test_what_waits_to_be_written_is_bounded(shared, redis):
     redis.delay_s = 0.05
     shared.put_many({b"%d" % number: SCORE for number in range(MOST_WAITING + 3)})
-    assert shared.dropped == 3
+    assert len(shared._waiting) == MOST_WAITING
 
 
 def scoring_on(rig, shared, artifact="a"):
@@ -184,7 +184,8 @@ def scoring_on(rig, shared, artifact="a"):
 
 def score(scoring, documents):
     request = RerankRequest(query="q", documents=documents, originals=documents)
-    return scoring.finish(scoring.begin(request, CallOptions(lookups=LookupBudget(1))), time.monotonic() + PATIENCE_S)
+    options = CallOptions(time.monotonic() + PATIENCE_S, lookups=LookupBudget(1))
+    return scoring.finish(scoring.begin(request, options))
 
 
 def test_two_workers_share_scores_and_what_came_from_there_is_then_in_memory(shared, redis, stub_rig):

@@ -15,7 +15,7 @@ from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission
 from webapp.scheduling.scheduler import Totals
 from webapp.servers.gunicorn.bridge import GeventWaiter
-from webapp.service.inflight import InflightScores
+from webapp.service.inflight import CallOptions, InflightScores
 from webapp.service.reranker import RerankService
 from webapp.telemetry.metrics import Metrics
 from webapp.telemetry.observer import Caller, Observers
@@ -37,7 +37,7 @@ def service_on(rig, observer, **changes):
 
 
 def soon():
-    return time.monotonic() + 30
+    return CallOptions(time.monotonic() + 30, CALLER)
 
 
 def test_a_request_that_runs_on_is_accepted_once():
@@ -54,7 +54,7 @@ def test_a_request_that_runs_on_is_accepted_once():
 
 def test_a_short_request_is_told_by_its_end_without_any_text(stub_rig):
     said = []
-    service_on(stub_rig, ProgressEvents(said.append)).rerank(request(), soon(), CALLER)
+    service_on(stub_rig, ProgressEvents(said.append)).rerank(request(), soon())
     (finished,) = said
     assert isinstance(finished, Finished)
     assert (finished.status, finished.pairs, finished.cached, finished.truncated) == ("ok", 3, 0, 0)
@@ -64,7 +64,7 @@ def test_a_short_request_is_told_by_its_end_without_any_text(stub_rig):
 
 def test_a_query_is_told_only_when_asked_for(stub_rig):
     said = []
-    service_on(stub_rig, ProgressEvents(said.append, with_text=True)).rerank(request(), soon(), CALLER)
+    service_on(stub_rig, ProgressEvents(said.append, with_text=True)).rerank(request(), soon())
     assert said[0].query == "topsecret"
 
 
@@ -72,18 +72,20 @@ def test_a_full_or_draining_service_tells_that_it_shed(stub_rig):
     said = []
     admission = Admission(max_ongoing_requests=1)
     service = service_on(stub_rig, ProgressEvents(said.append), admission=admission)
-    with admission.admit(), pytest.raises(OverloadedError):
-        service.rerank(request(), soon(), CALLER)
+    with admission.arrive(0), pytest.raises(OverloadedError):
+        service.rerank(request(), soon())
     service.drain()
     with pytest.raises(RerankError):
-        service.rerank(request(), soon(), CALLER)
+        service.rerank(request(), soon())
     assert [(type(event), event.reason) for event in said] == [(Shed, "full"), (Shed, "unavailable")]
 
 
 def test_an_expired_request_says_how_far_it_came():
     said = []
     with pytest.raises(DeadlineExceededError):
-        service_on(Rig(StubEngine()), ProgressEvents(said.append)).rerank(request(), time.monotonic() + 0.01, CALLER)
+        service_on(Rig(StubEngine()), ProgressEvents(said.append)).rerank(
+            request(), CallOptions(time.monotonic() + 0.01, CALLER)
+        )
     assert isinstance(said[-1], Expired)
     assert (said[-1].scored, said[-1].pairs) == (0, 3)
 
@@ -91,7 +93,7 @@ def test_an_expired_request_says_how_far_it_came():
 def test_a_request_that_fails_tells_its_code(stub_rig):
     said = []
     with pytest.raises(InvalidRequestError):
-        service_on(stub_rig, ProgressEvents(said.append)).rerank(request(["x"] * 101), soon(), CALLER)
+        service_on(stub_rig, ProgressEvents(said.append)).rerank(request(["x"] * 101), soon())
     assert said[-1].status == "invalid_request"
 
 
@@ -131,7 +133,7 @@ def test_an_observer_that_fails_reaches_no_request(stub_rig, caplog):
     guarded = Observers(ProgressEvents(fail))
     service = service_on(stub_rig, guarded)
     for _ in range(3):
-        assert service.rerank(request(), soon(), CALLER).order
+        assert service.rerank(request(), soon()).order
     assert caplog.text.count("an observer failed") == 1
 
 

@@ -54,4 +54,5 @@ def test_nothing_of_a_client_is_kept_when_it_is_gone(scheduler):
     tickets = submit(scheduler, "one", 3)
     run_until(scheduler, lambda: all(ticket.succeeded for ticket in tickets))
     assert scheduler._backlog._served == {}
-    assert not scheduler._backlog._tickets
+    assert not scheduler._backlog._clients
+    assert not scheduler._backlog._index._lines[0]._ranks

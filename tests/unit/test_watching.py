@@ -92,7 +92,7 @@ def test_a_request_without_a_key_and_one_over_its_limit_are_told(stub_rig, tmp_p
 def test_each_request_is_told_once_however_it_ends(watched):
     watched.post()
     watched.post({**BODY, "documents": [{"content": "x"}] * 101})
-    with watched.admission.admit():
+    with watched.admission.arrive(0):
         watched.post()
     watched.post(b"{")
     assert [type(event) for event in watched.told] == [Finished, Finished, Shed, Rejected]
@@ -117,7 +117,7 @@ def test_a_request_s_phases_and_tokens_are_told(watched):
 def test_our_own_trials_are_not_reported(watched, body):
     own = own_key(watched.own)
     watched.post(body, X_Api_Key=own, **{SYNTHETIC_HEADER: "1"})
-    with watched.admission.admit():
+    with watched.admission.arrive(0):
         watched.post(X_Api_Key=own, **{SYNTHETIC_HEADER: "1"})
     assert (watched.told, watched.replies) == ([], [])
 

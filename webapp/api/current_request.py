@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from flask import Response, current_app, g, request
@@ -17,7 +18,7 @@ from webapp.api.dialects.base import SMALL_BYTES, Call, Dialect
 from webapp.api.dialects.registry import dialect_of, dialect_of_unread
 from webapp.domain.errors import RerankError
 from webapp.scheduling.admission import BODY_FACTOR, Arrival
-from webapp.service.inflight import Watch
+from webapp.service.inflight import CallOptions
 from webapp.service.reranker import RerankService
 from webapp.telemetry.observer import Caller
 
@@ -69,10 +70,9 @@ class CurrentRequest:
         self.observed = True
         return Caller(self.id, self.dialect().name, self.owner, self.owner or address(), self.synthetic)
 
-    def terms(self) -> tuple[float, Caller, Watch]:
-        """Return the deadline, the caller and the watch over its connection, as `RerankService.rerank_all` has them."""
-        watch, environ = self.watch, request.environ
-        return self.deadline, self.caller(), lambda: watch(environ)
+    def options(self) -> CallOptions:
+        """Return what all its parts share when they are scored."""
+        return CallOptions(self.deadline, self.caller(), partial(self.watch, request.environ), arrived=True)
 
     def dialect(self) -> Dialect:
         """Return the dialect; until a view has set it, guess by the path, the headers and a small body."""
@@ -102,7 +102,7 @@ class CurrentRequest:
             OverloadedError: there is no place, or no memory.
         """
         _ = request.stream  # checks the length, and reads nothing
-        with service.arrive(_expected_bytes()) as self.arrival:
+        with service.admission.arrive(_expected_bytes()) as self.arrival:
             yield
 
     def read_call(self, model: str | None = None, *, created_s: int = 0) -> Call:

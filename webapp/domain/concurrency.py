@@ -55,7 +55,7 @@ class Waiter(Protocol):
 class Offload(Protocol):
     """Runs work that would block the hub on another thread."""
 
-    def __call__(self, run: Callable[[], Any]) -> Any:
+    def __call__(self, run: Callable[[], T]) -> T:
         """Return the result; other requests go on meanwhile."""
 
 

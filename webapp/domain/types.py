@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:  # `serve` reads manifests by these types, and has no other use for numpy
     import numpy as np
@@ -119,6 +119,35 @@ class RerankResult:
     """The scores come from the lexical engine."""
     spent: Spent = Spent()
     """All zeros where the cache or other requests had every score."""
+
+
+class Session(Protocol):
+    """An engine as one engine thread sees it; the scheduler works with it."""
+
+    def encode_query(self, query: str) -> Any:
+        """Return what the two methods below need of the query; called once a request."""
+
+    def encode_documents(
+        self, query: Any, documents: Sequence[str]
+    ) -> tuple[list[NDArray[np.int32]], NDArray[np.int32], NDArray[np.bool_]]:
+        """Tokenize documents.
+
+        Returns:
+            Token ids of each document, cut to what fits beside the query, without special tokens;
+            length of each whole pair in tokens, shape [documents];
+            whether anything was cut, shape [documents].
+        """
+
+    def score(self, pairs: Sequence[tuple[Any, NDArray[np.int32]]], length: int) -> NDArray[np.float32]:
+        """Score (query, token ids) pairs.
+
+        Args:
+            pairs: as made by the methods above; the queries may differ.
+            length: tokens to pad each row to, at least the longest pair.
+
+        Returns:
+            Logits (similarities from a bi-encoder), shape [pairs].
+        """
 
 
 @dataclass(frozen=True, slots=True)

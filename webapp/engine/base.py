@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.domain.types import ModelInfo, Token
+from webapp.domain.types import ModelInfo, Session, Token
 
 
 class Forward(Protocol):
@@ -29,35 +29,6 @@ class Runtime(Protocol):
 
     def open(self) -> Forward:
         """Return a forward pass for the calling thread."""
-
-
-class Session(Protocol):
-    """An engine as one engine thread sees it."""
-
-    def encode_query(self, query: str) -> Any:
-        """Return what the two methods below need of the query; called once a request."""
-
-    def encode_documents(
-        self, query: Any, documents: Sequence[str]
-    ) -> tuple[list[NDArray[np.int32]], NDArray[np.int32], NDArray[np.bool_]]:
-        """Tokenize documents.
-
-        Returns:
-            Token ids of each document, cut to what fits beside the query, without special tokens;
-            length of each whole pair in tokens, shape [documents];
-            whether anything was cut, shape [documents].
-        """
-
-    def score(self, pairs: Sequence[tuple[Any, NDArray[np.int32]]], length: int) -> NDArray[np.float32]:
-        """Score (query, token ids) pairs.
-
-        Args:
-            pairs: as made by the methods above; the queries may differ.
-            length: tokens to pad each row to, at least the longest pair.
-
-        Returns:
-            Logits (similarities from a bi-encoder), shape [pairs].
-        """
 
 
 def encode_pair(session: Session, query: str, document: str) -> tuple[Any, NDArray[np.int32], int]:

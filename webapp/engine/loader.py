@@ -9,8 +9,9 @@ import msgspec
 
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError, reason_of
+from webapp.domain.types import Session
 from webapp.engine.artifact import FORMAT, MANIFEST, TOKENIZER, Manifest, artifact_dir, read_manifest
-from webapp.engine.base import Engine, Forward, Runtime, Session
+from webapp.engine.base import Engine, Forward, Runtime
 from webapp.engine.models.cross_encoder import CrossEncoderSession
 from webapp.engine.models.embedding import EmbeddingSession
 from webapp.engine.runtimes import open_runtime

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from webapp.engine.base import Engine, Session, score_pair
+from webapp.domain.types import Session
+from webapp.engine.base import Engine, score_pair
 
 NICE = 5
 """Everything else of the stack goes before the engine: little work each, and somebody waits for it. So at full load too

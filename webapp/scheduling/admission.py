@@ -136,7 +136,7 @@ class Admission:
             OverloadedError: there is no place for any request.
         """
         self._check_ongoing()
-        self._check_room()
+        self._check_room(1, 1)
 
     def _check_ongoing(self) -> None:
         if self.ongoing >= self.max_ongoing_requests:
@@ -190,15 +190,12 @@ class Admission:
         return total > self.max_body_memory_bytes and total > charged
 
     @contextmanager
-    def admit(
-        self, requests: Sequence[RerankRequest] = (), deadline: float = math.inf, *, arrived: bool = False
-    ) -> Iterator[Place]:
-        """Hold a place while a request, as the caller sees it, is at work.
+    def admit(self, requests: Sequence[RerankRequest], deadline: float = math.inf) -> Iterator[Place]:
+        """Hold places in the queue for a request, as the caller sees it.
 
         Args:
             requests: its parts.
             deadline: monotonic time at which the caller stops waiting.
-            arrived: whether it has a place among the requests at work already.
 
         Raises:
             OverloadedError: there is no room for it now, or it would wait beyond its deadline.
@@ -206,16 +203,12 @@ class Admission:
         """
         place = self._weigh(requests)
         self._check_size(place)
-        if not arrived:
-            self._check_ongoing()
         self._check_room(place.pairs, place.tokens)
         self._check_time(place, deadline)
-        self.ongoing += not arrived
         self._arriving.add(place)
         try:
             yield place
         finally:
-            self.ongoing -= not arrived
             self._arriving.discard(place)
 
     def queued(self, place: Place) -> None:
@@ -237,10 +230,8 @@ class Admission:
         return self._queue.queued_tokens + sum(place.tokens for place in self._arriving)
 
     def _check_size(self, place: Place) -> None:
-        for what, size, limit in (
-            ("documents", place.pairs, self.max_queued_pairs),
-            ("tokens", place.tokens, self.max_queued_tokens),
-        ):
+        sizes = (("documents", place.pairs, self.max_queued_pairs), ("tokens", place.tokens, self.max_queued_tokens))
+        for what, size, limit in sizes:
             if size > limit:
                 raise PayloadTooLargeError(
                     f"the request holds {size} {what}, this service takes {limit} at a time; divide it",
@@ -248,7 +239,7 @@ class Admission:
                     reason="too_large",
                 )
 
-    def _check_room(self, pairs: int = 1, tokens: int = 1) -> None:
+    def _check_room(self, pairs: int, tokens: int) -> None:
         for what, waiting, more, limit in (
             ("documents", self._waiting_pairs(), pairs, self.max_queued_pairs),
             ("tokens", self._waiting_tokens(), tokens, self.max_queued_tokens),

@@ -1,10 +1,10 @@
-"""The plan of what an engine thread does next. PURE: reads the order of the tickets, changes nothing.
+"""The plan of what an engine thread does next. PURE: reads the backlog, changes nothing.
 
 Laws:
 1. The lowest priority number leads; among equals less remaining work does, by orders of two, so that a small request
    passes a large one at the next batch; among equals in that too the client that was served less does, by rounds, so
    that many requests of one client don't hold up the few of another; then the older, so that at full load a document
-   a little longer than others does not wait for all of them. `order` sorts so.
+   a little longer than others does not wait for all of them. `backlog` sorts so.
 2. The oldest request leads at least every fourth plan, so that none starves, whatever its priority.
 3. A batch costs what OpenVINO and torch pad it to: rows x longest. (The native engine pads nothing.) Pairs wait sorted
    by padded length (multiples of `LENGTH_STEP`), a batch takes from one length and spills only into nearby ones.
@@ -19,9 +19,12 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import TYPE_CHECKING
 
-from webapp.scheduling.order import Order
 from webapp.scheduling.ticket import Ticket
+
+if TYPE_CHECKING:  # it takes the work out that is planned here
+    from webapp.scheduling.backlog import Backlog
 
 LENGTH_STEP = 16
 """Tokens. Exact lengths are no faster and let the engine's shape cache grow by more than a gigabyte."""
@@ -79,12 +82,12 @@ def padded(length_tokens: int) -> int:
 
 
 def plan_batch(
-    order: Order, *, passed_over: int, budget_tokens: int, threads: int, idle: int = 0
+    backlog: Backlog, *, passed_over: int, budget_tokens: int, threads: int, idle: int = 0
 ) -> TokeniseChunk | Batch | None:
     """Decide what one engine thread does next.
 
     Args:
-        order: every ticket that waits.
+        backlog: every ticket that waits.
         passed_over: how many plans in a row were not led by the oldest.
         budget_tokens: cap on rows x longest of a batch.
         threads: engine threads that share the queue; of what is short each takes its part, not all that fits.
@@ -93,17 +96,17 @@ def plan_batch(
     Returns:
         A plan, or None when other threads hold every ticket.
     """
-    oldest = order.oldest
+    oldest = backlog.oldest
     if oldest is None:
         return None
-    lead = oldest if passed_over >= PASSED_OVER_LIMIT else order.first
+    lead = oldest if passed_over >= PASSED_OVER_LIMIT else backlog.first
     if lead.unread < len(lead.documents) and (not lead.ready or lead.ready_tokens < READ_AHEAD_TOKENS):
         start, stop = _next_chunk(lead)
         return TokeniseChunk(lead, start, stop, lead is oldest)
-    ready_tokens = order.small_ready_tokens + (0 if order.is_small(lead) else lead.ready_tokens)
+    ready_tokens = backlog.small_ready_tokens + (0 if backlog.is_small(lead) else lead.ready_tokens)
     share_tokens = max(ready_tokens // threads, min(-(-ready_tokens // (1 + idle)), WORTH_SHARING_TOKENS))
     length = max(lead.ready)
-    picks = _fill(lead, order, length, min(budget_tokens, share_tokens) // length)
+    picks = _fill(lead, backlog, length, min(budget_tokens, share_tokens) // length)
     return Batch(picks, length, lead is oldest)
 
 
@@ -117,9 +120,9 @@ def _next_chunk(ticket: Ticket) -> tuple[int, int]:
     return start, stop
 
 
-def _fill(lead: Ticket, order: Order, length: int, room: int) -> tuple[Pick, ...]:
+def _fill(lead: Ticket, backlog: Backlog, length: int, room: int) -> tuple[Pick, ...]:
     """Pick the rows of a batch that is led by this ticket's longest pair."""
-    found = list(_candidates(lead, order, length, max(1, room)))
+    found = list(_candidates(lead, backlog, length, max(1, room)))
     rows = ROWS[bisect_right(ROWS, sum(pick.count for pick in found)) - 1]
     picks = []
     for pick in found:
@@ -131,10 +134,10 @@ def _fill(lead: Ticket, order: Order, length: int, room: int) -> tuple[Pick, ...
     return tuple(picks)
 
 
-def _candidates(lead: Ticket, order: Order, length: int, room: int) -> Iterator[Pick]:
+def _candidates(lead: Ticket, backlog: Backlog, length: int, room: int) -> Iterator[Pick]:
     """Yield pairs between `SPILL` x length and length, ticket by ticket, longest first, until `room` rows are found."""
     near_lengths = range(length, max(int(length * SPILL), LENGTH_STEP) - 1, -LENGTH_STEP)
-    others = (ticket for ticket in order.small(near_lengths) if ticket is not lead)
+    others = (ticket for ticket in backlog.small(near_lengths) if ticket is not lead)
     for ticket in chain((lead,), others):
         for near in near_lengths:
             if near in ticket.ready:

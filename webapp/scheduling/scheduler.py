@@ -14,13 +14,14 @@ from _thread import get_ident
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sortedcontainers import SortedList
 
+from webapp.domain.concurrency import AwakeClock
 from webapp.domain.errors import DeadlineExceededError, EngineFailedError, RerankError, UnavailableError
+from webapp.domain.types import Session
 from webapp.scheduling.backlog import Backlog, BatchWork
 from webapp.scheduling.batching import TokeniseChunk, plan_batch
 from webapp.scheduling.ticket import CHARS_PER_TOKEN, Ticket
@@ -28,20 +29,8 @@ from webapp.scheduling.ticket import CHARS_PER_TOKEN, Ticket
 RATE_MEMORY_S = 5.0
 """What is older than this counts for about a third."""
 
-
-class Scorer(Protocol):
-    """What the scheduler needs of an engine session; one for each engine thread."""
-
-    def encode_query(self, query: str) -> Any:
-        """Return anything that the two methods below understand; made once a request."""
-
-    def encode_documents(
-        self, query: Any, documents: Sequence[str]
-    ) -> tuple[list[NDArray[np.int32]], NDArray[np.int32], NDArray[np.bool_]]:
-        """Return token ids of each document, length of each pair in tokens, whether it was truncated."""
-
-    def score(self, pairs: Sequence[tuple[Any, NDArray[np.int32]]], length: int) -> NDArray[np.float32]:
-        """Return the logits of (encoded query, token ids) pairs, each padded to `length` tokens."""
+STANDSTILL_S = 2.0
+"""`Watchdog.fault` is called once a second. Longer than this between two calls, the whole process stood still."""
 
 
 class Rate:
@@ -127,7 +116,6 @@ class Scheduler:
         """(deadline, number) of every ticket."""
         self.budget_tokens = budget_tokens
         self._threads = threads
-        self._tickets: dict[int, Ticket] = {}
         self._at_work: dict[int, float] = {}
         """Engine thread -> when it began what it has in hand. Each writes its own place."""
         self._submitted = 0
@@ -169,9 +157,8 @@ class Scheduler:
             ticket.number = self._submitted
             self._submitted += 1
             ticket.phases.since = now = self._clock()
-            if not self._tickets:
+            if not self._backlog.tickets:
                 self._rate.resume(now)
-            self._tickets[ticket.number] = ticket
             self._backlog.add(ticket)
             self._deadlines.add((deadline, ticket.number))
             self._wake_one()
@@ -180,7 +167,7 @@ class Scheduler:
     def extend_deadline(self, ticket: Ticket, deadline: float) -> None:
         """Let a ticket wait until this deadline, if that is later than its own."""
         with self._lock:
-            if ticket.number in self._tickets and deadline > ticket.deadline:
+            if ticket.number in self._backlog.tickets and deadline > ticket.deadline:
                 self._deadlines.remove((ticket.deadline, ticket.number))
                 ticket.deadline = deadline
                 self._deadlines.add((deadline, ticket.number))
@@ -194,7 +181,7 @@ class Scheduler:
         """Refuse new tickets, fail the waiting ones, and let the engine threads end."""
         with self._lock:
             self._closed = True
-            for ticket in list(self._tickets.values()):
+            for ticket in list(self._backlog.tickets.values()):
                 self._finish(ticket, UnavailableError("the service is stopping"))
             while self._idle:
                 self._wake_one()
@@ -212,14 +199,14 @@ class Scheduler:
     def queued_tokens_before(self, tokens: int, priority: int) -> int:
         """Return how many of those go before a request of this size that comes now; see the laws of `batching`."""
         with self._lock:
-            return self._backlog.order.tokens_before(priority, tokens)
+            return self._backlog.tokens_before(priority, tokens)
 
     @property
     def tokens_per_s(self) -> float:
         """Tokens scored a second while there was work; 0 while nothing is known."""
         return self._rate.tokens_per_s
 
-    def step(self, scorer: Scorer) -> bool:
+    def step(self, session: Session) -> bool:
         """Wait for one piece of work and do it; return False when the scheduler was closed.
 
         Never raises for a failing engine: the tickets concerned get the error.
@@ -231,9 +218,9 @@ class Scheduler:
         self._at_work[thread] = self._clock()
         try:
             if isinstance(work, TokeniseChunk):
-                self._tokenise(scorer, work)
+                self._tokenise(session, work)
             else:
-                self._score(scorer, work)
+                self._score(session, work)
         except Exception as cause:  # noqa: BLE001 - the border: whatever a runtime raises ends here
             tickets = [work.ticket] if isinstance(work, TokeniseChunk) else [ticket for ticket, _ in work.rows]
             with self._lock:
@@ -255,7 +242,7 @@ class Scheduler:
                 now = self._clock()
                 self._expire(now)
                 plan = plan_batch(
-                    self._backlog.order,
+                    self._backlog,
                     passed_over=self._passed_over,
                     budget_tokens=self.budget_tokens,
                     threads=self._threads,
@@ -272,7 +259,7 @@ class Scheduler:
     def _expire(self, now: float) -> None:
         """Remove tickets whose deadline passed; called between batches."""
         while self._deadlines and self._deadlines[0][0] <= now:
-            ticket = self._tickets[self._deadlines[0][1]]
+            ticket = self._backlog.tickets[self._deadlines[0][1]]
             self._finish(ticket, DeadlineExceededError("the time was over"))
 
     def _wake_one(self) -> None:
@@ -281,25 +268,25 @@ class Scheduler:
             self._idle -= 1
             self._wake.put(None)
 
-    def _tokenise(self, scorer: Scorer, chunk: TokeniseChunk) -> None:
+    def _tokenise(self, session: Session, chunk: TokeniseChunk) -> None:
         ticket = chunk.ticket
         # Two threads may both find no query yet and encode it twice: cheaper than one waiting for the other.
         query = ticket.encoded_query
         if query is None:
-            query = ticket.encoded_query = scorer.encode_query(ticket.query)
-        token_ids, lengths, truncated = scorer.encode_documents(query, ticket.documents[chunk.start : chunk.stop])
+            query = ticket.encoded_query = session.encode_query(ticket.query)
+        token_ids, lengths, truncated = session.encode_documents(query, ticket.documents[chunk.start : chunk.stop])
         ticket.token_ids[chunk.start : chunk.stop] = token_ids
         ticket.lengths[chunk.start : chunk.stop] = lengths
         ticket.truncated[chunk.start : chunk.stop] = truncated
         with self._lock:
             ticket.phases.change(self._clock(), chunks=-1)
-            if ticket.number not in self._tickets:
+            if ticket.number not in self._backlog.tickets:
                 return  # given up meanwhile
-            self._backlog.read(ticket, enumerate(lengths.tolist(), chunk.start))
+            self._backlog.add_ready(ticket, enumerate(lengths.tolist(), chunk.start))
 
-    def _score(self, scorer: Scorer, work: BatchWork) -> None:
+    def _score(self, session: Session, work: BatchWork) -> None:
         pairs = [(ticket.encoded_query, ticket.token_ids[index]) for ticket, indexes in work.rows for index in indexes]
-        logits = scorer.score(pairs, work.length)
+        logits = session.score(pairs, work.length)
         if logits.shape != (len(pairs),):
             raise ValueError(f"the engine returned {logits.shape} for {len(pairs)} pairs")
         start = 0
@@ -316,7 +303,7 @@ class Scheduler:
                     continue
                 ticket.logits[indexes] = part
                 ticket.scored += len(indexes)
-                if ticket.number in self._tickets:
+                if ticket.number in self._backlog.tickets:
                     self._backlog.pairs -= len(indexes)
                 for index in indexes:
                     ticket.token_ids[index] = None  # a large request gives its memory back as it goes
@@ -325,11 +312,37 @@ class Scheduler:
 
     def _finish(self, ticket: Ticket, error: RerankError | None) -> None:
         """Take a ticket out of the queue and wake its waiter; once, under the lock."""
-        if self._tickets.pop(ticket.number, None) is not None:
+        if ticket.number in self._backlog.tickets:
             ticket.error = error
             self._deadlines.remove((ticket.deadline, ticket.number))
             self._backlog.remove(ticket)
             ticket.on_done()
+
+
+class Watchdog:
+    """Finds faults that need a new process: a native thread can be neither interrupted nor ended."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        dead_threads: Callable[[], int],
+        *,
+        stall_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._scheduler = scheduler
+        self._dead_threads = dead_threads
+        self._stall_s = stall_s
+        self._awake = AwakeClock(STANDSTILL_S, clock)
+
+    def fault(self) -> str:
+        """Return what is wrong, in words; empty when nothing is. A standstill of the whole process is no fault."""
+        awake_s = self._awake.look()
+        if died := self._dead_threads():
+            return f"{died} engine threads died"
+        if (seconds := min(self._scheduler.longest_step_s(), awake_s)) > self._stall_s:
+            return f"an engine thread has been at one batch for {seconds:.0f} s, the limit is {self._stall_s:g} s"
+        return ""
 
 
 def _engine_failed(cause: Exception) -> EngineFailedError:

@@ -40,9 +40,8 @@ from webapp.engine.loader import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.scheduling.admission import Admission, body_memory_bytes
 from webapp.scheduling.breaker import State as BreakerState
-from webapp.scheduling.scheduler import Scheduler
+from webapp.scheduling.scheduler import Scheduler, Watchdog
 from webapp.scheduling.shared_sum import SharedSum
-from webapp.scheduling.watchdog import Watchdog
 from webapp.service.cache.memory import MemoryCache
 from webapp.service.fallback import EngineFallback, lexical_scores
 from webapp.service.inflight import InflightScores
@@ -200,7 +199,7 @@ def build_service(
     cache: MemoryCache | None = None,
     shared: SharedCache | None = None,
     observer: Observer | None = None,
-    on_breaker_change: Callable[[BreakerState, BreakerState], None] | None = None,
+    on_breaker_change: Callable[[BreakerState, BreakerState], None] = lambda _old, _new: None,
 ) -> tuple[RerankService, Scheduler, EnginePool]:
     """Wire up the use case, its queue and its engine threads, which do not run yet.
 
@@ -239,7 +238,7 @@ def build_service(
         offload=offload,
         strict_model=settings.strict_model,
         names=names_of(engine.info, settings.model, listed(settings.served_model_name)),
-        fallback=EngineFallback(degraded=settings.degraded, lexical=lexical_scores, on_change=on_breaker_change),
+        fallback=EngineFallback(lexical_scores if settings.degraded == "lexical" else None, on_breaker_change),
         observer=observer,
     )
     return service, scheduler, EnginePool(engine, scheduler.step, threads=threads, start_thread=start_native_thread)

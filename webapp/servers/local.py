@@ -11,7 +11,7 @@ from webapp.domain.concurrency import NativeWaiter
 from webapp.domain.types import RerankRequest, RerankResult
 from webapp.engine.loader import load_engine
 from webapp.servers.assembly import build_service
-from webapp.service.reranker import RerankService
+from webapp.service.inflight import CallOptions
 from webapp.telemetry.observer import Caller, Observer
 
 OnProgress = Callable[[int], None]
@@ -21,13 +21,17 @@ PROGRESS_S = 0.1
 """How often it is called."""
 
 
-class LocalReranker:
-    """Reranks in this process, one request after the other."""
+class LocalReranker(Observer):
+    """Reranks in this process, one request after the other; observes how far each is."""
 
-    def __init__(self, service: RerankService, progress: _Progress, timeout_s: float) -> None:
-        self._service = service
-        self._progress = progress
-        self._timeout_s = timeout_s
+    def __init__(self, settings: Settings) -> None:
+        """Load the model; see `local_reranker`."""
+        self._timeout_s = settings.request_timeout_s
+        self._on_progress: OnProgress = lambda _: None
+        self._scored: Callable[[], int] = lambda: 0
+        self._service, self.scheduler, self.pool = build_service(
+            settings, load_engine(settings), lambda: _ReportingWaiter(self.report), observer=self
+        )
 
     def rerank(self, request: RerankRequest, on_progress: OnProgress = lambda _: None) -> RerankResult:
         """Score and order.
@@ -39,8 +43,18 @@ class LocalReranker:
         Raises:
             RerankError: see `webapp.domain.errors`.
         """
-        self._progress.on_progress = on_progress
-        return self._service.rerank(request, time.monotonic() + self._timeout_s)
+        self._on_progress = on_progress
+        return self._service.rerank(request, CallOptions(time.monotonic() + self._timeout_s))
+
+    def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> object:
+        """Follow the request that the service has begun."""
+        del caller, requests
+        self._scored = scored
+        return None
+
+    def report(self) -> None:
+        """Report how far the request is."""
+        self._on_progress(self._scored())
 
 
 @contextlib.contextmanager
@@ -50,45 +64,28 @@ def local_reranker(settings: Settings) -> Iterator[LocalReranker]:
     Raises:
         SetupError: the model is not prepared, or damaged.
     """
-    progress = _Progress()
-    service, scheduler, pool = build_service(
-        settings, load_engine(settings), lambda: _ReportingWaiter(progress), observer=progress
-    )
-    pool.start()
+    reranker = LocalReranker(settings)
+    reranker.pool.start()
     try:
-        yield LocalReranker(service, progress, settings.request_timeout_s)
+        yield reranker
     finally:
-        scheduler.close()
-
-
-class _Progress(Observer):
-    """The progress of the one request that is at work."""
-
-    def __init__(self) -> None:
-        self.on_progress: OnProgress = lambda _: None
-        self.scored: Callable[[], int] = lambda: 0
-
-    def accepted(self, caller: Caller, requests: Sequence[RerankRequest], scored: Callable[[], int]) -> object:
-        """Follow the request that the service has begun."""
-        del caller, requests
-        self.scored = scored
-        return None
+        reranker.scheduler.close()
 
 
 class _ReportingWaiter(NativeWaiter):
-    """A waiter that reports progress while it waits."""
+    """A waiter that calls `report` while it waits."""
 
-    __slots__ = ("_progress",)
+    __slots__ = ("_report",)
 
-    def __init__(self, progress: _Progress) -> None:
+    def __init__(self, report: Callable[[], None]) -> None:
         super().__init__()
-        self._progress = progress
+        self._report = report
 
     def wait(self, timeout_s: float) -> bool:
         """Sleep until woken; return False when `timeout_s` passed first."""
         give_up = time.monotonic() + timeout_s
         while not super().wait(max(0.0, min(PROGRESS_S, give_up - time.monotonic()))):
-            self._progress.on_progress(self._progress.scored())
+            self._report()
             if time.monotonic() >= give_up:
                 return False
         return True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,23 +27,21 @@ class EngineFallback:
 
     def __init__(
         self,
-        *,
-        degraded: Literal["refuse", "lexical"] = "refuse",
         lexical: Lexical | None = None,
-        on_change: Callable[[State, State], None] | None = None,
+        on_change: Callable[[State, State], None] = lambda _old, _new: None,
+        *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin closed: requests go to the engine.
 
         Args:
-            degraded: what a request gets while the breaker is open.
-            lexical: makes the scores of "lexical".
+            lexical: makes scores while the breaker is open; None: requests are refused then.
             on_change: called with the breaker's old and new state.
             clock: monotonic seconds.
         """
         self.breaker = Breaker(self._changed)
         self._on_change = on_change
-        self._lexical = lexical if degraded == "lexical" else None
+        self._lexical = lexical
         self._clock = clock
 
     def substitute(self, request: RerankRequest) -> Callable[[], NDArray[np.float32]] | None:
@@ -75,8 +72,7 @@ class EngineFallback:
     def _changed(self, old: State, new: State) -> None:
         write = log.error if new == "open" else log.warning
         write("breaker", extra={"was": old, "state": new})
-        if self._on_change is not None:
-            self._on_change(old, new)
+        self._on_change(old, new)
 
 
 def lexical_result(request: RerankRequest, scores: NDArray[np.float32], latency_ms: float) -> RerankResult:

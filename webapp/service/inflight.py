@@ -18,18 +18,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from webapp.domain.concurrency import MANY_CHARS, Offload, Waiter, run_inline
-from webapp.domain.errors import CancelledError, DeadlineExceededError, RerankError, UnavailableError
+from webapp.domain.errors import DeadlineExceededError, RerankError, UnavailableError
 from webapp.domain.types import RerankRequest, Scored, Spent
 from webapp.scheduling.scheduler import Scheduler
 from webapp.scheduling.ticket import Phases, Ticket
 from webapp.service.cache.keys import pair_keys
 from webapp.service.cache.memory import LookupBudget, MemoryCache, PairScore
+from webapp.telemetry.observer import Caller
 
 if TYPE_CHECKING:  # it needs a client of Redis
     from webapp.service.cache.redis import SharedCache
 
 SOON_S = 0.05
 """Most requests are done by then; to watch their callers' connections too would be wasted."""
+
+NOBODY = Caller(request_id="", dialect="")
 
 Watch = Callable[[], AbstractContextManager[object]]
 """Returns a context that raises CancelledError in its waiting caller when the client hangs up."""
@@ -62,9 +65,13 @@ class CallOptions:
     """What all requests of one call share."""
 
     deadline: float = math.inf
-    """Monotonic time after which none of their pairs is scored."""
-    client: str = ""
-    """The caller; clients share the engine."""
+    """Monotonic time at which the caller stops waiting; none of their pairs is scored after it."""
+    caller: Caller = NOBODY
+    """For the observer; and clients share the engine."""
+    watch: Watch = nullcontext
+    """Watches the caller's connection while it waits."""
+    arrived: bool = False
+    """Whether the call holds a place from `Admission.arrive`."""
     lookups: LookupBudget = field(default_factory=LookupBudget)
     """How long all of them together wait for scores that other workers share."""
 
@@ -130,7 +137,7 @@ class InflightScores:
 
         Args:
             request: what to score.
-            options: shared by all requests of one call.
+            options: None: no deadline, and nobody's.
 
         Raises:
             UnavailableError: the scheduler was closed.
@@ -155,8 +162,7 @@ class InflightScores:
         """Return the keys of a request's pairs; those of long texts are offloaded."""
         chars = len(request.query) + sum(map(len, request.documents))
         run = run_inline if chars <= MANY_CHARS else self._offload
-        keys: list[bytes] = run(lambda: pair_keys(self._artifact, request.query, request.documents))
-        return keys
+        return run(lambda: pair_keys(self._artifact, request.query, request.documents))
 
     def _known(self, cache: MemoryCache, keys: Sequence[bytes], lookups: LookupBudget) -> dict[Hashable, PairScore]:
         """Return scores from memory, and those that other workers share.
@@ -174,18 +180,15 @@ class InflightScores:
         cache.put_many(brought)
         return found | cache.known(unknown) | brought
 
-    def finish(self, pending: Pending, deadline: float, watch: Watch = nullcontext) -> Scored | RerankError:
-        """Wait for every score of a request; leave nothing of it in the queue, whatever happens.
-
-        Args:
-            pending: from `begin`.
-            deadline: monotonic time at which the caller stops waiting.
-            watch: watches the caller's connection while it waits.
-        """
+    def finish(self, pending: Pending) -> Scored | RerankError:
+        """Wait for every score of a request; leave nothing of it in the queue, whatever happens."""
         while pending.inflight:
             own = pending.own
+            stopped: RerankError | None = None
             try:
-                stopped = self._wait(pending, deadline, watch)
+                self._wait(pending)
+            except RerankError as error:
+                stopped = error
             finally:
                 self.leave(pending)
             if own:
@@ -197,12 +200,9 @@ class InflightScores:
             for flight in pending.inflight:
                 if flight.ticket.succeeded:
                     pending.found |= flight.scores()
-            if own and not stopped and not own.ticket.succeeded:
-                stopped = own.ticket.error or UnavailableError("the request was given up")
-            if isinstance(stopped, DeadlineExceededError):
-                return _too_late(pending)
+            stopped = stopped or (own.ticket.error if own else None)
             if stopped:
-                return stopped
+                return _too_late(pending) if isinstance(stopped, DeadlineExceededError) else stopped
             self._submit(pending)  # pairs that another request failed to bring
         scores = [pending.found[key] for key in pending.keys]
         return Scored(
@@ -223,18 +223,20 @@ class InflightScores:
             if flight.ended or not flight.wanted_by:
                 self._complete(flight)
 
-    def _wait(self, pending: Pending, deadline: float, watch: Watch) -> RerankError | None:
-        """Wait until all tickets ended; return why not, or None."""
-        try:
-            for flight in pending.inflight:
-                if flight.waiter.wait(max(0.0, min(deadline - self._clock(), SOON_S))):
-                    continue
-                with watch():
-                    if not flight.waiter.wait(max(0.0, deadline - self._clock())):
-                        return DeadlineExceededError("the time was over")
-        except CancelledError as hung_up:
-            return hung_up
-        return None
+    def _wait(self, pending: Pending) -> None:
+        """Wait until all tickets ended.
+
+        Raises:
+            CancelledError: the caller hung up.
+            DeadlineExceededError: the time was over.
+        """
+        deadline = pending.options.deadline
+        for flight in pending.inflight:
+            if flight.waiter.wait(max(0.0, min(deadline - self._clock(), SOON_S))):
+                continue
+            with pending.options.watch():
+                if not flight.waiter.wait(max(0.0, deadline - self._clock())):
+                    raise DeadlineExceededError("the time was over")
 
     def _submit(self, pending: Pending) -> None:
         """Submit the missing pairs that no ticket carries, and note the tickets that carry the others."""
@@ -243,7 +245,7 @@ class InflightScores:
             for key, document in zip(pending.keys, pending.request.documents, strict=True)
             if key not in pending.found
         }
-        pending.borrowed = list({id(flight): flight for key in missing if (flight := self._inflight.get(key))}.values())
+        pending.borrowed = list(dict.fromkeys(self._inflight[key] for key in missing if key in self._inflight))
         alone = [key for key in missing if key not in self._inflight]
         pending.own = None
         if alone:
@@ -254,7 +256,7 @@ class InflightScores:
                 waiter.wake,
                 priority=pending.request.priority,
                 deadline=pending.options.deadline,
-                client=pending.options.client,
+                client=pending.options.caller.client,
             )
             pending.own = _Inflight(ticket, waiter, {key: place for place, key in enumerate(alone)})
             self._inflight |= dict.fromkeys(alone, pending.own)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,9 +22,9 @@ from webapp.domain.errors import (
 from webapp.domain.ranking import rank, to_scores
 from webapp.domain.types import ModelInfo, ModelNames, RerankRequest, RerankResult, Scored, names_of
 from webapp.engine.base import Texts
-from webapp.scheduling.admission import Admission, Arrival
+from webapp.scheduling.admission import Admission
 from webapp.service.fallback import EngineFallback, lexical_result
-from webapp.service.inflight import CallOptions, InflightScores, Pending, Watch
+from webapp.service.inflight import CallOptions, InflightScores, Pending
 from webapp.service.truncation import QueryRead, Truncated, Truncator, collapse
 from webapp.telemetry.observer import Caller, Observer
 
@@ -35,8 +34,6 @@ Outcome = RerankResult | RerankError
 
 REQUESTS_A_TURN = 64
 """Other callers have their turn after so many requests of one call."""
-
-NOBODY = Caller(request_id="", dialect="")
 
 SHORT_QUERY_CHARS = 1000
 """A query of so many is tokenised in less than a millisecond, on the hub; a longer one is offloaded."""
@@ -136,35 +133,16 @@ class RerankService:
             raise UnavailableError("the service is draining", retry_after_s=1, reason="draining")
         self.admission.check()
 
-    def arrive(self, body_bytes: int) -> AbstractContextManager[Arrival]:
-        """Hold a place for a request from before its body is read; see `Admission.arrive`."""
-        return self.admission.arrive(body_bytes)
-
     def report_refused(self, caller: Caller, error: RerankError) -> None:
         """Report to the observer that a request was refused before it was read."""
         self._observer.refused(caller, (), error)
 
-    def rerank(self, request: RerankRequest, deadline: float, caller: Caller = NOBODY) -> RerankResult:
+    def rerank(self, request: RerankRequest, options: CallOptions) -> RerankResult:
         """Score and order one request; see `rerank_all`."""
-        return self.rerank_all([request], deadline, caller)[0]
+        return self.rerank_all([request], options)[0]
 
-    def rerank_all(
-        self,
-        requests: Sequence[RerankRequest],
-        deadline: float,
-        caller: Caller = NOBODY,
-        watch: Watch = contextlib.nullcontext,
-        *,
-        arrived: bool = False,
-    ) -> list[RerankResult]:
+    def rerank_all(self, requests: Sequence[RerankRequest], options: CallOptions) -> list[RerankResult]:
         """Score and order the parts of what the caller sees as one request.
-
-        Args:
-            requests: what to rank.
-            deadline: monotonic time at which the caller stops waiting.
-            caller: sender of the request, for the observer.
-            watch: watches the caller's connection while it waits.
-            arrived: whether it holds a place from `arrive`.
 
         Raises:
             RerankError: see `webapp.domain.errors`; nothing is left behind in the queue.
@@ -172,21 +150,13 @@ class RerankService:
         if len(requests) > 1:  # each one is checked by itself, too
             self._check_size(sum(len(request.documents) for request in requests))
         results = []
-        for outcome in self.rerank_many(requests, deadline, caller, watch, arrived=arrived):
+        for outcome in self.rerank_many(requests, options):
             if isinstance(outcome, RerankError):
                 raise outcome
             results.append(outcome)
         return results
 
-    def rerank_many(
-        self,
-        requests: Sequence[RerankRequest],
-        deadline: float,
-        caller: Caller = NOBODY,
-        watch: Watch = contextlib.nullcontext,
-        *,
-        arrived: bool = False,
-    ) -> list[Outcome]:
+    def rerank_many(self, requests: Sequence[RerankRequest], options: CallOptions) -> list[Outcome]:
         """Score several requests together; each gets its own result or its own error, in the order given.
 
         Raises:
@@ -194,24 +164,24 @@ class RerankService:
         """
         with contextlib.ExitStack() as held:
             try:
-                if not arrived:  # an admitted request finishes, though the service is draining by now
+                if not options.arrived:  # an admitted request finishes, though the service is draining by now
                     self.check_room()
-                place = held.enter_context(self.admission.admit(requests, deadline, arrived=arrived))
+                    held.enter_context(self.admission.arrive(0))
+                place = held.enter_context(self.admission.admit(requests, options.deadline))
             except RerankError as error:
-                self._observer.refused(caller, requests, error)
+                self._observer.refused(options.caller, requests, error)
                 raise
             # While the model loads, requests wait in the queue: a restart costs its callers a second, not an error.
             began = self._clock()
             begun: list[_Begun | Outcome] = []
-            watched = self._observer.accepted(caller, requests, progress := _Progress(begun))
+            watched = self._observer.accepted(options.caller, requests, progress := _Progress(begun))
             outcomes: list[Outcome] = []
-            options = CallOptions(deadline, caller.client)
             try:
                 # One by one, should one raise.
                 begun.extend(self._begin(request, options, began) for request in self._taking_turns(requests))
                 self.admission.queued(place)
                 for request, each in zip(self._taking_turns(requests), begun, strict=True):
-                    outcomes.append(self._finish(request, each, began, deadline, watch))
+                    outcomes.append(self._finish(request, each, began))
                     progress.finish(each)
                     if isinstance(outcomes[-1], CancelledError):
                         raise outcomes[-1]
@@ -274,16 +244,14 @@ class RerankService:
         except Exception as cause:  # the border: whatever a tokenizer raises ends here
             raise EngineFailedError("the request could not be tokenised") from cause
 
-    def _finish(
-        self, request: RerankRequest, each: _Begun | Outcome, began: float, deadline: float, watch: Watch
-    ) -> Outcome:
+    def _finish(self, request: RerankRequest, each: _Begun | Outcome, began: float) -> Outcome:
         if not isinstance(each, _Begun):
             return each
-        scored = self.scoring.finish(each.pending, deadline, watch)
+        scored = self.scoring.finish(each.pending)
         self.fallback.report(scored)
         if isinstance(scored, RerankError):
             return scored
-        if self._clock() >= deadline:  # the scores are in the cache for another try
+        if self._clock() >= each.pending.options.deadline:  # the scores are in the cache for another try
             total = len(scored.logits)
             figures = {"scored": total, "total": total}
             return DeadlineExceededError(f"all {total} documents were scored, too late", figures=figures)
@@ -294,8 +262,7 @@ class RerankService:
             read = replace(read, cut=each.truncated.query_cut)
             scored, spans = collapse(scored, each.truncated)
         elif request.truncation and request.truncation.strict and (read.cut or scored.truncated.any()):
-            error: InvalidRequestError = self.offload(lambda: self._truncator.too_long(request, scored))
-            return error
+            return self.offload(lambda: self._truncator.too_long(request, scored))
         order = rank(scored.logits, request.top_n)
         scores = to_scores(scored.logits[order], self.model.score_scale, raw=request.raw_scores)
         places = order.tolist()
@@ -319,8 +286,7 @@ class RerankService:
 
     def _query_read(self, query: str, scored: Scored) -> QueryRead:
         run = run_inline if len(query) <= SHORT_QUERY_CHARS else self.offload
-        read: QueryRead = run(lambda: self._truncator.query_read(query, scored))
-        return read
+        return run(lambda: self._truncator.query_read(query, scored))
 
     def mark_ready(self) -> None:
         """Record that a real score was made: `/ready` says so, unless we are draining already."""

@@ -191,17 +191,13 @@ class _Places:
     @classmethod
     def of(cls, text: str, texts: Texts, most: int, keep: str) -> _Places:
         """Find at most `most` tokens, from the start or the end."""
-        bound = (most + CHARS_PER_TOKEN_BOUND) * CHARS_PER_TOKEN_BOUND
-        base = 0
-        part = text
-        if len(text) > bound:
-            base = len(text) - bound if keep == "end" else 0
+        # Enough characters for nearly all texts; more where they make few tokens, such as a megabyte of spaces.
+        for bound in ((most + CHARS_PER_TOKEN_BOUND) * CHARS_PER_TOKEN_BOUND, MOST_CHARS):
+            base = max(0, len(text) - bound) if keep == "end" else 0
             part = text[base : base + bound]
-        offsets = texts.offsets(part)
-        if len(offsets) < most and len(part) < len(text):  # unusually few tokens, such as a megabyte of spaces
-            base = max(0, len(text) - MOST_CHARS) if keep == "end" else 0
-            part = text[base : base + MOST_CHARS]
             offsets = texts.offsets(part)
+            if len(offsets) >= most or len(part) == len(text):
+                break
         cut = len(offsets) > most or bool(text[:base].strip() or text[base + len(part) :].strip())
         if len(offsets) > most:
             offsets = offsets[-most:] if keep == "end" else offsets[:most]

@@ -81,7 +81,7 @@ def blueprint(service: RerankService) -> Blueprint:
             state.facts["documents"] = documents
             auth.count("documents", documents)
             rerank = service.rerank_many if batch else service.rerank_all
-            outcomes = iter(rerank(good, *state.terms(), arrived=True))
+            outcomes = iter(rerank(good, state.options()))
             merged = [each if isinstance(each, RerankError) else next(outcomes) for each in body.requests]
             results = [each for each in merged if isinstance(each, RerankResult)]
             dump: Callable[[list[Any], Call], bytes] = native.dump_batch if batch else dialect.dump

@@ -23,7 +23,7 @@ class Query:
 
 
 class CrossEncoderSession:
-    """See `webapp.engine.base.Session`."""
+    """See `webapp.domain.types.Session`."""
 
     query_takes_room = True
 

@@ -28,7 +28,7 @@ SIMILARITIES: dict[str, Callable[[Vector, Vector], Vector]] = {
 
 
 class EmbeddingSession:
-    """See `webapp.engine.base.Session`; an encoded query is its vector."""
+    """See `webapp.domain.types.Session`; an encoded query is its vector."""
 
     query_takes_room = False
 

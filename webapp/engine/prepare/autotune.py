@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from webapp.domain.types import Tuning
+from webapp.domain.types import Session, Tuning
 from webapp.engine.artifact import Manifest
-from webapp.engine.base import Session, encode_pair
+from webapp.engine.base import encode_pair
 from webapp.engine.loader import open_engine
 
 BUDGETS_TOKENS = (256, 512, 1024)

@@ -58,7 +58,7 @@ class StubEngine:
 
 
 class StubSession:
-    """See `webapp.engine.base.Session`; a token is four characters."""
+    """See `webapp.domain.types.Session`; a token is four characters."""
 
     def encode_query(self, query: str) -> str:
         """Return the query itself."""

@@ -20,7 +20,6 @@ from gunicorn.workers.ggevent import GeventWorker
 from webapp.domain.concurrency import AwakeClock
 from webapp.domain.errors import reason_of
 from webapp.servers.gunicorn.fd_shortage import RETRY_S, FdShortage, hang_up
-from webapp.servers.gunicorn.memory_limit import MemoryLimit
 from webapp.telemetry.worker_stats import rss_bytes
 
 if TYPE_CHECKING:
@@ -37,6 +36,9 @@ STANDSTILL_S = 5.0
 
 GRACE_S = 10.0
 """A worker beats once a second; after a standstill the master waits this long before it kills one that does not."""
+
+YOUNGEST_S = 30.0
+"""A limit below what a fresh worker takes must not fork workers in a tight loop."""
 
 PIECE_BYTES = 256 * 1024
 """Bytes of a body that are read or sent at once; other requests have their turn after each."""
@@ -128,6 +130,37 @@ class HeadWithBody:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
+
+
+class MemoryLimit:
+    """A limit to a worker's memory that asks once for a replacement; `due` is called once a second.
+
+    Memory is kept flat by design; this is for leaks that are not found yet.
+    """
+
+    def __init__(
+        self, limit_bytes: int, rss_bytes: Callable[[], int], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Begin in the worker, whose age counts.
+
+        Args:
+            limit_bytes: 0: never.
+            rss_bytes: resident memory of this process.
+            clock: monotonic seconds.
+        """
+        self._limit_bytes = limit_bytes
+        self._rss_bytes = rss_bytes
+        self._clock = clock
+        self._not_before = clock() + YOUNGEST_S
+        self._asked = False
+
+    def due(self) -> int:
+        """Return the worker's size in bytes when it is time to replace it, once; else 0."""
+        if not self._limit_bytes or self._asked or self._clock() < self._not_before:
+            return 0
+        size = self._rss_bytes()
+        self._asked = size > self._limit_bytes
+        return size if self._asked else 0
 
 
 class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types

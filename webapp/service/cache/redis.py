@@ -73,6 +73,9 @@ _NAMESPACE = b"rerank:%d:" % VERSION
 _SCORE = struct.Struct("<BfBI")
 """Version, logit (float32, as the engine made it), truncated, tokens; little-endian."""
 
+_SET = b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nEX\r\n$%d\r\n%b\r\n"
+"""Name, value and seconds to live, each after its length."""
+
 _CHECK = struct.Struct("<I")
 """CRC-32 of the key and the score: an answer that came to another question must not be taken for a score."""
 
@@ -111,16 +114,6 @@ class SharedCache:
         self._waiting: dict[bytes, PairScore] = {}
         self._writing = False
         self._looking = 0
-        self.hits = 0
-        """Pairs."""
-        self.misses = 0
-        """Pairs, those counted that were not looked up because Redis was left alone."""
-        self.failures = 0
-        """Lookups and pipelines."""
-        self.written = 0
-        """Pairs."""
-        self.dropped = 0
-        """Pairs that were not written."""
 
     def start(self) -> None:
         """Connect and log how that went; after the fork, in a greenlet of its own."""
@@ -141,15 +134,11 @@ class SharedCache:
             if scores is None:
                 break
             found |= scores
-        self.hits += len(found)
-        self.misses += len(keys) - len(found)
         return found
 
     def put_many(self, scores: Mapping[bytes, PairScore]) -> None:
         """Write these scores, soon; the caller does not wait."""
-        room = MOST_WAITING - len(self._waiting)
-        self._waiting |= dict(itertools.islice(scores.items(), room))
-        self.dropped += max(0, len(scores) - room)
+        self._waiting |= dict(itertools.islice(scores.items(), MOST_WAITING - len(self._waiting)))
         if not self._writing:
             self._writing = True
             self._bridge.spawn(self._write)
@@ -189,32 +178,22 @@ class SharedCache:
         try:
             while self._waiting:
                 batch = [self._waiting.popitem() for _ in range(min(ENTRIES_AT_ONCE, len(self._waiting)))]
-                self._write_batch(batch)
+                if self._started and self._writes.allows(self._clock()):  # else they are dropped
+                    self._write_batch(batch)
         finally:
             self._writing = False
 
     def _write_batch(self, batch: Sequence[tuple[bytes, PairScore]]) -> None:
-        if not self._started or not self._writes.allows(self._clock()):
-            self.dropped += len(batch)
-            return
         try:
-            entries = [(key, score, _ttl_s()) for key, score in batch]
-            self._bridge.within(WHOLE_ANSWER_S, lambda: self._store.set_many(entries))
+            self._bridge.within(WHOLE_ANSWER_S, lambda: self._store.set_many(batch))
         except Exception as error:  # noqa: BLE001 - the border, as above
-            self.dropped += len(batch)
             self._failed(self._writes, error)
         else:
-            self.written += len(batch)
             self._writes.succeeded()
 
     def _failed(self, breaker: Breaker, error: Exception) -> None:
-        self.failures += 1
         log.debug("Redis failed", extra={"error": type(error).__name__})
         breaker.failed(self._clock())
-
-
-def _ttl_s() -> int:
-    return round(TTL_S * random.uniform(1 - TTL_JITTER, 1 + TTL_JITTER))  # noqa: S311 - no secret
 
 
 def _breaker(what: str) -> Breaker:
@@ -247,12 +226,10 @@ class RedisStore:
             scores = map(unpack, keys, values)
             return {key: score for key, score in zip(keys, scores, strict=True) if score is not None}
 
-    def set_many(self, entries: Sequence[tuple[bytes, PairScore, int]]) -> None:
-        """Write these, (key, score, seconds to live), by one pipeline."""
+    def set_many(self, entries: Sequence[tuple[bytes, PairScore]]) -> None:
+        """Write these, (key, score), by one pipeline."""
         with self._connection() as connection:
-            connection.send_packed_command(
-                [b"".join(_set(name_of(key), pack(key, score), ttl_s) for key, score, ttl_s in entries)]
-            )
+            connection.send_packed_command([b"".join(_set(name_of(key), pack(key, score)) for key, score in entries)])
             refusals = [error for _ in entries if (error := _refusal(connection))]
         if refusals:
             raise refusals[0]
@@ -270,16 +247,10 @@ class RedisStore:
             self._pool.release(connection)
 
 
-def _set(name: bytes, value: bytes, ttl_s: int) -> bytes:
+def _set(name: bytes, value: bytes) -> bytes:
     """Return a SET as Redis reads it. The client's own pipeline takes six times as long for it, on the hub."""
-    return b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nEX\r\n$%d\r\n%d\r\n" % (
-        len(name),
-        name,
-        len(value),
-        value,
-        len(str(ttl_s)),
-        ttl_s,
-    )
+    ttl_s = b"%d" % (TTL_S * random.uniform(1 - TTL_JITTER, 1 + TTL_JITTER))  # noqa: S311 - no secret
+    return _SET % (len(name), name, len(value), value, len(ttl_s), ttl_s)
 
 
 def _refusal(connection: Any) -> redis.ResponseError | None:

@@ -1,4 +1,4 @@
-"""The order of the tickets is the same sorted and kept, and a plan takes as many steps for many as for few."""
+"""Tickets go in the same order sorted and kept, the sums are theirs, and a plan takes no more steps for many."""
 
 import sys
 from contextlib import nullcontext
@@ -8,75 +8,72 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webapp.engine.runtimes.stub import StubSession
-from webapp.scheduling.order import Order
+from webapp.scheduling.backlog import Backlog
+from webapp.scheduling.batching import Batch, Pick, TokeniseChunk
 from webapp.scheduling.scheduler import Scheduler
-from webapp.scheduling.ticket import Ticket
+from webapp.scheduling.ticket import CHARS_PER_TOKEN, Ticket
 
 ONE_ROUND = 128
 LENGTHS = (16, 32, 48, 64)
 
 
 class Both:
-    """The same tickets in an order that sorts and in one that keeps an index."""
+    """The same tickets in a backlog that sorts them and in one that keeps an index, each with tickets of its own."""
 
     def __init__(self):
-        self.sorting, self.index = self.orders = Order(ONE_ROUND, few=10**9), Order(ONE_ROUND, few=0)
-        self.tickets = []
-        self.served = {}
+        self.sorting, self.index = self.backlogs = Backlog(ONE_ROUND, few=10**9), Backlog(ONE_ROUND, few=0)
         self.added = 0
 
+    @property
+    def numbers(self):
+        return list(self.sorting.tickets)
+
     def add(self, client, priority, documents):
-        made = Ticket(self.added, "q", ["text"] * documents, lambda: None, priority, client=client)
+        for backlog in self.backlogs:
+            texts = ["text"] * documents
+            backlog.add(Ticket(self.added, "q", texts, lambda: None, priority, client=client))
         self.added += 1
-        self.tickets.append(made)
-        for order in self.orders:
-            if client not in self.served:
-                order.serve(client, 0)
-            order.add(made)
-        self.served.setdefault(client, 0)
 
-    def read(self, ticket, lengths):
+    def read(self, number, lengths):
         """Tokenise some of its documents."""
-        for length in lengths[: len(ticket.documents) - ticket.unread]:
-            ticket.ready.setdefault(length, []).append(ticket.unread)
-            ticket.ready_tokens += length
-            ticket.unread += 1
-        ticket.unread_chars = 4 * (len(ticket.documents) - ticket.unread)
-        for order in self.orders:
-            order.update(ticket)
+        for backlog in self.backlogs:
+            ticket = backlog.tickets[number]
+            start, stop = ticket.unread, min(ticket.unread + len(lengths), len(ticket.documents))
+            backlog.take(TokeniseChunk(ticket, start, stop), 0.0)
+            backlog.add_ready(ticket, zip(range(start, stop), lengths, strict=False))
 
-    def score(self, ticket, length):
+    def score(self, number, length):
         """Take one pair out of it."""
-        if length in ticket.ready:
-            ticket.ready_tokens -= length
-            ticket.ready[length].pop()
-            if not ticket.ready[length]:
-                del ticket.ready[length]
-            self.served[ticket.client] += length
-            for order in self.orders:
-                order.update(ticket)
-                order.serve(ticket.client, self.served[ticket.client])
+        for backlog in self.backlogs:
+            ticket = backlog.tickets[number]
+            if length in ticket.ready:
+                work = backlog.take(Batch((Pick(ticket, length, 1),), length), 0.0)
+                assert [(taken, len(indexes)) for taken, indexes in work.rows] == [(ticket, 1)]
 
-    def remove(self, ticket):
-        self.tickets.remove(ticket)
-        last = all(each.client != ticket.client for each in self.tickets)
-        for order in self.orders:
-            order.remove(ticket)
-            if last:
-                order.forget(ticket.client)
-        if last:
-            del self.served[ticket.client]
+    def remove(self, number):
+        for backlog in self.backlogs:
+            backlog.remove(backlog.tickets[number])
 
     def check(self):
-        assert self.index.oldest is self.sorting.oldest
-        if self.sorting.oldest:
-            assert self.index.first is self.sorting.first
-        assert self.index.small_ready_tokens == self.sorting.small_ready_tokens
+        def numbers(tickets):
+            return [ticket.number for ticket in tickets]
+
+        index, sorting = self.index, self.sorting
+        if sorting.oldest:
+            assert numbers([index.oldest, index.first]) == numbers([sorting.oldest, sorting.first])
+        else:
+            assert index.oldest is None
+        assert index.small_ready_tokens == sorting.small_ready_tokens
         for lengths in ([16], [32, 48], LENGTHS):
-            found = [each for each in self.sorting.small(lengths) if any(length in each.ready for length in lengths)]
-            assert list(self.index.small(lengths)) == found
+            found = [each for each in sorting.small(lengths) if any(length in each.ready for length in lengths)]
+            assert numbers(index.small(lengths)) == numbers(found)
         for size in (1, 1000):
-            assert self.index.tokens_before(0, size) == self.sorting.tokens_before(0, size)
+            assert index.tokens_before(0, size) == sorting.tokens_before(0, size)
+        for backlog in self.backlogs:
+            tickets = backlog.tickets.values()
+            assert backlog.pairs == sum(len(ticket.documents) for ticket in tickets)
+            exact = sum(ticket.ready_tokens + ticket.unread_chars / CHARS_PER_TOKEN for ticket in tickets)
+            assert abs(backlog.tokens - exact) < 1
 
 
 changes = st.one_of(
@@ -93,8 +90,8 @@ def test_tickets_go_in_the_same_order_sorted_and_kept(history):
     for what, place, *rest in history:
         if what == "add":
             both.add(place, *rest)
-        elif both.tickets:
-            getattr(both, what)(both.tickets[place % len(both.tickets)], *rest)
+        elif both.numbers:
+            getattr(both, what)(both.numbers[place % len(both.numbers)], *rest)
         both.check()
 
 
