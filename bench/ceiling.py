@@ -8,7 +8,8 @@ from pathlib import Path
 
 from webapp.config.settings import Settings
 from webapp.domain.concurrency import NativeWaiter, allocate_lock, start_native_thread
-from webapp.engine.base import Engine, Session
+from webapp.domain.types import Session
+from webapp.engine.base import Engine
 from webapp.engine.loader import load_engine
 from webapp.engine.pool import EnginePool
 from webapp.scheduling.batching import padded

@@ -22,7 +22,7 @@ import numpy as np
 import two_replicas
 
 from webapp.config.settings import Settings
-from webapp.engine.base import Session
+from webapp.domain.types import Session
 from webapp.engine.loader import load_engine
 from webapp.engine.prepare.pipeline import prepare
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import nullcontext
 
 import pytest
 from app_kit import InlineReader
@@ -107,7 +108,7 @@ def client(files):
     app = Flask("test")
     observer = Observer()
     observer.replied = lambda reply: app.config.update(told=reply.status)
-    middleware.install(app, request_timeout_s=1, reader=InlineReader(Limits(1)), observer=observer)
+    middleware.install(app, request_timeout_s=1, reader=InlineReader(Limits(1)), watch=nullcontext, observer=observer)
     send_large_as_files(app, files, run_inline)
     errors.install(app, known_paths=())
 
