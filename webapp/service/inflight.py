@@ -190,7 +190,7 @@ class InflightScores:
             except RerankError as error:
                 stopped = error
             finally:
-                self.leave(pending)
+                self.give_up(pending)
             if own:
                 pending.spent = _add_phases(pending.spent, own.ticket.phases)
             if own and own.ticket.succeeded and len(own.places) == len(pending.keys):  # it carried all, in their order
@@ -213,7 +213,7 @@ class InflightScores:
             spent=pending.spent,
         )
 
-    def leave(self, pending: Pending) -> None:
+    def give_up(self, pending: Pending) -> None:
         """Stop waiting for a request; its pairs leave the queue unless another one wants them. Idempotent."""
         if not pending.waits:
             return

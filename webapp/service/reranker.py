@@ -188,7 +188,7 @@ class RerankService:
             finally:
                 for each in begun:
                     if isinstance(each, _Begun):
-                        self.scoring.leave(each.pending)
+                        self.scoring.give_up(each.pending)
                 missing = len(requests) - len(outcomes)
                 self._observer.ended(watched, [*outcomes, *[InternalError("not finished")] * missing])
             return outcomes
