@@ -144,14 +144,14 @@ class Runs:
 
     def ended(self, source: str, event: End | Rejected, now: float) -> State:
         """Return the last state of a request. One that was rejected ends none that runs under the same id."""
-        told = msgspec.to_builtins(event)  # without empty fields
+        told = msgspec.to_builtins(event)
         status = told.get("status") or told.get("code") or told["type"]
         return {
             **self._named(source, event),
             "scored": event.pairs if status == OK else 0,
             "latency_ms": 0.0,
             **(ALWAYS_TOLD if isinstance(event, Finished) else {}),
-            **{name: told[name] for name in TOLD if name in told},
+            **{name: value for name in TOLD if (value := told.get(name))},
             **_end(status, now),
         }
 

@@ -14,6 +14,7 @@ from running import PATIENCE_S, free_port
 
 from webapp.cli import main, reranking
 from webapp.cli.documents import read_documents
+from webapp.config.paths import ROOT
 from webapp.config.settings import Settings
 from webapp.stack.nginx.config import STREAM_REMEDY, Nginx
 from webapp.stack.tls import prepare_certificate
@@ -279,6 +280,23 @@ def test_rerank_orders_documents_in_process(typed, tmp_path, form):
     assert len(found) == 2
     assert found[0][1] >= found[1][1]
     assert all(documents[index] == text for index, _, text in found)
+
+
+@pytest.mark.parametrize("form", ["table", "json", "csv"])
+def test_a_reader_of_rerank_that_leaves_gets_no_traceback_and_ascii_is_no_obstacle(tmp_path, form):
+    (tmp_path / "notes.txt").write_text("für alle\n" * 3000, encoding="utf-8")
+    command = [sys.executable, "-m", "webapp", "rerank", "q", "notes.txt", "--local", "--engine", "stub"]
+    command += ["--top-k", "0", "--format", form]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment |= {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii", "RERANK_STATE_DIR": str(tmp_path / "state")}
+    into = {"cwd": tmp_path, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **into) as running:
+        running.stdout.close()
+        said = running.stderr.read().decode()
+    assert "Error" not in said
+    assert running.returncode == 1
+    whole = subprocess.run(command, **into, check=True)
+    assert "für alle" in whole.stdout.decode()
 
 
 @pytest.fixture

@@ -64,16 +64,37 @@ def test_dashscope_s_newer_path_takes_all_in_one_object(client):
     assert "document" not in ask(client, dashscope.COMPATIBLE_PATH)["results"][0]
 
 
-def test_what_has_no_effect_in_dashscope_s_objects_is_said(client):
-    def said(**body):
-        return dashscope_asks(client, **body).headers.getlist("X-Rerank-Warning")
+ASKED = {"query": QUERY, "documents": TEXTS}
 
-    assert said(parameters={"top_n": 1, "return_documents": False}) == []
-    assert "did you mean 'top_n'?" in said(parameters={"topn": 1})[0]
-    assert said(input={"query": QUERY, "documents": TEXTS, "top_n": 1}) == [
-        "'top_n' in input was ignored: it belongs in parameters"
-    ]
-    assert "instruction" in said(parameters={"instruct": "be kind"})[0]
+
+@pytest.mark.parametrize(
+    ("body", "warnings"),
+    [
+        ({"parameters": {"top_n": 1, "return_documents": False}}, []),
+        ({"parameters": {"topn": 1}}, ["'topn' was ignored: there is no such field; did you mean 'top_n'?"]),
+        ({"input": {**ASKED, "top_n": 1}}, ["'top_n' in input was ignored: 'top_n' belongs in parameters"]),
+        ({"input": {**ASKED, "topn": 1}}, ["'topn' in input was ignored: 'top_n' belongs in parameters"]),
+        ({"input": {**ASKED, "model": "m"}}, ["'model' in input was ignored: 'model' belongs beside it"]),
+        ({"documents": ["a"]}, ["'documents' was ignored: it belongs in input"]),
+        ({"parameters": {"model": "m"}}, ["'model' in parameters was ignored: it belongs beside them"]),
+    ],
+)
+def test_what_has_no_effect_in_dashscope_s_objects_is_said(client, body, warnings):
+    assert dashscope_asks(client, **body).headers.getlist("X-Rerank-Warning") == warnings
+
+
+def test_a_model_in_dashscope_s_parameters_names_no_model():
+    call = Call(dashscope.PATH, {}, json.dumps({"input": ASKED, "model": "a", "parameters": {"model": "b"}}).encode())
+    assert [request.model for request in dashscope.DIALECT.parse(call)] == ["a"]
+
+
+def test_what_has_no_effect_at_dashscope_s_newer_path_is_said(client):
+    reply = post(client, dashscope.COMPATIBLE_PATH, {**ASKED, "parameters": {"top_n": 1}})
+    assert "'parameters' was ignored" in reply.headers["X-Rerank-Warning"]
+
+
+def test_dashscope_s_instruct_is_our_instruction(client):
+    assert "instruction" in dashscope_asks(client, {"instruct": "be kind"}).headers["X-Rerank-Warning"]
     reply = post(client, dashscope.COMPATIBLE_PATH, {"query": "q", "documents": ["a"], "instruct": "be kind"})
     assert "instruction" in reply.headers["X-Rerank-Warning"]
 
@@ -84,6 +105,8 @@ def test_what_has_no_effect_in_dashscope_s_objects_is_said(client):
         ({"query": {"image": "https://a.example/1.png"}, "documents": ["a"]}, "query"),
         ({"query": "q", "documents": ["a", {"video": "https://a.example/1.mp4"}]}, "documents[1]"),
         ({"query": "q", "documents": {"image": "https://a.example/1.png"}}, "documents[0]"),
+        ({"query": "q", "documents": [{"text": " ", "image": "https://a.example/1.png"}]}, "documents[0]"),
+        ({"query": "q", "documents": [{"text": None, "multi_images": ["https://a.example/1.png"]}]}, "documents[0]"),
     ],
 )
 def test_dashscope_s_images_and_videos_are_refused(client, asked, field):

@@ -1,13 +1,12 @@
 """Clients take turns on one thread, by the time that each took."""
 
-import itertools
 import threading
 
 import gevent
 import pytest
-from running import PATIENCE_S, wait_for
+from running import PATIENCE_S
 
-from webapp.api.fair_worker import FairWorker
+from webapp.api.fair_worker import MOST_IDLE, FairWorker
 from webapp.domain.concurrency import NativeWaiter
 from webapp.servers.gunicorn.bridge import GeventWaiter
 
@@ -91,10 +90,16 @@ def test_the_work_of_a_client_that_left_is_not_done(desk):
     assert desk.done == ["next"]
 
 
-def test_clients_that_are_gone_are_forgotten():
-    clock = itertools.count()
-    turns = FairWorker(NativeWaiter, clock=lambda: float(next(clock)))
-    for number in range(50):
-        turns(str(number), LATER, int)
-    wait_for(lambda: len(turns._taken_s) <= 4, "few are remembered")
-    turns.end()
+def test_what_a_client_used_counts_after_a_time_in_which_nobody_waited(desk):
+    desk.open(desk.ask("heavy", 9.0))
+    desk.close()
+    desk.open(*[desk.ask("heavy") for _ in range(3)], desk.ask("light"))
+    assert desk.done == ["light", "heavy", "heavy", "heavy"]
+
+
+def test_of_clients_that_are_gone_only_the_heaviest_are_remembered(desk):
+    for number in range(10 * MOST_IDLE):
+        desk.ask(str(number))
+    desk.open(desk.ask("heavy", 9.0), *[desk.ask("steady") for _ in range(3)])
+    assert len(desk.turns._taken_s) <= 3 * MOST_IDLE
+    assert "heavy" in desk.turns._taken_s

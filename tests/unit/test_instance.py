@@ -33,6 +33,16 @@ def test_a_stack_owns_its_directory_until_its_lock_is_free(settings):
         instance.owner(settings)
 
 
+@pytest.mark.parametrize("damage", ["abc", " ", "-1", "²"])
+def test_a_damaged_lock_that_is_held_is_another_service(settings, damage):
+    with (settings.run_dir / instance.LOCK).open("w+") as held:
+        held.write(damage)
+        held.flush()
+        assert instance.lock(held)
+        with pytest.raises(SetupError, match="another service runs in"):
+            instance.lock_run_dir(settings, pytest.fail)
+
+
 def test_what_a_killed_stack_left_is_waited_for(settings):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()

@@ -20,4 +20,4 @@ def test_it_finds_in_the_description_what_to_send_to_every_endpoint(client):
         assert "model" not in body
         reply = post(client, path.replace("{model}", "any"), body)
         assert reply.status_code == 200, path
-        assert path == "/tokenize" or list(smoke.scores_in(reply.json)), path
+        assert path in ("/tokenize", "/predict") or len(list(smoke.scores_in(reply.json))) >= 2, path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from _queue import SimpleQueue
 from collections.abc import Callable
@@ -11,6 +12,9 @@ from typing import Any, TypeVar
 from webapp.domain.concurrency import Waiter, allocate_lock, start_native_thread
 
 T = TypeVar("T")
+
+MOST_IDLE = 64
+"""Clients that wait for nothing and are remembered: those that used most, for the others lose little by it."""
 
 LONGEST_WAIT_S = 86_400.0
 """Wait of a caller without a deadline; a lock takes no longer timeout."""
@@ -103,8 +107,12 @@ class FairWorker:
             del work
             with self._lock:
                 self._taken_s[turn.client] += self._clock() - began
-                if not self._waiting:  # nobody was kept waiting: all begin anew, however many there were
-                    self._taken_s.clear()
-                    self._floor_s = 0.0
+                self._forget()
             turn.waiter.wake()
             del turn
+
+    def _forget(self) -> None:
+        waiting = {each.client for each in self._waiting}
+        if len(self._taken_s) > len(waiting) + 2 * MOST_IDLE:  # not after every turn
+            idle = heapq.nlargest(MOST_IDLE, self._taken_s.keys() - waiting, key=self._taken_s.__getitem__)
+            self._taken_s = {client: self._taken_s[client] for client in (*waiting, *idle)}

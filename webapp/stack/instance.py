@@ -58,8 +58,8 @@ def is_removed(lock_file: IO[str]) -> bool:
 
 def _owner_lives(lock_file: IO[str]) -> bool:
     lock_file.seek(0)
-    pid = lock_file.read()
-    return not pid or bool(command_line(int(pid)))  # it has just begun, or it runs
+    pid = lock_file.read().strip()
+    return not pid.isdecimal() or bool(command_line(int(pid)))  # it has just begun, or it runs
 
 
 def _longest_stop_s(settings: Settings) -> float:

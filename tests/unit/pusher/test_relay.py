@@ -125,6 +125,14 @@ def test_an_end_is_told_once_to_followers_and_dashboards():
     assert relay.tick(NOW + 1.1)[0] == []
 
 
+def test_an_end_has_no_times_that_are_empty():
+    relay, workers = relay_and_workers()
+    workers.say(accepted(), finished(queue_ms=0.0, score_ms=2.5, cached=0))
+    (run,) = relay.tick(NOW)[1]["recent"]
+    assert (run["score_ms"], run["cached"]) == (2.5, 0)
+    assert not {"queue_ms", "tokenise_ms"} & run.keys()
+
+
 def test_each_kind_of_end_has_its_status():
     relay, workers = relay_and_workers()
     of = {"id": "a", "dialect": "native", "pairs": 9}

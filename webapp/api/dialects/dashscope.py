@@ -12,6 +12,7 @@ documents: those are refused, because their addresses would be scored as texts.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -30,7 +31,7 @@ PATH = "/api/v1/services/rerank/text-rerank/text-rerank"
 COMPATIBLE_PATH = "/compatible-api/v1/reranks"
 
 _TEXTS = frozenset({"text", "content"})
-_MEDIA = frozenset({"image", "video"})
+_MEDIA = frozenset({"image", "images", "multi_images", "video", "videos"})
 
 _CODES = {
     401: "InvalidApiKey",
@@ -120,15 +121,18 @@ def to_requests(body: DashScopeBody, call: Call) -> list[RerankRequest]:
     """Return one request."""
     options: DashScopeParameters = body
     if body.parameters is not None:
-        given = msgspec.structs.asdict(body.parameters)
+        given = msgspec.structs.asdict(body.parameters) | {"model": None}
         options = msgspec.structs.replace(body, **{name: value for name, value in given.items() if value is not None})
     request = _request(options, body.input.query, body.input.documents, at="input.")
     return [replace(request, warnings=request.warnings + _ignored(call))]
 
 
-def to_compatible_requests(body: DashScopeCompatibleBody, _call: Call) -> list[RerankRequest]:
+def to_compatible_requests(body: DashScopeCompatibleBody, call: Call) -> list[RerankRequest]:
     """Return one request."""
-    return [_request(body, body.query, body.documents)]
+    request = _request(body, body.query, body.documents)
+    lost = sorted({"input", "parameters"} & call.fields.keys())
+    warnings = [f"{name!r} was ignored: at this path all fields stand side by side" for name in lost]
+    return [replace(request, warnings=(*request.warnings, *warnings))]
 
 
 def _request(options: DashScopeParameters, query: Text, documents: Text | list[Text], *, at: str = "") -> RerankRequest:
@@ -150,25 +154,32 @@ def _request(options: DashScopeParameters, query: Text, documents: Text | list[T
 
 
 def _check_text(value: Text, field: str) -> None:
-    """Refuse an image or a video."""
-    if isinstance(value, dict) and _TEXTS.isdisjoint(value) and not _MEDIA.isdisjoint(value):
-        raise InvalidRequestError("holds no text; this model reads text only", field=field)
+    """Refuse an image or a video, which may stand beside a text that is empty or none."""
+    if isinstance(value, dict) and not _MEDIA.isdisjoint(value):
+        given = [msgspec.json.decode(value[name]) for name in _TEXTS & value.keys()]
+        if not any(isinstance(each, str) and each.strip() for each in given):
+            raise InvalidRequestError("holds no text; this model reads text only", field=field)
 
 
 def _ignored(call: Call) -> tuple[str, ...]:
-    """Return a warning for each nested field that has no effect, and is or resembles an option."""
-    beside = _names(call, "input")
-    misplaced = [name for name in DashScopeParameters.__struct_fields__ if name in beside]
+    """Return a warning for each nested or misplaced field that has no effect, and is or resembles a known one."""
+    parameters, texts = _names(call, "parameters"), frozenset(DashScopeInput.__struct_fields__)
+    misplaced = IgnoredFields().meant(_names(call, "input") - texts, frozenset(DashScopeParameters.__struct_fields__))
     return (
-        *(f"{name!r} in input was ignored: it belongs in parameters" for name in misplaced),
-        *IgnoredFields().warn(_names(call, "parameters"), DashScopeParameters),
+        *(
+            f"{name!r} in input was ignored: {meant!r} belongs {'beside it' if meant == 'model' else 'in parameters'}"
+            for name, meant in misplaced
+        ),
+        *(f"{name!r} was ignored: it belongs in input" for name in sorted(texts & call.fields.keys())),
+        *(["'model' in parameters was ignored: it belongs beside them"] if "model" in parameters else []),
+        *IgnoredFields().warn(parameters, DashScopeParameters),
     )
 
 
-def _names(call: Call, field: str) -> list[str]:
+def _names(call: Call, field: str) -> AbstractSet[str]:
     """Return the names in an object of the body."""
     value = call.fields.get(field)
-    return [] if value is None else list(msgspec.json.decode(value, type=dict[str, msgspec.Raw]))
+    return set() if value is None else msgspec.json.decode(value, type=dict[str, msgspec.Raw]).keys()
 
 
 def to_reply(results: list[RerankResult], call: Call) -> DashScopeReply:

@@ -39,13 +39,16 @@ class IgnoredFields:
         known = _fields_of(body)
         if known.issuperset(names):
             return ()
-        unknown = [name for name in names if name not in known and len(name) <= LONGEST][: self._left]
-        self._left -= len(unknown)
         return tuple(
             f"{name!r} was ignored: there is no such field; did you mean {meant!r}?"
-            for name in unknown
-            if (meant := nearest(name, known, MOST_EDITS))
+            for name, meant in self.meant([name for name in names if name not in known], known)
         )
+
+    def meant(self, unknown: Iterable[str], known: frozenset[str]) -> list[tuple[str, str]]:
+        """Return the unknown names that are or resemble a known one, each with that one."""
+        compared = list(islice((name for name in unknown if len(name) <= LONGEST), self._left))
+        self._left -= len(compared)
+        return [(name, meant) for name in compared if (meant := nearest(name, known, MOST_EDITS))]
 
 
 def misnamed_key(documents: Iterable[object]) -> tuple[int, str, str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import os
 import shutil
@@ -38,10 +39,12 @@ def _as_json(reply: dict[str, Any]) -> None:
 
 
 def _as_csv(reply: dict[str, Any]) -> None:
-    rows = csv.writer(sys.stdout)
+    text = io.StringIO()
+    rows = csv.writer(text)
     rows.writerow(["rank", "index", "score", "content"])
     for place, each in enumerate(reply["results"], 1):
         rows.writerow([place, each["index"], each["score"], each["content"]])
+    click.echo(text.getvalue(), nl=False)  # it knows a closed pipe, and terminals that are not UTF-8
 
 
 _SECONDS = click.FloatRange(0.1)

@@ -60,13 +60,16 @@ def candidates(settings: Settings, report: Callable[[str], None]) -> list[Candid
             continue
         if asked not in ("auto", each.precision):
             continue
-        if why := _obstacle(each, asked):
-            reasons.append(f"{each} is left out: {why}")
-        else:
+        if not (why := _obstacle(each, asked)):
             chosen.append(each)
+        elif each.precision in ("int8", asked):  # that a processor has no bf16 is usual, and no news
+            reasons.append(f"{each} is left out: {why}")
     if not chosen:
         why = "; ".join(reasons) or f"{engine} does not compute in {asked}"
-        raise SetupError(f"RERANK_ENGINE={engine}, RERANK_PRECISION={asked}: {why}; set one of them to auto")
+        named = {f"RERANK_ENGINE={engine}": engine, f"RERANK_PRECISION={asked}": asked}
+        to_change = [name for name, value in named.items() if value != "auto"]
+        which = "it" if len(to_change) == 1 else "one of them"
+        raise SetupError(f"{', '.join(to_change)}: {why}; set {which} to auto")
     for reason in reasons:
         report(reason)
     return chosen
