@@ -102,7 +102,7 @@ def _allowed(about: Mapping[str, Any]) -> str:
     least, most = about.get("minimum"), about.get("maximum")
     if least is not None:
         return f"at least {least:,}" if most is None else f"{least:,} to {most:,}"
-    formats = {"path": "path", "password": "text, secret"}
+    formats = {"path": "path", "password": "text, secret"}  # nosec B105 - what pydantic calls a secret
     return formats.get(about.get("format", "")) or {"boolean": "`true`, `false`"}.get(about["type"], "text")
 
 

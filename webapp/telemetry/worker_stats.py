@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
 
 from contracts.events import Pulse, Serves, Worker
@@ -30,8 +29,13 @@ SAMPLE_S = 1.0
 LAG_SAMPLES = 15
 """The lag in metrics is the largest of so many samples, so that scrapes miss none."""
 
-NO_CACHE = SimpleNamespace(hits=0, misses=0, bytes=0)
-"""What a worker without a cache of scores has counted."""
+
+class NoCache:
+    """What a worker without a cache of scores has counted: nothing, whatever is asked for."""
+
+    def __getattr__(self, _figure: str) -> int:
+        return 0
+
 
 _STATM = Path("/proc/self/statm")
 _FDS = Path("/proc/self/fd")
@@ -58,7 +62,7 @@ class WorkerStats:
     def cache(self) -> Any:
         """The cache of pair scores; one that counts nothing where there is none."""
         cache = self.service.scoring.cache
-        return NO_CACHE if cache is None else cache
+        return NoCache() if cache is None else cache
 
     @property
     def breaker(self) -> Any:
