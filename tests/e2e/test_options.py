@@ -72,24 +72,23 @@ def test_where_cutting_is_forbidden_the_error_names_the_document_that_is_too_lon
 TEXTS = ["milk", "bees find home by the sun", "train", PARTS[0]]
 
 
-@pytest.fixture(scope="module")
-def scores(stack):
+def scores_of(stack):
     """The scores of the texts in one request that ranks them, in the order of the texts."""
     ranked = ask(stack, documents=TEXTS)["results"]
     return [score for _, score in sorted((each["index"], each["relevance_score"]) for each in ranked)]
 
 
 @pytest.mark.parametrize("queries", [QUERY, [QUERY] * len(TEXTS)], ids=["one query", "a query for each text"])
-def test_score_gives_pairs_the_scores_of_a_ranking(stack, scores, queries):
+def test_score_gives_pairs_the_scores_of_a_ranking(stack, queries):
     body = {"text_1": queries, "text_2": TEXTS}
     data = requests.post(f"{stack.url}/score", json=body, timeout=PATIENCE_S).json()["data"]
-    assert [each["score"] for each in data] == pytest.approx(scores, abs=1e-4)
+    assert [each["score"] for each in data] == pytest.approx(scores_of(stack), abs=1e-4)
 
 
-def test_predict_gives_pairs_the_scores_of_a_ranking(stack, scores):
+def test_predict_gives_pairs_the_scores_of_a_ranking(stack):
     body = {"inputs": [[QUERY, text] for text in TEXTS]}
     labels = requests.post(f"{stack.url}/predict", json=body, timeout=PATIENCE_S).json()
-    assert [each[0]["score"] for each in labels] == pytest.approx(scores, abs=1e-4)
+    assert [each[0]["score"] for each in labels] == pytest.approx(scores_of(stack), abs=1e-4)
 
 
 def test_warnings_and_the_mark_of_a_cut_query_pass_through_nginx(stack):
