@@ -22,6 +22,9 @@ from webapp.stack.releases.checks import usual_path
 DOCUMENTS = 4
 """In each request of `ClosedLoop`."""
 
+PAUSE_S = 0.02
+"""Between two requests of a client in a closed loop, which would else take the machine from the tests beside it."""
+
 LARGE = 500
 LARGE_EVERY = 25
 OPEN_LOOP_THREADS = 24
@@ -68,6 +71,7 @@ class ClosedLoop(Threads):
                 self.outcomes[outcome(reply)] += 1
             except requests.ConnectionError:
                 self.outcomes["no connection"] += 1
+            self.stop.wait(PAUSE_S)
 
     def __enter__(self):
         super().__enter__()
