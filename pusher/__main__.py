@@ -35,6 +35,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, pusher.stop)
     gevent.signal_handler(signal.SIGHUP, pusher.reload_keys)
+    pusher.reload_keys()  # keys may have changed since they were read, and the HUP for them came too early
     pusher.run()
 
 

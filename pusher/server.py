@@ -54,7 +54,6 @@ class Pusher:
         """Whether the state file could not be written the last time."""
         self.relay = state_file.recall(settings.state_file, now())
         self._keys = KeyRing(settings.api_keys, settings.api_keys_file, settings.own_key)
-        self._log_problems()
         access = Access(self._keys, KeyRing(settings.operator_keys))
         self.streams = Streams()
         app = Flask("pusher", static_folder=None)
@@ -95,13 +94,10 @@ class Pusher:
     def reload_keys(self) -> None:
         """Read the key file again; a signal handler may call it."""
         self._keys.reload()
-        self._log_problems()
-        self.sockets.disconnect_all()
-        self.streams.close_all()
-
-    def _log_problems(self) -> None:
         for problem in self._keys.problems:
             log.error("a key is left out: %s", problem)
+        self.sockets.disconnect_all()
+        self.streams.close_all()
 
     def _tick(self) -> None:
         updates, delta = self.relay.tick(now())

@@ -252,6 +252,28 @@ def test_neither_hup_nor_reload_restarts_anything(tmp_path, how):
             process.kill()
 
 
+EARLY = """
+import os, signal
+handler = signal.getsignal(signal.SIGHUP)
+os.kill(os.getpid(), signal.SIGHUP)
+print("it lives" if handler is signal.SIG_IGN else "it had a handler", flush=True)
+signal.pause()
+"""
+
+
+def test_a_program_that_is_told_to_reload_before_it_has_a_handler_goes_on(tmp_path):
+    loud = Loud(tmp_path)
+    (tmp_path / "chatters.py").write_text(EARLY)
+    with subprocess.Popen(loud.command) as process:
+        try:
+            log = tmp_path / "x.log"
+            wait_for(lambda: log.exists() and "it lives" in log.read_text(), "its line, after HUP")
+            assert "RUNNING" in loud.ctl("status")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(PATIENCE_S)
+
+
 DYING = """
 import os, signal, subprocess
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])

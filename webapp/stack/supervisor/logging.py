@@ -261,6 +261,14 @@ class Options(options.ServerOptions):  # type: ignore[misc] # as above
             for message in messages:
                 log(message)
 
+    def execve(self, filename: str, argv: list[str], env: dict[str, str]) -> None:
+        """Run a program in a forked child. Until it has a handler of its own, HUP does not end it.
+
+        A reload reaches every program, also one that has just begun. What it would read again, it reads as it starts.
+        """
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # that outlives exec
+        super().execve(filename, argv, env)
+
     def make_pipes(self, stderr: bool = True) -> dict[str, int | None]:  # noqa: FBT001, FBT002 - as supervisor has it
         """Make pipes that take what they have room for and refuse the rest at once, so no program waits for us."""
         pipes: dict[str, int | None] = super().make_pipes(stderr)
