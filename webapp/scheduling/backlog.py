@@ -61,7 +61,7 @@ class Backlog:
         self._one_round_tokens = one_round_tokens
         self._few = few
         self.tickets: OrderedDict[int, Ticket] = OrderedDict()
-        """By number, oldest first."""
+        """Tickets by their numbers, the oldest first."""
         self.pairs = 0
         """Admitted and not yet scored."""
         self._unread_chars = 0

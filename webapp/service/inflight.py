@@ -67,7 +67,7 @@ class CallOptions:
     deadline: float = math.inf
     """Monotonic time at which the caller stops waiting; none of their pairs is scored after it."""
     caller: Caller = NOBODY
-    """For the observer; and clients share the engine."""
+    """The caller of the API. Observers get it, and clients share the engine by it."""
     watch: Watch = nullcontext
     """Watches the caller's connection while it waits."""
     arrived: bool = False
