@@ -322,6 +322,20 @@ def test_a_canary_that_is_slower_is_refused_unless_there_is_too_little_to_judge_
     assert "too few" in judged(lambda mine: answers(5, share=mine, by="green", ms=100), lambda _: answers(400))
 
 
+@pytest.mark.parametrize(("fast", "slow", "refused"), [(19, 2, False), (17, 4, False), (16, 5, True), (93, 7, True)])
+def test_a_canary_with_a_slow_tail_is_refused_but_a_few_slow_requests_are_no_tail(fast, slow, refused):
+    parts = (
+        lambda mine: answers(fast, share=mine, by="green"),
+        lambda mine: answers(slow, share=mine, by="green", ms=78),
+        lambda _: answers(21),
+    )
+    if refused:
+        with pytest.raises(SetupError, match="slower"):
+            judged(*parts)
+    else:
+        assert f"new: {fast + slow} requests" in judged(*parts)
+
+
 def test_alone_a_color_may_be_full_but_must_answer():
     canary.judge_alone([*answers(50, by="green", status=503), *answers(50, by="green")], "green")
     with pytest.raises(SetupError, match="requests fail"):

@@ -41,6 +41,10 @@ SLOWER_MEDIAN, SLOWER_MEDIAN_MS = 1.5, 20.0
 SLOWER_P95, SLOWER_P95_MS = 2.0, 50.0
 """The new color's latency may be the old one's times the factor, plus the milliseconds."""
 
+FEWEST_SLOW = 5
+"""Fewer slow requests than this decide nothing: of 21 requests, the slowest two are the 95th percentile, and one pause
+of the machine makes two."""
+
 _LINE = re.compile(r"([\d.]+) ([\d.]+) webapp_(\d) (\S+) (\d{3}) (.+)")
 """End in unix time, seconds, share, color, status, seconds of each try; `-` where there is none. See nginx.conf.j2."""
 
@@ -239,9 +243,8 @@ def judge(old: Sample, new: Sample) -> str:
         raise SetupError(f"the new color fails more often; {figures}")
     if min(new.requests, old.requests) < FEWEST:
         return f"too few requests to judge latency by; {figures}"
-    if (
-        new.median_ms > SLOWER_MEDIAN * old.median_ms + SLOWER_MEDIAN_MS
-        or new.p95_ms > SLOWER_P95 * old.p95_ms + SLOWER_P95_MS
-    ):
+    slow_ms = SLOWER_P95 * old.p95_ms + SLOWER_P95_MS
+    slow_tail = new.p95_ms > slow_ms and sum(took > slow_ms for took in new.latencies_ms) >= FEWEST_SLOW
+    if slow_tail or new.median_ms > SLOWER_MEDIAN * old.median_ms + SLOWER_MEDIAN_MS:
         raise SetupError(f"the new color is slower; {figures}")
     return figures
