@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -192,6 +193,15 @@ class Stack:
             json.loads(line)
             for line in (self.state_dir / "log" / f"{self.program(program)}.log").read_text().splitlines()
         ]
+
+    def logged(self, program: str, matches: Callable[[dict], object], count: int = 1) -> list[dict]:
+        """Lines of a program's log, once so many match: a line may be on its way when the reply is here."""
+
+        def lines():
+            found = [line for line in self.log_lines(program) if matches(line)]
+            return found if len(found) >= count else None
+
+        return wait_for(lines, f"{count} lines of {program}")
 
     def raw(self, source: str = "127.0.0.1") -> socket.socket:
         """A bare connection to nginx."""

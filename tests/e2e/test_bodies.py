@@ -127,7 +127,7 @@ def test_a_large_reply_has_the_headers_of_a_small_one_and_leaves_no_text_behind(
     assert large.headers.keys() == small.headers.keys()
     assert large.headers["X-Request-Id"] != small.headers["X-Request-Id"]
     wait_for(lambda: not list((stack.state_dir / "run" / "replies").iterdir()), "the file is gone")
-    (line,) = [each for each in stack.log_lines("nginx") if each.get("request_id") == large.headers["X-Request-Id"]]
+    (line,) = stack.logged("nginx", lambda each: each.get("request_id") == large.headers["X-Request-Id"])
     assert (line["method"], line["path"], line["status"]) == ("POST", "/rerank", 200)
 
 

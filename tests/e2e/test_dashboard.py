@@ -261,7 +261,7 @@ def test_the_live_view_names_what_serves_and_no_trial_of_our_own_is_listed(stack
         said = opened.inner_text("#serves")
         assert Path(served["model"]).name in said
         assert f"{served['engine']}, {served['precision']}" in said
-        first = next(line for line in stack.log_lines("webapp") if line.get("path") == "/rerank")
+        first, *_ = stack.logged("webapp", lambda line: line.get("path") == "/rerank")
         assert first["request_id"] not in opened.inner_html("#recent")
 
 

@@ -39,11 +39,12 @@ def test_faults_are_errors_then_the_breaker_opens_and_closes_by_itself(faulty):
         assert (reply.status_code, reply.headers["X-Rerank-Degraded"]) == (200, "lexical")
         wait_for(lambda: "X-Rerank-Degraded" not in ask(stack, "good").headers, "the model is back")
 
-        def transitions():  # the last line may still be on its way through supervisor
-            return [(line["was"], line["state"]) for line in stack.log_lines("webapp") if line["message"] == "breaker"]
-
-        wait_for(lambda: len(transitions()) >= 3, "three transitions are logged")
-        assert transitions() == [("closed", "open"), ("open", "half_open"), ("half_open", "closed")]
+        lines = stack.logged("webapp", lambda line: line["message"] == "breaker", count=3)
+        assert [(line["was"], line["state"]) for line in lines] == [
+            ("closed", "open"),
+            ("open", "half_open"),
+            ("half_open", "closed"),
+        ]
 
 
 def test_a_worker_whose_engine_hangs_is_replaced_and_nobody_waits_for_ever(faulty):
@@ -57,7 +58,7 @@ def test_a_worker_whose_engine_hangs_is_replaced_and_nobody_waits_for_ever(fault
         hanging.join()
         assert replies[0].status_code in {503, 504}
         wait_for(lambda: ask(stack, "good").status_code == 200, "the service is back")
-        assert any("this worker ends" in line["message"] for line in stack.log_lines("webapp"))
+        assert stack.logged("webapp", lambda line: "this worker ends" in line["message"])
 
 
 def test_an_engine_that_never_starts_ends_its_worker_then_supervisor_gives_up_and_serve_fails(tmp_path, monkeypatch):
@@ -70,6 +71,5 @@ def test_an_engine_that_never_starts_ends_its_worker_then_supervisor_gives_up_an
         os.kill(worker, signal.SIGKILL)
         assert stack.process.wait(PATIENCE_S) == 1
         assert "webapp-blue was given up" in (stack.state_dir / "serve.out").read_text()
-        lines = [line for line in stack.log_lines("webapp") if "the engine did not start" in line["message"]]
-        assert len(lines) >= 3, "at each try"
+        lines = stack.logged("webapp", lambda line: "the engine did not start" in line["message"], count=3)
         assert "the model was not ready in 1 s" in lines[0]["message"]

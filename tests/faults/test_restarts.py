@@ -97,7 +97,7 @@ def test_a_worker_that_grew_too_large_is_replaced(stack_with):
         (before,) = stack.workers()
         wait_for(lambda: before not in stack.workers() and stack.workers(), "a new worker alone")
         assert stack.rerank().status_code == 200
-        assert any("workers are replaced" in line["message"] for line in stack.log_lines("webapp"))
+        assert stack.logged("webapp", lambda line: "workers are replaced" in line["message"])
 
 
 def test_a_program_that_supervisor_gives_up_ends_the_stack_with_a_failure(stack_with):

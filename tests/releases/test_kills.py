@@ -122,4 +122,4 @@ def test_a_master_that_dies_after_its_model_was_retrained_in_place_comes_back_wi
         assert after.status_code == 200, after.text
         assert after.json()["results"] == before["results"]
         assert stack.colors()["serves"] == serves
-        assert any("the model's files have changed" in line["message"] for line in stack.log_lines("webapp"))
+        assert stack.logged("webapp", lambda line: "the model's files have changed" in line["message"])

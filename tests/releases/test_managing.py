@@ -132,16 +132,20 @@ def test_an_idle_color_that_supervisorctl_started_is_warned_of_with_the_command_
         },
         [],
     )
-    stack.supervisorctl("restart", idle)
     remedy = f"reranking stop {idle}"
+
+    def warns(line):
+        return line["level"] == "warning" and remedy in line["message"]
+
+    warned = sum(map(warns, stack.log_lines("supervisord")))
+    stack.supervisorctl("restart", idle)
     code, said = stack.reranking("status")
     assert code == 3
     assert f"{idle} is idle, yet it runs" in said
     assert remedy in said
     found = {each["about"]: each for each in json.loads(stack.reranking("doctor", "--json")[1])}["colors"]
     assert (found["verdict"], found["remedy"]) == ("poor", remedy)
-    warned = [line for line in stack.log_lines("supervisord") if line["level"] == "warning"]
-    assert remedy in warned[-1]["message"], "and the log has it from the moment of the start"
+    assert stack.logged("supervisord", warns, count=warned + 1), "the log has it from the moment of the start"
     assert stack.reranking(*remedy.split()[1:]) == (0, f"{idle} has stopped\n")
     assert programs(stack)[1] == []
 

@@ -114,8 +114,7 @@ def test_an_upgrade_in_place_loses_no_request(stack):
         stack.reranking("deploy", "--again", "--watch", "1")
     assert set(load.outcomes) == {200}, load.outcomes
     assert set(load.by_model) == {"before"}, "the scores are the same"
-    served = [line for line in stack.log_lines("webapp") if line["logger"] == "webapp.access"]
-    assert served, "the old supervisord knows the new workers' lines"
+    served = stack.logged("webapp", lambda line: line["logger"] == "webapp.access")  # by the old supervisord
     assert {line["level"] for line in served} <= {"debug", "info"}
     assert "rerank_requests_total" in requests.get(f"{stack.url}/metrics", timeout=PATIENCE_S).text
 

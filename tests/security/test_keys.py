@@ -197,8 +197,7 @@ def test_hup_lets_new_keys_in_and_taken_ones_out_and_loses_no_request(secured):
         assert statuses == {200}
     finally:
         secured.key_file.write_text(before)
-    complaints = {line["message"] for line in secured.stack.log_lines("webapp") if "left out" in line["message"]}
-    assert any("line 6" in complaint for complaint in complaints)
+    assert secured.stack.logged("webapp", lambda line: "left out" in line["message"] and "line 6" in line["message"])
 
 
 def test_no_key_is_in_any_file_but_our_own_in_its_private_place(secured):
