@@ -172,6 +172,10 @@ class ModelInfo:
     precision: str
     max_length_tokens: int
     score_scale: ScoreScale
+    activation: str = "Identity"
+    """What the model itself puts its raw scores through. Our scores don't depend on it."""
+    fingerprint: str = ""
+    """Hash of all files and templates that scores depend on."""
     substitute_for: str | None = None
     """The model that was configured when this one stands in for it, else None."""
     fidelity: dict[str, float] = field(default_factory=dict)
@@ -185,7 +189,7 @@ class ModelInfo:
         """Everything a pair's score depends on beside its texts; part of every cache key."""
         return "/".join(
             (
-                *(self.kind, self.model, self.revision, self.engine, self.precision),
+                *(self.kind, self.model, self.revision, self.fingerprint, self.engine, self.precision),
                 *(str(self.max_length_tokens), self.score_scale),
             )
         )

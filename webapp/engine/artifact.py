@@ -19,7 +19,7 @@ from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.domain.types import ModelInfo, ScoreScale, Tuning
 
-FORMAT = 7
+FORMAT = 8
 """Increased when artifacts of older releases must be prepared again."""
 
 NAMED_VARIABLE = "STACK_ARTIFACT"
@@ -50,6 +50,8 @@ class Template(msgspec.Struct, frozen=True):
     """Token type of the document and the suffix; the query's is 0."""
     pad_id: int
     max_length_tokens: int
+    truncation_side: Literal["left", "right"] = "right"
+    """Which end of a long text is cut off."""
 
     @property
     def special_tokens(self) -> int:
@@ -83,6 +85,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     template: Template
     tables: Tables
     prompts: tuple[str, str]
+    """What a bi-encoder puts before a query and before a document."""
+    pools_prompts: bool
+    """Whether the prompts' tokens count in a bi-encoder's vectors."""
+    activation: str
+    """What the model itself puts its logits through. Scores don't depend on it."""
+    fingerprint: str
+    """Hash of all that scores depend on: the original's files, and what was read off them."""
     unit_vectors: bool
     """Whether a bi-encoder's vectors are normalized to length 1 before they are compared."""
     source: str

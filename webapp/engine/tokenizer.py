@@ -20,6 +20,9 @@ CHARS_PER_TOKEN_BOUND = 16
 
 CUT_SLACK_TOKENS = 32
 
+UNPOOLED = 2
+"""Attention mask of a token that others attend to, but that does not count in a vector; 1 is an ordinary token's."""
+
 PIECE_TOKENS = 10_000
 """A list of all tokens of a long text would be made under the interpreter's lock, for seconds."""
 
@@ -43,7 +46,7 @@ def split_room(query: int, document: int, room: int) -> tuple[int, int]:
 
 
 def batch_rows(
-    rows: Sequence[Sequence[TokenIds]], template: Template, length: int
+    rows: Sequence[Sequence[TokenIds]], template: Template, length: int, unpooled: int = 0
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return token ids and attention mask of a batch, both of shape [rows, length].
 
@@ -51,6 +54,7 @@ def batch_rows(
         rows: the parts of each row, put one after the other.
         template: the model's limit and its padding.
         length: tokens to pad each row to.
+        unpooled: so many tokens of each row, the first ones, count in no vector.
     """
     # There are no positions past the model's limit; a tokenizer that adds nothing makes no token of an empty text.
     input_ids = np.full((len(rows), max(1, min(length, template.max_length_tokens))), template.pad_id, np.int64)
@@ -61,6 +65,7 @@ def batch_rows(
             input_ids[row, at : at + len(part)] = part
             at += len(part)
         mask[row, :at] = 1
+        mask[row, : min(unpooled, at)] = UNPOOLED
     return input_ids, mask
 
 
@@ -88,31 +93,41 @@ class TextEncoder:
         self.special_tokens = template.special_tokens
         self.query_takes_room = query_takes_room
         self._room_tokens = template.room_tokens
+        self._truncation_side = template.truncation_side
         self._query_prompt = query_prompt
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Return the token ids of each text, without special tokens, at most room + 1 of them.
 
         A tokenizer reads a text to its end whatever is kept, a second for some megabytes. So a long text is
-        first tried by its beginning, which is enough unless it holds unusually few tokens (thousands of spaces).
+        first tried by the end that is kept, which is enough unless it holds unusually few tokens (thousands of spaces).
         """
         bound = (self._room_tokens + CUT_SLACK_TOKENS) * CHARS_PER_TOKEN_BOUND
-        ids = self._encode([text[:bound] for text in texts])
+        ids = self._encode([self._part(text, bound) for text in texts])
         for index, text in enumerate(texts):
             if len(text) > bound and len(ids[index]) <= self._room_tokens:
-                (ids[index],) = self._encode([text[:MOST_CHARS]])
+                (ids[index],) = self._encode([self._part(text, MOST_CHARS)])
         return ids
+
+    def _part(self, text: str, chars: int) -> str:
+        """Return the part of a text that is kept when it is cut."""
+        return text[-chars:] if self._truncation_side == "left" else text[:chars]
 
     def _encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         for encoding in encodings:  # before Python sees them: a list of a million numbers would hold the hub
-            encoding.truncate(self._room_tokens + 1)  # one more tells a cut text from one that just fits
+            # One more tells a cut text from one that just fits.
+            encoding.truncate(self._room_tokens + 1, direction=self._truncation_side)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
-    @staticmethod
-    def has_unread_rest(text: str) -> bool:
-        """Return whether a text goes on past `MOST_CHARS`."""
-        return len(text) > MOST_CHARS and not text[MOST_CHARS:].isspace()
+    def kept(self, ids: NDArray[np.int32], count: int) -> NDArray[np.int32]:
+        """Return so many of a text's tokens, those that are kept when it is cut."""
+        return ids[max(0, len(ids) - count) :] if self._truncation_side == "left" else ids[:count]
+
+    def has_unread_rest(self, text: str) -> bool:
+        """Return whether a text goes on past the `MOST_CHARS` that are read."""
+        rest = text[:-MOST_CHARS] if self._truncation_side == "left" else text[MOST_CHARS:]
+        return bool(rest) and not rest.isspace()
 
     def count(self, text: str) -> int:
         """Return how many tokens the first `MOST_CHARS` of a text have."""

@@ -53,7 +53,7 @@ class CrossEncoderSession:
             lengths[index] = self._template.special_tokens + kept_query + kept
             if sum(sizes) > room:
                 truncated[index] = True
-                ids[index] = document[:kept].copy()  # a slice would keep the whole alive
+                ids[index] = self._texts.kept(document, kept).copy()  # a slice would keep the whole alive
             elif self._texts.has_unread_rest(documents[index]):
                 truncated[index] = True
         return ids, lengths, truncated
@@ -64,7 +64,7 @@ class CrossEncoderSession:
         rows: list[tuple[TokenIds, ...]] = []
         for query, document in pairs:
             # A document was cut to fit; a query that is still too long gives way to it.
-            kept_query = query.ids[: template.room_tokens - len(document)]
+            kept_query = self._texts.kept(query.ids, template.room_tokens - len(document))
             rows.append((template.prefix, kept_query, template.middle, document, template.suffix))
         input_ids, mask = batch_rows(rows, template, length)
         types = np.zeros_like(input_ids)

@@ -39,11 +39,18 @@ class EmbeddingSession:
         self._similarity = SIMILARITIES[manifest.score_scale]
         self._texts = texts
         self._forward = forward
+        counted = [0 if manifest.pools_prompts else self._prompt_tokens(prompt) for prompt in manifest.prompts]
+        self._unpooled_query, self._unpooled_document = counted
+
+    def _prompt_tokens(self, prompt: str) -> int:
+        """Return how many tokens sentence-transformers takes for the prompt's, the special ones before it counted."""
+        return len(self._template.prefix) + self._texts.count(prompt) if prompt else 0
 
     def encode_query(self, query: str) -> Vector:
         """Return the query's vector, shape [width]."""
-        ids = self._texts.encode([self._query_prompt + query])[0][: self._template.room_tokens]
-        vector: Vector = self._embed([ids], self._template.special_tokens + len(ids))[0]
+        (ids,) = self._texts.encode([self._query_prompt + query])
+        ids = self._texts.kept(ids, self._template.room_tokens)
+        vector: Vector = self._embed([ids], self._template.special_tokens + len(ids), self._unpooled_query)[0]
         return vector
 
     def encode_documents(
@@ -56,19 +63,19 @@ class EmbeddingSession:
         ids = self._texts.encode(texts)
         cut = (len(found) > room or self._texts.has_unread_rest(text) for found, text in zip(ids, texts, strict=True))
         truncated = np.fromiter(cut, np.bool_, len(ids))
-        ids = [document[:room] for document in ids]
+        ids = [self._texts.kept(document, room) for document in ids]
         lengths = np.fromiter((len(document) for document in ids), np.int32, len(ids))
         return ids, lengths + self._template.special_tokens, truncated
 
     def score(self, pairs: Sequence[tuple[Vector, NDArray[np.int32]]], length: int) -> NDArray[np.float32]:
         """Return similarities, shape [pairs]."""
-        vectors = self._embed([document for _, document in pairs], length)
+        vectors = self._embed([document for _, document in pairs], length, self._unpooled_document)
         return self._similarity(np.stack([query for query, _ in pairs]), vectors)
 
-    def _embed(self, texts: Sequence[NDArray[np.int32]], length: int) -> Vector:
-        """Return vectors, shape [texts, width]."""
+    def _embed(self, texts: Sequence[NDArray[np.int32]], length: int, unpooled: int) -> Vector:
+        """Return vectors, shape [texts, width]; the first `unpooled` tokens of each text count in none."""
         rows = [(self._template.prefix, ids, self._template.suffix) for ids in texts]
-        input_ids, mask = batch_rows(rows, self._template, length)
+        input_ids, mask = batch_rows(rows, self._template, length, unpooled)
         vectors = self._forward(input_ids, mask, np.zeros_like(input_ids)).astype(np.float32)
         if not self._unit_vectors:
             return vectors

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sentence_transformers import CrossEncoder, SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 from transformers import PreTrainedModel
 
 from webapp.domain.errors import SetupError
 from webapp.domain.types import ScoreScale
 from webapp.engine.artifact import Tables
+from webapp.engine.models.layout import read_layout
 
 LONGEST_MAX_LENGTH_TOKENS = 100_000
 """Tokenizers without a limit of their own report 10^30."""
@@ -26,42 +26,25 @@ POSITION_TABLES = frozenset({"position_embeddings", "wpe", "embed_positions"})
 """What transformers calls tables of learned positions in encoders, in GPT-2, and in models of BART's family."""
 
 
-def kind_of(directory: Path) -> Literal["cross-encoder", "embedding"]:
-    """Return what kind of model a directory holds, by its own configuration.
-
-    Raises:
-        SetupError: it is neither.
-    """
-    try:
-        config = json.loads((directory / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise SetupError(
-            f"{directory} holds no readable config.json; RERANK_MODEL must name a CrossEncoder or SentenceTransformer"
-        ) from error
-    architecture = (config.get("architectures") or [""])[0]
-    if architecture.endswith("ForSequenceClassification"):
-        return "cross-encoder"
-    if (directory / "modules.json").is_file():
-        return "embedding"
-    raise SetupError(
-        f"{directory} is {architecture or 'nameless'}, not a CrossEncoder or SentenceTransformer; see RERANK_MODEL"
-    )
-
-
 class SourceModel:
     """A CrossEncoder or a SentenceTransformer on one device."""
 
     def __init__(self, directory: Path, device: str = "cpu") -> None:
-        self.kind = kind_of(directory)
+        """Load a model in float32, whatever its files hold: it is what every other precision is compared with.
+
+        Raises:
+            SetupError: it is no reranker, something of it is missing, or it needs code of its own.
+        """
+        self.layout = read_layout(directory)
+        self.kind = self.layout.kind
         self._known: dict[tuple[str, str], np.float32] = {}
         """Scores that were computed."""
-        # float32 whatever the file holds: it is the reference that every other precision is compared with.
         options: dict[str, Any] = {"device": device, "local_files_only": True, "model_kwargs": {"dtype": torch.float32}}
-        self.model = (
-            CrossEncoder(str(directory), **options)
-            if self.kind == "cross-encoder"
-            else SentenceTransformer(str(directory), **options)
-        )
+        if self.kind == "cross-encoder":
+            # Nothing that a file names is imported.
+            self.model = CrossEncoder(str(directory), activation_fn=torch.nn.Identity(), **options)
+        else:
+            self.model = SentenceTransformer(str(directory), **options)
         self.model.eval()
         if self.kind == "cross-encoder" and self.model.num_labels != 1:
             raise SetupError(f"{directory} has {self.model.num_labels} labels; a reranker has one")
@@ -70,6 +53,49 @@ class SourceModel:
             raise SetupError(f"{directory} has no fast tokenizer (tokenizer.json)")
         # sentence-transformers must cut there, too: a tokenizer may claim more than the model has positions for.
         self.model.max_seq_length = self.max_length_tokens
+
+    def check(self) -> None:
+        """Check what prepare must know of a model first; this loads the weights a second time.
+
+        Raises:
+            SetupError: a weight is missing, or is no number, or the tokenizer knows no words.
+        """
+        directory = self.layout.directory
+        ids = self.tokenizer("how do bees find home by the sun", add_special_tokens=False)["input_ids"]
+        if not {*ids} - {self.tokenizer.unk_token_id}:
+            raise SetupError(f"the tokenizer in {self.layout.transformer} knows no English word; fetch the model again")
+        for name, weight in self.model.named_parameters():
+            if not weight.isfinite().all():
+                raise SetupError(f"{name} of {directory} holds NaN or infinity; name another RERANK_MODEL")
+        self._refuse_what_is_missing()
+
+    def _refuse_what_is_missing(self) -> None:
+        """Refuse a model some of whose weights no file holds, if its scores depend on them.
+
+        transformers makes such weights up. Models often lack some that they don't use, such as BERT's pooler below mean
+        vectors. Not-a-numbers in their place show which they are.
+        """
+        loaded = self.model.transformers_model
+        if loaded is None:
+            return
+        _, found = type(loaded).from_pretrained(
+            str(self.layout.transformer), config=loaded.config, output_loading_info=True, local_files_only=True
+        )
+        missing = sorted(found["missing_keys"])
+        with torch.no_grad():
+            for value in (float("nan"), 0.0):
+                for name in missing:
+                    loaded.get_parameter_or_buffer(name).fill_(value)
+                if (
+                    missing
+                    and value
+                    and not np.isfinite(self._compute([("how do bees find home", "by the sun")])).all()
+                ):
+                    raise SetupError(
+                        f"no weight file of {self.layout.transformer} holds {missing[0]}"
+                        + (f" and {len(missing) - 1} other weights" if missing[1:] else "")
+                        + f" of its {type(loaded).__name__}; name another RERANK_MODEL, or fetch it again"
+                    )
 
     @property
     def max_length_tokens(self) -> int:
@@ -88,13 +114,22 @@ class SourceModel:
 
     @property
     def prompts(self) -> tuple[str, str]:
-        """Prompts that a SentenceTransformer puts before a query and before a document."""
+        """Prompts that a SentenceTransformer puts before a query and before a document: the first name that is there.
+
+        An empty prompt is one, too.
+        """
         if self.kind == "cross-encoder":
             return "", ""
         named = self.model.prompts
         fallback = named.get(self.model.default_prompt_name or "", "")
-        document = named.get("document") or named.get("passage") or named.get("corpus") or fallback
-        return named.get("query") or fallback, document
+        document = next((named[name] for name in ("document", "passage", "corpus") if name in named), fallback)
+        return named.get("query", fallback), document
+
+    @property
+    def pools_prompts(self) -> bool:
+        """Whether the tokens of a prompt count in a bi-encoder's vectors."""
+        pooling = [module for module in self.model if isinstance(module, Pooling)]
+        return all(module.include_prompt for module in pooling) or not any(self.prompts)
 
     @property
     def score_scale(self) -> ScoreScale:
@@ -116,7 +151,8 @@ class SourceModel:
     def module(self) -> FeatureModule:
         """Return the bare computation: token ids in, the output that scores are made of out."""
         names = ["input_ids", "attention_mask", *(["token_type_ids"] if self.reads_types else [])]
-        return FeatureModule(self.model, names, "scores" if self.kind == "cross-encoder" else "sentence_embedding")
+        output = "scores" if self.kind == "cross-encoder" else "sentence_embedding"
+        return FeatureModule(self.model, names, output, pools_prompts=self.pools_prompts)
 
     def reference(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         """Return sentence-transformers' own scores: logits, or similarities of a bi-encoder; shape [pairs].
@@ -172,16 +208,32 @@ def _encode_unique(encode: Callable[[list[str]], Any], texts: Sequence[str]) -> 
 class FeatureModule(torch.nn.Module):  # type: ignore[misc] # torch is not analysed: it takes minutes
     """A module of tensors around sentence-transformers' modules, which take and give dictionaries."""
 
-    def __init__(self, model: torch.nn.Module, input_names: list[str], output_name: str) -> None:
+    def __init__(
+        self, model: torch.nn.Module, input_names: list[str], output_name: str, *, pools_prompts: bool = True
+    ) -> None:
         super().__init__()
         self.model = model
         self.input_names = input_names
         self.output_name = output_name
+        self.pools_prompts = pools_prompts
 
     def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any = None) -> Any:
-        """Return [rows, 1] logits or [rows, width] vectors for tensors of shape [rows, length]."""
+        """Return [rows, 1] logits or [rows, width] vectors for tensors of shape [rows, length].
+
+        Without `pools_prompts` a mask of 2 (`tokenizer.UNPOOLED`) marks tokens that others attend to, but that count in no
+        vector.
+        """
         given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        output = self.model({name: given[name] for name in self.input_names})[self.output_name]
+        features = {name: given[name] for name in self.input_names}
+        if self.pools_prompts:
+            features = self.model(features)
+        else:
+            transformer, *rest = self.model
+            features = transformer(features | {"attention_mask": (attention_mask > 0).long()})
+            features["attention_mask"] = (attention_mask == 1).long()
+            for module in rest:
+                features = module(features)
+        output = features[self.output_name]
         if output.ndim == 1:
             return output.unsqueeze(-1)
         width = getattr(self.model, "truncate_dim", None)  # of a SentenceTransformer; None: all

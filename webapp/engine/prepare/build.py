@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import importlib.metadata
 import io
 import shutil
@@ -16,8 +17,19 @@ import msgspec
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError, reason_of
 from webapp.domain.types import Tuning
-from webapp.engine.artifact import FORMAT, GOLDEN, MANIFEST, PACKED_MODEL, EngineName, Manifest, sha256_of, write_json
-from webapp.engine.loader import open_engine
+from webapp.engine.artifact import (
+    FORMAT,
+    GOLDEN,
+    MANIFEST,
+    PACKED_MODEL,
+    TOKENIZER,
+    EngineName,
+    Manifest,
+    sha256_of,
+    write_json,
+)
+from webapp.engine.loader import ModelEngine, open_engine
+from webapp.engine.models.layout import files_of
 from webapp.engine.models.source import SourceModel
 from webapp.engine.prepare import autotune, export, gate
 from webapp.engine.prepare.calibration import Examples
@@ -25,6 +37,7 @@ from webapp.engine.prepare.pack import pack
 from webapp.engine.prepare.progress import Report, Stages
 from webapp.engine.prepare.resolve import Source
 from webapp.engine.runtimes import Candidate
+from webapp.engine.runtimes.torch import LoadedRuntime
 
 CONVERTING, JUDGING, MEASURING = 3, 4, 5
 """Numbers of these stages in reports; after a refused candidate the next one begins with the first again."""
@@ -44,13 +57,11 @@ def load_original(settings: Settings, source: Source, report: Report) -> SourceM
     """
     try:
         original = SourceModel(source.directory)
+        original.check()
     except SetupError:
         raise
     except Exception as error:  # of safetensors, tokenizers, torch, ...: each has its own
         raise SetupError(f"sentence-transformers can't load {source.directory}: {reason_of(error)}") from error
-    for name, weight in original.model.named_parameters():
-        if not weight.isfinite().all():
-            raise SetupError(f"{name} of {source.directory} holds NaN or infinity; name another RERANK_MODEL")
     if settings.max_length_tokens > original.max_length_tokens:
         asked, limit = settings.max_length_tokens, original.max_length_tokens
         report(f"RERANK_MAX_LENGTH_TOKENS is {asked}, but this model reads {limit}: texts are cut there")
@@ -77,14 +88,18 @@ class Builder:
         """Return the directory and the manifest of the first of these candidates that passes the gate.
 
         Raises:
-            SetupError: nothing passes.
+            SetupError: nothing passes, or our way to read the model gives other scores than the original.
         """
+        described = self._describe()
+        with self.stages.stage(JUDGING, "comparing our way to frame and cut texts with the original's"):
+            in_torch = ModelEngine(described, LoadedRuntime(self.original), self.staging / TOKENIZER)
+            gate.check_framing(in_torch, self.original)
         reasons: list[str] = []
         for candidate in tried:
             directory = self.staging / str(candidate).replace(" ", "-")
             directory.mkdir()
             try:
-                manifest = self._export(candidate, directory)
+                manifest = self._export(candidate, described, directory)
                 figures = self._judge(manifest, directory)
             except (NotForThisModelError, gate.GateError) as error:
                 reasons.append(str(error))
@@ -106,21 +121,24 @@ class Builder:
             return directory, manifest
         raise SetupError(f"{reasons[-1]}; try another RERANK_PRECISION, or RERANK_ENGINE=torch")
 
-    def _export(self, candidate: Candidate, directory: Path) -> Manifest:
-        """Write tokenizer and model; return the manifest of a candidate that is not judged yet."""
+    def _describe(self) -> Manifest:
+        """Write the tokenizer; return the manifest of the model as it is, in torch, with nothing measured."""
         original = self.original
-        manifest = Manifest(
+        described = Manifest(
             format=FORMAT,
             model=self.source.model,
             revision=self.source.revision,
             kind=original.kind,
-            engine=candidate.engine,
-            precision=candidate.precision,
+            engine="torch",
+            precision="fp32",
             score_scale=original.score_scale,
-            template=export.export_tokenizer(original, directory),
+            template=export.export_tokenizer(original, self.staging),
             tables=original.tables,
             prompts=original.prompts,
+            pools_prompts=original.pools_prompts,
             unit_vectors=original.unit_vectors,
+            activation=original.layout.activation,
+            fingerprint="",
             source=str(self.source.directory),
             substitute_for=self.source.substitute_for,
             fidelity={},
@@ -130,9 +148,15 @@ class Builder:
             versions={name: importlib.metadata.version(name) for name in VERSIONS_OF},
             prepared_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         )
+        return msgspec.structs.replace(described, fingerprint=_fingerprint(described, self.examples))
+
+    def _export(self, candidate: Candidate, described: Manifest, directory: Path) -> Manifest:
+        """Write tokenizer and model; return the manifest of a candidate that is not judged yet."""
+        manifest = msgspec.structs.replace(described, engine=candidate.engine, precision=candidate.precision)
+        shutil.copyfile(self.staging / TOKENIZER, directory / TOKENIZER)
         what, write = EXPORTS[candidate.engine]
         with self.stages.stage(CONVERTING, f"{what} for {candidate}"):
-            write(manifest, original, self.examples, directory)
+            write(manifest, self.original, self.examples, directory)
         return manifest
 
     def _judge(self, manifest: Manifest, directory: Path) -> dict[str, float]:
@@ -150,6 +174,20 @@ class Builder:
             figures = gate.measure(engine, self.original, self.examples.judged, report_share)
             gate.accept(figures, candidate, self.settings)
         return figures
+
+
+def _fingerprint(described: Manifest, examples: Examples) -> str:
+    """Return a hash of all that scores depend on, beside engine and precision.
+
+    That is each file of the original, what was read off them, and the texts that int8 is calibrated with.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    read_off = (described.kind, described.score_scale, described.template, described.prompts, described.unit_vectors)
+    digest.update(msgspec.json.encode([*read_off, described.pools_prompts, examples.calibration]))
+    directory = Path(described.source)
+    for path in files_of(directory):
+        digest.update(f"\0{path.relative_to(directory)}\0{sha256_of(path)}".encode())
+    return digest.hexdigest()
 
 
 def pack_native(manifest: Manifest, original: SourceModel, _examples: Examples, directory: Path) -> None:

@@ -45,6 +45,7 @@ def export_tokenizer(source: SourceModel, directory: Path) -> Template:
         document_type=encoding.type_ids[document_at] if source.reads_types else 0,
         pad_id=source.tokenizer.pad_token_id or 0,
         max_length_tokens=source.max_length_tokens,
+        truncation_side="left" if source.tokenizer.truncation_side == "left" else "right",
     )
     if template.room_tokens < 1 + pair:
         raise SetupError(

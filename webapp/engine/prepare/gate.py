@@ -14,12 +14,17 @@ from scipy.stats import kendalltau
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.domain.ranking import to_scores
-from webapp.domain.types import ScoreScale
+from webapp.domain.types import ScoreScale, Session
 from webapp.engine.artifact import Golden, GoldenQuery
-from webapp.engine.base import Engine, score_pair
+from webapp.engine.base import Engine, encode_pair, score_pair
 from webapp.engine.models.source import SourceModel
 from webapp.engine.prepare.progress import ReportShare
 from webapp.engine.runtimes import Candidate
+
+LARGEST_RAW_ERROR = 1e-4
+"""Of our own way to frame, cut and batch texts, in float32: a share of the larger of 1 and the largest raw score."""
+
+ROWS_A_BATCH = 8
 
 LARGEST_FP32_SCORE_ERROR = 1e-4
 LARGEST_BF16_SCORE_ERROR = 2e-2
@@ -29,6 +34,10 @@ GOLDEN_SLACK = 5e-3
 
 UNBOUNDED: frozenset[ScoreScale] = frozenset({"dot", "euclidean", "manhattan"})
 """Scales without ends: their scores are judged raw, and golden scores are raw, too."""
+
+
+MANY_CHARS = 200
+"""No pair of so few characters is cut by a model."""
 
 
 class GateError(SetupError):
@@ -68,6 +77,52 @@ def engine_logits(engine: Engine, pairs: Sequence[tuple[str, str]]) -> NDArray[n
     session = engine.open_session()
     # Padding must not matter.
     return np.array([score_pair(session, query, document, padding=3) for query, document in pairs], np.float32)
+
+
+def check_framing(engine: Engine, original: SourceModel) -> None:
+    """Refuse a model whose scores by our own template, tokenizer and batches differ from the original's.
+
+    Both sides compute in float32 with the same weights. So only what we make of the texts can differ, which the looser
+    limits of int8 would hide.
+
+    Args:
+        engine: of the original in torch, started.
+        original: gives the right scores, by sentence-transformers' own way from texts to scores.
+
+    Raises:
+        SetupError: it says where they differ.
+    """
+    pairs = check_pairs()
+    right = original.reference(pairs)
+    limit = LARGEST_RAW_ERROR * max(1.0, float(np.abs(right).max()))
+    session = engine.open_session()
+    alone = np.array([score_pair(session, query, document) for query, document in pairs], np.float32)
+    wrong = ~(np.abs(alone - right) <= limit)  # NaN is wrong, too
+    if wrong.any():
+        bad = [pair for pair, is_wrong in zip(pairs, wrong, strict=True) if is_wrong]
+        short = any(document.strip() and len(query + document) < MANY_CHARS for query, document in bad)
+        cause = "texts are framed in another way" if short else "long or blank texts are cut or framed in another way"
+        raise SetupError(
+            f"{original.layout.directory}: {len(bad)} of {len(pairs)} scores are not the original's, by up to"
+            f" {float(np.abs(alone - right).max()):.2g}; the likely cause: {cause}"
+        )
+    together = _batched(session, pairs)
+    if not (np.abs(together - right) <= limit).all():
+        worst = float(np.abs(together - right).max())
+        raise SetupError(
+            f"{original.layout.directory}: scores depend on what else is in a batch, by up to {worst:.2g};"
+            " the likely cause: the model does not heed its attention mask"
+        )
+
+
+def _batched(session: Session, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+    """Return raw scores made in batches of unlike lengths."""
+    encoded = [encode_pair(session, query, document) for query, document in pairs]
+    scores: list[NDArray[np.float32]] = []
+    for at in range(0, len(encoded), ROWS_A_BATCH):
+        rows = encoded[at : at + ROWS_A_BATCH]
+        scores.append(session.score([(query, ids) for query, ids, _ in rows], max(tokens for *_, tokens in rows)))
+    return np.concatenate(scores)
 
 
 def measure(

@@ -145,7 +145,7 @@ def _parts(source: SourceModel) -> tuple[Any, Any, dict[str, Any]] | None:
             transformer, pooling, *rest = source.model
             if pooling.pooling_mode != "mean" or any(type(each).__name__ != "Normalize" for each in rest):
                 return None
-            if source.model.truncate_dim is not None:
+            if source.model.truncate_dim is not None or not source.pools_prompts:
                 return None
             encoder, config, head = transformer.auto_model, transformer.auto_model.config, {}
     except (AttributeError, TypeError, ValueError):

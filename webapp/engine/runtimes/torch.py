@@ -30,17 +30,40 @@ class TorchRuntime:
         """
         del threads
         torch.set_num_threads(1)
-        self._device = device()
-        model = SourceModel(self._source, self._device)
+        where = device()
+        model = SourceModel(self._source, where)
         if model.tables != self._tables:  # an id past a table's end costs a process its GPU
             raise SetupError(f"{self._source} is not the model that was prepared; prepare it again")
-        self._module = model.module().to(self._dtype).eval()
+        self._forward = TorchForward(model.module().to(self._dtype).eval(), where)
 
     def open(self) -> Forward:
         """Return the forward pass, which all threads may share: it changes nothing."""
         return self._forward
 
-    def _forward(self, input_ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
+
+class LoadedRuntime:
+    """A model that is loaded already, in float32, for `prepare`."""
+
+    def __init__(self, model: SourceModel) -> None:
+        self._forward = TorchForward(model.module().eval(), "cpu")
+
+    def start(self, threads: int) -> None:
+        """Do nothing: torch uses all cores for one forward pass, and prepare has no other work."""
+
+    def open(self) -> Forward:
+        """Return the forward pass."""
+        return self._forward
+
+
+class TorchForward:
+    """A forward pass; see `webapp.engine.base.Forward`."""
+
+    def __init__(self, module: torch.nn.Module, device: str) -> None:
+        self._module = module
+        self._device = device
+
+    def __call__(self, input_ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
+        """Compute on the device; the output is in main memory."""
         with torch.inference_mode():
             tensors = [torch.from_numpy(array).to(self._device) for array in (input_ids, mask, types)]
             output: NDArray[Any] = self._module(*tensors).float().cpu().numpy()

@@ -1,0 +1,306 @@
+"""What a model's directory holds, by its own files: nothing is loaded, and no code that lies in it runs.
+
+What a model is stands in sentence-transformers' files (`config_sentence_transformers.json`, `modules.json`). Only
+without them does the architecture in `config.json` count.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from webapp.domain.errors import SetupError
+
+Kind = Literal["cross-encoder", "embedding"]
+
+KINDS: Mapping[str, Kind] = {"CrossEncoder": "cross-encoder", "SentenceTransformer": "embedding"}
+"""sentence-transformers' classes, as its files name them, that are served; others are refused by name."""
+
+CLASSES_OF_MODULES = {
+    "sparse_encoder": "SparseEncoder",
+    "multi_vector_encoder": "MultiVectorEncoder",
+    "cross_encoder": "CrossEncoder",
+}
+"""Packages of sentence-transformers' modules that one class alone uses."""
+
+ACTIVATIONS = ("Identity", "Sigmoid", "Tanh")
+"""Activations of torch that keep the order of logits, and so change no ranking."""
+
+TOKENIZER_FILES = (
+    *("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model"),
+    *("spm.model", "bpe.codes"),
+)
+"""Files of which a tokenizer has one at least. Without any, transformers makes an empty one, and says nothing."""
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Names of weights; with `.index.json` it is a list of files that hold them together."""
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""The beginning of a file that git-lfs has not replaced by its contents."""
+
+OTHER_FORMATS = frozenset({"onnx", "openvino", "coreml"})
+"""Folders of weights that are not read."""
+
+SUFFIXES = frozenset({".safetensors", ".bin", ".model", ".json", ".txt", ".jinja", ".codes"})
+"""Of weights, configurations, tokenizers and chat templates."""
+
+_LENGTH_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What lies in a model's directory."""
+
+    directory: Path
+    kind: Kind
+    modules: bool
+    """Whether `modules.json` lists its parts; without, transformers loads it as what its architecture says."""
+    transformer: Path
+    """Where its transformer and tokenizer lie."""
+    config: Mapping[str, Any]
+    """The transformer's config.json; empty without a transformer."""
+    activation: str
+    """What the model itself puts its logits through, one of `ACTIVATIONS`; a bi-encoder's is Identity."""
+
+    @property
+    def architecture(self) -> str:
+        """Return the class of transformers that the weights belong to; empty: none is named."""
+        return str((self.config.get("architectures") or [""])[0])
+
+
+def read_layout(directory: Path) -> Layout:
+    """Return what a directory holds.
+
+    Raises:
+        SetupError: it is no reranker, a file of it is missing or not whole, or it needs code of its own.
+    """
+    named = _read_json(directory / "config_sentence_transformers.json")
+    listed = _read_modules(directory)
+    transformer = _transformer(directory, listed)
+    config = _read_json(transformer / "config.json")
+    if not config and not listed:
+        raise SetupError(
+            f"{directory} holds no config.json; RERANK_MODEL must name a CrossEncoder or SentenceTransformer"
+        )
+    kind = _kind(directory, named, listed, config)
+    _refuse_code(directory, listed, config, transformer)
+    if kind == "cross-encoder" and not listed:
+        _refuse_labels(directory, config)
+    _check_files(directory)
+    if config:
+        _require(transformer, [name + index for name in WEIGHT_FILES for index in ("", ".index.json")], "weights")
+        _require(transformer, TOKENIZER_FILES, "tokenizer")
+    activation = _activation(directory, named, config) if kind == "cross-encoder" else "Identity"
+    return Layout(directory, kind, bool(listed), transformer, config, activation)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a file; an empty one if there is no such file."""
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise SetupError(f"{path} can't be read ({error.strerror})") from error
+    _refuse_pointer(path, text)
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SetupError(f"{path} is no JSON ({error}); fetch the model again") from error
+    if not isinstance(found, dict):
+        raise SetupError(f"{path} is no JSON object; fetch the model again")
+    return found
+
+
+def _read_modules(directory: Path) -> list[Mapping[str, Any]]:
+    """Return the entries of modules.json; none without it."""
+    path = directory / "modules.json"
+    if not path.is_file():
+        return []
+    text = path.read_bytes()
+    _refuse_pointer(path, text)
+    try:
+        listed = sorted(json.loads(text), key=lambda entry: int(entry["idx"]))
+        if not listed or not all(isinstance(entry["type"] + entry["path"], str) for entry in listed):
+            raise ValueError("it lists no modules")  # noqa: TRY301
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise SetupError(
+            f"{path} is no list of sentence-transformers' modules ({error}); fetch the model again"
+        ) from error
+    return listed
+
+
+def _transformer(directory: Path, listed: Sequence[Mapping[str, Any]]) -> Path:
+    """Return where the transformer lies: in the folder of the first module, or beside modules.json."""
+    first = directory / listed[0]["path"] if listed else directory
+    if not first.resolve().is_relative_to(directory.resolve()):
+        raise SetupError(f"{directory / 'modules.json'} names a path outside of the model's directory")
+    return first
+
+
+def _kind(
+    directory: Path, named: Mapping[str, Any], listed: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
+) -> Kind:
+    """Return the kind of a model, by sentence-transformers' files first.
+
+    sentence-transformers itself only warns when it loads one of its classes as another, and the scores are wrong.
+    """
+    model_type = str(named.get("model_type") or _class_of(listed))
+    if model_type:
+        if model_type not in KINDS:
+            raise SetupError(
+                f"{directory} is a {model_type}; of sentence-transformers' classes these are served: {', '.join(KINDS)}"
+            )
+        return KINDS[model_type]
+    architecture = str((config.get("architectures") or [""])[0])
+    if architecture.endswith("ForSequenceClassification"):
+        return "cross-encoder"
+    raise SetupError(
+        f"{directory} is {architecture or 'nameless'}, not a CrossEncoder or SentenceTransformer; see RERANK_MODEL"
+    )
+
+
+def _class_of(listed: Sequence[Mapping[str, Any]]) -> str:
+    """Return the class that modules belong to where no file names it, as files of older versions; empty: no modules."""
+    for package, name in CLASSES_OF_MODULES.items():
+        if any(f".{package}." in entry["type"] for entry in listed):
+            return name
+    return "SentenceTransformer" if listed else ""
+
+
+def _refuse_code(
+    directory: Path, listed: Sequence[Mapping[str, Any]], config: Mapping[str, Any], transformer: Path
+) -> None:
+    """Refuse a model that needs code from its directory.
+
+    transformers would take a class of its own of the same name without a word, and that computes something else.
+    """
+    for entry in listed:
+        if not entry["type"].startswith("sentence_transformers."):
+            raise SetupError(
+                f"{directory / 'modules.json'} names {entry['type']}, code that is not sentence-transformers';"
+                " code of a model is never run: name another RERANK_MODEL"
+            )
+    for file, found in (("config.json", config), ("tokenizer_config.json", None)):
+        contents = _read_json(transformer / file) if found is None else found
+        if named := contents.get("auto_map"):
+            code = next(iter(named.values())) if isinstance(named, dict) else named
+            raise SetupError(
+                f"{transformer / file} names code of the model's own ({_first(code)}); code of a model is never run:"
+                " name another RERANK_MODEL"
+            )
+    if quantized := config.get("quantization_config"):
+        method = quantized.get("quant_method", "") if isinstance(quantized, dict) else quantized
+        raise SetupError(
+            f"{directory} holds weights that are quantized ({method}); name the model that it was made of, which"
+            " prepare quantizes by itself"
+        )
+    if (directory / "adapter_config.json").is_file() and not any(
+        (transformer / name).exists() for name in WEIGHT_FILES
+    ):
+        raise SetupError(
+            f"{directory} is an adapter (PEFT), no whole model; merge it into its base model, and name that"
+        )
+
+
+def _first(code: Any) -> Any:
+    """Return the first name of an entry of auto_map: a tokenizer's is a list of two."""
+    return next((name for name in code if name), code) if isinstance(code, list) else code
+
+
+def _refuse_labels(directory: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a classifier with more labels than one, where its configuration says how many it has."""
+    labels = config.get("num_labels") or len(config.get("id2label") or ())
+    if labels > 1:
+        names = config.get("id2label")
+        which = f" ({', '.join(map(str, names.values()))})" if isinstance(names, dict) else ""
+        raise SetupError(f"{directory} has {labels} labels{which[:100]}; a reranker has one: name another RERANK_MODEL")
+
+
+def _activation(directory: Path, named: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Return what a cross-encoder puts its logits through, as sentence-transformers looks it up.
+
+    Only the last part of its name is read: nothing is imported.
+    """
+    of_config = config.get("sentence_transformers")
+    path = (
+        named.get("activation_fn")
+        or (of_config.get("activation_fn") if isinstance(of_config, dict) else None)
+        or config.get("sbert_ce_default_activation_function")
+        or "torch.nn.modules.activation.Sigmoid"
+    )
+    package, _, name = str(path).rpartition(".")
+    if name not in ACTIVATIONS or package.split(".")[0] != "torch":
+        raise SetupError(
+            f"{directory} names the activation {path}; served are torch's {', '.join(ACTIVATIONS)}, for others may"
+            " change the order of scores: name another RERANK_MODEL"
+        )
+    return name
+
+
+def _require(directory: Path, names: Sequence[str], what: str) -> None:
+    if not any((directory / name).exists() for name in names):
+        raise SetupError(f"{directory} holds no {what} ({', '.join(names[:2])}, ...); fetch the model again")
+
+
+def files_of(directory: Path) -> list[Path]:
+    """Return the files of a model that its scores may depend on, in the order of their paths."""
+    return [
+        path
+        for path in sorted(directory.rglob("*"))
+        if path.suffix in SUFFIXES and path.is_file() and not OTHER_FORMATS & {*path.relative_to(directory).parts}
+    ]
+
+
+def _check_files(directory: Path) -> None:
+    """Refuse files that are not whole.
+
+    Raises:
+        SetupError: it names the file.
+    """
+    for path in files_of(directory):
+        if path.name.endswith(".index.json"):
+            shards = _read_json(path).get("weight_map")
+            for name in sorted({*shards.values()}) if isinstance(shards, dict) else ["weight_map"]:
+                if not (path.parent / str(name)).is_file():
+                    raise SetupError(f"{path} names {name}, which is not there; fetch the model again")
+            continue
+        with path.open("rb") as file:
+            _refuse_pointer(path, file.read(len(LFS_POINTER)))
+        if path.suffix == ".safetensors":
+            _check_safetensors(path)
+        elif path.suffix == ".bin" and path.name.startswith("pytorch_model"):
+            _check_pickle(path)
+
+
+def _refuse_pointer(path: Path, beginning: bytes) -> None:
+    if beginning.startswith(LFS_POINTER):
+        raise SetupError(f"{path} is only git-lfs' pointer to the file; run: git lfs pull, in {path.parent}")
+
+
+def _check_safetensors(path: Path) -> None:
+    """Refuse a safetensors file whose table of contents does not end where the file does."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        begin = _LENGTH_BYTES + int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        try:
+            contents = json.loads(file.read(begin - _LENGTH_BYTES)) if begin <= size else {}
+            ends = [entry["data_offsets"][1] for name, entry in contents.items() if name != "__metadata__"]
+            expected = begin + int(max(ends))
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            expected = -1
+    if expected != size:
+        of = f" of {expected:,}" if expected > 0 else ""
+        raise SetupError(f"{path} is not whole: it has {size:,} bytes{of}; fetch it again")
+
+
+def _check_pickle(path: Path) -> None:
+    """Refuse a file of torch's that was cut short: a zip archive ends with its table of contents."""
+    with path.open("rb") as file:
+        beginning = file.read(2)
+    if not zipfile.is_zipfile(path) and (beginning == b"PK" or beginning[:1] != b"\x80"):  # older ones are no archives
+        raise SetupError(f"{path} is not whole, or is no file of torch's; fetch it again")
