@@ -6,8 +6,8 @@ import warnings
 from pathlib import Path
 
 import hypothesis
-import models
 import pytest
+import small_models
 from scheduling_kit import Rig
 
 from webapp.config.settings import Settings
@@ -72,7 +72,7 @@ def bert(tmp_path_factory):
     """A small BERT cross-encoder."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return models.build_bert(tmp_path_factory.mktemp("models") / "bert")
+        return small_models.build_bert(tmp_path_factory.mktemp("models") / "bert")
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +80,7 @@ def xlm_roberta(tmp_path_factory):
     """A small XLM-RoBERTa cross-encoder."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return models.build_xlm_roberta(tmp_path_factory.mktemp("models") / "xlmr")
+        return small_models.build_xlm_roberta(tmp_path_factory.mktemp("models") / "xlmr")
 
 
 @pytest.fixture(scope="session")

@@ -4,15 +4,15 @@ import gzip
 import json
 import threading
 
-import models
 import psutil
 import pytest
 import requests
+import small_models
 from running import PATIENCE_S, wait_for
 
 from webapp.api.reply_files import LARGE_BYTES
 
-MANY = models.texts(200)
+MANY = small_models.texts(200)
 LARGE = b'{"query": "q", "documents": ["' + b"\\ud800" * 5_500_000 + b'"]}'
 """33 MB of halves of surrogate pairs: to replace them takes seconds."""
 

@@ -7,17 +7,17 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import models
 import psutil
 import pytest
 import requests
+import small_models
 from running import PATIENCE_S, wait_for
 
 from webapp.engine.models.source import SourceModel
 
 
 def test_ranks_as_the_model_itself_does(stack, bert):
-    documents = models.texts(40)
+    documents = small_models.texts(40)
     reply = stack.rerank(documents, body={"top_k": 0, "raw_scores": True})
     assert reply.status_code == 200
     ours = {result["index"]: result["relevance_score"] for result in reply.json()["results"]}

@@ -6,10 +6,10 @@ import re
 import shutil
 from pathlib import Path
 
-import models
 import msgspec
 import numpy as np
 import pytest
+import small_models
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -45,7 +45,7 @@ VOCABULARY, POSITIONS, TYPES = 400, 64, 2
 def packed(tmp_path_factory):
     """A packed BERT of few positions."""
     directory = tmp_path_factory.mktemp("packed")
-    source = SourceModel(models.build_bert(directory / "model", max_length=POSITIONS))
+    source = SourceModel(small_models.build_bert(directory / "model", max_length=POSITIONS))
     assert pack(source, directory / PACKED_MODEL)
     return directory / PACKED_MODEL
 

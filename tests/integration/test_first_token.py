@@ -1,6 +1,6 @@
 import pytest
 import torch
-from models import texts
+from small_models import texts
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from webapp.engine.models.source import SourceModel

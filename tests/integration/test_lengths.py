@@ -3,11 +3,11 @@
 import json
 import shutil
 
-import models
 import numpy as np
 import pytest
+import small_models
 import transformers
-from models import WORDS
+from small_models import WORDS
 
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
@@ -26,8 +26,8 @@ LONG = " ".join(WORDS * 60)
 PAIRS = [("bees", "bees find home"), ("bees", LONG), (LONG, "bees find home"), (LONG, LONG)]
 
 UNLIMITED = {
-    "cross-encoder": lambda directory: models.build_xlm_roberta(directory, max_length=None),
-    "bi-encoder": lambda directory: models.build_bi_encoder(directory, max_length=514),
+    "cross-encoder": lambda directory: small_models.build_xlm_roberta(directory, max_length=None),
+    "bi-encoder": lambda directory: small_models.build_bi_encoder(directory, max_length=514),
 }
 
 
@@ -51,14 +51,14 @@ def test_a_model_with_514_positions_reads_512_tokens_on_every_engine(tmp_path, k
 
 
 @pytest.mark.parametrize("claimed", [None, 4096, 514, -1])
-@pytest.mark.parametrize("build", [models.build_xlm_roberta, models.build_bi_encoder])
+@pytest.mark.parametrize("build", [small_models.build_xlm_roberta, small_models.build_bi_encoder])
 def test_what_the_tokenizer_claims_does_not_lengthen_it(tmp_path, build, claimed):
     model = SourceModel(build(tmp_path / "model", max_length=claimed))
     assert model.max_length_tokens == model.model.max_seq_length == 512
 
 
 def test_a_shorter_claim_counts(tmp_path):
-    assert SourceModel(models.build_xlm_roberta(tmp_path / "model", max_length=128)).max_length_tokens == 128
+    assert SourceModel(small_models.build_xlm_roberta(tmp_path / "model", max_length=128)).max_length_tokens == 128
 
 
 def test_truncation_in_tokenizer_json_is_ignored_as_by_sentence_transformers(bert, tmp_path):

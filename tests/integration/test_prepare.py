@@ -4,13 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
-import models
 import msgspec
 import numpy as np
 import pytest
-from models import texts
+import small_models
 from running import PATIENCE_S
 from scheduling_kit import Rig
+from small_models import texts
 
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
@@ -288,7 +288,7 @@ def test_a_model_retrained_in_place_is_prepared_again(bert, tmp_path):
 
 
 def test_a_model_with_several_labels_is_an_error_that_says_so(tmp_path):
-    model = models.build_bert(tmp_path / "model", labels=3)
+    model = small_models.build_bert(tmp_path / "model", labels=3)
     with pytest.raises(SetupError, match="has 3 labels; a reranker has one"):
         prepared(tmp_path / "state", model)
 

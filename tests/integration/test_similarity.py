@@ -3,12 +3,12 @@
 import functools
 import json
 
-import models
 import numpy as np
 import pytest
-from models import texts
+import small_models
 from scheduling_kit import Rig
 from sentence_transformers import SentenceTransformer
+from small_models import texts
 
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
@@ -42,7 +42,7 @@ def prepared(tmp_path_factory):
     @functools.cache
     def build(similarity, **options):
         name = "-".join(map(str, [similarity, *options.items()]))
-        return models.build_bi_encoder(place / name, similarity=similarity, max_length=512, **options)
+        return small_models.build_bi_encoder(place / name, similarity=similarity, max_length=512, **options)
 
     @functools.cache
     def make(similarity, engine="torch", **options):

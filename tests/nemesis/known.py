@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import load_kit as load
-import models
 import requests
+import small_models
 
 from nemesis.judging import RefusedInPartError
 from webapp.config.settings import Settings
@@ -77,8 +77,8 @@ class Known:
     def by_artifact(cls, settings: Settings, *, exact: bool) -> Self:
         """Score every pair in this process, with the artifact that the service has."""
         rng = random.Random(17)
-        queries = [f"{number} {' '.join(rng.choices(models.WORDS, k=6))}" for number in range(QUERIES)]
-        heads = [f"{number} {' '.join(rng.choices(models.WORDS, k=25))} " for number in range(DOCUMENTS)]
+        queries = [f"{number} {' '.join(rng.choices(small_models.WORDS, k=6))}" for number in range(QUERIES)]
+        heads = [f"{number} {' '.join(rng.choices(small_models.WORDS, k=25))} " for number in range(DOCUMENTS)]
         documents = [lengthened(head, CHARS) for head in heads]
         with local_reranker(settings) as reranker:
             results = [reranker.rerank(RerankRequest(query, documents, documents)) for query in queries]

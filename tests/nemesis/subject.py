@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import models
 import psutil
 import requests
+import small_models
 from processes import processes_of
 from redis_kit import Redis
 from release_stack import ReleaseStack
@@ -275,7 +275,7 @@ def _parent(process: psutil.Process) -> int:
 def _model(place: Path) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return models.build_bert(place / "model")
+        return small_models.build_bert(place / "model")
 
 
 @contextlib.contextmanager

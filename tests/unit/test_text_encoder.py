@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from manifest_kit import manifest
-from models import bert_tokenizer, texts
+from small_models import bert_tokenizer, texts
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
