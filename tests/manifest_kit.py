@@ -21,6 +21,7 @@ def manifest(**different: Any) -> Manifest:
         unit_vectors=False,
         template=Template(prefix=[], middle=[], suffix=[], document_type=0, pad_id=0, max_length_tokens=8),
         tables=Tables(1, 8, 1),
+        recipe=None,
         prompts=("", ""),
         pools_prompts=True,
         activation="Identity",

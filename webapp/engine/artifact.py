@@ -18,6 +18,7 @@ import msgspec
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.domain.types import ModelInfo, ScoreScale, Tuning
+from webapp.engine.recipes import Recipe
 
 FORMAT = 8
 """Increased when artifacts of older releases must be prepared again."""
@@ -39,7 +40,7 @@ Precision = Literal["fp32", "bf16", "int8"]
 class Template(msgspec.Struct, frozen=True):
     """How a tokenizer frames its input: `prefix query middle document suffix`, or without query and middle.
 
-    It is read off the tokenizer once (`prepare.export`), so that a query is encoded once a request, apart from the
+    A decoder may have the document first. It is read off the tokenizer once (`prepare.export`), so that a query is encoded once a request, apart from the
     documents.
     """
 
@@ -52,6 +53,8 @@ class Template(msgspec.Struct, frozen=True):
     max_length_tokens: int
     truncation_side: Literal["left", "right"] = "right"
     """Which end of a long text is cut off."""
+    names_are_text: bool = False
+    """Whether the name of a special token in a query or a document is text like any other."""
 
     @property
     def special_tokens(self) -> int:
@@ -84,6 +87,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     score_scale: ScoreScale
     template: Template
     tables: Tables
+    recipe: Recipe | None
+    """A decoder's words and score rule; None: query and document are read as they are."""
     prompts: tuple[str, str]
     """What a bi-encoder puts before a query and before a document."""
     pools_prompts: bool

@@ -13,6 +13,7 @@ from webapp.domain.types import Session
 from webapp.engine.artifact import FORMAT, MANIFEST, TOKENIZER, Manifest, artifact_dir, read_manifest
 from webapp.engine.base import Engine, Forward, Runtime
 from webapp.engine.models.cross_encoder import CrossEncoderSession
+from webapp.engine.models.decoder import DecoderSession
 from webapp.engine.models.embedding import EmbeddingSession
 from webapp.engine.runtimes import open_runtime
 from webapp.engine.tokenizer import TextEncoder, check_tables
@@ -20,11 +21,12 @@ from webapp.engine.tokenizer import TextEncoder, check_tables
 log = logging.getLogger(__name__)
 
 
-SESSIONS: dict[str, type[CrossEncoderSession | EmbeddingSession]] = {
+SESSIONS: dict[str, type[CrossEncoderSession | DecoderSession | EmbeddingSession]] = {
     "cross-encoder": CrossEncoderSession,
+    "decoder": DecoderSession,
     "embedding": EmbeddingSession,
 }
-"""Kind of model, as the manifest names it, to the session that scores with it."""
+"""Kind of model, as the manifest names it, to the session that scores with it; a cross-encoder with a recipe is a decoder."""
 
 
 class ModelEngine:
@@ -34,7 +36,7 @@ class ModelEngine:
         self.info = manifest.info()
         self._manifest = manifest
         self._runtime = runtime
-        self._session_class = SESSIONS[manifest.kind]
+        self._session_class = SESSIONS["decoder" if manifest.recipe else manifest.kind]
         self.texts = TextEncoder(
             tokenizer_path,
             manifest.template,

@@ -88,6 +88,7 @@ class TextEncoder:
             self.tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises no other class
             raise damaged(path, error) from error
+        self.tokenizer.encode_special_tokens = template.names_are_text
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()  # it reads a text to its end anyway, and so it can count, too
         self.special_tokens = template.special_tokens

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from webapp.domain.errors import SetupError
+from webapp.engine.recipes import Recipe, known_recipes, told_recipes
 
 Kind = Literal["cross-encoder", "embedding"]
 
@@ -26,6 +27,9 @@ CLASSES_OF_MODULES = {
     "cross_encoder": "CrossEncoder",
 }
 """Packages of sentence-transformers' modules that one class alone uses."""
+
+SAME_AS_CODE = frozenset({"llama_bidirec"})
+"""`model_type` of models whose own code computes what `decoder_source` does without it."""
 
 ACTIVATIONS = ("Identity", "Sigmoid", "Tanh")
 """Activations of torch that keep the order of logits, and so change no ranking."""
@@ -65,15 +69,22 @@ class Layout:
     """The transformer's config.json; empty without a transformer."""
     activation: str
     """What the model itself puts its logits through, one of `ACTIVATIONS`; a bi-encoder's is Identity."""
+    recipe: Recipe | None = None
+    """Of a decoder that sentence-transformers' files say nothing of."""
 
     @property
     def architecture(self) -> str:
         """Return the class of transformers that the weights belong to; empty: none is named."""
-        return str((self.config.get("architectures") or [""])[0])
+        return _architecture(self.config)
 
 
-def read_layout(directory: Path) -> Layout:
+def read_layout(directory: Path, model: str = "", recipe: Recipe | None = None) -> Layout:
     """Return what a directory holds.
+
+    Args:
+        directory: of the model.
+        model: its id, where it came from the hub: it may tell the family of a decoder.
+        recipe: the decoder's, where the operator or an artifact names it.
 
     Raises:
         SetupError: it is no reranker, a file of it is missing or not whole, or it needs code of its own.
@@ -86,7 +97,11 @@ def read_layout(directory: Path) -> Layout:
         raise SetupError(
             f"{directory} holds no config.json; RERANK_MODEL must name a CrossEncoder or SentenceTransformer"
         )
-    kind = _kind(directory, named, listed, config)
+    if not listed and (_needs_recipe(config) or recipe is not None):
+        recipe = _recipe(directory, model, config, recipe)
+        kind: Kind = "cross-encoder"
+    else:
+        recipe, kind = None, _kind(directory, named, listed, config)
     _refuse_code(directory, listed, config, transformer)
     if kind == "cross-encoder" and not listed:
         _refuse_labels(directory, config)
@@ -95,7 +110,48 @@ def read_layout(directory: Path) -> Layout:
         _require(transformer, [name + index for name in WEIGHT_FILES for index in ("", ".index.json")], "weights")
         _require(transformer, TOKENIZER_FILES, "tokenizer")
     activation = _activation(directory, named, config) if kind == "cross-encoder" else "Identity"
-    return Layout(directory, kind, bool(listed), transformer, config, activation)
+    return Layout(directory, kind, bool(listed), transformer, config, activation, recipe)
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    return str((config.get("architectures") or [""])[0])
+
+
+def _needs_recipe(config: Mapping[str, Any]) -> bool:
+    """Return whether a model without sentence-transformers' files is a decoder, which reads a pair among words."""
+    architecture = _architecture(config)
+    of_recipes = {name for recipe in known_recipes() for name in recipe.architectures}
+    return architecture.endswith("ForCausalLM") or architecture in of_recipes
+
+
+def _recipe(directory: Path, model: str, config: Mapping[str, Any], named: Recipe | None) -> Recipe:
+    """Return the recipe of a decoder, by the operator's word, its names or its chat template.
+
+    Never by its architecture alone, which rerankers share with chat models.
+    """
+    architecture = _architecture(config)
+    if named is not None:
+        if architecture not in named.architectures:
+            raise SetupError(
+                f"RERANK_RECIPE: {named.name} is for {', '.join(named.architectures)}, {directory} is {architecture}"
+            )
+        return named
+    told = told_recipes((model, str(config.get("_name_or_path", ""))), _chat_template(directory))
+    fitting = [recipe for recipe in told if architecture in recipe.architectures]
+    if len(fitting) == 1:
+        return fitting[0]
+    possible = [recipe.name for recipe in known_recipes() if architecture in recipe.architectures]
+    which = f"name one by RERANK_RECIPE: {', '.join(possible)}" if possible else "no recipe is for it"
+    raise SetupError(
+        f"{directory} is {architecture}, and nothing in it says that it is a reranker, or which; if it is one, {which}"
+    )
+
+
+def _chat_template(directory: Path) -> str:
+    """Return the text of a model's chat templates; empty: it has none."""
+    texts = [str(_read_json(directory / "tokenizer_config.json").get("chat_template") or "")]
+    texts += [path.read_text(errors="replace") for path in sorted(directory.glob("chat_template*"))]
+    return "\n".join(texts)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -156,7 +212,7 @@ def _kind(
                 f"{directory} is a {model_type}; of sentence-transformers' classes these are served: {', '.join(KINDS)}"
             )
         return KINDS[model_type]
-    architecture = str((config.get("architectures") or [""])[0])
+    architecture = _architecture(config)
     if architecture.endswith("ForSequenceClassification"):
         return "cross-encoder"
     raise SetupError(
@@ -187,7 +243,7 @@ def _refuse_code(
             )
     for file, found in (("config.json", config), ("tokenizer_config.json", None)):
         contents = _read_json(transformer / file) if found is None else found
-        if named := contents.get("auto_map"):
+        if (named := contents.get("auto_map")) and contents.get("model_type") not in SAME_AS_CODE:
             code = next(iter(named.values())) if isinstance(named, dict) else named
             raise SetupError(
                 f"{transformer / file} names code of the model's own ({_first(code)}); code of a model is never run:"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,8 @@ from transformers import PreTrainedModel
 from webapp.domain.errors import SetupError
 from webapp.domain.types import ScoreScale
 from webapp.engine.artifact import Tables
-from webapp.engine.models.layout import read_layout
+from webapp.engine.models.layout import Layout
+from webapp.engine.recipes import Recipe
 
 LONGEST_MAX_LENGTH_TOKENS = 100_000
 """Tokenizers without a limit of their own report 10^30."""
@@ -29,30 +29,38 @@ POSITION_TABLES = frozenset({"position_embeddings", "wpe", "embed_positions"})
 class SourceModel:
     """A CrossEncoder or a SentenceTransformer on one device."""
 
-    def __init__(self, directory: Path, device: str = "cpu") -> None:
+    recipe: Recipe | None = None
+    """A decoder's."""
+
+    def __init__(self, layout: Layout, device: str = "cpu") -> None:
         """Load a model in float32, whatever its files hold: it is what every other precision is compared with.
 
         Raises:
-            SetupError: it is no reranker, something of it is missing, or it needs code of its own.
+            SetupError: something of it is missing.
         """
-        self.layout = read_layout(directory)
-        self.kind = self.layout.kind
+        self.layout = layout
+        self.kind = layout.kind
         self._known: dict[tuple[str, str], np.float32] = {}
         """Scores that were computed."""
-        options: dict[str, Any] = {"device": device, "local_files_only": True, "model_kwargs": {"dtype": torch.float32}}
         if self.kind == "cross-encoder":
-            # Nothing that a file names is imported.
-            self.model = CrossEncoder(str(directory), activation_fn=torch.nn.Identity(), **options)
+            self.model = cross_encoder(layout, device)
+            if self.model.num_labels != 1:
+                raise SetupError(f"{layout.directory} has {self.model.num_labels} labels; a reranker has one")
         else:
-            self.model = SentenceTransformer(str(directory), **options)
-        self.model.eval()
-        if self.kind == "cross-encoder" and self.model.num_labels != 1:
-            raise SetupError(f"{directory} has {self.model.num_labels} labels; a reranker has one")
+            self.model = SentenceTransformer(str(layout.directory), **_options(device)).eval()
         self.tokenizer = self.model.tokenizer
-        if not getattr(self.tokenizer, "is_fast", False):
-            raise SetupError(f"{directory} has no fast tokenizer (tokenizer.json)")
+        check_fast(layout, self.tokenizer)
         # sentence-transformers must cut there, too: a tokenizer may claim more than the model has positions for.
-        self.model.max_seq_length = self.max_length_tokens
+        self.cut_at(self.max_length_tokens)
+
+    def cut_at(self, limit_tokens: int) -> None:
+        """Cut texts at a shorter limit than the model's own."""
+        self.model.max_seq_length = limit_tokens
+
+    @property
+    def transformer(self) -> Any:
+        """Transformers' own model; None: there is none."""
+        return self.model.transformers_model
 
     def check(self) -> None:
         """Check what prepare must know of a model first; this loads the weights a second time.
@@ -75,7 +83,7 @@ class SourceModel:
         transformers makes such weights up. Models often lack some that they don't use, such as BERT's pooler below mean
         vectors. Not-a-numbers in their place show which they are.
         """
-        loaded = self.model.transformers_model
+        loaded = self.transformer
         if loaded is None:
             return
         _, found = type(loaded).from_pretrained(
@@ -100,9 +108,7 @@ class SourceModel:
     @property
     def max_length_tokens(self) -> int:
         """Longest input, special tokens counted."""
-        limits = [self.model.max_seq_length, self.tokenizer.model_max_length, positions_of(self.model)]
-        # None, 0 and -1 stand for no limit.
-        return int(min(limit for limit in [*limits, LONGEST_MAX_LENGTH_TOKENS] if limit and limit > 0))
+        return shortest(self.model.max_seq_length, self.tokenizer.model_max_length, positions_of(self.model))
 
     @property
     def tables(self) -> Tables:
@@ -166,13 +172,42 @@ class SourceModel:
 
     def _compute(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         if self.kind == "cross-encoder":
-            logits = self.model.predict(list(pairs), activation_fn=torch.nn.Identity(), show_progress_bar=False)
-            return np.asarray(logits, np.float32).reshape(len(pairs))
+            return predict(self.model, pairs)
         queries, documents = zip(*pairs, strict=True)
         options = {"convert_to_tensor": True, "show_progress_bar": False}
         left = _encode_unique(partial(self.model.encode_query, **options), queries)
         right = _encode_unique(partial(self.model.encode_document, **options), documents)
         return np.asarray(self.model.similarity_pairwise(left, right).cpu().numpy(), np.float32)
+
+
+def _options(device: str) -> dict[str, Any]:
+    return {"device": device, "local_files_only": True, "model_kwargs": {"dtype": torch.float32}}
+
+
+def cross_encoder(layout: Layout, device: str) -> CrossEncoder:
+    """Return sentence-transformers' own model of a directory, which gives logits. Nothing that a file names is imported."""
+    return CrossEncoder(str(layout.directory), activation_fn=torch.nn.Identity(), **_options(device)).eval()
+
+
+def predict(model: CrossEncoder, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+    """Return sentence-transformers' own logits, shape [pairs]."""
+    logits = model.predict(list(pairs), activation_fn=torch.nn.Identity(), show_progress_bar=False)
+    return np.asarray(logits, np.float32).reshape(len(pairs))
+
+
+def check_fast(layout: Layout, tokenizer: Any) -> None:
+    """Refuse a tokenizer that has no file for the `tokenizers` library, which serves.
+
+    Raises:
+        SetupError: it has none.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise SetupError(f"{layout.directory} has no fast tokenizer (tokenizer.json)")
+
+
+def shortest(*limits: int | None) -> int:
+    """Return the least of some lengths in tokens; None, 0 and -1 stand for no limit."""
+    return int(min(limit for limit in [*limits, LONGEST_MAX_LENGTH_TOKENS] if limit and limit > 0))
 
 
 def positions_of(model: Any) -> int | None:

@@ -30,12 +30,14 @@ from webapp.engine.artifact import (
 )
 from webapp.engine.loader import ModelEngine, open_engine
 from webapp.engine.models.layout import files_of
+from webapp.engine.models.original import load_source
 from webapp.engine.models.source import SourceModel
 from webapp.engine.prepare import autotune, export, gate
 from webapp.engine.prepare.calibration import Examples
 from webapp.engine.prepare.pack import pack
 from webapp.engine.prepare.progress import Report, Stages
 from webapp.engine.prepare.resolve import Source
+from webapp.engine.recipes import named_recipe
 from webapp.engine.runtimes import Candidate
 from webapp.engine.runtimes.torch import LoadedRuntime
 
@@ -56,7 +58,8 @@ def load_original(settings: Settings, source: Source, report: Report) -> SourceM
         SetupError: sentence-transformers can't load it, or a weight is not a number.
     """
     try:
-        original = SourceModel(source.directory)
+        recipe = named_recipe(settings.recipe) if settings.recipe else None
+        original = load_source(source.directory, model=source.model, recipe=recipe)
         original.check()
     except SetupError:
         raise
@@ -66,7 +69,7 @@ def load_original(settings: Settings, source: Source, report: Report) -> SourceM
         asked, limit = settings.max_length_tokens, original.max_length_tokens
         report(f"RERANK_MAX_LENGTH_TOKENS is {asked}, but this model reads {limit}: texts are cut there")
     elif settings.max_length_tokens:
-        original.model.max_seq_length = settings.max_length_tokens
+        original.cut_at(settings.max_length_tokens)
     return original
 
 
@@ -134,6 +137,7 @@ class Builder:
             score_scale=original.score_scale,
             template=export.export_tokenizer(original, self.staging),
             tables=original.tables,
+            recipe=original.recipe,
             prompts=original.prompts,
             pools_prompts=original.pools_prompts,
             unit_vectors=original.unit_vectors,
@@ -182,7 +186,14 @@ def _fingerprint(described: Manifest, examples: Examples) -> str:
     That is each file of the original, what was read off them, and the texts that int8 is calibrated with.
     """
     digest = hashlib.blake2b(digest_size=16)
-    read_off = (described.kind, described.score_scale, described.template, described.prompts, described.unit_vectors)
+    read_off = (
+        described.kind,
+        described.score_scale,
+        described.template,
+        described.prompts,
+        described.unit_vectors,
+        described.recipe,
+    )
     digest.update(msgspec.json.encode([*read_off, described.pools_prompts, examples.calibration]))
     directory = Path(described.source)
     for path in files_of(directory):

@@ -16,11 +16,12 @@ from webapp.engine.artifact import MODEL, TOKENIZER, Template
 from webapp.engine.base import score_pair
 from webapp.engine.loader import ModelEngine
 from webapp.engine.models.source import FeatureModule, SourceModel
+from webapp.engine.recipes import Recipe
 from webapp.engine.tokenizer import check_tables
 
 
 def export_tokenizer(source: SourceModel, directory: Path) -> Template:
-    """Write the tokenizer and return how it frames texts, read off an encoded example.
+    """Write the tokenizer and return how it frames texts.
 
     Raises:
         SetupError: it gives tokens that the model has no row for, does not put the texts one after the other, or the
@@ -30,6 +31,18 @@ def export_tokenizer(source: SourceModel, directory: Path) -> Template:
     backend.no_padding()
     backend.no_truncation()
     (directory / TOKENIZER).write_text(backend.to_str(), encoding="utf-8")
+    template = _recipe_s_frame(source, source.recipe) if source.recipe else _own_frame(source)
+    if template.room_tokens < 1 + (source.kind == "cross-encoder"):
+        raise SetupError(
+            f"RERANK_MAX_LENGTH_TOKENS: {source.max_length_tokens} leaves no room for texts beside the special tokens"
+        )
+    check_tables(source.tables, template, backend)
+    return template
+
+
+def _own_frame(source: SourceModel) -> Template:
+    """Return the frame that a tokenizer puts around texts by itself, read off an encoded example."""
+    backend = source.tokenizer.backend_tokenizer
     pair = source.kind == "cross-encoder"
     encoding = backend.encode("query", "document") if pair else backend.encode("document")
     places: list[int | None] = encoding.sequence_ids
@@ -38,7 +51,7 @@ def export_tokenizer(source: SourceModel, directory: Path) -> Template:
     if texts != sorted(texts) or document not in texts:
         raise SetupError("the model's tokenizer frames its input in a way that is not supported")
     document_at, backwards = places.index(document), places[::-1]
-    template = Template(
+    return Template(
         prefix=encoding.ids[: places.index(0)],
         middle=encoding.ids[len(places) - backwards.index(0) : document_at],  # empty where there is one text
         suffix=encoding.ids[len(places) - backwards.index(document) :],
@@ -47,12 +60,31 @@ def export_tokenizer(source: SourceModel, directory: Path) -> Template:
         max_length_tokens=source.max_length_tokens,
         truncation_side="left" if source.tokenizer.truncation_side == "left" else "right",
     )
-    if template.room_tokens < 1 + pair:
-        raise SetupError(
-            f"RERANK_MAX_LENGTH_TOKENS: {source.max_length_tokens} leaves no room for texts beside the special tokens"
-        )
-    check_tables(source.tables, template, backend)
-    return template
+
+
+def _recipe_s_frame(source: SourceModel, recipe: Recipe) -> Template:
+    """Return the frame that a recipe names; the words of query and document are made tokens of with these."""
+    tokenizer = source.tokenizer
+
+    def tokens(texts: Sequence[str]) -> list[int]:
+        return [token for text in texts for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+    first: list[int] = []
+    last: list[int] = []
+    if recipe.special_tokens:
+        encoding = tokenizer.backend_tokenizer.encode("document")
+        places = encoding.special_tokens_mask
+        first = encoding.ids[: places.index(0)]
+        last = encoding.ids[len(places) - places[::-1].index(0) :]
+    return Template(
+        prefix=first + tokens(recipe.prefix),
+        middle=tokens(recipe.middle),
+        suffix=tokens(recipe.suffix) + last,
+        document_type=0,
+        pad_id=tokenizer.pad_token_id or 0,
+        max_length_tokens=source.max_length_tokens,
+        names_are_text=True,
+    )
 
 
 def export_openvino(source: SourceModel, directory: Path) -> None:

@@ -104,7 +104,7 @@ def open_runtime(directory: Path, manifest: Manifest) -> Runtime:
     if manifest.engine == "torch":
         from webapp.engine.runtimes.torch import TorchRuntime  # noqa: PLC0415
 
-        return TorchRuntime(Path(manifest.source), manifest.precision, manifest.tables)
+        return TorchRuntime(manifest)
     if manifest.engine == "native":
         from webapp.engine.runtimes.native import NativeRuntime  # noqa: PLC0415
 

@@ -10,18 +10,18 @@ import torch
 from numpy.typing import NDArray
 
 from webapp.domain.errors import SetupError
-from webapp.engine.artifact import Tables
+from webapp.engine.artifact import Manifest
 from webapp.engine.base import Forward
+from webapp.engine.models.original import load_source
 from webapp.engine.models.source import SourceModel
 
 
 class TorchRuntime:
     """sentence-transformers' own model. Loaded after the fork: CUDA and OpenMP survive none."""
 
-    def __init__(self, source: Path, precision: str, tables: Tables) -> None:
-        self._source = source
-        self._tables = tables
-        self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[manifest.precision]
 
     def start(self, threads: int) -> None:
         """Load the weights; each engine thread computes on one core of its own.
@@ -31,9 +31,10 @@ class TorchRuntime:
         del threads
         torch.set_num_threads(1)
         where = device()
-        model = SourceModel(self._source, where)
-        if model.tables != self._tables:  # an id past a table's end costs a process its GPU
-            raise SetupError(f"{self._source} is not the model that was prepared; prepare it again")
+        manifest = self._manifest
+        model = load_source(Path(manifest.source), where, model=manifest.model, recipe=manifest.recipe)
+        if model.tables != manifest.tables:  # an id past a table's end costs a process its GPU
+            raise SetupError(f"{manifest.source} is not the model that was prepared; prepare it again")
         self._forward = TorchForward(model.module().to(self._dtype).eval(), where)
 
     def open(self) -> Forward:

@@ -1,0 +1,207 @@
+"""A decoder in torch, by its recipe: only the row of the head that the score needs, and no padding before a text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sentence_transformers.cross_encoder.modules import LogitScore
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+)
+
+from webapp.domain.errors import SetupError
+from webapp.engine.models.chat_template import recipe_of
+from webapp.engine.models.formulas import FORMULAS
+from webapp.engine.models.layout import Layout
+from webapp.engine.models.source import SourceModel, check_fast, cross_encoder, predict, shortest
+from webapp.engine.recipes import Recipe, Score
+
+BIDIRECTIONAL_LLAMA = "llama_bidirec"
+"""`model_type` of Llama with bidirectional attention, whose own class is code in its directory. transformers' Llama
+computes the same where `is_causal` is false."""
+
+
+class DecoderScore(torch.nn.Module):  # type: ignore[misc] # torch is not analysed
+    """A decoder's layers, and a head of one row: token ids and mask in, logits out, shape [rows, 1]."""
+
+    def __init__(self, layers: torch.nn.Module, head: torch.Tensor, *, causal: bool, mean: bool) -> None:
+        """Take the parts of a model.
+
+        Args:
+            layers: transformers' model without a head.
+            head: shape [hidden].
+            causal: whether a token attends only to those before it.
+            mean: whether the mean of all tokens' outputs is scored; else the last one's.
+        """
+        super().__init__()
+        self.layers = layers
+        self.head = torch.nn.Parameter(head, requires_grad=False)
+        self._causal = causal
+        self._mean = mean
+        sliding = "sliding_attention" in (getattr(layers.config, "layer_types", None) or ())
+        self._window = layers.config.sliding_window if sliding and causal else None
+        self.input_names = ["input_ids", "attention_mask"]
+
+    def forward(self, input_ids: Any, attention_mask: Any, _token_type_ids: Any = None) -> Any:
+        """Return logits for tensors of shape [rows, length]; rows are padded at their end."""
+        length = input_ids.shape[1]
+        heeded = attention_mask[:, None, None, :].bool()
+        if self._causal:
+            places = torch.arange(length, device=input_ids.device)
+            heeded = heeded & (places[None, :] <= places[:, None])
+        else:
+            heeded = heeded.expand(-1, -1, length, -1)
+        masks: Any = heeded
+        if self._window:
+            near = places[:, None] - places[None, :] < self._window
+            masks = {"full_attention": heeded, "sliding_attention": heeded & near}
+        outputs = self.layers(input_ids=input_ids, attention_mask=masks, use_cache=False).last_hidden_state
+        if self._mean:
+            mask = attention_mask[..., None].to(outputs.dtype)
+            pooled = (outputs * mask).sum(dim=1) / mask.sum(dim=1)
+        else:
+            last = attention_mask.sum(dim=1) - 1
+            pooled = outputs.gather(1, last[:, None, None].expand(-1, 1, outputs.shape[2]))[:, 0]
+        return pooled @ self.head[:, None]
+
+
+def load_decoder(layout: Layout, device: str) -> tuple[Any, Any]:
+    """Return transformers' model in float32 and its tokenizer.
+
+    Args:
+        layout: names the directory and the recipe.
+        device: where the weights go.
+    """
+    where, options = str(layout.transformer), {"local_files_only": True}
+    if layout.config.get("model_type") == BIDIRECTIONAL_LLAMA:
+        config = LlamaConfig.from_dict({**layout.config, "model_type": "llama", "is_causal": False, "num_labels": 1})
+        cls: Any = LlamaForSequenceClassification
+    else:
+        config = AutoConfig.from_pretrained(where, **options)
+        of_labels = layout.architecture.endswith("ForSequenceClassification")
+        cls = AutoModelForSequenceClassification if of_labels else AutoModelForCausalLM
+    model = cls.from_pretrained(where, config=config, dtype=torch.float32, **options).to(device).eval()
+    return model, AutoTokenizer.from_pretrained(where, **options)
+
+
+def scoring_module(model: Any, tokenizer: Any, recipe: Recipe) -> DecoderScore:
+    """Return the layers of a decoder with the head that its recipe asks for.
+
+    Args:
+        model: transformers' model with its own head, of one label or of the whole vocabulary.
+        tokenizer: its tokenizer.
+        recipe: of its family.
+
+    Raises:
+        SetupError: a word of the recipe is no token of the model.
+    """
+    rule = recipe.score
+    head = getattr(model, "score", None)
+    if head is not None:
+        row = head.weight[0] / float(getattr(model.config, "temperature", None) or 1.0)
+    else:
+        rows = model.get_output_embeddings().weight
+        row = rows[token_id(tokenizer, rule.yes) if rule.yes_id is None else rule.yes_id]
+        if rule.no or rule.no_id is not None:
+            row = row - rows[token_id(tokenizer, rule.no) if rule.no_id is None else rule.no_id]
+    layers = model.get_decoder() if head is None else model.base_model
+    return DecoderScore(layers, row.detach().clone(), causal=rule.attention == "causal", mean=rule.pooling == "mean")
+
+
+def token_id(tokenizer: Any, word: str) -> int:
+    """Return the number of the token that a word begins with, as the vendors look it up.
+
+    Raises:
+        SetupError: the tokenizer does not know it.
+    """
+    ids = tokenizer.encode(word, add_special_tokens=False)
+    if not ids or ids[0] == tokenizer.unk_token_id or tokenizer.decode(ids[:1]).strip() != word:
+        raise SetupError(
+            f"the tokenizer has no token {json.dumps(word)}, which the recipe scores by; see RERANK_RECIPE"
+        )
+    return int(ids[0])
+
+
+class DecoderModel(SourceModel):
+    """A decoder with its recipe, or with the chat template that sentence-transformers' files name."""
+
+    def __init__(self, layout: Layout, device: str = "cpu") -> None:
+        """Load a decoder in float32.
+
+        Raises:
+            SetupError: something of it is missing, or its recipe does not fit.
+        """
+        self.layout = layout
+        self.kind = layout.kind
+        self._known = {}
+        self._by_name: Any = None
+        """sentence-transformers' CrossEncoder, where its files name one."""
+        if layout.modules:
+            self._by_name = cross_encoder(layout, device)
+            self._loaded, self.tokenizer = self._by_name.transformers_model, self._by_name.tokenizer
+            self.recipe = recipe_of(self._by_name, _rule_of(self._by_name))
+        else:
+            assert layout.recipe is not None  # noqa: S101 - for mypy: read_layout asks
+            self._loaded, self.tokenizer = load_decoder(layout, device)
+            self.recipe = layout.recipe
+        if getattr(self._loaded, "score", None) is not None and self._loaded.config.num_labels != 1:
+            raise SetupError(f"{layout.directory} has {self._loaded.config.num_labels} labels; a reranker has one")
+        check_fast(layout, self.tokenizer)
+        self.model = scoring_module(self._loaded, self.tokenizer, self.recipe)
+        self._limit_tokens = 0
+
+    @property
+    def max_length_tokens(self) -> int:
+        """Longest input, the template counted."""
+        assert self.recipe is not None  # noqa: S101 - for mypy
+        return shortest(
+            self._limit_tokens,
+            self.recipe.max_length_tokens,
+            getattr(self._loaded.config, "max_position_embeddings", None),
+            self.tokenizer.model_max_length,
+        )
+
+    def cut_at(self, limit_tokens: int) -> None:
+        """Cut texts at a shorter limit than the model's own."""
+        self._limit_tokens = limit_tokens
+        if self._by_name is not None:
+            self._by_name.max_seq_length = self.max_length_tokens
+
+    @property
+    def transformer(self) -> Any:
+        """Transformers' own model."""
+        return self._loaded
+
+    def module(self) -> DecoderScore:
+        """Return the bare computation: token ids and mask in, logits out."""
+        return cast("DecoderScore", self.model)
+
+    def _compute(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        if self._by_name is not None:
+            return predict(self._by_name, pairs)
+        assert self.recipe is not None  # noqa: S101 - for mypy
+        formula = FORMULAS[self.recipe.name]
+        scores = []
+        with torch.inference_mode():
+            for query, document in pairs:
+                ids = formula.tokens(self.tokenizer, query, document, "", self.max_length_tokens)
+                scores.append(float(formula.score(self._loaded, self.tokenizer, torch.tensor([ids]))))
+        return np.array(scores, np.float32)
+
+
+def _rule_of(model: Any) -> Score:
+    """Return how a CrossEncoder of sentence-transformers makes its score of a decoder's output."""
+    rules = [module for module in model if isinstance(module, LogitScore)]
+    if not rules:
+        return Score()
+    return Score(yes_id=rules[0].true_token_id, no_id=rules[0].false_token_id)
