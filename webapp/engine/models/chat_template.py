@@ -136,7 +136,7 @@ def _parts(rendered: str, tokenizer: Any, instruction: str) -> _Parts:
 def _special_places(text: str, tokenizer: Any) -> list[tuple[int, int]]:
     """Return characters [begin, end) of the special tokens' names in a text, in order."""
     found = []
-    for name in {token for token in tokenizer.all_special_tokens if token}:
+    for name in {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}:
         at = text.find(name)
         while at >= 0:
             found.append((at, at + len(name)))
@@ -157,7 +157,7 @@ def _cut(between: str, tokenizer: Any) -> int:
             for left, right in itertools.product(ODD_ENDS, repeat=2)
         )
 
-    at_lines = [at + 1 for at, letter in enumerate(between) if letter == "\n"]
+    at_lines: list[int] = [at + 1 for at, letter in enumerate(between) if letter == "\n"]
     for at in [*reversed(at_lines), *range(len(between) + 1)]:
         if holds(at):
             return at

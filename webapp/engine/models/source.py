@@ -134,6 +134,8 @@ class SourceModel:
     @property
     def pools_prompts(self) -> bool:
         """Whether the tokens of a prompt count in a bi-encoder's vectors."""
+        if self.kind == "cross-encoder":
+            return True
         pooling = [module for module in self.model if isinstance(module, Pooling)]
         return all(module.include_prompt for module in pooling) or not any(self.prompts)
 
