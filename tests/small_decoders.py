@@ -7,13 +7,14 @@ import json
 from pathlib import Path
 
 import small_models
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
 QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 LLAMA_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 QWEN_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 LLAMA_SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>")
@@ -30,7 +31,7 @@ def _trained(split: str) -> str:
     """Byte-level pieces of pairs of letters; the same in each process, for no two pairs are as frequent."""
     pieces = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     merges = []
-    words = "yes Yes no No 1 0 query document Query Document Instruct question passage system user assistant relevant".split()
+    words = "yes Yes no No 1 0 query document Query Document Instruct question passage system user assistant".split()
     for word in [*words, *small_models.WORDS[:20]]:
         for spelled in (word, f"Ġ{word}"):
             if not spelled.isascii() and not spelled[1:].isascii():
@@ -41,7 +42,10 @@ def _trained(split: str) -> str:
                     merges.append((spelled[: stop - 1], spelled[stop - 1]))
     tokenizer = Tokenizer(models.BPE(pieces, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(split), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(split), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer.to_str()
@@ -69,7 +73,8 @@ def llama_tokenizer():
     tokenizer.add_special_tokens(list(LLAMA_SPECIAL))
     begin = tokenizer.token_to_id("<|begin_of_text|>")
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<|begin_of_text|> $A", pair="<|begin_of_text|> $A <|begin_of_text|> $B",
+        single="<|begin_of_text|> $A",
+        pair="<|begin_of_text|> $A <|begin_of_text|> $B",
         special_tokens=[("<|begin_of_text|>", begin)],
     )
     return PreTrainedTokenizerFast(
@@ -82,7 +87,9 @@ def gemma_tokenizer():
     from transformers import PreTrainedTokenizerFast
 
     special = ["<pad>", "<eos>", "<bos>", "<unk>"]
-    pieces = {piece: number for number, piece in enumerate([*special, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "\n"])}
+    pieces = {
+        piece: number for number, piece in enumerate([*special, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "\n"])
+    }
     merges = []
     for letter in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:.,?'":
         pieces.setdefault(letter, len(pieces))
@@ -117,7 +124,9 @@ SHAPE = {
 }
 
 
-def build_decoder(directory: Path, architecture: str = "Qwen3ForCausalLM", *, tokenizer=None, name: str = "", **config) -> Path:
+def build_decoder(
+    directory: Path, architecture: str = "Qwen3ForCausalLM", *, tokenizer=None, name: str = "", **config
+) -> Path:
     """A decoder as its own repository has it: weights, config.json, tokenizer.
 
     Args:
@@ -148,13 +157,16 @@ def build_decoder(directory: Path, architecture: str = "Qwen3ForCausalLM", *, to
 def build_nemotron(directory: Path) -> Path:
     """Llama with bidirectional attention, whose config.json names code of its own."""
     build_decoder(
-        directory, "LlamaForSequenceClassification", tokenizer=llama_tokenizer(), name="nvidia/llama-nemotron-rerank-1b-v2"
+        directory,
+        "LlamaForSequenceClassification",
+        tokenizer=llama_tokenizer(),
+        name="nvidia/llama-nemotron-rerank-1b-v2",
     )
     change(
         directory / "config.json",
         architectures=["LlamaBidirectionalForSequenceClassification"],
         model_type="llama_bidirec",
-        auto_map={"AutoModelForSequenceClassification": "llama_bidirectional_model.LlamaBidirectionalForSequenceClassification"},
+        auto_map={"AutoModelForSequenceClassification": "llama_bidirectional_model.LlamaBidirectional"},
         pooling="avg",
         temperature=1.0,
     )
@@ -170,8 +182,8 @@ def change(path: Path, **different) -> None:
 
 
 QWEN3_PAIRS = (
-    '<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct provided.'
-    ' Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n<Instruct>: '
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct"
+    ' provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n<Instruct>: '
     '{{ messages | selectattr("role", "eq", "system") | map(attribute="content") | first'
     ' | default("Given a web search query, retrieve relevant passages that answer the query", true) }}\n'
     '<Query>: {{ messages | selectattr("role", "eq", "query") | map(attribute="content") | first }}\n'
@@ -191,7 +203,11 @@ def build_with_modules(directory: Path, architecture: str, chat_template: str, *
     """A decoder as sentence-transformers saves it: modules.json, and a chat template for pairs."""
     from sentence_transformers import CrossEncoder
 
-    raw = build_decoder(directory.with_name(f"{directory.name}-raw"), architecture, tokenizer=qwen_tokenizer(chat_template=chat_template))
+    raw = build_decoder(
+        directory.with_name(f"{directory.name}-raw"),
+        architecture,
+        tokenizer=qwen_tokenizer(chat_template=chat_template),
+    )
     prompts = {"prompts": {"task": prompt}, "default_prompt_name": "task"} if prompt else {}
     CrossEncoder(str(raw), **prompts).save(str(directory))
     return directory
@@ -208,15 +224,32 @@ def build_ettin(directory: Path) -> Path:
     tokenizer = small_models.bert_tokenizer()
     fast = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(tokenizer.to_str()),
-        pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
-        model_max_length=512, model_input_names=["input_ids", "attention_mask"],
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=512,
+        model_input_names=["input_ids", "attention_mask"],
     )
     torch.manual_seed(4)
     encoder = directory.with_name(f"{directory.name}-encoder")
     config = ModernBertConfig(
-        vocab_size=400, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=2,
-        max_position_embeddings=512, local_attention=16, global_attn_every_n_layers=3, pad_token_id=0,
-        bos_token_id=2, cls_token_id=2, eos_token_id=3, sep_token_id=3, initializer_range=0.2, initializer_cutoff_factor=2.0,
+        vocab_size=400,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        max_position_embeddings=512,
+        local_attention=16,
+        global_attn_every_n_layers=3,
+        pad_token_id=0,
+        bos_token_id=2,
+        cls_token_id=2,
+        eos_token_id=3,
+        sep_token_id=3,
+        initializer_range=0.2,
+        initializer_cutoff_factor=2.0,
     )
     ModernBertModel(config).save_pretrained(encoder)
     fast.save_pretrained(encoder)

@@ -13,7 +13,7 @@ import requests
 import small_models
 from running import PATIENCE_S, wait_for
 
-from webapp.engine.models.source import SourceModel
+from webapp.engine.models.original import load_source
 
 
 def test_ranks_as_the_model_itself_does(stack, bert):
@@ -21,7 +21,7 @@ def test_ranks_as_the_model_itself_does(stack, bert):
     reply = stack.rerank(documents, body={"top_k": 0, "raw_scores": True})
     assert reply.status_code == 200
     ours = {result["index"]: result["relevance_score"] for result in reply.json()["results"]}
-    theirs = SourceModel(bert).reference([("how do bees find home", document) for document in documents])
+    theirs = load_source(bert).reference([("how do bees find home", document) for document in documents])
     assert [ours[index] for index in range(40)] == pytest.approx(theirs.tolist(), abs=1e-3)
 
 

@@ -22,7 +22,7 @@ from webapp.config.settings import Settings
 from webapp.domain.errors import EngineFailedError, SetupError
 from webapp.engine.artifact import MANIFEST, PACKED_MODEL, TOKENIZER, Template, artifact_dir, read_manifest, sha256_of
 from webapp.engine.loader import ModelEngine, open_engine
-from webapp.engine.models.source import SourceModel
+from webapp.engine.models.original import load_source
 from webapp.engine.prepare.build import NotForThisModelError, load_original, pack_native
 from webapp.engine.prepare.export import export_tokenizer
 from webapp.engine.prepare.pack import pack
@@ -45,7 +45,7 @@ VOCABULARY, POSITIONS, TYPES = 400, 64, 2
 def packed(tmp_path_factory):
     """A packed BERT of few positions."""
     directory = tmp_path_factory.mktemp("packed")
-    source = SourceModel(small_models.build_bert(directory / "model", max_length=POSITIONS))
+    source = load_source(small_models.build_bert(directory / "model", max_length=POSITIONS))
     assert pack(source, directory / PACKED_MODEL)
     return directory / PACKED_MODEL
 
@@ -363,7 +363,7 @@ def test_whatever_byte_of_a_manifest_is_wrong_it_is_opened_or_refused(copied, da
 
 def test_weights_that_are_no_numbers_are_not_prepared(bert, tmp_path):
     model = shutil.copytree(bert, tmp_path / "model")
-    source = SourceModel(model)
+    source = load_source(model)
     with torch.inference_mode():
         source.model.model.bert.embeddings.word_embeddings.weight[311, 3] = torch.nan
     source.model.model.save_pretrained(model)
@@ -380,7 +380,7 @@ def test_a_tokenizers_types_count_only_where_the_model_reads_them(xlm_roberta, t
     for piece in described["post_processor"]["pair"][4:]:
         next(iter(piece.values()))["type_id"] = 1
     file.write_text(json.dumps(described))
-    source = SourceModel(model)
+    source = load_source(model)
     assert export_tokenizer(source, tmp_path).document_type == 0
     source.tokenizer.model_input_names = [*source.tokenizer.model_input_names, "token_type_ids"]
     with pytest.raises(SetupError, match="token type 1, the model has 1"):

@@ -3,7 +3,7 @@ import torch
 from small_models import texts
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
-from webapp.engine.models.source import SourceModel
+from webapp.engine.models.original import load_source
 from webapp.engine.prepare.export import FirstTokenLayer, with_first_token_only
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.mark.parametrize("shape", ["bert", "xlm_roberta"])
 def test_leaving_out_unused_tokens_of_the_last_layer_changes_no_score(request, shape):
-    source = SourceModel(request.getfixturevalue(shape))
+    source = load_source(request.getfixturevalue(shape))
     before, after = source.module(), with_first_token_only(source.module())
     assert any(isinstance(part, FirstTokenLayer) for part in after.modules())
     assert not any(isinstance(part, FirstTokenLayer) for part in before.modules()), "the reference stays as it is"
@@ -24,7 +24,7 @@ def test_leaving_out_unused_tokens_of_the_last_layer_changes_no_score(request, s
 
 
 def test_an_architecture_that_is_not_known_is_left_alone(bert):
-    source = SourceModel(bert)
+    source = load_source(bert)
     module = source.module()
     other = DistilBertForSequenceClassification(
         DistilBertConfig(dim=32, hidden_dim=64, n_layers=2, n_heads=2, num_labels=1)

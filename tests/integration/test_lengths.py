@@ -13,7 +13,8 @@ from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.loader import load_engine
-from webapp.engine.models.source import SourceModel, positions_of
+from webapp.engine.models.original import load_source
+from webapp.engine.models.source import positions_of
 from webapp.engine.prepare import gate
 from webapp.engine.prepare.pipeline import prepare
 from webapp.engine.runtimes.native import library
@@ -44,7 +45,7 @@ def test_a_model_with_514_positions_reads_512_tokens_on_every_engine(tmp_path, k
     served = load_engine(settings)
     assert served.info.max_length_tokens == 512
     served.start(1)
-    ours, theirs = gate.engine_logits(served, PAIRS), SourceModel(model).reference(PAIRS)
+    ours, theirs = gate.engine_logits(served, PAIRS), load_source(model).reference(PAIRS)
     assert np.isfinite(ours).all()
     if precision == "fp32":
         assert np.abs(ours - theirs).max() <= 1e-4
@@ -53,12 +54,12 @@ def test_a_model_with_514_positions_reads_512_tokens_on_every_engine(tmp_path, k
 @pytest.mark.parametrize("claimed", [None, 4096, 514, -1])
 @pytest.mark.parametrize("build", [small_models.build_xlm_roberta, small_models.build_bi_encoder])
 def test_what_the_tokenizer_claims_does_not_lengthen_it(tmp_path, build, claimed):
-    model = SourceModel(build(tmp_path / "model", max_length=claimed))
+    model = load_source(build(tmp_path / "model", max_length=claimed))
     assert model.max_length_tokens == model.model.max_seq_length == 512
 
 
 def test_a_shorter_claim_counts(tmp_path):
-    assert SourceModel(small_models.build_xlm_roberta(tmp_path / "model", max_length=128)).max_length_tokens == 128
+    assert load_source(small_models.build_xlm_roberta(tmp_path / "model", max_length=128)).max_length_tokens == 128
 
 
 def test_truncation_in_tokenizer_json_is_ignored_as_by_sentence_transformers(bert, tmp_path):
@@ -72,7 +73,7 @@ def test_truncation_in_tokenizer_json_is_ignored_as_by_sentence_transformers(ber
     served = load_engine(settings)
     served.start(1)
     assert served.info.max_length_tokens == 512
-    ours, theirs = gate.engine_logits(served, PAIRS), SourceModel(bert).reference(PAIRS)
+    ours, theirs = gate.engine_logits(served, PAIRS), load_source(bert).reference(PAIRS)
     assert np.abs(ours - theirs).max() <= 1e-4
 
 

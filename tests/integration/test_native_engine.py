@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from webapp.domain.errors import SetupError
-from webapp.engine.models.source import SourceModel
+from webapp.engine.models.original import load_source
 from webapp.engine.prepare.pack import LARGEST_LANE_SUM, pack, pack_linear, write_tensors
 from webapp.engine.prepare.resolve import _embedded
 from webapp.engine.runtimes import native
@@ -35,7 +35,7 @@ def test_the_kernels_are_built_wherever_they_can_be():
 
 @pytest.fixture(scope="module", params=["bert", "xlm_roberta"])
 def packed(request, tmp_path_factory):
-    source = SourceModel(request.getfixturevalue(request.param))
+    source = load_source(request.getfixturevalue(request.param))
     path = tmp_path_factory.mktemp("packed") / "model.safetensors"
     assert pack(source, path)
     return source, path
@@ -88,7 +88,7 @@ def test_a_pairs_score_depends_on_nothing_beside_it(packed):
 
 @needs_kernels
 def test_token_types_count(bert, tmp_path):
-    source, path = SourceModel(bert), tmp_path / "model.safetensors"
+    source, path = load_source(bert), tmp_path / "model.safetensors"
     pack(source, path)
     ids, mask, types = inputs([30, 30], 30)
     types[:, 12:] = 1
@@ -100,7 +100,7 @@ def test_token_types_count(bert, tmp_path):
 @needs_kernels
 @pytest.mark.slow
 def test_mean_vectors_are_the_embedding_models_own(tmp_path):
-    source, path = SourceModel(_embedded("").directory), tmp_path / "model.safetensors"
+    source, path = load_source(_embedded("").directory), tmp_path / "model.safetensors"
     assert pack(source, path)
     given = inputs([5, 60, 256, 33], 256, vocabulary=20_000)
     ours, theirs = NativeRuntime(path).open()(*given), torch_logits(source, *given)
@@ -169,7 +169,7 @@ def test_packed_files_are_safetensors_aligned_for_vectors(tmp_path):
 
 
 def test_an_architecture_with_other_arithmetic_is_left_to_openvino(bert, tmp_path):
-    source = SourceModel(bert)
+    source = load_source(bert)
     source.model.model.config.hidden_act = "relu"
     assert not pack(source, tmp_path / "model.safetensors")
     assert not (tmp_path / "model.safetensors").exists()

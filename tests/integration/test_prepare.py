@@ -17,6 +17,7 @@ from webapp.domain.errors import SetupError
 from webapp.domain.ranking import to_scores
 from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest, sha256_of
 from webapp.engine.loader import load_engine
+from webapp.engine.models.original import load_source
 from webapp.engine.models.source import SourceModel
 from webapp.engine.prepare import gate, pipeline
 from webapp.engine.prepare.calibration import read_examples
@@ -48,7 +49,7 @@ def largest_score_error(settings, model, threads=2):
         for ticket, waiter in submitted:
             assert waiter.wait(PATIENCE_S), ticket
     ours = np.concatenate([ticket.logits for ticket, _ in submitted])
-    theirs = SourceModel(Path(model)).reference([(query, document) for query in queries for document in documents])
+    theirs = load_source(Path(model)).reference([(query, document) for query in queries for document in documents])
     assert len(ours) == 80
     assert len(set(ours.tolist())) > 20, "a model that says the same of everything proves nothing"
     return np.abs(to_scores(ours, scale, raw=False) - to_scores(theirs, scale, raw=False)).max()
@@ -218,9 +219,9 @@ def test_the_original_scores_each_pair_once_however_many_candidates_are_tried(be
 
 @pytest.mark.slow
 def test_equal_texts_of_a_bi_encoder_are_encoded_once(monkeypatch):
-    source = SourceModel(_embedded("").directory)
+    source = load_source(_embedded("").directory)
     pairs = [(query, document) for query in ("a", "b") for document in ("c", "d", "c")]
-    alone = np.concatenate([SourceModel(_embedded("").directory).reference([pair]) for pair in pairs])
+    alone = np.concatenate([load_source(_embedded("").directory).reference([pair]) for pair in pairs])
     encoded, honest = [], source.model.encode_document
 
     def encode(texts, **options):

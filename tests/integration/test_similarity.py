@@ -16,7 +16,7 @@ from webapp.domain.types import RerankRequest
 from webapp.engine.artifact import artifact_dir, read_golden
 from webapp.engine.loader import load_engine
 from webapp.engine.models import embedding
-from webapp.engine.models.source import SourceModel
+from webapp.engine.models.original import load_source
 from webapp.engine.prepare import gate
 from webapp.engine.prepare.calibration import DEFAULT_FILE, read_examples
 from webapp.engine.prepare.pipeline import prepare
@@ -114,7 +114,7 @@ def test_the_native_engine_leaves_truncated_vectors_to_others(prepared):
 @pytest.mark.parametrize("named", SIMILARITIES)
 def test_another_similarity_is_refused_at_every_precision(prepared, monkeypatch, named):
     model, settings, _ = prepared(named)
-    source, judged = SourceModel(model), read_examples(DEFAULT_FILE).judged[:3]
+    source, judged = load_source(model), read_examples(DEFAULT_FILE).judged[:3]
     engine = load_engine(settings)
     engine.start(1)
     right, dot = embedding.SIMILARITIES[named], embedding.SIMILARITIES["dot"]
@@ -160,7 +160,7 @@ def test_golden_scores_are_judged_by_the_raw_score_where_its_scale_has_no_ends(p
     assert golden.raw == (similarity != "cosine")
     scores = np.concatenate([group.scores for group in golden.queries])
     pairs = [(group.query, document) for group in golden.queries for document in group.documents]
-    original = SourceModel(model).reference(pairs)
+    original = load_source(model).reference(pairs)
     assert np.allclose(scores, original if golden.raw else (1 + original) / 2, atol=1e-5 * np.abs(original).max())
     slack = golden.tolerance / manifest.fidelity["score_range"]
     assert slack == pytest.approx(manifest.fidelity["max_score_error"] + gate.GOLDEN_SLACK)

@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 
 from webapp.domain.errors import SetupError
 from webapp.engine.models.layout import LFS_POINTER, read_layout
-from webapp.engine.models.source import SourceModel
+from webapp.engine.models.original import load_source
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -45,7 +45,7 @@ def change(path, **different):
 
 def refusal(directory):
     with pytest.raises(SetupError) as raised:
-        SourceModel(directory).check()
+        load_source(directory).check()
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -113,7 +113,7 @@ def test_a_pickle_that_was_cut_short_is_named(bert):
 
     torch.save(load_file(bert / "model.safetensors"), bert / "pytorch_model.bin")
     (bert / "model.safetensors").unlink()
-    SourceModel(bert).check()
+    load_source(bert).check()
     cut(bert / "pytorch_model.bin")
     assert "pytorch_model.bin is not whole" in refusal(bert)
 
@@ -149,7 +149,7 @@ def test_a_weight_that_no_score_depends_on_may_be_missing(bi_encoder):
         del tensors[name]
     save_file(tensors, bi_encoder / "model.safetensors", metadata={"format": "pt"})
     assert unused
-    SourceModel(bi_encoder).check()
+    load_source(bi_encoder).check()
 
 
 def test_a_weight_that_is_no_number_is_named(bert):
@@ -227,7 +227,7 @@ def test_prompts_are_those_that_sentence_transformers_takes(bi_encoder):
             prompts=prompts,
             default_prompt_name=next(iter(prompts), None),
         )
-        source, theirs = SourceModel(bi_encoder), SentenceTransformer(str(bi_encoder))
+        source, theirs = load_source(bi_encoder), SentenceTransformer(str(bi_encoder))
         query, document = source.prompts
         assert (theirs.encode(query + "bees", prompt="") == theirs.encode_query("bees")).all(), prompts
         assert (theirs.encode(document + "bees", prompt="") == theirs.encode_document("bees")).all(), prompts

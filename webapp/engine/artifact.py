@@ -40,8 +40,8 @@ Precision = Literal["fp32", "bf16", "int8"]
 class Template(msgspec.Struct, frozen=True):
     """How a tokenizer frames its input: `prefix query middle document suffix`, or without query and middle.
 
-    A decoder may have the document first. It is read off the tokenizer once (`prepare.export`), so that a query is encoded once a request, apart from the
-    documents.
+    A decoder may have the document first. It is read off the tokenizer once (`prepare.export`), so that a query is
+    encoded once a request, apart from the documents.
     """
 
     prefix: list[int]

@@ -26,7 +26,7 @@ SESSIONS: dict[str, type[CrossEncoderSession | DecoderSession | EmbeddingSession
     "decoder": DecoderSession,
     "embedding": EmbeddingSession,
 }
-"""Kind of model, as the manifest names it, to the session that scores with it; a cross-encoder with a recipe is a decoder."""
+"""Kind of model, as the manifest names it, to its session; a cross-encoder with a recipe is a decoder."""
 
 
 class ModelEngine:

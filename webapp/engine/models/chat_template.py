@@ -157,8 +157,9 @@ def _cut(between: str, tokenizer: Any) -> int:
             for left, right in itertools.product(ODD_ENDS, repeat=2)
         )
 
-    at_lines: list[int] = [at + 1 for at, letter in enumerate(between) if letter == "\n"]
-    for at in [*reversed(at_lines), *range(len(between) + 1)]:
+    at_lines = [at + 1 for at, letter in enumerate(between) if letter == "\n"]
+    places: list[int] = [*reversed(at_lines), *range(len(between) + 1)]
+    for at in places:
         if holds(at):
             return at
     raise SetupError("its tokenizer joins what stands between query and document with either of them")

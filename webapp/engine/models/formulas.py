@@ -21,9 +21,9 @@ class Formula:
     """What a vendor's code does with a pair."""
 
     tokens: Callable[[Any, str, str, str, int], Tokens]
-    """Takes the tokenizer, query, document, instruction (empty: none) and the longest input; returns the input."""
+    """Takes tokenizer, query, document, instruction (empty: none) and the longest input; returns the input."""
     score: Callable[[Any, Any, torch.Tensor], Any]
-    """Takes transformers' model with its whole head, the tokenizer and token ids, shape [1, length]; returns a logit."""
+    """Takes transformers' model with its whole head, tokenizer and token ids, shape [1, length]; returns a logit."""
 
 
 def _next_token(model: Any, ids: torch.Tensor) -> Any:

@@ -187,7 +187,7 @@ def _options(device: str) -> dict[str, Any]:
 
 
 def cross_encoder(layout: Layout, device: str) -> CrossEncoder:
-    """Return sentence-transformers' own model of a directory, which gives logits. Nothing that a file names is imported."""
+    """Return sentence-transformers' own model, which gives logits; import nothing that a file names."""
     return CrossEncoder(str(layout.directory), activation_fn=torch.nn.Identity(), **_options(device)).eval()
 
 
@@ -257,7 +257,7 @@ class FeatureModule(torch.nn.Module):  # type: ignore[misc] # torch is not analy
     def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any = None) -> Any:
         """Return [rows, 1] logits or [rows, width] vectors for tensors of shape [rows, length].
 
-        Without `pools_prompts` a mask of 2 (`tokenizer.UNPOOLED`) marks tokens that others attend to, but that count in no
+        Without `pools_prompts` a mask of 2 (`tokenizer.UNPOOLED`) marks tokens that are attended to, but count in no
         vector.
         """
         given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
