@@ -51,16 +51,13 @@ def refusal(directory):
 
 
 @pytest.mark.parametrize("architecture", ["BertModel", "BertForSequenceClassification", "Qwen3ForCausalLM"])
-def test_the_class_that_sentence_transformers_files_name_goes_before_the_architecture(bi_encoder, bert, architecture):
+def test_the_class_that_sentence_transformers_files_name_goes_before_the_architecture(bi_encoder, architecture):
     change(bi_encoder / "config.json", architectures=[architecture])
     assert read_layout(bi_encoder).kind == "embedding"
     change(bi_encoder / "config_sentence_transformers.json", model_type=None)
     assert read_layout(bi_encoder).kind == "embedding", "without a name, modules make a SentenceTransformer"
     change(bi_encoder / "config_sentence_transformers.json", model_type="CrossEncoder")
     assert read_layout(bi_encoder).kind == "cross-encoder"
-    change(bert / "config_sentence_transformers.json", model_type="CrossEncoder")
-    change(bert / "config.json", architectures=[architecture])
-    assert read_layout(bert).kind == "cross-encoder"
 
 
 @pytest.mark.parametrize("model_type", ["SparseEncoder", "MultiVectorEncoder", "SomethingNew"])
