@@ -180,7 +180,7 @@ def first_artifact_dir(settings: Settings) -> Path:
     """Return where the artifact lies that `prepare` makes for these settings.
 
     The name holds a hash of all settings that matter, so that another choice is another artifact. A local model's files
-    count by size and time: a model that is retrained in place is prepared again.
+    and a recipe's count by size and time: a model that is retrained in place is prepared again.
     """
     asked = [
         str(FORMAT),
@@ -189,15 +189,18 @@ def first_artifact_dir(settings: Settings) -> Path:
         settings.engine,
         settings.precision,
         str(settings.max_length_tokens),
+        settings.recipe,
         # Another gate may choose another precision.
         *(str(value) for name, value in sorted(settings) if name.startswith("gate_")),
     ]
     local = directory_of(settings.model)
-    if local is not None:
-        for path in sorted(local.rglob("*")):
-            if path.is_file():
-                stat = path.stat()
-                asked.append(f"{path.relative_to(local)} {stat.st_size} {stat.st_mtime_ns}")
+    files = [] if local is None else [(path, path.relative_to(local)) for path in sorted(local.rglob("*"))]
+    if settings.recipe:
+        files.append((Path(settings.recipe).expanduser(), Path(settings.recipe)))
+    for path, name in files:
+        if path.is_file():
+            stat = path.stat()
+            asked.append(f"{name} {stat.st_size} {stat.st_mtime_ns}")
     key = hashlib.blake2b("\0".join(asked).encode(), digest_size=6).hexdigest()
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", settings.model.rstrip("/").rsplit("/", 1)[-1]).strip("-.")[:60]
     return settings.models_dir / f"{slug}-{key}"

@@ -21,7 +21,7 @@ from transformers import (
 
 from webapp.domain.errors import SetupError
 from webapp.engine.models.chat_template import recipe_of
-from webapp.engine.models.formulas import FORMULAS
+from webapp.engine.models.formulas import formula_of
 from webapp.engine.models.layout import Layout
 from webapp.engine.models.source import SourceModel, check_fast, cross_encoder, predict, shortest
 from webapp.engine.recipes import Recipe, Score
@@ -111,25 +111,35 @@ def scoring_module(model: Any, tokenizer: Any, recipe: Recipe) -> DecoderScore:
         row = head.weight[0] / float(getattr(model.config, "temperature", None) or 1.0)
     else:
         rows = model.get_output_embeddings().weight
-        row = rows[token_id(tokenizer, rule.yes) if rule.yes_id is None else rule.yes_id]
+        row = _row_of(rows, tokenizer, rule.yes, rule.yes_id)
         if rule.no or rule.no_id is not None:
-            row = row - rows[token_id(tokenizer, rule.no) if rule.no_id is None else rule.no_id]
+            row = row - _row_of(rows, tokenizer, rule.no, rule.no_id)
     layers = model.get_decoder() if head is None else model.base_model
     return DecoderScore(layers, row.detach().clone(), causal=rule.attention == "causal", mean=rule.pooling == "mean")
 
 
-def token_id(tokenizer: Any, word: str) -> int:
-    """Return the number of the token that a word begins with, as the vendors look it up.
+def _row_of(rows: torch.Tensor, tokenizer: Any, word: str, number: int | None) -> torch.Tensor:
+    """Return a token's row of a head.
+
+    Args:
+        rows: the head, shape [vocabulary, hidden].
+        tokenizer: the model's.
+        word: the token's text; vendors look up the token that it begins with.
+        number: the token's number, in place of its text.
 
     Raises:
-        SetupError: the tokenizer does not know it.
+        SetupError: the model has no such token.
     """
+    if number is not None:
+        if number >= len(rows):
+            raise SetupError(f"the model has no token {number}, which the recipe scores by; see RERANK_RECIPE")
+        return rows[number]
     ids = tokenizer.encode(word, add_special_tokens=False)
     if not ids or ids[0] == tokenizer.unk_token_id or tokenizer.decode(ids[:1]).strip() != word:
         raise SetupError(
             f"the tokenizer has no token {json.dumps(word)}, which the recipe scores by; see RERANK_RECIPE"
         )
-    return int(ids[0])
+    return rows[ids[0]]
 
 
 class DecoderModel(SourceModel):
@@ -190,7 +200,7 @@ class DecoderModel(SourceModel):
         if self._by_name is not None:
             return predict(self._by_name, pairs)
         assert self.recipe is not None  # noqa: S101 - for mypy
-        formula = FORMULAS[self.recipe.name]
+        formula = formula_of(self.recipe)
         scores = []
         with torch.inference_mode():
             for query, document in pairs:

@@ -1,7 +1,7 @@
 """The vendors' formulas: which tokens their own code makes of a pair, written a second time.
 
-`prepare` compares our scores with them, so that a mistake in a recipe is no score that is silently wrong. Nothing here
-uses a recipe. Each function follows the code that the recipe's file names. One thing differs: the name of a special
+`prepare` compares our scores with them, so that a mistake in a recipe is no score that is silently wrong. They use
+no recipe of ours. Each function follows the code that the recipe's file names. One thing differs: the name of a special
 token in a query or a document stays text.
 """
 
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from webapp.engine.recipes import DOCUMENT, Recipe, known_recipes
 
 Tokens = list[int]
 
@@ -165,3 +167,57 @@ FORMULAS = {
     "llama-nemotron-rerank": Formula(llama_nemotron_rerank, _mean_of_all),
 }
 """Name of a recipe -> its formula."""
+
+
+def formula_of(recipe: Recipe) -> Formula:
+    """Return what a recipe is compared with: its vendor's formula.
+
+    An operator's own recipe has none. It is compared with the texts that it names around a pair, and the model's whole
+    head: that shows whether we compute them rightly, not whether they are right.
+    """
+    if recipe in known_recipes() and recipe.name in FORMULAS:
+        return FORMULAS[recipe.name]
+    return Formula(_Own(recipe).tokens, _Own(recipe).score)
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """The formula of an operator's own recipe."""
+
+    recipe: Recipe
+
+    def tokens(self, tokenizer: Any, query: str, document: str, instruction: str, limit: int) -> Tokens:
+        """Make tokens of each part by itself; cut the end of the document."""
+        recipe = self.recipe
+        prefix, middle, suffix = (
+            [token for text in texts for token in _words(tokenizer, text)]
+            for texts in (recipe.prefix, recipe.middle, recipe.suffix)
+        )
+        if recipe.special_tokens:
+            mark = _words(tokenizer, "a")
+            around = list(tokenizer("a")["input_ids"])
+            prefix = around[: around.index(mark[0])] + prefix
+            suffix = suffix + around[around.index(mark[-1]) + 1 :]
+        asked = _text(tokenizer, recipe.of_query(query, instruction))
+        after_document = _text(tokenizer, recipe.document.partition(DOCUMENT)[2])
+        read = _text(tokenizer, recipe.of_document(document))
+        room = limit - len(prefix) - len(middle) - len(suffix) - len(asked)
+        if len(read) > room:
+            read = read[: room - len(after_document)] + after_document
+        first, second = (read, asked) if recipe.document_first else (asked, read)
+        return prefix + first + middle + second + suffix
+
+    def score(self, model: Any, tokenizer: Any, ids: torch.Tensor) -> Any:
+        """Score by the whole head."""
+        rule = self.recipe.score
+        if rule.pooling == "mean":
+            return _mean_of_all(model, tokenizer, ids)
+        if _has_label(model):
+            return _label(model, ids)
+        logits = _next_token(model, ids)
+        numbers = [
+            _words(tokenizer, word)[0] if number is None else number
+            for word, number in ((rule.yes, rule.yes_id), (rule.no, rule.no_id))
+            if word or number is not None
+        ]
+        return logits[numbers[0]] - (logits[numbers[1]] if numbers[1:] else 0)

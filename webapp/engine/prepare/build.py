@@ -58,13 +58,18 @@ def load_original(settings: Settings, source: Source, report: Report) -> SourceM
         SetupError: sentence-transformers can't load it, or a weight is not a number.
     """
     try:
-        recipe = named_recipe(settings.recipe) if settings.recipe else None
+        # The embedded model is not the one that the operator's recipe is for.
+        recipe = named_recipe(settings.recipe) if settings.recipe and not source.substitute_for else None
         original = load_source(source.directory, model=source.model, recipe=recipe)
         original.check()
     except SetupError:
         raise
     except Exception as error:  # of safetensors, tokenizers, torch, ...: each has its own
         raise SetupError(f"sentence-transformers can't load {source.directory}: {reason_of(error)}") from error
+    if recipe and original.layout.recipe is None:
+        raise SetupError(
+            f"RERANK_RECIPE: {source.directory} says in modules.json how it reads a pair; unset RERANK_RECIPE"
+        )
     if settings.max_length_tokens > original.max_length_tokens:
         asked, limit = settings.max_length_tokens, original.max_length_tokens
         report(f"RERANK_MAX_LENGTH_TOKENS is {asked}, but this model reads {limit}: texts are cut there")

@@ -1,6 +1,6 @@
 """Recipes: how a family of decoders makes a score of a query and a document. One TOML file each.
 
-A new family: copy the file that is most like it, and add its formula to `prepare/formulas.py`. `docs/models.md` lists
+A new family: copy the file that is most like it, and add its formula to `models/formulas.py`. `docs/models.md` lists
 them. A recipe says what the vendor's own code does; nothing of it is computed here.
 """
 
@@ -90,6 +90,13 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                 raise ValueError(f"`{name}` must hold {' and '.join(parts)} once")
         if not (self.instructed_query if self.instruction else self.query):
             raise ValueError("`query` is missing, or `instructed_query` beside an `instruction`")
+        by_word = bool(self.score.yes) or self.score.yes_id is not None
+        if not by_word and any(name.endswith("ForCausalLM") for name in self.architectures):
+            raise ValueError("`score` must hold `yes` or `yes_id`: a model for causal language has no other head")
+        if by_word and self.score.pooling == "mean":
+            raise ValueError(
+                '`score` is of a word, so `pooling` must be "last": the word would come after the last token'
+            )
 
     @property
     def takes_instructions(self) -> bool:
