@@ -134,7 +134,8 @@ MOST_REASON_CHARS = 300
 
 def reason_of(error: BaseException) -> str:
     """Return a library's error as one line: some come with pages of advice."""
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    first = " ".join(lines[: 1 + lines[0].endswith(":")])
     name = type(error).__name__
     return f"{name}: {first}"[:MOST_REASON_CHARS] if first else name
 

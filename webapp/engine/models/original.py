@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import transformers
+from tokenizers import Tokenizer
+from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.modeling_layers import GenericForSequenceClassification
 
 from webapp.domain.errors import SetupError
@@ -26,8 +28,35 @@ def load_source(directory: Path, device: str = "cpu", *, model: str = "", recipe
     Raises:
         SetupError: it can't be served rightly.
     """
-    layout = read_layout(directory, model, recipe)
+    return load_layout(read_layout(directory, model, recipe), device)
+
+
+def load_layout(layout: Layout, device: str = "cpu") -> SourceModel:
+    """Return the model of a directory that was looked through, in float32.
+
+    Raises:
+        SetupError: it can't be served rightly.
+    """
     return DecoderModel(layout, device) if is_decoder(layout) else SourceModel(layout, device)
+
+
+def blamed_file(layout: Layout) -> Path:
+    """Return the file because of which a model can't be loaded: the first that its own library can't read.
+
+    The directory itself, where each can be read, and only together they make no model.
+    """
+    config, tokenizer = (layout.transformer / name for name in ("config.json", "tokenizer.json"))
+    try:
+        if layout.config.get("model_type") in CONFIG_MAPPING:
+            AutoConfig.from_pretrained(str(layout.transformer), local_files_only=True)
+    except Exception:  # noqa: BLE001 - each library has its own
+        return config
+    try:
+        if tokenizer.is_file():
+            Tokenizer.from_file(str(tokenizer))
+    except Exception:  # noqa: BLE001
+        return tokenizer
+    return layout.directory
 
 
 def is_decoder(layout: Layout) -> bool:

@@ -29,8 +29,8 @@ from webapp.engine.artifact import (
     write_json,
 )
 from webapp.engine.loader import ModelEngine, open_engine
-from webapp.engine.models.layout import files_of
-from webapp.engine.models.original import load_source
+from webapp.engine.models.layout import files_of, read_layout
+from webapp.engine.models.original import blamed_file, load_layout
 from webapp.engine.models.source import SourceModel
 from webapp.engine.prepare import autotune, export, gate
 from webapp.engine.prepare.calibration import Examples
@@ -57,15 +57,19 @@ def load_original(settings: Settings, source: Source, report: Report) -> SourceM
     Raises:
         SetupError: sentence-transformers can't load it, or a weight is not a number.
     """
+    # The embedded model is not the one that the operator's recipe is for.
+    recipe = named_recipe(settings.recipe) if settings.recipe and not source.substitute_for else None
+    layout = read_layout(source.directory, source.model, recipe)
     try:
-        # The embedded model is not the one that the operator's recipe is for.
-        recipe = named_recipe(settings.recipe) if settings.recipe and not source.substitute_for else None
-        original = load_source(source.directory, model=source.model, recipe=recipe)
+        original = load_layout(layout)
         original.check()
     except SetupError:
         raise
     except Exception as error:  # of safetensors, tokenizers, torch, ...: each has its own
-        raise SetupError(f"sentence-transformers can't load {source.directory}: {reason_of(error)}") from error
+        raise SetupError(
+            f"{blamed_file(layout)} can't be read by sentence-transformers ({reason_of(error)});"
+            " fetch the model again, or name another RERANK_MODEL"
+        ) from error
     if recipe and original.layout.recipe is None:
         raise SetupError(
             f"RERANK_RECIPE: {source.directory} says in modules.json how it reads a pair; unset RERANK_RECIPE"
