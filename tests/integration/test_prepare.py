@@ -104,11 +104,17 @@ def test_a_second_prepare_finds_the_first_ones_artifact(bert_settings):
     assert lines == []
 
 
-def test_scores_that_differ_are_refused_with_the_figures_and_nothing_is_left(bert, tmp_path, monkeypatch):
+def test_texts_that_are_framed_in_another_way_are_refused_and_nothing_is_left(bert, tmp_path, monkeypatch):
     honest = SourceModel.reference
     monkeypatch.setattr(SourceModel, "reference", lambda self, pairs: honest(self, pairs) + 3)
-    with pytest.raises(SetupError, match=r"differs too much .*max_score_error 0\.\d+ \(at most 0\.0001\)"):
+    with pytest.raises(SetupError, match=r"scores are not the original's, by up to 3; the likely cause: .* framed"):
         prepared(tmp_path, bert, precision="fp32")
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [".lock"]
+
+
+def test_scores_that_differ_are_refused_with_the_figures_and_nothing_is_left(bert, tmp_path):
+    with pytest.raises(SetupError, match=r"differs too much .*max_score_error 0\.\d+ \(at most 1e-06\)"):
+        prepared(tmp_path, bert, engine="native", precision="int8", gate_max_score_error=1e-6)
     assert [path.name for path in (tmp_path / "models").iterdir()] == [".lock"]
 
 
