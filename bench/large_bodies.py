@@ -121,7 +121,6 @@ def kinds() -> Iterator[tuple[str, Kind]]:
         "tiny texts, half a surrogate pair": Kind(filled('"a"', tail=r',"\ud800"]}')),
         "numbers": Kind(filled("1")),
         "parts": Kind(filled('"a"', head='{"query": "q", "documents": [{"content": [', tail="]}]}")),
-        "instruction": Kind(filled("[]", head='{"query": "q", "documents": ["a"], "instruction": [')),
         "parameters": Kind(
             filled("[]", head='{"query": "q", "documents": ["a"], "parameters": {"a": [', tail="]}}"),
             headers={"X-Pinecone-Api-Version": "2025-10"},

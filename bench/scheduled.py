@@ -49,7 +49,7 @@ class _Replica:
         self._scheduler.step(self)
         return now + self._took_s
 
-    def encode_query(self, query: str) -> str:
+    def encode_query(self, query: str, _instruction: str = "") -> str:
         return query
 
     def encode_documents(self, _query: str, documents: Sequence[str]) -> tuple[list[Any], Any, Any]:

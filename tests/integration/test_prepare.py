@@ -214,9 +214,9 @@ def test_the_original_scores_each_pair_once_however_many_candidates_are_tried(be
     monkeypatch.setattr("webapp.engine.prepare.pipeline.candidates", lambda *_: order)
     scored, honest = [], SourceModel._compute
 
-    def compute(self, pairs):
+    def compute(self, pairs, *instruction):
         scored.extend(pairs)
-        return honest(self, pairs)
+        return honest(self, pairs, *instruction)
 
     monkeypatch.setattr(SourceModel, "_compute", compute)
     pipeline.prepare(Settings(model=str(bert), state_dir=tmp_path, gate_max_score_error=0), lambda _: None)

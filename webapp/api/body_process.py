@@ -285,7 +285,8 @@ def _within(answer: Any, most: int) -> Any:
 
 def _in_parts(request: RerankRequest) -> RerankRequest:
     """Return a request with long texts that are sent in parts."""
-    long = {id(text): _LongText(text) for text in (request.query, *request.documents) if len(text) > LONG_CHARS}
+    texts = (request.query, request.instruction or "", *request.documents)
+    long = {id(text): _LongText(text) for text in texts if len(text) > LONG_CHARS}
     if not long:
         return request
 
@@ -295,6 +296,7 @@ def _in_parts(request: RerankRequest) -> RerankRequest:
     return replace(
         request,
         query=each(request.query),
+        instruction=each(request.instruction),
         documents=list(map(each, request.documents)),
         originals=list(map(each, request.originals)),
     )

@@ -107,7 +107,7 @@ def memory_of(answer: Any) -> int:
 
 
 def _memory_of(request: RerankRequest) -> int:
-    texts = sys.getsizeof(request.query) + sum(map(sys.getsizeof, request.documents))
+    texts = sum(map(sys.getsizeof, (request.query, request.instruction, *request.documents)))
     raw = sum(len(memoryview(each)) for each in request.originals if isinstance(each, Raw))
     return (texts + raw) * (1 + request.return_documents)
 

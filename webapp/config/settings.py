@@ -104,6 +104,10 @@ class Settings(Paths, BaseModel):
         "", "A decoder's words and score rule: the name of a recipe, or a file of one (.toml); empty: the model tells."
     )
 
+    instruction: str = setting(
+        "", "For a model that takes one: the instruction of requests that have none; empty: the model's own default."
+    )
+
     gate_max_score_error: Share = setting(0.25, "Largest score error of bf16 or int8, as a share of the scale.")
     gate_mean_score_error: Share = setting(0.05, "Largest mean score error of bf16 or int8, as a share of the scale.")
     gate_min_tau: float = setting(0.9, "Least mean Kendall tau of bf16 or int8 to fp32.", ge=-1, le=1)

@@ -51,6 +51,8 @@ class RerankRequest:
     """None: each pair is cut at the model's limit."""
     priority: int = 0
     """Lower goes first; see `scheduling.batching`."""
+    instruction: str | None = None
+    """What makes a document relevant, in words for the model; None: the model's default."""
     warnings: tuple[str, ...] = ()
     """Options of the request that have no effect, in words for the caller."""
 
@@ -124,8 +126,16 @@ class RerankResult:
 class Session(Protocol):
     """An engine as one engine thread sees it; the scheduler works with it."""
 
-    def encode_query(self, query: str) -> Any:
-        """Return what the two methods below need of the query; called once a request."""
+    def encode_query(self, query: str, instruction: str = "") -> Any:
+        """Return what the two methods below need of the query; called once a request.
+
+        Args:
+            query: the question.
+            instruction: of the request; empty: the model's default. A model that takes none ignores it.
+
+        Raises:
+            InvalidRequestError: the instruction leaves no room for a query.
+        """
 
     def encode_documents(
         self, query: Any, documents: Sequence[str]
@@ -162,6 +172,17 @@ class Tuning:
 
 
 @dataclass(frozen=True, slots=True)
+class RecipeInfo:
+    """How a decoder is served, as `/info` describes it; see `webapp.engine.recipes`."""
+
+    name: str
+    """Empty for a chat template of the model's own."""
+    title: str
+    licence: str
+    """Of the family's models, as their makers state it; empty: unknown."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """The model that serves, as `/info` describes it."""
 
@@ -174,6 +195,12 @@ class ModelInfo:
     score_scale: ScoreScale
     activation: str = "Identity"
     """What the model itself puts its raw scores through. Our scores don't depend on it."""
+    temperature: float = 1.0
+    """A score in 0..1 is the sigmoid of the logit over this."""
+    instruction: str | None = None
+    """The instruction where a request has none, empty: none; None: the model takes none."""
+    recipe: RecipeInfo | None = None
+    """A decoder's."""
     fingerprint: str = ""
     """Hash of all files and templates that scores depend on."""
     substitute_for: str | None = None
@@ -190,7 +217,7 @@ class ModelInfo:
         return "/".join(
             (
                 *(self.kind, self.model, self.revision, self.fingerprint, self.engine, self.precision),
-                *(str(self.max_length_tokens), self.score_scale),
+                *(str(self.max_length_tokens), self.score_scale, str(self.temperature), self.instruction or ""),
             )
         )
 

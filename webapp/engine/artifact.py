@@ -116,6 +116,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """Longest input, special tokens counted."""
         return self.template.max_length_tokens
 
+    @property
+    def temperature(self) -> float:
+        """What a logit is divided by before it becomes a score in 0..1."""
+        return self.recipe.score.temperature if self.recipe else 1.0
+
+    @property
+    def instruction(self) -> str | None:
+        """The instruction where a request has none, empty: none; None: the model takes none."""
+        return self.recipe.instruction if self.recipe and self.recipe.takes_instructions else None
+
     def info(self) -> ModelInfo:
         """Return the part that clients may see."""
         return msgspec.convert(self, ModelInfo, from_attributes=True)
@@ -138,6 +148,8 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
     tolerance: float
     """Largest difference of a served score: what `prepare` measured, and a little for other batches."""
     queries: list[GoldenQuery]
+    instruction: str = ""
+    """With which they were scored, whatever the default; empty: the model takes none."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -223,6 +235,21 @@ def read_manifest(directory: Path) -> Manifest | None:
         if not path.is_file() or sha256_of(path) != sha256:
             raise SetupError(f"{path} does not match its manifest; remove {directory} and prepare again")
     return manifest
+
+
+def read_served(directory: Path, settings: Settings) -> Manifest | None:
+    """Return the manifest of an artifact, with the default instruction of the settings if they have one.
+
+    Raises:
+        SetupError: the artifact is damaged, or its model takes no instruction.
+    """
+    manifest = read_manifest(directory)
+    if manifest is None or not settings.instruction.strip():
+        return manifest
+    if manifest.recipe is None or manifest.instruction is None:
+        raise SetupError(f"RERANK_INSTRUCTION: {manifest.model} takes no instruction; leave it empty")
+    recipe = msgspec.structs.replace(manifest.recipe, instruction=settings.instruction)
+    return msgspec.structs.replace(manifest, recipe=recipe)
 
 
 def read_golden(directory: Path) -> Golden:

@@ -31,16 +31,18 @@ class Runtime(Protocol):
         """Return a forward pass for the calling thread."""
 
 
-def encode_pair(session: Session, query: str, document: str) -> tuple[Any, NDArray[np.int32], int]:
+def encode_pair(
+    session: Session, query: str, document: str, instruction: str = ""
+) -> tuple[Any, NDArray[np.int32], int]:
     """Return the encoded query, the document's token ids, and the length of the pair in tokens."""
-    own = session.encode_query(query)
+    own = session.encode_query(query, instruction)
     ids, lengths, _ = session.encode_documents(own, [document])
     return own, ids[0], int(lengths[0])
 
 
-def score_pair(session: Session, query: str, document: str, padding: int = 0) -> float:
+def score_pair(session: Session, query: str, document: str, padding: int = 0, instruction: str = "") -> float:
     """Return the logit of one pair, scored as a batch of its own with so many tokens of padding."""
-    own, ids, length = encode_pair(session, query, document)
+    own, ids, length = encode_pair(session, query, document, instruction)
     return float(session.score([(own, ids)], length + padding)[0])
 
 
@@ -56,8 +58,23 @@ class Texts(Protocol):
     query_takes_room: bool
     """Whether query and document share the model's length."""
 
-    def query_tokens(self, query: str) -> int:
-        """Return how many tokens a query's first `MOST_CHARS` and its prompt have; special tokens not counted."""
+    def query_tokens(self, query: str, instruction: str = "") -> int:
+        """Return how many tokens a query's first `MOST_CHARS` have, special tokens not counted.
+
+        The model's words around it count, too: a prompt, or the instruction (empty: the model's default).
+        """
+
+    def document_tokens(self, document: str) -> int:
+        """Return how many tokens a document's first `MOST_CHARS` have, with a decoder's words around it."""
+
+    def split_room(self, query: int, document: int, room: int) -> tuple[int, int]:
+        """Return how many tokens of query and document are kept where they share the model's length.
+
+        Args:
+            query: length in tokens, as `query_tokens` counts them.
+            document: length in tokens, as `document_tokens` counts them.
+            room: tokens that both may take together.
+        """
 
     def offsets(self, text: str) -> NDArray[np.int32]:
         """Return characters [start, stop) of each token in the first `MOST_CHARS` of a text, shape [tokens, 2]."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from webapp.config.settings import Settings
-from webapp.domain.errors import SetupError, reason_of
+from webapp.domain.errors import InvalidRequestError, SetupError, reason_of
 from webapp.domain.types import Session
-from webapp.engine.artifact import FORMAT, MANIFEST, TOKENIZER, Manifest, artifact_dir, read_manifest
+from webapp.engine.artifact import FORMAT, MANIFEST, TOKENIZER, Manifest, artifact_dir, read_served
 from webapp.engine.base import Engine, Forward, Runtime
 from webapp.engine.models.cross_encoder import CrossEncoderSession
-from webapp.engine.models.decoder import DecoderSession
+from webapp.engine.models.decoder import ANY_QUERY, DecoderSession, DecoderTexts
 from webapp.engine.models.embedding import EmbeddingSession
 from webapp.engine.runtimes import open_runtime
 from webapp.engine.tokenizer import TextEncoder, check_tables
@@ -21,12 +23,11 @@ from webapp.engine.tokenizer import TextEncoder, check_tables
 log = logging.getLogger(__name__)
 
 
-SESSIONS: dict[str, type[CrossEncoderSession | DecoderSession | EmbeddingSession]] = {
+SESSIONS: dict[str, type[CrossEncoderSession | EmbeddingSession]] = {
     "cross-encoder": CrossEncoderSession,
-    "decoder": DecoderSession,
     "embedding": EmbeddingSession,
 }
-"""Kind of model, as the manifest names it, to its session; a cross-encoder with a recipe is a decoder."""
+"""Kind of model, as the manifest names it, to its session; with a recipe it is a decoder."""
 
 
 class ModelEngine:
@@ -34,15 +35,21 @@ class ModelEngine:
 
     def __init__(self, manifest: Manifest, runtime: Runtime, tokenizer_path: Path) -> None:
         self.info = manifest.info()
-        self._manifest = manifest
         self._runtime = runtime
-        self._session_class = SESSIONS["decoder" if manifest.recipe else manifest.kind]
-        self.texts = TextEncoder(
-            tokenizer_path,
-            manifest.template,
-            query_takes_room=self._session_class.query_takes_room,
-            query_prompt=manifest.prompts[0],
-        )
+        self.texts: TextEncoder
+        self._open: Callable[[Forward], Session]
+        if manifest.recipe is not None:
+            self.texts = texts = DecoderTexts(tokenizer_path, manifest.template, manifest.recipe)
+            self._open = partial(DecoderSession, manifest, texts)
+        else:
+            session_class = SESSIONS[manifest.kind]
+            self.texts = TextEncoder(
+                tokenizer_path,
+                manifest.template,
+                query_takes_room=session_class.query_takes_room,
+                query_prompt=manifest.prompts[0],
+            )
+            self._open = partial(session_class, manifest, self.texts)
 
     def start(self, threads: int) -> None:
         """Compile the model for this process."""
@@ -50,7 +57,7 @@ class ModelEngine:
 
     def open_session(self, forward: Forward | None = None) -> Session:
         """Return a session for the calling thread, on a forward pass of the runtime's or on the one that is given."""
-        return self._session_class(self._manifest, self.texts, forward or self._runtime.open())
+        return self._open(forward or self._runtime.open())
 
 
 def open_engine(directory: Path, manifest: Manifest) -> ModelEngine:
@@ -82,7 +89,7 @@ def load_engine(settings: Settings, named: str = "") -> Engine:
             master that died comes back with what it served.
 
     Raises:
-        SetupError: it was not prepared, or its artifact is damaged.
+        SetupError: it was not prepared, its artifact is damaged, or the instruction of the settings does not fit it.
     """
     if settings.engine == "stub":
         from webapp.engine.runtimes.stub import StubEngine  # noqa: PLC0415
@@ -92,11 +99,15 @@ def load_engine(settings: Settings, named: str = "") -> Engine:
     if named not in {"", directory.name} and _is_self_contained(settings.models_dir / named):
         log.warning("the model's files have changed; %s still serves, and reranking deploy brings the new ones", named)
         directory = settings.models_dir / named
-    manifest = read_manifest(directory)
+    manifest = read_served(directory, settings)
     if manifest is None:
         raise SetupError(f"{settings.model} is not prepared; run: reranking prepare")
     try:
-        return open_engine(directory, manifest)
+        engine = open_engine(directory, manifest)
+        if isinstance(engine.texts, DecoderTexts):
+            engine.texts.read_query(ANY_QUERY, "")
+    except InvalidRequestError as error:
+        raise SetupError(f"RERANK_INSTRUCTION {error.message}; shorten it") from error
     except SetupError:
         raise
     except Exception as error:
@@ -104,3 +115,4 @@ def load_engine(settings: Settings, named: str = "") -> Engine:
         raise SetupError(
             f"{directory} can't be opened ({reason_of(error)}); prepare it again: reranking prepare --again"
         ) from error
+    return engine

@@ -134,10 +134,19 @@ class TextEncoder:
         """Return how many tokens the first `MOST_CHARS` of a text have."""
         return len(self.tokenizer.encode_batch_fast([text[:MOST_CHARS]], add_special_tokens=False)[0])
 
-    def query_tokens(self, query: str) -> int:
+    def query_tokens(self, query: str, instruction: str = "") -> int:
         """Return how many tokens the first `MOST_CHARS` of a query have, with its prompt."""
+        del instruction  # it has no place
         prompted = self._query_prompt + query[:MOST_CHARS]
         return len(self.tokenizer.encode_batch_fast([prompted], add_special_tokens=False)[0])
+
+    def document_tokens(self, document: str) -> int:
+        """Return how many tokens the first `MOST_CHARS` of a document have."""
+        return self.count(document)
+
+    def split_room(self, query: int, document: int, room: int) -> tuple[int, int]:
+        """Return how many tokens are kept; see `split_room` of this module."""
+        return split_room(query, document, room)
 
     def offsets(self, text: str) -> NDArray[np.int32]:
         """Return characters [start, stop) of each token in the first `MOST_CHARS` of a text, shape [tokens, 2]."""

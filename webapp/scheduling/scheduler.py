@@ -20,7 +20,13 @@ import numpy as np
 from sortedcontainers import SortedList
 
 from webapp.domain.concurrency import AwakeClock
-from webapp.domain.errors import DeadlineExceededError, EngineFailedError, RerankError, UnavailableError
+from webapp.domain.errors import (
+    DeadlineExceededError,
+    EngineFailedError,
+    InvalidRequestError,
+    RerankError,
+    UnavailableError,
+)
 from webapp.domain.types import Session
 from webapp.scheduling.backlog import Backlog, BatchWork
 from webapp.scheduling.batching import TokeniseChunk, plan_batch
@@ -131,6 +137,7 @@ class Scheduler:
         documents: Sequence[str],
         on_done: Callable[[], None],
         *,
+        instruction: str = "",
         priority: int = 0,
         deadline: float = math.inf,
         client: str = "",
@@ -141,6 +148,7 @@ class Scheduler:
             query: the question.
             documents: at least one.
             on_done: called once, from an engine thread or from `cancel`, when the ticket is done.
+            instruction: what makes a document relevant; empty: the model's default.
             priority: lower goes first.
             deadline: what was not scored by then is not scored at all.
             client: the caller; clients share the engine.
@@ -149,7 +157,15 @@ class Scheduler:
             UnavailableError: the scheduler was closed.
         """
         ticket = Ticket(
-            0, query, documents, on_done, priority, deadline=deadline, longest_chars=self.longest_chars, client=client
+            0,
+            query,
+            documents,
+            on_done,
+            instruction=instruction,
+            priority=priority,
+            deadline=deadline,
+            longest_chars=self.longest_chars,
+            client=client,
         )
         with self._lock:
             if self._closed:
@@ -222,11 +238,14 @@ class Scheduler:
             else:
                 self._score(session, work)
         except Exception as cause:  # noqa: BLE001 - the border: whatever a runtime raises ends here
+            error: RerankError = _engine_failed(cause)
             tickets = [work.ticket] if isinstance(work, TokeniseChunk) else [ticket for ticket, _ in work.rows]
+            if isinstance(work, TokeniseChunk) and isinstance(cause, InvalidRequestError):
+                error = cause  # the caller's fault, which is no failure of the engine
             with self._lock:
-                self.totals.failures += 1
+                self.totals.failures += error is not cause
                 for ticket in tickets:
-                    self._finish(ticket, _engine_failed(cause))
+                    self._finish(ticket, error)
         del self._at_work[thread]
         return True
 
@@ -273,7 +292,7 @@ class Scheduler:
         # Two threads may both find no query yet and encode it twice: cheaper than one waiting for the other.
         query = ticket.encoded_query
         if query is None:
-            query = ticket.encoded_query = session.encode_query(ticket.query)
+            query = ticket.encoded_query = session.encode_query(ticket.query, ticket.instruction)
         token_ids, lengths, truncated = session.encode_documents(query, ticket.documents[chunk.start : chunk.stop])
         ticket.token_ids[chunk.start : chunk.stop] = token_ids
         ticket.lengths[chunk.start : chunk.stop] = lengths

@@ -71,6 +71,8 @@ class Ticket:
     query: str
     documents: Sequence[str]
     on_done: Callable[[], None]
+    instruction: str = ""
+    """Empty: the model's default."""
     priority: int = 0
     """Lower goes first."""
     deadline: float = math.inf

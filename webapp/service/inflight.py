@@ -160,9 +160,10 @@ class InflightScores:
 
     def _digests(self, request: RerankRequest) -> list[bytes]:
         """Return the keys of a request's pairs; those of long texts are offloaded."""
-        chars = len(request.query) + sum(map(len, request.documents))
+        instruction = request.instruction or ""
+        chars = len(instruction) + len(request.query) + sum(map(len, request.documents))
         run = run_inline if chars <= MANY_CHARS else self._offload
-        return run(lambda: pair_keys(self._artifact, request.query, request.documents))
+        return run(lambda: pair_keys(self._artifact, request.query, request.documents, instruction))
 
     def _known(self, cache: MemoryCache, keys: Sequence[bytes], lookups: LookupBudget) -> dict[Hashable, PairScore]:
         """Return scores from memory, and those that other workers share.
@@ -254,6 +255,7 @@ class InflightScores:
                 pending.request.query,
                 [missing[key] for key in alone],
                 waiter.wake,
+                instruction=pending.request.instruction or "",
                 priority=pending.request.priority,
                 deadline=pending.options.deadline,
                 client=pending.options.caller.client,

@@ -36,7 +36,9 @@ REQUESTS_A_TURN = 64
 """Other callers have their turn after so many requests of one call."""
 
 SHORT_QUERY_CHARS = 1000
-"""A query of so many is tokenised in less than a millisecond, on the hub; a longer one is offloaded."""
+"""A query of so many, with its instruction, is tokenised in less than a millisecond, on the hub; more is offloaded."""
+
+INSTRUCTION_IGNORED = "instruction was ignored: this model takes none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,7 @@ class RerankService:
         Raises:
             OverloadedError, UnavailableError, PayloadTooLargeError: none of them was begun.
         """
+        requests = [self._with_used_instruction(request) for request in requests]
         with contextlib.ExitStack() as held:
             try:
                 if not options.arrived:  # an admitted request finishes, though the service is draining by now
@@ -199,6 +202,17 @@ class RerankService:
             yield request
             if not place % REQUESTS_A_TURN:
                 self.scoring.make_waiter().wait(0)
+
+    def _with_used_instruction(self, request: RerankRequest) -> RerankRequest:
+        """Return a request whose instruction, if it has one, is the model's to heed, and not its default.
+
+        So pairs that score the same have the same key.
+        """
+        if request.instruction is None or self.model.instruction is None:
+            if request.instruction is None:
+                return request
+            return replace(request, instruction=None, warnings=(*request.warnings, INSTRUCTION_IGNORED))
+        return replace(request, instruction=None) if request.instruction == self.model.instruction else request
 
     def check_model(self, name: str | None) -> None:
         """Check the model that a request names, where the settings are strict.
@@ -257,14 +271,16 @@ class RerankService:
             return DeadlineExceededError(f"all {total} documents were scored, too late", figures=figures)
         spans: list[tuple[int, int] | None] = []
         asked = each.truncated.request if each.truncated else request
-        read = self._query_read(asked.query, scored)
+        read = self._query_read(asked, scored)
         if each.truncated:
             read = replace(read, cut=each.truncated.query_cut)
             scored, spans = collapse(scored, each.truncated)
         elif request.truncation and request.truncation.strict and (read.cut or scored.truncated.any()):
             return self.offload(lambda: self._truncator.too_long(request, scored))
         order = rank(scored.logits, request.top_n)
-        scores = to_scores(scored.logits[order], self.model.score_scale, raw=request.raw_scores)
+        scores = to_scores(
+            scored.logits[order], self.model.score_scale, raw=request.raw_scores, temperature=self.model.temperature
+        )
         places = order.tolist()
         truncated = scored.truncated[order].tolist()
         if read.cut and self.texts.query_takes_room and not each.truncated:
@@ -284,9 +300,10 @@ class RerankService:
             spent=scored.spent,
         )
 
-    def _query_read(self, query: str, scored: Scored) -> QueryRead:
-        run = run_inline if len(query) <= SHORT_QUERY_CHARS else self.offload
-        return run(lambda: self._truncator.query_read(query, scored))
+    def _query_read(self, request: RerankRequest, scored: Scored) -> QueryRead:
+        chars = len(request.query) + len(request.instruction or "")
+        run = run_inline if chars <= SHORT_QUERY_CHARS else self.offload
+        return run(lambda: self._truncator.query_read(request, scored))
 
     def mark_ready(self) -> None:
         """Record that a real score was made: `/ready` says so, unless we are draining already."""

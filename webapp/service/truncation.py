@@ -67,20 +67,25 @@ class Truncator:
             None when the engine's own truncation does all that is asked.
 
         Raises:
-            InvalidRequestError: there would be too many windows.
+            InvalidRequestError: there would be too many windows, or the longest pair has no room for texts.
         """
         texts, limit, options = self.texts, self.max_length_tokens, request.truncation
         if options is None or not _asks_for_more(options, limit):
             return None
+        words = self._words(request)
         room = max(1, min(limit, options.max_pair_tokens or limit) - texts.special_tokens)
+        if options.max_pair_tokens and sum(words) and room <= sum(words):
+            least = texts.special_tokens + sum(words) + 1
+            message = f"must be at least {least} here: so many tokens are taken by the model's own words"
+            raise InvalidRequestError(message, field="truncate_prompt_tokens")
         in_windows = limit * options.windows
         most = min(options.max_document_tokens or in_windows, in_windows)
         places = [_Places.of(document, texts, most, options.keep) for document in request.documents]
         query = _Places.of(request.query, texts, options.max_query_tokens or limit, options.keep)
         if texts.query_takes_room:
             longest = max((place.count for place in places), default=0)
-            query_room = min(query.count, max(room // 2, room - longest))
-            room -= query_room
+            query_room = max(0, texts.split_room(words[0] + query.count, words[1] + longest, room)[0] - words[0])
+            room = max(1, room - query_room - sum(words))
         else:
             query_room = min(query.count, room)
         windows: list[str] = []
@@ -106,17 +111,29 @@ class Truncator:
             query.cut or query_room < query.count,
         )
 
-    def query_read(self, query: str, scored: Scored) -> QueryRead:
+    def _words(self, request: RerankRequest) -> tuple[int, int]:
+        """Return how many tokens a decoder's words around query and document take, the instruction counted."""
+        if not self.texts.query_takes_room:
+            return 0, 0
+        return self.texts.query_tokens("", request.instruction or ""), self.texts.document_tokens("")
+
+    def _query_tokens(self, request: RerankRequest) -> int:
+        return self.texts.query_tokens(request.query, request.instruction or "")
+
+    def query_read(self, request: RerankRequest, scored: Scored) -> QueryRead:
         """Return how much of a query the engine read.
 
-        A query that shares the model's length with its documents keeps at least half of it. It loses only tokens beyond
-        that, beside documents that leave it no more room.
+        A query that shares the model's length with its documents keeps a part of it. It loses only tokens beyond that,
+        beside documents that leave it no more room.
         """
         texts = self.texts
         room = self.max_length_tokens - texts.special_tokens
         if texts.query_takes_room:
-            return QueryRead(0, bool(scored.truncated.any()) and texts.query_tokens(query) > room // 2)
-        tokens = texts.query_tokens(query)
+            if not scored.truncated.any():
+                return QueryRead(0, cut=False)
+            tokens = self._query_tokens(request)
+            return QueryRead(0, texts.split_room(tokens, room, room)[0] < tokens)
+        tokens = texts.query_tokens(request.query)
         return QueryRead(texts.special_tokens + min(tokens, room), tokens > room)
 
     def too_long(self, request: RerankRequest, scored: Scored) -> InvalidRequestError:
@@ -126,8 +143,12 @@ class Truncator:
             where, what, tokens = "query", "", texts.query_tokens(request.query)
         else:
             index = int(scored.truncated.argmax())
-            together = [request.documents[index], *([request.query] if texts.query_takes_room else [])]
-            where, what, tokens = f"documents[{index}]", " with its query", sum(len(texts.offsets(t)) for t in together)
+            where, what, tokens = (
+                f"documents[{index}]",
+                " with its query",
+                texts.document_tokens(request.documents[index]),
+            )
+            tokens += self._query_tokens(request) if texts.query_takes_room else 0
         tokens += texts.special_tokens
         message = f"must have at most {limit} tokens{what}, it has {tokens}; the request forbids to cut it"
         return InvalidRequestError(message, field=where)
@@ -142,11 +163,11 @@ class Truncator:
         """
         texts = self.texts
         room = self.max_length_tokens - texts.special_tokens
-        query = texts.query_tokens(request.query)
+        query = self._query_tokens(request)
 
         def cut(document: str) -> bool:
-            tokens = len(texts.offsets(document))
-            return tokens > (room - room // 2 if tokens >= query else room // 2)  # an odd token is the longer one's
+            tokens = texts.document_tokens(document)
+            return texts.split_room(query, tokens, room)[1] < tokens
 
         return [bool(scored.truncated[index]) and cut(request.documents[index]) for index in order]
 

@@ -29,7 +29,7 @@ from webapp.config.paths import ROOT, program
 from webapp.config.settings import STOP_GRACE_S, Settings
 from webapp.config.sources import FILE_VARIABLE
 from webapp.domain.errors import SetupError
-from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest
+from webapp.engine.artifact import MANIFEST, artifact_dir, read_served
 from webapp.stack import preflight, processes
 from webapp.stack.console import Console
 from webapp.stack.instance import ADDRESS, is_removed, lock_run_dir, note_address
@@ -110,7 +110,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     ready, repair = False, Repair(settings, colors, console.say)
     shutdown = NginxShutdown(settings.run_dir, partial(_nginx_of, supervisord.pid))  # now: `run` may be removed later
     try:
-        read_manifest(artifact_dir(served))  # says at once what gunicorn's log would
+        read_served(artifact_dir(served), served)  # says at once what gunicorn's log would
         ready = _wait_until_ready(settings, console, supervisord, signals, program_of(colors.active))
         if ready:
             wait_until(lambda: settings.pusher_socket.exists() or signals.stops > 0, PUSHER_WAIT_S)

@@ -86,7 +86,10 @@ class Options(msgspec.Struct, kw_only=True, frozen=True):
     raw_scores: Annotated[bool | None, Meta(description="The model's numbers rather than scores in 0..1.")] = None
     use_activation: Annotated[bool | None, Meta(description="false: as `raw_scores`.")] = None
     priority: Annotated[int | None, Meta(description="Lower goes first.")] = None
-    instruction: Annotated[Any, Meta(description="Accepted; without effect, and a warning says so.")] = None
+    instruction: Annotated[
+        str | None,
+        Meta(description="What makes a document relevant, in words, for a model that takes it; blank: its default."),
+    ] = None
 
 
 def ranking_request(
@@ -158,8 +161,6 @@ def to_request(
     """
     if not documents:
         raise EmptyRequestError("must hold at least one document", field="documents")
-    if options.instruction:
-        warnings += ("instruction was ignored: the model has no template for one",)
     return RerankRequest(
         query=query,
         documents=documents,
@@ -170,6 +171,7 @@ def to_request(
         model=options.model or None,
         truncation=_truncation(options),
         priority=max(-LOWEST_PRIORITY, min(LOWEST_PRIORITY, options.priority or 0)),
+        instruction=options.instruction if options.instruction and options.instruction.strip() else None,
         warnings=warnings,
     )
 

@@ -14,7 +14,7 @@ from flask import Blueprint, Response
 from webapp import __version__
 from webapp.api.dialects import tei
 from webapp.api.routes.health import json_reply
-from webapp.domain.types import ScoreScale
+from webapp.domain.types import ModelInfo, ScoreScale
 from webapp.service.reranker import RerankService
 
 ENDPOINTS = {
@@ -78,7 +78,8 @@ def blueprint(
         return {
             **msgspec.to_builtins(service.model),
             **_as_tei(service),
-            "score_scale": SCALES[service.model.score_scale],
+            "score_scale": _scale(service.model),
+            "recipe": _recipe(service.model),
             "engine_comparison": comparison() or None,
             "state": service.state,
             "deployment": asdict(deployment),
@@ -143,6 +144,22 @@ def describe(service: RerankService, name: str, created_s: int) -> dict[str, Any
             "batch_size": service.max_documents,
         },
     }
+
+
+def _scale(model: ModelInfo) -> str:
+    """Return in words how a raw score becomes a score."""
+    words = SCALES[model.score_scale]
+    return words if model.temperature == 1 else words.replace("logit;", f"logit / {model.temperature:g};")
+
+
+def _recipe(model: ModelInfo) -> dict[str, str] | None:
+    """Return how a decoder is served, and what its maker says of its licence."""
+    if model.recipe is None:
+        return None
+    described = asdict(model.recipe)
+    if licence := model.recipe.licence:
+        described["licence"] = f"{licence} (as its maker states; check it)"
+    return described
 
 
 def _as_tei(service: RerankService) -> dict[str, Any]:

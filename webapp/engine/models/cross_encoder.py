@@ -32,8 +32,9 @@ class CrossEncoderSession:
         self._texts = texts
         self._forward = forward
 
-    def encode_query(self, query: str) -> Query:
+    def encode_query(self, query: str, instruction: str = "") -> Query:
         """Return the query's tokens; how many of them are used depends on the document."""
+        del instruction  # it has no place
         return Query(query, self._texts.encode([query])[0])
 
     def encode_documents(

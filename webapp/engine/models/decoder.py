@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from webapp.domain.errors import InvalidRequestError
-from webapp.engine.artifact import Manifest
-from webapp.engine.base import Forward
+from webapp.engine.artifact import Manifest, Template
+from webapp.engine.base import MOST_CHARS, Forward
 from webapp.engine.recipes import DOCUMENT, Recipe
 from webapp.engine.tokenizer import TextEncoder, TokenIds, batch_rows
 
 MOST_OF_ROOM = 3, 4
 """The share of a sequence that instruction and query may take; the document gives way to them that far."""
+
+ANY_QUERY = "query"
+"""An instruction that leaves room for this one leaves room for some of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +31,67 @@ class Query:
     """Whether the end of the query was cut off."""
 
 
+class DecoderTexts(TextEncoder):
+    """The tokenizer of a decoder, which knows the words around query and document."""
+
+    def __init__(self, path: Path, template: Template, recipe: Recipe) -> None:
+        """Read a tokenizer.
+
+        Args:
+            path: its tokenizer.json.
+            template: what stands around query and document with their words.
+            recipe: has these words.
+
+        Raises:
+            SetupError: the file is damaged.
+        """
+        super().__init__(path, template, query_takes_room=True)
+        self._template = template
+        self._recipe = recipe
+
+    def query_tokens(self, query: str, instruction: str = "") -> int:
+        """Return how many tokens the first `MOST_CHARS` of a query have, with its instruction and their words."""
+        return self.count(self._recipe.of_query(query[:MOST_CHARS], instruction))
+
+    def document_tokens(self, document: str) -> int:
+        """Return how many tokens the first `MOST_CHARS` of a document have, with its words."""
+        return self.count(self._recipe.of_document(document[:MOST_CHARS]))
+
+    def split_room(self, query: int, document: int, room: int) -> tuple[int, int]:
+        """Return how many tokens are kept: the document gives way, but for a share of the room."""
+        query = min(query, room * MOST_OF_ROOM[0] // MOST_OF_ROOM[1])
+        return query, min(document, room - query)
+
+    def read_query(self, query: str, instruction: str) -> Query:
+        """Return the tokens of instruction and query with their words; a long query loses its end.
+
+        Raises:
+            InvalidRequestError: the instruction leaves no room for a query.
+        """
+        room = self._template.room_tokens
+        most, _ = self.split_room(room, room, room)
+        (ids,) = self.encode([self._recipe.of_query(query, instruction)])
+        if len(ids) <= most and not self.has_unread_rest(query):
+            return Query(ids, cut=False)
+        (words,) = self.encode([self._recipe.of_query("", instruction)])
+        kept = most - len(words)
+        stops = [0, *self.offsets(query)[:most, 1].tolist()]
+        while kept > 0:
+            shorter = query[: stops[min(kept, len(stops) - 1)]]
+            (ids,) = self.encode([self._recipe.of_query(shorter, instruction)])
+            if len(ids) <= most:
+                return Query(ids, cut=True)
+            kept -= len(ids) - most
+        raise InvalidRequestError(
+            f"must leave room for query and document; the model reads {self._template.max_length_tokens} tokens",
+            field="instruction",
+        )
+
+
 class DecoderSession:
     """See `webapp.domain.types.Session`."""
 
-    query_takes_room = True
-
-    def __init__(self, manifest: Manifest, texts: TextEncoder, forward: Forward) -> None:
+    def __init__(self, manifest: Manifest, texts: DecoderTexts, forward: Forward) -> None:
         assert manifest.recipe is not None  # noqa: S101 - for mypy: the loader asks
         self._recipe: Recipe = manifest.recipe
         self._template = manifest.template
@@ -46,22 +105,7 @@ class DecoderSession:
         Raises:
             InvalidRequestError: the instruction leaves no room for a query.
         """
-        most = self._template.room_tokens * MOST_OF_ROOM[0] // MOST_OF_ROOM[1]
-        (ids,) = self._texts.encode([self._recipe.of_query(query, instruction)])
-        if len(ids) <= most and not self._texts.has_unread_rest(query):
-            return Query(ids, cut=False)
-        stops = [0, *self._texts.offsets(query)[:, 1].tolist()]
-        kept = most - self._texts.count(self._recipe.of_query("", instruction))
-        while kept > 0:
-            shorter = query[: stops[min(kept, len(stops) - 1)]]
-            (ids,) = self._texts.encode([self._recipe.of_query(shorter, instruction)])
-            if len(ids) <= most:
-                return Query(ids, cut=True)
-            kept -= len(ids) - most
-        raise InvalidRequestError(
-            f"must leave room for query and document; the model reads {self._template.max_length_tokens} tokens",
-            field="instruction",
-        )
+        return self._texts.read_query(query, instruction)
 
     def encode_documents(
         self, query: Query, documents: Sequence[str]

@@ -196,15 +196,15 @@ class DecoderModel(SourceModel):
         """Return the bare computation: token ids and mask in, logits out."""
         return cast("DecoderScore", self.model)
 
-    def _compute(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+    def _compute(self, pairs: Sequence[tuple[str, str]], instruction: str = "") -> NDArray[np.float32]:
         if self._by_name is not None:
-            return predict(self._by_name, pairs)
+            return predict(self._by_name, pairs, instruction or None)
         assert self.recipe is not None  # noqa: S101 - for mypy
         formula = formula_of(self.recipe)
         scores = []
         with torch.inference_mode():
             for query, document in pairs:
-                ids = formula.tokens(self.tokenizer, query, document, "", self.max_length_tokens)
+                ids = formula.tokens(self.tokenizer, query, document, instruction, self.max_length_tokens)
                 scores.append(float(formula.score(self._loaded, self.tokenizer, torch.tensor([ids]))))
         return np.array(scores, np.float32)
 

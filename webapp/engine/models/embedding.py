@@ -46,8 +46,9 @@ class EmbeddingSession:
         """Return how many tokens sentence-transformers takes for the prompt's, the special ones before it counted."""
         return len(self._template.prefix) + self._texts.count(prompt) if prompt else 0
 
-    def encode_query(self, query: str) -> Vector:
+    def encode_query(self, query: str, instruction: str = "") -> Vector:
         """Return the query's vector, shape [width]."""
+        del instruction  # it has no place
         (ids,) = self._texts.encode([self._query_prompt + query])
         ids = self._texts.kept(ids, self._template.room_tokens)
         vector: Vector = self._embed([ids], self._template.special_tokens + len(ids), self._unpooled_query)[0]

@@ -40,8 +40,8 @@ class SourceModel:
         """
         self.layout = layout
         self.kind = layout.kind
-        self._known: dict[tuple[str, str], np.float32] = {}
-        """Scores that were computed."""
+        self._known: dict[tuple[str, str, str], np.float32] = {}
+        """Scores that were computed: of a query, a document and an instruction."""
         if self.kind == "cross-encoder":
             self.model = cross_encoder(layout, device)
             if self.model.num_labels != 1:
@@ -162,17 +162,28 @@ class SourceModel:
         output = "scores" if self.kind == "cross-encoder" else "sentence_embedding"
         return FeatureModule(self.model, names, output, pools_prompts=self.pools_prompts)
 
-    def reference(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        """Return sentence-transformers' own scores: logits, or similarities of a bi-encoder; shape [pairs].
+    @property
+    def temperature(self) -> float:
+        """What a logit is divided by before it becomes a score in 0..1."""
+        return self.recipe.score.temperature if self.recipe else 1.0
+
+    def reference(self, pairs: Sequence[tuple[str, str]], instruction: str = "") -> NDArray[np.float32]:
+        """Return the original's own scores: logits, or similarities of a bi-encoder; shape [pairs].
 
         Each pair is computed once, however many candidates are compared with it.
-        """
-        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
-        if new:
-            self._known.update(zip(new, self._compute(new), strict=True))
-        return np.array([self._known[pair] for pair in pairs], np.float32)
 
-    def _compute(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        Args:
+            pairs: queries and documents.
+            instruction: for a model that takes one; empty: its default.
+        """
+        new = [pair for pair in dict.fromkeys(pairs) if (*pair, instruction) not in self._known]
+        if new:
+            keys = [(*pair, instruction) for pair in new]
+            self._known.update(zip(keys, self._compute(new, instruction), strict=True))
+        return np.array([self._known[*pair, instruction] for pair in pairs], np.float32)
+
+    def _compute(self, pairs: Sequence[tuple[str, str]], instruction: str = "") -> NDArray[np.float32]:
+        del instruction  # only decoders take one
         if self.kind == "cross-encoder":
             return predict(self.model, pairs)
         queries, documents = zip(*pairs, strict=True)
@@ -191,9 +202,9 @@ def cross_encoder(layout: Layout, device: str) -> CrossEncoder:
     return CrossEncoder(str(layout.directory), activation_fn=torch.nn.Identity(), **_options(device)).eval()
 
 
-def predict(model: CrossEncoder, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-    """Return sentence-transformers' own logits, shape [pairs]."""
-    logits = model.predict(list(pairs), activation_fn=torch.nn.Identity(), show_progress_bar=False)
+def predict(model: CrossEncoder, pairs: Sequence[tuple[str, str]], prompt: str | None = None) -> NDArray[np.float32]:
+    """Return sentence-transformers' own logits, shape [pairs]; without a prompt, with the model's default one."""
+    logits = model.predict(list(pairs), prompt=prompt, activation_fn=torch.nn.Identity(), show_progress_bar=False)
     return np.asarray(logits, np.float32).reshape(len(pairs))
 
 

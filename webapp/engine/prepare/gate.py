@@ -39,6 +39,9 @@ UNBOUNDED: frozenset[ScoreScale] = frozenset({"dot", "euclidean", "manhattan"})
 MANY_CHARS = 200
 """No pair of so few characters is cut by a model."""
 
+INSTRUCTION = "Given a question about animals, find the text that answers it"
+"""What a model that takes an instruction is judged with, too; and golden pairs, where it has no default."""
+
 
 class GateError(SetupError):
     """An artifact's scores differ too much from the original's."""
@@ -99,18 +102,10 @@ def check_framing(engine: Engine, original: SourceModel) -> None:
     """
     session = engine.open_session()
     pairs = [pair for pair in check_pairs(original) if not _cuts_the_question(session, original, pair)]
-    right = original.reference(pairs)
-    limit = LARGEST_RAW_ERROR * max(1.0, float(np.abs(right).max()))
-    alone = np.array([score_pair(session, query, document) for query, document in pairs], np.float32)
-    wrong = ~(np.abs(alone - right) <= limit)  # NaN is wrong, too
-    if wrong.any():
-        bad = [pair for pair, is_wrong in zip(pairs, wrong, strict=True) if is_wrong]
-        short = any(document.strip() and len(query + document) < MANY_CHARS for query, document in bad)
-        cause = "texts are framed in another way" if short else "long or blank texts are cut or framed in another way"
-        raise SetupError(
-            f"{original.layout.directory}: {len(bad)} of {len(pairs)} scores are not the original's, by up to"
-            f" {float(np.abs(alone - right).max()):.2g}; the likely cause: {cause}"
-        )
+    right, limit = _check_alone(session, original, pairs)
+    if original.recipe is not None and original.recipe.takes_instructions:
+        few = [(query, document) for query in _QUERIES for document in _DOCUMENTS[:3]]
+        _check_alone(session, original, few, INSTRUCTION)
     together = _batched(session, pairs)
     if not (np.abs(together - right) <= limit).all():
         worst = float(np.abs(together - right).max())
@@ -118,6 +113,31 @@ def check_framing(engine: Engine, original: SourceModel) -> None:
             f"{original.layout.directory}: scores depend on what else is in a batch, by up to {worst:.2g};"
             " the likely cause: the model does not heed its attention mask"
         )
+
+
+def _check_alone(
+    session: Session, original: SourceModel, pairs: Sequence[tuple[str, str]], instruction: str = ""
+) -> tuple[NDArray[np.float32], float]:
+    """Compare scores of pairs, one a batch, with the original's; return these, and the largest error to accept.
+
+    Raises:
+        SetupError: they differ.
+    """
+    right = original.reference(pairs, instruction)
+    limit = LARGEST_RAW_ERROR * max(1.0, float(np.abs(right).max()))
+    scores = [score_pair(session, query, document, instruction=instruction) for query, document in pairs]
+    alone = np.array(scores, np.float32)
+    wrong = ~(np.abs(alone - right) <= limit)  # NaN is wrong, too
+    if wrong.any():
+        bad = [pair for pair, is_wrong in zip(pairs, wrong, strict=True) if is_wrong]
+        short = any(document.strip() and len(query + document) < MANY_CHARS for query, document in bad)
+        cause = "texts are framed in another way" if short else "long or blank texts are cut or framed in another way"
+        cause = "an instruction is framed in another way" if instruction else cause
+        raise SetupError(
+            f"{original.layout.directory}: {len(bad)} of {len(pairs)} scores are not the original's, by up to"
+            f" {float(np.abs(alone - right).max()):.2g}; the likely cause: {cause}"
+        )
+    return right, limit
 
 
 def _cuts_the_question(session: Session, original: SourceModel, pair: tuple[str, str]) -> bool:
@@ -164,7 +184,7 @@ def measure(
         done += len(pairs)
         report_share(done / total)
     all_ours, all_theirs = (np.concatenate(column) for column in zip(*scores, strict=True))
-    errors, score_range = _errors(all_ours, all_theirs, original.score_scale)
+    errors, score_range = _errors(all_ours, all_theirs, original)
     taus, overlaps = [], []
     for (ours, theirs), (_, documents) in zip(scores[1:], judged, strict=True):
         tau = float(kendalltau(ours, theirs).statistic)
@@ -181,15 +201,18 @@ def measure(
 
 
 def _errors(
-    ours: NDArray[np.float32], theirs: NDArray[np.float32], scale: ScoreScale
+    ours: NDArray[np.float32], theirs: NDArray[np.float32], original: SourceModel
 ) -> tuple[NDArray[np.float64], float]:
     """Return how far raw scores are from the original's, as shares of a score range, and that range.
 
     A scale without ends is not compared by its map to 0..1: far from 0 all scores look alike there, and another
     similarity would pass. The range of the original's scores is the measure then.
     """
+    scale = original.score_scale
     if scale == "sigmoid":
-        return np.abs(to_scores(ours, scale, raw=False) - to_scores(theirs, scale, raw=False)), 1.0
+        temperature = original.temperature
+        one, other = (to_scores(raw, scale, raw=False, temperature=temperature) for raw in (ours, theirs))
+        return np.abs(one - other), 1.0
     differences = np.abs(ours.astype(np.float64) - theirs)
     if scale == "cosine":
         return differences / 2.0, 1.0  # what a client sees of it; not cut at the ends, where a dot product would hide
@@ -202,13 +225,17 @@ def golden(original: SourceModel, figures: dict[str, float]) -> Golden:
     """Return the original's scores of the check pairs, and how far from them the judged artifact may be."""
     scale = original.score_scale
     raw = scale in UNBOUNDED
+    recipe = original.recipe
+    # Named, so that a service with another default gives the same scores.
+    instruction = (recipe.instruction or INSTRUCTION) if recipe and recipe.takes_instructions else ""
     texts = [document for document in _DOCUMENTS if document.strip()]  # the API refuses blank ones in some formats
     groups = []
     for query in _QUERIES:
-        logits = original.reference([(query, text) for text in texts])
-        groups.append(GoldenQuery(query, texts, to_scores(logits, scale, raw=raw).tolist()))
+        logits = original.reference([(query, text) for text in texts], instruction)
+        scores = to_scores(logits, scale, raw=raw, temperature=original.temperature)
+        groups.append(GoldenQuery(query, texts, scores.tolist()))
     tolerance = (figures["max_score_error"] + GOLDEN_SLACK) * figures["score_range"]
-    return Golden(raw=raw, tolerance=tolerance, queries=groups)
+    return Golden(raw=raw, tolerance=tolerance, queries=groups, instruction=instruction)
 
 
 def accept(figures: dict[str, float], candidate: Candidate, settings: Settings) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from webapp.domain.types import ModelInfo, Token
+from webapp.engine.tokenizer import split_room
 
 
 class StubTexts:
@@ -17,9 +18,18 @@ class StubTexts:
     special_tokens = 1
     query_takes_room = False
 
-    def query_tokens(self, query: str) -> int:
+    def query_tokens(self, query: str, instruction: str = "") -> int:
         """Return the number of tokens."""
+        del instruction  # it has no place
         return -(-len(query) // 4)
+
+    def document_tokens(self, document: str) -> int:
+        """Return the number of tokens."""
+        return -(-len(document) // 4)
+
+    def split_room(self, query: int, document: int, room: int) -> tuple[int, int]:
+        """Return how many tokens are kept; see `webapp.engine.tokenizer.split_room`."""
+        return split_room(query, document, room)
 
     def offsets(self, text: str) -> NDArray[np.int32]:
         """Return characters [start, stop) of each token, shape [tokens, 2]."""
@@ -60,8 +70,9 @@ class StubEngine:
 class StubSession:
     """See `webapp.domain.types.Session`; a token is four characters."""
 
-    def encode_query(self, query: str) -> str:
+    def encode_query(self, query: str, instruction: str = "") -> str:
         """Return the query itself."""
+        del instruction  # it has no place
         return query
 
     def encode_documents(

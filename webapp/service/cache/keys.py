@@ -10,19 +10,20 @@ from webapp.domain.concurrency import LONG_CHARS
 KEY_BYTES = 16
 
 
-def pair_keys(artifact: str, query: str, documents: Sequence[str]) -> list[bytes]:
+def pair_keys(artifact: str, query: str, documents: Sequence[str], instruction: str = "") -> list[bytes]:
     """Return one key a document.
 
-    A key is blake2b over the artifact (model, precision, longest pair), the query and the document, each after its
-    length, so that no two pairs share a spelling. Never `hash()`: it is salted anew in every process.
+    A key is blake2b over the artifact (model, precision, longest pair), the instruction, the query and the document,
+    each after its length, so that no two pairs share a spelling. Never `hash()`: it is salted anew in every process.
 
     Args:
         artifact: identity of the model that scores, truncation included.
         query: the question.
         documents: the candidates.
+        instruction: of the request; empty: the model's default, which the artifact's identity has.
     """
     begun = hashlib.blake2b(digest_size=KEY_BYTES)
-    for part in (artifact, query):
+    for part in (artifact, instruction, query):
         encoded = list(_pieces(part))
         begun.update(b"%d:" % sum(map(len, encoded)))
         for piece in encoded:

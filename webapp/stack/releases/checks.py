@@ -90,6 +90,7 @@ def golden(color: ColorApi, known: Golden) -> str:
     for group in known.queries:
         documents = [{"content": text} for text in group.documents]
         body = {"query": group.query, "documents": documents, "top_k": 0, "raw_scores": known.raw}
+        body["instruction"] = known.instruction
         results = _json(color, "golden pairs", "/rerank", body)["results"]
         scores = {result["index"]: result["score"] for result in results}
         if sorted(scores) != list(range(len(group.documents))):
