@@ -20,7 +20,7 @@ class Session:
         self.scored = []
         self.broken_budgets = []
 
-    def encode_query(self, query, instruction):
+    def encode_query(self, query, _instruction):
         return query
 
     def encode_documents(self, _query, documents):

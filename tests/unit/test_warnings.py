@@ -227,7 +227,7 @@ def test_what_is_said_to_be_cut_is_what_truncation_cuts(query, documents, limit)
     pair_cut = np.array([query + tokens > room for tokens in documents])
     scored = Scored(np.zeros(len(documents), np.float32), pair_cut, tokens=0, cached=0)
     request = RerankRequest("q" * 4 * query, ["d" * 4 * tokens for tokens in documents], [])
-    read = Truncator(texts, limit).query_read(request.query, scored)
+    read = Truncator(texts, limit).query_read(request, scored)
     assert read.tokens == 0
     assert read.cut == any(left < query for left, _ in kept)
     if read.cut:

@@ -10,12 +10,12 @@ from pathlib import Path
 import msgspec
 
 from webapp.config.settings import Settings
-from webapp.domain.errors import InvalidRequestError, SetupError, reason_of
+from webapp.domain.errors import SetupError, reason_of
 from webapp.domain.types import Session
 from webapp.engine.artifact import FORMAT, MANIFEST, TOKENIZER, Manifest, artifact_dir, read_served
 from webapp.engine.base import Engine, Forward, Runtime
 from webapp.engine.models.cross_encoder import CrossEncoderSession
-from webapp.engine.models.decoder import ANY_QUERY, DecoderSession, DecoderTexts
+from webapp.engine.models.decoder import DecoderSession, DecoderTexts
 from webapp.engine.models.embedding import EmbeddingSession
 from webapp.engine.runtimes import open_runtime
 from webapp.engine.tokenizer import TextEncoder, check_tables
@@ -34,12 +34,18 @@ class ModelEngine:
     """An artifact on a runtime; see `webapp.engine.base.Engine`."""
 
     def __init__(self, manifest: Manifest, runtime: Runtime, tokenizer_path: Path) -> None:
+        """Read the tokenizer.
+
+        Raises:
+            SetupError: it is damaged, or the default instruction leaves no room for texts.
+        """
         self.info = manifest.info()
         self._runtime = runtime
         self.texts: TextEncoder
         self._open: Callable[[Forward], Session]
         if manifest.recipe is not None:
             self.texts = texts = DecoderTexts(tokenizer_path, manifest.template, manifest.recipe)
+            texts.check_default()
             self._open = partial(DecoderSession, manifest, texts)
         else:
             session_class = SESSIONS[manifest.kind]
@@ -103,11 +109,7 @@ def load_engine(settings: Settings, named: str = "") -> Engine:
     if manifest is None:
         raise SetupError(f"{settings.model} is not prepared; run: reranking prepare")
     try:
-        engine = open_engine(directory, manifest)
-        if isinstance(engine.texts, DecoderTexts):
-            engine.texts.read_query(ANY_QUERY, "")
-    except InvalidRequestError as error:
-        raise SetupError(f"RERANK_INSTRUCTION {error.message}; shorten it") from error
+        return open_engine(directory, manifest)
     except SetupError:
         raise
     except Exception as error:
@@ -115,4 +117,3 @@ def load_engine(settings: Settings, named: str = "") -> Engine:
         raise SetupError(
             f"{directory} can't be opened ({reason_of(error)}); prepare it again: reranking prepare --again"
         ) from error
-    return engine

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.domain.errors import InvalidRequestError
+from webapp.domain.errors import InvalidRequestError, SetupError
 from webapp.engine.artifact import Manifest, Template
 from webapp.engine.base import MOST_CHARS, Forward
 from webapp.engine.recipes import DOCUMENT, Recipe
@@ -19,7 +19,7 @@ MOST_OF_ROOM = 3, 4
 """The share of a sequence that instruction and query may take; the document gives way to them that far."""
 
 ANY_QUERY = "query"
-"""An instruction that leaves room for this one leaves room for some of each."""
+"""A default instruction leaves room for this one at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,19 @@ class DecoderTexts(TextEncoder):
         """Return how many tokens are kept: the document gives way, but for a share of the room."""
         query = min(query, room * MOST_OF_ROOM[0] // MOST_OF_ROOM[1])
         return query, min(document, room - query)
+
+    def check_default(self) -> None:
+        """Check the default instruction.
+
+        Raises:
+            SetupError: it leaves no room for texts.
+        """
+        try:
+            self.read_query(ANY_QUERY, "")
+        except InvalidRequestError as error:
+            raise SetupError(
+                f"the instruction {error.message}; shorten RERANK_INSTRUCTION, or raise RERANK_MAX_LENGTH_TOKENS"
+            ) from error
 
     def read_query(self, query: str, instruction: str) -> Query:
         """Return the tokens of instruction and query with their words; a long query loses its end.
