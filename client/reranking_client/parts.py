@@ -35,7 +35,7 @@ class Question:
     raw_scores: bool = False
     """Return the model's own scores instead of 0..1."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Other fields of the request: `max_chunks_per_doc`, `truncation_side`, `priority`, ..."""
+    """Other fields of the request: `instruction`, `max_chunks_per_doc`, `truncation_side`, `priority`, ..."""
 
     def __post_init__(self) -> None:
         """Check that `documents` is a list of documents.

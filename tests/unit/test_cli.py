@@ -282,6 +282,13 @@ def test_rerank_orders_documents_in_process(typed, tmp_path, form):
     assert all(documents[index] == text for index, _, text in found)
 
 
+def test_rerank_says_that_an_instruction_has_no_effect(typed, tmp_path):
+    (tmp_path / "notes.txt").write_text("milk")
+    code, _, err = typed("rerank", "bees", "notes.txt", "--local", "--engine", "stub", "--instruction", "find bees")
+    assert code == 0
+    assert "instruction was ignored: this model takes none" in err
+
+
 @pytest.mark.parametrize("form", ["table", "json", "csv"])
 def test_a_reader_of_rerank_that_leaves_gets_no_traceback_and_ascii_is_no_obstacle(tmp_path, form):
     (tmp_path / "notes.txt").write_text("für alle\n" * 3000, encoding="utf-8")
@@ -352,6 +359,9 @@ def test_rerank_asks_a_service_and_shows_its_answer_in_the_api_s_form(typed, tmp
     ((authorization, body),) = asked
     assert authorization == "Bearer k"
     assert (body["query"], body["top_k"], len(body["documents"])) == ("q", 2, 2)
+    assert "instruction" not in body
+    typed("rerank", "q", "notes.txt", "--url", url, "--instruction", "find bees")
+    assert asked[-1][1]["instruction"] == "find bees"
     statuses[0] = 400
     code, out, err = typed("rerank", "q", "notes.txt", "--url", url)
     assert (code, out) == (1, "")

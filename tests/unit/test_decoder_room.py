@@ -140,7 +140,7 @@ def test_a_pair_limit_counts_the_model_s_words_and_the_instruction(saved):
 
 @pytest.mark.parametrize("pair", [1, SPECIAL, 30])
 def test_a_pair_limit_that_the_model_s_words_fill_is_refused(saved, pair):
-    with pytest.raises(InvalidRequestError, match="must be at least .* the model's own words") as refused:
+    with pytest.raises(InvalidRequestError, match=r"must be at least .* the model's own words") as refused:
         Truncator(engine_of(saved).texts, LIMIT).truncate(asked(5, 100, max_pair_tokens=pair), 10)
     assert refused.value.field == "truncate_prompt_tokens"
 

@@ -69,6 +69,7 @@ def ask(
                 request.documents,
                 top_n=request.top_n,
                 raw_scores=request.raw_scores,
+                options={"instruction": request.instruction} if request.instruction else None,
                 request_id=request_id,
                 on_progress=lambda done, _: report(done),
             )

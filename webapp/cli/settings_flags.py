@@ -71,6 +71,11 @@ def load() -> Settings:
     return load_with_sources()[0]
 
 
+def given_flag(name: str) -> str | None:
+    """Return the value of a setting's flag; None where the command line has none."""
+    return os.environ[variable(name)] if name in click.get_current_context().meta[_FLAGS] else None
+
+
 def load_running() -> Settings:
     """Return the settings of the stack that runs in the command's state directory, with the command's flags over them.
 

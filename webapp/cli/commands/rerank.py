@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from webapp.cli.documents import read_documents
-from webapp.cli.settings_flags import SettingsCommand, load, load_running
+from webapp.cli.settings_flags import SettingsCommand, given_flag, load, load_running
 from webapp.domain.errors import RerankError, SetupError
 from webapp.domain.types import RerankRequest
 
@@ -31,7 +31,8 @@ def _as_table(reply: dict[str, Any]) -> None:
         click.echo(line if len(line) <= width else line[: width - 1] + "…")
     cut = sum(each.get("truncated", False) for each in reply["results"])
     notes = f"{reply['model']}, {reply['latency_ms']:,.0f} ms" + (f", {cut} cut to the model's length" if cut else "")
-    click.echo(click.style(notes, dim=True), err=True)
+    for note in (notes, *reply.get("warnings", ())):
+        click.echo(click.style(note, dim=True), err=True)
 
 
 def _as_json(reply: dict[str, Any]) -> None:
@@ -82,9 +83,17 @@ def rerank(
       reranking rerank "bees" corpus.jsonl --local --format csv > ranked.csv
       RERANK_KEY=k reranking rerank "bees" notes.txt --url https://rerank.example
       reranking rerank "bees" notes.txt --url https://trial:8443 --ca-file cert.pem
+      reranking rerank "bees" notes.txt --instruction "Find what a beekeeper asks"
     """
     documents = read_documents("standard input" if file is sys.stdin.buffer else file.name, file.read())
-    request = RerankRequest(query, documents, originals=(), top_n=top_k or None, raw_scores=raw_scores)
+    request = RerankRequest(
+        query,
+        documents,
+        originals=(),
+        top_n=top_k or None,
+        raw_scores=raw_scores,
+        instruction=given_flag("instruction") or None,
+    )
     with _progress(len(documents)) as report:
         reply = _locally(request, report) if local else _remotely(request, report, **service)
     FORMS[form](reply)
@@ -129,7 +138,8 @@ def _locally(request: RerankRequest, report: Callable[[int], None]) -> dict[str,
     except RerankError as error:
         raise click.ClickException(error.message) from None
     ranked = zip(result.order, result.scores, result.truncated, strict=True)
-    return _reply(request, ranked, latency_ms=round(result.latency_ms, 3), model=result.model)
+    said = {"warnings": list(result.request.warnings)} if result.request.warnings else {}
+    return _reply(request, ranked, latency_ms=round(result.latency_ms, 3), model=result.model, **said)
 
 
 def _reply(request: RerankRequest, ranked: Iterable[tuple[int, float, bool]], **facts: object) -> dict[str, Any]:
