@@ -10,7 +10,8 @@ from manifest_kit import manifest
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine import loader
-from webapp.engine.artifact import FORMAT, MANIFEST, NAMED_VARIABLE, artifact_dir
+from webapp.engine.artifact import FORMAT, MANIFEST, NAMED_VARIABLE, artifact_dir, read_served
+from webapp.engine.recipes import named_recipe
 from webapp.stack.releases import state
 from webapp.stack.releases.environment import load_release
 from webapp.stack.releases.state import Release
@@ -64,6 +65,29 @@ def test_without_the_named_one_the_settings_decide(settings, named):
     retrain(settings)
     with pytest.raises(SetupError, match="is not prepared"):
         loader.load_engine(settings, named)
+
+
+def test_an_instruction_for_a_model_that_takes_none_is_refused(settings):
+    prepare(settings, recipe=named_recipe("bge-reranker-v2-gemma"))
+    asked = settings.model_copy(update={"instruction": "find bees"})
+    with pytest.raises(SetupError, match="RERANK_INSTRUCTION: a takes no instruction; leave it empty"):
+        loader.load_engine(asked)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "instruction", "default"),
+    [
+        ("qwen3-reranker", "", "Given a web search query, retrieve relevant passages that answer the query"),
+        ("qwen3-reranker", "find bees", "find bees"),
+        ("mxbai-rerank-v2", " ", ""),
+        ("mxbai-rerank-v2", "find bees", "find bees"),
+        ("bge-reranker-v2-gemma", "", None),
+    ],
+)
+def test_the_default_instruction_is_that_of_the_settings_else_of_the_recipe(settings, recipe, instruction, default):
+    prepare(settings, recipe=named_recipe(recipe))
+    served = read_served(artifact_dir(settings), settings.model_copy(update={"instruction": instruction}))
+    assert served.info().instruction == served.instruction == default
 
 
 def test_a_release_s_artifact_is_named_to_the_master_that_takes_it_up(tmp_path, monkeypatch):

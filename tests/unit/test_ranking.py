@@ -73,3 +73,11 @@ def test_cosine_is_mapped_to_0_to_1():
 def test_raw_scores_are_the_models_own_numbers():
     values = np.array([-3.5, 12.25], np.float32)
     assert to_scores(values, "sigmoid", raw=True).tolist() == [-3.5, 12.25]
+
+
+@given(logits, st.floats(0.1, 10))
+def test_a_temperature_divides_logits_keeps_their_order_and_leaves_raw_scores_alone(values, temperature):
+    scores = to_scores(values, "sigmoid", raw=False, temperature=temperature)
+    assert np.allclose(scores, 1 / (1 + np.exp(-values.astype(float) / temperature)))
+    assert (np.diff(scores[rank(values, None)]) <= 0).all()
+    assert (to_scores(values, "sigmoid", raw=True, temperature=temperature) == values).all()

@@ -223,6 +223,7 @@ class ColorThatScores:
 
     def ask(self, _path, body, _headers, timeout_s):
         del timeout_s
+        self.heard = body["instruction"]
         scores = self._raw if body["raw_scores"] else [(1 + raw / (1 + abs(raw))) / 2 for raw in self._raw]
         results = [{"index": index, "score": score} for index, score in enumerate(scores)]
         return Reply(200, msgspec.json.encode({"results": results}))
@@ -234,3 +235,10 @@ def test_golden_scores_of_a_scale_without_ends_are_compared_as_raw_scores():
     assert checks.golden(ColorThatScores(30.2, 20.1), known) == "2 golden scores within 0.2"
     with pytest.raises(SetupError, match="golden scores are off by 10"):
         checks.golden(ColorThatScores(40.0, 20.0), known)
+
+
+def test_golden_pairs_are_asked_with_their_instruction_whatever_the_color_s_default():
+    known = Golden(raw=True, tolerance=0.5, queries=[GoldenQuery("bees", ["a"], [1.0])], instruction="find bees")
+    color = ColorThatScores(1.0)
+    checks.golden(color, known)
+    assert color.heard == "find bees"
