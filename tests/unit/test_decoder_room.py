@@ -69,7 +69,7 @@ def asked(query, *documents, instruction=None, **wish):
     )
 
 
-sizes = st.integers(0, 150)
+sizes = st.integers(0, 20) | st.integers(0, 150)
 
 
 @given(st.integers(1, 150), st.lists(sizes, min_size=1, max_size=3), st.none() | st.integers(1, 15))
@@ -87,7 +87,7 @@ def test_what_is_said_to_be_cut_is_what_the_session_cuts(engine, query, document
         said = truncator.documents_cut(request, scored, range(len(documents)))
         # A query that is cut may leave the document a token of its own share.
         near = [abs(engine.texts.document_tokens(document) - room) <= 2 for document in request.documents]
-        assert [one == other or close for one, other, close in zip(said, expected, near, strict=True)]
+        assert all(one == other or close for one, other, close in zip(said, expected, near, strict=True))
     else:
         whole = [
             engine.texts.query_tokens(request.query, request.instruction or "") + engine.texts.document_tokens(document)
