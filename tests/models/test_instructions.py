@@ -24,7 +24,7 @@ FIGURES = {"max_score_error": 0.0, "score_range": 1.0}
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """zerank's family has a temperature, and no instruction by default."""
+    """Zerank's family has a temperature, and no instruction by default."""
     directory = tmp_path_factory.mktemp("models") / "decoder"
     return load_source(small_decoders.build_decoder(directory, name="zeroentropy/zerank-2"))
 

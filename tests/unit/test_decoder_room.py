@@ -1,5 +1,7 @@
 """How instruction, query and document of a decoder share its length: the session's own rule, asked from outside."""
 
+from contextlib import nullcontext
+
 import msgspec
 import numpy as np
 import pytest
@@ -8,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from manifest_kit import manifest
 
+from webapp.config.settings import Settings
 from webapp.domain.errors import InvalidRequestError, SetupError
 from webapp.domain.types import RerankRequest, Scored, Truncation
 from webapp.engine.artifact import Template
-from webapp.engine.loader import ModelEngine
+from webapp.engine.loader import ModelEngine, check_instruction
 from webapp.engine.recipes import named_recipe
 from webapp.service.truncation import Truncator, collapse
 
@@ -162,3 +165,19 @@ def test_an_instruction_that_leaves_no_room_is_refused_by_name(saved):
 def test_a_default_that_leaves_no_room_is_refused_at_start(saved):
     with pytest.raises(SetupError, match="shorten RERANK_INSTRUCTION, or raise RERANK_MAX_LENGTH_TOKENS"):
         engine_of(saved, instruction=text(120))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "instruction", "said"),
+    [
+        ("mxbai-rerank-v2", text(120), "shorten RERANK_INSTRUCTION, or raise RERANK_MAX_LENGTH_TOKENS"),
+        ("bge-reranker-v2-gemma", "find bees", "RERANK_INSTRUCTION: a takes no instruction; leave it empty"),
+        ("mxbai-rerank-v2", "find bees", None),
+    ],
+    ids=["too long", "in vain", "good"],
+)
+def test_prepare_says_whether_the_operator_s_instruction_fits(saved, tmp_path, recipe, instruction, said):
+    settings = Settings(state_dir=tmp_path, instruction=instruction)
+    found = manifest(template=TEMPLATE, recipe=named_recipe(recipe))
+    with pytest.raises(SetupError, match=said) if said else nullcontext():
+        check_instruction(saved.parent, found, settings)

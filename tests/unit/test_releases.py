@@ -122,6 +122,7 @@ def test_an_empty_value_gives_the_environment_s_back():
         ({"model": "another"}, "color"),
         ({"workers": 2, "precision": "fp32"}, "color"),
         ({"gate_min_tau": 0.5}, "color"),
+        ({"instruction": "find bees"}, "color"),
         ({}, "color"),
     ],
 )

@@ -238,13 +238,22 @@ def read_manifest(directory: Path) -> Manifest | None:
 
 
 def read_served(directory: Path, settings: Settings) -> Manifest | None:
-    """Return the manifest of an artifact, with the default instruction of the settings if they have one.
+    """Return the manifest of an artifact as `with_instruction` does; None if there is no artifact.
 
     Raises:
         SetupError: the artifact is damaged, or its model takes no instruction.
     """
     manifest = read_manifest(directory)
-    if manifest is None or not settings.instruction.strip():
+    return manifest and with_instruction(manifest, settings)
+
+
+def with_instruction(manifest: Manifest, settings: Settings) -> Manifest:
+    """Return a manifest with the default instruction of the settings, if they have one.
+
+    Raises:
+        SetupError: the model takes none.
+    """
+    if not settings.instruction.strip():
         return manifest
     if manifest.recipe is None or manifest.instruction is None:
         raise SetupError(f"RERANK_INSTRUCTION: {manifest.model} takes no instruction; leave it empty")

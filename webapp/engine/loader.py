@@ -12,7 +12,7 @@ import msgspec
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError, reason_of
 from webapp.domain.types import Session
-from webapp.engine.artifact import FORMAT, MANIFEST, TOKENIZER, Manifest, artifact_dir, read_served
+from webapp.engine.artifact import FORMAT, MANIFEST, TOKENIZER, Manifest, artifact_dir, read_served, with_instruction
 from webapp.engine.base import Engine, Forward, Runtime
 from webapp.engine.models.cross_encoder import CrossEncoderSession
 from webapp.engine.models.decoder import DecoderSession, DecoderTexts
@@ -75,6 +75,16 @@ def open_engine(directory: Path, manifest: Manifest) -> ModelEngine:
     engine = ModelEngine(manifest, open_runtime(directory, manifest), directory / TOKENIZER)
     check_tables(manifest.tables, manifest.template, engine.texts.tokenizer)
     return engine
+
+
+def check_instruction(directory: Path, manifest: Manifest, settings: Settings) -> None:
+    """Check that the instruction of the settings fits the model of an artifact, without opening it.
+
+    Raises:
+        SetupError: the model takes none, or it leaves no room for texts.
+    """
+    if recipe := with_instruction(manifest, settings).recipe:
+        DecoderTexts(directory / TOKENIZER, manifest.template, recipe).check_default()
 
 
 def _is_self_contained(directory: Path) -> bool:

@@ -17,6 +17,7 @@ from webapp.config.lockfile import lock
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError, reason_of
 from webapp.engine.artifact import Manifest, artifact_dir, read_manifest
+from webapp.engine.loader import check_instruction
 from webapp.engine.prepare.calibration import DEFAULT_FILE, Examples, read_examples
 from webapp.engine.prepare.progress import Report, Stages
 from webapp.engine.prepare.resolve import Source, local_directory, resolve
@@ -47,7 +48,8 @@ def prepare(
         The artifact's manifest; None for the stub engine, which needs none.
 
     Raises:
-        SetupError: it can't be made, or its scores differ too much from the original's.
+        SetupError: it can't be made, its scores differ too much from the original's, or the instruction of the settings
+            does not fit it.
     """
     if settings.engine == "stub":
         return None
@@ -55,6 +57,7 @@ def prepare(
     with _exclusive(settings.models_dir, report):
         present = None if again else read_manifest(directory)
         if present is not None:
+            check_instruction(directory, present, settings)
             return present
         if find_spec("sentence_transformers") is None:  # before a model is fetched in vain
             raise _missing("sentence-transformers")
@@ -78,6 +81,7 @@ def prepare(
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         report(_summary(manifest, time.monotonic() - began))
+        check_instruction(directory, manifest, settings)
     return manifest
 
 

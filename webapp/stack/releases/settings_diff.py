@@ -15,8 +15,9 @@ from webapp.config.paths import ROOT
 from webapp.config.settings import RELOADABLE, Settings
 from webapp.domain.errors import SetupError
 
-ARTIFACT = frozenset({"model", "engine", "precision", "max_length_tokens", "faster_artifact"})
-"""Settings that name another artifact, which takes a new color; so do all whose names begin with `gate_`."""
+ARTIFACT = frozenset({"model", "engine", "precision", "max_length_tokens", "faster_artifact", "instruction"})
+"""Settings that name another artifact, or how it is opened, which takes a new color; so do all that begin with `gate_`.
+"""
 
 _NOT_SETTABLE = frozenset({"color", "release"})
 """Settings that a deploy itself sets."""
