@@ -134,14 +134,16 @@ def test_windows_see_the_room_that_instruction_and_query_leave(engine, query, do
     collapse(scored, made)
 
 
-def test_a_pair_limit_counts_the_model_s_words_and_the_instruction(saved):
+@pytest.mark.parametrize(("pair", "instruction"), [(85, 10), (100, 10), (100, None), (119, None)])
+def test_a_pair_limit_counts_the_model_s_words_and_the_instruction(saved, pair, instruction):
     engine = engine_of(saved)
-    made = Truncator(engine.texts, LIMIT).truncate(asked(5, 100, instruction=10, max_pair_tokens=80), 10)
+    made = Truncator(engine.texts, LIMIT).truncate(asked(20, 100, instruction=instruction, max_pair_tokens=pair), 10)
     _, lengths = scored_of(engine, made.request)
-    assert 78 <= lengths[0] <= 81
+    assert abs(lengths[0] - pair) <= 2
+    assert made.request.query
 
 
-@pytest.mark.parametrize("pair", [1, SPECIAL, 30])
+@pytest.mark.parametrize("pair", [1, SPECIAL, 30, 78])
 def test_a_pair_limit_that_the_model_s_words_fill_is_refused(saved, pair):
     with pytest.raises(InvalidRequestError, match=r"must be at least .* the model's own words") as refused:
         Truncator(engine_of(saved).texts, LIMIT).truncate(asked(5, 100, max_pair_tokens=pair), 10)

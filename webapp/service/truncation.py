@@ -74,9 +74,9 @@ class Truncator:
             return None
         words = self._words(request)
         room = max(1, min(limit, options.max_pair_tokens or limit) - texts.special_tokens)
-        if options.max_pair_tokens and sum(words) and room <= sum(words):
-            least = texts.special_tokens + sum(words) + 1
-            message = f"must be at least {least} here: so many tokens are taken by the model's own words"
+        if options.max_pair_tokens and sum(words) and room < sum(words) + 2:
+            least = texts.special_tokens + sum(words) + 2
+            message = f"must be at least {least}, for the model's own words take {least - 2} tokens"
             raise InvalidRequestError(message, field="truncate_prompt_tokens")
         in_windows = limit * options.windows
         most = min(options.max_document_tokens or in_windows, in_windows)
@@ -84,7 +84,10 @@ class Truncator:
         query = _Places.of(request.query, texts, options.max_query_tokens or limit, options.keep)
         if texts.query_takes_room:
             longest = max((place.count for place in places), default=0)
-            query_room = max(0, texts.split_room(words[0] + query.count, words[1] + longest, room)[0] - words[0])
+            query_room = texts.split_room(words[0] + query.count, words[1] + longest, room)[0] - words[0]
+            query_room = max(
+                min(1, query.count), query_room
+            )  # a score without any of it would be wrong
             room = max(1, room - query_room - sum(words))
         else:
             query_room = min(query.count, room)
