@@ -204,13 +204,13 @@ class RerankService:
                 self.scoring.make_waiter().wait(0)
 
     def _with_used_instruction(self, request: RerankRequest) -> RerankRequest:
-        """Return a request whose instruction, if it has one, is the model's to heed, and not its default.
+        """Return a request without an instruction that the model does not take, or that is its default.
 
         So pairs that score the same have the same key.
         """
-        if request.instruction is None or self.model.instruction is None:
-            if request.instruction is None:
-                return request
+        if request.instruction is None:
+            return request
+        if self.model.instruction is None:
             return replace(request, instruction=None, warnings=(*request.warnings, INSTRUCTION_IGNORED))
         return replace(request, instruction=None) if request.instruction == self.model.instruction else request
 

@@ -85,9 +85,7 @@ class Truncator:
         if texts.query_takes_room:
             longest = max((place.count for place in places), default=0)
             query_room = texts.split_room(words[0] + query.count, words[1] + longest, room)[0] - words[0]
-            query_room = max(
-                min(1, query.count), query_room
-            )  # a score without any of it would be wrong
+            query_room = max(min(1, query.count), query_room)  # a score without any of it would be wrong
             room = max(1, room - query_room - sum(words))
         else:
             query_room = min(query.count, room)
