@@ -236,7 +236,7 @@ async def prepare(settings: Settings) -> None:
         raise SetupError(f"{settings.model} could not be prepared: {output.decode(errors='replace')[-2000:]}")
 
 
-_PREPARES_BY = {"model", "engine", "precision", "max_length_tokens"} | {
+_PREPARES_BY = {"model", "engine", "precision", "max_length_tokens", "recipe"} | {
     name for name in Settings.model_fields if name.startswith("gate_")
 }
 """Settings that an artifact depends on, as in `artifact_dir`."""

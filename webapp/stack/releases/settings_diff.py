@@ -15,7 +15,7 @@ from webapp.config.paths import ROOT
 from webapp.config.settings import RELOADABLE, Settings
 from webapp.domain.errors import SetupError
 
-ARTIFACT = frozenset({"model", "engine", "precision", "max_length_tokens", "faster_artifact", "instruction"})
+ARTIFACT = frozenset({"model", "engine", "precision", "max_length_tokens", "recipe", "faster_artifact", "instruction"})
 """Settings that name another artifact, or how it is opened, which takes a new color; so do all that begin with `gate_`.
 """
 
