@@ -27,9 +27,9 @@ CHATTERY = (
 
 
 @functools.cache
-def _trained(split: str) -> str:
-    """Byte-level pieces of pairs of letters; the same in each process, for no two pairs are as frequent."""
-    pieces = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+def trained(split: str, special: tuple[str, ...] = ()) -> str:
+    """Byte-level pieces of pairs of letters, after special tokens; the same in each process."""
+    pieces = {name: number for number, name in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
     merges = []
     words = "yes Yes no No 1 0 query document Query Document Instruct question passage system user assistant".split()
     for word in [*words, *small_models.WORDS[:20]]:
@@ -54,7 +54,7 @@ def _trained(split: str) -> str:
 def qwen_tokenizer(**options):
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer.from_str(_trained(QWEN_SPLIT))
+    tokenizer = Tokenizer.from_str(trained(QWEN_SPLIT))
     tokenizer.add_special_tokens(list(QWEN_SPECIAL))
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in ("<think>", "</think>")])
     return PreTrainedTokenizerFast(
@@ -69,7 +69,7 @@ def qwen_tokenizer(**options):
 def llama_tokenizer():
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer.from_str(_trained(LLAMA_SPLIT))
+    tokenizer = Tokenizer.from_str(trained(LLAMA_SPLIT))
     tokenizer.add_special_tokens(list(LLAMA_SPECIAL))
     begin = tokenizer.token_to_id("<|begin_of_text|>")
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -215,44 +215,12 @@ def build_with_modules(directory: Path, architecture: str, chat_template: str, *
 
 def build_ettin(directory: Path) -> Path:
     """ModernBERT with pooling and dense layers, as Ettin's rerankers are: a CrossEncoder that only its files tell."""
+    import small_encoders
     import torch
-    from sentence_transformers import CrossEncoder
     from sentence_transformers.base.modules import Dense, Transformer
     from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
-    from transformers import ModernBertConfig, ModernBertModel, PreTrainedTokenizerFast
 
-    tokenizer = small_models.bert_tokenizer()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(tokenizer.to_str()),
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_max_length=512,
-        model_input_names=["input_ids", "attention_mask"],
-    )
-    torch.manual_seed(4)
-    encoder = directory.with_name(f"{directory.name}-encoder")
-    config = ModernBertConfig(
-        vocab_size=400,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        max_position_embeddings=512,
-        local_attention=16,
-        global_attn_every_n_layers=3,
-        pad_token_id=0,
-        bos_token_id=2,
-        cls_token_id=2,
-        eos_token_id=3,
-        sep_token_id=3,
-        initializer_range=0.2,
-        initializer_cutoff_factor=2.0,
-    )
-    ModernBertModel(config).save_pretrained(encoder)
-    fast.save_pretrained(encoder)
+    encoder = small_encoders.build_modernbert(directory.with_name(f"{directory.name}-encoder"), "ModernBertModel")
     transformer = Transformer(str(encoder))
     modules = [
         transformer,
@@ -261,5 +229,4 @@ def build_ettin(directory: Path) -> Path:
         LayerNorm(32),
         Dense(32, 1, activation_function=torch.nn.Identity(), module_output_name="scores"),
     ]
-    CrossEncoder(modules=modules).save(str(directory))
-    return directory
+    return small_encoders.build_of_modules(directory, modules, "CrossEncoder")

@@ -23,7 +23,7 @@ from webapp.domain.errors import SetupError
 from webapp.engine.models.chat_template import recipe_of
 from webapp.engine.models.formulas import formula_of
 from webapp.engine.models.layout import Layout
-from webapp.engine.models.source import SourceModel, check_fast, cross_encoder, predict, shortest
+from webapp.engine.models.source import SourceModel, check_fast, check_pads, cross_encoder, predict, shortest
 from webapp.engine.recipes import Recipe, Score
 
 BIDIRECTIONAL_LLAMA = "llama_bidirec"
@@ -159,6 +159,7 @@ class DecoderModel(SourceModel):
         if layout.modules:
             self._by_name = cross_encoder(layout, device)
             self._loaded, self.tokenizer = self._by_name.transformers_model, self._by_name.tokenizer
+            check_pads(layout, self.tokenizer)
             self.recipe = recipe_of(self._by_name, _rule_of(self._by_name))
         else:
             assert layout.recipe is not None  # noqa: S101 - for mypy: read_layout asks

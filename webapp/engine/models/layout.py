@@ -28,6 +28,9 @@ CLASSES_OF_MODULES = {
 }
 """Packages of sentence-transformers' modules that one class alone uses."""
 
+TWO_WAYS = frozenset({"Router", "Asym"})
+"""Modules of sentence-transformers that treat queries and documents differently; the second is an older name."""
+
 SAME_AS_CODE = frozenset({"llama_bidirec"})
 """`model_type` of models whose own code computes what `decoder_source` does without it."""
 
@@ -241,6 +244,7 @@ def _refuse_code(
                 f"{directory / 'modules.json'} names {entry['type']}, code that is not sentence-transformers';"
                 " code of a model is never run: name another RERANK_MODEL"
             )
+    _refuse_modules(directory, [entry["type"].rpartition(".")[2] for entry in listed])
     for file, found in (("config.json", config), ("tokenizer_config.json", None)):
         contents = _read_json(transformer / file) if found is None else found
         if (named := contents.get("auto_map")) and contents.get("model_type") not in SAME_AS_CODE:
@@ -260,6 +264,16 @@ def _refuse_code(
     ):
         raise SetupError(
             f"{directory} is an adapter (PEFT), no whole model; merge it into its base model, and name that"
+        )
+
+
+def _refuse_modules(directory: Path, names: Sequence[str]) -> None:
+    """Refuse modules that don't begin with a transformer's tokens, or that are others for queries than for documents."""
+    unlike = [name for name in names if name in TWO_WAYS] or [name for name in names[:1] if name != "Transformer"]
+    if unlike:
+        raise SetupError(
+            f"{directory / 'modules.json'} names {unlike[0]}; served are models that begin with a Transformer, the same"
+            " one for queries and documents: name another RERANK_MODEL"
         )
 
 

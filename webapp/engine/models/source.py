@@ -50,6 +50,9 @@ class SourceModel:
             self.model = SentenceTransformer(str(layout.directory), **_options(device)).eval()
         self.tokenizer = self.model.tokenizer
         check_fast(layout, self.tokenizer)
+        check_pads(layout, self.tokenizer)
+        # Padding before a text moves it to other positions: its score would depend on what else is in a batch.
+        self.tokenizer.padding_side = "right"
         # sentence-transformers must cut there, too: a tokenizer may claim more than the model has positions for.
         self.cut_at(self.max_length_tokens)
 
@@ -216,6 +219,19 @@ def check_fast(layout: Layout, tokenizer: Any) -> None:
     """
     if not getattr(tokenizer, "is_fast", False):
         raise SetupError(f"{layout.directory} has no fast tokenizer (tokenizer.json)")
+
+
+def check_pads(layout: Layout, tokenizer: Any) -> None:
+    """Refuse a tokenizer that can't pad: sentence-transformers makes no batch with it.
+
+    Raises:
+        SetupError: it names no token to pad with.
+    """
+    if tokenizer.pad_token is None:
+        raise SetupError(
+            f"the tokenizer in {layout.transformer} names no pad_token, without which sentence-transformers can't score;"
+            " name one in its tokenizer_config.json"
+        )
 
 
 def shortest(*limits: int | None) -> int:

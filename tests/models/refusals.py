@@ -1,0 +1,181 @@
+"""Models that are refused, each with a part of what is said. docs/models.md has the whole of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import small_decoders as decoders
+import small_encoders as encoders
+import small_models
+import variants as v
+from catalogue import BERT_SC, SEQ_CLS, TYPES, activated, bert, bi_encoder, qwen3
+from kit import Refusal
+from small_encoders import build_encoder, build_of_modules, build_sentence_transformer
+from variants import built, changed, configured
+
+
+def build_splade(directory: Path) -> Path:
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sparse_encoder.modules import SpladePooling
+
+    encoder = build_encoder(directory.with_name("encoder"), "BertForMaskedLM")
+    transformer = Transformer(str(encoder), transformer_task="fill-mask")
+    return build_of_modules(directory, [transformer, SpladePooling()], "SparseEncoder")
+
+
+def build_colbert(directory: Path) -> Path:
+    from sentence_transformers import MultiVectorEncoder
+
+    encoder = build_encoder(directory.with_name("encoder"), "BertModel")
+    MultiVectorEncoder(str(encoder)).save(str(directory))
+    return directory
+
+
+def build_static(directory: Path) -> Path:
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(small_models.bert_tokenizer().to_str())
+    return build_of_modules(directory, [StaticEmbedding(tokenizer, embedding_dim=16)])
+
+
+def build_two_ways(directory: Path) -> Path:
+    from sentence_transformers.base.modules import Dense, Router, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    encoder = build_encoder(directory.with_name("encoder"), "BertModel")
+    ways = Router.for_query_document(query_modules=[Dense(32, 16)], document_modules=[Dense(32, 16)])
+    return build_of_modules(directory, [Transformer(str(encoder)), Pooling(32, "mean"), ways])
+
+
+def with_a_slow_tokenizer(directory: Path) -> None:
+    """Leave a tokenizer that only Python code reads."""
+    v.with_a_word_list_alone(directory)
+    decoders.change(
+        directory / "tokenizer_config.json",
+        tokenizer_class="BertJapaneseTokenizer",
+        word_tokenizer_type="basic",
+        subword_tokenizer_type="wordpiece",
+    )
+
+
+bert_model = built(build_encoder, architecture="BertModel")
+too_many_words = built(build_encoder, architecture=BERT_SC, vocab_size=120)
+typed = encoders.word_pieces(model_input_names=TYPES)
+
+REFUSALS = [
+    Refusal(
+        "Sparse vectors (SPLADE)", "naver/splade-v3, opensearch-neural-sparse-encoding", build_splade, "SparseEncoder"
+    ),
+    Refusal(
+        "A vector for each token (ColBERT)",
+        "answerdotai/answerai-colbert-small-v1, mixedbread-ai/mxbai-edge-colbert-v0",
+        build_colbert,
+        "is a MultiVectorEncoder",
+    ),
+    Refusal(
+        "Code of the model's own",
+        "jinaai/jina-reranker-v2-base-multilingual, Alibaba-NLP/gte-multilingual-reranker-base",
+        changed(bert, v.with_code("JinaForRanking")),
+        "modeling.JinaForRanking",
+    ),
+    Refusal("Word vectors without a transformer", "minishlab/potion-base-8M", build_static, "names StaticEmbedding"),
+    Refusal(
+        "Other layers for queries than for documents",
+        "opensearch's inference-free models",
+        build_two_ways,
+        "names Router",
+    ),
+    Refusal("Several labels", "cross-encoder/nli-deberta-v3-base", built(bert, labels=3), "has 3 labels"),
+    Refusal("A chat model", "Qwen/Qwen3-0.6B", decoders.build_decoder, "nothing in it says that it is a reranker"),
+    Refusal(
+        "A decoder with one label, and nothing that tells its words",
+        "a fine-tune under another name",
+        built(decoders.build_decoder, architecture=SEQ_CLS),
+        "nothing in it says that it is a reranker",
+    ),
+    Refusal(
+        "A decoder that no recipe is for",
+        "a chat model of another architecture",
+        built(decoders.build_decoder, architecture="MistralForCausalLM"),
+        "no recipe is for it",
+    ),
+    Refusal(
+        "A recipe for another architecture",
+        "",
+        qwen3,
+        "mxbai-rerank-v2 is for",
+        {"recipe": "mxbai-rerank-v2"},
+    ),
+    Refusal("A bare encoder", "google-bert/bert-base-uncased", bert_model, "not a CrossEncoder or SentenceTransformer"),
+    Refusal(
+        "Weights that are quantized",
+        "GPTQ, AWQ and bitsandbytes repositories",
+        changed(bert, configured("config.json", quantization_config={"quant_method": "gptq"})),
+        "quantized (gptq)",
+    ),
+    Refusal(
+        "An adapter",
+        "LoRA repositories",
+        changed(bert, configured("adapter_config.json", base_model_name_or_path="base"), v.without(v.WEIGHTS)),
+        "is an adapter",
+    ),
+    Refusal("Another activation than Identity, Sigmoid and Tanh", "", changed(bert, activated("Softplus")), "Softplus"),
+    Refusal("No weights", "", changed(bert, v.without(v.WEIGHTS)), "holds no weights"),
+    Refusal(
+        "Weights that were cut short",
+        "a download that broke off",
+        changed(bert, v.cut_short(v.WEIGHTS)),
+        "is not whole",
+    ),
+    Refusal(
+        "A pointer of git-lfs", "a clone without git-lfs", changed(bert, v.as_a_pointer(v.WEIGHTS)), "git-lfs' pointer"
+    ),
+    Refusal(
+        "A shard that is missing",
+        "",
+        changed(bert, v.in_shards, v.without("model-00002-of-00003.safetensors")),
+        "model-00002-of-00003.safetensors, which is not there",
+    ),
+    Refusal(
+        "A head that no file holds",
+        "an encoder that was never trained to rank",
+        changed(bert, v.without_tensor("classifier.weight")),
+        "classifier.weight",
+    ),
+    Refusal("A weight that is no number", "", changed(bert, v.with_nan("classifier.weight")), "NaN"),
+    Refusal("No tokenizer", "", changed(bert, v.without("tokenizer.json")), "holds no tokenizer"),
+    Refusal(
+        "A tokenizer that only Python code reads",
+        "tohoku-nlp's Japanese BERT",
+        changed(bert, with_a_slow_tokenizer),
+        "no fast tokenizer",
+    ),
+    Refusal(
+        "A tokenizer that can't pad",
+        "",
+        built(build_encoder, architecture=BERT_SC, tokenizer=encoders.word_pieces(pad_token=None)),
+        "names no pad_token",
+    ),
+    Refusal(
+        "More words than the model's table has", "tokens that were added", too_many_words, "the model's table has 120"
+    ),
+    Refusal(
+        "More token types than the model has",
+        "",
+        built(build_encoder, architecture=BERT_SC, type_vocab_size=1, tokenizer=typed),
+        "token type 1, the model has 1",
+    ),
+    Refusal("A length that leaves no room for texts", "", bert, "leaves no room", {"max_length_tokens": 4}),
+    Refusal(
+        "A bi-encoder whose prompts fill its length",
+        "",
+        built(
+            build_sentence_transformer,
+            prompts={"query": "question ", "document": "text " * 80},
+            encoder=None,
+        ),
+        "prompt",
+        {"max_length_tokens": 32},
+    ),
+]
