@@ -323,6 +323,11 @@ BI_ENCODERS = [
         changed(built(build_sentence_transformer), v.without("config_sentence_transformers.json")),
     ),
     Case(
+        "bi-encoder",
+        "the transformer in a folder of its own",
+        changed(built(build_sentence_transformer), v.in_a_folder_of_its_own),
+    ),
+    Case(
         "other bi-encoders",
         "ModernBERT",
         changed(built(build_modernbert, architecture="ModernBertModel"), v.saved_as("SentenceTransformer")),

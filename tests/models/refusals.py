@@ -8,9 +8,9 @@ import small_decoders as decoders
 import small_encoders as encoders
 import small_models
 import variants as v
-from catalogue import BERT_SC, SEQ_CLS, TYPES, activated, bert, bi_encoder, qwen3
+from catalogue import BERT_SC, SEQ_CLS, TYPES, activated, bert, qwen3
 from kit import Refusal
-from small_encoders import build_encoder, build_of_modules, build_sentence_transformer
+from small_encoders import build_encoder, build_of_modules
 from variants import built, changed, configured
 
 
@@ -117,7 +117,11 @@ REFUSALS = [
     Refusal(
         "An adapter",
         "LoRA repositories",
-        changed(bert, configured("adapter_config.json", base_model_name_or_path="base"), v.without(v.WEIGHTS)),
+        changed(
+            bert,
+            configured("adapter_config.json", base_model_name_or_path="base"),
+            v.renamed(v.WEIGHTS, "adapter_model.safetensors"),
+        ),
         "is an adapter",
     ),
     Refusal("Another activation than Identity, Sigmoid and Tanh", "", changed(bert, activated("Softplus")), "Softplus"),
@@ -167,15 +171,4 @@ REFUSALS = [
         "token type 1, the model has 1",
     ),
     Refusal("A length that leaves no room for texts", "", bert, "leaves no room", {"max_length_tokens": 4}),
-    Refusal(
-        "A bi-encoder whose prompts fill its length",
-        "",
-        built(
-            build_sentence_transformer,
-            prompts={"query": "question ", "document": "text " * 80},
-            encoder=None,
-        ),
-        "prompt",
-        {"max_length_tokens": 32},
-    ),
 ]

@@ -47,6 +47,13 @@ def without(*names: str) -> Change:
     return apply
 
 
+def renamed(name: str, other: str) -> Change:
+    def apply(directory: Path) -> None:
+        (directory / name).rename(directory / other)
+
+    return apply
+
+
 def in_type(name: str) -> Change:
     """Return what stores the weights in another type, as config.json then says."""
 
@@ -137,8 +144,19 @@ def as_the_hub_s_cache(directory: Path) -> Path:
     return snapshot
 
 
+def in_a_folder_of_its_own(directory: Path) -> None:
+    """Move the transformer to a folder, where older releases of sentence-transformers saved it."""
+    listed = json.loads((directory / "modules.json").read_text())
+    listed[0]["path"] = "0_Transformer"
+    (directory / "0_Transformer").mkdir()
+    for path in sorted(directory.glob("*.*")):
+        if path.name not in {"modules.json", "config_sentence_transformers.json", "README.md"} and path.is_file():
+            path.rename(directory / "0_Transformer" / path.name)
+    (directory / "modules.json").write_text(json.dumps(listed))
+
+
 def at_an_odd_path(directory: Path) -> Path:
-    return directory.rename(directory.with_name("mein Modell № 5 – 駅 (v1.0) 'a' & b"))
+    return directory.rename(directory.with_name("mein Modell № 5, 駅 (v1.0) 'a' & b"))
 
 
 def read_only(directory: Path) -> None:

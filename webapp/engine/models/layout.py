@@ -268,7 +268,7 @@ def _refuse_code(
 
 
 def _refuse_modules(directory: Path, names: Sequence[str]) -> None:
-    """Refuse modules that don't begin with a transformer's tokens, or that are others for queries than for documents."""
+    """Refuse modules that read no transformer's tokens, or are others for queries than for documents."""
     unlike = [name for name in names if name in TWO_WAYS] or [name for name in names[:1] if name != "Transformer"]
     if unlike:
         raise SetupError(

@@ -218,7 +218,7 @@ def check_fast(layout: Layout, tokenizer: Any) -> None:
         SetupError: it has none.
     """
     if not getattr(tokenizer, "is_fast", False):
-        raise SetupError(f"{layout.directory} has no fast tokenizer (tokenizer.json)")
+        raise SetupError(f"{layout.directory} has no fast tokenizer (tokenizer.json); name another RERANK_MODEL")
 
 
 def check_pads(layout: Layout, tokenizer: Any) -> None:
@@ -229,8 +229,8 @@ def check_pads(layout: Layout, tokenizer: Any) -> None:
     """
     if tokenizer.pad_token is None:
         raise SetupError(
-            f"the tokenizer in {layout.transformer} names no pad_token, without which sentence-transformers can't score;"
-            " name one in its tokenizer_config.json"
+            f"the tokenizer in {layout.transformer} names no pad_token, without which sentence-transformers can't"
+            " score; name one in its tokenizer_config.json"
         )
 
 

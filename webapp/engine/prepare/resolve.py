@@ -190,7 +190,7 @@ def _embedded(substitute_for: str) -> Source:
 
 
 def _weights(directory: Path) -> list[Path]:
-    return [path for pattern in ("*.safetensors", "pytorch_model*.bin") for path in sorted(directory.glob(pattern))]
+    return [path for pattern in ("*.safetensors", "pytorch_model*.bin") for path in sorted(directory.rglob(pattern))]
 
 
 def _weights_sha256(directory: Path) -> str:
