@@ -20,7 +20,8 @@ def document(refusals: Mapping[str, str]) -> str:
     Args:
         refusals: what is refused -> the message.
     """
-    from catalogue import BI_ENCODERS, DECODERS, ENCODERS, FAMILIES, QUICK
+    from catalogue import BI_ENCODERS, DECODERS, ENCODERS, QUICK
+    from families import FAMILIES
     from kit import LARGEST_ERROR, LARGEST_INT8_ERROR, NATIVE, OPENVINO_INT8
     from refusals import REFUSALS
 

@@ -228,6 +228,7 @@ def compare(workshop: Workshop, case: Case, family: Family, engine: str) -> None
     if engine in LARGEST_INT8_ERROR:
         scale = manifest.score_scale
         assert np.isfinite(alone).all()
+        assert np.abs(together - alone).max() <= LARGEST_INT8_ERROR[engine] * max(1.0, float(np.abs(right).max()))
         if scale in {"sigmoid", "cosine"}:
             ours, theirs = (to_scores(raw, scale, raw=False) for raw in (alone, right))
             assert np.abs(ours - theirs).mean() <= LARGEST_INT8_ERROR[engine]
@@ -235,8 +236,8 @@ def compare(workshop: Workshop, case: Case, family: Family, engine: str) -> None
             assert (together == alone).all()
         return
     largest = LARGEST_ERROR * max(1.0, float(np.abs(right).max()))
-    assert np.abs(alone - right).max() <= largest
-    assert np.abs(together - alone).max() <= largest
+    for compared, with_what in ((alone, right), (together, alone), (together, right)):
+        assert np.abs(compared - with_what).max() <= largest, f"by {np.abs(compared - with_what).max():.2g}"
     for at in range(0, len(right), len(right) // len(QUERIES)):
         group = slice(at, at + len(right) // len(QUERIES))
         in_our_order = right[group][np.argsort(-together[group], kind="stable")]
@@ -256,7 +257,7 @@ def scores(served: Engine, asked: Sequence[tuple[str, str]]) -> tuple[np.ndarray
     return alone, together
 
 
-def tested(families: Mapping[str, Family], quick: Sequence[Case], others: Sequence[Case]) -> list[Any]:
+def parameters(families: Mapping[str, Family], quick: Sequence[Case], others: Sequence[Case]) -> list[Any]:
     """Return the parameters of a test: each case on each of its engines; only `quick` ones run in scripts/test.
 
     OpenVINO's int8 takes longest to make, and is made of the same module as its float32: one layout a family is enough.

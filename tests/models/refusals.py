@@ -156,6 +156,12 @@ REFUSALS = [
         "no fast tokenizer",
     ),
     Refusal(
+        "A tokenizer of sentencepiece alone",
+        "microsoft/deberta-v3-base",
+        changed(bert, v.renamed("tokenizer.json", "spm.model")),
+        "pip install sentencepiece",
+    ),
+    Refusal(
         "A tokenizer that can't pad",
         "",
         built(build_encoder, architecture=BERT_SC, tokenizer=encoders.word_pieces(pad_token=None)),

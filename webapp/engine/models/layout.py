@@ -10,6 +10,7 @@ import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +43,9 @@ TOKENIZER_FILES = (
     *("spm.model", "bpe.codes"),
 )
 """Files of which a tokenizer has one at least. Without any, transformers makes an empty one, and says nothing."""
+
+SENTENCEPIECE_FILES = frozenset({"tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "spm.model"})
+"""Those of them that only the sentencepiece library reads."""
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names of weights; with `.index.json` it is a list of files that hold them together."""
@@ -112,6 +116,7 @@ def read_layout(directory: Path, model: str = "", recipe: Recipe | None = None) 
     if config:
         _require(transformer, [name + index for name in WEIGHT_FILES for index in ("", ".index.json")], "weights")
         _require(transformer, TOKENIZER_FILES, "tokenizer")
+        _refuse_sentencepiece(transformer)
     activation = _activation(directory, named, config) if kind == "cross-encoder" else "Identity"
     return Layout(directory, kind, bool(listed), transformer, config, activation, recipe)
 
@@ -315,6 +320,16 @@ def _activation(directory: Path, named: Mapping[str, Any], config: Mapping[str, 
 def _require(directory: Path, names: Sequence[str], what: str) -> None:
     if not any((directory / name).exists() for name in names):
         raise SetupError(f"{directory} holds no {what} ({', '.join(names[:2])}, ...); fetch the model again")
+
+
+def _refuse_sentencepiece(directory: Path) -> None:
+    """Refuse a tokenizer that only the sentencepiece library reads, where that is not installed."""
+    name = next(name for name in TOKENIZER_FILES if (directory / name).exists())
+    if name in SENTENCEPIECE_FILES and find_spec("sentencepiece") is None:
+        raise SetupError(
+            f"{directory / name} is the only tokenizer there, and sentencepiece, which reads it, is not installed; run:"
+            " pip install sentencepiece, or name a model with a tokenizer.json"
+        )
 
 
 def files_of(directory: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from webapp.domain.errors import SetupError
 from webapp.domain.types import ScoreScale
 from webapp.engine.artifact import Tables
+from webapp.engine.models.attention import keep_finite
 from webapp.engine.models.layout import Layout
 from webapp.engine.recipes import Recipe
 
@@ -53,6 +54,7 @@ class SourceModel:
         check_pads(layout, self.tokenizer)
         # Padding before a text moves it to other positions: its score would depend on what else is in a batch.
         self.tokenizer.padding_side = "right"
+        keep_finite(self.transformer)
         # sentence-transformers must cut there, too: a tokenizer may claim more than the model has positions for.
         self.cut_at(self.max_length_tokens)
 
