@@ -140,7 +140,7 @@ def build_decoder(
     import transformers
 
     tokenizer = tokenizer or qwen_tokenizer()
-    family = architecture.partition("For")[0]
+    family = architecture.partition("For")[0].removesuffix("Model")
     torch.manual_seed(3)
     options = {**SHAPE, "vocab_size": len(tokenizer) + 13, "pad_token_id": tokenizer.pad_token_id, **config}
     if architecture.endswith("ForSequenceClassification"):
@@ -199,7 +199,7 @@ DOCUMENT_FIRST_PAIRS = (
 )
 
 
-def build_with_modules(directory: Path, architecture: str, chat_template: str, *, prompt: str = "") -> Path:
+def build_with_modules(directory: Path, architecture: str, chat_template: str, *, prompt: str = "", **config) -> Path:
     """A decoder as sentence-transformers saves it: modules.json, and a chat template for pairs."""
     from sentence_transformers import CrossEncoder
 
@@ -207,6 +207,7 @@ def build_with_modules(directory: Path, architecture: str, chat_template: str, *
         directory.with_name(f"{directory.name}-raw"),
         architecture,
         tokenizer=qwen_tokenizer(chat_template=chat_template),
+        **config,
     )
     prompts = {"prompts": {"task": prompt}, "default_prompt_name": "task"} if prompt else {}
     CrossEncoder(str(raw), **prompts).save(str(directory))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import small_decoders as decoders
 import small_encoders as encoders
 import small_models
 import variants as v
-from kit import FLOATS, Case
+from kit import FLOATS, LONG, SPECIAL, Case
 from small_encoders import DEBERTA, build_encoder, build_modernbert, build_sentence_transformer
+from tokenizers import processors
 from variants import built, changed, configured
 
 ROBERTA = {"tokenizer": encoders.byte_level(), "max_position_embeddings": 514, "type_vocab_size": 1}
@@ -30,6 +33,17 @@ def activated(name: str) -> v.Change:
         model_type="CrossEncoder",
         activation_fn=f"torch.nn.modules.{package}.{name}",
     )
+
+
+def qwen3_embedding(directory: Path) -> Path:
+    """Qwen3-Embedding's kind: the last token, which its tokenizer adds, and padding on the left."""
+    tokenizer = decoders.qwen_tokenizer(padding_side="left", chat_template=None)
+    end = ("<|endoftext|>", tokenizer.pad_token_id)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {end[0]}", pair=f"$A {end[0]} $B {end[0]}", special_tokens=[end]
+    )
+    encoder = decoders.build_decoder(directory.with_name("decoder"), "Qwen3Model", tokenizer=tokenizer)
+    return build_sentence_transformer(directory, pooling="lasttoken", encoder=encoder)
 
 
 QUICK = [
@@ -64,7 +78,7 @@ QUICK = [
         "decoder with modules",
         "Qwen3, two words",
         built(decoders.build_with_modules, architecture="Qwen3ForCausalLM", chat_template=decoders.QWEN3_PAIRS),
-        names_are_special=False,
+        left_out=(SPECIAL,),
     ),
     Case("qwen3-reranker", "its own repository, known by its name", qwen3),
     Case(
@@ -228,13 +242,7 @@ BI_ENCODERS = [
     Case(
         "other bi-encoders",
         "Qwen3, its last token",
-        lambda directory: build_sentence_transformer(
-            directory,
-            pooling="lasttoken",
-            encoder=decoders.build_decoder(
-                directory.with_name("decoder"), "Qwen3Model", tokenizer=decoders.qwen_tokenizer(padding_side="left")
-            ),
-        ),
+        qwen3_embedding,
     ),
 ]
 
@@ -305,15 +313,18 @@ DECODERS = [
         "decoder with modules",
         "Qwen3, one label",
         built(decoders.build_with_modules, architecture=SEQ_CLS, chat_template=decoders.QWEN3_PAIRS),
-        names_are_special=False,
+        left_out=(SPECIAL,),
     ),
     Case(
         "decoder with modules",
         "Qwen3, the document first",
         built(
-            decoders.build_with_modules, architecture="Qwen3ForCausalLM", chat_template=decoders.DOCUMENT_FIRST_PAIRS
+            decoders.build_with_modules,
+            architecture="Qwen3ForCausalLM",
+            chat_template=decoders.DOCUMENT_FIRST_PAIRS,
+            max_position_embeddings=8192,
         ),
-        names_are_special=False,
+        left_out=(SPECIAL, LONG),
     ),
     Case(
         "decoder with modules",
@@ -324,6 +335,6 @@ DECODERS = [
             chat_template=decoders.QWEN3_PAIRS,
             prompt="Find what the question asks for",
         ),
-        names_are_special=False,
+        left_out=(SPECIAL,),
     ),
 ]

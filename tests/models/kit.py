@@ -40,6 +40,10 @@ LARGEST_INT8_ERROR = {NATIVE: 0.1, OPENVINO_INT8: 0.5}
 
 OPEN_GATE = {"gate_max_score_error": 1, "gate_mean_score_error": 1, "gate_min_tau": -1, "gate_min_top10_overlap": 0}
 
+LONG = "train leaves at midnight " * 400
+SPECIAL = "a [SEP] b </s> c <|im_end|> d <eos> e [CLS]"
+"""Names of special tokens, as text of a document."""
+
 QUERIES = ("how do bees find home", "駅 🐝 über naïve")
 DOCUMENTS = (
     "bees find home by the sun",
@@ -47,14 +51,13 @@ DOCUMENTS = (
     "",
     " \t\n",
     "the hive dance shows flowers far near " * 9,
-    "train leaves at midnight " * 400,
+    LONG,
     "привет мир 駅 東京 نعم 🐝 e\u0301",
     "A" * 300,
     "paper was paid late",
     "corner post office walk five minutes " * 3,
+    SPECIAL,
 )
-SPECIAL = "a [SEP] b </s> c <|im_end|> d <eos> e [CLS]"
-"""Names of special tokens, as text of a document."""
 
 ROWS_A_BATCH = 4
 
@@ -87,8 +90,8 @@ class Case:
     """Longest input that it must be served with; None: it does not matter."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Settings."""
-    names_are_special: bool = True
-    """Whether its reference reads special tokens' names in a text as such, as our tokenizer does."""
+    left_out: tuple[str, ...] = ()
+    """Documents that its reference reads in another way, on purpose."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +112,8 @@ class Workshop:
     def __init__(self, place: Path) -> None:
         self._place = place
         self.examples = place / "examples.jsonl"
-        lines = [{"query": f"question {n} of bees", "documents": small_models.texts(12, seed=n)[9:]} for n in range(6)]
+        texts = [[text[:300] for text in small_models.texts(12, seed=n)[9:]] for n in range(6)]
+        lines = [{"query": f"question {n} of bees", "documents": documents} for n, documents in enumerate(texts)]
         self.examples.write_text("\n".join(map(json.dumps, lines)))
         self.build = functools.cache(self._build)
         self.prepare = functools.cache(self._prepare)
@@ -147,8 +151,7 @@ class Workshop:
 
 
 def pairs(case: Case) -> list[tuple[str, str]]:
-    documents = [*DOCUMENTS, *([SPECIAL] if case.names_are_special else [])]
-    return [(query, document) for query in QUERIES for document in documents]
+    return [(query, document) for query in QUERIES for document in DOCUMENTS if document not in case.left_out]
 
 
 def by_cross_encoder(directory: Path, _: str, asked: Sequence[tuple[str, str]], tokens: int) -> Any:

@@ -10,7 +10,7 @@ import small_models
 import variants as v
 from catalogue import BERT_SC, SEQ_CLS, TYPES, activated, bert, qwen3
 from kit import Refusal
-from small_encoders import build_encoder, build_of_modules
+from small_encoders import build_encoder, build_of_modules, build_sentence_transformer
 from variants import built, changed, configured
 
 
@@ -46,6 +46,11 @@ def build_two_ways(directory: Path) -> Path:
     encoder = build_encoder(directory.with_name("encoder"), "BertModel")
     ways = Router.for_query_document(query_modules=[Dense(32, 16)], document_modules=[Dense(32, 16)])
     return build_of_modules(directory, [Transformer(str(encoder)), Pooling(32, "mean"), ways])
+
+
+def chatty_bi_encoder(directory: Path) -> Path:
+    encoder = decoders.build_decoder(directory.with_name("encoder"), "Qwen3Model")
+    return build_sentence_transformer(directory, pooling="lasttoken", encoder=encoder)
 
 
 def with_a_slow_tokenizer(directory: Path) -> None:
@@ -85,6 +90,12 @@ REFUSALS = [
         "opensearch's inference-free models",
         build_two_ways,
         "names Router",
+    ),
+    Refusal(
+        "A bi-encoder whose texts go into a chat template",
+        "",
+        chatty_bi_encoder,
+        "by a chat template",
     ),
     Refusal("Several labels", "cross-encoder/nli-deberta-v3-base", built(bert, labels=3), "has 3 labels"),
     Refusal("A chat model", "Qwen/Qwen3-0.6B", decoders.build_decoder, "nothing in it says that it is a reranker"),

@@ -52,6 +52,11 @@ class SourceModel:
         self.tokenizer = self.model.tokenizer
         check_fast(layout, self.tokenizer)
         check_pads(layout, self.tokenizer)
+        if "message" in getattr(self.model[0], "modality_config", ()):
+            raise SetupError(
+                f"{layout.directory} reads texts by a chat template, and is no decoder that reranks; name another"
+                " RERANK_MODEL"
+            )
         # Padding before a text moves it to other positions: its score would depend on what else is in a batch.
         self.tokenizer.padding_side = "right"
         keep_finite(self.transformer)
