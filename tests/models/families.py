@@ -28,7 +28,7 @@ FAMILIES = {
     ),
     "ettin": Family(
         "Ettin rerankers",
-        "cross-encoder/ettin-reranker 17M, 32M, 68M, 150M, 400M, 1B",
+        "cross-encoder/ettin-reranker-17m-v1, -32m-v1, -68m-v1, -150m-v1, -400m-v1, -1b-v1",
         "`modules.json` (Transformer, Pooling, Dense, LayerNorm, Dense) and `model_type: CrossEncoder`",
         ENCODER,
         "CrossEncoder",
