@@ -14,7 +14,9 @@ from webapp.engine.artifact import TOKENIZER
 from webapp.engine.loader import ModelEngine
 from webapp.engine.models.original import load_source
 from webapp.engine.prepare import gate
+from webapp.engine.prepare.check_texts import INSTRUCTION
 from webapp.engine.prepare.export import export_tokenizer
+from webapp.engine.prepare.framing import check_framing
 from webapp.engine.runtimes.torch import LoadedRuntime
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -38,7 +40,7 @@ def engine_of(source, directory, **different):
 
 
 def test_the_vendor_s_formula_with_an_instruction_is_ours(source, tmp_path):
-    gate.check_framing(engine_of(source, tmp_path), source)
+    check_framing(engine_of(source, tmp_path), source)
     pairs = [("how do bees find home", "by the sun")]
     assert source.reference(pairs) != pytest.approx(source.reference(pairs, "find the opposite"), abs=1e-3)
 
@@ -46,14 +48,14 @@ def test_the_vendor_s_formula_with_an_instruction_is_ours(source, tmp_path):
 def test_a_recipe_with_another_place_for_it_is_refused(source, tmp_path):
     wrong = engine_of(source, tmp_path, instructed_query="{query} {instruction}")
     with pytest.raises(SetupError, match="the likely cause: an instruction is framed in another way"):
-        gate.check_framing(wrong, source)
+        check_framing(wrong, source)
 
 
 def test_golden_scores_name_their_instruction_and_are_over_the_temperature(source):
     golden = gate.golden(source, FIGURES)
-    assert golden.instruction == gate.INSTRUCTION
+    assert golden.instruction == INSTRUCTION
     for group in golden.queries:
-        logits = source.reference([(group.query, document) for document in group.documents], gate.INSTRUCTION)
+        logits = source.reference([(group.query, document) for document in group.documents], INSTRUCTION)
         temperature = source.recipe.score.temperature
         assert group.scores == pytest.approx(1 / (1 + np.exp(-logits.astype(float) / temperature)))
 

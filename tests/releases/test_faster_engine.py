@@ -46,7 +46,7 @@ def run(stack, *arguments):
 
 def test_the_first_engine_serves_and_a_faster_one_takes_over_by_a_release_that_costs_no_request(auto_stack):
     stack = auto_stack
-    assert "[4/5] comparing native int8 scores" in stack.said
+    assert "[5/6] comparing native int8 scores" in stack.said
     assert "openvino" not in stack.said, "one engine is enough to serve"
     first = info(stack)
     assert first["engine"] == "native"

@@ -29,15 +29,20 @@ def memory_bytes() -> int:
     return min(limits)
 
 
-def free_bytes() -> int:
-    """Return the memory that can be had without swapping; page cache that can be dropped counts as free."""
+def free_bytes(*, active_cache: bool = False) -> int:
+    """Return the memory that can be had without swapping; page cache that can be dropped counts as free.
+
+    Args:
+        active_cache: count cache of a control group that is in use, too, such as a file's that was read just now.
+    """
     free = [_meminfo("MemAvailable")]
     for place in groups():
         with contextlib.suppress(OSError, ValueError):
             limit = int((place / "memory.max").read_text())
             used = int((place / "memory.current").read_text())
             stat = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
-            free.append(limit - used + int(stat["inactive_file"]))
+            cache = int(stat["inactive_file"]) + (int(stat["active_file"]) if active_cache else 0)
+            free.append(limit - used + cache)
     return min(free)
 
 

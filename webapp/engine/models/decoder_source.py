@@ -23,7 +23,15 @@ from webapp.domain.errors import SetupError
 from webapp.engine.models.chat_template import recipe_of
 from webapp.engine.models.formulas import formula_of
 from webapp.engine.models.layout import Layout
-from webapp.engine.models.source import SourceModel, check_fast, check_pads, cross_encoder, predict, shortest
+from webapp.engine.models.source import (
+    SourceModel,
+    check_fast,
+    check_pads,
+    cross_encoder,
+    predict,
+    shortest,
+    tokens_of,
+)
 from webapp.engine.recipes import Recipe, Score
 
 BIDIRECTIONAL_LLAMA = "llama_bidirec"
@@ -198,6 +206,15 @@ class DecoderModel(SourceModel):
     def module(self) -> DecoderScore:
         """Return the bare computation: token ids and mask in, logits out."""
         return cast("DecoderScore", self.model)
+
+    def tokens(self, query: str, document: str, instruction: str = "") -> list[list[int]]:
+        """Return the token ids that the original reads, or its vendor's formula; nothing is computed."""
+        if self._by_name is not None:
+            pairs = [(query, document)]
+            return [tokens_of(self._loaded, lambda: predict(self._by_name, pairs, instruction or None))]
+        assert self.recipe is not None  # noqa: S101 - for mypy
+        made = formula_of(self.recipe).tokens
+        return [made(self.tokenizer, query, document, instruction, self.max_length_tokens)]
 
     def _compute(self, pairs: Sequence[tuple[str, str]], instruction: str = "") -> NDArray[np.float32]:
         if self._by_name is not None:

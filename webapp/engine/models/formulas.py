@@ -30,7 +30,7 @@ class Formula:
 
 def _next_token(model: Any, ids: torch.Tensor) -> Any:
     """Return the logits of all words after the last token, shape [vocabulary]."""
-    return model(input_ids=ids, use_cache=False).logits[0, -1]
+    return model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1]
 
 
 def _label(model: Any, ids: torch.Tensor) -> Any:

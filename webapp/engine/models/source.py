@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -19,6 +20,9 @@ from webapp.engine.artifact import Tables
 from webapp.engine.models.attention import keep_finite
 from webapp.engine.models.layout import Layout
 from webapp.engine.recipes import Recipe
+
+ROWS_A_BATCH = 4
+"""Rows of similar length that the original computes at once: more of them are padded more, and no faster on a CPU."""
 
 LONGEST_MAX_LENGTH_TOKENS = 100_000
 """Tokenizers without a limit of their own report 10^30."""
@@ -83,7 +87,8 @@ class SourceModel:
         if not {*ids} - {self.tokenizer.unk_token_id}:
             raise SetupError(f"the tokenizer in {self.layout.transformer} knows no English word; fetch the model again")
         for name, weight in self.model.named_parameters():
-            if not weight.isfinite().all():
+            # A sum needs no copy of a large table; that of finite weights may overflow.
+            if not weight.sum().isfinite() and not weight.isfinite().all():
                 raise SetupError(f"{name} of {directory} holds NaN or infinity; name another RERANK_MODEL")
         self._refuse_what_is_missing()
 
@@ -96,10 +101,13 @@ class SourceModel:
         loaded = self.transformer
         if loaded is None:
             return
-        _, found = type(loaded).from_pretrained(
-            str(self.layout.transformer), config=loaded.config, output_loading_info=True, local_files_only=True
+        config = copy.deepcopy(loaded.config)
+        config.dtype = None  # that of the files: weights are mapped then, where another would be a copy of them all
+        missing = sorted(
+            type(loaded).from_pretrained(
+                str(self.layout.transformer), config=config, output_loading_info=True, local_files_only=True
+            )[1]["missing_keys"]
         )
-        missing = sorted(found["missing_keys"])
         with torch.no_grad():
             for value in (float("nan"), 0.0):
                 for name in missing:
@@ -192,12 +200,25 @@ class SourceModel:
             self._known.update(zip(keys, self._compute(new, instruction), strict=True))
         return np.array([self._known[*pair, instruction] for pair in pairs], np.float32)
 
+    def tokens(self, query: str, document: str, instruction: str = "") -> list[list[int]]:
+        """Return the token ids that the original reads, a list an input; nothing is computed.
+
+        One input for a pair, or one for a query and one for a document where each becomes a vector.
+        """
+        del instruction  # only decoders take one
+        if self.kind == "cross-encoder":
+            return [tokens_of(self.transformer, lambda: predict(self.model, [(query, document)]))]
+        return [
+            tokens_of(self.transformer, partial(encode, [text], show_progress_bar=False))
+            for encode, text in ((self.model.encode_query, query), (self.model.encode_document, document))
+        ]
+
     def _compute(self, pairs: Sequence[tuple[str, str]], instruction: str = "") -> NDArray[np.float32]:
         del instruction  # only decoders take one
         if self.kind == "cross-encoder":
             return predict(self.model, pairs)
         queries, documents = zip(*pairs, strict=True)
-        options = {"convert_to_tensor": True, "show_progress_bar": False}
+        options = {"convert_to_tensor": True, "show_progress_bar": False, "batch_size": ROWS_A_BATCH}
         left = _encode_unique(partial(self.model.encode_query, **options), queries)
         right = _encode_unique(partial(self.model.encode_document, **options), documents)
         return np.asarray(self.model.similarity_pairwise(left, right).cpu().numpy(), np.float32)
@@ -214,8 +235,39 @@ def cross_encoder(layout: Layout, device: str) -> CrossEncoder:
 
 def predict(model: CrossEncoder, pairs: Sequence[tuple[str, str]], prompt: str | None = None) -> NDArray[np.float32]:
     """Return sentence-transformers' own logits, shape [pairs]; without a prompt, with the model's default one."""
-    logits = model.predict(list(pairs), prompt=prompt, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+    logits = model.predict(
+        list(pairs),
+        prompt=prompt,
+        activation_fn=torch.nn.Identity(),
+        batch_size=ROWS_A_BATCH,
+        show_progress_bar=False,
+    )
     return np.asarray(logits, np.float32).reshape(len(pairs))
+
+
+class _ReadError(Exception):
+    """A model was about to compute."""
+
+    def __init__(self, ids: list[int]) -> None:
+        super().__init__()
+        self.ids = ids
+
+
+def tokens_of(transformer: PreTrainedModel, compute: Callable[[], object]) -> list[int]:
+    """Return the token ids that a call gives a model to compute; it is stopped before the first layer."""
+
+    def stop(_module: torch.nn.Module, given: tuple[Any, ...]) -> None:
+        raise _ReadError(given[0].flatten().tolist())
+
+    # sentence-transformers may call `forward` of the model itself, where no hook runs.
+    hook = transformer.get_input_embeddings().register_forward_pre_hook(stop)
+    try:
+        compute()
+    except _ReadError as read:
+        return read.ids
+    finally:
+        hook.remove()
+    raise SetupError(f"{type(transformer).__name__} computes in a way that prepare can't follow")
 
 
 def check_fast(layout: Layout, tokenizer: Any) -> None:

@@ -6,9 +6,11 @@ import datetime as dt
 import hashlib
 import importlib.metadata
 import io
+import logging
+import os
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,15 +36,25 @@ from webapp.engine.models.original import blamed_file, load_layout
 from webapp.engine.models.source import SourceModel
 from webapp.engine.prepare import autotune, export, gate
 from webapp.engine.prepare.calibration import Examples
+from webapp.engine.prepare.framing import check_framing
 from webapp.engine.prepare.pack import pack
-from webapp.engine.prepare.progress import Report, Stages
+from webapp.engine.prepare.progress import Report, ReportShare, Stages
 from webapp.engine.prepare.resolve import Source
+from webapp.engine.prepare.room import check_memory
 from webapp.engine.recipes import named_recipe
 from webapp.engine.runtimes import Candidate
 from webapp.engine.runtimes.torch import LoadedRuntime
 
-CONVERTING, JUDGING, MEASURING = 3, 4, 5
-"""Numbers of these stages in reports; after a refused candidate the next one begins with the first again."""
+FRAMING, CONVERTING, JUDGING, MEASURING = 3, 4, 5, 6
+"""Numbers of these stages in reports; after a refused candidate the next one begins at converting again."""
+
+MOST_THREADS = 8
+"""Threads that judge a candidate; each has buffers of its own."""
+
+CONVERTED_SHARE = 0.3
+"""The share that a conversion has of the time until a model is quantized."""
+
+log = logging.getLogger(__name__)
 
 VERSIONS_OF = ("openvino", "sentence-transformers", "tokenizers", "torch", "transformers")
 
@@ -61,6 +73,7 @@ def load_original(settings: Settings, source: Source, report: Report) -> SourceM
     recipe = named_recipe(settings.recipe) if settings.recipe and not source.substitute_for else None
     layout = read_layout(source.directory, source.model, recipe)
     try:
+        check_memory(layout)
         original = load_layout(layout)
         original.check()
     except SetupError:
@@ -103,9 +116,9 @@ class Builder:
             SetupError: nothing passes, or our way to read the model gives other scores than the original.
         """
         described = self._describe()
-        with self.stages.stage(JUDGING, "comparing our way to frame and cut texts with the original's"):
+        with self.stages.stage(FRAMING, "comparing our way to frame and cut texts with the original's") as report_share:
             in_torch = ModelEngine(described, LoadedRuntime(self.original), self.staging / TOKENIZER)
-            gate.check_framing(in_torch, self.original)
+            check_framing(in_torch, self.original, report_share)
         reasons: list[str] = []
         for candidate in tried:
             directory = self.staging / str(candidate).replace(" ", "-")
@@ -116,6 +129,7 @@ class Builder:
             except (NotForThisModelError, gate.GateError) as error:
                 reasons.append(str(error))
                 self.stages.report(reasons[-1])
+                shutil.rmtree(directory)  # the disk may have room for one
                 continue
             with self.stages.stage(MEASURING, f"measuring how fast {candidate} is"):
                 tuning = autotune.tune(directory, manifest, self.examples.calibration)
@@ -131,7 +145,7 @@ class Builder:
             )
             write_json(directory / MANIFEST, manifest)
             return directory, manifest
-        raise SetupError(f"{reasons[-1]}; try another RERANK_PRECISION, or RERANK_ENGINE=torch")
+        raise SetupError(f"{reasons[-1]}; {advice(self.settings, tried)}")
 
     def _describe(self) -> Manifest:
         """Write the tokenizer; return the manifest of the model as it is, in torch, with nothing measured."""
@@ -168,8 +182,8 @@ class Builder:
         manifest = msgspec.structs.replace(described, engine=candidate.engine, precision=candidate.precision)
         shutil.copyfile(self.staging / TOKENIZER, directory / TOKENIZER)
         what, write = EXPORTS[candidate.engine]
-        with self.stages.stage(CONVERTING, f"{what} for {candidate}"):
-            write(manifest, self.original, self.examples, directory)
+        with self.stages.stage(CONVERTING, f"{what} for {candidate}") as report_share, _one_candidate_s(candidate):
+            write(manifest, self.original, self.examples, directory, report_share)
         return manifest
 
     def _judge(self, manifest: Manifest, directory: Path) -> dict[str, float]:
@@ -182,11 +196,39 @@ class Builder:
         with self.stages.stage(
             JUDGING, f"comparing {candidate} scores with sentence-transformers' own"
         ) as report_share:
-            engine = open_engine(directory, manifest)
-            engine.start(1)
-            figures = gate.measure(engine, self.original, self.examples.judged, report_share)
+            with _one_candidate_s(candidate):
+                engine = open_engine(directory, manifest)
+                threads = min(len(os.sched_getaffinity(0)), MOST_THREADS)
+                engine.start(threads)
+                figures = gate.measure(engine, self.original, self.examples.judged, threads, report_share)
             gate.accept(figures, candidate, self.settings)
         return figures
+
+
+@contextmanager
+def _one_candidate_s(candidate: Candidate) -> Iterator[None]:
+    """Turn a library's error about a model into one that lets the next candidate be tried.
+
+    A disk or a memory that is full fails the next one, too.
+    """
+    try:
+        yield
+    except (SetupError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        log.debug("%s failed", candidate, exc_info=True)
+        raise NotForThisModelError(f"{candidate} can't compute this model ({reason_of(error)})") from error
+
+
+def advice(settings: Settings, tried: Sequence[Candidate]) -> str:
+    """Return what can help after all of these candidates failed. PURE."""
+    if settings.precision != "auto" and not any(each.precision == "fp32" for each in tried):
+        return "set RERANK_PRECISION to auto"
+    if settings.engine == "native":
+        return "set RERANK_ENGINE to auto"
+    if not any(each.engine == "torch" for each in tried):
+        return "set RERANK_ENGINE to torch"
+    return "name another RERANK_MODEL"
 
 
 def _fingerprint(described: Manifest, examples: Examples) -> str:
@@ -210,7 +252,13 @@ def _fingerprint(described: Manifest, examples: Examples) -> str:
     return digest.hexdigest()
 
 
-def pack_native(manifest: Manifest, original: SourceModel, _examples: Examples, directory: Path) -> None:
+def pack_native(
+    manifest: Manifest,
+    original: SourceModel,
+    _examples: Examples,
+    directory: Path,
+    report_share: ReportShare = lambda _share: None,
+) -> None:
     """Write the native engine's file.
 
     Raises:
@@ -220,27 +268,40 @@ def pack_native(manifest: Manifest, original: SourceModel, _examples: Examples, 
         raise NotForThisModelError(
             "the native engine needs a tokenizer that adds special tokens: a row has one at least"
         )
-    if not pack(original, directory / PACKED_MODEL):
+    if not pack(original, directory / PACKED_MODEL, report_share):
         raise NotForThisModelError("the native engine does not know this architecture")
 
 
-def convert_to_openvino(manifest: Manifest, original: SourceModel, examples: Examples, directory: Path) -> None:
-    """Write OpenVINO's files; the conversion is done once for all of its candidates."""
+def convert_to_openvino(
+    manifest: Manifest, original: SourceModel, examples: Examples, directory: Path, report_share: ReportShare
+) -> None:
+    """Write OpenVINO's files; the conversion is done once for all of its candidates, and takes the disk once."""
     converted = directory.with_name("converted")
     if not converted.exists():
         converted.mkdir()
         export.export_openvino(original, converted)
-    shutil.copytree(converted, directory, dirs_exist_ok=True)
-    if manifest.precision == "int8":
-        with redirect_stdout(io.StringIO()):  # nncf draws bars of its own
-            export.quantize(open_engine(directory, manifest), examples.calibration, directory)
+    report_share(CONVERTED_SHARE)
+    for path in converted.iterdir():
+        (directory / path.name).hardlink_to(path)
+    if manifest.precision != "int8":
+        return
+    with redirect_stdout(io.StringIO()):  # nncf draws bars of its own
+        if original.recipe is not None:
+            export.compress(directory)
+        else:
+            export.quantize(
+                open_engine(directory, manifest),
+                examples.calibration,
+                directory,
+                lambda share: report_share(CONVERTED_SHARE + share * (1 - CONVERTED_SHARE)),
+            )
 
 
 def keep_as_it_is(*_: object) -> None:
     """Write nothing: torch reads the model's own files."""
 
 
-EXPORTS: dict[EngineName, tuple[str, Callable[[Manifest, SourceModel, Examples, Path], None]]] = {
+EXPORTS: dict[EngineName, tuple[str, Callable[[Manifest, SourceModel, Examples, Path, ReportShare], None]]] = {
     "native": ("packing it", pack_native),
     "openvino": ("converting it", convert_to_openvino),
     "torch": ("taking its files as they are", keep_as_it_is),

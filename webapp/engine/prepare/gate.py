@@ -5,7 +5,9 @@ What is not even tried on this machine, or with these settings, `runtimes.candid
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +18,25 @@ from webapp.domain.errors import SetupError
 from webapp.domain.ranking import to_scores
 from webapp.domain.types import ScoreScale, Session
 from webapp.engine.artifact import Golden, GoldenQuery
-from webapp.engine.base import Engine, encode_pair, score_pair
+from webapp.engine.base import Engine, encode_pair
 from webapp.engine.models.source import SourceModel
+from webapp.engine.prepare.check_texts import (
+    DOCUMENTS,
+    INSTRUCTION,
+    QUERIES,
+    Progress,
+    Step,
+    check_pairs,
+    cuts_the_question,
+    reference,
+)
 from webapp.engine.prepare.progress import ReportShare
 from webapp.engine.runtimes import Candidate
 
-LARGEST_RAW_ERROR = 1e-4
-"""Of our own way to frame, cut and batch texts, in float32: a share of the larger of 1 and the largest raw score."""
-
 ROWS_A_BATCH = 8
+TOKENS_A_BATCH = 1024
+LENGTH_STEP_TOKENS = 16
+"""A candidate scores pairs of similar length at once, padded as the scheduler does it."""
 
 LARGEST_FP32_SCORE_ERROR = 1e-4
 LARGEST_BF16_SCORE_ERROR = 2e-2
@@ -36,132 +48,62 @@ UNBOUNDED: frozenset[ScoreScale] = frozenset({"dot", "euclidean", "manhattan"})
 """Scales without ends: their scores are judged raw, and golden scores are raw, too."""
 
 
-MANY_CHARS = 200
-"""No pair of so few characters is cut by a model."""
-
-INSTRUCTION = "Given a question about animals, find the text that answers it"
-"""What a model that takes an instruction is judged with, too; and golden pairs, where it has no default."""
-
-
 class GateError(SetupError):
     """An artifact's scores differ too much from the original's."""
 
 
-_QUERIES = (
-    "how do bees find their way back to the hive",
-    "Wie lange darf Milch offen im Kühlschrank stehen?",
-    "最も近い駅はどこですか",
-)
-_DOCUMENTS = (
-    "Bees remember landmarks and the angle of the sun.",
-    "Offene Milch hält sich gekühlt etwa drei Tage; riecht sie sauer, gehört sie weggegossen.",
-    "駅は郵便局の角を曲がってすぐです。歩いて五分ほどかかります。",
-    "A hive's scouts dance: the straight run points to the flowers, its length tells how far they are.",
-    "",
-    "   \t\n ",
-    "🐝🍯 naïve café — ﬁne print №5 \u202eabc\u202c",
-    "x" * 300,
-    "The invoice was paid on the fourth of May. " * 12,
-    "Dit document gaat nergens over, maar het is wel lang. " * 60,
-    "القطار الأخير يغادر المحطة عند منتصف الليل تمامًا.",
-    "0.5 mg/l < c(NO3-) <= 50 mg/l; see table 4.2(b), p. 117",
-)
-
-
-def check_pairs(original: SourceModel) -> list[tuple[str, str]]:
-    """Return pairs of short, long, cut, blank and odd texts, and of one query that is too long itself.
-
-    Without the last for a decoder: its vendor cuts the document off whole, or the words after it. We don't.
-    """
-    pairs = [(query, document) for query in _QUERIES for document in _DOCUMENTS]
-    if original.recipe is not None:
-        return pairs
-    endless = "which of these words matters " * 150
-    return [*pairs, (endless, _DOCUMENTS[0]), (endless, _DOCUMENTS[9])]
-
-
-def engine_logits(engine: Engine, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-    """Return an engine's logits, one pair a batch, shape [pairs]. The engine was started."""
-    session = engine.open_session()
-    # Padding must not matter.
-    return np.array([score_pair(session, query, document, padding=3) for query, document in pairs], np.float32)
-
-
-def check_framing(engine: Engine, original: SourceModel) -> None:
-    """Refuse a model whose scores by our own template, tokenizer and batches differ from the original's.
-
-    Both sides compute in float32 with the same weights. So only what we make of the texts can differ, which the looser
-    limits of int8 would hide.
+def engine_logits(
+    engine: Engine, pairs: Sequence[tuple[str, str]], threads: int = 1, step: Step = lambda _pairs: None
+) -> NDArray[np.float32]:
+    """Return an engine's logits, scored in batches of similar lengths, shape [pairs].
 
     Args:
-        engine: of the original in torch, started.
-        original: gives the right scores, by sentence-transformers' own way from texts to scores.
-
-    Raises:
-        SetupError: it says where they differ.
+        engine: started for so many threads.
+        pairs: queries and documents.
+        threads: how many score at once.
+        step: takes pairs that were scored.
     """
-    session = engine.open_session()
-    pairs = [pair for pair in check_pairs(original) if not _cuts_the_question(session, original, pair)]
-    right, limit = _check_alone(session, original, pairs)
-    if original.recipe is not None and original.recipe.takes_instructions:
-        few = [(query, document) for query in _QUERIES for document in _DOCUMENTS[:3]]
-        _check_alone(session, original, few, INSTRUCTION)
-    together = _batched(session, pairs)
-    if not (np.abs(together - right) <= limit).all():
-        worst = float(np.abs(together - right).max())
-        raise SetupError(
-            f"{original.layout.directory}: scores depend on what else is in a batch, by up to {worst:.2g};"
-            " the likely cause: the model does not heed its attention mask"
-        )
+    sessions = [engine.open_session() for _ in range(threads)]
+    encoded = [encode_pair(sessions[0], query, document) for query, document in pairs]
+    batches: list[list[int]] = [[]]
+    longest = 0
+    for place in sorted(range(len(pairs)), key=lambda place: -encoded[place][2]):
+        if len(batches[-1]) == ROWS_A_BATCH or (len(batches[-1]) + 1) * longest > TOKENS_A_BATCH or not longest:
+            batches.append([])
+            longest = encoded[place][2]
+        batches[-1].append(place)
+    scores = np.empty(len(pairs), np.float32)
 
+    def score(session: Session, places: list[int]) -> None:
+        rows = [encoded[place] for place in places]
+        # Padding must not matter, so there is some.
+        length = max(tokens for *_, tokens in rows) // LENGTH_STEP_TOKENS * LENGTH_STEP_TOKENS + LENGTH_STEP_TOKENS
+        scores[places] = session.score([(query, ids) for query, ids, _ in rows], length)
+        step([pairs[place] for place in places])
 
-def _check_alone(
-    session: Session, original: SourceModel, pairs: Sequence[tuple[str, str]], instruction: str = ""
-) -> tuple[NDArray[np.float32], float]:
-    """Compare scores of pairs, one a batch, with the original's; return these, and the largest error to accept.
+    todo = iter([batch for batch in batches if batch])
+    for session, batch in zip(sessions, todo, strict=False):
+        score(session, batch)  # one after the other: see `pool.EnginePool.start`
+    taking = threading.Lock()
 
-    Raises:
-        SetupError: they differ.
-    """
-    right = original.reference(pairs, instruction)
-    limit = LARGEST_RAW_ERROR * max(1.0, float(np.abs(right).max()))
-    scores = [score_pair(session, query, document, instruction=instruction) for query, document in pairs]
-    alone = np.array(scores, np.float32)
-    wrong = ~(np.abs(alone - right) <= limit)  # NaN is wrong, too
-    if wrong.any():
-        bad = [pair for pair, is_wrong in zip(pairs, wrong, strict=True) if is_wrong]
-        short = any(document.strip() and len(query + document) < MANY_CHARS for query, document in bad)
-        cause = "texts are framed in another way" if short else "long or blank texts are cut or framed in another way"
-        cause = "an instruction is framed in another way" if instruction else cause
-        raise SetupError(
-            f"{original.layout.directory}: {len(bad)} of {len(pairs)} scores are not the original's, by up to"
-            f" {float(np.abs(alone - right).max()):.2g}; the likely cause: {cause}"
-        )
-    return right, limit
+    def work(session: Session) -> None:
+        while True:
+            with taking:
+                batch = next(todo, None)
+            if batch is None:
+                return
+            score(session, batch)
 
-
-def _cuts_the_question(session: Session, original: SourceModel, pair: tuple[str, str]) -> bool:
-    """Return whether the original cuts off the end of a query that comes after a long document; we cut the document."""
-    if original.recipe is None or not original.recipe.document_first:
-        return False
-    _, _, truncated = session.encode_documents(session.encode_query(pair[0]), [pair[1]])
-    return bool(truncated[0])
-
-
-def _batched(session: Session, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-    """Return raw scores made in batches of unlike lengths."""
-    encoded = [encode_pair(session, query, document) for query, document in pairs]
-    scores: list[NDArray[np.float32]] = []
-    for at in range(0, len(encoded), ROWS_A_BATCH):
-        rows = encoded[at : at + ROWS_A_BATCH]
-        scores.append(session.score([(query, ids) for query, ids, _ in rows], max(tokens for *_, tokens in rows)))
-    return np.concatenate(scores)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, sessions))
+    return scores
 
 
 def measure(
     engine: Engine,
     original: SourceModel,
     judged: Sequence[tuple[str, list[str]]],
+    threads: int = 1,
     report_share: ReportShare = lambda _share: None,
 ) -> dict[str, float]:
     """Compare the scores and the rankings that a client would see with the original's.
@@ -170,6 +112,7 @@ def measure(
         engine: of the artifact, started.
         original: gives the right scores.
         judged: queries with the documents to rank, none of them seen in calibration.
+        threads: how many the engine was started for.
         report_share: takes the share that is done.
 
     Returns:
@@ -177,13 +120,15 @@ def measure(
         original's raw scores are apart where their scale has no ends, else 1; `kendall_tau` (-1..1) and `top10_overlap`
         (0..1), both averaged over the judged queries.
     """
-    groups = [check_pairs(original), *([(query, document) for document in documents] for query, documents in judged)]
-    total, done, scores = sum(map(len, groups)), 0, []
-    for pairs in groups:
-        scores.append((engine_logits(engine, pairs), original.reference(pairs)))
-        done += len(pairs)
-        report_share(done / total)
-    all_ours, all_theirs = (np.concatenate(column) for column in zip(*scores, strict=True))
+    session = engine.open_session()
+    checked = [pair for pair in check_pairs(original) if not cuts_the_question(session, original, pair)]
+    groups = [checked, *([(query, document) for document in documents] for query, documents in judged)]
+    pairs = [pair for group in groups for pair in group]
+    progress = Progress(pairs, 2, report_share)
+    all_theirs = reference(original, pairs, progress.step)
+    all_ours = engine_logits(engine, pairs, threads, progress.step)
+    ends = np.cumsum([len(group) for group in groups])[:-1]
+    scores = list(zip(np.split(all_ours, ends), np.split(all_theirs, ends), strict=True))
     errors, score_range = _errors(all_ours, all_theirs, original)
     taus, overlaps = [], []
     for (ours, theirs), (_, documents) in zip(scores[1:], judged, strict=True):
@@ -228,9 +173,9 @@ def golden(original: SourceModel, figures: dict[str, float]) -> Golden:
     recipe = original.recipe
     # Named, so that a service with another default gives the same scores.
     instruction = (recipe.instruction or INSTRUCTION) if recipe and recipe.takes_instructions else ""
-    texts = [document for document in _DOCUMENTS if document.strip()]  # the API refuses blank ones in some formats
+    texts = [document for document in DOCUMENTS if document.strip()]  # the API refuses blank ones in some formats
     groups = []
-    for query in _QUERIES:
+    for query in QUERIES:
         logits = original.reference([(query, text) for text in texts], instruction)
         scores = to_scores(logits, scale, raw=raw, temperature=original.temperature)
         groups.append(GoldenQuery(query, texts, scores.tolist()))

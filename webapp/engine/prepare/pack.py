@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from webapp.engine.models.source import SourceModel
+from webapp.engine.prepare.progress import ReportShare
 from webapp.engine.runtimes.native import FILLER, PANEL, Tensors
 
 STEP = 8
@@ -21,12 +22,13 @@ LARGEST_LANE_SUM = 128
 """A 16-bit lane holds four products of 0..255 and an int8 weight: 255 x 128 stays below 2^15, of either sign."""
 
 
-def pack(source: SourceModel, path: Path) -> bool:
+def pack(source: SourceModel, path: Path, report_share: ReportShare = lambda _share: None) -> bool:
     """Write the packed model as a safetensors file.
 
     Args:
         source: what to pack.
         path: the file to write.
+        report_share: takes the share that is done.
 
     Returns:
         False, and nothing written, when the native engine does not know the architecture.
@@ -65,6 +67,7 @@ def pack(source: SourceModel, path: Path) -> bool:
                 tensors[f"{number}.{name}.{part}"] = tensor
         for name, norm in (("mix", layer.attention.output.LayerNorm), ("down", layer.output.LayerNorm)):
             tensors[f"{number}.{name}.gain"], tensors[f"{number}.{name}.shift"] = _weight_and_bias(norm)
+        report_share((number + 1) / len(encoder.encoder.layer))
     for name, linear in head.items():
         tensors[f"head.{name}"], tensors[f"head.{name}_bias"] = _weight_and_bias(linear)
     write_tensors(path, tensors, {"heads": str(heads), "epsilon": repr(float(config.layer_norm_eps))})
@@ -118,7 +121,7 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Map
     with path.open("wb") as file:
         file.write(len(encoded).to_bytes(8, "little") + encoded)
         for tensor in tensors.values():
-            file.write(tensor.tobytes())
+            tensor.tofile(file)
             file.write(b"\0" * (-tensor.nbytes % 64))
 
 

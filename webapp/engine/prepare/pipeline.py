@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from webapp.config.lockfile import lock
+from webapp.config.resources import return_freed_blocks
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError, reason_of
 from webapp.engine.artifact import Manifest, artifact_dir, read_manifest
@@ -23,8 +25,11 @@ from webapp.engine.prepare.progress import Report, Stages
 from webapp.engine.prepare.resolve import Source, local_directory, resolve
 from webapp.engine.runtimes import candidates
 
-STAGES = 5
-"""Finding, loading, converting, judging, measuring; `build` reports the last three."""
+STAGES = 6
+"""Finding, loading, comparing how texts are read, converting, judging, measuring; `build` reports the last four."""
+
+FULL_DISK_BYTES = 16 * 1024 * 1024
+"""With less a file of a model can't be written."""
 
 
 def prepare(
@@ -72,15 +77,13 @@ def prepare(
             staging.mkdir()
             built, manifest = _build(settings, source, examples, staging, stages)
             _publish(built, directory)
-        except (SetupError, OSError):
+        except SetupError:
             raise
         except Exception as error:
-            raise SetupError(
-                f"{source.model} can't be prepared ({reason_of(error)}); RERANK_LOG_LEVEL=debug shows where"
-            ) from error
+            raise SetupError(_reason(error, source, settings.models_dir)) from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        report(_summary(manifest, time.monotonic() - began))
+        report(_summary(manifest, directory, time.monotonic() - began))
         check_instruction(directory, manifest, settings)
     return manifest
 
@@ -91,6 +94,7 @@ def _build(
     """Return an artifact for these settings, its directory below `staging` and its manifest."""
     with stages.stage(2, f"loading {source.model} with sentence-transformers"):
         try:
+            return_freed_blocks()  # else glibc keeps what one stage freed while the next one takes its own
             _quiet_libraries()
             from webapp.engine.prepare.build import Builder, load_original
         except ImportError as error:
@@ -100,14 +104,29 @@ def _build(
     return builder.build_first(candidates(settings, stages.report))
 
 
-def _summary(manifest: Manifest, took_s: float) -> str:
+def _reason(error: Exception, source: Source, models_dir: Path) -> str:
+    """Return why a model can't be prepared. A library that can't write a file may say anything."""
+    failed = f"{source.model} can't be prepared"
+    if isinstance(error, MemoryError):
+        return f"{failed}: there is not enough memory; prepare it on a machine with more"
+    number = getattr(error, "errno", None)
+    if number == errno.ENOSPC or shutil.disk_usage(models_dir).free < FULL_DISK_BYTES:
+        return f"{failed}: the disk of {models_dir} is full; make room there, and run it again"
+    if number is not None and isinstance(error, OSError) and error.filename:
+        return f"{failed}: {error.filename}: {error.strerror}"
+    return f"{failed} ({reason_of(error)}); RERANK_LOG_LEVEL=debug shows where"
+
+
+def _summary(manifest: Manifest, directory: Path, took_s: float) -> str:
     figures, tuning = manifest.fidelity, manifest.tuning
+    megabytes = sum(path.stat().st_size for path in directory.iterdir()) / 1e6
     return (
         f"{manifest.model} is prepared for {manifest.engine} in {manifest.precision}, {took_s:.0f} s;"
         f" scores differ from sentence-transformers' by at most {figures['max_score_error']:.1g}, on average"
         f" {figures['mean_score_error']:.1g};"
         f" Kendall tau {figures['kendall_tau']:.3f}, top-10 overlap {figures['top10_overlap']:.3f};"
-        f" batches of {tuning.batch_tokens} tokens, {tuning.engine_threads} engine threads"
+        f" batches of {tuning.batch_tokens} tokens, {tuning.engine_threads} engine threads;"
+        f" {megabytes:,.0f} MB in {directory}"
     )
 
 

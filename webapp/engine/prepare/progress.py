@@ -25,7 +25,7 @@ ReportShare = Callable[[float], None]
 
 
 class Stages:
-    """Reports which stage of a job runs: `[3/5] comparing scores`."""
+    """Reports which stage of a job runs: `[5/6] comparing scores`."""
 
     def __init__(
         self, total: int, report: Report, terminal: TextIO | None = None, clock: Callable[[], float] = time.monotonic

@@ -1,0 +1,155 @@
+"""Framing: refuse a model whose texts we would cut, frame or batch in another way than its makers do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from webapp.domain.errors import SetupError
+from webapp.engine.base import encode_pair, score_pair
+from webapp.engine.loader import ModelEngine
+from webapp.engine.models.source import SourceModel
+from webapp.engine.prepare.check_texts import (
+    DOCUMENTS,
+    INSTRUCTION,
+    QUERIES,
+    Progress,
+    chars_of,
+    check_pairs,
+    cut_pairs,
+    cuts_the_question,
+    reference,
+)
+from webapp.engine.prepare.progress import ReportShare
+
+LARGEST_RAW_ERROR = 1e-4
+"""Of our own way to frame, cut and batch texts, in float32: a share of the larger of 1 and the largest raw score."""
+
+LONGEST_FRAMED_TOKENS = 640
+"""Longer pairs are not scored a second time in float32, by our own template: their tokens are compared."""
+
+ROWS_A_BATCH = 8
+
+MANY_CHARS = 200
+"""No pair of so few characters is cut by a model."""
+
+
+def check_framing(engine: ModelEngine, original: SourceModel, report_share: ReportShare = lambda _share: None) -> None:
+    """Refuse a model whose scores by our own template, tokenizer and batches differ from the original's.
+
+    Both sides compute in float32 with the same weights. So only what we make of the texts can differ, which the looser
+    limits of int8 would hide. Of long texts the tokens are compared, which costs nothing.
+
+    Args:
+        engine: of the original in torch, started.
+        original: gives the right scores, by its makers' own way from texts to scores.
+        report_share: takes the share that is done.
+
+    Raises:
+        SetupError: it says where they differ.
+    """
+    session = engine.open_session()
+    heeded = [pair for pair in check_pairs(original) if not cuts_the_question(session, original, pair)]
+    cut = [pair for pair in cut_pairs(original) if not cuts_the_question(session, original, pair)]
+    instructed: list[tuple[str, str]] = []
+    if original.recipe is not None and original.recipe.takes_instructions:
+        instructed = [(query, document) for query in QUERIES for document in DOCUMENTS[:3]]
+    _check_tokens(engine, original, [*heeded, *cut])
+    _check_tokens(engine, original, instructed, INSTRUCTION)
+    encoded = [encode_pair(session, query, document) for query, document in heeded]
+    places = [place for place, (*_, tokens) in enumerate(encoded) if tokens <= LONGEST_FRAMED_TOKENS]
+    pairs, encoded = [heeded[place] for place in places], [encoded[place] for place in places]
+    progress = Progress([*pairs, *instructed], 3, report_share)
+    right, limit = _check_alone(engine, original, pairs, progress)
+    if instructed:
+        _check_alone(engine, original, instructed, progress, INSTRUCTION)
+    for batch in _unlike([tokens for *_, tokens in encoded]):
+        rows = [encoded[place] for place in batch]
+        together = session.score([(query, ids) for query, ids, _ in rows], max(tokens for *_, tokens in rows))
+        progress.step([pairs[place] for place in batch])
+        if not (np.abs(together - right[batch]) <= limit).all():
+            worst = float(np.abs(together - right[batch]).max())
+            raise SetupError(
+                f"{original.layout.directory}: scores depend on what else is in a batch, by up to {worst:.2g};"
+                " the likely cause: the model does not heed its attention mask"
+            )
+
+
+def _check_tokens(
+    engine: ModelEngine, original: SourceModel, pairs: Sequence[tuple[str, str]], instruction: str = ""
+) -> None:
+    """Compare what both sides would compute.
+
+    Raises:
+        SetupError: it is not the same.
+    """
+    if original.transformer is None:
+        return
+    for query, document in pairs:
+        if _tokens(engine, query, document, instruction) != original.tokens(query, document, instruction):
+            raise SetupError(
+                f"{original.layout.directory}: the model reads other tokens than the original; the likely cause:"
+                f" {_likely_cause([(query, document)], instruction)}"
+            )
+
+
+def _check_alone(
+    engine: ModelEngine,
+    original: SourceModel,
+    pairs: Sequence[tuple[str, str]],
+    progress: Progress,
+    instruction: str = "",
+) -> tuple[NDArray[np.float32], float]:
+    """Compare scores of pairs, one a batch, with the original's; return these, and the largest error to accept.
+
+    Raises:
+        SetupError: they differ.
+    """
+    session = engine.open_session()
+    right = reference(original, pairs, progress.step, instruction)
+    limit = LARGEST_RAW_ERROR * max(1.0, float(np.abs(right).max()))
+    alone = np.empty(len(pairs), np.float32)
+    for place, (query, document) in enumerate(pairs):
+        alone[place] = score_pair(session, query, document, instruction=instruction)
+        progress.step(pairs[place : place + 1])
+    wrong = ~(np.abs(alone - right) <= limit)  # NaN is wrong, too
+    if wrong.any():
+        bad = [pair for pair, is_wrong in zip(pairs, wrong, strict=True) if is_wrong]
+        raise SetupError(
+            f"{original.layout.directory}: {len(bad)} of {len(pairs)} scores are not the original's, by up to"
+            f" {float(np.abs(alone - right).max()):.2g}; the likely cause: {_likely_cause(bad, instruction)}"
+        )
+    return right, limit
+
+
+def _likely_cause(bad: Sequence[tuple[str, str]], instruction: str) -> str:
+    """Return why pairs are read in another way than the original reads them. PURE."""
+    if instruction:
+        return "an instruction is framed in another way"
+    if any(document.strip() and chars_of([(query, document)]) < MANY_CHARS for query, document in bad):
+        return "texts are framed in another way"
+    return "long or blank texts are cut or framed in another way"
+
+
+def _tokens(engine: ModelEngine, query: str, document: str, instruction: str) -> list[list[int]]:
+    """Return the token ids that our sessions give a model to compute, a list an input."""
+    rows: list[list[int]] = []
+
+    def record(input_ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
+        del types
+        rows.extend(ids[counts > 0].tolist() for ids, counts in zip(input_ids, mask, strict=True))
+        return np.ones((len(input_ids), 8), np.float32)
+
+    score_pair(engine.open_session(record), query, document, instruction=instruction)
+    return rows
+
+
+def _unlike(lengths: Sequence[int]) -> list[list[int]]:
+    """Return the places of a batch each: the shorter half as it comes, and the longest beside the shortest. PURE."""
+    by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
+    short = sorted(by_length[: -(-len(lengths) // 2)])
+    batches = [short[at : at + ROWS_A_BATCH] for at in range(0, len(short), ROWS_A_BATCH)]
+    return [*batches, [by_length[0], by_length[-1]]]
