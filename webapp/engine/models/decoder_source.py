@@ -72,9 +72,7 @@ class DecoderScore(torch.nn.Module):  # type: ignore[misc] # torch is not analys
         masks: Any = heeded
         if self._window:
             near = places[:, None] - places[None, :] < self._window
-            local = heeded & near
-            # A token that attends to nothing is NaN to OpenVINO; see `attention`.
-            masks = {"full_attention": heeded, "sliding_attention": local | ~local.any(dim=-1, keepdim=True)}
+            masks = {"full_attention": heeded, "sliding_attention": heeded & near}
         outputs = self.layers(input_ids=input_ids, attention_mask=masks, use_cache=False).last_hidden_state
         if self._mean:
             mask = attention_mask[..., None].to(outputs.dtype)
