@@ -62,7 +62,9 @@ def test_texts_that_are_cut_far_out_are_compared_though_nothing_of_that_length_i
     monkeypatch.setattr(TorchForward, "__call__", call)
     framing.check_framing(*in_torch(long_reader, tmp_path / "right"))
     assert 0 < max(lengths) <= framing.LONGEST_FRAMED_TOKENS
-    with pytest.raises(SetupError, match="reads other tokens than the original; the likely cause: long texts are cut"):
+    with pytest.raises(
+        SetupError, match="reads other tokens than the original; the likely cause: long or blank texts are cut"
+    ):
         framing.check_framing(*in_torch(long_reader, tmp_path / "wrong", truncation_side="left"))
 
 
@@ -137,7 +139,7 @@ def test_the_share_that_is_done_is_told_in_each_long_stage(bert, tmp_path, monke
 
 def test_a_model_that_memory_cannot_hold_is_refused_before_it_is_loaded(bert, tmp_path, monkeypatch):
     monkeypatch.setattr("webapp.engine.prepare.room.free_bytes", lambda **_: 1000)
-    monkeypatch.setattr(build, "load_source", lambda *_, **__: pytest.fail("it was loaded"))
+    monkeypatch.setattr(build, "load_layout", lambda *_, **__: pytest.fail("it was loaded"))
     with pytest.raises(SetupError, match="GB are free; prepare it where there are more"):
         pipeline.prepare(Settings(model=str(bert), state_dir=tmp_path), lambda _: None)
 

@@ -72,7 +72,9 @@ class DecoderScore(torch.nn.Module):  # type: ignore[misc] # torch is not analys
         masks: Any = heeded
         if self._window:
             near = places[:, None] - places[None, :] < self._window
-            masks = {"full_attention": heeded, "sliding_attention": heeded & near}
+            # A token sees itself, so that none of the padding sees nothing: some runtimes make NaN of that.
+            itself = places[:, None] == places[None, :]
+            masks = {"full_attention": heeded, "sliding_attention": heeded & near | itself}
         outputs = self.layers(input_ids=input_ids, attention_mask=masks, use_cache=False).last_hidden_state
         if self._mean:
             mask = attention_mask[..., None].to(outputs.dtype)
