@@ -62,7 +62,7 @@ static int64_t odd(int64_t limit) {
 
 typedef struct {
     BertShape shape;
-    BertTensor tensors[MOST_TENSORS];
+    Tensor tensors[MOST_TENSORS];
     int64_t count;
     void *owned[MOST_TENSORS];
     int misaligned; /* a tensor that begins a byte late; -1: none does */
@@ -80,7 +80,7 @@ static void add_matrix(Made *made, int64_t inputs, int64_t outputs) {
 static void describe(Made *made) {
     const int dim = 16 * from(1, 2), heads = from(1, 2), hidden = dim * heads;
     made->shape = (BertShape){
-        .border = BERT_BORDER, .vocabulary = from(1, 40), .positions = from(1, 300), .types = from(1, 3),
+        .border = BORDER, .vocabulary = from(1, 40), .positions = from(1, 300), .types = from(1, 3),
         .hidden = hidden, .heads = heads, .wide = 16 * from(1, 5), .layers = from(1, 2), .classifies = from(0, 1),
         .epsilon = 1e-12f,
     };
@@ -113,7 +113,7 @@ static void change_model(Made *made) {
     } else if (which == count + 2) {
         made->misaligned = from(0, MOST_TENSORS - 1);
     } else {
-        BertTensor *tensor = &made->tensors[from(0, MOST_TENSORS - 1)];
+        Tensor *tensor = &made->tensors[from(0, MOST_TENSORS - 1)];
         tensor->bytes = odd(tensor->bytes);
         if (tensor->bytes > LARGEST_BUFFER) tensor->bytes = LARGEST_BUFFER;
     }
@@ -139,7 +139,7 @@ static void *exactly(int64_t count, size_t size) {
 
 static void allocate(Made *made) {
     for (int i = 0; i < MOST_TENSORS; i++) {
-        BertTensor *tensor = &made->tensors[i];
+        Tensor *tensor = &made->tensors[i];
         const int late = i == made->misaligned && tensor->bytes > 0;
         made->owned[i] = exactly(tensor->bytes + late, 1);
         tensor->at = (uint8_t *)made->owned[i] + late;
@@ -215,11 +215,11 @@ static void put_batch(BertScratch *scratch, const BertShape *shape, bool wild) {
         if (late[i][0] == 2 && batch.length_count > 0) lengths[place % batch.length_count] = (int32_t)odd(shape->positions + 1);
         if (late[i][0] == 3) batch.ids = NULL;
     }
-    const BertStatus status = bert_forward(scratch, &batch);
-    if (status == BERT_OK) {
+    const Status status = bert_forward(scratch, &batch);
+    if (status == STATUS_OK) {
         require_right(shape, &batch, wild);
     } else {
-        require(changed || status == BERT_NO_MEMORY, "it refuses a batch that is right");
+        require(changed || status == STATUS_NO_MEMORY, "it refuses a batch that is right");
     }
     free(ids), free(types), free(lengths), free(out);
 }
@@ -236,12 +236,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     allocate(&made);
     BertModel *model;
     const int status = bert_load(&made.shape, made.tensors, made.count, &model);
-    require(status == BERT_OK || made.changed, "it refuses a model that is right");
-    require((status == BERT_OK) == (model != NULL), "status and model differ");
+    require(status == STATUS_OK || made.changed, "it refuses a model that is right");
+    require((status == STATUS_OK) == (model != NULL), "status and model differ");
     if (model) {
         require_sound(&made);
         BertScratch *scratch;
-        require(bert_open(model, &scratch) == BERT_OK, "no scratch");
+        require(bert_open(model, &scratch) == STATUS_OK, "no scratch");
         for (int batches = from(1, 4); batches > 0; batches--) {
             allocations_left = next(1) % 16 == 15 ? from(0, 8) : INT32_MAX;
             put_batch(scratch, &made.shape, made.wild);

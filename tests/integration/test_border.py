@@ -132,14 +132,14 @@ def test_a_text_that_the_kernels_refuse_fails_its_request_and_no_other(packed, f
 
 def test_every_status_of_the_border_is_said_in_words():
     header = (Path(native.__file__).parent.parent / "native" / "border.h").read_text()
-    statuses = re.findall(r"^    BERT_\w+,", header, re.MULTILINE)
-    assert [*native._STATUS_MESSAGES] == list(range(1, len(statuses)))
-    assert f"#define BERT_BORDER {native._ABI_VERSION} " in header
+    statuses = re.findall(r"^    STATUS_\w+,", header, re.MULTILINE)
+    assert [*native.STATUS_MESSAGES] == list(range(1, len(statuses)))
+    assert f"#define BORDER {native.ABI_VERSION} " in header
 
 
 @needs_kernels
 def test_kernels_that_were_built_from_other_sources_are_refused(packed, monkeypatch):
-    monkeypatch.setattr(native, "_ABI_VERSION", native._ABI_VERSION + 1)
+    monkeypatch.setattr(native, "ABI_VERSION", native.ABI_VERSION + 1)
     with pytest.raises(SetupError, match="install again"):
         NativeRuntime(packed)
 

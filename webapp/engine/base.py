@@ -17,6 +17,8 @@ class Forward(Protocol):
     def __call__(self, input_ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
         """Compute the model's output, shape [rows, width], float32, from three arrays of shape [rows, length].
 
+        Of a decoder the type is 0 for a row's first tokens, which other rows may begin with, too, and 1 for the others:
+        no score depends on it, but a runtime may compute the former once.
         The next call may overwrite the output.
         """
 

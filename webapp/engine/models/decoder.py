@@ -147,5 +147,10 @@ class DecoderSession:
             first, second = (document, query.ids) if self._recipe.document_first else (query.ids, document)
             rows.append((template.prefix, first, template.middle, second, template.suffix))
         input_ids, mask = batch_rows(rows, template, length)
-        logits = self._forward(input_ids, mask, np.zeros_like(input_ids))
+        # What comes before a document is the same for others of the request.
+        types = np.ones_like(input_ids)
+        for row, parts in enumerate(rows):
+            shared = parts[:1] if self._recipe.document_first else parts[:3]
+            types[row, : sum(map(len, shared))] = 0
+        logits = self._forward(input_ids, mask, types)
         return np.array(logits[:, 0], dtype=np.float32)

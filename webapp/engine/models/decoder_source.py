@@ -54,29 +54,29 @@ class DecoderScore(torch.nn.Module):  # type: ignore[misc] # torch is not analys
         super().__init__()
         self.layers = layers
         self.head = torch.nn.Parameter(head, requires_grad=False)
-        self._causal = causal
-        self._mean = mean
+        self.causal = causal
+        self.mean = mean
         sliding = "sliding_attention" in (getattr(layers.config, "layer_types", None) or ())
-        self._window = layers.config.sliding_window if sliding and causal else None
+        self.window = layers.config.sliding_window if sliding and causal else None
         self.input_names = ["input_ids", "attention_mask"]
 
     def forward(self, input_ids: Any, attention_mask: Any, _token_type_ids: Any = None) -> Any:
         """Return logits for tensors of shape [rows, length]; rows are padded at their end."""
         length = input_ids.shape[1]
         heeded = attention_mask[:, None, None, :].bool()
-        if self._causal:
+        if self.causal:
             places = torch.arange(length, device=input_ids.device)
             heeded = heeded & (places[None, :] <= places[:, None])
         else:
             heeded = heeded.expand(-1, -1, length, -1)
         masks: Any = heeded
-        if self._window:
-            near = places[:, None] - places[None, :] < self._window
+        if self.window:
+            near = places[:, None] - places[None, :] < self.window
             # A token sees itself, so that none of the padding sees nothing: some runtimes make NaN of that.
             itself = places[:, None] == places[None, :]
             masks = {"full_attention": heeded, "sliding_attention": heeded & near | itself}
         outputs = self.layers(input_ids=input_ids, attention_mask=masks, use_cache=False).last_hidden_state
-        if self._mean:
+        if self.mean:
             mask = attention_mask[..., None].to(outputs.dtype)
             pooled = (outputs * mask).sum(dim=1) / mask.sum(dim=1)
         else:

@@ -67,23 +67,21 @@ static int make_room(const BertShape *shape, int tokens, Scratch *s) {
 static void add_and_normalise(float *x, const float *y, int rows, int width, const float *gain, const float *shift,
                               float epsilon) {
     for (int row = 0; row < rows; row++, x += width) {
-        f8 sum = _mm256_setzero_ps(), squares = _mm256_setzero_ps();
+        vf sum = v_of(0), squares = v_of(0);
         for (int at = 0; at < width; at += LANES) {
-            f8 v = f8_load(x + at);
-            if (y) v = _mm256_add_ps(v, f8_load(y + (int64_t)row * width + at));
-            f8_store(x + at, v);
-            sum = _mm256_add_ps(sum, v);
+            vf v = v_load(x + at);
+            if (y) v = v + v_load(y + (int64_t)row * width + at);
+            v_store(x + at, v);
+            sum = sum + v;
         }
-        const f8 mean = f8_of(f8_sum(sum) / width);
+        const vf mean = v_of(v_sum(sum) / width);
         for (int at = 0; at < width; at += LANES) {
-            f8 v = _mm256_sub_ps(f8_load(x + at), mean);
-            squares = _mm256_fmadd_ps(v, v, squares);
+            const vf v = v_load(x + at) - mean;
+            squares = v_fma(v, v, squares);
         }
-        const f8 inverse = f8_of(1.0f / sqrtf(f8_sum(squares) / width + epsilon));
-        for (int at = 0; at < width; at += LANES) {
-            f8 v = _mm256_mul_ps(_mm256_sub_ps(f8_load(x + at), mean), inverse);
-            f8_store(x + at, _mm256_fmadd_ps(v, f8_load(gain + at), f8_load(shift + at)));
-        }
+        const vf inverse = v_of(1.0f / sqrtf(v_sum(squares) / width + epsilon));
+        for (int at = 0; at < width; at += LANES)
+            v_store(x + at, v_fma((v_load(x + at) - mean) * inverse, v_load(gain + at), v_load(shift + at)));
     }
 }
 
@@ -96,12 +94,12 @@ static void after_attention(const Layer *layer, float *x, const float *mixed, in
     for (int from = 0; from < rows; from += BLOCK_ROWS) {
         const int count = rows - from < BLOCK_ROWS ? rows - from : BLOCK_ROWS;
         float *block = x + (int64_t)from * hidden;
-        quantise(mixed + (int64_t)from * hidden, count, hidden, q);
+        quantise(mixed + (int64_t)from * hidden, count, hidden, hidden, q);
         linear(&layer->mix, 0, hidden, &q, count, s->narrow, hidden, NOTHING);
         add_and_normalise(block, s->narrow, count, hidden, layer->mix_gain, layer->mix_shift, epsilon);
-        quantise(block, count, hidden, q);
+        quantise(block, count, hidden, hidden, q);
         linear(&layer->up, 0, wide, &q, count, s->wide, wide, GELU);
-        quantise(s->wide, count, wide, q);
+        quantise(s->wide, count, wide, wide, q);
         linear(&layer->down, 0, hidden, &q, count, s->narrow, hidden, NOTHING);
         add_and_normalise(block, s->narrow, count, hidden, layer->down_gain, layer->down_shift, epsilon);
     }
@@ -112,7 +110,7 @@ static void run_layer(const BertModel *model, const Layer *layer, int rows, int 
     const int hidden = model->shape.hidden, heads = model->shape.heads, stride = 3 * hidden, dim = hidden / heads;
     const int tokens = s->starts[rows];
     Quantised q = quantised(s);
-    quantise(s->x, tokens, hidden, q);
+    quantise(s->x, tokens, hidden, hidden, q);
     linear(&layer->qkv, first_only ? hidden : 0, stride, &q, tokens, s->qkv + (first_only ? hidden : 0), stride, NOTHING);
     if (first_only)
         for (int row = 0; row < rows; row++) {
@@ -122,12 +120,15 @@ static void run_layer(const BertModel *model, const Layer *layer, int rows, int 
             memmove(s->x + (int64_t)row * hidden, s->x + (int64_t)at * hidden, 4 * hidden);
         }
     for (int row = 0; row < rows; row++) {
-        const int at = s->starts[row], length = s->starts[row + 1] - at;
-        float *out = s->mixed + (int64_t)(first_only ? row : at) * hidden;
+        const int at = s->starts[row], length = s->starts[row + 1] - at, wide = rounded(length);
+        float *out = s->mixed + (int64_t)(first_only ? row : at) * hidden, *keys = s->scores;
         for (int head = 0; head < heads; head++) {
             const float *queries = s->qkv + (int64_t)at * stride + head * dim;
-            attend(queries, queries + hidden, queries + 2 * hidden, stride, first_only ? 1 : length, length, dim,
-                   out + head * dim, hidden, s->scores);
+            transpose(queries + hidden, stride, length, dim, 0, keys, wide);
+            clear_rest(keys, length, dim);
+            const Seen seen = {keys, queries + 2 * hidden, stride, length, dim};
+            attend(queries, stride, first_only ? 1 : length, &seen, length, 0, out + head * dim, hidden,
+                   keys + (int64_t)dim * wide);
         }
     }
     after_attention(layer, s->x, s->mixed, first_only ? rows : tokens, model->shape.epsilon, s);
@@ -139,14 +140,14 @@ static void embed(const BertModel *model, const int64_t *ids, const int64_t *typ
         const float *word = model->words + ids[token] * hidden, *position = model->positions + (int64_t)token * hidden;
         const float *type = model->types + types[token] * hidden;
         for (int at = 0; at < hidden; at += LANES)
-            f8_store(x + at, _mm256_add_ps(_mm256_add_ps(f8_load(word + at), f8_load(type + at)), f8_load(position + at)));
+            v_store(x + at, v_load(word + at) + v_load(type + at) + v_load(position + at));
     }
 }
 
-static float dot(const float *left, const float *right, int width) {
-    f8 sum = _mm256_setzero_ps();
-    for (int at = 0; at < width; at += LANES) sum = _mm256_fmadd_ps(f8_load(left + at), f8_load(right + at), sum);
-    return f8_sum(sum);
+static float dot_product(const float *left, const float *right, int width) {
+    vf sum = v_of(0);
+    for (int at = 0; at < width; at += LANES) sum = v_fma(v_load(left + at), v_load(right + at), sum);
+    return v_sum(sum);
 }
 
 /* out . tanh(dense . x + dense_bias) + out_bias, in float32: BERT's pooler and classifier, RoBERTa's head. */
@@ -154,15 +155,15 @@ static float classify(const BertModel *model, const float *x) {
     const int hidden = model->shape.hidden;
     float logit = model->out_bias[0];
     for (int i = 0; i < hidden; i++)
-        logit += model->out[i] * tanhf(dot(model->dense + (int64_t)i * hidden, x, hidden) + model->dense_bias[i]);
+        logit += model->out[i] * tanhf(dot_product(model->dense + (int64_t)i * hidden, x, hidden) + model->dense_bias[i]);
     return logit;
 }
 
 static void mean(const float *x, int count, int width, float *out) {
     for (int at = 0; at < width; at += LANES) {
-        f8 sum = _mm256_setzero_ps();
-        for (int token = 0; token < count; token++) sum = _mm256_add_ps(sum, f8_load(x + (int64_t)token * width + at));
-        f8_store(out + at, _mm256_div_ps(sum, f8_of((float)count)));
+        vf sum = v_of(0);
+        for (int token = 0; token < count; token++) sum = sum + v_load(x + (int64_t)token * width + at);
+        v_store(out + at, sum / v_of((float)count));
     }
 }
 

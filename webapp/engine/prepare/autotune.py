@@ -25,7 +25,8 @@ from webapp.engine.loader import open_engine
 BUDGETS_TOKENS = (256, 512, 1024)
 """Token budgets to try. In a larger one small requests wait longer behind large ones, a smaller one holds too few rows.
 
-The native engine gets the first: it works in groups of that many tokens whatever a batch holds (native/bert.h).
+For encoders the native engine gets the first: it works in groups of that many tokens whatever a batch holds
+(native/bert.h). With a decoder it reads much larger weights for each batch.
 """
 
 MIN_SPEEDUP = 1.05
@@ -78,7 +79,7 @@ def tune(directory: Path, manifest: Manifest, pairs: Sequence[tuple[str, str]]) 
         pairs: texts of ordinary lengths.
     """
     best = Tuning()
-    budgets = BUDGETS_TOKENS[:1] if manifest.engine == "native" else BUDGETS_TOKENS
+    budgets = BUDGETS_TOKENS[:1] if manifest.engine == "native" and manifest.recipe is None else BUDGETS_TOKENS
     for threads in thread_counts():
         bench = Bench(directory, manifest, threads, pairs)
         rates = dict.fromkeys(budgets, 0.0)

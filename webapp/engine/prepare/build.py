@@ -30,7 +30,9 @@ from webapp.engine.artifact import (
     sha256_of,
     write_json,
 )
+from webapp.engine.base import score_pair
 from webapp.engine.loader import ModelEngine, open_engine
+from webapp.engine.models.decoder_source import DecoderModel
 from webapp.engine.models.layout import files_of, read_layout
 from webapp.engine.models.original import blamed_file, load_layout
 from webapp.engine.models.source import SourceModel
@@ -38,6 +40,7 @@ from webapp.engine.prepare import autotune, export, gate
 from webapp.engine.prepare.calibration import Examples
 from webapp.engine.prepare.framing import check_framing
 from webapp.engine.prepare.pack import pack
+from webapp.engine.prepare.pack_decoder import pack_decoder
 from webapp.engine.prepare.progress import Report, ReportShare, Stages
 from webapp.engine.prepare.resolve import Source
 from webapp.engine.prepare.room import check_memory
@@ -55,6 +58,9 @@ CONVERTED_SHARE = 0.3
 """The share that a conversion has of the time until a model is quantized."""
 
 log = logging.getLogger(__name__)
+
+SMOOTHING_PAIRS = 16
+"""Pairs that a decoder computes in torch before it is packed: its channels' peaks show in a few hundred tokens."""
 
 VERSIONS_OF = ("openvino", "sentence-transformers", "tokenizers", "torch", "transformers")
 
@@ -255,7 +261,7 @@ def _fingerprint(described: Manifest, examples: Examples) -> str:
 def pack_native(
     manifest: Manifest,
     original: SourceModel,
-    _examples: Examples,
+    examples: Examples,
     directory: Path,
     report_share: ReportShare = lambda _share: None,
 ) -> None:
@@ -268,7 +274,16 @@ def pack_native(
         raise NotForThisModelError(
             "the native engine needs a tokenizer that adds special tokens: a row has one at least"
         )
-    if not pack(original, directory / PACKED_MODEL, report_share):
+    path = directory / PACKED_MODEL
+    if isinstance(original, DecoderModel):
+        session = ModelEngine(manifest, LoadedRuntime(original), directory / TOKENIZER).open_session()
+        pairs = examples.calibration[:SMOOTHING_PAIRS]
+        packed = pack_decoder(
+            original.module(), path, lambda: [score_pair(session, *pair) for pair in pairs], report_share
+        )
+    else:
+        packed = pack(original, path, report_share)
+    if not packed:
         raise NotForThisModelError("the native engine does not know this architecture")
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from webapp.engine.models.source import SourceModel
 from webapp.engine.prepare.progress import ReportShare
-from webapp.engine.runtimes.native import FILLER, PANEL, Tensors
+from webapp.engine.runtimes.native import DTYPES, FILLER, PANEL, Tensors
 
 STEP = 8
 """Inputs that the kernels read at once, as in native/linear.h."""
@@ -39,21 +39,21 @@ def pack(source: SourceModel, path: Path, report_share: ReportShare = lambda _sh
     config, encoder, head = found
     hidden, heads = config.hidden_size, config.num_attention_heads
     tensors = {
-        "words": _floats(encoder.embeddings.word_embeddings.weight),
+        "words": floats_of(encoder.embeddings.word_embeddings.weight),
         # RoBERTa counts positions from one past its padding index.
-        "positions": _floats(encoder.embeddings.position_embeddings.weight)[
+        "positions": floats_of(encoder.embeddings.position_embeddings.weight)[
             config.pad_token_id + 1 if config.model_type != "bert" else 0 :
         ],
-        "types": _floats(encoder.embeddings.token_type_embeddings.weight),
-        "gain": _floats(encoder.embeddings.LayerNorm.weight),
-        "shift": _floats(encoder.embeddings.LayerNorm.bias),
+        "types": floats_of(encoder.embeddings.token_type_embeddings.weight),
+        "gain": floats_of(encoder.embeddings.LayerNorm.weight),
+        "shift": floats_of(encoder.embeddings.LayerNorm.bias),
     }
     for number, layer in enumerate(encoder.encoder.layer):
         attention = layer.attention.self
         scale = 1 / math.sqrt(hidden // heads)
         projections = [(attention.query, scale), (attention.key, 1), (attention.value, 1)]
-        weights = np.concatenate([_floats(each.weight) * factor for each, factor in projections])
-        biases = np.concatenate([_floats(each.bias) * factor for each, factor in projections])
+        weights = np.concatenate([floats_of(each.weight) * factor for each, factor in projections])
+        biases = np.concatenate([floats_of(each.bias) * factor for each, factor in projections])
         linears = {
             "qkv": (weights, biases),
             "mix": _weight_and_bias(layer.attention.output.dense),
@@ -75,28 +75,56 @@ def pack(source: SourceModel, path: Path, report_share: ReportShare = lambda _sh
 
 
 def pack_linear(weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Tensors:
-    """Return a matrix of shape [outputs, inputs] in int8, each output with a scale of its own.
+    """Return a matrix of shape [outputs, inputs] in int8, each output with a scale of its own."""
+    values, scales = _quantized(weight)
+    return {
+        "weights": _in_panels(values),
+        "scales": scales.astype(np.float32),
+        "sums": values.sum(axis=1, dtype=np.int32).astype(np.float32),
+        "bias": bias,
+    }
+
+
+def pack_grouped(weight: NDArray[np.float32], bias: NDArray[np.float32], group: int) -> Tensors:
+    """Return the same with a scale for each output and each group of inputs."""
+    outputs, inputs = weight.shape
+    groups = -(-inputs // group)
+    filled = np.zeros((outputs, groups * group), np.float32)
+    filled[:, :inputs] = weight
+    values, scales = _quantized(filled.reshape(outputs * groups, group))
+    sums = values.sum(axis=1, dtype=np.int32)
+
+    def by_panel(figures: NDArray[Any]) -> NDArray[np.float32]:
+        return np.ascontiguousarray(figures.reshape(outputs // PANEL, PANEL, groups).transpose(0, 2, 1), np.float32)
+
+    values = values.reshape(outputs, groups * group)[:, :inputs]
+    return {"weights": _in_panels(values), "scales": by_panel(scales), "sums": by_panel(sums), "bias": bias}
+
+
+def _quantized(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return each row in int8, and its scale.
 
     The scale is the finest with which no 16-bit lane of the kernel can overflow; see native/linear.h.
     """
-    outputs, inputs = weight.shape
+    rows, inputs = weight.shape
     scales = np.maximum(np.abs(weight).max(axis=1), 1e-12) / 127
-    while True:
-        values = np.rint(weight / scales[:, None]).astype(np.int32)
+    values = np.empty(weight.shape, np.int8)
+    left = np.arange(rows)
+    while len(left):
+        tried = np.rint(weight[left] / scales[left, None]).astype(np.int16)
+        values[left] = tried
         # Of eight inputs, 0 1 4 5 share one lane and 2 3 6 7 the other.
-        lanes = values.reshape(outputs, inputs // STEP, 2, 2, 2).transpose(0, 1, 3, 2, 4).reshape(outputs, -1, 4)
-        worst = np.maximum(np.maximum(lanes, 0).sum(axis=2), -np.minimum(lanes, 0).sum(axis=2)).max(axis=1)
+        fours = tried.reshape(len(left), inputs // STEP, 2, 2, 2).transpose(0, 1, 3, 2, 4).reshape(len(left), -1, 4)
+        worst = np.maximum(np.maximum(fours, 0).sum(axis=2), -np.minimum(fours, 0).sum(axis=2)).max(axis=1)
         over = worst > LARGEST_LANE_SUM
-        if not over.any():
-            break
-        scales = np.where(over, scales * np.maximum(worst / LARGEST_LANE_SUM, 1.002), scales)
-    packed = values.reshape(outputs // PANEL, PANEL, inputs // 4, 4).transpose(0, 2, 1, 3)
-    return {
-        "weights": np.ascontiguousarray(packed, np.int8),
-        "scales": scales.astype(np.float32),
-        "sums": values.sum(axis=1).astype(np.float32),
-        "bias": bias,
-    }
+        left, worst = left[over], worst[over]
+        scales[left] *= np.maximum(worst / LARGEST_LANE_SUM, 1.002)
+    return values, scales
+
+
+def _in_panels(values: NDArray[np.int8]) -> NDArray[np.int8]:
+    outputs, inputs = values.shape
+    return np.ascontiguousarray(values.reshape(outputs // PANEL, PANEL, inputs // 4, 4).transpose(0, 2, 1, 3))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
@@ -104,7 +132,7 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Map
 
     The library's own writer aligns to 8, so that vectors would straddle cache lines.
     """
-    names = {np.dtype(np.float32): "F32", np.dtype(np.int8): "I8"}
+    names = {dtype: name for name, dtype in DTYPES.items()}
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     at = 0
     for name, tensor in tensors.items():
@@ -125,12 +153,13 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Map
             file.write(b"\0" * (-tensor.nbytes % 64))
 
 
-def _floats(tensor: Any) -> NDArray[np.float32]:
+def floats_of(tensor: Any) -> NDArray[np.float32]:
+    """Return one of torch's tensors in float32."""
     return np.asarray(tensor.detach().float().cpu().numpy(), np.float32)
 
 
 def _weight_and_bias(module: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    return _floats(module.weight), _floats(module.bias)
+    return floats_of(module.weight), floats_of(module.bias)
 
 
 def _parts(source: SourceModel) -> tuple[Any, Any, dict[str, Any]] | None:

@@ -1,4 +1,6 @@
-"""The native runtime: our own int8 kernels (native/) for encoders of BERT's family, on processors with AVX2.
+"""The native runtime: our own int8 kernels (native/), on processors with AVX2; here for encoders of BERT's family.
+
+`native_decoder` has decoders.
 
 The weights are mapped from a safetensors file, so workers share their pages, and an engine thread adds only scratch.
 Nothing is padded, whatever length the rows are given at. native/border.h is the kernels' interface, and native/border.c
@@ -23,6 +25,9 @@ from webapp.engine.artifact import Tables, damaged
 
 Tensors = dict[str, NDArray[Any]]
 
+Expected = dict[str, tuple[tuple[int, ...], type]]
+"""Names of a model's tensors, in the order of native/border.h, to their shapes and types."""
+
 FILLER = ".filler"
 """Ends the names of tensors that only keep the next one aligned."""
 
@@ -30,15 +35,21 @@ PANEL = 16
 """Outputs that lie together in a packed matrix; see native/linear.h."""
 
 _LENGTH_BYTES = 8
-_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype(np.float32), "I8": np.dtype(np.int8)}
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype(np.float32),
+    "I8": np.dtype(np.int8),
+    "BF16": np.dtype(np.uint16),
+}
+"""Types of a safetensors file that we use; numpy has no bfloat16, so its bits are whole numbers."""
+
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
-_ABI_VERSION = 1
-"""BERT_BORDER of the native/border.h that this file was written for."""
+ABI_VERSION = 2
+"""BORDER of the native/border.h that this file was written for."""
 
 _ABI_DIFFERS = 2
 
-_STATUS_MESSAGES = {
+STATUS_MESSAGES = {
     1: "there is no memory for it",
     2: "the kernels were built from other sources; install again",
     3: "the kernels can't compute a model of this shape",
@@ -48,7 +59,7 @@ _STATUS_MESSAGES = {
     7: "a token id is not in the model's vocabulary",
     8: "a token type is not in the model's table",
 }
-"""Meanings of native/border.h's BertStatus."""
+"""Meanings of native/border.h's Status."""
 
 _COUNTS = ("border", "vocabulary", "positions", "types", "hidden", "heads", "wide", "layers", "classifies")
 _BUFFERS = ("ids", "types", "lengths", "out")
@@ -57,7 +68,7 @@ _BUFFERS = ("ids", "types", "lengths", "out")
 class _Entry(msgspec.Struct, frozen=True):
     """A tensor in the table of contents of a safetensors file."""
 
-    dtype: Literal["F32", "I8"]
+    dtype: Literal["F32", "I8", "BF16"]
     shape: list[_Count]
     data_offsets: tuple[_Count, _Count]
 
@@ -78,10 +89,23 @@ class _Batch(ctypes.Structure):
     )
 
 
+_LIBRARIES = {
+    "_avx512vnni": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"},
+    "_avx2": {"avx2", "fma"},
+}
+"""Names of the compiled kernels, the fastest first, and the instructions that each needs; see pyproject.toml."""
+
+
+def libraries() -> list[Path]:
+    """Return the compiled kernels that this processor can run, the fastest first; none without a compiler."""
+    home = Path(__file__).parent.parent / "native"
+    usable = [name for name, needed in _LIBRARIES.items() if needed <= cpu_flags()]
+    return [built for name in usable for built in sorted(home.glob(f"{name}.*so"))[:1]]
+
+
 def library() -> Path | None:
-    """Return the compiled kernels; None if this processor can't run them, or there was no compiler at installation."""
-    built = sorted(Path(__file__).parent.parent.glob("native/_bert*.so"))
-    return built[0] if built and {"avx2", "fma"} <= cpu_flags() else None
+    """Return the compiled kernels to use; None if this processor can't run any, or there was no compiler."""
+    return next(iter(libraries()), None)
 
 
 class NativeRuntime:
@@ -92,21 +116,14 @@ class NativeRuntime:
     """
 
     def __init__(self, path: Path) -> None:
-        self.library = _open_library()
+        self.library = open_library()
         self._tensors, metadata = read_tensors(path)
         try:
             shape = _shape(self._tensors, metadata)
-            table = _table(self._tensors, shape)
+            table = tensor_table(self._tensors, _expected(shape))
         except (LookupError, ValueError, TypeError) as error:
             raise damaged(path, f"no model of ours: {error}") from error
-        self.model = ctypes.c_void_p()
-        status = self.library.bert_load(
-            ctypes.byref(shape), ctypes.byref(table), ctypes.c_int64(len(table)), ctypes.byref(self.model)
-        )
-        if status == _ABI_DIFFERS:
-            raise SetupError(_STATUS_MESSAGES[status])
-        if status:
-            raise damaged(path, _STATUS_MESSAGES[status])
+        self.model = load_model(self.library.bert_load, shape, table, path)
         self.tables = Tables(shape.vocabulary, shape.positions, shape.types)
         self.width = 1 if shape.classifies else shape.hidden
         """Numbers a row of the output: one logit, or a vector."""
@@ -130,7 +147,7 @@ class NativeForward:
         self._runtime = runtime  # holds the model, and the mapping that its pointers lead into
         self._scratch = ctypes.c_void_p()
         if status := runtime.library.bert_open(runtime.model, ctypes.byref(self._scratch)):
-            raise EngineFailedError(_STATUS_MESSAGES[status])
+            raise EngineFailedError(STATUS_MESSAGES[status])
 
     def __call__(self, input_ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
         """Compute, without the interpreter's lock; rows are padded at their end only.
@@ -148,7 +165,7 @@ class NativeForward:
         ]
         batch = _Batch(rows, length, *(array.ctypes.data for array in given), *(array.size for array in given))
         if status := self._runtime.library.bert_forward(self._scratch, ctypes.byref(batch)):
-            raise EngineFailedError(_STATUS_MESSAGES[status])
+            raise EngineFailedError(STATUS_MESSAGES[status])
         return out
 
     def __del__(self) -> None:
@@ -156,15 +173,47 @@ class NativeForward:
             self._runtime.library.bert_close(self._scratch)
 
 
-def _open_library() -> ctypes.CDLL:
+def open_library() -> ctypes.CDLL:
+    """Return the kernels.
+
+    Raises:
+        SetupError: there are none for this processor, or they are of another version.
+    """
     built = library()
     if built is None:
         raise SetupError("the native engine's kernels are not built here; set RERANK_ENGINE=openvino")
     opened = ctypes.CDLL(str(built))
-    if not hasattr(opened, "bert_load"):
-        raise SetupError(_STATUS_MESSAGES[_ABI_DIFFERS])
-    opened.bert_close.argtypes = opened.bert_unload.argtypes = [ctypes.c_void_p]
+    if not hasattr(opened, "decoder_load"):
+        raise SetupError(STATUS_MESSAGES[_ABI_DIFFERS])
+    for name in ("bert_close", "bert_unload", "decoder_close", "decoder_unload"):
+        getattr(opened, name).argtypes = [ctypes.c_void_p]
+    opened.decoder_kept.restype = ctypes.c_int64
     return opened
+
+
+def load_model(load: Any, shape: ctypes.Structure, table: Any, path: Path) -> ctypes.c_void_p:
+    """Return a model that `load`, a function of native/border.h, makes of tensors.
+
+    Raises:
+        SetupError: the kernels can't compute it.
+    """
+    model = ctypes.c_void_p()
+    status = load(ctypes.byref(shape), ctypes.byref(table), ctypes.c_int64(len(table)), ctypes.byref(model))
+    if status == _ABI_DIFFERS:
+        raise SetupError(STATUS_MESSAGES[status])
+    if status:
+        raise damaged(path, STATUS_MESSAGES[status])
+    return model
+
+
+def check_sizes(sizes: Mapping[str, int]) -> None:
+    """Refuse what ctypes would cut without a word.
+
+    Raises:
+        ValueError: one of these sizes is no positive 32-bit number.
+    """
+    if not all(0 < size < 2**31 for size in sizes.values()):
+        raise ValueError(f"impossible sizes: {sizes}")
 
 
 def _shape(tensors: Tensors, metadata: Mapping[str, str]) -> _Shape:
@@ -179,14 +228,16 @@ def _shape(tensors: Tensors, metadata: Mapping[str, str]) -> _Shape:
         "wide": tensors["0.up.weights"].shape[0] * PANEL,
         "layers": sum(name.endswith(".qkv.weights") for name in tensors),
     }
-    if not all(0 < size < 2**31 for size in sizes.values()):  # ctypes would cut a larger one without a word
-        raise ValueError(f"impossible sizes: {sizes}")
-    return _Shape(_ABI_VERSION, **sizes, classifies="head.dense" in tensors, epsilon=float(metadata["epsilon"]))
+    check_sizes(sizes)
+    return _Shape(ABI_VERSION, **sizes, classifies="head.dense" in tensors, epsilon=float(metadata["epsilon"]))
 
 
-def _table(tensors: Tensors, shape: _Shape) -> Any:
-    """Return all tensors, in the order of native/border.h."""
-    expected = _expected(shape)
+def tensor_table(tensors: Tensors, expected: Expected) -> Any:
+    """Return all tensors, in the order of native/border.h.
+
+    Raises:
+        ValueError: they are not those that are expected.
+    """
     for name, (size, dtype) in expected.items():
         tensor = tensors.get(name)
         if tensor is None:
@@ -199,13 +250,10 @@ def _table(tensors: Tensors, shape: _Shape) -> Any:
     return (_Tensor * len(expected))(*(_Tensor(tensors[name].ctypes.data, tensors[name].nbytes) for name in expected))
 
 
-_Expected = dict[str, tuple[tuple[int, ...], type]]
-
-
-def _expected(shape: _Shape) -> _Expected:
+def _expected(shape: _Shape) -> Expected:
     """Return shapes and types of a model's tensors, in the order of native/border.h."""
     hidden, wide = shape.hidden, shape.wide
-    found: _Expected = {
+    found: Expected = {
         "words": ((shape.vocabulary, hidden), np.float32),
         "positions": ((shape.positions, hidden), np.float32),
         "types": ((shape.types, hidden), np.float32),
@@ -255,7 +303,7 @@ def _tensors(data: NDArray[np.uint8], entries: Mapping[str, _Entry]) -> Tensors:
     end = 0
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
         start, stop = entry.data_offsets
-        dtype = _DTYPES[entry.dtype]
+        dtype = DTYPES[entry.dtype]
         if start != end or not start <= stop <= len(data):
             raise ValueError(f"{name} would take bytes {start:,} to {stop:,}, of {len(data):,}, and {end:,} is next")
         if math.prod(entry.shape) * dtype.itemsize != stop - start:
