@@ -285,6 +285,7 @@ DECODERS = [
             sliding_window=16,
             max_window_layers=1,
         ),
+        engines=FLOATS,
     ),
     Case(
         "zerank",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kit import BERT, ENCODER, FLOATS, Family
+from kit import BERT, DECODER, ENCODER, FLOATS, Family
 
 FAMILIES = {
     "bert": Family(
@@ -87,7 +87,7 @@ FAMILIES = {
         "Decoders that sentence-transformers saved, with a chat template for pairs",
         "conversions of Qwen3-Reranker and others to sentence-transformers' layout",
         "`modules.json` and `model_type: CrossEncoder`; the chat template has the words",
-        FLOATS,
+        DECODER,
         "CrossEncoder",
         "sentence-transformers reads the name of a special token in a text as that token; here it stays text.",
     ),
@@ -95,35 +95,40 @@ FAMILIES = {
         "Qwen3-Reranker",
         "Qwen/Qwen3-Reranker-0.6B, -4B, -8B; tomaarsen/Qwen3-Reranker-0.6B-seq-cls",
         "its name, or its chat template",
-        FLOATS,
+        BERT,
         "qwen3-reranker",
     ),
     "mxbai-rerank-v2": Family(
         "mxbai-rerank v2",
         "mixedbread-ai/mxbai-rerank-base-v2, -large-v2",
         "its name, or its chat template",
-        FLOATS,
+        DECODER,
         "mxbai-rerank-v2",
     ),
     "zerank": Family(
-        "zerank", "zeroentropy/zerank-1, -1-small, -2", "its name", FLOATS, "zerank", "The score is sigmoid(logit / 5)."
+        "zerank",
+        "zeroentropy/zerank-1, -1-small, -2",
+        "its name",
+        DECODER,
+        "zerank",
+        "The score is sigmoid(logit / 5).",
     ),
     "ctxl-rerank-v2": Family(
         "ctxl-rerank v2",
         "ContextualAI/ctxl-rerank-v2-instruct-multilingual-1b, -2b, -6b",
         "its name, or its chat template",
-        FLOATS,
+        DECODER,
         "ctxl-rerank-v2",
         "The vendor's code cuts off the question after a long document; here the document gives way.",
     ),
     "bge-reranker-v2-gemma": Family(
-        "bge-reranker-v2-gemma", "BAAI/bge-reranker-v2-gemma", "its name", FLOATS, "bge-reranker-v2-gemma"
+        "bge-reranker-v2-gemma", "BAAI/bge-reranker-v2-gemma", "its name", DECODER, "bge-reranker-v2-gemma"
     ),
     "llama-nemotron-rerank": Family(
         "llama-nemotron-rerank",
         "nvidia/llama-nemotron-rerank-1b-v2",
         "its name; its own code is not run",
-        FLOATS,
+        DECODER,
         "llama-nemotron-rerank",
     ),
 }

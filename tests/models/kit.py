@@ -31,6 +31,7 @@ TORCH, OPENVINO, OPENVINO_INT8, NATIVE = "torch fp32", "openvino fp32", "openvin
 FLOATS = (TORCH, OPENVINO)
 ENCODER = (*FLOATS, OPENVINO_INT8)
 BERT = (*ENCODER, NATIVE)
+DECODER = (*FLOATS, NATIVE)
 
 LARGEST_ERROR = 1e-5
 """Of raw scores in float32, as a share of the larger of 1 and the largest of the reference's raw scores."""

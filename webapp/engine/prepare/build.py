@@ -228,10 +228,10 @@ def _one_candidate_s(candidate: Candidate) -> Iterator[None]:
 
 def advice(settings: Settings, tried: Sequence[Candidate]) -> str:
     """Return what can help after all of these candidates failed. PURE."""
-    if settings.precision != "auto" and not any(each.precision == "fp32" for each in tried):
-        return "set RERANK_PRECISION to auto"
     if settings.engine == "native":
         return "set RERANK_ENGINE to auto"
+    if settings.precision != "auto" and not any(each.precision == "fp32" for each in tried):
+        return "set RERANK_PRECISION to auto"
     if not any(each.engine == "torch" for each in tried):
         return "set RERANK_ENGINE to torch"
     return "name another RERANK_MODEL"
@@ -270,7 +270,8 @@ def pack_native(
     Raises:
         NotForThisModelError: it can't compute this model.
     """
-    if not manifest.template.special_tokens:
+    recipe = manifest.recipe
+    if not manifest.template.special_tokens and not (recipe and recipe.of_query("") + recipe.of_document("")):
         raise NotForThisModelError(
             "the native engine needs a tokenizer that adds special tokens: a row has one at least"
         )
