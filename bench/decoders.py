@@ -48,6 +48,7 @@ SHAPE = {
 OPEN = {
     "engine": "native",
     "precision": "int8",
+    "max_length_tokens": 512,
     "gate_max_score_error": 1,
     "gate_mean_score_error": 1,
     "gate_min_tau": -1,
@@ -110,6 +111,16 @@ def decoder() -> Path:
     return directory
 
 
+def prepared(settings: Settings) -> None:
+    """Prepare the model by few and short texts: torch needs seconds for each."""
+    examples = harness.STATE_DIR / "decoders.jsonl"
+    lines = [{"query": f"{QUERY} {seed}", "documents": harness.texts(6, mean_words=40, seed=seed)} for seed in range(3)]
+    examples.write_text("\n".join(map(json.dumps, lines)))
+    began = time.perf_counter()
+    prepare(settings, print, calibration_data=examples)
+    print(f"prepared in {time.perf_counter() - began:.0f} s")
+
+
 def predict_rate(encoder: Any, texts: Sequence[str], batch_size: int) -> float:
     """Documents a second of CrossEncoder.predict."""
     began = time.perf_counter()
@@ -127,9 +138,7 @@ def main() -> None:
 
     model = decoder()
     settings = Settings.model_validate({**OPEN, "model": str(model), "state_dir": harness.STATE_DIR / "state"})
-    began = time.perf_counter()
-    prepare(settings, print)
-    print(f"prepared in {time.perf_counter() - began:.0f} s")
+    prepared(settings)
     session = load_engine(settings).open_session()
     asked = harness.texts(DOCUMENTS, mean_words=WORDS, seed=0)
     query = session.encode_query(QUERY)
@@ -138,7 +147,9 @@ def main() -> None:
     print(f"\n{harness.machine()}; documents of {own:.0f} tokens, {pair} with query and template\n", flush=True)
 
     torch.set_num_threads(harness.cores())
-    encoder = CrossEncoder(str(model), device="cpu", model_kwargs={"dtype": torch.float32})
+    encoder = CrossEncoder(
+        str(model), device="cpu", max_length=settings.max_length_tokens, model_kwargs={"dtype": torch.float32}
+    )
     trial = harness.texts(OF_PREDICT, mean_words=WORDS, seed=1)
     batch_size = max(BATCH_SIZES, key=lambda size: predict_rate(encoder, trial, size))
     rates: dict[str, list[float]] = {}

@@ -248,11 +248,13 @@ static float score(const DecoderModel *model, const float *x, int tokens, const 
     return sum / (float)tokens;
 }
 
-/* Say what a row computes itself: all of it, or what comes after a prefix that is known. */
+/* Say what a row computes itself: all of it, or what comes after a prefix that is known. Nothing is shared where tokens see
+ * those after them, or where the outputs of all count.
+ */
 static Row begin_row(const DecoderShape *shape, const DecoderBatch *b, int row, int start, Prefixes *prefixes) {
     Row made = {.start = start, .count = b->lengths[row], .row = row};
     const int length = b->prefixes[row];
-    if (!shape->causal || length == 0) return made;
+    if (!shape->causal || shape->mean || length == 0) return made;
     const int64_t values = (int64_t)shape->layers * length * 2 * width_of_keys(shape);
     int is_new;
     Prefix *prefix = find_prefix(prefixes, b->ids + (int64_t)row * b->length, length, values, &is_new);
