@@ -47,15 +47,15 @@ class DecoderTexts(TextEncoder):
         """
         super().__init__(path, template, query_takes_room=True)
         self._template = template
-        self._recipe = recipe
+        self.recipe = recipe
 
     def query_tokens(self, query: str, instruction: str = "") -> int:
         """Return how many tokens the first `MOST_CHARS` of a query have, with its instruction and their words."""
-        return self.count(self._recipe.of_query(query[:MOST_CHARS], instruction))
+        return self.count(self.recipe.of_query(query[:MOST_CHARS], instruction))
 
     def document_tokens(self, document: str) -> int:
         """Return how many tokens the first `MOST_CHARS` of a document have, with its words."""
-        return self.count(self._recipe.of_document(document[:MOST_CHARS]))
+        return self.count(self.recipe.of_document(document[:MOST_CHARS]))
 
     def split_room(self, query: int, document: int, room: int) -> tuple[int, int]:
         """Return how many tokens are kept: the document gives way, but for a share of the room."""
@@ -83,10 +83,10 @@ class DecoderTexts(TextEncoder):
         """
         room = self._template.room_tokens
         most, _ = self.split_room(room, room, room)
-        (ids,) = self.encode([self._recipe.of_query(query, instruction)])
+        (ids,) = self.encode([self.recipe.of_query(query, instruction)])
         if len(ids) <= most and not self.has_unread_rest(query):
             return Query(ids, cut=False)
-        (words,) = self.encode([self._recipe.of_query("", instruction)])
+        (words,) = self.encode([self.recipe.of_query("", instruction)])
         kept = most - len(words)
         offsets = self.offsets(query[: most * CHARS_PER_TOKEN_BOUND])
         if len(offsets) < most:  # unusually long tokens, such as thousands of spaces
@@ -94,7 +94,7 @@ class DecoderTexts(TextEncoder):
         stops = [0, *offsets[:most, 1].tolist()]
         while kept > 0:
             shorter = query[: stops[min(kept, len(stops) - 1)]]
-            (ids,) = self.encode([self._recipe.of_query(shorter, instruction)])
+            (ids,) = self.encode([self.recipe.of_query(shorter, instruction)])
             if len(ids) <= most:
                 return Query(ids, cut=True)
             kept -= len(ids) - most
@@ -108,8 +108,7 @@ class DecoderSession:
     """See `webapp.domain.types.Session`."""
 
     def __init__(self, manifest: Manifest, texts: DecoderTexts, forward: Forward) -> None:
-        assert manifest.recipe is not None  # noqa: S101 - for mypy: the loader asks
-        self._recipe: Recipe = manifest.recipe
+        self._recipe = texts.recipe
         self._template = manifest.template
         self._texts = texts
         self._forward = forward

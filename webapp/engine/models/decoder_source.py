@@ -155,6 +155,8 @@ def _row_of(rows: torch.Tensor, tokenizer: Any, word: str, number: int | None) -
 class DecoderModel(SourceModel):
     """A decoder with its recipe, or with the chat template that sentence-transformers' files name."""
 
+    recipe: Recipe
+
     def __init__(self, layout: Layout, device: str = "cpu") -> None:
         """Load a decoder in float32.
 
@@ -166,15 +168,14 @@ class DecoderModel(SourceModel):
         self._known = {}
         self._by_name: Any = None
         """sentence-transformers' CrossEncoder, where its files name one."""
-        if layout.modules:
+        if layout.recipe is not None:
+            self._loaded, self.tokenizer = load_decoder(layout, device)
+            self.recipe = layout.recipe
+        else:
             self._by_name = cross_encoder(layout, device)
             self._loaded, self.tokenizer = self._by_name.transformers_model, self._by_name.tokenizer
             check_pads(layout, self.tokenizer)
             self.recipe = recipe_of(self._by_name, _rule_of(self._by_name))
-        else:
-            assert layout.recipe is not None  # noqa: S101 - for mypy: read_layout asks
-            self._loaded, self.tokenizer = load_decoder(layout, device)
-            self.recipe = layout.recipe
         if getattr(self._loaded, "score", None) is not None and self._loaded.config.num_labels != 1:
             raise SetupError(f"{layout.directory} has {self._loaded.config.num_labels} labels; a reranker has one")
         check_fast(layout, self.tokenizer)
@@ -184,7 +185,6 @@ class DecoderModel(SourceModel):
     @property
     def max_length_tokens(self) -> int:
         """Longest input, the template counted."""
-        assert self.recipe is not None  # noqa: S101 - for mypy
         return shortest(
             self._limit_tokens,
             self.recipe.max_length_tokens,
@@ -212,14 +212,12 @@ class DecoderModel(SourceModel):
         if self._by_name is not None:
             pairs = [(query, document)]
             return [tokens_of(self._loaded, lambda: predict(self._by_name, pairs, instruction or None))]
-        assert self.recipe is not None  # noqa: S101 - for mypy
         made = formula_of(self.recipe).tokens
         return [made(self.tokenizer, query, document, instruction, self.max_length_tokens)]
 
     def _compute(self, pairs: Sequence[tuple[str, str]], instruction: str = "") -> NDArray[np.float32]:
         if self._by_name is not None:
             return predict(self._by_name, pairs, instruction or None)
-        assert self.recipe is not None  # noqa: S101 - for mypy
         formula = formula_of(self.recipe)
         scores = []
         with torch.inference_mode():
