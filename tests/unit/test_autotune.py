@@ -7,13 +7,13 @@ from webapp.engine.prepare import autotune
 from webapp.engine.runtimes.stub import StubEngine
 
 
-def tuned(monkeypatch, rates, threads=(2,), engine="openvino"):
+def tuned(monkeypatch, rates, threads=(2,), engine="openvino", recipe=None):
     """What is chosen when budgets are this fast; a list is consumed round by round."""
     monkeypatch.setattr(autotune, "open_engine", lambda *_: StubEngine())
     monkeypatch.setattr(autotune, "thread_counts", lambda: list(threads))
     monkeypatch.setattr(autotune, "_batches", lambda _, budget: budget)
     monkeypatch.setattr(autotune, "measure", lambda sessions, budget: autotune.Speed(rates(len(sessions), budget), 1))
-    return autotune.tune(None, SimpleNamespace(engine=engine), [("query", "document")])
+    return autotune.tune(None, SimpleNamespace(engine=engine, recipe=recipe), [("query", "document")])
 
 
 def test_of_budgets_as_fast_as_each_other_the_smallest_is_taken(monkeypatch):
@@ -23,6 +23,10 @@ def test_of_budgets_as_fast_as_each_other_the_smallest_is_taken(monkeypatch):
 
 def test_the_native_engine_works_in_groups_of_its_own(monkeypatch):
     assert tuned(monkeypatch, lambda _, budget: budget, engine="native").batch_tokens == 256
+
+
+def test_a_decoder_on_the_native_engine_takes_the_budget_that_is_worth_it(monkeypatch):
+    assert tuned(monkeypatch, lambda _, budget: budget, engine="native", recipe="any").batch_tokens == 1024
 
 
 def test_a_budget_that_is_worth_it_is_taken(monkeypatch):
