@@ -170,6 +170,8 @@ def main() -> None:
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
                 for kind, rate in json.loads(done.stdout).items():
                     rates.setdefault(f"llama.cpp, {kind}, each pair whole", []).append(rate)
+            latest = ", ".join(f"{name} {found[-1]:.2f}" for name, found in rates.items())
+            print(f"round {number + 1}: {latest}", flush=True)
         _, workers = service.pids()
         print(
             f"memory of a worker: {', '.join(f'{harness.rss_mb(pid):.0f} MiB' for pid in workers)}, weights included\n"
