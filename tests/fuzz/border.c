@@ -33,10 +33,11 @@ static void describe(Made *made) {
     made->shape = (BertShape){
         .border = BORDER, .vocabulary = from(1, 40), .positions = from(1, 300), .types = from(1, 3),
         .hidden = hidden, .heads = heads, .wide = 16 * from(1, 5), .layers = from(1, 2), .classifies = from(0, 1),
-        .epsilon = 1e-12f,
+        .pad = from(0, 1) - 1, .epsilon = 1e-12f,
     };
     const BertShape *s = &made->shape;
-    add(made, 4 * s->vocabulary * hidden), add(made, 4 * s->positions * hidden), add(made, 4 * s->types * hidden);
+    add(made, 4 * s->vocabulary * hidden), add(made, 4 * (s->positions + (s->pad >= 0)) * hidden);
+    add(made, 4 * s->types * hidden);
     add(made, 4 * hidden), add(made, 4 * hidden);
     for (int layer = 0; layer < s->layers; layer++) {
         add_matrix(made, hidden, 3 * hidden), add_matrix(made, hidden, hidden);
@@ -50,7 +51,7 @@ static void describe(Made *made) {
 static void change_model(Made *made) {
     int32_t *const sizes[] = {&made->shape.border, &made->shape.vocabulary, &made->shape.positions, &made->shape.types,
                               &made->shape.hidden, &made->shape.heads, &made->shape.wide, &made->shape.layers,
-                              &made->shape.classifies};
+                              &made->shape.classifies, &made->shape.pad};
     const int count = sizeof sizes / sizeof *sizes, which = from(0, count + 5);
     made->changed = true;
     if (which < count) {

@@ -136,6 +136,22 @@ REFUSALS = [
         "is an adapter",
     ),
     Refusal("Another activation than Identity, Sigmoid and Tanh", "", changed(bert, activated("Softplus")), "Softplus"),
+    Refusal(
+        "A chat template that changes texts",
+        "one with `| trim`",
+        built(
+            decoders.build_with_modules,
+            architecture="Qwen3ForCausalLM",
+            chat_template=decoders.QWEN3_PAIRS.replace("| first }}\n<Document>", "| first | trim }}\n<Document>"),
+        ),
+        "changes the text of {query}",
+    ),
+    Refusal(
+        "Rotary positions that depend on the longest text of a batch",
+        "decoders with longrope or dynamic scaling",
+        changed(qwen3, configured("config.json", rope_parameters={"rope_type": "longrope"})),
+        "rotary positions of the kind longrope",
+    ),
     Refusal("No weights", "", changed(bert, v.without(v.WEIGHTS)), "holds no weights"),
     Refusal(
         "Weights that were cut short",

@@ -45,9 +45,11 @@ def test_another_header_is_no_other_address(secured):
         b"X-Forwarded-For: 10.0.%d.%d\r\nX-Real-IP: 10.1.%d.%d\r\nForwarded: for=10.2.%d.%d\r\n"
         b"X_Forwarded_For: 10.3.%d.%d\r\nX-Api-Key: guess-%d-%d\r\n\r\n{}"
     )
-    requests = [spoofed % (b"keep-alive", *(number // 250, number % 250) * 5) for number in range(GUESSES_PER_MINUTE)]
+    # Twice as many as a minute allows: on a slow machine some more are allowed while they are sent.
+    numbers = range(2 * GUESSES_PER_MINUTE)
+    requests = [spoofed % (b"keep-alive", *(number // 250, number % 250) * 5) for number in numbers]
     last = spoofed % (b"close", *(251, 251) * 5)
     answer = secured.send(b"".join(requests) + last, source="127.0.0.77")
-    assert answer.count(b"HTTP/1.1 401 ") == GUESSES_PER_MINUTE
-    assert answer.count(b"HTTP/1.1 429 ") == 1
+    assert GUESSES_PER_MINUTE <= answer.count(b"HTTP/1.1 401 ") < len(numbers)
+    assert answer.count(b"HTTP/1.1 429 ") >= 1
     assert b"HTTP/1.1 401 " in secured.send(last, source="127.0.0.78")

@@ -108,7 +108,17 @@ def test_the_hubs_names_tell_the_family(name, recipe):
     assert [told.name for told in told_recipes([name], "")] == [recipe]
 
 
-@pytest.mark.parametrize("name", ["Qwen/Qwen3-0.6B", "Qwen/Qwen3-Embedding-0.6B", "BAAI/bge-reranker-v2-m3", ""])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Qwen/Qwen3-0.6B",
+        "Qwen/Qwen3-Embedding-0.6B",
+        "BAAI/bge-reranker-v2-m3",
+        "org/zerank-10-chat",
+        "not-a-zerank-2b",
+        "",
+    ],
+)
 def test_names_of_other_models_tell_none(name):
     assert told_recipes([name], "<|im_start|>{{ message.content }}") == []
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from webapp.domain.errors import SetupError
+from webapp.domain.errors import SetupError, reason_of
 from webapp.engine.recipes import DOCUMENT, INSTRUCTION, QUERY, Recipe, Score
 
 _IN_PLACE_OF = {QUERY: "ZqueryZ", DOCUMENT: "ZdocumentZ", INSTRUCTION: "ZinstructionZ"}
@@ -17,6 +18,13 @@ ODD_ENDS = (
     *(" a", ".a", "\na", "(a", ":a", "'s", "<a>", "1a"),
 )
 """Texts whose ends and beginnings tokenizers may join with what stands beside them."""
+
+
+CHANGED_BY_FILTERS = (
+    *("  white space at both ends \n", "two\n\nparagraphs", "<br> & ' \" <b>", "UPPER Case", "{{ x }}", ""),
+    "many words " * 500,
+)
+"""Texts that a template's filters (trim, escape, truncate, lower, ...) or conditions would change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +57,13 @@ def recipe_of(model: Any, score: Score) -> Recipe:
     """
     default = (model.prompts.get(model.default_prompt_name) if model.default_prompt_name else "") or ""
     tokenizer = model.tokenizer
-    plain = _parts(_render(model, ""), tokenizer, "")
-    rendered = _render(model, _IN_PLACE_OF[INSTRUCTION])
+    plain = _parts(_render(model, _IN_PLACE_OF | {INSTRUCTION: ""}), tokenizer, "")
+    rendered = _render(model, _IN_PLACE_OF)
+    _refuse_filters(model)
     takes_one = rendered.count(_IN_PLACE_OF[INSTRUCTION]) == 1
     instructed = _parts(rendered, tokenizer, _IN_PLACE_OF[INSTRUCTION]) if takes_one else None
     if default and instructed is None:
-        raise SetupError("its chat template has no place for its default prompt; name another RERANK_MODEL")
+        raise SetupError("its chat template has no place for its default prompt")
     if instructed and not default and instructed.frame != plain.frame:
         instructed = None  # a turn more: not of the query's words alone
     parts = instructed if instructed and default else plain
@@ -77,12 +86,12 @@ def recipe_of(model: Any, score: Score) -> Recipe:
     )
 
 
-def _render(model: Any, instruction: str) -> str:
-    """Return the text that sentence-transformers makes of a pair, with our words in place of the texts."""
+def _render(model: Any, of: Mapping[str, str]) -> str:
+    """Return the text that sentence-transformers makes of a pair: of query, document and instruction (empty: none)."""
     transformer = model[0]
-    texts = [("query", _IN_PLACE_OF[QUERY]), ("document", _IN_PLACE_OF[DOCUMENT])]
-    if instruction:
-        texts.insert(0, ("system", instruction))
+    texts = [("query", of[QUERY]), ("document", of[DOCUMENT])]
+    if of[INSTRUCTION]:
+        texts.insert(0, ("system", of[INSTRUCTION]))
     flat = transformer.input_formatter.message_format == "flat"
     messages = [{"role": role, "content": text if flat else [{"type": "text", "text": text}]} for role, text in texts]
     options = {
@@ -93,7 +102,19 @@ def _render(model: Any, instruction: str) -> str:
     try:
         return str(transformer.processor.apply_chat_template(messages, tokenize=False, **options))
     except Exception as error:  # jinja's, or a template's own
-        raise SetupError(f"its chat template can't render a query and a document ({error})") from error
+        raise SetupError(f"its chat template can't render a query and a document ({reason_of(error)})") from error
+
+
+def _refuse_filters(model: Any) -> None:
+    """Refuse a template that changes a text, or that reads one: a recipe has no place for that."""
+    for instruction in (_IN_PLACE_OF[INSTRUCTION], ""):
+        named = _IN_PLACE_OF | {INSTRUCTION: instruction}
+        whole = _render(model, named)
+        for (place, name), text in itertools.product(named.items(), CHANGED_BY_FILTERS):
+            if not name or (place == INSTRUCTION and not text.strip()):
+                continue
+            if _render(model, named | {place: text}) != whole.replace(name, text):
+                raise SetupError(f"its chat template changes the text of {place}, or heeds what it says")
 
 
 def _parts(rendered: str, tokenizer: Any, instruction: str) -> _Parts:

@@ -68,6 +68,14 @@ class DecoderTexts(TextEncoder):
         Raises:
             SetupError: it leaves no room for texts.
         """
+        room = self._template.room_tokens
+        kept, _ = self.split_room(room, room, room)
+        after = self.count(self.recipe.document.partition(DOCUMENT)[2])
+        if room - kept <= after:
+            raise SetupError(
+                f"the recipe has {after} tokens after a document, which leaves none for texts; shorten them, or raise"
+                " RERANK_MAX_LENGTH_TOKENS"
+            )
         try:
             self.read_query(ANY_QUERY, "")
         except InvalidRequestError as error:
@@ -130,11 +138,9 @@ class DecoderSession:
         ids = self._texts.encode([self._recipe.of_document(document) for document in documents])
         truncated = np.full(len(ids), query.cut)
         for index, document in enumerate(ids):
-            if len(document) > room:
+            if len(document) > room or self._texts.has_unread_rest(documents[index]):
                 truncated[index] = True
                 ids[index] = np.concatenate([document[: room - len(self._after)], self._after])
-            elif self._texts.has_unread_rest(documents[index]):
-                truncated[index] = True
         lengths = np.fromiter((len(document) for document in ids), np.int32, len(ids))
         return ids, lengths + self._template.special_tokens + len(query.ids), truncated
 

@@ -56,8 +56,12 @@ class DecoderScore(torch.nn.Module):  # type: ignore[misc] # torch is not analys
         self.head = torch.nn.Parameter(head, requires_grad=False)
         self.causal = causal
         self.mean = mean
-        sliding = "sliding_attention" in (getattr(layers.config, "layer_types", None) or ())
-        self.window = layers.config.sliding_window if sliding and causal else None
+        types = getattr(layers.config, "layer_types", None) or ()
+        if others := {*types} - {"full_attention", "sliding_attention"}:
+            raise SetupError(f"{type(layers).__name__} has layers of {', '.join(sorted(others))}; see RERANK_MODEL")
+        local = "sliding_attention" in types or not types
+        self.window = getattr(layers.config, "sliding_window", None) if local and causal else None
+        self._by_layer = bool(types)
         self.input_names = ["input_ids", "attention_mask"]
 
     def forward(self, input_ids: Any, attention_mask: Any, _token_type_ids: Any = None) -> Any:
@@ -74,7 +78,8 @@ class DecoderScore(torch.nn.Module):  # type: ignore[misc] # torch is not analys
             near = places[:, None] - places[None, :] < self.window
             # A token sees itself, so that none of the padding sees nothing: some runtimes make NaN of that.
             itself = places[:, None] == places[None, :]
-            masks = {"full_attention": heeded, "sliding_attention": heeded & near | itself}
+            local = heeded & near | itself
+            masks = {"full_attention": heeded, "sliding_attention": local} if self._by_layer else local
         outputs = self.layers(input_ids=input_ids, attention_mask=masks, use_cache=False).last_hidden_state
         if self.mean:
             mask = attention_mask[..., None].to(outputs.dtype)
@@ -92,7 +97,8 @@ def load_decoder(layout: Layout, device: str) -> tuple[Any, Any]:
         layout: names the directory and the recipe.
         device: where the weights go.
     """
-    where, options = str(layout.transformer), {"local_files_only": True}
+    # Without a word on it transformers asks at the terminal whether to run a model's code.
+    where, options = str(layout.transformer), {"local_files_only": True, "trust_remote_code": False}
     if layout.config.get("model_type") == BIDIRECTIONAL_LLAMA:
         config = LlamaConfig.from_dict({**layout.config, "model_type": "llama", "is_causal": False, "num_labels": 1})
         cls: Any = LlamaForSequenceClassification
@@ -175,7 +181,10 @@ class DecoderModel(SourceModel):
             self._by_name = cross_encoder(layout, device)
             self._loaded, self.tokenizer = self._by_name.transformers_model, self._by_name.tokenizer
             check_pads(layout, self.tokenizer)
-            self.recipe = recipe_of(self._by_name, _rule_of(self._by_name))
+            try:
+                self.recipe = recipe_of(self._by_name, _rule_of(self._by_name))
+            except SetupError as error:
+                raise SetupError(f"{layout.directory}: {error}; name another RERANK_MODEL") from error
         if getattr(self._loaded, "score", None) is not None and self._loaded.config.num_labels != 1:
             raise SetupError(f"{layout.directory} has {self._loaded.config.num_labels} labels; a reranker has one")
         check_fast(layout, self.tokenizer)

@@ -33,7 +33,10 @@ TWO_WAYS = frozenset({"Router", "Asym"})
 """Modules of sentence-transformers that treat queries and documents differently; the second is an older name."""
 
 SAME_AS_CODE = frozenset({"llama_bidirec"})
-"""`model_type` of models whose own code computes what `decoder_source` does without it."""
+"""`model_type` of models whose own code computes what `decoder_source` does without it: the mean of all tokens."""
+
+BY_LENGTH = frozenset({"longrope", "su", "dynamic"})
+"""Kinds of rotary positions that are others for a long text, and so for all that share a batch with it."""
 
 ACTIVATIONS = ("Identity", "Sigmoid", "Tanh")
 """Activations of torch that keep the order of logits, and so change no ranking."""
@@ -110,6 +113,7 @@ def read_layout(directory: Path, model: str = "", recipe: Recipe | None = None) 
     else:
         recipe, kind = None, _kind(directory, named, listed, config)
     _refuse_code(directory, listed, config, transformer)
+    _refuse_computation(directory, config)
     if kind == "cross-encoder" and not listed:
         _refuse_labels(directory, config)
     _check_files(directory)
@@ -122,7 +126,8 @@ def read_layout(directory: Path, model: str = "", recipe: Recipe | None = None) 
 
 
 def _architecture(config: Mapping[str, Any]) -> str:
-    return str((config.get("architectures") or [""])[0])
+    named = config.get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else ""
 
 
 def _needs_recipe(config: Mapping[str, Any]) -> bool:
@@ -252,7 +257,7 @@ def _refuse_code(
     _refuse_modules(directory, [entry["type"].rpartition(".")[2] for entry in listed])
     for file, found in (("config.json", config), ("tokenizer_config.json", None)):
         contents = _read_json(transformer / file) if found is None else found
-        if (named := contents.get("auto_map")) and contents.get("model_type") not in SAME_AS_CODE:
+        if (named := contents.get("auto_map")) and (found is None or config.get("model_type") not in SAME_AS_CODE):
             code = next(iter(named.values())) if isinstance(named, dict) else named
             raise SetupError(
                 f"{transformer / file} names code of the model's own ({_first(code)}); code of a model is never run:"
@@ -280,6 +285,24 @@ def _refuse_modules(directory: Path, names: Sequence[str]) -> None:
             f"{directory / 'modules.json'} names {unlike[0]}; served are models that begin with a Transformer, the same"
             " one for queries and documents: name another RERANK_MODEL"
         )
+
+
+def _refuse_computation(directory: Path, config: Mapping[str, Any]) -> None:
+    """Refuse what would be computed in another way than the model's makers do."""
+    if config.get("model_type") in SAME_AS_CODE and config.get("pooling", "avg") != "avg":
+        raise SetupError(
+            f"{directory} pools tokens by {str(config['pooling'])[:40]}, which its own code does and we don't:"
+            " name another RERANK_MODEL"
+        )
+    for named in (config.get("rope_scaling"), config.get("rope_parameters")):
+        if not isinstance(named, dict):
+            continue
+        for each in (named, *(value for value in named.values() if isinstance(value, dict))):
+            if (kind := each.get("rope_type", each.get("type"))) in BY_LENGTH:
+                raise SetupError(
+                    f"{directory} has rotary positions of the kind {kind}, with which a long text changes the scores of"
+                    " others: name another RERANK_MODEL"
+                )
 
 
 def _first(code: Any) -> Any:

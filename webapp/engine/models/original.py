@@ -48,7 +48,7 @@ def blamed_file(layout: Layout) -> Path:
     config, tokenizer = (layout.transformer / name for name in ("config.json", "tokenizer.json"))
     try:
         if layout.config.get("model_type") in CONFIG_MAPPING:
-            AutoConfig.from_pretrained(str(layout.transformer), local_files_only=True)
+            AutoConfig.from_pretrained(str(layout.transformer), local_files_only=True, trust_remote_code=False)
     except Exception:  # noqa: BLE001 - each library has its own
         return config
     try:

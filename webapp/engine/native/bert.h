@@ -135,9 +135,11 @@ static void run_layer(const BertModel *model, const Layer *layer, int rows, int 
 }
 
 static void embed(const BertModel *model, const int64_t *ids, const int64_t *types, int count, float *x) {
-    const int hidden = model->shape.hidden;
+    const int hidden = model->shape.hidden, pad = model->shape.pad;
+    int64_t next = pad < 0 ? 0 : 1;
     for (int token = 0; token < count; token++, x += hidden) {
-        const float *word = model->words + ids[token] * hidden, *position = model->positions + (int64_t)token * hidden;
+        const int64_t place = pad >= 0 && ids[token] == pad ? 0 : next++;
+        const float *word = model->words + ids[token] * hidden, *position = model->positions + place * hidden;
         const float *type = model->types + types[token] * hidden;
         for (int at = 0; at < hidden; at += LANES)
             v_store(x + at, v_load(word + at) + v_load(type + at) + v_load(position + at));

@@ -9,7 +9,7 @@ static int is_computable(const BertShape *s) {
         && is_width(s->hidden) && is_width(s->wide) && s->layers > 0 && s->layers <= LARGEST_LAYERS
         && s->heads > 0 && s->hidden % s->heads == 0 && is_width(s->hidden / s->heads)
         && (int64_t)(s->hidden / s->heads + QUERIES) * (s->positions + BLOCK) <= INT32_MAX
-        && (s->classifies == 0 || s->classifies == 1) && isfinite(s->epsilon) && s->epsilon >= 0;
+        && (s->classifies == 0 || s->classifies == 1) && s->pad >= -1 && s->pad < s->vocabulary && isfinite(s->epsilon) && s->epsilon >= 0;
 }
 
 static void take_layer(Tensors *tensors, const BertShape *shape, Layer *layer) {
@@ -28,7 +28,7 @@ static void take_all(Tensors *tensors, BertModel *model) {
     const BertShape *shape = &model->shape;
     const int32_t hidden = shape->hidden;
     model->words = floats(tensors, shape->vocabulary, hidden);
-    model->positions = floats(tensors, shape->positions, hidden);
+    model->positions = floats(tensors, shape->positions + (shape->pad >= 0), hidden);
     model->types = floats(tensors, shape->types, hidden);
     model->gain = floats(tensors, 1, hidden);
     model->shift = floats(tensors, 1, hidden);

@@ -4,7 +4,7 @@
 #pragma once
 #include <stdint.h>
 
-#define BORDER 2 /* raised when anything in this file changes; runtimes/native.py has the same number */
+#define BORDER 3 /* raised when anything in this file changes; runtimes/native.py has the same number */
 
 typedef enum {
     STATUS_OK,
@@ -25,9 +25,11 @@ typedef struct {
 
 typedef struct {
     int32_t border;                       /* BORDER, as the caller knows it */
-    int32_t vocabulary, positions, types; /* rows of the embedding tables */
+    int32_t vocabulary, positions, types; /* rows of the embedding tables; positions: tokens that a row may have */
     int32_t hidden, heads, wide, layers;  /* wide: of the feed-forward part */
     int32_t classifies;                   /* 1: a logit for each row; 0: the mean vector of its tokens */
+    int32_t pad;                          /* -1, or an id that is not counted: it has the first row of positions, which
+                                           * then has one more; RoBERTa's padding, whose name a text may hold */
     float epsilon;
 } BertShape;
 

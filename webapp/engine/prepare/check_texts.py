@@ -41,6 +41,7 @@ DOCUMENTS = (
     "القطار الأخير يغادر المحطة عند منتصف الليل تمامًا.",
     "0.5 mg/l < c(NO3-) <= 50 mg/l; see table 4.2(b), p. 117",
 )
+NAMES_OF_SPECIAL_TOKENS = "bees [SEP] find </s> their <pad> way [PAD] home <s> by [CLS] the <unk> sun [MASK]"
 _LONG_QUERY = "which of these words matters "
 _LONG_DOCUMENT = "Dit document gaat nergens over, maar het is wel lang. "
 
@@ -55,8 +56,10 @@ def check_pairs(original: SourceModel) -> list[tuple[str, str]]:
     pairs = [(query, document) for query in QUERIES for document in DOCUMENTS]
     scored = min(original.max_length_tokens, LONGEST_SCORED_TOKENS)
     pairs.append((QUERIES[0], _past(original, _LONG_DOCUMENT, scored)))
+    pairs.append((f"  {QUERIES[0]} \n", f" \n{DOCUMENTS[0]}\t "))
     if original.recipe is not None:
         return pairs
+    pairs.append((QUERIES[0], NAMES_OF_SPECIAL_TOKENS))
     query, document = (_past(original, text, min(scored, LONG_QUERY_TOKENS)) for text in (_LONG_QUERY, _LONG_DOCUMENT))
     return [*pairs, (query, DOCUMENTS[0]), (query, document)]
 

@@ -38,12 +38,11 @@ def pack(source: SourceModel, path: Path, report_share: ReportShare = lambda _sh
         return False
     config, encoder, head = found
     hidden, heads = config.hidden_size, config.num_attention_heads
+    # RoBERTa counts positions from one past its padding index, and leaves out what looks like padding.
+    pad = -1 if config.model_type == "bert" else config.pad_token_id
     tensors = {
         "words": floats_of(encoder.embeddings.word_embeddings.weight),
-        # RoBERTa counts positions from one past its padding index.
-        "positions": floats_of(encoder.embeddings.position_embeddings.weight)[
-            config.pad_token_id + 1 if config.model_type != "bert" else 0 :
-        ],
+        "positions": floats_of(encoder.embeddings.position_embeddings.weight)[max(pad, 0) :],
         "types": floats_of(encoder.embeddings.token_type_embeddings.weight),
         "gain": floats_of(encoder.embeddings.LayerNorm.weight),
         "shift": floats_of(encoder.embeddings.LayerNorm.bias),
@@ -70,7 +69,7 @@ def pack(source: SourceModel, path: Path, report_share: ReportShare = lambda _sh
         report_share((number + 1) / len(encoder.encoder.layer))
     for name, linear in head.items():
         tensors[f"head.{name}"], tensors[f"head.{name}_bias"] = _weight_and_bias(linear)
-    write_tensors(path, tensors, {"heads": str(heads), "epsilon": repr(float(config.layer_norm_eps))})
+    write_tensors(path, tensors, {"heads": str(heads), "pad": str(pad), "epsilon": repr(float(config.layer_norm_eps))})
     return True
 
 

@@ -6,6 +6,7 @@ them. A recipe says what the vendor's own code does; nothing of it is computed h
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
 from functools import cache
@@ -164,6 +165,11 @@ def told_recipes(names: Sequence[str], chat_template: str) -> list[Recipe]:
     return [
         recipe
         for recipe in known_recipes()
-        if any(part in name for part in recipe.names for name in lower)
+        if any(_is_part(part, name) for part in recipe.names for name in lower)
         or any(mark in chat_template for mark in recipe.marks)
     ]
+
+
+def _is_part(part: str, name: str) -> bool:
+    """Return whether a name has this part, and no letter or digit beside it: zerank-1 is no part of zerank-10."""
+    return re.search(rf"(?<![a-z0-9]){re.escape(part)}(?![a-z0-9])", name) is not None

@@ -44,7 +44,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 """BORDER of the native/border.h that this file was written for."""
 
 _ABI_DIFFERS = 2
@@ -61,7 +61,7 @@ STATUS_MESSAGES = {
 }
 """Meanings of native/border.h's Status."""
 
-_COUNTS = ("border", "vocabulary", "positions", "types", "hidden", "heads", "wide", "layers", "classifies")
+_COUNTS = ("border", "vocabulary", "positions", "types", "hidden", "heads", "wide", "layers", "classifies", "pad")
 _BUFFERS = ("ids", "types", "lengths", "out")
 
 
@@ -219,9 +219,12 @@ def check_sizes(sizes: Mapping[str, int]) -> None:
 def _shape(tensors: Tensors, metadata: Mapping[str, str]) -> _Shape:
     """Return a model's shape, read off its tensors."""
     vocabulary, hidden = tensors["words"].shape
+    pad = int(metadata["pad"])
+    if not -1 <= pad < vocabulary:
+        raise ValueError(f"impossible padding: {pad}")
     sizes = {
         "vocabulary": vocabulary,
-        "positions": len(tensors["positions"]),
+        "positions": len(tensors["positions"]) - (pad >= 0),
         "types": len(tensors["types"]),
         "hidden": hidden,
         "heads": int(metadata["heads"]),
@@ -229,7 +232,8 @@ def _shape(tensors: Tensors, metadata: Mapping[str, str]) -> _Shape:
         "layers": sum(name.endswith(".qkv.weights") for name in tensors),
     }
     check_sizes(sizes)
-    return _Shape(ABI_VERSION, **sizes, classifies="head.dense" in tensors, epsilon=float(metadata["epsilon"]))
+    classifies = "head.dense" in tensors
+    return _Shape(ABI_VERSION, **sizes, classifies=classifies, pad=pad, epsilon=float(metadata["epsilon"]))
 
 
 def tensor_table(tensors: Tensors, expected: Expected) -> Any:
@@ -255,7 +259,7 @@ def _expected(shape: _Shape) -> Expected:
     hidden, wide = shape.hidden, shape.wide
     found: Expected = {
         "words": ((shape.vocabulary, hidden), np.float32),
-        "positions": ((shape.positions, hidden), np.float32),
+        "positions": ((shape.positions + (shape.pad >= 0), hidden), np.float32),
         "types": ((shape.types, hidden), np.float32),
         "gain": ((hidden,), np.float32),
         "shift": ((hidden,), np.float32),

@@ -35,11 +35,21 @@ class TorchRuntime:
         model = load_source(Path(manifest.source), where, model=manifest.model, recipe=manifest.recipe)
         if model.tables != manifest.tables:  # an id past a table's end costs a process its GPU
             raise SetupError(f"{manifest.source} is not the model that was prepared; prepare it again")
-        self._forward = TorchForward(model.module().to(self._dtype).eval(), where)
+        self._forward = TorchForward(in_precision(model.module(), self._dtype).eval(), where)
 
     def open(self) -> Forward:
         """Return the forward pass, which all threads may share: it changes nothing."""
         return self._forward
+
+
+def in_precision(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """Return a module in another precision, but for the frequencies of rotary positions, as transformers does."""
+    kept = {name: buffer for name, buffer in module.named_buffers() if "inv_freq" in name}
+    module = module.to(dtype)
+    for name, buffer in kept.items():
+        owner, _, own = name.rpartition(".")
+        setattr(module.get_submodule(owner), own, buffer)
+    return module
 
 
 class LoadedRuntime:
