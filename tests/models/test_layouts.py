@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from webapp.domain.errors import SetupError
-from webapp.engine.models.layout import LFS_POINTER, read_layout
+from webapp.engine.models.files import LFS_POINTER
+from webapp.engine.models.layout import read_layout
 from webapp.engine.models.original import load_source
 
 pytestmark = pytest.mark.filterwarnings("ignore")

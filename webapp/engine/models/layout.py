@@ -7,7 +7,6 @@ without them does the architecture in `config.json` count.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from webapp.domain.errors import SetupError
+from webapp.engine.models.files import check_files, read_json, refuse_pointer
 from webapp.engine.recipes import Recipe, known_recipes, told_recipes
 
 Kind = Literal["cross-encoder", "embedding"]
@@ -53,17 +53,6 @@ SENTENCEPIECE_FILES = frozenset({"tokenizer.model", "sentencepiece.bpe.model", "
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names of weights; with `.index.json` it is a list of files that hold them together."""
 
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-"""The beginning of a file that git-lfs has not replaced by its contents."""
-
-OTHER_FORMATS = frozenset({"onnx", "openvino", "coreml"})
-"""Folders of weights that are not read."""
-
-SUFFIXES = frozenset({".safetensors", ".bin", ".model", ".json", ".txt", ".jinja", ".codes"})
-"""Of weights, configurations, tokenizers and chat templates."""
-
-_LENGTH_BYTES = 8
-
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -99,10 +88,10 @@ def read_layout(directory: Path, model: str = "", recipe: Recipe | None = None) 
     Raises:
         SetupError: it is no reranker, a file of it is missing or not whole, or it needs code of its own.
     """
-    named = _read_json(directory / "config_sentence_transformers.json")
+    named = read_json(directory / "config_sentence_transformers.json")
     listed = _read_modules(directory)
     transformer = _transformer(directory, listed)
-    config = _read_json(transformer / "config.json")
+    config = read_json(transformer / "config.json")
     if not config and not listed:
         raise SetupError(
             f"{directory} holds no config.json; RERANK_MODEL must name a CrossEncoder or SentenceTransformer"
@@ -116,7 +105,7 @@ def read_layout(directory: Path, model: str = "", recipe: Recipe | None = None) 
     _refuse_computation(directory, config)
     if kind == "cross-encoder" and not listed:
         _refuse_labels(directory, config)
-    _check_files(directory)
+    check_files(directory)
     if config:
         _require(transformer, [name + index for name in WEIGHT_FILES for index in ("", ".index.json")], "weights")
         _require(transformer, TOKENIZER_FILES, "tokenizer")
@@ -162,27 +151,9 @@ def _recipe(directory: Path, model: str, config: Mapping[str, Any], named: Recip
 
 def _chat_template(directory: Path) -> str:
     """Return the text of a model's chat templates; empty: it has none."""
-    texts = [str(_read_json(directory / "tokenizer_config.json").get("chat_template") or "")]
+    texts = [str(read_json(directory / "tokenizer_config.json").get("chat_template") or "")]
     texts += [path.read_text(errors="replace") for path in sorted(directory.glob("chat_template*"))]
     return "\n".join(texts)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a file; an empty one if there is no such file."""
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise SetupError(f"{path} can't be read ({error.strerror})") from error
-    _refuse_pointer(path, text)
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SetupError(f"{path} is no JSON ({error}); fetch the model again") from error
-    if not isinstance(found, dict):
-        raise SetupError(f"{path} is no JSON object; fetch the model again")
-    return found
 
 
 def _read_modules(directory: Path) -> list[Mapping[str, Any]]:
@@ -191,7 +162,7 @@ def _read_modules(directory: Path) -> list[Mapping[str, Any]]:
     if not path.is_file():
         return []
     text = path.read_bytes()
-    _refuse_pointer(path, text)
+    refuse_pointer(path, text)
     try:
         listed = sorted(json.loads(text), key=lambda entry: int(entry["idx"]))
         if not listed or not all(isinstance(entry["type"] + entry["path"], str) for entry in listed):
@@ -256,7 +227,7 @@ def _refuse_code(
             )
     _refuse_modules(directory, [entry["type"].rpartition(".")[2] for entry in listed])
     for file, found in (("config.json", config), ("tokenizer_config.json", None)):
-        contents = _read_json(transformer / file) if found is None else found
+        contents = read_json(transformer / file) if found is None else found
         if (named := contents.get("auto_map")) and (found is None or config.get("model_type") not in SAME_AS_CODE):
             code = next(iter(named.values())) if isinstance(named, dict) else named
             raise SetupError(
@@ -353,62 +324,3 @@ def _refuse_sentencepiece(directory: Path) -> None:
             f"{directory / name} is the only tokenizer there, and sentencepiece, which reads it, is not installed; run:"
             " pip install sentencepiece, or name a model with a tokenizer.json"
         )
-
-
-def files_of(directory: Path) -> list[Path]:
-    """Return the files of a model that its scores may depend on, in the order of their paths."""
-    return [
-        path
-        for path in sorted(directory.rglob("*"))
-        if path.suffix in SUFFIXES and path.is_file() and not OTHER_FORMATS & {*path.relative_to(directory).parts}
-    ]
-
-
-def _check_files(directory: Path) -> None:
-    """Refuse files that are not whole.
-
-    Raises:
-        SetupError: it names the file.
-    """
-    for path in files_of(directory):
-        if path.name.endswith(".index.json"):
-            shards = _read_json(path).get("weight_map")
-            for name in sorted({*shards.values()}) if isinstance(shards, dict) else ["weight_map"]:
-                if not (path.parent / str(name)).is_file():
-                    raise SetupError(f"{path} names {name}, which is not there; fetch the model again")
-            continue
-        with path.open("rb") as file:
-            _refuse_pointer(path, file.read(len(LFS_POINTER)))
-        if path.suffix == ".safetensors":
-            _check_safetensors(path)
-        elif path.suffix == ".bin" and path.name.startswith("pytorch_model"):
-            _check_pickle(path)
-
-
-def _refuse_pointer(path: Path, beginning: bytes) -> None:
-    if beginning.startswith(LFS_POINTER):
-        raise SetupError(f"{path} is only git-lfs' pointer to the file; run: git lfs pull, in {path.parent}")
-
-
-def _check_safetensors(path: Path) -> None:
-    """Refuse a safetensors file whose table of contents does not end where the file does."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        begin = _LENGTH_BYTES + int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        try:
-            contents = json.loads(file.read(begin - _LENGTH_BYTES)) if begin <= size else {}
-            ends = [entry["data_offsets"][1] for name, entry in contents.items() if name != "__metadata__"]
-            expected = begin + int(max(ends))
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-            expected = -1
-    if expected != size:
-        of = f" of {expected:,}" if expected > 0 else ""
-        raise SetupError(f"{path} is not whole: it has {size:,} bytes{of}; fetch it again")
-
-
-def _check_pickle(path: Path) -> None:
-    """Refuse a file of torch's that was cut short: a zip archive ends with its table of contents."""
-    with path.open("rb") as file:
-        beginning = file.read(2)
-    if not zipfile.is_zipfile(path) and (beginning == b"PK" or beginning[:1] != b"\x80"):  # older ones are no archives
-        raise SetupError(f"{path} is not whole, or is no file of torch's; fetch it again")

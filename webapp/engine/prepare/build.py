@@ -33,7 +33,8 @@ from webapp.engine.artifact import (
 from webapp.engine.base import score_pair
 from webapp.engine.loader import ModelEngine, open_engine
 from webapp.engine.models.decoder_source import DecoderModel
-from webapp.engine.models.layout import files_of, read_layout
+from webapp.engine.models.files import files_of
+from webapp.engine.models.layout import read_layout
 from webapp.engine.models.original import blamed_file, load_layout
 from webapp.engine.models.source import SourceModel
 from webapp.engine.prepare import autotune, export, gate
