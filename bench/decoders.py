@@ -22,7 +22,7 @@ import load
 
 from webapp.config.settings import Settings
 from webapp.engine.loader import load_engine
-from webapp.engine.prepare import gate
+from webapp.engine.prepare import check_texts, framing, gate
 from webapp.engine.prepare.pipeline import prepare
 from webapp.engine.recipes import named_recipe
 
@@ -114,8 +114,8 @@ def decoder() -> Path:
 
 def prepared(settings: Settings) -> None:
     """Prepare the model by few and short texts, of words that its tokenizer knows: torch needs seconds for each."""
-    gate._QUERIES = (QUERY,)  # noqa: SLF001
-    gate._DOCUMENTS = tuple(harness.texts(6, mean_words=40, seed=3))  # noqa: SLF001
+    for module in (check_texts, framing, gate):
+        module.QUERIES, module.DOCUMENTS = (QUERY,), tuple(harness.texts(6, mean_words=40, seed=3))
     examples = harness.STATE_DIR / "decoders.jsonl"
     lines = [{"query": f"{QUERY} {seed}", "documents": harness.texts(6, mean_words=40, seed=seed)} for seed in range(3)]
     examples.write_text("\n".join(map(json.dumps, lines)))

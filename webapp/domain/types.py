@@ -179,7 +179,7 @@ class RecipeInfo:
     """Empty for a chat template of the model's own."""
     title: str
     licence: str
-    """Of the family's models, as their makers state it; empty: unknown."""
+    """The licence of the family's models, as their makers state it; empty: unknown."""
 
 
 @dataclass(frozen=True, slots=True)

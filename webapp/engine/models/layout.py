@@ -69,7 +69,7 @@ class Layout:
     activation: str
     """What the model itself puts its logits through, one of `ACTIVATIONS`; a bi-encoder's is Identity."""
     recipe: Recipe | None = None
-    """Of a decoder that sentence-transformers' files say nothing of."""
+    """The recipe of a decoder; None: it is no decoder, or sentence-transformers' files have its words."""
 
     @property
     def architecture(self) -> str:
