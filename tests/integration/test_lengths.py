@@ -77,6 +77,20 @@ def test_truncation_in_tokenizer_json_is_ignored_as_by_sentence_transformers(ber
     assert np.abs(ours - theirs).max() <= 1e-4
 
 
+@pytest.mark.parametrize("changed", ["model.safetensors", "tokenizer_config.json"])
+def test_a_torch_worker_refuses_files_that_others_replaced_since_its_master_began(bert, tmp_path, changed):
+    model = tmp_path / "model"
+    shutil.copytree(bert, model)
+    settings = Settings(model=str(model), state_dir=tmp_path, engine="torch", precision="fp32")
+    prepare(settings, lambda _: None)
+    served = load_engine(settings)
+    served.start(1)
+    (tmp_path / "new").write_bytes((model / changed).read_bytes())  # retrained, and of the same shape
+    (tmp_path / "new").replace(model / changed)
+    with pytest.raises(SetupError, match="is not the model that was prepared; prepare it again"):
+        served.start(1)
+
+
 @pytest.mark.parametrize(
     ("family", "options", "positions"),
     [

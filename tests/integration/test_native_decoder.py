@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import small_decoders
@@ -22,6 +23,7 @@ from webapp.engine.models.decoder_source import DecoderScore
 from webapp.engine.models.original import load_source
 from webapp.engine.prepare.pack_decoder import pack_decoder, to_bfloat16
 from webapp.engine.prepare.pipeline import prepare
+from webapp.engine.recipes import named_recipe
 from webapp.engine.runtimes import native
 from webapp.engine.runtimes.native_decoder import NativeDecoderRuntime
 
@@ -43,8 +45,17 @@ FAMILIES = {
         head_dim=32,
         num_key_value_heads=1,
     ),
+    "llama": lambda path: small_decoders.build_decoder(
+        path, "LlamaForCausalLM", tokenizer=small_decoders.llama_tokenizer()
+    ),
     "llama, bidirectional": small_decoders.build_nemotron,
+    "one token": lambda path: small_decoders.build_decoder(
+        path, name="ContextualAI/ctxl-rerank-v2-instruct-multilingual-1b"
+    ),
 }
+
+RECIPES = {"llama": msgspec.structs.replace(named_recipe("qwen3-reranker"), architectures=("LlamaForCausalLM",))}
+"""Of models that nothing else tells the words of."""
 
 
 def batch(lengths, prefix=0, seed=0):
@@ -83,7 +94,7 @@ def models(tmp_path_factory, library):
 
     def get(family):
         if family not in made:
-            source = load_source(FAMILIES[family](home / family.replace(", ", "-")))
+            source = load_source(FAMILIES[family](home / family.replace(", ", "-")), recipe=RECIPES.get(family))
             path = home / f"{family}.safetensors"
             assert pack_decoder(source.module(), path, some_texts(source.module()))
             made[family] = source.module(), path
@@ -334,12 +345,13 @@ OPEN_GATE = {"gate_max_score_error": 1, "gate_mean_score_error": 1, "gate_min_ta
 
 
 @pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("named", [{"engine": "native", "precision": "int8"}, {}], ids=["by name", "by itself"])
 @pytest.mark.parametrize("family", ["qwen3", "llama, bidirectional"])
-def test_a_decoder_is_prepared_and_opened(tmp_path, family):
+def test_a_decoder_is_prepared_and_opened(tmp_path, family, named):
     """Documents of two queries, in one batch, score as in torch."""
     model = FAMILIES[family](tmp_path / "model")
-    settings = Settings(model=str(model), state_dir=tmp_path / "state", engine="native", precision="int8", **OPEN_GATE)
-    prepare(settings, lambda _: None)
+    settings = Settings(model=str(model), state_dir=tmp_path / "state", **named, **OPEN_GATE)
+    assert prepare(settings, lambda _: None).engine == "native"
     session = load_engine(settings).open_session()
     pairs = [(query, document) for query in ("bees", "how do bees find home") for document in ("", "by the sun", "no")]
     encoded = [encode_pair(session, query, document) for query, document in pairs]

@@ -114,6 +114,44 @@ def test_every_dialect_carries_one_to_the_model(api, engine, dialect):
 
 
 @by_dialect
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"instruct": "find the opposite"},
+        {"chat_template_kwargs": {"instruction": "find the opposite"}},
+        {"chat_template_kwargs": {"instruct": "find the opposite"}},
+        {"instruction": "find the opposite", "instruct": "be kind", "chat_template_kwargs": {"instruct": "be kind"}},
+        {"instruction": " ", "instruct": None, "chat_template_kwargs": {"instruction": "find the opposite"}},
+    ],
+    ids=str,
+)
+def test_sglang_s_and_vllm_s_ways_to_carry_one_are_the_same(api, engine, dialect, fields):
+    path, body, headers = example(dialect, **fields)
+    reply = post(api, path, body, headers=headers)
+    assert (reply.status_code, said(reply)) == (200, [])
+    assert set(engine.heard) == {"find the opposite"}
+
+
+@by_dialect
+@pytest.mark.parametrize("name", ["instruction", "instruct"])
+def test_an_argument_of_the_template_that_is_no_text_is_refused_by_name(api, dialect, name):
+    path, body, headers = example(dialect, chat_template_kwargs={name: 7})
+    reply = post(api, path, body, headers=headers)
+    assert reply.status_code in {400, 422}
+    assert f"chat_template_kwargs.{name}" in reply.text
+
+
+@by_dialect
+def test_other_arguments_of_the_template_are_said_to_have_no_effect(api, engine, dialect):
+    path, body, headers = example(dialect, chat_template_kwargs={"enable_thinking": False, "instruct": "be kind"})
+    reply = post(api, path, body, headers=headers)
+    assert reply.status_code == 200
+    assert set(engine.heard) == {"be kind"}
+    (warning,) = said(reply)
+    assert "chat_template_kwargs was ignored but for instruction and instruct: 'enable_thinking'" in warning
+
+
+@by_dialect
 @pytest.mark.parametrize("blank", [None, "", " \n"])
 def test_a_blank_one_is_none(api, engine, dialect, blank):
     path, body, headers = example(dialect, instruction=blank)

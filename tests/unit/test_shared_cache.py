@@ -6,9 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scheduling_kit import PATIENCE_S, Rig
 
+from webapp.config import resources
+from webapp.config.settings import Settings
 from webapp.domain.types import RerankRequest
 from webapp.engine.runtimes.stub import StubEngine, stub_logit
 from webapp.scheduling.breaker import FAILURES, Breaker
+from webapp.servers.assembly import build_service
 from webapp.servers.gunicorn.bridge import GeventBridge, GeventWaiter
 from webapp.service.cache import redis as redis_module
 from webapp.service.cache.memory import LookupBudget, MemoryCache, PairScore
@@ -204,6 +207,28 @@ def test_two_artifacts_never_share(shared, stub_rig):
     score(scoring_on(stub_rig, shared, "one"), ["a"])
     settle()
     assert score(scoring_on(stub_rig, shared, "other"), ["a"]).cached == 0
+
+
+AVX2, VNNI = "flags : fpu avx2 fma", "flags : fpu avx2 fma avx512f avx512_vnni"
+
+
+@pytest.mark.parametrize(("one", "other", "cached"), [(AVX2, VNNI, 0), (VNNI, f"{VNNI} hypervisor", 1)])
+def test_machines_share_scores_if_their_processors_add_in_the_same_order(
+    shared, monkeypatch, tmp_path, one, other, cached
+):
+    monkeypatch.setattr(resources, "_PROC", tmp_path)
+    (tmp_path / "meminfo").write_text("MemTotal: 4096 kB\n")
+    found = []
+    for flags in (one, other):
+        (tmp_path / "cpuinfo").write_text(flags)
+        service, scheduler, pool = build_service(
+            Settings(engine="stub"), StubEngine(), GeventWaiter, cache=MemoryCache(10**6), shared=shared
+        )
+        pool.start()
+        found.append(score(service.scoring, ["a"]).cached)
+        scheduler.close()
+        settle()
+    assert found == [0, cached]
 
 
 def test_a_pair_is_still_scored_once_while_requests_wait_for_redis(shared, redis):

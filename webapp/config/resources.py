@@ -109,6 +109,15 @@ def trimmer(changes: Callable[[], int], offload: Offload, trim: Callable[[], Non
     return step
 
 
+_ORDERING = frozenset({"avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni", "avx_vnni"})
+_ORDERING |= {"amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "bf16", "sve", "sve2"}
+
+
+def vector_instructions() -> str:
+    """Return which instructions for vectors this processor has: with others a forward pass adds in another order."""
+    return " ".join(sorted(_ORDERING & cpu_flags()))
+
+
 def cpu_flags() -> set[str]:
     """Return the names of this processor's instructions; none if the kernel does not say."""
     with contextlib.suppress(OSError):

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from contracts.api_keys import KeyRing
 from contracts.events import Serves
-from webapp.config.resources import return_freed_blocks, trimmer
+from webapp.config.resources import return_freed_blocks, trimmer, vector_instructions
 from webapp.config.settings import Settings
 from webapp.config.validators import listed
 from webapp.domain.concurrency import (
@@ -221,7 +221,7 @@ def build_service(
             scheduler=scheduler,
             cache=cache,
             shared=shared,
-            artifact=engine.info.identity,
+            artifact=f"{engine.info.identity}/{vector_instructions()}",
             make_waiter=make_waiter,
             offload=offload,
         ),

@@ -47,7 +47,6 @@ class DashScopeParameters(Options, kw_only=True, frozen=True):
 
     top_n: Annotated[Count | None, Meta(description="How many to return; absent, null or 0: all.")] = None
     return_documents: Annotated[bool | None, Meta(description="Echo the documents. Default false.")] = None
-    instruct: Annotated[str | None, Meta(description="As `instruction`.")] = None
 
 
 class DashScopeInput(msgspec.Struct, kw_only=True, frozen=True):
@@ -137,8 +136,6 @@ def to_compatible_requests(body: DashScopeCompatibleBody, call: Call) -> list[Re
 
 def _request(options: DashScopeParameters, query: Text, documents: Text | list[Text], *, at: str = "") -> RerankRequest:
     """Return the request for texts that stand at a place in the body."""
-    if options.instruct and not options.instruction:
-        options = msgspec.structs.replace(options, instruction=options.instruct)
     _check_text(query, f"{at}query")
     for place, document in enumerate(as_list(documents, f"{at}documents")):
         _check_text(document, f"{at}documents[{place}]")

@@ -2,9 +2,9 @@
 
 Sources of the options: Cohere v1 and v2 (`max_chunks_per_doc`, `max_tokens_per_doc`, `priority`), TEI 1.9.3
 router/src/http/types.rs (`truncate`, `truncation_direction`, `raw_scores`), vLLM 0.33.0 entrypoints/pooling/scoring
-(`truncate_prompt_tokens`, `truncation_side`, `max_tokens_per_query`, `use_activation`, `instruction`), Voyage
-(`truncation`), NIM and Pinecone (`truncate` "NONE", "END", "START"), SiliconFlow (`overlap_tokens`). null is as good as
-absent everywhere.
+(`truncate_prompt_tokens`, `truncation_side`, `max_tokens_per_query`, `use_activation`, `instruction`,
+`chat_template_kwargs`), SGLang and DashScope (`instruct`), Voyage (`truncation`), NIM and Pinecone (`truncate` "NONE",
+"END", "START"), SiliconFlow (`overlap_tokens`). null is as good as absent everywhere.
 
 Sources of the texts: Cohere v1 (objects with `text`, `rank_fields`), vLLM ({content: [parts]}), Pinecone and Mixedbread
 (`rank_fields`), Jina ({text}). An object without a text of its own is scored as its JSON.
@@ -12,7 +12,7 @@ Sources of the texts: Cohere v1 (objects with `text`, `rank_fields`), vLLM ({con
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -89,6 +89,10 @@ class Options(msgspec.Struct, kw_only=True, frozen=True):
     instruction: Annotated[
         str | None,
         Meta(description="What makes a document relevant, in words, for a model that takes it; blank: its default."),
+    ] = None
+    instruct: Annotated[str | None, Meta(description="As `instruction`.")] = None
+    chat_template_kwargs: Annotated[
+        dict[str, Any] | None, Meta(description="Its `instruction` or `instruct` is as the field; others are ignored.")
     ] = None
 
 
@@ -171,9 +175,35 @@ def to_request(
         model=options.model or None,
         truncation=_truncation(options),
         priority=max(-LOWEST_PRIORITY, min(LOWEST_PRIORITY, options.priority or 0)),
-        instruction=options.instruction if options.instruction and options.instruction.strip() else None,
-        warnings=warnings,
+        instruction=_instruction(options),
+        warnings=warnings + _ignored_arguments(options),
     )
+
+
+_INSTRUCTIONS = ("instruction", "instruct")
+
+
+def _instruction(options: Options) -> str | None:
+    """Return the first instruction that is not blank, of the fields or of the template's arguments."""
+    arguments = options.chat_template_kwargs or {}
+    for name in _INSTRUCTIONS:
+        if not isinstance(arguments.get(name), str | None):
+            raise InvalidRequestError("must be a string or null", field=f"chat_template_kwargs.{name}")
+    given = (options.instruction, options.instruct, *map(arguments.get, _INSTRUCTIONS))
+    return next((each for each in given if each and each.strip()), None)
+
+
+def _ignored_arguments(options: Options) -> tuple[str, ...]:
+    """Return a warning if arguments of vLLM's chat template have no effect: our templates are the model's own."""
+    unknown = (options.chat_template_kwargs or {}).keys() - {*_INSTRUCTIONS}
+    if not unknown:
+        return ()
+    return (f"chat_template_kwargs was ignored but for {' and '.join(_INSTRUCTIONS)}: {_names(unknown)}",)
+
+
+def _names(fields: Iterable[str]) -> str:
+    """Return the first of these names, in order, to stand in a warning."""
+    return ", ".join(repr(name[:_MOST_NAME_CHARS]) for name in sorted(fields)[:_MOST_NAMES])
 
 
 _truncation_options = attrgetter(
@@ -279,8 +309,7 @@ def _ignored_rank_fields(documents: list[Text], rank_fields: Sequence[str] | Non
             missing -= {name for name in missing & document.keys() if not _is(document[name], "n")}
     if not missing:
         return ()
-    names = ", ".join(repr(name[:_MOST_NAME_CHARS]) for name in sorted(missing)[:_MOST_NAMES])
-    return (f"rank_fields was ignored where no document has the field: {names}",)
+    return (f"rank_fields was ignored where no document has the field: {_names(missing)}",)
 
 
 def _check_names(documents: Sequence[Text], rank_fields: Sequence[str], field: str) -> None:

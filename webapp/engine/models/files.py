@@ -52,6 +52,11 @@ def files_of(directory: Path) -> list[Path]:
     ]
 
 
+def stamps_of(directory: Path) -> list[tuple[Path, int, int]]:
+    """Return the files of a model with size in bytes and time of change in ns: others after a file was written to."""
+    return [(path, stat.st_size, stat.st_mtime_ns) for path in files_of(directory) for stat in [path.stat()]]
+
+
 def check_files(directory: Path) -> None:
     """Refuse files that are not whole.
 

@@ -12,15 +12,20 @@ from numpy.typing import NDArray
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import Manifest
 from webapp.engine.base import Forward
+from webapp.engine.models.files import stamps_of
 from webapp.engine.models.original import load_source
 from webapp.engine.models.source import SourceModel
 
 
 class TorchRuntime:
-    """sentence-transformers' own model. Loaded after the fork: CUDA and OpenMP survive none."""
+    """sentence-transformers' own model. Loaded after the fork: CUDA and OpenMP survive none.
+
+    A worker that starts later reads the files again, so that they must still be those that were there at first.
+    """
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
+        self._files = stamps_of(Path(manifest.source))
         self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[manifest.precision]
 
     def start(self, threads: int) -> None:
@@ -33,7 +38,8 @@ class TorchRuntime:
         where = device()
         manifest = self._manifest
         model = load_source(Path(manifest.source), where, model=manifest.model, recipe=manifest.recipe)
-        if model.tables != manifest.tables:  # an id past a table's end costs a process its GPU
+        # An id past a table's end costs a process its GPU.
+        if model.tables != manifest.tables or stamps_of(Path(manifest.source)) != self._files:
             raise SetupError(f"{manifest.source} is not the model that was prepared; prepare it again")
         self._forward = TorchForward(in_precision(model.module(), self._dtype).eval(), where)
 
