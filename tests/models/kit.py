@@ -24,19 +24,23 @@ from webapp.engine.artifact import Manifest
 from webapp.engine.base import Engine, encode_pair, score_pair
 from webapp.engine.loader import load_engine
 from webapp.engine.models.formulas import FORMULAS
-from webapp.engine.prepare import pipeline
+from webapp.engine.prepare import gate, pipeline
 from webapp.engine.runtimes.native import library
+from webapp.engine.runtimes.openvino import has_bf16
 
 TORCH, OPENVINO, OPENVINO_INT8, NATIVE = "torch fp32", "openvino fp32", "openvino int8", "native int8"
+TORCH_BF16, OPENVINO_BF16 = "torch bf16", "openvino bf16"
 FLOATS = (TORCH, OPENVINO)
-ENCODER = (*FLOATS, OPENVINO_INT8)
+DECODER = (TORCH, TORCH_BF16, OPENVINO, OPENVINO_BF16, NATIVE)
+ENCODER = (TORCH, TORCH_BF16, OPENVINO, OPENVINO_BF16, OPENVINO_INT8)
 BERT = (*ENCODER, NATIVE)
-DECODER = (*FLOATS, NATIVE)
+ONE_LAYOUT = frozenset({TORCH_BF16, OPENVINO_BF16, OPENVINO_INT8})
+"""Of these one layout a family is enough: each is made of the same module as a float32 one, and int8 takes longest."""
 
 LARGEST_ERROR = 1e-5
 """Of raw scores in float32, as a share of the larger of 1 and the largest of the reference's raw scores."""
 
-LARGEST_INT8_ERROR = {NATIVE: 0.1, OPENVINO_INT8: 0.5}
+LARGEST_ROUNDED_ERROR = {NATIVE: 0.1, OPENVINO_INT8: 0.5, TORCH_BF16: 0.1, OPENVINO_BF16: 0.1}
 """Of scores in 0..1. Random weights are no judge of int8: what serves is judged by the gate, on the model itself."""
 
 OPEN_GATE = {"gate_max_score_error": 1, "gate_mean_score_error": 1, "gate_min_tau": -1, "gate_min_top10_overlap": 0}
@@ -132,10 +136,12 @@ class Workshop:
             state_dir=self._place / "state",
             engine=name,
             precision=precision,
-            **(OPEN_GATE if precision == "int8" else {}),
+            **({} if precision == "fp32" else OPEN_GATE),
             **options,
         )
-        manifest = pipeline.prepare(settings, lambda _: None, calibration_data=self.examples)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gate, "LARGEST_BF16_SCORE_ERROR", 1)
+            manifest = pipeline.prepare(settings, lambda _: None, calibration_data=self.examples)
         return settings, manifest
 
     def _reference(self, case: Case, reference: str, tokens: int) -> np.ndarray:
@@ -221,6 +227,8 @@ def compare(workshop: Workshop, case: Case, family: Family, engine: str) -> None
     """Assert that an engine gives the reference's scores, alone and in company, and so its order."""
     if engine == NATIVE and library() is None:
         pytest.skip("the native engine is not built here")
+    if engine == OPENVINO_BF16 and not has_bf16():
+        pytest.skip("this processor has no bf16 instructions")
     torch.set_num_threads(1)
     settings, manifest = workshop.prepare(case.build, engine, **case.options)
     assert case.tokens in {None, manifest.max_length_tokens}
@@ -229,13 +237,13 @@ def compare(workshop: Workshop, case: Case, family: Family, engine: str) -> None
     served = load_engine(settings)
     served.start(1)
     alone, together = scores(served, pairs(case))
-    if engine in LARGEST_INT8_ERROR:
+    if engine in LARGEST_ROUNDED_ERROR:
         scale = manifest.score_scale
         assert np.isfinite(alone).all()
-        assert np.abs(together - alone).max() <= LARGEST_INT8_ERROR[engine] * max(1.0, float(np.abs(right).max()))
+        assert np.abs(together - alone).max() <= LARGEST_ROUNDED_ERROR[engine] * max(1.0, float(np.abs(right).max()))
         if scale in {"sigmoid", "cosine"}:
             ours, theirs = (to_scores(raw, scale, raw=False) for raw in (alone, right))
-            assert np.abs(ours - theirs).mean() <= LARGEST_INT8_ERROR[engine]
+            assert np.abs(ours - theirs).mean() <= LARGEST_ROUNDED_ERROR[engine]
         if engine == NATIVE:
             assert (together == alone).all()
         return
@@ -262,18 +270,15 @@ def scores(served: Engine, asked: Sequence[tuple[str, str]]) -> tuple[np.ndarray
 
 
 def parameters(families: Mapping[str, Family], quick: Sequence[Case], others: Sequence[Case]) -> list[Any]:
-    """Return the parameters of a test: each case on each of its engines; only `quick` ones run in scripts/test.
-
-    OpenVINO's int8 takes longest to make, and is made of the same module as its float32: one layout a family is enough.
-    """
+    """Return the parameters of a test: each case on each of its engines; only `quick` ones run in scripts/test."""
     return [
         pytest.param(
             case,
             engine,
             id=f"{case.family}, {case.name}, {engine}",
-            marks=[] if case in quick and engine != OPENVINO_INT8 else pytest.mark.models,
+            marks=[] if case in quick and engine not in ONE_LAYOUT else pytest.mark.models,
         )
         for case in [*quick, *others]
         for engine in case.engines or families[case.family].engines
-        if case in quick or engine != OPENVINO_INT8
+        if case in quick or engine not in ONE_LAYOUT
     ]
