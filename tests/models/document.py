@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +22,7 @@ def document(refusals: Mapping[str, str]) -> str:
     """
     from catalogue import BI_ENCODERS, DECODERS, ENCODERS, QUICK
     from families import FAMILIES
-    from kit import LARGEST_ERROR, LARGEST_INT8_ERROR, NATIVE, OPENVINO_INT8
+    from kit import LARGEST_ERROR, LARGEST_ROUNDED_ERROR, NATIVE, OPENVINO_INT8, TORCH_BF16
     from refusals import REFUSALS
 
     from webapp.engine.recipes import known_recipes
@@ -31,7 +31,7 @@ def document(refusals: Mapping[str, str]) -> str:
     for case in [*QUICK, *ENCODERS, *BI_ENCODERS, *DECODERS]:
         tried[case.family].append(case.name)
     rows = [
-        (each.title, each.examples, each.recognised, ", ".join(reversed(each.engines)), reference(each.reference))
+        (each.title, each.examples, each.recognised, engines(each.engines), reference(each.reference))
         for each in FAMILIES.values()
     ]
     places = {
@@ -39,7 +39,8 @@ def document(refusals: Mapping[str, str]) -> str:
         "families": table(rows),
         "notes": "\n".join(f"- {each.title}: {each.note}" for each in FAMILIES.values() if each.note),
         "largest": f"{LARGEST_ERROR:g}".replace("e-0", "e-"),
-        "int8": f"{LARGEST_INT8_ERROR[NATIVE]:g} (native) and {LARGEST_INT8_ERROR[OPENVINO_INT8]:g} (OpenVINO)",
+        "int8": f"{LARGEST_ROUNDED_ERROR[NATIVE]:g} (native) and {LARGEST_ROUNDED_ERROR[OPENVINO_INT8]:g} (OpenVINO)",
+        "bf16": f"{LARGEST_ROUNDED_ERROR[TORCH_BF16]:g}",
         "layouts": "\n".join(f"- {each.title}: {'; '.join(tried[name])}." for name, each in FAMILIES.items()),
         "refusals": table([(each.what, each.examples, f"`{refusals[each.what]}`") for each in REFUSALS]),
     }
@@ -47,6 +48,15 @@ def document(refusals: Mapping[str, str]) -> str:
     for name, text in places.items():
         page = page.replace(f"{{{{ {name} }}}}", text)
     return page
+
+
+def engines(names: Sequence[str]) -> str:
+    """Return `native int8; openvino int8, fp32`: what is tried first comes first."""
+    precisions: dict[str, list[str]] = {}
+    for name in reversed(names):
+        engine, precision = name.split()
+        precisions.setdefault(engine, []).append(precision)
+    return "; ".join(f"{engine} {', '.join(found)}" for engine, found in precisions.items())
 
 
 def reference(name: str) -> str:

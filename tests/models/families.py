@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kit import BERT, DECODER, ENCODER, FLOATS, Family
+from kit import BERT, DECODER, ENCODER, WITHOUT_INT8, Family
 
 FAMILIES = {
     "bert": Family(
@@ -80,7 +80,7 @@ FAMILIES = {
         "Other bi-encoders",
         "Alibaba-NLP/gte-modernbert-base, Qwen/Qwen3-Embedding-0.6B",
         "`modules.json`, and `model_type: SentenceTransformer` or none",
-        FLOATS,
+        WITHOUT_INT8,
         "SentenceTransformer",
     ),
     "decoder with modules": Family(

@@ -31,8 +31,9 @@ from webapp.engine.runtimes.openvino import has_bf16
 TORCH, OPENVINO, OPENVINO_INT8, NATIVE = "torch fp32", "openvino fp32", "openvino int8", "native int8"
 TORCH_BF16, OPENVINO_BF16 = "torch bf16", "openvino bf16"
 FLOATS = (TORCH, OPENVINO)
-DECODER = (TORCH, TORCH_BF16, OPENVINO, OPENVINO_BF16, NATIVE)
-ENCODER = (TORCH, TORCH_BF16, OPENVINO, OPENVINO_BF16, OPENVINO_INT8)
+WITHOUT_INT8 = (TORCH, TORCH_BF16, OPENVINO, OPENVINO_BF16)
+DECODER = (*WITHOUT_INT8, NATIVE)
+ENCODER = (*WITHOUT_INT8, OPENVINO_INT8)
 BERT = (*ENCODER, NATIVE)
 ONE_LAYOUT = frozenset({TORCH_BF16, OPENVINO_BF16, OPENVINO_INT8})
 """Of these one layout a family is enough: each is made of the same module as a float32 one, and int8 takes longest."""
