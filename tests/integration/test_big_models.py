@@ -2,6 +2,8 @@
 
 import errno
 import itertools
+import shutil
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -13,9 +15,11 @@ from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import TOKENIZER, artifact_dir
 from webapp.engine.loader import ModelEngine
+from webapp.engine.models.layout import read_layout
 from webapp.engine.models.original import load_source
-from webapp.engine.prepare import build, check_texts, framing, gate, pipeline
+from webapp.engine.prepare import build, check_texts, framing, gate, pipeline, room
 from webapp.engine.prepare.calibration import DEFAULT_FILE, read_examples
+from webapp.engine.prepare.pack import write_tensors
 from webapp.engine.prepare.progress import Stages
 from webapp.engine.prepare.resolve import Source
 from webapp.engine.runtimes import Candidate
@@ -110,6 +114,17 @@ def test_scores_come_back_in_the_pairs_order_whatever_is_batched(xlm_roberta, tm
     assert sorted(counted) == sorted(pairs)
 
 
+def test_an_instruction_that_is_the_default_costs_nothing_more(tmp_path, monkeypatch):
+    computed = []
+    original = load_source(small_decoders.build_decoder(tmp_path / "model", name="Qwen/Qwen3-Reranker-0.6B"))
+    monkeypatch.setattr(
+        type(original), "_compute", lambda _self, pairs, _: computed.extend(pairs) or [1.0] * len(pairs)
+    )
+    for instruction in ("", original.recipe.instruction, "another", "another"):
+        original.reference([("q", "d")], instruction)
+    assert len(computed) == 2
+
+
 def test_the_share_that_is_done_is_told_in_each_long_stage(bert, tmp_path, monkeypatch):
     told = {}
 
@@ -130,10 +145,10 @@ def test_the_share_that_is_done_is_told_in_each_long_stage(bert, tmp_path, monke
     monkeypatch.setattr(pipeline, "Stages", Listening)
     settings = Settings(model=str(bert), state_dir=tmp_path, engine="openvino", precision="int8", **OPEN_GATE)
     pipeline.prepare(settings, lambda _: None)
-    assert [what.split()[0] for what in told] == ["comparing", "converting", "comparing"]
+    assert [what.split()[0] for what in told] == ["comparing", "converting", "comparing", "measuring"]
     for shares in told.values():
         assert all(early <= late for early, late in itertools.pairwise(shares))
-        assert len(shares) > 10
+        assert len(shares) >= 9
         assert shares[-1] == pytest.approx(1, abs=0.35)
 
 
@@ -192,3 +207,22 @@ def test_what_a_machine_lacks_is_named(bert, tmp_path, monkeypatch, error, messa
     monkeypatch.setattr("webapp.engine.prepare.export.export_openvino", fail)
     with pytest.raises(SetupError, match=message):
         pipeline.prepare(Settings(model=str(bert), state_dir=tmp_path, engine="openvino"), lambda _: None)
+
+
+def test_a_disk_that_is_full_is_named_when_the_native_engine_s_file_is_written():
+    with pytest.raises(OSError, match="No space left") as raised:
+        write_tensors(Path("/dev/full"), {"words": np.zeros((1000, 1000), np.float32)}, {})
+    assert raised.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize(("precision", "copies"), [("fp32", 1), ("int8", 1.25)])
+def test_what_cannot_fit_on_the_disk_is_not_converted(bert, tmp_path, monkeypatch, precision, copies):
+    needed = int(copies * room.weight_bytes(read_layout(bert, "m", None)))
+    settings = Settings(model=str(bert), state_dir=tmp_path, engine="openvino", precision=precision, **OPEN_GATE)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed - 1))
+    with pytest.raises(SetupError, match=r"0.00 GB of its disk free, and .* are needed to convert .*; make room there"):
+        pipeline.prepare(settings, lambda _: None)
+    assert [path.name for path in settings.models_dir.iterdir()] == [".lock"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed))
+    pipeline.prepare(settings, lambda _: None)

@@ -71,3 +71,22 @@ def test_thread_counts_are_the_cores_and_the_whole_ones(monkeypatch, siblings):
     )
     assert autotune.thread_counts() == ([4, 2] if siblings else [4])
     assert np.all(np.diff(autotune.thread_counts()) < 0)
+
+
+@pytest.mark.parametrize(("measuring_takes_s", "asked"), [(0.3, 9), (6.0, 3)])
+def test_a_slow_model_is_measured_once_and_a_fast_one_three_times(monkeypatch, measuring_takes_s, asked):
+    now, shares = [0.0], []
+
+    def measured(*_):
+        now[0] += measuring_takes_s
+        return autotune.Speed(1000, 1)
+
+    monkeypatch.setattr(autotune, "open_engine", lambda *_: StubEngine())
+    monkeypatch.setattr(autotune, "thread_counts", lambda: [2])
+    monkeypatch.setattr(autotune, "_batches", lambda _, budget: budget)
+    monkeypatch.setattr(autotune, "measure", measured)
+    manifest = SimpleNamespace(engine="openvino", recipe=None)
+    autotune.tune(None, manifest, [("query", "document")], shares.append, lambda: now[0])
+    assert len(shares) == asked
+    assert shares == sorted(shares)
+    assert shares[-1] <= 1

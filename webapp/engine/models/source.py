@@ -194,6 +194,8 @@ class SourceModel:
             pairs: queries and documents.
             instruction: for a model that takes one; empty: its default.
         """
+        if self.recipe and instruction == self.recipe.instruction:
+            instruction = ""
         new = [pair for pair in dict.fromkeys(pairs) if (*pair, instruction) not in self._known]
         if new:
             keys = [(*pair, instruction) for pair in new]

@@ -10,7 +10,7 @@ import itertools
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from webapp.domain.types import Session, Tuning
 from webapp.engine.artifact import Manifest
 from webapp.engine.base import encode_pair
 from webapp.engine.loader import open_engine
+from webapp.engine.prepare.progress import ReportShare
 
 BUDGETS_TOKENS = (256, 512, 1024)
 """Token budgets to try. In a larger one small requests wait longer behind large ones, a smaller one holds too few rows.
@@ -38,6 +39,9 @@ LENGTH_STEP_TOKENS = 16
 MEASURED_S = 0.3
 ROUNDS = 3
 """The first round compiles for new shapes, and the best one counts: other programs only slow us down."""
+
+ENOUGH_S = 15.0
+"""No round begins after this: a batch of a big model takes seconds, beside which a compilation counts little."""
 
 PAIRS = 192
 
@@ -70,22 +74,36 @@ class Bench:
         return measure(self._sessions, _batches(self._encoded, budget_tokens))
 
 
-def tune(directory: Path, manifest: Manifest, pairs: Sequence[tuple[str, str]]) -> Tuning:
+def tune(
+    directory: Path,
+    manifest: Manifest,
+    pairs: Sequence[tuple[str, str]],
+    report_share: ReportShare = lambda _share: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Tuning:
     """Return the smallest token budget that is about as fast as any, and its thread count, both measured.
 
     Args:
         directory: of the artifact.
         manifest: its manifest.
         pairs: texts of ordinary lengths.
+        report_share: takes the share that is done.
+        clock: seconds.
     """
     best = Tuning()
     budgets = BUDGETS_TOKENS[:1] if manifest.engine == "native" and manifest.recipe is None else BUDGETS_TOKENS
-    for threads in thread_counts():
+    counts = thread_counts()
+    measured = itertools.count(1)
+    for threads in counts:
         bench = Bench(directory, manifest, threads, pairs)
         rates = dict.fromkeys(budgets, 0.0)
+        began = clock()
         for _ in range(ROUNDS):
             for budget in budgets:
                 rates[budget] = max(rates[budget], bench.measure(budget).tokens_per_s)
+                report_share(next(measured) / (len(counts) * ROUNDS * len(budgets)))
+            if clock() - began > ENOUGH_S:
+                break
         for budget, rate in rates.items():
             if rate > best.tokens_per_s * MIN_SPEEDUP:
                 best = Tuning(batch_tokens=budget, engine_threads=threads, tokens_per_s=round(rate))

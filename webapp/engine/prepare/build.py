@@ -44,7 +44,7 @@ from webapp.engine.prepare.pack import pack
 from webapp.engine.prepare.pack_decoder import pack_decoder
 from webapp.engine.prepare.progress import Report, ReportShare, Stages
 from webapp.engine.prepare.resolve import Source
-from webapp.engine.prepare.room import check_memory
+from webapp.engine.prepare.room import check_disk, check_memory
 from webapp.engine.recipes import named_recipe
 from webapp.engine.runtimes import Candidate
 from webapp.engine.runtimes.torch import LoadedRuntime
@@ -57,6 +57,9 @@ MOST_THREADS = 8
 
 CONVERTED_SHARE = 0.3
 """The share that a conversion has of the time until a model is quantized."""
+
+INT8_SHARE = 0.25
+"""How large weights are in int8, of what they are in float32."""
 
 log = logging.getLogger(__name__)
 
@@ -138,8 +141,8 @@ class Builder:
                 self.stages.report(reasons[-1])
                 shutil.rmtree(directory)  # the disk may have room for one
                 continue
-            with self.stages.stage(MEASURING, f"measuring how fast {candidate} is"):
-                tuning = autotune.tune(directory, manifest, self.examples.calibration)
+            with self.stages.stage(MEASURING, f"measuring how fast {candidate} is") as report_share:
+                tuning = autotune.tune(directory, manifest, self.examples.calibration, report_share)
             reasons.append(f"{candidate} passes the gate, at {tuning.tokens_per_s:,.0f} tokens a second")
             self.stages.report(reasons[-1])
             (directory / GOLDEN).write_bytes(msgspec.json.encode(gate.golden(self.original, figures)))
@@ -294,13 +297,15 @@ def convert_to_openvino(
 ) -> None:
     """Write OpenVINO's files; the conversion is done once for all of its candidates, and takes the disk once."""
     converted = directory.with_name("converted")
+    is_int8 = manifest.precision == "int8"
+    check_disk(original.layout, directory, (not converted.exists()) + is_int8 * INT8_SHARE)
     if not converted.exists():
         converted.mkdir()
         export.export_openvino(original, converted)
     report_share(CONVERTED_SHARE)
     for path in converted.iterdir():
         (directory / path.name).hardlink_to(path)
-    if manifest.precision != "int8":
+    if not is_int8:
         return
     with redirect_stdout(io.StringIO()):  # nncf draws bars of its own
         if original.recipe is not None:

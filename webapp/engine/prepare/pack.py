@@ -148,7 +148,7 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Map
     with path.open("wb") as file:
         file.write(len(encoded).to_bytes(8, "little") + encoded)
         for tensor in tensors.values():
-            tensor.tofile(file)
+            file.write(tensor.data)  # tofile has an error without a number where the disk is full
             file.write(b"\0" * (-tensor.nbytes % 64))
 
 

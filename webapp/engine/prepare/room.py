@@ -1,9 +1,10 @@
-"""How much memory a model takes, by its files' tables of contents: known before it is loaded."""
+"""How much memory and disk a model takes, by its files' tables of contents: known before it is loaded."""
 
 from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,25 @@ def check_memory(layout: Layout) -> None:
             f"RERANK_MODEL: {layout.directory} takes {needed / 1e9:.1f} GB of memory in float32, and"
             f" {there / 1e9:.1f} GB are free; prepare it where there are more and copy models/ of the state directory,"
             " or name a smaller model"
+        )
+
+
+def check_disk(layout: Layout, directory: Path, copies: float) -> None:
+    """Refuse to write a model where it can't fit: OpenVINO's errors don't tell a full disk from a broken model.
+
+    Args:
+        layout: the model.
+        directory: where it is to be written.
+        copies: how much is written, as a share of its weights in float32.
+
+    Raises:
+        SetupError: with what is needed, and what there is.
+    """
+    needed, there = copies * weight_bytes(layout), shutil.disk_usage(directory).free
+    if needed > there:
+        raise SetupError(
+            f"RERANK_STATE_DIR: {directory.parent.parent} has {there / 1e9:.2f} GB of its disk free, and"
+            f" {needed / 1e9:.2f} GB are needed to convert {layout.directory}; make room there, and run it again"
         )
 
 
