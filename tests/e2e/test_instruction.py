@@ -112,3 +112,14 @@ def test_an_operator_s_instruction_for_an_encoder_is_refused_at_start(bert_setti
     model, artifacts = bert_settings.model, bert_settings.state_dir
     with pytest.raises(AssertionError, match="takes no instruction; leave it empty"):
         Stack(tmp_path / "own", artifacts_from=artifacts, model=model, instruction="Find milk").start()
+
+
+def test_an_operator_s_instruction_that_leaves_no_room_is_refused_at_start(decoder, served, tmp_path):
+    with pytest.raises(AssertionError, match="shorten RERANK_INSTRUCTION, or raise"):
+        Stack(
+            tmp_path / "own",
+            artifacts_from=served.state_dir,
+            model=str(decoder),
+            engine="torch",
+            instruction="Find milk " * 2000,
+        ).start()

@@ -110,7 +110,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     ready, repair = False, Repair(settings, colors, console.say)
     shutdown = NginxShutdown(settings.run_dir, partial(_nginx_of, supervisord.pid))  # now: `run` may be removed later
     try:
-        read_served(artifact_dir(served), served)  # says at once what gunicorn's log would
+        _check_artifact(served)
         ready = _wait_until_ready(settings, console, supervisord, signals, program_of(colors.active))
         if ready:
             wait_until(lambda: settings.pusher_socket.exists() or signals.stops > 0, PUSHER_WAIT_S)
@@ -218,6 +218,16 @@ def _prepare(release: Mapping[str, str], console: Console, signals: Signals) -> 
     console.relay(preparing)
     if preparing.wait() and not signals.stops:
         raise SystemExit(preparing.returncode)  # it printed why
+
+
+def _check_artifact(served: Settings) -> None:
+    """Say at once what gunicorn's log would: the artifact is damaged, or the operator's instruction does not fit it."""
+    directory = artifact_dir(served)
+    manifest = read_served(directory, served)
+    if manifest is not None and served.instruction.strip():
+        from webapp.engine.loader import check_instruction  # noqa: PLC0415 - it takes numpy and a tokenizer
+
+        check_instruction(directory, manifest, served)
 
 
 def _wait_until_ready(
