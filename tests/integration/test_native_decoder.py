@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ import pytest
 import small_decoders
 import torch
 from scipy.stats import kendalltau
+from small_decoders import build_decoder
 
 from webapp.config.settings import Settings
 from webapp.domain.errors import EngineFailedError, SetupError
@@ -32,26 +34,15 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 VOCABULARY = 200
 """Token ids below this are in every table."""
 
+GEMMA = {"tokenizer": small_decoders.gemma_tokenizer(), "head_dim": 32, "num_key_value_heads": 1}
+
 FAMILIES = {
-    "qwen3": lambda path: small_decoders.build_decoder(path, name="Qwen/Qwen3-Reranker-0.6B"),
-    "qwen2": lambda path: small_decoders.build_decoder(
-        path, "Qwen2ForCausalLM", name="mixedbread-ai/mxbai-rerank-base-v2"
-    ),
-    "gemma": lambda path: small_decoders.build_decoder(
-        path,
-        "GemmaForCausalLM",
-        tokenizer=small_decoders.gemma_tokenizer(),
-        name="BAAI/bge-reranker-v2-gemma",
-        head_dim=32,
-        num_key_value_heads=1,
-    ),
-    "llama": lambda path: small_decoders.build_decoder(
-        path, "LlamaForCausalLM", tokenizer=small_decoders.llama_tokenizer()
-    ),
+    "qwen3": partial(build_decoder, name="Qwen/Qwen3-Reranker-0.6B"),
+    "qwen2": partial(build_decoder, architecture="Qwen2ForCausalLM", name="mixedbread-ai/mxbai-rerank-base-v2"),
+    "gemma": partial(build_decoder, architecture="GemmaForCausalLM", name="BAAI/bge-reranker-v2-gemma", **GEMMA),
+    "llama": partial(build_decoder, architecture="LlamaForCausalLM", tokenizer=small_decoders.llama_tokenizer()),
     "llama, bidirectional": small_decoders.build_nemotron,
-    "one token": lambda path: small_decoders.build_decoder(
-        path, name="ContextualAI/ctxl-rerank-v2-instruct-multilingual-1b"
-    ),
+    "one token": partial(build_decoder, name="ContextualAI/ctxl-rerank-v2-instruct-multilingual-1b"),
 }
 
 RECIPES = {"llama": msgspec.structs.replace(named_recipe("qwen3-reranker"), architectures=("LlamaForCausalLM",))}
@@ -264,7 +255,7 @@ def test_bfloat16_is_torchs():
     ],
 )
 def test_arithmetic_that_the_kernels_do_not_know_is_left_to_other_engines(tmp_path, config):
-    source = load_source(small_decoders.build_decoder(tmp_path / "model", name="Qwen/Qwen3-Reranker-0.6B", **config))
+    source = load_source(build_decoder(tmp_path / "model", name="Qwen/Qwen3-Reranker-0.6B", **config))
     assert not pack_decoder(source.module(), tmp_path / "model.safetensors", lambda: None)
     assert not (tmp_path / "model.safetensors").exists()
 
