@@ -152,6 +152,39 @@ REFUSALS = [
         changed(qwen3, configured("config.json", rope_parameters={"rope_type": "longrope"})),
         "rotary positions of the kind longrope",
     ),
+    Refusal(
+        "Relative positions in BERT",
+        "models with position_embedding_type relative_key",
+        changed(bert, configured("config.json", position_embedding_type="relative_key_query")),
+        "positions of the kind relative_key_query",
+    ),
+    Refusal(
+        "A temperature of Nemotron's own code",
+        "",
+        changed(decoders.build_nemotron, configured("config.json", temperature=0.25)),
+        "divides its scores by 0.25",
+    ),
+    Refusal(
+        "A dense layer with an activation that is not torch's",
+        "",
+        changed(
+            built(build_sentence_transformer, dense=24),
+            configured("2_Dense/config.json", activation_function="transformers.activations.GELUActivation"),
+        ),
+        "names the activation transformers.activations.GELUActivation",
+    ),
+    Refusal(
+        "Weights of an adapter beside the model's",
+        "LoRA weights that were not merged",
+        changed(bert, v.with_tensor("bert.encoder.layer.0.attention.self.query.lora_A.weight")),
+        "lora_A.weight, for which its BertForSequenceClassification has no place",
+    ),
+    Refusal(
+        "A head with more layers than its class has",
+        "heads of a model's own code",
+        changed(bert, v.with_tensor("classifier.dense.weight")),
+        "classifier.dense.weight, for which",
+    ),
     Refusal("No weights", "", changed(bert, v.without(v.WEIGHTS)), "holds no weights"),
     Refusal(
         "Weights that were cut short",

@@ -1,17 +1,22 @@
 """What a directory holds is read off its files; what can't be served rightly is refused by name."""
 
+import contextlib
 import json
 import shutil
 
 import pytest
+import small_decoders
+import small_encoders
 import small_models
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
+from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.models.files import LFS_POINTER
 from webapp.engine.models.layout import read_layout
 from webapp.engine.models.original import load_source
+from webapp.engine.prepare import pipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -229,3 +234,34 @@ def test_prompts_are_those_that_sentence_transformers_takes(bi_encoder):
         query, document = source.prompts
         assert (theirs.encode(query + "bees", prompt="") == theirs.encode_query("bees")).all(), prompts
         assert (theirs.encode(document + "bees", prompt="") == theirs.encode_document("bees")).all(), prompts
+
+
+def test_a_list_of_torch_s_files_beside_whole_weights_counts_for_nothing(tmp_path):
+    model = small_models.build_bert(tmp_path / "model")
+    (model / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "pytorch_model-00001-of-00002.bin"}}')
+    assert read_layout(model).kind == "cross-encoder"
+
+
+@pytest.mark.parametrize(
+    "odd", [{"num_labels": "two"}, {"rope_parameters": {"rope_type": ["longrope"]}}, {"rope_scaling": {"type": {}}}]
+)
+def test_odd_values_are_refused_in_one_line_or_count_for_nothing(tmp_path, odd):
+    model = small_models.build_bert(tmp_path / "model")
+    small_decoders.change(model / "config.json", **odd)
+    with contextlib.suppress(SetupError):
+        read_layout(model)
+
+
+def test_a_special_token_s_name_that_is_read_in_another_way_is_found(tmp_path):
+    """The tokenizer's configuration says that names are text; its file alone does not."""
+    model = small_encoders.build_sentence_transformer(
+        tmp_path / "model",
+        pooling="lasttoken",
+        encoder=small_decoders.build_decoder(
+            tmp_path / "encoder", "Qwen3Model", tokenizer=small_decoders.qwen_tokenizer(chat_template=None)
+        ),
+    )
+    small_decoders.change(model / "tokenizer_config.json", split_special_tokens=True)
+    settings = Settings(model=str(model), state_dir=tmp_path, engine="torch", precision="fp32")
+    with pytest.raises(SetupError, match="reads other tokens than the original"):
+        pipeline.prepare(settings, lambda _: None)

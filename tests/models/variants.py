@@ -98,6 +98,18 @@ def without_tensor(name: str) -> Change:
     return apply
 
 
+def with_tensor(name: str) -> Change:
+    """Return what adds a tensor that no layer takes."""
+
+    def apply(directory: Path) -> None:
+        import torch
+
+        tensors = load_file(directory / WEIGHTS) | {name: torch.ones(4, 4)}
+        save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+
+    return apply
+
+
 def with_nan(name: str) -> Change:
     def apply(directory: Path) -> None:
         tensors = load_file(directory / WEIGHTS)

@@ -24,6 +24,9 @@ FILES = {
     "config.json": b'{"architectures": ["BertForSequenceClassification"]}',
     "model.safetensors": b"weights",
     "pytorch_model.bin": b"old",
+    "pytorch_model.bin.index.json": b"{}",
+    "2_Dense/config.json": b"{}",
+    "2_Dense/pytorch_model.bin": b"of torch alone",
 }
 
 
@@ -103,7 +106,8 @@ def test_a_hub_id_becomes_files_and_a_commit(hub, tmp_path):
     assert f"team/reranker {COMMIT}" in said
     (directory,) = (tmp_path / "models" / "hub").iterdir()
     assert (directory / "model.safetensors").read_bytes() == b"weights"
-    assert not (directory / "pytorch_model.bin").exists(), "the same weights in an older format"
+    assert not list(directory.glob("pytorch_model.bin*")), "the same weights in an older format"
+    assert (directory / "2_Dense" / "pytorch_model.bin").read_bytes() == b"of torch alone"
 
 
 def test_a_model_that_the_hub_does_not_have_is_an_error(hub, tmp_path):

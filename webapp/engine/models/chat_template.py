@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from transformers.utils.chat_template_utils import _compile_jinja_template
+
 from webapp.domain.errors import SetupError, reason_of
 from webapp.engine.recipes import DOCUMENT, INSTRUCTION, QUERY, Recipe, Score
 
@@ -86,8 +88,8 @@ def recipe_of(model: Any, score: Score) -> Recipe:
     )
 
 
-def _render(model: Any, of: Mapping[str, str]) -> str:
-    """Return the text that sentence-transformers makes of a pair: of query, document and instruction (empty: none)."""
+def _conversation(model: Any, of: Mapping[str, str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the messages that sentence-transformers makes of a pair, and the template's arguments."""
     transformer = model[0]
     texts = [("query", of[QUERY]), ("document", of[DOCUMENT])]
     if of[INSTRUCTION]:
@@ -99,10 +101,74 @@ def _render(model: Any, of: Mapping[str, str]) -> str:
         for name, value in transformer.processing_kwargs.get("chat_template", {}).items()
         if name in ("add_generation_prompt", "continue_final_message", "enable_thinking")
     }
+    return messages, options
+
+
+def _render(model: Any, of: Mapping[str, str]) -> str:
+    """Return the text that sentence-transformers makes of a pair: of query, document and instruction (empty: none)."""
+    messages, options = _conversation(model, of)
     try:
-        return str(transformer.processor.apply_chat_template(messages, tokenize=False, **options))
+        return str(model[0].processor.apply_chat_template(messages, tokenize=False, **options))
     except Exception as error:  # jinja's, or a template's own
         raise SetupError(f"its chat template can't render a query and a document ({reason_of(error)})") from error
+
+
+def _watched(text: str, seen: list[str]) -> str:
+    """Return a text that notes what a template asks it, beside whether it is empty: its methods, parts and length."""
+
+    class Watched(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __getattribute__(self, name: str) -> Any:
+            if not name.startswith("_"):
+                seen.append(name)
+            return super().__getattribute__(name)
+
+        def __str__(self) -> str:
+            return self  # filters ask for it, and then for more
+
+        def __bool__(self) -> bool:
+            return str.__len__(self) > 0
+
+        def __len__(self) -> int:
+            seen.append("length")
+            return super().__len__()
+
+        def __getitem__(self, place: Any) -> str:
+            seen.append("a part")
+            return super().__getitem__(place)
+
+        def __contains__(self, part: Any) -> bool:
+            seen.append("in")
+            return super().__contains__(part)
+
+        def __eq__(self, other: object) -> bool:
+            seen.append("equal")
+            return super().__eq__(other)
+
+    return Watched(text)
+
+
+def _heeds(model: Any, of: Mapping[str, str], place: str, rendered: str) -> bool:
+    """Return whether a template asks more of a text than whether it is empty, though it rendered this one as it is.
+
+    It may cut the text at a length, or replace what this one does not hold. transformers gives a template copies of all
+    texts, so that the template is rendered here without it.
+    """
+    seen: list[str] = []
+    messages, options = _conversation(model, {**of, place: _watched(of[place], seen)})
+    tokenizer = model.tokenizer
+    given = {
+        "tools": None,
+        "documents": None,
+        "add_generation_prompt": False,
+        **tokenizer.special_tokens_map,
+        **options,
+    }
+    seen.clear()
+    text = _compile_jinja_template(tokenizer.get_chat_template()).render(messages=messages, **given)
+    return bool(seen) or text != rendered
 
 
 def _refuse_filters(model: Any) -> None:
@@ -110,6 +176,9 @@ def _refuse_filters(model: Any) -> None:
     for instruction in (_IN_PLACE_OF[INSTRUCTION], ""):
         named = _IN_PLACE_OF | {INSTRUCTION: instruction}
         whole = _render(model, named)
+        for place, name in named.items():
+            if name and _heeds(model, named, place, whole):
+                raise SetupError(f"its chat template changes the text of {place}, or heeds what it says")
         for (place, name), text in itertools.product(named.items(), CHANGED_BY_FILTERS):
             if not name or (place == INSTRUCTION and not text.strip()):
                 continue

@@ -102,7 +102,7 @@ def read_layout(directory: Path, model: str = "", recipe: Recipe | None = None) 
     else:
         recipe, kind = None, _kind(directory, named, listed, config)
     _refuse_code(directory, listed, config, transformer)
-    _refuse_computation(directory, config)
+    _refuse_computation(directory, listed, config)
     if kind == "cross-encoder" and not listed:
         _refuse_labels(directory, config)
     check_files(directory)
@@ -152,7 +152,7 @@ def _recipe(directory: Path, model: str, config: Mapping[str, Any], named: Recip
 def _chat_template(directory: Path) -> str:
     """Return the text of a model's chat templates; empty: it has none."""
     texts = [str(read_json(directory / "tokenizer_config.json").get("chat_template") or "")]
-    texts += [path.read_text(errors="replace") for path in sorted(directory.glob("chat_template*"))]
+    texts += [path.read_text(errors="replace") for path in sorted(directory.glob("chat_template*")) if path.is_file()]
     return "\n".join(texts)
 
 
@@ -258,18 +258,36 @@ def _refuse_modules(directory: Path, names: Sequence[str]) -> None:
         )
 
 
-def _refuse_computation(directory: Path, config: Mapping[str, Any]) -> None:
+def _refuse_computation(directory: Path, listed: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> None:
     """Refuse what would be computed in another way than the model's makers do."""
     if config.get("model_type") in SAME_AS_CODE and config.get("pooling", "avg") != "avg":
         raise SetupError(
             f"{directory} pools tokens by {str(config['pooling'])[:40]}, which its own code does and we don't:"
             " name another RERANK_MODEL"
         )
+    if config.get("model_type") in SAME_AS_CODE and config.get("temperature") not in (None, 1):
+        raise SetupError(
+            f"{directory} divides its scores by {str(config['temperature'])[:40]}, which its own code does and we"
+            " don't: name another RERANK_MODEL"
+        )
+    if (positions := config.get("position_embedding_type")) not in (None, "absolute"):
+        raise SetupError(
+            f"{directory} has positions of the kind {str(positions)[:40]}, which transformers no longer computes: name"
+            " another RERANK_MODEL"
+        )
+    for entry in listed:
+        of_module = read_json(directory / entry["path"] / "config.json") if entry["type"].endswith(".Dense") else {}
+        activation = str(of_module.get("activation_function") or "torch.")
+        if not activation.startswith("torch."):
+            raise SetupError(
+                f"{directory / entry['path']} names the activation {activation[:100]}, which sentence-transformers"
+                " leaves out unless code of a model may run: name another RERANK_MODEL"
+            )
     for named in (config.get("rope_scaling"), config.get("rope_parameters")):
         if not isinstance(named, dict):
             continue
         for each in (named, *(value for value in named.values() if isinstance(value, dict))):
-            if (kind := each.get("rope_type", each.get("type"))) in BY_LENGTH:
+            if (kind := str(each.get("rope_type", each.get("type")))) in BY_LENGTH:
                 raise SetupError(
                     f"{directory} has rotary positions of the kind {kind}, with which a long text changes the scores of"
                     " others: name another RERANK_MODEL"
@@ -284,7 +302,7 @@ def _first(code: Any) -> Any:
 def _refuse_labels(directory: Path, config: Mapping[str, Any]) -> None:
     """Refuse a classifier with more labels than one, where its configuration says how many it has."""
     labels = config.get("num_labels") or len(config.get("id2label") or ())
-    if labels > 1:
+    if labels not in (0, 1):
         names = config.get("id2label")
         which = f" ({', '.join(map(str, names.values()))})" if isinstance(names, dict) else ""
         raise SetupError(f"{directory} has {labels} labels{which[:100]}; a reranker has one: name another RERANK_MODEL")

@@ -21,6 +21,12 @@ from webapp.engine.models.attention import keep_finite
 from webapp.engine.models.layout import Layout
 from webapp.engine.recipes import Recipe
 
+ADAPTER = "lora_"
+"""Part of the names of an adapter's weights, which transformers leaves out without its library."""
+
+OF_HEADS = ("classifier.", "score.")
+"""Beginnings of the names of a cross-encoder's last layers; a bi-encoder may hold some that it does not use."""
+
 ROWS_A_BATCH = 4
 """Rows of similar length that the original computes at once: more of them are padded more, and no faster on a CPU."""
 
@@ -93,7 +99,7 @@ class SourceModel:
         self._refuse_what_is_missing()
 
     def _refuse_what_is_missing(self) -> None:
-        """Refuse a model some of whose weights no file holds, if its scores depend on them.
+        """Refuse a model some of whose weights no file holds or no layer takes, if its scores depend on them.
 
         transformers makes such weights up. Models often lack some that they don't use, such as BERT's pooler below mean
         vectors. Not-a-numbers in their place show which they are.
@@ -103,11 +109,17 @@ class SourceModel:
             return
         config = copy.deepcopy(loaded.config)
         config.dtype = None  # that of the files: weights are mapped then, where another would be a copy of them all
-        missing = sorted(
-            type(loaded).from_pretrained(
-                str(self.layout.transformer), config=config, output_loading_info=True, local_files_only=True
-            )[1]["missing_keys"]
+        _, found = type(loaded).from_pretrained(
+            str(self.layout.transformer), config=config, output_loading_info=True, local_files_only=True
         )
+        missing = sorted(found["missing_keys"])
+        heads = OF_HEADS if self.kind == "cross-encoder" else ()
+        for name in sorted(found["unexpected_keys"]):
+            if ADAPTER in name or name.startswith(heads):
+                raise SetupError(
+                    f"{self.layout.transformer} holds {name}, for which its {type(loaded).__name__} has no place; merge"
+                    " an adapter into its base model, or name another RERANK_MODEL"
+                )
         with torch.no_grad():
             for value in (float("nan"), 0.0):
                 for name in missing:

@@ -42,6 +42,9 @@ DOCUMENTS = (
     "0.5 mg/l < c(NO3-) <= 50 mg/l; see table 4.2(b), p. 117",
 )
 NAMES_OF_SPECIAL_TOKENS = "bees [SEP] find </s> their <pad> way [PAD] home <s> by [CLS] the <unk> sun [MASK]"
+MOST_NAMES = 20
+"""Names of the tokenizer's own special tokens in one text: read as these tokens, or as text, as the original does."""
+
 _LONG_QUERY = "which of these words matters "
 _LONG_DOCUMENT = "Dit document gaat nergens over, maar het is wel lang. "
 
@@ -60,6 +63,9 @@ def check_pairs(original: SourceModel) -> list[tuple[str, str]]:
     if original.recipe is not None:
         return pairs
     pairs.append((QUERIES[0], NAMES_OF_SPECIAL_TOKENS))
+    pairs.append(
+        (QUERIES[0], f"bees {' find '.join(map(str, original.tokenizer.all_special_tokens[:MOST_NAMES]))} way")
+    )
     query, document = (_past(original, text, min(scored, LONG_QUERY_TOKENS)) for text in (_LONG_QUERY, _LONG_DOCUMENT))
     return [*pairs, (query, DOCUMENTS[0]), (query, document)]
 

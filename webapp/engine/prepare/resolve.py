@@ -6,7 +6,7 @@ import importlib.util
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,8 @@ EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 IGNORED_FILES = (
     *("onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.msgpack", "*.h5", "*.ot", "*.gguf", "*.md", ".gitattributes"),
 )
+
+SAFETENSORS = frozenset({"model.safetensors", "model.safetensors.index.json"})
 
 MOST_SHOWN_CHARS = 120
 """The part of a wrong model name that an error message shows."""
@@ -118,9 +120,7 @@ def _from_hub(model: str, directory: Path, report: Report) -> Source:
             return Source(cached, model, cached.name)
         raise
     report(f"fetching {model} at {info.sha[:12]}")
-    ignored = list(IGNORED_FILES)
-    if any(file.rfilename == "model.safetensors" for file in info.siblings or []):
-        ignored += ["*.bin", "*.pt"]
+    ignored = [*IGNORED_FILES, *twice({file.rfilename for file in info.siblings or []})]
     target = directory / f"{model.replace('/', '--')}-{info.sha[:12]}"
     try:
         snapshot_download(model, revision=info.sha, local_dir=target, ignore_patterns=ignored)
@@ -131,6 +131,16 @@ def _from_hub(model: str, directory: Path, report: Report) -> Source:
             f"RERANK_MODEL: fetching {model} broke off ({reason_of(error)}); run it again, it goes on where it stopped"
         ) from error
     return Source(target, model, info.sha)
+
+
+def twice(files: Collection[str]) -> list[str]:
+    """Return torch's files of weights that lie beside the same weights in safetensors. PURE.
+
+    Beside a transformer there may be modules with weights of torch's alone, such as 2_Dense/pytorch_model.bin.
+    """
+    folders = {name.rpartition("/")[0] for name in files if name.rpartition("/")[2] in SAFETENSORS}
+    of_torch = [name for name in files if name.endswith((".bin", ".pt", ".bin.index.json"))]
+    return sorted(name for name in of_torch if name.rpartition("/")[0] in folders)
 
 
 def _cached(model: str) -> Path | None:
