@@ -70,7 +70,6 @@ def test_positions_that_depend_on_the_longest_text_of_a_batch_are_refused(tmp_pa
         ("document", "'' if ({}) == 'nothing' else ({})"),
         ("query", "'' if 'a secret' in ({}) else ({})"),
         ("query", "'long' if ({}) | length > 6000 else ({})"),
-        ("query", "{} | upper | lower"),
         ("query", "{} | urlize"),
     ],
 )

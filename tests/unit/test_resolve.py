@@ -52,7 +52,7 @@ class Hub(BaseHTTPRequestHandler):
             status, body, headers = 200, json.dumps(answer).encode(), {"Content-Type": "application/json"}
         for name, data in FILES.items():
             if self.path.split("?")[0] == f"/team/reranker/resolve/{COMMIT}/{name}":
-                status, body, headers = 200, data, {"ETag": f'"{name}"', "X-Repo-Commit": COMMIT}
+                status, body, headers = 200, data, {"ETag": f'"{name.replace("/", "-")}"', "X-Repo-Commit": COMMIT}
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)

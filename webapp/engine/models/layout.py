@@ -276,12 +276,12 @@ def _refuse_computation(directory: Path, listed: Sequence[Mapping[str, Any]], co
             " another RERANK_MODEL"
         )
     for entry in listed:
-        of_module = read_json(directory / entry["path"] / "config.json") if entry["type"].endswith(".Dense") else {}
-        activation = str(of_module.get("activation_function") or "torch.")
-        if not activation.startswith("torch."):
+        file = directory / entry["path"] / "config.json"
+        activation = read_json(file).get("activation_function") if entry["type"].endswith(".Dense") else None
+        if isinstance(activation, str) and not activation.startswith("torch."):
             raise SetupError(
-                f"{directory / entry['path']} names the activation {activation[:100]}, which sentence-transformers"
-                " leaves out unless code of a model may run: name another RERANK_MODEL"
+                f"{file} names the activation {activation[:100]}, which sentence-transformers leaves out unless code of"
+                " a model may run: name another RERANK_MODEL"
             )
     for named in (config.get("rope_scaling"), config.get("rope_parameters")):
         if not isinstance(named, dict):
