@@ -10,7 +10,12 @@ import pytest
 from load_kit import OpenLoop
 from running import PATIENCE_S, wait_for
 
-pytestmark = pytest.mark.slow
+from webapp.engine.runtimes.openvino import has_fast_int8
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not has_fast_int8(), reason="without VNNI prepare leaves no second int8 engine to compare"),
+]
 
 COMPARE = """
 from webapp.engine.runtimes import openvino
