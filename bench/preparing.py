@@ -1,7 +1,7 @@
 """What `reranking prepare` takes for the shapes of big rerankers: time, peak memory, disk. Weights are random.
 
 Random weights are no judge of int8, so the gate is open, and the first candidate is served; `--gate` keeps the gate as
-it is, which refuses int8, so that more candidates are built and judged. Run: .venv/bin/python bench/preparing.py
+it is, and more candidates are built and judged where it refuses one. Run: .venv/bin/python bench/preparing.py
 [--gate] [SHAPE ...]
 """
 
