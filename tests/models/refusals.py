@@ -53,6 +53,15 @@ def chatty_bi_encoder(directory: Path) -> Path:
     return build_sentence_transformer(directory, pooling="lasttoken", encoder=encoder)
 
 
+def prompted(directory: Path) -> Path:
+    """Build a cross-encoder before whose queries sentence-transformers puts a prompt."""
+    from sentence_transformers import CrossEncoder
+
+    encoder = bert(directory.with_name("encoder"))
+    CrossEncoder(str(encoder), prompts={"web": "bees : "}, default_prompt_name="web").save(str(directory))
+    return directory
+
+
 def with_a_slow_tokenizer(directory: Path) -> None:
     """Leave a tokenizer that only Python code reads."""
     v.with_a_word_list_alone(directory)
@@ -186,6 +195,42 @@ REFUSALS = [
         "classifier.dense.weight, for which",
     ),
     Refusal("No weights", "", changed(bert, v.without(v.WEIGHTS)), "holds no weights"),
+    Refusal(
+        "Weights in another format alone",
+        "repositories for ONNX Runtime, TensorFlow or llama.cpp",
+        changed(bert, v.renamed(v.WEIGHTS, "onnx/model.onnx")),
+        "holds weights as onnx/model.onnx",
+    ),
+    Refusal(
+        "Weights under another name",
+        "a variant, model.fp16.safetensors",
+        changed(bert, v.renamed(v.WEIGHTS, "model.fp16.safetensors")),
+        "give model.fp16.safetensors that name",
+    ),
+    Refusal(
+        "A default prompt for a model that has no place for one",
+        "",
+        prompted,
+        "the tokenizer that we don't heed",
+    ),
+    Refusal(
+        "A chat template that prints the day",
+        "",
+        built(
+            decoders.build_with_modules,
+            architecture="Qwen3ForCausalLM",
+            chat_template=decoders.QWEN3_PAIRS.replace(
+                "<|im_start|>system\n", "<|im_start|>{{ strftime_now('%d') }}\n"
+            ),
+        ),
+        "prints the day",
+    ),
+    Refusal(
+        "A tokenizer for which special tokens are text",
+        "",
+        changed(qwen3, configured("tokenizer_config.json", split_special_tokens=True)),
+        "says split_special_tokens",
+    ),
     Refusal(
         "Weights that were cut short",
         "a download that broke off",

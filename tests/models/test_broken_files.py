@@ -34,6 +34,14 @@ def put(path, place, value):
     path.write_text(json.dumps(contents))
 
 
+def test_a_library_that_is_not_here_is_named_and_no_second_download_is_advised(originals, tmp_path):
+    directory = shutil.copytree(originals / "encoder", tmp_path / "encoder")
+    small_decoders.change(directory / "config.json", _attn_implementation="flash_attention_2")
+    with pytest.raises(SetupError, match=r"asks for a library that is not here .*FlashAttention2") as raised:
+        load_original(Settings(), Source(directory, "org/model", "1"), lambda _: None)
+    assert str(raised.value).endswith("change what its files ask for, or name another RERANK_MODEL")
+
+
 @pytest.mark.parametrize(
     ("model", "file", "place", "value", "reason"),
     [

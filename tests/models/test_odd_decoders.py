@@ -83,6 +83,27 @@ def test_a_chat_template_that_changes_a_text_is_refused(tmp_path, role, changed)
     assert str(directory) in str(raised.value)
 
 
+@pytest.mark.parametrize("now", ["strftime_now('%d %B %Y')", "strftime_now('%Y') if strftime_now is defined else ''"])
+def test_a_chat_template_that_prints_the_day_is_refused(tmp_path, now):
+    template = QWEN3_PAIRS.replace("<|im_start|>system\n", "<|im_start|>system\nIt is {{ " + now + " }}. ", 1)
+    assert template != QWEN3_PAIRS
+    directory = small_decoders.build_with_modules(tmp_path / "model", "Qwen3ForCausalLM", template)
+    with pytest.raises(SetupError, match="prints the day, so its scores change"):
+        load_source(directory)
+
+
+@pytest.mark.parametrize("modules", [False, True])
+def test_a_decoder_whose_tokenizer_splits_the_names_of_its_own_template_is_refused(tmp_path, modules):
+    if modules:
+        directory = small_decoders.build_with_modules(tmp_path / "model", "Qwen3ForCausalLM", QWEN3_PAIRS)
+    else:
+        directory = small_decoders.build_decoder(tmp_path / "model", name="Qwen/Qwen3-Reranker-0.6B")
+    load_source(directory)
+    change(directory / "tokenizer_config.json", split_special_tokens=True)
+    with pytest.raises(SetupError, match=r"tokenizer_config.json says split_special_tokens.*; set it to false$"):
+        load_source(directory)
+
+
 def test_layers_that_all_look_only_near_do_so_though_their_configuration_lists_none(tmp_path):
     recipe = tmp_path / "own.toml"
     recipe.write_text(

@@ -107,6 +107,24 @@ def test_an_encoder_has_no_use_for_a_recipe(tmp_path):
         prepare(tmp_path, model, "qwen3-reranker")
 
 
+@pytest.mark.parametrize("architecture", ["BertForSequenceClassification", "T5ForConditionalGeneration"])
+def test_an_own_recipe_for_a_model_that_is_no_decoder_is_refused_by_name(tmp_path, own, architecture):
+    own.write_text(OWN.replace('"LlamaForCausalLM"', f'"{architecture}"'))
+    model = small_models.build_bert(tmp_path / "encoder")
+    small_decoders.change(model / "config.json", architectures=[architecture])
+    with pytest.raises(SetupError, match=rf"own words is for decoders, and .* is {architecture}, which is none"):
+        prepare(tmp_path, model, own)
+
+
+def test_a_head_that_an_own_recipe_has_no_words_for_is_refused_with_the_cause_and_a_remedy(tmp_path, own):
+    own.write_text(OWN.replace('"LlamaForCausalLM"', '"GraniteForCausalLM"'))
+    model = small_decoders.build_decoder(tmp_path / "judge", "GraniteForCausalLM", logits_scaling=8.0)
+    with pytest.raises(
+        SetupError, match=r"of the same tokens; the likely cause: its head .*; mend the file that RERANK_R"
+    ):
+        prepare(tmp_path, model, own)
+
+
 @pytest.mark.parametrize("kind", ["decoder", "chain"])
 def test_a_model_that_says_how_it_reads_a_pair_has_no_use_for_a_recipe(tmp_path, kind):
     directory = tmp_path / kind

@@ -49,6 +49,7 @@ def without(*names: str) -> Change:
 
 def renamed(name: str, other: str) -> Change:
     def apply(directory: Path) -> None:
+        (directory / other).parent.mkdir(exist_ok=True)
         (directory / name).rename(directory / other)
 
     return apply

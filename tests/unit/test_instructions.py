@@ -196,6 +196,15 @@ def test_dashscope_s_instruct_is_an_instruction(api, engine, at):
     assert "parameters.instruct: must be a string" in reply.json["message"]
 
 
+@pytest.mark.parametrize("in_parameters", ["instruct", "instruction"])
+@pytest.mark.parametrize(
+    "beside", [{"instruction": "y"}, {"instruct": "y"}, {"chat_template_kwargs": {"instruct": "y"}}]
+)
+def test_of_dashscope_s_instructions_that_in_parameters_goes_first(api, engine, in_parameters, beside):
+    post(api, PATH, {"input": {"query": "q", "documents": ["a"]}, **beside, "parameters": {in_parameters: "x"}})
+    assert engine.heard == ["x"]
+
+
 def test_a_refused_request_of_a_batch_does_not_hurt_the_others(api):
     documents = [{"content": "a"}]
     asked = [{"query": "q", "documents": documents, "instruction": text} for text in ("", "a" * 2000, 7)]

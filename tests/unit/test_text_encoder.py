@@ -7,6 +7,7 @@ from tokenizers.processors import TemplateProcessing
 
 from webapp.domain.types import RerankRequest, Truncation
 from webapp.engine.artifact import Template
+from webapp.engine.base import first_chars
 from webapp.engine.loader import ModelEngine
 from webapp.engine.tokenizer import TextEncoder
 from webapp.service.truncation import Truncator
@@ -63,8 +64,12 @@ def test_special_tokens_have_no_place(encoder):
 
 @pytest.mark.parametrize("keep", ["start", "end"])
 @pytest.mark.parametrize("limit", [20, 33, 60])
-def test_a_cut_pair_has_the_tokens_that_the_tokenizers_own_truncation_leaves(tokenizer, encoder, keep, limit):
-    query, document = "bees find home", "flowers far near station corner post office walk five minutes " * 20
+@pytest.mark.parametrize("times", [1, 20])
+def test_a_cut_pair_has_the_tokens_that_the_tokenizers_own_truncation_leaves(tokenizer, encoder, keep, limit, times):
+    query, document = (
+        "milk stays fresh bees find home " * times,
+        "flowers far near station corner post office walk five minutes " * 20,
+    )
     own = Tokenizer.from_str(tokenizer.to_str())
     own.enable_truncation(limit - SPECIAL_OF_A_PAIR, direction="right" if keep == "start" else "left")
     expected = own.encode(query, document, add_special_tokens=False).tokens
@@ -81,16 +86,48 @@ def test_a_cut_pair_has_the_tokens_that_the_tokenizers_own_truncation_leaves(tok
     assert "".join(plain) == "".join(token.removeprefix("##") for token in expected)
 
 
-def test_a_query_is_counted_with_the_prompt_that_the_model_wants_before_it(saved, encoder):
-    prompted = TextEncoder(saved, Template([1], [], [2], 0, 0, 512), query_takes_room=False, query_prompt="bees find ")
+def test_a_text_is_counted_with_the_prompt_that_the_model_wants_before_it(saved, encoder):
+    template, prompts = Template([1], [], [2], 0, 0, 512), ("bees find ", "milk by the sun ")
+    prompted = TextEncoder(saved, template, query_takes_room=False, prompts=prompts)
     assert prompted.query_tokens("home") == len(encoder.offsets("bees find home"))
-    assert encoder.query_tokens("home") == len(encoder.offsets("home"))
+    assert prompted.document_tokens("home") == len(encoder.offsets("milk by the sun home"))
+    assert encoder.query_tokens("home") == encoder.document_tokens("home") == len(encoder.offsets("home"))
 
 
 def test_a_bi_encoders_query_is_counted_with_its_own_prompt(saved):
     prompted = manifest(kind="embedding", template=Template([1], [], [2], 0, 0, 16), prompts=("bees find ", "milk "))
     engine = ModelEngine(prompted, None, saved)
     assert engine.texts.query_tokens("home") == len(engine.texts.offsets("bees find home"))
+
+
+@pytest.mark.parametrize("wish", [{"keep": "end"}, {"windows": 100, "overlap_tokens": 0}], ids=["end", "windows"])
+def test_what_is_kept_of_a_bi_encoders_document_is_read_whole_behind_its_prompt(saved, wish):
+    prompts = ("bees find ", "milk by the sun ")
+    template = Template([1], [], [2], 0, 0, 16)
+    engine = ModelEngine(
+        manifest(kind="embedding", template=template, prompts=prompts, score_scale="cosine"), None, saved
+    )
+    document = "flowers far near station corner post office walk five minutes " * 9
+    request = RerankRequest("home", [document], [document], truncation=Truncation(**wish))
+    cut = Truncator(engine.texts, 16).truncate(request, max_windows=100)
+    session = engine.open_session(lambda ids, _mask, _types: np.ones((len(ids), 1), np.float32))
+    read, _, truncated = session.encode_documents(session.encode_query("home"), cut.request.documents)
+    decode = engine.texts.tokenizer.decode
+    texts_read = [decode(ids.tolist()).removeprefix("milk by the sun ") for ids in read]
+    assert not truncated.any()
+    assert [text.split() for text in texts_read] == [window.split() for window in cut.request.documents]
+    assert cut.spans[-1][1] == len(document.rstrip())
+
+
+@pytest.mark.parametrize("shift", range(24, 32))
+def test_a_word_that_the_first_part_of_a_text_cuts_is_read_whole(tokenizer, saved, shift):
+    """A table with wide columns: the words that fit fill the part of the text that is read first."""
+    room = 32
+    encoder = TextEncoder(saved, Template([1], [2], [2], 1, 0, room + 3), query_takes_room=True)
+    text = " " * shift + "flowers".ljust(room) * 100
+    assert first_chars(room) - shift == (room - 1) * room + 32 - shift, "the word that is kept last lies at the cut"
+    whole = Tokenizer.from_str(tokenizer.to_str()).encode(text, add_special_tokens=False).ids
+    assert encoder.encode([text])[0].tolist() == whole[: room + 1]
 
 
 @pytest.mark.parametrize("kind", ["cross-encoder", "embedding"])

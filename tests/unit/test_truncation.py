@@ -20,6 +20,22 @@ class BothInOne(StubTexts):
     query_takes_room = True
 
 
+class Prompted(StubTexts):
+    """A bi-encoder that puts three tokens before a query, and five before a document."""
+
+    def query_tokens(self, query, _instruction=""):
+        return 3 + super().query_tokens(query)
+
+    def document_tokens(self, document):
+        return 5 + super().document_tokens(document)
+
+
+class LeftCut(StubTexts):
+    """The engine itself cuts the start of a text off."""
+
+    keeps = "end"
+
+
 def fitted(documents, query="quer", texts=None, max_windows=1000, **wish):
     request = RerankRequest(query=query, documents=documents, originals=documents, truncation=Truncation(**wish))
     return Truncator(texts or StubTexts(), LIMIT).truncate(request, max_windows)
@@ -48,6 +64,35 @@ def test_a_document_is_cut_at_its_own_limit_and_the_query_left_alone():
 def test_left_truncation_keeps_the_end():
     assert list(fitted([words(10)], max_document_tokens=4, keep="end").request.documents) == [words(4, 6)]
     assert list(fitted([words(30)], keep="end").request.documents) == [words(20, 10)]
+
+
+def test_a_model_that_keeps_the_end_is_left_to_itself_unless_the_start_is_wanted():
+    assert fitted([words(30)], texts=LeftCut()) is None
+    assert fitted([words(30)], texts=LeftCut(), keep="end") is None
+    assert list(fitted([words(30)], texts=LeftCut(), keep="start").request.documents) == [words(20)]
+
+
+def test_a_limit_without_a_side_keeps_what_the_model_keeps():
+    assert list(fitted([words(10)], texts=LeftCut(), max_document_tokens=4).request.documents) == [words(4, 6)]
+    assert list(fitted([words(10)], max_document_tokens=4).request.documents) == [words(4)]
+
+
+def test_prompts_take_room_of_the_texts_that_they_stand_before():
+    result = fitted([words(30)], query=words(40), texts=Prompted(), keep="end")
+    assert list(result.request.documents) == [words(15, 15)]
+    assert result.request.query == words(17, 23)
+
+
+def test_windows_have_room_for_the_prompt_before_each():
+    result = fitted([words(40)], texts=Prompted(), windows=10, overlap_tokens=0)
+    assert list(result.request.documents) == [words(15), words(15, 15), words(15, 25)]
+    assert not result.cut.any()
+
+
+def test_a_limit_below_the_prompt_is_refused_with_the_least():
+    with pytest.raises(InvalidRequestError, match="must be at least 7, for the model's own words take 6 tokens"):
+        fitted([words(30)], texts=Prompted(), max_pair_tokens=6)
+    assert list(fitted([words(30)], texts=Prompted(), max_pair_tokens=7).request.documents) == [words(1)]
 
 
 def test_a_pair_limit_leaves_the_document_what_the_query_does_not_take():
@@ -128,12 +173,17 @@ def test_a_huge_text_is_tokenised_only_as_far_as_it_may_count(keep, kept):
         max_pair_tokens=st.none() | st.integers(1, 40),
         windows=st.integers(1, 4),
         overlap_tokens=st.none() | st.integers(0, 50),
-        keep=st.sampled_from(["start", "end"]),
+        keep=st.sampled_from(["start", "end", None]),
     ),
-    st.sampled_from([StubTexts(), BothInOne()]),
+    st.sampled_from([StubTexts(), BothInOne(), LeftCut(), Prompted()]),
 )
 def test_every_window_is_a_part_of_its_document_and_fits(documents, query, wish, texts):
-    result = fitted(documents, query, texts, **dataclasses.asdict(wish))
+    try:
+        result = fitted(documents, query, texts, **dataclasses.asdict(wish))
+    except InvalidRequestError:
+        assert isinstance(texts, Prompted)
+        assert wish.max_pair_tokens < 7
+        return
     if result is None:
         return
     room = min(LIMIT, wish.max_pair_tokens or LIMIT) - texts.special_tokens
@@ -144,6 +194,9 @@ def test_every_window_is_a_part_of_its_document_and_fits(documents, query, wish,
         for window, span in zip(result.request.documents[start:stop], result.spans[start:stop], strict=True):
             assert window == document[slice(*span)]
             assert len(texts.offsets(window)) <= max(1, room - used)
+            if isinstance(texts, Prompted):
+                assert texts.document_tokens(window) <= room
+                assert texts.query_tokens(result.request.query) <= room
 
 
 @pytest.mark.parametrize("keep", ["start", "end"])
@@ -155,7 +208,7 @@ def test_a_text_of_which_a_part_is_never_read_is_cut(monkeypatch, keep):
             places = np.flatnonzero(np.frombuffer(text.encode(), np.uint8) != ord(" "))
             return np.stack([places, places + 1], axis=1).astype(np.int32)
 
-    monkeypatch.setattr("webapp.service.truncation.MOST_CHARS", 10_000)
+    monkeypatch.setattr("webapp.engine.base.MOST_CHARS", 10_000)
     texts = ["ab" + " " * 30_000 + "yz", "ab" + " " * 30_000, " " * 30_000 + "yz", "ab"]
     result = fitted(texts, texts=Words(), max_document_tokens=4, keep=keep)
     read = [document.split() for document in result.request.documents]

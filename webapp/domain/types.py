@@ -27,8 +27,8 @@ class Truncation:
     """Most parts a long document is scored in; the best one counts."""
     overlap_tokens: int | None = None
     """Tokens that neighbouring windows share; None lets us choose."""
-    keep: Literal["start", "end"] = "start"
-    """Which part of a text is kept when it is cut."""
+    keep: Literal["start", "end"] | None = None
+    """Which part of a text is kept when it is cut; None: the one that the model's makers keep."""
     strict: bool = False
     """Refuse what the model can't read whole, rather than cut it."""
 

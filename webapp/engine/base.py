@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sized
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,52 @@ def score_pair(session: Session, query: str, document: str, padding: int = 0, in
 MOST_CHARS = 4_000_000
 """No more of a text is ever tokenized: 32 MB of blanks would hold a thread for ten seconds and take gigabytes."""
 
+CHARS_PER_TOKEN_BOUND = 16
+"""Characters of a long text that are read first for each token that may be kept."""
+
+CUT_SLACK_TOKENS = 128
+"""So many tokens at the end of a part are not trusted: a word that ends there in its middle has other tokens than the
+whole word. WordPiece makes at most a hundred tokens of one."""
+
+Kept: TypeAlias = Literal["start", "end"]
+"""Which part of a text is kept when it is cut."""
+
+T = TypeVar("T", bound=Sized)
+
+
+def first_chars(tokens: int) -> int:
+    """Return how many characters are read first of a text of which so many tokens may be kept."""
+    return (tokens + 32) * CHARS_PER_TOKEN_BOUND
+
+
+def part_of(text: str, chars: int, keep: Kept) -> str:
+    """Return so many characters of a text, from its start or its end."""
+    return text[:chars] if keep == "start" else text[-chars:]
+
+
+def read_enough(text: str, tokens: int, keep: Kept, read: Callable[[str], T]) -> tuple[str, T]:
+    """Read a part of a text that is long enough to keep so many tokens of it.
+
+    A tokenizer reads a text to its end whatever is kept, a second for some megabytes. So a part is tried first. It is
+    too short where it holds unusually few tokens (thousands of spaces, a table with wide columns).
+
+    Args:
+        text: of any length; at most `MOST_CHARS` of it are read.
+        tokens: that may be kept.
+        keep: which part counts.
+        read: returns the tokens of a part, one after the other.
+
+    Returns:
+        The part and what was read of it.
+    """
+    chars = min(first_chars(tokens), MOST_CHARS)
+    while True:
+        part = part_of(text, chars, keep)
+        found = read(part)
+        if len(found) > tokens + CUT_SLACK_TOKENS or len(part) == len(text) or chars == MOST_CHARS:
+            return part, found
+        chars = min(8 * chars, MOST_CHARS)
+
 
 class Texts(Protocol):
     """An engine's tokenizer as seen from outside: for cutting texts before they are scored, and for `/tokenize`."""
@@ -59,6 +105,8 @@ class Texts(Protocol):
     """How many frame a pair."""
     query_takes_room: bool
     """Whether query and document share the model's length."""
+    keeps: Kept
+    """Which part of a long text the engine keeps by itself."""
 
     def query_tokens(self, query: str, instruction: str = "") -> int:
         """Return how many tokens a query's first `MOST_CHARS` have, special tokens not counted.
@@ -67,7 +115,7 @@ class Texts(Protocol):
         """
 
     def document_tokens(self, document: str) -> int:
-        """Return how many tokens a document's first `MOST_CHARS` have, with a decoder's words around it."""
+        """Return how many tokens a document's first `MOST_CHARS` have, with the model's words around it."""
 
     def split_room(self, query: int, document: int, room: int) -> tuple[int, int]:
         """Return how many tokens of query and document are kept where they share the model's length.

@@ -53,7 +53,7 @@ class ModelEngine:
                 tokenizer_path,
                 manifest.template,
                 query_takes_room=session_class.query_takes_room,
-                query_prompt=manifest.prompts[0],
+                prompts=manifest.prompts,
             )
             self._open = partial(session_class, manifest, self.texts)
 

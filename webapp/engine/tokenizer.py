@@ -13,12 +13,7 @@ from tokenizers import Encoding, Tokenizer
 from webapp.domain.errors import SetupError
 from webapp.domain.types import Token
 from webapp.engine.artifact import Tables, Template, damaged
-from webapp.engine.base import MOST_CHARS
-
-CHARS_PER_TOKEN_BOUND = 16
-"""Documents are cut to this many characters a token before they are tokenized; see `TextEncoder.encode`."""
-
-CUT_SLACK_TOKENS = 32
+from webapp.engine.base import CUT_SLACK_TOKENS, MOST_CHARS, Kept, first_chars, part_of, read_enough
 
 UNPOOLED = 2
 """Attention mask of a token that others attend to, but that does not count in a vector; 1 is an ordinary token's."""
@@ -72,14 +67,16 @@ def batch_rows(
 class TextEncoder:
     """The tokenizer of an engine; see `webapp.engine.base.Texts`. Safe to share between threads."""
 
-    def __init__(self, path: Path, template: Template, *, query_takes_room: bool, query_prompt: str = "") -> None:
+    def __init__(
+        self, path: Path, template: Template, *, query_takes_room: bool, prompts: tuple[str, str] = ("", "")
+    ) -> None:
         """Read a tokenizer.
 
         Args:
             path: its tokenizer.json.
             template: how it frames its input.
             query_takes_room: whether query and document share the model's length.
-            query_prompt: put before each query.
+            prompts: put before each query and before each document.
 
         Raises:
             SetupError: the file is damaged.
@@ -94,31 +91,26 @@ class TextEncoder:
         self.special_tokens = template.special_tokens
         self.query_takes_room = query_takes_room
         self._room_tokens = template.room_tokens
+        self.keeps: Kept = "end" if template.truncation_side == "left" else "start"
         self._truncation_side = template.truncation_side
-        self._query_prompt = query_prompt
+        self._query_prompt, self._document_prompt = prompts
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Return the token ids of each text, without special tokens, at most room + 1 of them.
+        """Return the token ids of each text, without special tokens, at most room + 1 of them: one more tells of a cut.
 
-        A tokenizer reads a text to its end whatever is kept, a second for some megabytes. So a long text is
-        first tried by the end that is kept, which is enough unless it holds unusually few tokens (thousands of spaces).
+        Of a long text a part is read; see `read_enough`.
         """
-        bound = (self._room_tokens + CUT_SLACK_TOKENS) * CHARS_PER_TOKEN_BOUND
-        ids = self._encode([self._part(text, bound) for text in texts])
+        room, chars = self._room_tokens, first_chars(self._room_tokens)
+        ids = self._encode([part_of(text, chars, self.keeps) for text in texts])
         for index, text in enumerate(texts):
-            if len(text) > bound and len(ids[index]) <= self._room_tokens:
-                (ids[index],) = self._encode([self._part(text, MOST_CHARS)])
-        return ids
-
-    def _part(self, text: str, chars: int) -> str:
-        """Return the part of a text that is kept when it is cut."""
-        return text[-chars:] if self._truncation_side == "left" else text[:chars]
+            if len(text) > chars and len(ids[index]) <= room + CUT_SLACK_TOKENS:
+                _, ids[index] = read_enough(text, room, self.keeps, lambda part: self._encode([part])[0])
+        return [self.kept(each, room + 1) for each in ids]
 
     def _encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         for encoding in encodings:  # before Python sees them: a list of a million numbers would hold the hub
-            # One more tells a cut text from one that just fits.
-            encoding.truncate(self._room_tokens + 1, direction=self._truncation_side)
+            encoding.truncate(self._room_tokens + CUT_SLACK_TOKENS + 1, direction=self._truncation_side)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def kept(self, ids: NDArray[np.int32], count: int) -> NDArray[np.int32]:
@@ -141,8 +133,9 @@ class TextEncoder:
         return len(self.tokenizer.encode_batch_fast([prompted], add_special_tokens=False)[0])
 
     def document_tokens(self, document: str) -> int:
-        """Return how many tokens the first `MOST_CHARS` of a document have."""
-        return self.count(document)
+        """Return how many tokens the first `MOST_CHARS` of a document have, with its prompt."""
+        prompted = self._document_prompt + document[:MOST_CHARS]
+        return len(self.tokenizer.encode_batch_fast([prompted], add_special_tokens=False)[0])
 
     def split_room(self, query: int, document: int, room: int) -> tuple[int, int]:
         """Return how many tokens are kept; see `split_room` of this module."""

@@ -14,13 +14,10 @@ from numpy.typing import NDArray
 
 from webapp.domain.errors import InvalidRequestError
 from webapp.domain.types import RerankRequest, Scored, Truncation
-from webapp.engine.base import MOST_CHARS, Texts
+from webapp.engine.base import Kept, Texts, read_enough
 
 OVERLAP_SHARE = 8
 """Neighbouring windows share an eighth of their length, so that a sentence at a cut is whole in one of them."""
-
-CHARS_PER_TOKEN_BOUND = 16
-"""Characters that are tokenised for each token that may be kept; the rest of a longer text is not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,30 +67,31 @@ class Truncator:
             InvalidRequestError: there would be too many windows, or the longest pair has no room for texts.
         """
         texts, limit, options = self.texts, self.max_length_tokens, request.truncation
-        if options is None or not _asks_for_more(options, limit):
+        if options is None or not _asks_for_more(options, limit, texts.keeps):
             return None
-        words = self._words(request)
+        keep, words = options.keep or texts.keeps, self._words(request)
         room = max(1, min(limit, options.max_pair_tokens or limit) - texts.special_tokens)
-        if options.max_pair_tokens and sum(words) and room < sum(words) + 2:
-            least = texts.special_tokens + sum(words) + 2
-            message = f"must be at least {least}, for the model's own words take {least - 2} tokens"
+        taken, least = (sum(words), 2) if texts.query_takes_room else (max(words), 1)
+        if options.max_pair_tokens and taken and room < taken + least:
+            taken += texts.special_tokens
+            message = f"must be at least {taken + least}, for the model's own words take {taken} tokens"
             raise InvalidRequestError(message, field="truncate_prompt_tokens")
         in_windows = limit * options.windows
         most = min(options.max_document_tokens or in_windows, in_windows)
-        places = [_Places.of(document, texts, most, options.keep) for document in request.documents]
-        query = _Places.of(request.query, texts, options.max_query_tokens or limit, options.keep)
+        places = [_Places.of(document, texts, most, keep) for document in request.documents]
+        query = _Places.of(request.query, texts, options.max_query_tokens or limit, keep)
         if texts.query_takes_room:
             longest = max((place.count for place in places), default=0)
             query_room = texts.split_room(words[0] + query.count, words[1] + longest, room)[0] - words[0]
             query_room = max(min(1, query.count), query_room)  # a score without any of it would be wrong
             room = max(1, room - query_room - sum(words))
         else:
-            query_room = min(query.count, room)
+            query_room, room = min(query.count, max(1, room - words[0])), max(1, room - words[1])
         windows: list[str] = []
         spans: list[tuple[int, int]] = []
         starts, cut = [], []
         for document, place in zip(request.documents, places, strict=True):
-            ranges = _ranges(place.count, room, options)
+            ranges = _ranges(place.count, room, keep, options)
             starts.append(len(windows))
             cut.append(place.cut or ranges[-1][1] < place.count)
             for first, stop in ranges:
@@ -103,7 +101,8 @@ class Truncator:
             if len(windows) > max_windows:
                 message = f"the documents make more than {max_windows} windows; lower it"
                 raise InvalidRequestError(message, field="max_chunks_per_doc")
-        kept_query = request.query[slice(*query.span(0, query_room))]
+        first = query.count - query_room if keep == "end" else 0
+        kept_query = request.query[slice(*query.span(first, first + query_room))]
         return Truncated(
             replace(request, query=kept_query, documents=windows, truncation=None),
             np.array(starts, np.intp),
@@ -113,9 +112,7 @@ class Truncator:
         )
 
     def _words(self, request: RerankRequest) -> tuple[int, int]:
-        """Return how many tokens a decoder's words around query and document take, the instruction counted."""
-        if not self.texts.query_takes_room:
-            return 0, 0
+        """Return how many tokens the model's words around query and document take: prompts, or an instruction's."""
         return self.texts.query_tokens("", request.instruction or ""), self.texts.document_tokens("")
 
     def _query_tokens(self, request: RerankRequest) -> int:
@@ -193,11 +190,11 @@ def collapse(scored: Scored, truncated: Truncated) -> tuple[Scored, list[tuple[i
     return replace(scored, logits=scored.logits[best], truncated=cut), spans
 
 
-def _asks_for_more(options: Truncation, max_length_tokens: int) -> bool:
-    """Return whether the engine, which cuts ends off at the model's limit, would not do by itself."""
+def _asks_for_more(options: Truncation, max_length_tokens: int, keeps: Kept) -> bool:
+    """Return whether the engine, which cuts texts at the model's limit, would not do by itself."""
     limits = (options.max_query_tokens, options.max_document_tokens, options.max_pair_tokens)
     narrower = any(limit is not None and limit < max_length_tokens for limit in limits)
-    return narrower or options.windows > 1 or options.keep == "end"
+    return narrower or options.windows > 1 or options.keep not in (None, keeps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,15 +208,10 @@ class _Places:
     cut: bool
 
     @classmethod
-    def of(cls, text: str, texts: Texts, most: int, keep: str) -> _Places:
+    def of(cls, text: str, texts: Texts, most: int, keep: Kept) -> _Places:
         """Find at most `most` tokens, from the start or the end."""
-        # Enough characters for nearly all texts; more where they make few tokens, such as a megabyte of spaces.
-        for bound in ((most + CHARS_PER_TOKEN_BOUND) * CHARS_PER_TOKEN_BOUND, MOST_CHARS):
-            base = max(0, len(text) - bound) if keep == "end" else 0
-            part = text[base : base + bound]
-            offsets = texts.offsets(part)
-            if len(offsets) >= most or len(part) == len(text):
-                break
+        part, offsets = read_enough(text, most, keep, texts.offsets)
+        base = len(text) - len(part) if keep == "end" else 0
         cut = len(offsets) > most or bool(text[:base].strip() or text[base + len(part) :].strip())
         if len(offsets) > most:
             offsets = offsets[-most:] if keep == "end" else offsets[:most]
@@ -238,12 +230,12 @@ class _Places:
         return self.base + int(self.offsets[first, 0]), self.base + int(self.offsets[stop - 1, 1])
 
 
-def _ranges(count: int, room: int, options: Truncation) -> list[tuple[int, int]]:
+def _ranges(count: int, room: int, keep: Kept, options: Truncation) -> list[tuple[int, int]]:
     """Return the tokens [first, stop) of each window of a document."""
     if count <= room:
         return [(0, count)]
     if options.windows == 1:
-        return [(count - room, count) if options.keep == "end" else (0, room)]
+        return [(count - room, count) if keep == "end" else (0, room)]
     overlap = room // OVERLAP_SHARE if options.overlap_tokens is None else options.overlap_tokens
     step = max(1, room - overlap)
     firsts = list(range(0, count - room + step, step))[: options.windows]

@@ -21,7 +21,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from webapp.api.dialects.base import Call, Dialect, ErrorFormat
 from webapp.api.dialects.reply_parts import as_object, listed, message_of, model
-from webapp.api.dialects.request_parts import Count, Options, Text, as_list, ranking_request
+from webapp.api.dialects.request_parts import SYNONYMS, Count, Options, Text, as_list, ranking_request
 from webapp.api.dialects.typos import IgnoredFields
 from webapp.domain.errors import InvalidRequestError, RateLimitedError, RerankError
 from webapp.domain.types import RerankRequest, RerankResult
@@ -120,8 +120,10 @@ def to_requests(body: DashScopeBody, call: Call) -> list[RerankRequest]:
     """Return one request."""
     options: DashScopeParameters = body
     if body.parameters is not None:
-        given = msgspec.structs.asdict(body.parameters) | {"model": None}
-        options = msgspec.structs.replace(body, **{name: value for name, value in given.items() if value is not None})
+        fields = msgspec.structs.asdict(body.parameters) | {"model": None}
+        given = {name: value for name, value in fields.items() if value is not None}
+        settled = [name for names in SYNONYMS if not names.isdisjoint(given) for name in names]
+        options = msgspec.structs.replace(body, **{**dict.fromkeys(settled), **given})
     request = _request(options, body.input.query, body.input.documents, at="input.")
     return [replace(request, warnings=request.warnings + _ignored(call))]
 

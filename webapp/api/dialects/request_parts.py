@@ -42,14 +42,15 @@ Truncate = bool | str | None
 
 _Keep = Literal["start", "end"]
 
-_CUTS: Mapping[Truncate, tuple[_Keep, bool]] = {
-    **dict.fromkeys((None, True, "true", "1", "end", "right", ""), ("start", False)),
+_CUTS: Mapping[Truncate, tuple[_Keep | None, bool]] = {
+    **dict.fromkeys((None, True, "true", "1", ""), (None, False)),
+    **dict.fromkeys(("end", "right"), ("start", False)),
     **dict.fromkeys(("start", "left"), ("end", False)),
-    **dict.fromkeys((False, "false", "0", "none"), ("start", True)),
+    **dict.fromkeys((False, "false", "0", "none"), (None, True)),
 }
-"""Value of `truncate` -> which part of a text to keep, and whether to refuse to cut it."""
+"""Value of `truncate` -> which part of a text to keep (None: as the model does), and whether to refuse to cut it."""
 
-_SIDES: Mapping[Truncate, _Keep] = {"right": "start", "": "start", "left": "end"}
+_SIDES: Mapping[Truncate, _Keep | None] = {"right": "start", "": None, "left": "end"}
 
 Count = Annotated[int, Meta(ge=0)]
 
@@ -181,6 +182,14 @@ def to_request(
 
 
 _INSTRUCTIONS = ("instruction", "instruct")
+
+SYNONYMS = (
+    frozenset({*_INSTRUCTIONS, "chat_template_kwargs"}),
+    frozenset({"truncate", "truncation"}),
+    frozenset({"truncation_side", "truncation_direction"}),
+    frozenset({"raw_scores", "use_activation"}),
+)
+"""Options of one meaning."""
 
 
 def _instruction(options: Options) -> str | None:

@@ -61,6 +61,7 @@ def recipe_of(model: Any, score: Score) -> Recipe:
     tokenizer = model.tokenizer
     plain = _parts(_render(model, _IN_PLACE_OF | {INSTRUCTION: ""}), tokenizer, "")
     rendered = _render(model, _IN_PLACE_OF)
+    _refuse_clock(model)
     _refuse_filters(model)
     takes_one = rendered.count(_IN_PLACE_OF[INSTRUCTION]) == 1
     instructed = _parts(rendered, tokenizer, _IN_PLACE_OF[INSTRUCTION]) if takes_one else None
@@ -157,18 +158,38 @@ def _heeds(model: Any, of: Mapping[str, str], place: str, rendered: str) -> bool
     texts, so that the template is rendered here without it.
     """
     seen: list[str] = []
-    messages, options = _conversation(model, {**of, place: _watched(of[place], seen)})
+    texts = {**of, place: _watched(of[place], seen)}
+    seen.clear()
+    return _render_here(model, texts) != rendered or bool(seen)
+
+
+def _render_here(model: Any, of: Mapping[str, str], **given: Any) -> str:
+    """Return the text that transformers makes of a pair, without transformers; it may be given names of its own."""
+    messages, options = _conversation(model, of)
     tokenizer = model.tokenizer
-    given = {
+    names = {
         "tools": None,
         "documents": None,
         "add_generation_prompt": False,
         **tokenizer.special_tokens_map,
         **options,
+        **given,
     }
-    seen.clear()
-    text = _compile_jinja_template(tokenizer.get_chat_template()).render(messages=messages, **given)
-    return bool(seen) or text != rendered
+    return str(_compile_jinja_template(tokenizer.get_chat_template()).render(messages=messages, **names))
+
+
+def _refuse_clock(model: Any) -> None:
+    """Refuse a template that prints the day: the words are read off it once, and would be others tomorrow."""
+    days: list[str] = []
+
+    def note(form: str) -> str:
+        days.append(form)
+        return ""
+
+    for instruction in (_IN_PLACE_OF[INSTRUCTION], ""):
+        _render_here(model, _IN_PLACE_OF | {INSTRUCTION: instruction}, strftime_now=note)
+    if days:
+        raise SetupError("its chat template prints the day, so its scores change from day to day")
 
 
 def _refuse_filters(model: Any) -> None:

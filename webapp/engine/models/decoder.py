@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from webapp.domain.errors import InvalidRequestError, SetupError
 from webapp.engine.artifact import Manifest, Template
-from webapp.engine.base import MOST_CHARS, Forward
+from webapp.engine.base import MOST_CHARS, Forward, read_enough
 from webapp.engine.recipes import DOCUMENT, Recipe
-from webapp.engine.tokenizer import CHARS_PER_TOKEN_BOUND, TextEncoder, TokenIds, batch_rows
+from webapp.engine.tokenizer import TextEncoder, TokenIds, batch_rows
 
 MOST_OF_ROOM = 3, 4
 """The share of a sequence that instruction and query may take; the document gives way to them that far."""
@@ -96,9 +96,7 @@ class DecoderTexts(TextEncoder):
             return Query(ids, cut=False)
         (words,) = self.encode([self.recipe.of_query("", instruction)])
         kept = most - len(words)
-        offsets = self.offsets(query[: most * CHARS_PER_TOKEN_BOUND])
-        if len(offsets) < most:  # unusually long tokens, such as thousands of spaces
-            offsets = self.offsets(query)
+        _, offsets = read_enough(query, most, "start", self.offsets)
         stops = [0, *offsets[:most, 1].tolist()]
         while kept > 0:
             shorter = query[: stops[min(kept, len(stops) - 1)]]

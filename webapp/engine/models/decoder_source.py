@@ -25,8 +25,8 @@ from webapp.engine.models.formulas import formula_of
 from webapp.engine.models.layout import Layout
 from webapp.engine.models.source import (
     SourceModel,
-    check_fast,
     check_pads,
+    check_tokenizer,
     cross_encoder,
     predict,
     shortest,
@@ -187,7 +187,7 @@ class DecoderModel(SourceModel):
                 raise SetupError(f"{layout.directory}: {error}; name another RERANK_MODEL") from error
         if getattr(self._loaded, "score", None) is not None and self._loaded.config.num_labels != 1:
             raise SetupError(f"{layout.directory} has {self._loaded.config.num_labels} labels; a reranker has one")
-        check_fast(layout, self.tokenizer)
+        check_tokenizer(layout, self.tokenizer)
         self.model = scoring_module(self._loaded, self.tokenizer, self.recipe)
         self._limit_tokens = 0
 

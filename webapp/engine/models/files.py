@@ -18,6 +18,9 @@ OTHER_FORMATS = frozenset({"onnx", "openvino", "coreml"})
 SUFFIXES = frozenset({".safetensors", ".bin", ".model", ".json", ".txt", ".jinja", ".codes"})
 """Of weights, configurations, tokenizers and chat templates."""
 
+OTHER_WEIGHTS = frozenset({".safetensors", ".bin", ".onnx", ".h5", ".msgpack", ".gguf", ".ot", ".tflite", ".pt"})
+"""Endings of files that hold weights, whatever they are called."""
+
 _LENGTH_BYTES = 8
 
 
@@ -55,6 +58,17 @@ def files_of(directory: Path) -> list[Path]:
 def stamps_of(directory: Path) -> list[tuple[Path, int, int]]:
     """Return the files of a model with size in bytes and time of change in ns: others after a file was written to."""
     return [(path, stat.st_size, stat.st_mtime_ns) for path in files_of(directory) for stat in [path.stat()]]
+
+
+def no_weights(directory: Path) -> SetupError:
+    """Return an error for a directory without weights that are read, which tells of weights in other formats."""
+    read = "model.safetensors or pytorch_model.bin"
+    others = [path for path in sorted(directory.rglob("*")) if path.suffix in OTHER_WEIGHTS and path.is_file()]
+    if not others:
+        return SetupError(f"{directory} holds no weights ({read}); fetch the model again")
+    named = others[0].relative_to(directory)
+    renamed = f"give {named.name} that name, or " if named.suffix == ".safetensors" else ""
+    return SetupError(f"{directory} holds weights as {named}, read are {read}; {renamed}name another RERANK_MODEL")
 
 
 def check_files(directory: Path) -> None:

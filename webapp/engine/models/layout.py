@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from webapp.domain.errors import SetupError
-from webapp.engine.models.files import check_files, read_json, refuse_pointer
+from webapp.engine.models.files import check_files, no_weights, read_json, refuse_pointer
 from webapp.engine.recipes import Recipe, known_recipes, told_recipes
 
 Kind = Literal["cross-encoder", "embedding"]
@@ -107,8 +107,11 @@ def read_layout(directory: Path, model: str = "", recipe: Recipe | None = None) 
         _refuse_labels(directory, config)
     check_files(directory)
     if config:
-        _require(transformer, [name + index for name in WEIGHT_FILES for index in ("", ".index.json")], "weights")
-        _require(transformer, TOKENIZER_FILES, "tokenizer")
+        if not any((transformer / (name + index)).exists() for name in WEIGHT_FILES for index in ("", ".index.json")):
+            raise no_weights(transformer)
+        if not any((transformer / name).exists() for name in TOKENIZER_FILES):
+            named = ", ".join(TOKENIZER_FILES[:2])
+            raise SetupError(f"{transformer} holds no tokenizer ({named}, ...); fetch the model again")
         _refuse_sentencepiece(transformer)
     activation = _activation(directory, named, config) if kind == "cross-encoder" else "Identity"
     return Layout(directory, kind, bool(listed), transformer, config, activation, recipe)
@@ -327,11 +330,6 @@ def _activation(directory: Path, named: Mapping[str, Any], config: Mapping[str, 
             " change the order of scores: name another RERANK_MODEL"
         )
     return name
-
-
-def _require(directory: Path, names: Sequence[str], what: str) -> None:
-    if not any((directory / name).exists() for name in names):
-        raise SetupError(f"{directory} holds no {what} ({', '.join(names[:2])}, ...); fetch the model again")
 
 
 def _refuse_sentencepiece(directory: Path) -> None:

@@ -8,10 +8,11 @@ import transformers
 from tokenizers import Tokenizer
 from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.modeling_layers import GenericForSequenceClassification
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from webapp.domain.errors import SetupError
 from webapp.engine.models.decoder_source import DecoderModel
-from webapp.engine.models.layout import Layout, read_layout
+from webapp.engine.models.layout import SAME_AS_CODE, Layout, read_layout
 from webapp.engine.models.source import SourceModel
 from webapp.engine.recipes import Recipe
 
@@ -63,16 +64,23 @@ def is_decoder(layout: Layout) -> bool:
     """Return whether a model reads a pair among words, and is scored by the last token or by all.
 
     Raises:
-        SetupError: it is a decoder with a head for labels that nothing tells the words of.
+        SetupError: it is a decoder with a head for labels that nothing tells the words of, or none with a recipe.
     """
+    classifier = getattr(transformers, layout.architecture, None)
+    generic = isinstance(classifier, type) and issubclass(classifier, GenericForSequenceClassification)
     if layout.recipe is not None:
+        decoders = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+        if not generic and layout.architecture not in decoders and layout.config["model_type"] not in SAME_AS_CODE:
+            raise SetupError(
+                f"RERANK_RECIPE: {layout.recipe.name} is for decoders, and {layout.directory} is {layout.architecture},"
+                " which is none; unset RERANK_RECIPE"
+            )
         return True
     if layout.kind == "embedding":
         return False
     if layout.architecture.endswith("ForCausalLM"):
         return True
-    classifier = getattr(transformers, layout.architecture, None)
-    if not (isinstance(classifier, type) and issubclass(classifier, GenericForSequenceClassification)):
+    if not generic:
         return False
     if not layout.modules:
         raise SetupError(

@@ -60,7 +60,7 @@ class SourceModel:
         else:
             self.model = SentenceTransformer(str(layout.directory), **_options(device)).eval()
         self.tokenizer = self.model.tokenizer
-        check_fast(layout, self.tokenizer)
+        check_tokenizer(layout, self.tokenizer)
         check_pads(layout, self.tokenizer)
         if "message" in getattr(self.model[0], "modality_config", ()):
             raise SetupError(
@@ -284,14 +284,19 @@ def tokens_of(transformer: PreTrainedModel, compute: Callable[[], object]) -> li
     raise SetupError(f"{type(transformer).__name__} computes in a way that prepare can't follow")
 
 
-def check_fast(layout: Layout, tokenizer: Any) -> None:
-    """Refuse a tokenizer that has no file for the `tokenizers` library, which serves.
+def check_tokenizer(layout: Layout, tokenizer: Any) -> None:
+    """Refuse a tokenizer that has no file for the `tokenizers` library, which serves, or that is set up otherwise.
 
     Raises:
-        SetupError: it has none.
+        SetupError: it says why.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise SetupError(f"{layout.directory} has no fast tokenizer (tokenizer.json); name another RERANK_MODEL")
+    if tokenizer.split_special_tokens:  # even those of the model's own template
+        raise SetupError(
+            f"{layout.transformer / 'tokenizer_config.json'} says split_special_tokens, with which a model reads no"
+            " special token; set it to false"
+        )
 
 
 def check_pads(layout: Layout, tokenizer: Any) -> None:

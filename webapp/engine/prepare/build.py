@@ -88,6 +88,11 @@ def load_original(settings: Settings, source: Source, report: Report) -> SourceM
         original.check()
     except SetupError:
         raise
+    except ImportError as error:
+        raise SetupError(
+            f"{source.directory} asks for a library that is not here ({reason_of(error)}); change what its files ask"
+            " for, or name another RERANK_MODEL"
+        ) from error
     except Exception as error:  # of safetensors, tokenizers, torch, ...: each has its own
         raise SetupError(
             f"{blamed_file(layout)} can't be read by sentence-transformers ({reason_of(error)});"

@@ -37,9 +37,11 @@ def export_tokenizer(source: SourceModel, directory: Path) -> Template:
     backend.no_truncation()
     (directory / TOKENIZER).write_text(backend.to_str(), encoding="utf-8")
     template = _recipe_s_frame(source, source.recipe) if source.recipe else _own_frame(source)
-    if template.room_tokens < 1 + (source.kind == "cross-encoder"):
+    prompts = [len(backend.encode(prompt, add_special_tokens=False)) for prompt in source.prompts]
+    if template.room_tokens - max(prompts) < 1 + (source.kind == "cross-encoder"):
+        beside = "the special tokens and prompts" if any(prompts) else "the special tokens"
         raise SetupError(
-            f"RERANK_MAX_LENGTH_TOKENS: {source.max_length_tokens} leaves no room for texts beside the special tokens"
+            f"RERANK_MAX_LENGTH_TOKENS: {source.max_length_tokens} leaves no room for texts beside {beside}"
         )
     check_tables(source.tables, template, backend)
     return template

@@ -24,6 +24,7 @@ from webapp.engine.prepare.check_texts import (
     reference,
 )
 from webapp.engine.prepare.progress import ReportShare
+from webapp.engine.recipes import known_recipes
 
 LARGEST_RAW_ERROR = 1e-4
 """Of our own way to frame, cut and batch texts, in float32: a share of the larger of 1 and the largest raw score."""
@@ -74,7 +75,7 @@ def check_framing(engine: ModelEngine, original: SourceModel, report_share: Repo
             worst = float(np.abs(together - right[batch]).max())
             raise SetupError(
                 f"{original.layout.directory}: scores depend on what else is in a batch, by up to {worst:.2g};"
-                " the likely cause: the model does not heed its attention mask"
+                f" the likely cause: the model does not heed its attention mask; {_remedy(original)}"
             )
 
 
@@ -92,7 +93,7 @@ def _check_tokens(
         if _tokens(engine, query, document, instruction) != original.tokens(query, document, instruction):
             raise SetupError(
                 f"{original.layout.directory}: the model reads other tokens than the original; the likely cause:"
-                f" {_likely_cause([(query, document)], instruction)}"
+                f" {_likely_cause(query, document, instruction)}; {_remedy(original)}"
             )
 
 
@@ -117,20 +118,28 @@ def _check_alone(
         progress.step(pairs[place : place + 1])
     wrong = ~(np.abs(alone - right) <= limit)  # NaN is wrong, too
     if wrong.any():
-        bad = [pair for pair, is_wrong in zip(pairs, wrong, strict=True) if is_wrong]
         raise SetupError(
-            f"{original.layout.directory}: {len(bad)} of {len(pairs)} scores are not the original's, by up to"
-            f" {float(np.abs(alone - right).max()):.2g}; the likely cause: {_likely_cause(bad, instruction)}"
+            f"{original.layout.directory}: {int(wrong.sum())} of {len(pairs)} scores are not the original's, by up to"
+            f" {float(np.abs(alone - right).max()):.2g}, of the same tokens; the likely cause: its head or its layers"
+            f" compute something that we don't (a scale, a cap, a pooling); {_remedy(original)}"
         )
     return right, limit
 
 
-def _likely_cause(bad: Sequence[tuple[str, str]], instruction: str) -> str:
-    """Return why pairs are read in another way than the original reads them. PURE."""
+def _remedy(original: SourceModel) -> str:
+    """Return what the operator can do about a model that is refused. PURE."""
+    own = original.recipe is not None and bool(original.recipe.name) and original.recipe not in known_recipes()
+    return (
+        "mend the file that RERANK_RECIPE names, or name another RERANK_MODEL" if own else "name another RERANK_MODEL"
+    )
+
+
+def _likely_cause(query: str, document: str, instruction: str) -> str:
+    """Return why a pair is read in another way than the original reads it. PURE."""
     if instruction:
         return "an instruction is framed in another way"
-    if any(document.strip() and chars_of([(query, document)]) < MANY_CHARS for query, document in bad):
-        return "texts are framed in another way"
+    if document.strip() and chars_of([(query, document)]) < MANY_CHARS:
+        return "its files name a prompt, a length or options of the tokenizer that we don't heed"
     return "long or blank texts are cut or framed in another way"
 
 

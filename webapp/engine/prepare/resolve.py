@@ -16,6 +16,7 @@ from typing import Any
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError, reason_of
 from webapp.engine.artifact import directory_of, sha256_of
+from webapp.engine.models.files import no_weights
 from webapp.engine.prepare.progress import Report
 
 HUB_ANSWER_TIMEOUT_S = 3.0
@@ -206,5 +207,5 @@ def _weights(directory: Path) -> list[Path]:
 def _weights_sha256(directory: Path) -> str:
     weights = _weights(directory)
     if not weights:
-        raise SetupError(f"RERANK_MODEL: {directory} holds no weights (model.safetensors or pytorch_model.bin)")
+        raise no_weights(directory)
     return sha256_of(weights[0])

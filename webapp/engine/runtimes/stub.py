@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from webapp.domain.types import ModelInfo, Token
+from webapp.engine.base import Kept
 from webapp.engine.tokenizer import split_room
 
 
@@ -17,6 +18,7 @@ class StubTexts:
 
     special_tokens = 1
     query_takes_room = False
+    keeps: Kept = "start"
 
     def query_tokens(self, query: str, instruction: str = "") -> int:
         """Return the number of tokens."""
