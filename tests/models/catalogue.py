@@ -46,6 +46,23 @@ def qwen3_embedding(directory: Path) -> Path:
     return build_sentence_transformer(directory, pooling="lasttoken", encoder=encoder)
 
 
+def t5_bi_encoder(directory: Path) -> Path:
+    """The kind of gtr and sentence-t5: T5's encoder alone, a dense layer, vectors of length 1."""
+    import torch
+    import transformers
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+
+    tokenizer, encoder = encoders.word_pieces(), directory.with_name("encoder")
+    torch.manual_seed(7)
+    shape = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
+    config = transformers.T5Config(vocab_size=len(tokenizer), decoder_start_token_id=0, **shape)
+    transformers.T5EncoderModel(config).save_pretrained(encoder)
+    tokenizer.save_pretrained(encoder)
+    dense = Dense(32, 16, bias=False, activation_function=torch.nn.Identity())
+    return encoders.build_of_modules(directory, [Transformer(str(encoder)), Pooling(32, "mean"), dense, Normalize()])
+
+
 QUICK = [
     Case("bert", "its own repository", bert, tokens=512),
     Case("xlm-roberta", "its own repository", xlm_roberta, tokens=512),
@@ -239,6 +256,7 @@ BI_ENCODERS = [
         "ModernBERT",
         changed(built(build_modernbert, architecture="ModernBertModel"), v.saved_as("SentenceTransformer")),
     ),
+    Case("other bi-encoders", "T5's encoder", t5_bi_encoder),
     Case(
         "other bi-encoders",
         "Qwen3, its last token",

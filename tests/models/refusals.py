@@ -162,6 +162,12 @@ REFUSALS = [
         "rotary positions of the kind longrope",
     ),
     Refusal(
+        "Layers that read the padding of a batch",
+        "ConvBERT, FNet, Nyströmformer, YOSO",
+        built(build_encoder, architecture="ConvBertForSequenceClassification", embedding_size=32),
+        "scores depend on what else is in a batch",
+    ),
+    Refusal(
         "Relative positions in BERT",
         "models with position_embedding_type relative_key",
         changed(bert, configured("config.json", position_embedding_type="relative_key_query")),
@@ -208,7 +214,7 @@ REFUSALS = [
         "give model.fp16.safetensors that name",
     ),
     Refusal(
-        "A default prompt for a model that has no place for one",
+        "A default prompt of a cross-encoder that is no decoder",
         "",
         prompted,
         "the tokenizer that we don't heed",

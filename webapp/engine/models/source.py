@@ -214,6 +214,10 @@ class SourceModel:
             self._known.update(zip(keys, self._compute(new, instruction), strict=True))
         return np.array([self._known[*pair, instruction] for pair in pairs], np.float32)
 
+    def reference_alone(self, query: str, document: str, instruction: str = "") -> float:
+        """Return the original's score of a pair that shares its batch with no other."""
+        return float(self._compute([(query, document)], instruction)[0])
+
     def tokens(self, query: str, document: str, instruction: str = "") -> list[list[int]]:
         """Return the token ids that the original reads, a list an input; nothing is computed.
 
@@ -273,14 +277,18 @@ def tokens_of(transformer: PreTrainedModel, compute: Callable[[], object]) -> li
     def stop(_module: torch.nn.Module, given: tuple[Any, ...]) -> None:
         raise _ReadError(given[0].flatten().tolist())
 
-    # sentence-transformers may call `forward` of the model itself, where no hook runs.
-    hook = transformer.get_input_embeddings().register_forward_pre_hook(stop)
+    # sentence-transformers may call `forward` of the model itself, where no hook runs. T5's layers hold its table of
+    # words a second time, and read that one.
+    table = transformer.get_input_embeddings().weight
+    readers = [module for module in transformer.modules() if getattr(module, "weight", None) is table]
+    hooks = [module.register_forward_pre_hook(stop) for module in readers]
     try:
         compute()
     except _ReadError as read:
         return read.ids
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
     raise SetupError(f"{type(transformer).__name__} computes in a way that prepare can't follow")
 
 

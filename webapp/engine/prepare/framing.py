@@ -73,10 +73,7 @@ def check_framing(engine: ModelEngine, original: SourceModel, report_share: Repo
         progress.step([pairs[place] for place in batch])
         if not (np.abs(together - right[batch]) <= limit).all():
             worst = float(np.abs(together - right[batch]).max())
-            raise SetupError(
-                f"{original.layout.directory}: scores depend on what else is in a batch, by up to {worst:.2g};"
-                f" the likely cause: the model does not heed its attention mask; {_remedy(original)}"
-            )
+            raise _depends_on_company(original, worst)
 
 
 def _check_tokens(
@@ -118,12 +115,23 @@ def _check_alone(
         progress.step(pairs[place : place + 1])
     wrong = ~(np.abs(alone - right) <= limit)  # NaN is wrong, too
     if wrong.any():
+        first = int(wrong.argmax())
+        by_company = abs(right[first] - original.reference_alone(*pairs[first], instruction))
+        if by_company > limit:
+            raise _depends_on_company(original, float(by_company))
         raise SetupError(
             f"{original.layout.directory}: {int(wrong.sum())} of {len(pairs)} scores are not the original's, by up to"
             f" {float(np.abs(alone - right).max()):.2g}, of the same tokens; the likely cause: its head or its layers"
             f" compute something that we don't (a scale, a cap, a pooling); {_remedy(original)}"
         )
     return right, limit
+
+
+def _depends_on_company(original: SourceModel, by: float) -> SetupError:
+    return SetupError(
+        f"{original.layout.directory}: scores depend on what else is in a batch, by up to {by:.2g}; the likely cause:"
+        f" the model does not heed its attention mask; {_remedy(original)}"
+    )
 
 
 def _remedy(original: SourceModel) -> str:
