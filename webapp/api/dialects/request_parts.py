@@ -82,7 +82,9 @@ class Options(msgspec.Struct, kw_only=True, frozen=True):
     truncate_prompt_tokens: Annotated[
         Annotated[int, Meta(ge=-1)] | None, Meta(description="Longest pair in tokens; -1: the model's limit.")
     ] = None
-    truncation_side: Annotated[str | None, Meta(description='"right" or "left": where to cut; default: as the model does, mostly right.')] = None
+    truncation_side: Annotated[
+        str | None, Meta(description='"right" or "left": where to cut; default: where the model does.')
+    ] = None
     truncation_direction: Annotated[str | None, Meta(description="As `truncation_side`.")] = None
     raw_scores: Annotated[bool | None, Meta(description="The model's numbers rather than scores in 0..1.")] = None
     use_activation: Annotated[bool | None, Meta(description="false: as `raw_scores`.")] = None

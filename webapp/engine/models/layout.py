@@ -110,8 +110,8 @@ def read_layout(directory: Path, model: str = "", recipe: Recipe | None = None) 
         if not any((transformer / (name + index)).exists() for name in WEIGHT_FILES for index in ("", ".index.json")):
             raise no_weights(transformer)
         if not any((transformer / name).exists() for name in TOKENIZER_FILES):
-            named = ", ".join(TOKENIZER_FILES[:2])
-            raise SetupError(f"{transformer} holds no tokenizer ({named}, ...); fetch the model again")
+            some = ", ".join(TOKENIZER_FILES[:2])
+            raise SetupError(f"{transformer} holds no tokenizer ({some}, ...); fetch the model again")
         _refuse_sentencepiece(transformer)
     activation = _activation(directory, named, config) if kind == "cross-encoder" else "Identity"
     return Layout(directory, kind, bool(listed), transformer, config, activation, recipe)
