@@ -1,19 +1,15 @@
 """The native engine's decoders, against torch."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 import threading
 from functools import partial
-from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 import small_decoders
 import torch
+from sanitizing import run_clean, sanitized
 from scipy.stats import kendalltau
 from small_decoders import build_decoder
 
@@ -354,18 +350,10 @@ def test_a_decoder_is_prepared_and_opened(tmp_path, family, named):
 
 
 @pytest.mark.slow
-def test_the_kernels_touch_no_memory_that_is_not_theirs(models, library, tmp_path):
-    """Compiled again with AddressSanitizer and run in a process of its own."""
-    if not shutil.which("gcc"):
-        pytest.skip("no compiler")
-    sources = (Path(native.__file__).parent.parent / "native").glob("*.c")
-    built = tmp_path / "kernels.so"
-    instructions = {"_avx2": ["-mavx2"], "_avx512vnni": [f"-mavx512{each}" for each in ("f", "bw", "dq", "vl", "vnni")]}
-    flags = ["-O1", "-g", "-mfma", "-fsanitize=address,undefined", "-fno-sanitize=alignment", "-shared", "-fPIC"]
-    subprocess.run(
-        [shutil.which("gcc"), *flags, *instructions[library.name.partition(".")[0]], "-o", built, *sources, "-lm"],
-        check=True,
-    )
+def test_the_kernels_touch_no_memory_that_is_not_theirs(models, library):
+    avx512 = tuple(f"-mavx512{each}" for each in ("f", "bw", "dq", "vl", "vnni"))
+    instructions = {"_avx2": ("-mavx2",), "_avx512vnni": avx512}
+    built = sanitized(instructions[library.name.partition(".")[0]])
     script = f"""
 import sys
 from pathlib import Path
@@ -384,14 +372,4 @@ for path in sys.argv[1:]:
             assert np.isfinite(forward(ids, mask, types)).all()
 print("clean")
 """
-    runtime = subprocess.run(
-        [shutil.which("gcc"), "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, *(str(models(family)[1]) for family in FAMILIES)],
-        env={**os.environ, "LD_PRELOAD": runtime.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout.strip() == "clean", done.stderr[-3000:]
+    run_clean(script, *(str(models(family)[1]) for family in FAMILIES))

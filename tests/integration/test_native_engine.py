@@ -1,9 +1,6 @@
 """The native engine's C kernels, against torch."""
 
-import os
 import shutil
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sanitizing import run_clean, sanitized
 
 from webapp.domain.errors import SetupError
 from webapp.engine.models.original import load_source
@@ -183,14 +181,8 @@ def test_without_kernels_an_artifact_that_needs_them_says_what_to_do(tmp_path, m
 
 @needs_kernels
 @pytest.mark.slow
-def test_the_kernels_touch_no_memory_that_is_not_theirs(packed, tmp_path):
-    """Compiled again with AddressSanitizer and run in a process of its own."""
-    if not shutil.which("gcc"):
-        pytest.skip("no compiler")
-    home = Path(native.__file__).parent.parent / "native"
-    library = tmp_path / "bert.so"
-    flags = ["-O1", "-g", "-mavx2", "-mfma", "-fsanitize=address,undefined", "-fno-sanitize=alignment", "-shared"]
-    subprocess.run([shutil.which("gcc"), *flags, "-fPIC", "-o", library, *home.glob("*.c"), "-lm"], check=True)
+def test_the_kernels_touch_no_memory_that_is_not_theirs(packed):
+    library = sanitized(("-mavx2",))
     script = f"""
 import sys
 from pathlib import Path
@@ -205,14 +197,4 @@ for lengths in ([1], [3, 2, 1], [255, 1, 1], [256], [300, 5], [4] * 70, [17, 90,
         assert np.isfinite(forward(rng.integers(5, 250, mask.shape), mask, np.zeros_like(mask))).all()
 print("clean")
 """
-    runtime = subprocess.run(
-        [shutil.which("gcc"), "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "LD_PRELOAD": runtime.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout.strip() == "clean", done.stderr[-3000:]
+    run_clean(script)

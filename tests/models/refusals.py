@@ -288,4 +288,11 @@ REFUSALS = [
         "token type 1, the model has 1",
     ),
     Refusal("A length that leaves no room for texts", "", bert, "leaves no room", {"max_length_tokens": 4}),
+    Refusal(
+        "A length that cuts short questions beside a decoder's words",
+        "",
+        qwen3,
+        "leaves too little room for short questions",
+        {"max_length_tokens": 200},
+    ),
 ]

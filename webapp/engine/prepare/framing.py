@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.domain.errors import SetupError
+from webapp.domain.errors import InvalidRequestError, SetupError
+from webapp.domain.types import Session
 from webapp.engine.base import encode_pair, score_pair
 from webapp.engine.loader import ModelEngine
 from webapp.engine.models.source import SourceModel
@@ -53,6 +55,8 @@ def check_framing(engine: ModelEngine, original: SourceModel, report_share: Repo
         SetupError: it says where they differ.
     """
     session = engine.open_session()
+    if original.recipe is not None:
+        _check_room(session, original)
     heeded = [pair for pair in check_pairs(original) if not cuts_the_question(session, original, pair)]
     cut = [pair for pair in cut_pairs(original) if not cuts_the_question(session, original, pair)]
     instructed: list[tuple[str, str]] = []
@@ -74,6 +78,25 @@ def check_framing(engine: ModelEngine, original: SourceModel, report_share: Repo
         if not (np.abs(together - right[batch]) <= limit).all():
             worst = float(np.abs(together - right[batch]).max())
             raise _depends_on_company(original, worst)
+
+
+def _check_room(session: Session, original: SourceModel) -> None:
+    """Refuse a length at which a decoder would read only a part of short questions.
+
+    Raises:
+        SetupError: it is too short.
+    """
+    instructions = ["", INSTRUCTION] if original.recipe and original.recipe.takes_instructions else [""]
+    for query, instruction in itertools.product(QUERIES, instructions):
+        try:
+            cut = session.encode_query(query, instruction).cut
+        except InvalidRequestError:
+            cut = True
+        if cut:
+            raise SetupError(
+                f"RERANK_MAX_LENGTH_TOKENS: {original.max_length_tokens} leaves too little room for short questions"
+                " beside the model's own words; raise it"
+            )
 
 
 def _check_tokens(
