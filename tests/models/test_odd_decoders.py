@@ -92,6 +92,15 @@ def test_a_chat_template_that_prints_the_day_is_refused(tmp_path, now):
         load_source(directory)
 
 
+def test_a_chat_template_that_prints_the_day_for_tools_alone_is_served(tmp_path):
+    start = "<|im_start|>system\n"
+    template = QWEN3_PAIRS.replace(
+        start, "{% set day = strftime_now('%d') %}{% if tools %}{{ day }}{% endif %}" + start, 1
+    )
+    directory = small_decoders.build_with_modules(tmp_path / "model", "Qwen3ForCausalLM", template)
+    assert load_source(directory).recipe.instruction == ""
+
+
 @pytest.mark.parametrize("modules", [False, True])
 def test_a_decoder_whose_tokenizer_splits_the_names_of_its_own_template_is_refused(tmp_path, modules):
     if modules:

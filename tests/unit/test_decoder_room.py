@@ -106,6 +106,14 @@ def test_a_long_query_keeps_three_quarters_and_its_document_the_rest(saved):
     assert 0 <= (LIMIT - SPECIAL) * 3 // 4 - len(read.ids) <= 2
 
 
+def test_a_query_that_is_longer_than_what_is_read_first_keeps_its_beginning(saved):
+    engine = engine_of(saved)
+    query = "flowers " * 3000
+    read = engine.texts.read_query("bees " + query, "")
+    assert read.ids.tolist() == engine.texts.read_query("bees " + query[:2000], "").ids.tolist()
+    assert read.ids.tolist() != engine.texts.read_query(query, "").ids.tolist()
+
+
 @given(
     st.integers(1, 60),
     st.lists(sizes, min_size=1, max_size=3),
@@ -130,7 +138,7 @@ def test_windows_see_the_room_that_instruction_and_query_leave(engine, query, do
         if len(windows) > 1:  # each is as long as fits, but for what its ends are joined with
             tokens = [kept + engine.texts.document_tokens(window) for window in windows]
             assert all(abs(LIMIT - SPECIAL - each) <= 3 for each in tokens) or "max_document_tokens" in wish
-            assert document.startswith(windows[0]) or wish["keep"] == "end"
+            assert document.startswith(windows[0]) if wish["keep"] == "start" else document.endswith(windows[-1])
     collapse(scored, made)
 
 

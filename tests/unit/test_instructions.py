@@ -196,6 +196,15 @@ def test_dashscope_s_instruct_is_an_instruction(api, engine, at):
     assert "parameters.instruct: must be a string" in reply.json["message"]
 
 
+def test_a_blank_instruct_in_dashscope_s_parameters_and_other_arguments_leave_the_one_beside_them(api, engine):
+    for given in ({"instruct": " "}, {"chat_template_kwargs": {"enable_thinking": False}}):
+        post(api, PATH, {"input": {"query": "q", "documents": [str(given)]}, "instruction": "y", "parameters": given})
+    assert engine.heard == ["y", "y"]
+    wrong = {"chat_template_kwargs": {"instruct": 7}}
+    reply = post(api, PATH, {"input": {"query": "q", "documents": ["a"]}, **wrong, "parameters": {"instruct": "x"}})
+    assert "chat_template_kwargs.instruct: must be a string" in reply.json["message"]
+
+
 @pytest.mark.parametrize("in_parameters", ["instruct", "instruction"])
 @pytest.mark.parametrize(
     "beside", [{"instruction": "y"}, {"instruct": "y"}, {"chat_template_kwargs": {"instruct": "y"}}]

@@ -1,3 +1,4 @@
+import msgspec
 import numpy as np
 import pytest
 from manifest_kit import manifest
@@ -9,6 +10,8 @@ from webapp.domain.types import RerankRequest, Truncation
 from webapp.engine.artifact import Template
 from webapp.engine.base import first_chars
 from webapp.engine.loader import ModelEngine
+from webapp.engine.models.decoder import DecoderSession, DecoderTexts
+from webapp.engine.recipes import named_recipe
 from webapp.engine.tokenizer import TextEncoder
 from webapp.service.truncation import Truncator
 
@@ -119,13 +122,28 @@ def test_what_is_kept_of_a_bi_encoders_document_is_read_whole_behind_its_prompt(
     assert cut.spans[-1][1] == len(document.rstrip())
 
 
-@pytest.mark.parametrize("shift", range(24, 32))
+def test_a_decoder_s_words_after_a_text_are_read_however_long_it_is(saved, monkeypatch):
+    for module in ("models.decoder", "base", "tokenizer"):
+        monkeypatch.setattr(f"webapp.engine.{module}.MOST_CHARS", 20_000)
+    recipe = msgspec.structs.replace(named_recipe("mxbai-rerank-v2"), document="document: {document} bees find home")
+    template = Template([1], [2], [2], 0, 0, 512, names_are_text=True)
+    texts = DecoderTexts(saved, template, recipe)
+    session = DecoderSession(manifest(template=template), texts, None)
+    blanks = " " * 20_001
+    query = session.encode_query("bees")
+    (short, long, longer), _, cut = session.encode_documents(query, ["milk", "milk" + blanks, "milk" + blanks + "a"])
+    assert short.tolist() == long.tolist() == longer.tolist()
+    assert cut.tolist() == [False, False, True]
+    assert not session.encode_query("bees" + blanks).cut
+    assert session.encode_query("bees" + blanks + "a").cut
+
+
+@pytest.mark.parametrize("shift", range(40, 48))
 def test_a_word_that_the_first_part_of_a_text_cuts_is_read_whole(tokenizer, saved, shift):
     """A table with wide columns: the words that fit fill the part of the text that is read first."""
     room = 32
     encoder = TextEncoder(saved, Template([1], [2], [2], 1, 0, room + 3), query_takes_room=True)
-    text = " " * shift + "flowers".ljust(room) * 100
-    assert first_chars(room) - shift == (room - 1) * room + 32 - shift, "the word that is kept last lies at the cut"
+    text = " " * shift + "flowers".ljust(first_chars(room) // room) * 100  # the word that is kept last is at the cut
     whole = Tokenizer.from_str(tokenizer.to_str()).encode(text, add_special_tokens=False).ids
     assert encoder.encode([text])[0].tolist() == whole[: room + 1]
 

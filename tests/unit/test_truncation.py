@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -130,6 +131,45 @@ def test_more_text_than_windows_is_cut_and_said():
     assert result.cut.tolist() == [True]
 
 
+@pytest.mark.parametrize("texts", [StubTexts(), LeftCut()], ids=["asked for", "the model's own"])
+def test_windows_of_a_text_whose_end_is_kept_end_there(texts):
+    result = fitted([words(60)], texts=texts, windows=2, keep="end" if texts.keeps == "start" else None)
+    assert list(result.request.documents) == [words(20, 22), words(20, 40)]
+    assert result.cut.tolist() == [True]
+
+
+@pytest.mark.parametrize("keep", ["start", "end"])
+def test_a_document_that_does_not_fit_beside_its_query_is_said_to_be_cut(keep):
+    result = fitted([words(18), words(3)], query=words(8), texts=BothInOne(), max_query_tokens=20, keep=keep)
+    assert result.cut.tolist() == [True, False]
+    assert fitted([words(10)], max_pair_tokens=5, keep=keep).cut.tolist() == [True]
+
+
+@pytest.mark.parametrize(
+    ("wish", "where"),
+    [
+        ({"keep": "end"}, r"documents\[1\]"),
+        ({"windows": 2}, r"documents\[1\]"),
+        ({"max_document_tokens": 20, "max_query_tokens": 2}, "nowhere"),
+        ({"max_query_tokens": 2}, r"documents\[1\]"),
+        ({"max_document_tokens": 3}, "query"),
+        ({"max_document_tokens": 3, "max_query_tokens": 20}, "nowhere"),
+        ({"max_document_tokens": 3, "max_query_tokens": 21}, "query"),
+    ],
+)
+def test_what_may_not_be_cut_is_cut_by_the_requests_own_limits_alone(wish, where):
+    def cut():
+        query = words(3 if "keep" in wish or "windows" in wish else 40)
+        return fitted([words(4), words(100)], query=query, strict=True, **wish)
+
+    if where == "nowhere":
+        assert cut().cut.tolist() == [wish["max_document_tokens"] < 4, True]
+    else:
+        with pytest.raises(InvalidRequestError, match="the request forbids to cut it") as refused:
+            cut()
+        assert re.fullmatch(where, refused.value.field)
+
+
 def test_too_many_windows_are_refused():
     with pytest.raises(InvalidRequestError, match="more than 5 windows") as caught:
         fitted([words(50)] * 3, windows=10, max_windows=5)
@@ -160,7 +200,7 @@ def test_a_huge_text_is_tokenised_only_as_far_as_it_may_count(keep, kept):
     texts = Counting()
     huge = words(9999) * 100
     assert list(fitted([huge], texts=texts, max_document_tokens=4, keep=keep).request.documents) == [huge[kept]]
-    assert texts.longest < 1000
+    assert texts.longest < 2000
 
 
 @given(
@@ -189,7 +229,9 @@ def test_every_window_is_a_part_of_its_document_and_fits(documents, query, wish,
     room = min(LIMIT, wish.max_pair_tokens or LIMIT) - texts.special_tokens
     used = len(texts.offsets(result.request.query)) if texts.query_takes_room else 0
     stops = [*result.starts[1:].tolist(), len(result.spans)]
-    for document, start, stop in zip(documents, result.starts.tolist(), stops, strict=True):
+    for document, start, stop, cut in zip(documents, result.starts.tolist(), stops, result.cut.tolist(), strict=True):
+        whole = (result.spans[start][0], result.spans[stop - 1][1]) == (0, len(document))
+        assert whole or cut
         assert 1 <= stop - start <= wish.windows
         for window, span in zip(result.request.documents[start:stop], result.spans[start:stop], strict=True):
             assert window == document[slice(*span)]

@@ -205,6 +205,25 @@ def test_a_query_that_may_not_be_cut_is_refused(client):
     assert reply.json["detail"].startswith("query: must have at most 512 tokens, it has")
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"truncation_direction": "left"},
+        {"truncation_side": "right"},
+        {"max_chunks_per_doc": 2},
+        {"max_tokens_per_doc": 600},
+        {"max_tokens_per_query": 2},
+    ],
+)
+def test_a_document_that_may_not_be_cut_is_refused_whatever_is_asked_beside(client, beside):
+    body = {"query": "milk", "documents": ["a", 2 * LONG], **beside}
+    assert post(client, "/v1/rerank", body).status_code == 200
+    reply = post(client, "/v1/rerank", {**body, "truncate": "NONE"})
+    assert reply.status_code == 400
+    assert reply.json["detail"].startswith("documents[1]: must have at most 512 tokens with its query")
+    assert post(client, "/v1/rerank", {**body, "documents": ["a"], "truncate": "NONE"}).status_code == 200
+
+
 def test_usage_counts_the_query_of_a_model_that_reads_it_by_itself(client):
     def tokens(query):
         return ask(client, query=query)["usage"]["total_tokens"]

@@ -54,9 +54,9 @@ MOST_CHARS = 4_000_000
 CHARS_PER_TOKEN_BOUND = 16
 """Characters of a long text that are read first for each token that may be kept."""
 
-CUT_SLACK_TOKENS = 128
-"""So many tokens at the end of a part are not trusted: a word that ends there in its middle has other tokens than the
-whole word. WordPiece makes at most a hundred tokens of one."""
+CUT_SLACK_TOKENS = 64
+"""So many tokens at the end of a part are not trusted: a word that is cut there has other tokens than the whole word.
+A hundred letters, more of which WordPiece reads as no word, have fewer in nearly every text."""
 
 Kept: TypeAlias = Literal["start", "end"]
 """Which part of a text is kept when it is cut."""
@@ -66,7 +66,7 @@ T = TypeVar("T", bound=Sized)
 
 def first_chars(tokens: int) -> int:
     """Return how many characters are read first of a text of which so many tokens may be kept."""
-    return (tokens + 32) * CHARS_PER_TOKEN_BOUND
+    return min((tokens + CUT_SLACK_TOKENS) * CHARS_PER_TOKEN_BOUND, MOST_CHARS)
 
 
 def part_of(text: str, chars: int, keep: Kept) -> str:
@@ -74,7 +74,7 @@ def part_of(text: str, chars: int, keep: Kept) -> str:
     return text[:chars] if keep == "start" else text[-chars:]
 
 
-def read_enough(text: str, tokens: int, keep: Kept, read: Callable[[str], T]) -> tuple[str, T]:
+def read_enough(text: str, tokens: int, keep: Kept, read: Callable[[str], T], chars: int = 0) -> tuple[str, T]:
     """Read a part of a text that is long enough to keep so many tokens of it.
 
     A tokenizer reads a text to its end whatever is kept, a second for some megabytes. So a part is tried first. It is
@@ -85,17 +85,18 @@ def read_enough(text: str, tokens: int, keep: Kept, read: Callable[[str], T]) ->
         tokens: that may be kept.
         keep: which part counts.
         read: returns the tokens of a part, one after the other.
+        chars: how long the first part is; 0: as `first_chars` has it.
 
     Returns:
         The part and what was read of it.
     """
-    chars = min(first_chars(tokens), MOST_CHARS)
+    chars = chars or first_chars(tokens)
     while True:
         part = part_of(text, chars, keep)
         found = read(part)
-        if len(found) > tokens + CUT_SLACK_TOKENS or len(part) == len(text) or chars == MOST_CHARS:
+        if len(found) > tokens + CUT_SLACK_TOKENS or len(part) == len(text) or chars >= MOST_CHARS:
             return part, found
-        chars = min(8 * chars, MOST_CHARS)
+        chars = min(chars * (2 if 8 * len(found) > tokens else 8), MOST_CHARS)
 
 
 class Texts(Protocol):

@@ -104,7 +104,7 @@ class TextEncoder:
         ids = self._encode([part_of(text, chars, self.keeps) for text in texts])
         for index, text in enumerate(texts):
             if len(text) > chars and len(ids[index]) <= room + CUT_SLACK_TOKENS:
-                _, ids[index] = read_enough(text, room, self.keeps, lambda part: self._encode([part])[0])
+                _, ids[index] = read_enough(text, room, self.keeps, lambda part: self._encode([part])[0], 2 * chars)
         return [self.kept(each, room + 1) for each in ids]
 
     def _encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:

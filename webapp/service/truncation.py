@@ -64,7 +64,8 @@ class Truncator:
             None when the engine's own truncation does all that is asked.
 
         Raises:
-            InvalidRequestError: there would be too many windows, or the longest pair has no room for texts.
+            InvalidRequestError: there would be too many windows, the longest pair has no room for texts, or a text is
+                longer than the model reads and the request forbids to cut it.
         """
         texts, limit, options = self.texts, self.max_length_tokens, request.truncation
         if options is None or not _asks_for_more(options, limit, texts.keeps):
@@ -87,13 +88,18 @@ class Truncator:
             room = max(1, room - query_room - sum(words))
         else:
             query_room, room = min(query.count, max(1, room - words[0])), max(1, room - words[1])
+        if options.strict and query.lacks(query_room, options.max_query_tokens or limit + 1):
+            raise self._too_long(request, None)
         windows: list[str] = []
         spans: list[tuple[int, int]] = []
         starts, cut = [], []
-        for document, place in zip(request.documents, places, strict=True):
+        for index, (document, place) in enumerate(zip(request.documents, places, strict=True)):
             ranges = _ranges(place.count, room, keep, options)
+            read = ranges[-1][1] - ranges[0][0]
+            if options.strict and place.lacks(read, options.max_document_tokens or in_windows + 1):
+                raise self._too_long(request, index)
             starts.append(len(windows))
-            cut.append(place.cut or ranges[-1][1] < place.count)
+            cut.append(place.cut or read < place.count)
             for first, stop in ranges:
                 span = place.span(first, stop)
                 spans.append(span)
@@ -136,18 +142,20 @@ class Truncator:
 
     def too_long(self, request: RerankRequest, scored: Scored) -> InvalidRequestError:
         """Return an error with the query or first document that the model could not read whole, and its length."""
+        alone = not self.texts.query_takes_room and not scored.truncated.any()
+        return self._too_long(request, None if alone else int(scored.truncated.argmax()))
+
+    def _too_long(self, request: RerankRequest, index: int | None) -> InvalidRequestError:
+        """Return an error that names a document, or the query (None), and its length."""
         texts, limit = self.texts, self.max_length_tokens
-        if not texts.query_takes_room and not scored.truncated.any():
-            where, what, tokens = "query", "", texts.query_tokens(request.query)
-        else:
-            index = int(scored.truncated.argmax())
-            where, what, tokens = (
-                f"documents[{index}]",
-                " with its query",
-                texts.document_tokens(request.documents[index]),
-            )
-            tokens += self._query_tokens(request) if texts.query_takes_room else 0
-        tokens += texts.special_tokens
+        tokens, where, what = texts.special_tokens, "query", ""
+        if index is None or texts.query_takes_room:
+            tokens += self._query_tokens(request)
+        if index is not None:
+            tokens += texts.document_tokens(request.documents[index])
+            where, what = f"documents[{index}]", " with its query"
+            if request.truncation and request.truncation.windows > 1:
+                what += f", in each of {request.truncation.windows} windows"
         message = f"must have at most {limit} tokens{what}, it has {tokens}; the request forbids to cut it"
         return InvalidRequestError(message, field=where)
 
@@ -221,6 +229,15 @@ class _Places:
     def count(self) -> int:
         return len(self.offsets)
 
+    def lacks(self, tokens: int, wanted: int) -> bool:
+        """Return whether less is read of the text than is wanted of it.
+
+        Args:
+            tokens: so many are read.
+            wanted: no more need be read.
+        """
+        return tokens < min(self.count, wanted) or (self.cut and self.count < wanted)
+
     def span(self, first: int, stop: int) -> tuple[int, int]:
         """Return the characters of the tokens [first, stop); all of the text when nothing was cut."""
         if not self.cut and first == 0 and stop >= self.count:
@@ -240,4 +257,6 @@ def _ranges(count: int, room: int, keep: Kept, options: Truncation) -> list[tupl
     step = max(1, room - overlap)
     firsts = list(range(0, count - room + step, step))[: options.windows]
     # The last window is moved back rather than left short: more context, same price.
-    return [(min(first, count - room), min(first, count - room) + room) for first in firsts]
+    ranges = [(min(first, count - room), min(first, count - room) + room) for first in firsts]
+    # Where the end is kept, they are laid out from there.
+    return ranges if keep == "start" else [(count - stop, count - first) for first, stop in reversed(ranges)]

@@ -21,7 +21,16 @@ from msgspec import UNSET, Meta, UnsetType
 
 from webapp.api.dialects.base import Call, Dialect, ErrorFormat
 from webapp.api.dialects.reply_parts import as_object, listed, message_of, model
-from webapp.api.dialects.request_parts import SYNONYMS, Count, Options, Text, as_list, ranking_request
+from webapp.api.dialects.request_parts import (
+    SYNONYMS,
+    Count,
+    Options,
+    Text,
+    as_list,
+    instruction_of,
+    ranking_request,
+    truncation_of,
+)
 from webapp.api.dialects.typos import IgnoredFields
 from webapp.domain.errors import InvalidRequestError, RateLimitedError, RerankError
 from webapp.domain.types import RerankRequest, RerankResult
@@ -122,6 +131,8 @@ def to_requests(body: DashScopeBody, call: Call) -> list[RerankRequest]:
     if body.parameters is not None:
         fields = msgspec.structs.asdict(body.parameters) | {"model": None}
         given = {name: value for name, value in fields.items() if value is not None}
+        given["instruction"] = instruction_of(body.parameters) or instruction_of(body)
+        truncation_of(body)  # what is wrong there is said, even if `parameters` go before
         settled = [name for names in SYNONYMS if not names.isdisjoint(given) for name in names]
         options = msgspec.structs.replace(body, **{**dict.fromkeys(settled), **given})
     request = _request(options, body.input.query, body.input.documents, at="input.")

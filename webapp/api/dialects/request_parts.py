@@ -176,9 +176,9 @@ def to_request(
         raw_scores=bool(options.raw_scores) or options.use_activation is False,
         return_documents=bool(return_documents),
         model=options.model or None,
-        truncation=_truncation(options),
+        truncation=truncation_of(options),
         priority=max(-LOWEST_PRIORITY, min(LOWEST_PRIORITY, options.priority or 0)),
-        instruction=_instruction(options),
+        instruction=instruction_of(options),
         warnings=warnings + _ignored_arguments(options),
     )
 
@@ -186,16 +186,18 @@ def to_request(
 _INSTRUCTIONS = ("instruction", "instruct")
 
 SYNONYMS = (
-    frozenset({*_INSTRUCTIONS, "chat_template_kwargs"}),
-    frozenset({"truncate", "truncation"}),
-    frozenset({"truncation_side", "truncation_direction"}),
+    frozenset({"truncate", "truncation", "truncation_side", "truncation_direction"}),
     frozenset({"raw_scores", "use_activation"}),
 )
-"""Options of one meaning."""
+"""Options that say one thing together, instructions left out."""
 
 
-def _instruction(options: Options) -> str | None:
-    """Return the first instruction that is not blank, of the fields or of the template's arguments."""
+def instruction_of(options: Options) -> str | None:
+    """Return the first instruction that is not blank, of the fields or of the template's arguments.
+
+    Raises:
+        InvalidRequestError: one of the template's arguments is no text.
+    """
     arguments = options.chat_template_kwargs or {}
     for name in _INSTRUCTIONS:
         if not isinstance(arguments.get(name), str | None):
@@ -223,7 +225,12 @@ _truncation_options = attrgetter(
 )
 
 
-def _truncation(options: Options) -> Truncation | None:
+def truncation_of(options: Options) -> Truncation | None:
+    """Return what options say of long texts; None: nothing that differs from the default.
+
+    Raises:
+        InvalidRequestError: an option is wrong; the error names it.
+    """
     if set(_truncation_options(options)) == {None}:
         return None  # soon decided, for a call may hold ten thousand pairs
     keep, strict = _CUTS[None]

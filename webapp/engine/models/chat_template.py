@@ -158,9 +158,7 @@ def _heeds(model: Any, of: Mapping[str, str], place: str, rendered: str) -> bool
     texts, so that the template is rendered here without it.
     """
     seen: list[str] = []
-    texts = {**of, place: _watched(of[place], seen)}
-    seen.clear()
-    return _render_here(model, texts) != rendered or bool(seen)
+    return _render_here(model, {**of, place: _watched(of[place], seen)}) != rendered or bool(seen)
 
 
 def _render_here(model: Any, of: Mapping[str, str], **given: Any) -> str:
@@ -180,16 +178,11 @@ def _render_here(model: Any, of: Mapping[str, str], **given: Any) -> str:
 
 def _refuse_clock(model: Any) -> None:
     """Refuse a template that prints the day: the words are read off it once, and would be others tomorrow."""
-    days: list[str] = []
-
-    def note(form: str) -> str:
-        days.append(form)
-        return ""
-
     for instruction in (_IN_PLACE_OF[INSTRUCTION], ""):
-        _render_here(model, _IN_PLACE_OF | {INSTRUCTION: instruction}, strftime_now=note)
-    if days:
-        raise SetupError("its chat template prints the day, so its scores change from day to day")
+        texts = _IN_PLACE_OF | {INSTRUCTION: instruction}
+        one, other = (_render_here(model, texts, strftime_now=lambda _, day=day: day) for day in ("1", "2"))
+        if one != other:
+            raise SetupError("its chat template prints the day, so its scores change from day to day")
 
 
 def _refuse_filters(model: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,19 @@ from webapp.engine.base import Forward
 from webapp.engine.tokenizer import TextEncoder, TokenIds, batch_rows, split_room
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Query:
     """A query, encoded once a request."""
 
     text: str
     ids: NDArray[np.int32]
     """Its tokens, at most one more than a whole pair may hold."""
+    texts: TextEncoder
+
+    @cached_property
+    def tokens(self) -> int:
+        """Return how many tokens the whole text has: a long one is read once, and not for each document."""
+        return self.texts.count(self.text)
 
 
 class CrossEncoderSession:
@@ -35,7 +42,7 @@ class CrossEncoderSession:
     def encode_query(self, query: str, instruction: str = "") -> Query:
         """Return the query's tokens; how many of them are used depends on the document."""
         del instruction  # it has no place
-        return Query(query, self._texts.encode([query])[0])
+        return Query(query, self._texts.encode([query])[0], self._texts)
 
     def encode_documents(
         self, query: Query, documents: Sequence[str]
@@ -49,7 +56,7 @@ class CrossEncoderSession:
             sizes = len(query.ids), len(document)
             if min(sizes) > room:
                 # Both were cut short, but the longer of the two is due the odd token of the room.
-                sizes = self._texts.count(query.text), self._texts.count(documents[index])
+                sizes = query.tokens, self._texts.count(documents[index])
             kept_query, kept = split_room(*sizes, room)
             lengths[index] = self._template.special_tokens + kept_query + kept
             if sum(sizes) > room:

@@ -91,8 +91,9 @@ class DecoderTexts(TextEncoder):
         """
         room = self._template.room_tokens
         most, _ = self.split_room(room, room, room)
-        (ids,) = self.encode([self.recipe.of_query(query, instruction)])
-        if len(ids) <= most and not self.has_unread_rest(query):
+        readable = query[: MOST_CHARS - len(self.recipe.of_query("", instruction))]  # its words are read, too
+        (ids,) = self.encode([self.recipe.of_query(readable, instruction)])
+        if len(ids) <= most and not query[len(readable) :].strip():
             return Query(ids, cut=False)
         (words,) = self.encode([self.recipe.of_query("", instruction)])
         kept = most - len(words)
@@ -133,12 +134,14 @@ class DecoderSession:
     ) -> tuple[list[NDArray[np.int32]], NDArray[np.int32], NDArray[np.bool_]]:
         """Return token ids, each document's end cut off where it does not fit beside the query; see the protocol."""
         room = self._template.room_tokens - len(query.ids)
-        ids = self._texts.encode([self._recipe.of_document(document) for document in documents])
+        most = MOST_CHARS - len(self._recipe.of_document(""))  # its words are read, too
+        ids = self._texts.encode([self._recipe.of_document(document[:most]) for document in documents])
         truncated = np.full(len(ids), query.cut)
         for index, document in enumerate(ids):
-            if len(document) > room or self._texts.has_unread_rest(documents[index]):
-                truncated[index] = True
+            if len(document) > room:
                 ids[index] = np.concatenate([document[: room - len(self._after)], self._after])
+            if len(document) > room or documents[index][most:].strip():
+                truncated[index] = True
         lengths = np.fromiter((len(document) for document in ids), np.int32, len(ids))
         return ids, lengths + self._template.special_tokens + len(query.ids), truncated
 

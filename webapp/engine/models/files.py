@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ OTHER_FORMATS = frozenset({"onnx", "openvino", "coreml"})
 SUFFIXES = frozenset({".safetensors", ".bin", ".model", ".json", ".txt", ".jinja", ".codes"})
 """Of weights, configurations, tokenizers and chat templates."""
 
-OTHER_WEIGHTS = frozenset({".safetensors", ".bin", ".onnx", ".h5", ".msgpack", ".gguf", ".ot", ".tflite", ".pt"})
-"""Endings of files that hold weights, whatever they are called."""
+OTHER_WEIGHTS = frozenset({".onnx", ".h5", ".msgpack", ".gguf", ".ot", ".tflite"})
+"""Endings of weights in formats that are not read."""
+
+VARIANT = re.compile(r"(model\.\w+\.safetensors|pytorch_model\.\w+\.bin)")
+"""Weights in another precision, as the hub names them; shards have a list of files beside them."""
 
 _LENGTH_BYTES = 8
 
@@ -63,12 +67,12 @@ def stamps_of(directory: Path) -> list[tuple[Path, int, int]]:
 def no_weights(directory: Path) -> SetupError:
     """Return an error for a directory without weights that are read, which tells of weights in other formats."""
     read = "model.safetensors or pytorch_model.bin"
-    others = [path for path in sorted(directory.rglob("*")) if path.suffix in OTHER_WEIGHTS and path.is_file()]
-    if not others:
+    files = [path.relative_to(directory) for path in sorted(directory.rglob("*")) if path.is_file()]
+    variants = [path for path in files if VARIANT.fullmatch(str(path))]
+    if not (others := variants + [path for path in files if path.suffix in OTHER_WEIGHTS]):
         return SetupError(f"{directory} holds no weights ({read}); fetch the model again")
-    named = others[0].relative_to(directory)
-    renamed = f"give {named.name} that name, or " if named.suffix == ".safetensors" else ""
-    return SetupError(f"{directory} holds weights as {named}, read are {read}; {renamed}name another RERANK_MODEL")
+    renamed = f"give {others[0]} that name, or " if variants else ""
+    return SetupError(f"{directory} holds weights as {others[0]}, read are {read}; {renamed}name another RERANK_MODEL")
 
 
 def check_files(directory: Path) -> None:

@@ -70,7 +70,7 @@ def is_decoder(layout: Layout) -> bool:
     generic = isinstance(classifier, type) and issubclass(classifier, GenericForSequenceClassification)
     if layout.recipe is not None:
         decoders = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
-        if not generic and layout.architecture not in decoders and layout.config["model_type"] not in SAME_AS_CODE:
+        if not generic and layout.architecture not in decoders and layout.config.get("model_type") not in SAME_AS_CODE:
             raise SetupError(
                 f"RERANK_RECIPE: {layout.recipe.name} is for decoders, and {layout.directory} is {layout.architecture},"
                 " which is none; unset RERANK_RECIPE"

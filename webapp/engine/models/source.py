@@ -302,8 +302,8 @@ def check_tokenizer(layout: Layout, tokenizer: Any) -> None:
         raise SetupError(f"{layout.directory} has no fast tokenizer (tokenizer.json); name another RERANK_MODEL")
     if tokenizer.split_special_tokens:  # even those of the model's own template
         raise SetupError(
-            f"{layout.transformer / 'tokenizer_config.json'} says split_special_tokens, with which a model reads no"
-            " special token; set it to false"
+            f"{layout.transformer / 'tokenizer_config.json'} says split_special_tokens, with which names of special"
+            " tokens are text; set it to false"
         )
 
 
