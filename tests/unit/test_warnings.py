@@ -220,7 +220,7 @@ def test_a_document_that_may_not_be_cut_is_refused_whatever_is_asked_beside(clie
     assert post(client, "/v1/rerank", body).status_code == 200
     reply = post(client, "/v1/rerank", {**body, "truncate": "NONE"})
     assert reply.status_code == 400
-    assert reply.json["detail"].startswith("documents[1]: must have at most 512 tokens with its query")
+    assert reply.json["detail"].startswith("documents[1]: must have at most 512 tokens, ")
     assert post(client, "/v1/rerank", {**body, "documents": ["a"], "truncate": "NONE"}).status_code == 200
 
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # `serve` reads manifests by these types, and has no other us
 ScoreScale = Literal["sigmoid", "cosine", "dot", "euclidean", "manhattan"]
 """What a model's raw score is (a logit, or a similarity of two vectors), and so how it is brought to 0..1."""
 
+Kept = Literal["start", "end"]
+"""Which part of a text is kept when it is cut."""
+
 
 @dataclass(frozen=True, slots=True)
 class Truncation:
@@ -27,7 +30,7 @@ class Truncation:
     """Most parts a long document is scored in; the best one counts."""
     overlap_tokens: int | None = None
     """Tokens that neighbouring windows share; None lets us choose."""
-    keep: Literal["start", "end"] | None = None
+    keep: Kept | None = None
     """Which part of a text is kept when it is cut; None: the one that the model's makers keep."""
     strict: bool = False
     """Refuse what the model can't read whole, rather than cut it."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sized
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.domain.types import ModelInfo, Session, Token
+from webapp.domain.types import Kept, ModelInfo, Session, Token
 
 
 class Forward(Protocol):
@@ -57,9 +57,6 @@ CHARS_PER_TOKEN_BOUND = 16
 CUT_SLACK_TOKENS = 64
 """So many tokens at the end of a part are not trusted: a word that is cut there has other tokens than the whole word.
 A hundred letters, more of which WordPiece reads as no word, have fewer in nearly every text."""
-
-Kept: TypeAlias = Literal["start", "end"]
-"""Which part of a text is kept when it is cut."""
 
 T = TypeVar("T", bound=Sized)
 

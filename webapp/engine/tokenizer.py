@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from webapp.domain.errors import SetupError
-from webapp.domain.types import Token
+from webapp.domain.types import Kept, Token
 from webapp.engine.artifact import Tables, Template, damaged
-from webapp.engine.base import CUT_SLACK_TOKENS, MOST_CHARS, Kept, first_chars, part_of, read_enough
+from webapp.engine.base import CUT_SLACK_TOKENS, MOST_CHARS, first_chars, part_of, read_enough
 
 UNPOOLED = 2
 """Attention mask of a token that others attend to, but that does not count in a vector; 1 is an ordinary token's."""

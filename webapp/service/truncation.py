@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from webapp.domain.errors import InvalidRequestError
-from webapp.domain.types import RerankRequest, Scored, Truncation
-from webapp.engine.base import Kept, Texts, read_enough
+from webapp.domain.types import Kept, RerankRequest, Scored, Truncation
+from webapp.engine.base import Texts, read_enough
 
 OVERLAP_SHARE = 8
 """Neighbouring windows share an eighth of their length, so that a sentence at a cut is whole in one of them."""
@@ -153,7 +153,7 @@ class Truncator:
             tokens += self._query_tokens(request)
         if index is not None:
             tokens += texts.document_tokens(request.documents[index])
-            where, what = f"documents[{index}]", " with its query"
+            where, what = f"documents[{index}]", " with its query" if texts.query_takes_room else ""
             if request.truncation and request.truncation.windows > 1:
                 what += f", in each of {request.truncation.windows} windows"
         message = f"must have at most {limit} tokens{what}, it has {tokens}; the request forbids to cut it"

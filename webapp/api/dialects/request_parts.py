@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import msgspec
 from msgspec import Meta, Raw
 
 from webapp.api.dialects.typos import misnamed_key
 from webapp.domain.errors import EmptyRequestError, InvalidRequestError
-from webapp.domain.types import RerankRequest, Truncation
+from webapp.domain.types import Kept, RerankRequest, Truncation
 
 T = TypeVar("T")
 
@@ -40,9 +40,7 @@ _NULL = Raw(b"null")
 
 Truncate = bool | str | None
 
-_Keep = Literal["start", "end"]
-
-_CUTS: Mapping[Truncate, tuple[_Keep | None, bool]] = {
+_CUTS: Mapping[Truncate, tuple[Kept | None, bool]] = {
     **dict.fromkeys((None, True, "true", "1", ""), (None, False)),
     **dict.fromkeys(("end", "right"), ("start", False)),
     **dict.fromkeys(("start", "left"), ("end", False)),
@@ -50,7 +48,7 @@ _CUTS: Mapping[Truncate, tuple[_Keep | None, bool]] = {
 }
 """Value of `truncate` -> which part of a text to keep (None: as the model does), and whether to refuse to cut it."""
 
-_SIDES: Mapping[Truncate, _Keep | None] = {"right": "start", "": None, "left": "end"}
+_SIDES: Mapping[Truncate, Kept | None] = {"right": "start", "": None, "left": "end"}
 
 Count = Annotated[int, Meta(ge=0)]
 

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.domain.types import ModelInfo, Token
-from webapp.engine.base import Kept
+from webapp.domain.types import Kept, ModelInfo, Token
 from webapp.engine.tokenizer import split_room
 
 
