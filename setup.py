@@ -1,11 +1,14 @@
 """What pyproject.toml can't say: a wheel holds one package, and fits every Python."""
 
+import platform
 import shutil
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 HERE = Path(__file__).resolve().parent
 
@@ -14,6 +17,36 @@ PACKAGES = ("webapp", "pusher", "contracts")
 
 BESIDE = ("nginx", "supervisor", "gunicorn_config.py")
 """Read by path; no packages. `supervisor` is the name of a dependency."""
+
+KERNELS = "webapp/engine/native"
+
+INSTRUCTION_SETS = {
+    "x86_64": {
+        "ops_avx2.c": ("-mavx2", "-mfma"),
+        "ops_avxvnni.c": ("-mavx2", "-mfma", "-mavxvnni"),
+        "ops_avx512vnni.c": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma"),
+    },
+    "aarch64": {"ops_neon.c": ("-march=armv8.2-a+dotprod",)},
+}
+"""Machine -> kernels for an instruction set -> what tells the compiler of it. Which are used is decided at run time."""
+
+
+class BuildKernels(build_ext):
+    """Compile kernels for each instruction set that the compiler knows; one that it does not is left out alone."""
+
+    def build_extension(self, ext: Extension) -> None:
+        """Add their objects, then compile the rest and link."""
+        for source, flags in INSTRUCTION_SETS.get(platform.machine(), {}).items():
+            try:
+                ext.extra_objects += self.compiler.compile(
+                    [f"{KERNELS}/{source}"],
+                    output_dir=self.build_temp,
+                    extra_postargs=[*ext.extra_compile_args, *flags],
+                    depends=ext.depends,
+                )
+            except CompileError:
+                self.announce(f"this compiler does not know {' '.join(flags)}: {source} is left out", 3)
+        super().build_extension(ext)
 
 
 class Build(build):
@@ -42,4 +75,4 @@ class BdistWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
-setup(cmdclass={"build": Build, "bdist_wheel": BdistWheel})
+setup(cmdclass={"build": Build, "build_ext": BuildKernels, "bdist_wheel": BdistWheel})

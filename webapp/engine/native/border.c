@@ -8,7 +8,7 @@ static int is_computable(const BertShape *s) {
     return s->vocabulary > 0 && s->positions > 0 && s->positions <= LARGEST_LENGTH && s->types > 0
         && is_width(s->hidden) && is_width(s->wide) && s->layers > 0 && s->layers <= LARGEST_LAYERS
         && s->heads > 0 && s->hidden % s->heads == 0 && is_width(s->hidden / s->heads)
-        && (int64_t)(s->hidden / s->heads + QUERIES) * (s->positions + BLOCK) <= INT32_MAX
+        && (int64_t)(s->hidden / s->heads + MOST_QUERIES) * (s->positions + MOST_KEYS) <= INT32_MAX
         && (s->classifies == 0 || s->classifies == 1) && s->pad >= -1 && s->pad < s->vocabulary && isfinite(s->epsilon) && s->epsilon >= 0;
 }
 
@@ -41,14 +41,16 @@ static void take_all(Tensors *tensors, BertModel *model) {
     }
 }
 
-int bert_load(const BertShape *shape, const Tensor *tensors, int64_t count, BertModel **model) {
+int bert_load(const BertShape *shape, const Tensor *tensors, int64_t count, const char *instructions, BertModel **model) {
     *model = NULL;
     if (shape->border != BORDER) return STATUS_OTHER_BORDER;
     if (!is_computable(shape)) return STATUS_BAD_SHAPE;
     if (!tensors || count < 0) return STATUS_BAD_TENSOR;
+    const Ops *ops = ops_named(instructions);
+    if (!ops) return STATUS_BAD_INSTRUCTIONS;
     BertModel *made = calloc(1, sizeof *made + shape->layers * sizeof(Layer));
     if (!made) return STATUS_NO_MEMORY;
-    made->shape = *shape;
+    made->shape = *shape, made->ops = ops;
     Tensors given = {tensors, tensors + count, 0};
     take_all(&given, made);
     if (given.wrong || given.next != given.end) {
@@ -103,7 +105,7 @@ int bert_forward(BertScratch *scratch, const BertBatch *batch) {
     const BertModel *model = scratch->model;
     const Status status = batch_status(&model->shape, batch);
     if (status != STATUS_OK) return status;
-    if (!make_room(&model->shape, longest(&model->shape, batch), &scratch->own)) return STATUS_NO_MEMORY;
+    if (!make_room(model, longest(&model->shape, batch), &scratch->own)) return STATUS_NO_MEMORY;
     compute(model, &scratch->own, batch);
     return STATUS_OK;
 }

@@ -4,7 +4,7 @@
 #pragma once
 #include <stdint.h>
 
-#define BORDER 3 /* raised when anything in this file changes; runtimes/native.py has the same number */
+#define BORDER 4 /* raised when anything in this file changes; runtimes/native.py has the same number */
 
 typedef enum {
     STATUS_OK,
@@ -16,6 +16,7 @@ typedef enum {
     STATUS_BAD_LENGTH,   /* a row of no tokens, or of more than its buffer or the model has room for */
     STATUS_BAD_ID,       /* a token id that is not in the table */
     STATUS_BAD_TYPE,     /* a token type that is not in the table */
+    STATUS_BAD_INSTRUCTIONS, /* an instruction set that this processor or this library lacks */
 } Status;
 
 typedef struct {
@@ -44,16 +45,19 @@ typedef struct {
 typedef struct BertModel BertModel;
 typedef struct BertScratch BertScratch;
 
+/* The name of an instruction set that this library has and this processor can run, the best one first; NULL past the last. */
+const char *instruction_set(int number);
+
 /* Each of these returns a Status.
  *
  * bert_load: the tensors stay the caller's, and must stay where they are until bert_unload. They come in this order (float
  * unless it says int8): words, positions, types, gain, shift; for each layer and each of qkv, mix, up, down: weights (int8),
  * scales, sums, bias; then mix_gain, mix_shift, down_gain, down_shift; at the end, where the model classifies: dense,
- * dense_bias, out, out_bias. linear.h and bert.h say how they are laid out.
+ * dense_bias, out, out_bias. ops.h and bert.h say how they are laid out. instructions: the name of a set; NULL: the best one.
  * bert_open: scratch for one thread; close it before the model is unloaded.
  * bert_forward: nothing is computed unless all of the batch is right.
  */
-int bert_load(const BertShape *shape, const Tensor *tensors, int64_t count, BertModel **model);
+int bert_load(const BertShape *shape, const Tensor *tensors, int64_t count, const char *instructions, BertModel **model);
 int bert_open(const BertModel *model, BertScratch **scratch);
 int bert_forward(BertScratch *scratch, const BertBatch *batch);
 
@@ -92,7 +96,7 @@ typedef struct DecoderScratch DecoderScratch;
  * decoder_open: keeps keys and values of prefixes, of at most so many bytes, for rows that begin alike, in any batch.
  * decoder_kept: the bytes that they take now.
  */
-int decoder_load(const DecoderShape *shape, const Tensor *tensors, int64_t count, DecoderModel **model);
+int decoder_load(const DecoderShape *shape, const Tensor *tensors, int64_t count, const char *instructions, DecoderModel **model);
 int decoder_open(const DecoderModel *model, int64_t prefix_bytes, DecoderScratch **scratch);
 int decoder_forward(DecoderScratch *scratch, const DecoderBatch *batch);
 int64_t decoder_kept(const DecoderScratch *scratch);

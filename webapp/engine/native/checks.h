@@ -1,15 +1,19 @@
 /* What the borders of BERT's and of decoders' graphs check alike: sizes, tensors, ids. */
 #pragma once
 #include "border.h"
-#include "linear.h"
+#include "dispatch.h"
 
-/* So that no product of sizes overflows an int64, nor, in attention.h, an int. */
+/* So that no product of sizes overflows an int64, nor, in attention, an int. */
 #define LARGEST_WIDTH 65536
 #define LARGEST_LENGTH (1 << 20)
 #define LARGEST_LAYERS 4096
-#define MULTIPLE 16 /* kernels take widths in steps of 16; see PANEL, STEP and LANES */
+#define MULTIPLE 16 /* widths are multiples of this: of PANEL, of STEP, and of the floats that any register holds */
 
-_Static_assert(MULTIPLE % PANEL == 0 && MULTIPLE % STEP == 0 && MULTIPLE % LANES == 0, "a kernel takes larger steps");
+/* No table of operations computes more queries, or rounds a length up to more keys; see kernels.h. */
+#define MOST_QUERIES 8
+#define MOST_KEYS 32
+
+_Static_assert(MULTIPLE % PANEL == 0 && MULTIPLE % STEP == 0, "a kernel takes larger steps");
 
 static int is_width(int32_t width) { return width > 0 && width <= LARGEST_WIDTH && width % MULTIPLE == 0; }
 

@@ -8,7 +8,7 @@ static int is_computable(const DecoderShape *s) {
     return s->vocabulary > 0 && s->positions > 0 && s->positions <= LARGEST_LENGTH && is_width(s->hidden)
         && is_width(s->wide) && is_width(s->dim) && is_width(s->group) && s->layers > 0 && s->layers <= LARGEST_LAYERS
         && s->heads > 0 && s->kv_heads > 0 && s->heads <= LARGEST_WIDTH / s->dim && s->heads % s->kv_heads == 0
-        && (int64_t)(s->dim + QUERIES) * (s->positions + BLOCK) <= INT32_MAX && is_flag(s->normalises_heads)
+        && (int64_t)(s->dim + MOST_QUERIES) * (s->positions + MOST_KEYS) <= INT32_MAX && is_flag(s->normalises_heads)
         && is_flag(s->gelu) && is_flag(s->causal) && is_flag(s->mean) && isfinite(s->epsilon) && s->epsilon >= 0;
 }
 
@@ -27,14 +27,16 @@ static void take_layer(Tensors *tensors, const DecoderShape *shape, Layer *layer
     }
 }
 
-int decoder_load(const DecoderShape *shape, const Tensor *tensors, int64_t count, DecoderModel **model) {
+int decoder_load(const DecoderShape *shape, const Tensor *tensors, int64_t count, const char *instructions, DecoderModel **model) {
     *model = NULL;
     if (shape->border != BORDER) return STATUS_OTHER_BORDER;
     if (!is_computable(shape)) return STATUS_BAD_SHAPE;
     if (!tensors || count < 0) return STATUS_BAD_TENSOR;
+    const Ops *ops = ops_named(instructions);
+    if (!ops) return STATUS_BAD_INSTRUCTIONS;
     DecoderModel *made = calloc(1, sizeof *made + shape->layers * sizeof(Layer));
     if (!made) return STATUS_NO_MEMORY;
-    made->shape = *shape;
+    made->shape = *shape, made->ops = ops;
     Tensors given = {tensors, tensors + count, 0};
     made->words = take(&given, shape->vocabulary, shape->hidden, sizeof(uint16_t));
     made->frequencies = floats(&given, 1, shape->dim / 2);
@@ -96,7 +98,7 @@ int decoder_forward(DecoderScratch *scratch, const DecoderBatch *batch) {
     const DecoderModel *model = scratch->model;
     const Status status = batch_status(&model->shape, batch);
     if (status != STATUS_OK) return status;
-    if (!make_room(&model->shape, longest(&model->shape, batch), &scratch->own)) return STATUS_NO_MEMORY;
+    if (!make_room(model, longest(&model->shape, batch), &scratch->own)) return STATUS_NO_MEMORY;
     compute(model, &scratch->own, &scratch->prefixes, batch);
     return STATUS_OK;
 }

@@ -8,10 +8,11 @@
  * order in either case, so scores are equal to the bit.
  */
 #pragma once
+#include <math.h>
 #include <stdlib.h>
-#include "attention.h"
+#include <string.h>
 #include "border.h"
-#include "linear.h"
+#include "dispatch.h"
 #include "prefixes.h"
 
 #define GROUP_TOKENS 1024 /* a group ends at this many tokens, or after one longer sequence: it reads all weights once */
@@ -24,6 +25,7 @@ typedef struct {
 } Layer;
 
 struct DecoderModel {
+    const Ops *ops;
     const uint16_t *words;     /* bfloat16 [vocabulary][hidden] */
     const float *frequencies;  /* [dim / 2]: of rotary positions, radians a token */
     const float *gain, *head;  /* [hidden]: of the last norm; what makes a logit of its output */
@@ -43,7 +45,7 @@ typedef struct {
     float *normal, *wide;                    /* of a block of rows */
     float *row_scales, *row_zeros;
     uint8_t *values;
-    float *keys, *head_values, *weights;     /* of one sequence and head */
+    float *seen;                             /* keys and values of one sequence and head */
     Row *rows;
     int room, length; /* tokens of a group, and of a sequence, that it is large enough for */
 } Scratch;
@@ -54,17 +56,18 @@ static int width_of_qkv(const DecoderShape *shape) { return width_of_queries(sha
 
 static void empty(Scratch *s) {
     free(s->x), free(s->qkv), free(s->mixed), free(s->turns), free(s->normal), free(s->wide), free(s->row_scales);
-    free(s->row_zeros), free(s->values), free(s->keys), free(s->head_values), free(s->weights), free(s->rows);
+    free(s->row_zeros), free(s->values), free(s->seen), free(s->rows);
     memset(s, 0, sizeof *s);
 }
 
 static void *bytes(size_t count) { return aligned_alloc(64, (count + 127) / 64 * 64); }
 
 /* Make room for sequences of this many tokens; 0 when there is no memory for them. */
-static int make_room(const DecoderShape *shape, int length, Scratch *s) {
+static int make_room(const DecoderModel *model, int length, Scratch *s) {
+    const DecoderShape *shape = &model->shape;
     if (length <= s->length) return 1;
     const size_t hidden = shape->hidden, wide = shape->wide, queries = width_of_queries(shape), dim = shape->dim;
-    const size_t tokens = length < GROUP_TOKENS ? GROUP_TOKENS : length, seen = rounded(length);
+    const size_t tokens = length < GROUP_TOKENS ? GROUP_TOKENS : length;
     const size_t widest = wide > hidden ? (wide > queries ? wide : queries) : (hidden > queries ? hidden : queries);
     const size_t groups = groups_of(widest, shape->group);
     empty(s);
@@ -77,49 +80,32 @@ static int make_room(const DecoderShape *shape, int length, Scratch *s) {
     s->row_scales = bytes(4 * BLOCK_ROWS * groups);
     s->row_zeros = bytes(4 * BLOCK_ROWS * groups);
     s->values = bytes(BLOCK_ROWS * widest);
-    s->keys = bytes(4 * dim * seen);
-    s->head_values = bytes(4 * dim * seen);
-    s->weights = bytes(4 * QUERIES * seen);
+    s->seen = bytes(4 * model->ops->seen_floats(dim, length));
     s->rows = bytes(GROUP_TOKENS * sizeof(Row));
     if (!(s->x && s->qkv && s->mixed && s->turns && s->normal && s->wide && s->row_scales && s->row_zeros && s->values
-          && s->keys && s->head_values && s->weights && s->rows))
+          && s->seen && s->rows))
         return 0;
     s->room = tokens, s->length = length;
     return 1;
 }
 
-/* x / rms(x) * gain; in and out may be the same. */
-static void normalise(const float *x, int width, const float *gain, float epsilon, float *out) {
-    vf squares = v_of(0);
-    for (int at = 0; at < width; at += LANES) squares = v_fma(v_load(x + at), v_load(x + at), squares);
-    const vf inverse = v_of(1.0f / sqrtf(v_sum(squares) / width + epsilon));
-    for (int at = 0; at < width; at += LANES) v_store(out + at, v_load(x + at) * inverse * v_load(gain + at));
-}
-
 /* Quantise some rows. */
-static Quantised quantised(const float *x, int rows, int width, int group, const Scratch *s) {
+static Quantised quantised(const DecoderModel *model, const float *x, int rows, int width, const Scratch *s) {
     const Quantised q = {s->values, s->row_scales, s->row_zeros};
-    quantise(x, rows, width, group, q);
+    model->ops->quantise(x, rows, width, model->shape.group, q);
     return q;
 }
 
 /* The same of their norms. */
-static Quantised normalised(const DecoderShape *shape, const float *x, int rows, const float *gain, const Scratch *s) {
-    const int hidden = shape->hidden;
-    for (int row = 0; row < rows; row++)
-        normalise(x + (int64_t)row * hidden, hidden, gain, shape->epsilon, s->normal + (int64_t)row * hidden);
-    return quantised(s->normal, rows, hidden, shape->group, s);
+static Quantised normalised(const DecoderModel *model, const float *x, int rows, const float *gain, const Scratch *s) {
+    model->ops->rms_norm(x, rows, model->shape.hidden, gain, model->shape.epsilon, s->normal);
+    return quantised(model, s->normal, rows, model->shape.hidden, s);
 }
 
 /* Normalise a head of queries or keys, where the model does, and turn it to its position. */
-static void place(float *head, int dim, const float *gain, float epsilon, const float *turn) {
-    if (gain) normalise(head, dim, gain, epsilon, head);
-    const int half = dim / 2;
-    for (int i = 0; i < half; i++) {
-        const float left = head[i], right = head[half + i], cosine = turn[i], sine = turn[half + i];
-        head[i] = left * cosine - right * sine;
-        head[half + i] = right * cosine + left * sine;
-    }
+static void place(const DecoderModel *model, float *head, const float *gain, const float *turn) {
+    if (gain) model->ops->rms_norm(head, 1, model->shape.dim, gain, model->shape.epsilon, head);
+    model->ops->rotate(head, model->shape.dim, turn);
 }
 
 /* Outputs [from, to) of queries, keys and values for tokens [first, first + count) of the group, heads placed. */
@@ -130,12 +116,12 @@ static void project(const DecoderModel *model, const Layer *layer, int first, in
     for (int done = 0, rows; done < count; done += rows) {
         rows = count - done < BLOCK_ROWS ? count - done : BLOCK_ROWS;
         const int64_t token = first + done;
-        const Quantised q = normalised(shape, s->x + token * shape->hidden, rows, layer->mix_gain, s);
-        linear(&layer->qkv, from, to, &q, rows, s->qkv + token * stride + from, stride, NOTHING);
+        const Quantised q = normalised(model, s->x + token * shape->hidden, rows, layer->mix_gain, s);
+        model->ops->multiply(&layer->qkv, from, to, &q, rows, s->qkv + token * stride + from, stride, NOTHING);
         for (int row = 0; row < rows; row++)
             for (int at = from; at < placed; at += dim)
-                place(s->qkv + (token + row) * stride + at, dim, at < queries ? layer->query_gain : layer->key_gain,
-                      shape->epsilon, s->turns + (token + row) * dim);
+                place(model, s->qkv + (token + row) * stride + at, at < queries ? layer->query_gain : layer->key_gain,
+                      s->turns + (token + row) * dim);
     }
 }
 
@@ -148,52 +134,43 @@ static void keep(const DecoderShape *shape, int number, const Row *row, const Sc
         memcpy(to + (int64_t)token * width, from + (int64_t)token * stride, width * sizeof(float));
 }
 
-/* Put keys and values of one head where attention reads them, `at` tokens from the start of `wide`. */
-static void put(const float *keys, const float *values, int stride, int count, int dim, int at, int wide, const Scratch *s) {
-    transpose(keys, stride, count, dim, at, s->keys, wide);
-    for (int token = 0; token < count; token++)
-        memcpy(s->head_values + (int64_t)(at + token) * dim, values + (int64_t)token * stride, dim * sizeof(float));
-}
-
 /* Attention of a row's last `asked` tokens; out: [asked][queries]. */
 static void attend_row(const DecoderModel *model, int number, const Row *row, int asked, float *out, const Scratch *s) {
     const DecoderShape *shape = &model->shape;
     const int dim = shape->dim, queries = width_of_queries(shape), keys = width_of_keys(shape), stride = width_of_qkv(shape);
-    const int before = row->before ? row->before->length : 0, length = before + row->count, wide = rounded(length);
+    const int before = row->before ? row->before->length : 0, length = before + row->count;
     const int first = row->count - asked, shared_by = shape->heads / shape->kv_heads;
     const int sees = shape->causal ? before + first + 1 : length;
     const float *own = s->qkv + (int64_t)row->start * stride;
     for (int kv = 0; kv < shape->kv_heads; kv++) {
+        const Seen seen = model->ops->see(s->seen, dim, length);
         if (before) {
             const float *kept = row->before->values + ((int64_t)number * before * 2 * keys + kv * dim);
-            put(kept, kept + keys, 2 * keys, before, dim, 0, wide, s);
+            model->ops->hold(&seen, kept, kept + keys, 2 * keys, before, 0);
         }
         const float *key = own + queries + kv * dim;
-        put(key, key + keys, stride, row->count, dim, before, wide, s);
-        clear_rest(s->keys, length, dim);
-        const Seen seen = {s->keys, s->head_values, dim, length, dim};
+        model->ops->hold(&seen, key, key + keys, stride, row->count, before);
         for (int head = kv * shared_by; head < (kv + 1) * shared_by; head++)
-            attend(own + (int64_t)first * stride + head * dim, stride, asked, &seen, sees, shape->causal, out + head * dim,
-                   queries, s->weights);
+            model->ops->attend(&seen, own + (int64_t)first * stride + head * dim, stride, asked, sees, shape->causal,
+                               out + head * dim, queries);
     }
 }
 
 /* What follows attention: its output layer and the feed-forward part. x: [rows][hidden]; what they give is added to it. */
-static void after_attention(const DecoderShape *shape, const Layer *layer, float *x, int rows, const Scratch *s) {
+static void after_attention(const DecoderModel *model, const Layer *layer, float *x, int rows, const Scratch *s) {
+    const DecoderShape *shape = &model->shape;
+    const Ops *ops = model->ops;
     const int hidden = shape->hidden, wide = shape->wide, queries = width_of_queries(shape);
     for (int from = 0; from < rows; from += BLOCK_ROWS) {
         const int count = rows - from < BLOCK_ROWS ? rows - from : BLOCK_ROWS;
         float *block = x + (int64_t)from * hidden;
-        Quantised q = quantised(s->mixed + (int64_t)from * queries, count, queries, shape->group, s);
-        linear(&layer->mix, 0, hidden, &q, count, block, hidden, PLUS);
-        q = normalised(shape, block, count, layer->wide_gain, s);
-        if (shape->gelu)
-            linear(&layer->gate, 0, wide, &q, count, s->wide, wide, GELU_TANH);
-        else
-            linear(&layer->gate, 0, wide, &q, count, s->wide, wide, SILU);
-        linear(&layer->up, 0, wide, &q, count, s->wide, wide, TIMES);
-        q = quantised(s->wide, count, wide, shape->group, s);
-        linear(&layer->down, 0, hidden, &q, count, block, hidden, PLUS);
+        Quantised q = quantised(model, s->mixed + (int64_t)from * queries, count, queries, s);
+        ops->multiply(&layer->mix, 0, hidden, &q, count, block, hidden, PLUS);
+        q = normalised(model, block, count, layer->wide_gain, s);
+        ops->multiply(&layer->gate, 0, wide, &q, count, s->wide, wide, shape->gelu ? GELU_TANH : SILU);
+        ops->multiply(&layer->up, 0, wide, &q, count, s->wide, wide, TIMES);
+        q = quantised(model, s->wide, count, wide, s);
+        ops->multiply(&layer->down, 0, hidden, &q, count, block, hidden, PLUS);
     }
 }
 
@@ -217,7 +194,7 @@ static void run_layer(const DecoderModel *model, int number, int count, const Sc
         }
         attend_row(model, number, row, last ? 1 : row->count, s->mixed + (int64_t)(last ? i : row->start) * queries, s);
     }
-    after_attention(shape, layer, s->x, last ? count : tokens, s);
+    after_attention(model, layer, s->x, last ? count : tokens, s);
 }
 
 /* Put a row's own tokens into the group: their embeddings, and cosines and sines of their positions. */
@@ -226,7 +203,7 @@ static void embed(const DecoderModel *model, const Row *row, const int64_t *ids,
     for (int token = 0; token < row->count; token++) {
         const uint16_t *word = model->words + ids[before + token] * hidden;
         float *x = s->x + (int64_t)(row->start + token) * hidden, *turn = s->turns + (int64_t)(row->start + token) * dim;
-        for (int at = 0; at < hidden; at += LANES) v_store(x + at, v_widen(word + at));
+        model->ops->widen(word, hidden, x);
         for (int i = 0; i < dim / 2; i++) {
             const float angle = model->frequencies[i] * (float)(before + token);
             turn[i] = cosf(angle), turn[dim / 2 + i] = sinf(angle);
@@ -239,11 +216,8 @@ static float score(const DecoderModel *model, const float *x, int tokens, const 
     const int hidden = model->shape.hidden;
     float sum = 0;
     for (int token = 0; token < tokens; token++) {
-        normalise(x + (int64_t)token * hidden, hidden, model->gain, model->shape.epsilon, s->normal);
-        vf products = v_of(0);
-        for (int at = 0; at < hidden; at += LANES)
-            products = v_fma(v_load(s->normal + at), v_load(model->head + at), products);
-        sum += v_sum(products);
+        model->ops->rms_norm(x + (int64_t)token * hidden, 1, hidden, model->gain, model->shape.epsilon, s->normal);
+        sum += model->ops->dot(s->normal, model->head, hidden);
     }
     return sum / (float)tokens;
 }

@@ -60,7 +60,7 @@ def candidates(settings: Settings, report: Callable[[str], None]) -> list[Candid
             continue
         if asked not in ("auto", each.precision):
             continue
-        if not (why := _obstacle(each, asked)):
+        if not (why := _obstacle(each, engine, asked)):
             chosen.append(each)
         elif each.precision in ("int8", asked):  # that a processor has no bf16 is usual, and no news
             reasons.append(f"{each} is left out: {why}")
@@ -75,13 +75,17 @@ def candidates(settings: Settings, report: Callable[[str], None]) -> list[Candid
     return chosen
 
 
-def _obstacle(candidate: Candidate, asked: str) -> str:
+def _obstacle(candidate: Candidate, engine: str, asked: str) -> str:
     """Return why a candidate is not tried on this machine; empty: it is. What is only slow may be asked for."""
     if candidate.engine == "native":
-        from webapp.engine.runtimes.native import library  # noqa: PLC0415
+        from webapp.engine.runtimes.native import PORTABLE, instruction_sets  # noqa: PLC0415
 
-        return "" if library() else "this processor has no AVX2, or no C compiler was there at installation"
-    if candidate.engine == "openvino":
+        usable = instruction_sets()
+        if not usable:
+            return "no C compiler was there at installation"
+        if usable == [PORTABLE] and engine == "auto":
+            return "its kernels are written for other processors than this one, where they are slow"
+    elif candidate.engine == "openvino":
         from webapp.engine.runtimes.openvino import has_bf16, has_fast_int8  # noqa: PLC0415
 
         if candidate.precision == "int8" and asked == "auto" and not has_fast_int8():

@@ -1,4 +1,4 @@
-"""The native runtime: our own int8 kernels (native/), on processors with AVX2; here for encoders of BERT's family.
+"""The native runtime: our own int8 kernels (native/); here for encoders of BERT's family.
 
 `native_decoder` has decoders.
 
@@ -10,6 +10,7 @@ checks each model and batch: a mistake on this side is an error, not a read of f
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.config.resources import cpu_flags
 from webapp.domain.errors import EngineFailedError, SetupError
 from webapp.engine.artifact import Tables, damaged
 
@@ -32,7 +32,7 @@ FILLER = ".filler"
 """Ends the names of tensors that only keep the next one aligned."""
 
 PANEL = 16
-"""Outputs that lie together in a packed matrix; see native/linear.h."""
+"""Outputs that lie together in a packed matrix; see native/ops.h."""
 
 _LENGTH_BYTES = 8
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -44,10 +44,11 @@ DTYPES: dict[str, np.dtype[Any]] = {
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 """BORDER of the native/border.h that this file was written for."""
 
 _ABI_DIFFERS = 2
+_BAD_INSTRUCTIONS = 9
 
 STATUS_MESSAGES = {
     1: "there is no memory for it",
@@ -58,6 +59,7 @@ STATUS_MESSAGES = {
     6: "a row has no tokens, or more than the model has positions",
     7: "a token id is not in the model's vocabulary",
     8: "a token type is not in the model's table",
+    9: "these kernels have no such instruction set, or this processor lacks it",
 }
 """Meanings of native/border.h's Status."""
 
@@ -89,33 +91,39 @@ class _Batch(ctypes.Structure):
     )
 
 
-_LIBRARIES = {
-    "_avx512vnni": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"},
-    "_avx2": {"avx2", "fma"},
-}
-"""Names of the compiled kernels, the fastest first, and the instructions that each needs; see pyproject.toml."""
-
-
-def libraries() -> list[Path]:
-    """Return the compiled kernels that this processor can run, the fastest first; none without a compiler."""
-    home = Path(__file__).parent.parent / "native"
-    usable = [name for name, needed in _LIBRARIES.items() if needed <= cpu_flags()]
-    return [built for name in usable for built in sorted(home.glob(f"{name}.*so"))[:1]]
+PORTABLE = "scalar"
+"""The instruction set of kernels in plain C: they run on any processor, and are slower than other engines."""
 
 
 def library() -> Path | None:
-    """Return the compiled kernels to use; None if this processor can't run any, or there was no compiler."""
-    return next(iter(libraries()), None)
+    """Return the compiled kernels; None: there was no compiler at installation."""
+    return next(iter(sorted((Path(__file__).parent.parent / "native").glob("_kernels.*so"))), None)
+
+
+def instruction_sets() -> list[str]:
+    """Return the instruction sets that the kernels were compiled for and this processor has, the fastest first.
+
+    None: there are no kernels, or they are of another version.
+    """
+    try:
+        opened = open_library()
+    except SetupError:
+        return []
+    return [name.decode() for name in iter(map(opened.instruction_set, itertools.count()).__next__, None)]
 
 
 class NativeRuntime:
     """A packed model, mapped into memory.
 
+    Args:
+        path: of the file.
+        instructions: the instruction set to compute with; empty: the fastest.
+
     Raises:
         SetupError: the kernels are not built here, or the file is not a model that they can compute.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, instructions: str = "") -> None:
         self.library = open_library()
         self._tensors, metadata = read_tensors(path)
         try:
@@ -123,7 +131,7 @@ class NativeRuntime:
             table = tensor_table(self._tensors, _expected(shape))
         except (LookupError, ValueError, TypeError) as error:
             raise damaged(path, f"no model of ours: {error}") from error
-        self.model = load_model(self.library.bert_load, shape, table, path)
+        self.model = load_model(self.library.bert_load, shape, table, path, instructions)
         self.tables = Tables(shape.vocabulary, shape.positions, shape.types)
         self.width = 1 if shape.classifies else shape.hidden
         """Numbers a row of the output: one logit, or a vector."""
@@ -183,23 +191,26 @@ def open_library() -> ctypes.CDLL:
     if built is None:
         raise SetupError("the native engine's kernels are not built here; set RERANK_ENGINE=openvino")
     opened = ctypes.CDLL(str(built))
-    if not hasattr(opened, "decoder_load"):
+    if not hasattr(opened, "instruction_set"):
         raise SetupError(STATUS_MESSAGES[_ABI_DIFFERS])
+    opened.instruction_set.restype = ctypes.c_char_p
     for name in ("bert_close", "bert_unload", "decoder_close", "decoder_unload"):
         getattr(opened, name).argtypes = [ctypes.c_void_p]
     opened.decoder_kept.restype = ctypes.c_int64
     return opened
 
 
-def load_model(load: Any, shape: ctypes.Structure, table: Any, path: Path) -> ctypes.c_void_p:
+def load_model(
+    load: Any, shape: ctypes.Structure, table: Any, path: Path, instructions: str
+) -> ctypes.c_void_p:
     """Return a model that `load`, a function of native/border.h, makes of tensors.
 
     Raises:
         SetupError: the kernels can't compute it.
     """
-    model = ctypes.c_void_p()
-    status = load(ctypes.byref(shape), ctypes.byref(table), ctypes.c_int64(len(table)), ctypes.byref(model))
-    if status == _ABI_DIFFERS:
+    model, named = ctypes.c_void_p(), instructions.encode() or None
+    status = load(ctypes.byref(shape), ctypes.byref(table), ctypes.c_int64(len(table)), named, ctypes.byref(model))
+    if status in (_ABI_DIFFERS, _BAD_INSTRUCTIONS):
         raise SetupError(STATUS_MESSAGES[status])
     if status:
         raise damaged(path, STATUS_MESSAGES[status])

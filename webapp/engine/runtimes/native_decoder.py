@@ -63,11 +63,15 @@ class _Batch(ctypes.Structure):
 class NativeDecoderRuntime:
     """A packed decoder, mapped into memory.
 
+    Args:
+        path: of the file.
+        instructions: the instruction set to compute with; empty: the fastest.
+
     Raises:
         SetupError: the kernels are not built here, or the file is not a model that they can compute.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, instructions: str = "") -> None:
         self.library = open_library()
         self._tensors, metadata = read_tensors(path)
         try:
@@ -75,7 +79,7 @@ class NativeDecoderRuntime:
             table = tensor_table(self._tensors, _expected(shape))
         except (LookupError, ValueError, TypeError) as error:
             raise damaged(path, f"no decoder of ours: {error}") from error
-        self.model = load_model(self.library.decoder_load, shape, table, path)
+        self.model = load_model(self.library.decoder_load, shape, table, path, instructions)
         self.tables = Tables(shape.vocabulary, None, None)
 
     def start(self, threads: int) -> None:

@@ -1,0 +1,223 @@
+/* Compare each operation of an instruction set with the scalar one, over shapes full and not; test_operations.py builds and
+ * runs this, also over stand-ins for instructions and for another machine.
+ *
+ *   compare NAME   prints a line for each operation: its name, and the largest error as a share of its results' range
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "ops.h"
+
+static uint64_t state = 1;
+
+static uint32_t bits(void) {
+    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+    return (uint32_t)(state >> 16);
+}
+
+/* About normal, with some outliers. */
+static float number(void) {
+    float sum = 0;
+    for (int i = 0; i < 4; i++) sum += (float)(bits() % 2001) / 1000.0f - 1.0f;
+    return bits() % 97 ? sum : sum * 20;
+}
+
+static int between(int least, int most) { return least + (int)(bits() % (unsigned)(most - least + 1)); }
+
+/* Memory of exactly so many bytes, so that a sanitizer sees what is read or written past it. */
+static void *memory(size_t bytes) {
+    void *made = NULL;
+    if (posix_memalign(&made, 64, bytes ? bytes : 1)) abort();
+    return made;
+}
+
+static float *numbers(int count) {
+    float *made = memory(4 * (size_t)count);
+    for (int i = 0; i < count; i++) made[i] = number();
+    return made;
+}
+
+static float *copied(const float *from, int count) { return memcpy(memory(4 * (size_t)count), from, 4 * (size_t)count); }
+
+static const Ops *tried;
+static double worst;
+
+static void compare(const float *right, const float *ours, int count) {
+    double low = 0, high = 1e-6, error = 0;
+    for (int i = 0; i < count; i++) {
+        low = fmin(low, right[i]), high = fmax(high, right[i]);
+        const double here = fabs((double)right[i] - ours[i]);
+        error = here >= 0 ? fmax(error, here) : INFINITY; /* NaN */
+    }
+    worst = fmax(worst, error / (high - low));
+}
+
+static Quantised quantised(int rows, int width, int groups) {
+    return (Quantised){memory((size_t)rows * width), memory(4 * (size_t)rows * groups), memory(4 * (size_t)rows * groups)};
+}
+
+static void drop(Quantised q) { free(q.values), free(q.scales), free(q.zeros); }
+
+static void quantise(void) {
+    const int rows = between(1, 7), width = 16 * between(1, 25), group = 16 * between(1, 25), groups = groups_of(width, group);
+    float *x = numbers(rows * width);
+    if (bits() % 8 == 0) memset(x, 0, 4 * (size_t)width);
+    const Quantised right = quantised(rows, width, groups), ours = quantised(rows, width, groups);
+    ops_scalar.quantise(x, rows, width, group, right);
+    tried->quantise(x, rows, width, group, ours);
+    int same = !memcmp(right.values, ours.values, (size_t)rows * width);
+    for (int i = 0; i < rows * groups; i++) same &= right.scales[i] == ours.scales[i] && right.zeros[i] == ours.zeros[i];
+    worst = same ? worst : INFINITY;
+    free(x), drop(right), drop(ours);
+}
+
+/* Weights that keep to the rule for 16-bit lanes: four products' weights sum to at most 128. With `plain` nothing but the
+ * integer sums is left of a product.
+ */
+static void multiply_of(enum After after, int plain) {
+    const int rows = between(1, 19), inputs = 16 * between(1, 20), outputs = 16 * between(1, 4), group = 16 * between(1, 20);
+    const int groups = groups_of(inputs, group), from = 16 * between(0, outputs / 16 - 1), wide = outputs - from;
+    const int stride = wide + between(0, 1) * 16;
+    int8_t *weights = memory((size_t)inputs * outputs);
+    for (int i = 0; i < inputs * outputs; i++) weights[i] = (int8_t)between(-32, 32);
+    float *scales = numbers(groups * outputs), *sums = numbers(groups * outputs), *bias = numbers(outputs);
+    for (int i = 0; i < groups * outputs; i++) scales[i] = plain ? 1.0f : scales[i] / 512.0f;
+    for (int panel = 0; panel < outputs / PANEL; panel++) /* sums are whole numbers, and belong to the weights */
+        for (int g = 0; g < groups; g++)
+            for (int o = 0; o < PANEL; o++) {
+                int sum = 0;
+                for (int i = g * group; i < (g + 1) * group && i < inputs; i++)
+                    sum += weights[(panel * inputs + i / 4 * 4) * PANEL + o * 4 + i % 4];
+                sums[(panel * groups + g) * PANEL + o] = (float)sum;
+            }
+    if (plain) memset(bias, 0, 4 * (size_t)outputs);
+    const Linear layer = {weights, scales, sums, bias, inputs, outputs, group};
+    float *x = numbers(rows * inputs), *right = numbers(rows * stride), *ours = copied(right, rows * stride);
+    const Quantised q = quantised(rows, inputs, groups);
+    ops_scalar.quantise(x, rows, inputs, group, q);
+    for (int i = 0; plain && i < rows * groups; i++) q.scales[i] = 1, q.zeros[i] = 0;
+    if (bits() % 4 == 0) memset(q.values, 255, (size_t)rows * inputs); /* the most that a lane has to hold */
+    ops_scalar.multiply(&layer, from, outputs, &q, rows, right, stride, after);
+    tried->multiply(&layer, from, outputs, &q, rows, ours, stride, after);
+    if (plain)
+        worst = memcmp(right, ours, 4 * (size_t)rows * stride) ? INFINITY : worst;
+    else
+        compare(right, ours, rows * stride);
+    free(weights), free(scales), free(sums), free(bias), free(x), free(right), free(ours), drop(q);
+}
+
+static void integers(void) { multiply_of(NOTHING, 1); }
+static void multiply(void) { multiply_of(NOTHING, 0); }
+static void gelu(void) { multiply_of(GELU, 0); }
+static void gelu_tanh(void) { multiply_of(GELU_TANH, 0); }
+static void silu(void) { multiply_of(SILU, 0); }
+static void times(void) { multiply_of(TIMES, 0); }
+static void plus(void) { multiply_of(PLUS, 0); }
+
+static void attend(void) {
+    const int dim = 16 * between(1, 8), length = between(1, 70), stride = 3 * dim, before = between(0, length - 1);
+    const int asked = between(1, length), more = between(0, 1), sees = more ? length - asked + 1 : length;
+    float *qkv = numbers(length * stride), *right = numbers(asked * dim), *ours = numbers(asked * dim);
+    for (int i = 0; i < length * stride; i++) qkv[i] /= sqrtf(sqrtf((float)dim));
+    const Ops *both[] = {&ops_scalar, tried};
+    for (int i = 0; i < 2; i++) {
+        float *room = memory(4 * both[i]->seen_floats(dim, length));
+        const Seen seen = both[i]->see(room, dim, length);
+        if (before) both[i]->hold(&seen, qkv + dim, qkv + 2 * dim, stride, before, 0);
+        const float *rest = qkv + before * stride;
+        both[i]->hold(&seen, rest + dim, rest + 2 * dim, stride, length - before, before);
+        both[i]->attend(&seen, qkv + (length - asked) * stride, stride, asked, sees, more, i ? ours : right, dim);
+        free(room);
+    }
+    compare(right, ours, asked * dim);
+    free(qkv), free(right), free(ours);
+}
+
+static void layer_norm(void) {
+    const int rows = between(1, 5), width = 16 * between(1, 25);
+    float *x = numbers(rows * width), *other = copied(x, rows * width), *y = numbers(rows * width), *gain = numbers(width);
+    float *shift = numbers(width);
+    const float *added = bits() % 2 ? y : NULL;
+    ops_scalar.layer_norm(x, added, rows, width, gain, shift, 1e-12f);
+    tried->layer_norm(other, added, rows, width, gain, shift, 1e-12f);
+    compare(x, other, rows * width);
+    free(x), free(other), free(y), free(gain), free(shift);
+}
+
+static void rms_norm(void) {
+    const int rows = between(1, 5), width = 16 * between(1, 25);
+    float *x = numbers(rows * width), *gain = numbers(width), *right = numbers(rows * width);
+    ops_scalar.rms_norm(x, rows, width, gain, 1e-6f, right);
+    tried->rms_norm(x, rows, width, gain, 1e-6f, x); /* in place */
+    compare(right, x, rows * width);
+    free(x), free(gain), free(right);
+}
+
+static void rotate(void) {
+    const int dim = 16 * between(1, 8);
+    float *head = numbers(dim), *other = copied(head, dim), *turn = numbers(dim);
+    ops_scalar.rotate(head, dim, turn);
+    tried->rotate(other, dim, turn);
+    compare(head, other, dim);
+    free(head), free(other), free(turn);
+}
+
+static void add(void) {
+    const int width = 16 * between(1, 25);
+    float *a = numbers(width), *b = numbers(width), *c = numbers(width), *right = numbers(width), *ours = numbers(width);
+    ops_scalar.add(a, b, c, width, right);
+    tried->add(a, b, c, width, ours);
+    compare(right, ours, width);
+    free(a), free(b), free(c), free(right), free(ours);
+}
+
+static void widen(void) {
+    const int width = 16 * between(1, 25);
+    uint16_t *x = memory(2 * (size_t)width);
+    for (int i = 0; i < width; i++) x[i] = (uint16_t)(bits() % 0x7f80); /* finite */
+    float *right = numbers(width), *ours = numbers(width);
+    ops_scalar.widen(x, width, right);
+    tried->widen(x, width, ours);
+    worst = memcmp(right, ours, 4 * (size_t)width) ? INFINITY : worst;
+    free(x), free(right), free(ours);
+}
+
+static void dot(void) {
+    const int width = 16 * between(1, 25);
+    float *a = numbers(width), *b = numbers(width), magnitude = 0;
+    for (int i = 0; i < width; i++) magnitude += fabsf(a[i] * b[i]);
+    worst = fmax(worst, fabsf(ops_scalar.dot(a, b, width) - tried->dot(a, b, width)) / magnitude);
+    free(a), free(b);
+}
+
+static void mean(void) {
+    const int count = between(1, 9), width = 16 * between(1, 25);
+    float *x = numbers(count * width), *right = numbers(width), *ours = numbers(width);
+    ops_scalar.mean(x, count, width, right);
+    tried->mean(x, count, width, ours);
+    compare(right, ours, width);
+    free(x), free(right), free(ours);
+}
+
+static const struct {
+    const char *name;
+    void (*once)(void);
+} OPERATIONS[] = {
+    {"quantise", quantise}, {"integers", integers}, {"multiply", multiply}, {"gelu", gelu}, {"gelu_tanh", gelu_tanh},
+    {"silu", silu}, {"times", times}, {"plus", plus}, {"attend", attend}, {"layer_norm", layer_norm}, {"rms_norm", rms_norm},
+    {"rotate", rotate}, {"add", add}, {"widen", widen}, {"dot", dot}, {"mean", mean},
+};
+
+int main(int count, char **arguments) {
+    const Ops *all[] = {&ops_avx2, &ops_avxvnni, &ops_avx512vnni, &ops_neon};
+    for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
+        if (count > 1 && all[i] && !strcmp(all[i]->name, arguments[1])) tried = all[i];
+    if (!tried) return fprintf(stderr, "no such instruction set was compiled\n"), 2;
+    for (unsigned i = 0; i < sizeof OPERATIONS / sizeof *OPERATIONS; i++) {
+        worst = 0, state = 0x9e3779b97f4a7c15u;
+        for (int n = 0; n < 300; n++) OPERATIONS[i].once();
+        printf("%s %.3g\n", OPERATIONS[i].name, worst);
+    }
+    return 0;
+}

@@ -1,0 +1,96 @@
+/* The table of operations that the graphs (bert.h, decoder.h) are made of. Each instruction set has one: a file ops_*.c.
+ *
+ * All of them give the same results, to the bit. ops_scalar.c is the one to read, and what tests compare the others with.
+ * Widths are multiples of 16.
+ */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#define PANEL 16 /* outputs of a matrix that lie together */
+#define STEP 8   /* inputs that a kernel reads at once */
+
+/* y = W x + b with W in int8 and x quantised row by row, both in groups of inputs that have a scale each.
+ *
+ * BERT's layers are one group. Decoders have channels whose values are a hundred times the others': a scale for each
+ * group keeps their harm to the group that they are in.
+ */
+typedef struct {
+    const int8_t *weights; /* [outputs / PANEL][inputs / 4][PANEL][4] */
+    const float *scales;   /* [outputs / PANEL][groups][PANEL]: real weight = scale * int8 */
+    const float *sums;     /* the same: sums of a group's int8 weights, for the zero points of x */
+    const float *bias;     /* [outputs] */
+    int32_t inputs, outputs, group; /* group: inputs that share a scale; the last one may have fewer */
+} Linear;
+
+typedef struct {
+    uint8_t *values; /* [rows][inputs] */
+    float *scales;   /* [rows][groups] */
+    float *zeros;    /* [rows][groups], whole numbers: x = scale * (value - zero) */
+} Quantised;
+
+/* What is done with a product. */
+enum After {
+    NOTHING,
+    GELU,
+    GELU_TANH,
+    SILU,
+    TIMES, /* out is multiplied by it */
+    PLUS,  /* it is added to out */
+};
+
+/* A head's keys and values of one sequence. How they lie is the instruction set's own affair. */
+typedef struct {
+    float *keys, *values, *weights; /* `seen_floats` of memory, aligned to 64 bytes, is divided between them */
+    int dim, length;
+} Seen;
+
+typedef struct {
+    const char *name;
+
+    /* x: [rows][width], to 0..255 over the range of each row's groups; zero is exactly held. */
+    void (*quantise)(const float *x, int rows, int width, int group, Quantised out);
+
+    /* Outputs [from, to) of a layer, multiples of PANEL, for all rows: out[row][to - from], rows `stride` floats apart. */
+    void (*multiply)(const Linear *layer, int from, int to, const Quantised *x, int rows, float *out, int stride, enum After after);
+
+    /* Floats that `see` needs for a sequence of this length. */
+    size_t (*seen_floats)(int dim, int length);
+
+    /* Divide memory for a sequence; then `hold` puts `count` tokens' keys and values at `at`, until all are there. */
+    Seen (*see)(float *memory, int dim, int length);
+    void (*hold)(const Seen *seen, const float *keys, const float *values, int stride, int count, int at);
+
+    /* softmax(Q K^T) V. queries: [asked][stride], scaled already; query i sees the first `sees + i * more` tokens, so `more`
+     * is 1 in a decoder and 0 where all see all. What a query's result is made of, and in which order, depends on the tokens
+     * that it sees and on nothing else. out: [asked][out_stride].
+     */
+    void (*attend)(const Seen *seen, const float *queries, int stride, int asked, int sees, int more, float *out, int out_stride);
+
+    /* x = normalised(x + y) * gain + shift, row by row; y may be NULL. */
+    void (*layer_norm)(float *x, const float *y, int rows, int width, const float *gain, const float *shift, float epsilon);
+
+    /* out = x / rms(x) * gain, row by row; they may be the same. */
+    void (*rms_norm)(const float *x, int rows, int width, const float *gain, float epsilon, float *out);
+
+    /* Rotate pairs (i, i + dim / 2) of a head. turn: cosines, then sines, dim / 2 each. */
+    void (*rotate)(float *head, int dim, const float *turn);
+
+    /* out = a + b + c. */
+    void (*add)(const float *a, const float *b, const float *c, int width, float *out);
+
+    /* bfloat16 to float32. */
+    void (*widen)(const uint16_t *x, int width, float *out);
+
+    float (*dot)(const float *left, const float *right, int width);
+
+    /* The mean of `count` rows. */
+    void (*mean)(const float *x, int count, int width, float *out);
+} Ops;
+
+/* Weak, since a compiler that does not know an instruction set leaves its file out. */
+extern const Ops ops_scalar;
+extern const Ops ops_avx2 __attribute__((weak)), ops_avxvnni __attribute__((weak)), ops_avx512vnni __attribute__((weak));
+extern const Ops ops_neon __attribute__((weak));
+
+static inline int groups_of(int inputs, int group) { return (inputs + group - 1) / group; }

@@ -1,0 +1,6 @@
+/* AVX-512 with VNNI: Intel's servers since 2019, AMD's processors since 2022. */
+#include "vector_avx512.h"
+
+#define OPS ops_avx512vnni
+#define NAME "avx512vnni"
+#include "kernels.h"

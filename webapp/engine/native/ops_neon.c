@@ -1,0 +1,6 @@
+/* 64-bit ARM with dot products: Graviton 2 and later, Ampere Altra, Apple's M1 and later, Raspberry Pi 5. */
+#include "vector_neon.h"
+
+#define OPS ops_neon
+#define NAME "neon"
+#include "kernels.h"
