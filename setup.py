@@ -1,6 +1,7 @@
 """What pyproject.toml can't say: a wheel holds one package, and fits every Python."""
 
 import platform
+import re
 import shutil
 from pathlib import Path
 
@@ -18,17 +19,16 @@ PACKAGES = ("webapp", "pusher", "contracts")
 BESIDE = ("nginx", "supervisor", "gunicorn_config.py")
 """Read by path; no packages. `supervisor` is the name of a dependency."""
 
-KERNELS = "webapp/engine/native"
+KERNELS = Path("webapp/engine/native")
 
-INSTRUCTION_SETS = {
-    "x86_64": {
-        "ops_avx2.c": ("-mavx2", "-mfma"),
-        "ops_avxvnni.c": ("-mavx2", "-mfma", "-mavxvnni"),
-        "ops_avx512vnni.c": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma"),
-    },
-    "aarch64": {"ops_neon.c": ("-march=armv8.2-a+dotprod",)},
-}
-"""Machine -> kernels for an instruction set -> what tells the compiler of it. Which are used is decided at run time."""
+
+def instruction_sets() -> list[tuple[str, list[str]]]:
+    """Return the kernels for this machine's instruction sets, and what tells the compiler of each; see those files."""
+    found = []
+    for path in sorted((HERE / KERNELS).glob("ops_*.c")):
+        if line := re.search(rf"^ \* compile {platform.machine()}: (.*)$", path.read_text(), re.MULTILINE):
+            found.append((str(KERNELS / path.name), line[1].split()))
+    return found
 
 
 class BuildKernels(build_ext):
@@ -36,10 +36,10 @@ class BuildKernels(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         """Add their objects, then compile the rest and link."""
-        for source, flags in INSTRUCTION_SETS.get(platform.machine(), {}).items():
+        for source, flags in instruction_sets():
             try:
                 ext.extra_objects += self.compiler.compile(
-                    [f"{KERNELS}/{source}"],
+                    [source],
                     output_dir=self.build_temp,
                     extra_postargs=[*ext.extra_compile_args, *flags],
                     depends=ext.depends,

@@ -8,23 +8,18 @@ import sys
 import tempfile
 from pathlib import Path
 
+import kernel_builds
 import pytest
 
-from webapp.engine.runtimes import native
-
-FLAGS = ("-O1", "-g", "-mfma", "-fsanitize=address,undefined", "-fno-sanitize=alignment", "-shared", "-fPIC")
+FLAGS = ("-O1", "-g", "-fsanitize=address,undefined", "-ffp-contract=off", "-fPIC")
 
 
 @functools.cache
-def sanitized(instructions: tuple[str, ...]) -> Path:
-    """Return the kernels for these instructions of a processor, compiled once a process."""
-    compiler = shutil.which("gcc")
-    if not compiler:
+def sanitized() -> Path:
+    """Return the kernels for all of this machine's instruction sets, compiled once a process."""
+    if not shutil.which("gcc"):
         pytest.skip("no compiler")
-    sources = (Path(native.__file__).parent.parent / "native").glob("*.c")
-    built = Path(tempfile.mkdtemp(prefix="kernels-")) / "kernels.so"
-    subprocess.run([compiler, *FLAGS, *instructions, "-o", built, *sources, "-lm"], check=True)
-    return built
+    return kernel_builds.library(Path(tempfile.mkdtemp(prefix="kernels-")) / "kernels.so", *FLAGS)
 
 
 def run_clean(script: str, *arguments: str) -> None:

@@ -169,7 +169,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     for (int changes = from(0, 5) - 3; changes > 0; changes--) change_model(&made);
     allocate(&made);
     BertModel *model;
-    const int status = bert_load(&made.shape, made.tensors, made.count, &model);
+    const int status = bert_load(&made.shape, made.tensors, made.count, instructions, &model);
     require(status == STATUS_OK || made.changed, "it refuses a model that is right");
     require((status == STATUS_OK) == (model != NULL), "status and model differ");
     if (model) {

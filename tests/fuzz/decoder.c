@@ -142,7 +142,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     for (int changes = from(0, 5) - 3; changes > 0; changes--) change_model(&made);
     allocate(&made);
     DecoderModel *model;
-    const int status = decoder_load(&made.shape, made.tensors, made.count, &model);
+    const int status = decoder_load(&made.shape, made.tensors, made.count, instructions, &model);
     require(status == STATUS_OK || made.changed, "it refuses a model that is right");
     require((status == STATUS_OK) == (model != NULL), "status and model differ");
     if (model) {

@@ -5,9 +5,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "../../webapp/engine/native/dispatch.h"
 
 #define LARGEST_BUFFER (1 << 17)
 #define MOST_TENSORS 64
+
+/* The set to compute with. */
+static const char *instructions;
+
+int LLVMFuzzerInitialize(int *count, char ***arguments) {
+    (void)count, (void)arguments;
+    instructions = getenv("INSTRUCTIONS");
+    if (!ops_named(instructions)) exit(77); /* this processor lacks them */
+    return 0;
+}
 
 static int allocations_left; /* until the kernels' scratch is out of memory */
 

@@ -1,5 +1,6 @@
 """The native engine's C kernels, against torch."""
 
+import platform
 import shutil
 import threading
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sanitizing import run_clean, sanitized
 
@@ -82,6 +83,34 @@ def test_a_pairs_score_depends_on_nothing_beside_it(packed):
     for row, length in enumerate([40, 7, 23, 90]):
         alone = forward(*(np.ascontiguousarray(each[row : row + 1, :length]) for each in (ids, mask, types)))
         assert alone[0, 0] == together[row]
+
+
+@needs_kernels
+def test_scores_are_equal_to_the_bit_with_every_instruction_set(packed):
+    """So a score does not depend on the processor, and replicas with unlike ones may share a cache."""
+    given = inputs([17, 15, 31, 1, 2, 90], 90)
+    scores = [NativeRuntime(packed[1], name).open()(*given) for name in native.instruction_sets()]
+    assert native.instruction_sets()[-1] == native.PORTABLE
+    assert all(np.array_equal(each, scores[0]) for each in scores)
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", ["sse9", "neon" if platform.machine() == "x86_64" else "avx2"])
+def test_an_instruction_set_that_is_not_here_is_refused(packed, name):
+    with pytest.raises(SetupError, match="no such instruction set, or this processor lacks it"):
+        NativeRuntime(packed[1], name)
+
+
+@needs_kernels
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=12), st.integers(0, 2**31), st.data())
+def test_a_score_is_equal_to_the_bit_whatever_else_is_in_the_batch(packed, lengths, seed, data):
+    forward = NativeRuntime(packed[1]).open()
+    ids, mask, types = inputs(lengths, max(lengths), seed)
+    together = forward(ids, mask, types)[:, 0]
+    chosen = data.draw(st.permutations(range(len(lengths))))[: data.draw(st.integers(1, len(lengths)))]
+    width = max(lengths[row] for row in chosen)
+    assert np.array_equal(forward(*(each[chosen, :width] for each in (ids, mask, types)))[:, 0], together[chosen])
 
 
 @needs_kernels
@@ -182,18 +211,19 @@ def test_without_kernels_an_artifact_that_needs_them_says_what_to_do(tmp_path, m
 @needs_kernels
 @pytest.mark.slow
 def test_the_kernels_touch_no_memory_that_is_not_theirs(packed):
-    library = sanitized(("-mavx2",))
+    library = sanitized()
     script = f"""
-import sys
+import itertools
 from pathlib import Path
 import numpy as np
 from webapp.engine.runtimes import native
+SHAPES = [1], [3, 2, 1], [255, 1, 1], [256], [300, 5], [4] * 70, [17, 90, 64]
 native.library = lambda: Path({str(library)!r})
-forward = native.NativeRuntime(Path({str(packed[1])!r})).open()
 rng = np.random.default_rng(0)
-for lengths in ([1], [3, 2, 1], [255, 1, 1], [256], [300, 5], [4] * 70, [17, 90, 64]):
+for name, lengths in itertools.product(native.instruction_sets(), SHAPES):
     if max(lengths) <= {packed[0].max_length_tokens}:
         mask = (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)
+        forward = native.NativeRuntime(Path({str(packed[1])!r}), name).open()
         assert np.isfinite(forward(rng.integers(5, 250, mask.shape), mask, np.zeros_like(mask))).all()
 print("clean")
 """

@@ -1,7 +1,8 @@
 /* Compare each operation of an instruction set with the scalar one, over shapes full and not; test_operations.py builds and
  * runs this, also over stand-ins for instructions and for another machine.
  *
- *   compare NAME   prints a line for each operation: its name, and the largest error as a share of its results' range
+ *   compare NAME     prints a line for each operation: its name, and the largest error as a share of its results' range
+ *   compare scalar   the same of the scalar ones, against the C library's functions in double precision
  */
 #include <math.h>
 #include <stdio.h>
@@ -209,7 +210,82 @@ static const struct {
     {"rotate", rotate}, {"add", add}, {"widen", widen}, {"dot", dot}, {"mean", mean},
 };
 
+/* What a product's output becomes: weights are nothing, so it is the bias. */
+static void activation(enum After after, double (*right)(double)) {
+    const int8_t weights[16 * PANEL] = {0};
+    const float nothing[PANEL] = {0};
+    float bias[PANEL], out[PANEL], expected[PANEL];
+    uint8_t values[16] = {0};
+    float scale = 1, zero = 0;
+    for (int i = 0; i < PANEL; i++) bias[i] = 2 * number(), expected[i] = (float)right(bias[i]);
+    const Linear layer = {weights, nothing, nothing, bias, 16, PANEL, 16};
+    const Quantised q = {values, &scale, &zero};
+    ops_scalar.multiply(&layer, 0, PANEL, &q, 1, out, PANEL, after);
+    for (int i = 0; i < PANEL; i++) worst = fmax(worst, fabs((double)out[i] - expected[i]) / fmax(1, fabs(expected[i])));
+}
+
+static double true_gelu(double x) { return x * 0.5 * (1 + erf(x * sqrt(0.5))); }
+static double true_gelu_tanh(double x) { return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))); }
+static double true_silu(double x) { return x / (1 + exp(-x)); }
+
+static void check_gelu(void) { activation(GELU, true_gelu); }
+static void check_gelu_tanh(void) { activation(GELU_TANH, true_gelu_tanh); }
+static void check_silu(void) { activation(SILU, true_silu); }
+
+static void check_attend(void) {
+    enum { DIM = 32, LENGTH = 50 };
+    float *qkv = numbers(LENGTH * 3 * DIM), *room = numbers((int)ops_scalar.seen_floats(DIM, LENGTH)), out[LENGTH * DIM];
+    float expected[LENGTH * DIM];
+    for (int i = 0; i < LENGTH * 3 * DIM; i++) qkv[i] /= 3;
+    const Seen seen = ops_scalar.see(room, DIM, LENGTH);
+    ops_scalar.hold(&seen, qkv + DIM, qkv + 2 * DIM, 3 * DIM, LENGTH, 0);
+    ops_scalar.attend(&seen, qkv, 3 * DIM, LENGTH, 1, 1, out, DIM);
+    for (int query = 0; query < LENGTH; query++) {
+        double weights[LENGTH], sum = 0, mixed[DIM] = {0};
+        for (int token = 0; token <= query; token++) {
+            double product = 0;
+            for (int d = 0; d < DIM; d++) product += (double)qkv[query * 3 * DIM + d] * qkv[token * 3 * DIM + DIM + d];
+            sum += weights[token] = exp(product);
+        }
+        for (int token = 0; token <= query; token++)
+            for (int d = 0; d < DIM; d++) mixed[d] += weights[token] / sum * qkv[token * 3 * DIM + 2 * DIM + d];
+        for (int d = 0; d < DIM; d++) expected[query * DIM + d] = (float)mixed[d];
+    }
+    compare(expected, out, LENGTH * DIM);
+    free(qkv), free(room);
+}
+
+static void check_norms(void) {
+    enum { WIDTH = 64 };
+    float *x = numbers(WIDTH), *gain = numbers(WIDTH), *shift = numbers(WIDTH), out[WIDTH], layer[WIDTH], rms[WIDTH];
+    double mean = 0, variance = 0, squares = 0;
+    for (int i = 0; i < WIDTH; i++) mean += x[i] / (double)WIDTH, squares += (double)x[i] * x[i] / WIDTH;
+    for (int i = 0; i < WIDTH; i++) variance += (x[i] - mean) * (x[i] - mean) / WIDTH;
+    for (int i = 0; i < WIDTH; i++) layer[i] = (float)((x[i] - mean) / sqrt(variance + 1e-6) * gain[i] + shift[i]);
+    for (int i = 0; i < WIDTH; i++) rms[i] = (float)(x[i] / sqrt(squares + 1e-6) * gain[i]);
+    ops_scalar.rms_norm(x, 1, WIDTH, gain, 1e-6f, out);
+    compare(rms, out, WIDTH);
+    ops_scalar.layer_norm(x, NULL, 1, WIDTH, gain, shift, 1e-6f);
+    compare(layer, x, WIDTH);
+    free(x), free(gain), free(shift);
+}
+
+static const struct {
+    const char *name;
+    void (*once)(void);
+} CHECKS[] = {
+    {"gelu", check_gelu}, {"gelu_tanh", check_gelu_tanh}, {"silu", check_silu}, {"attend", check_attend}, {"norms", check_norms},
+};
+
 int main(int count, char **arguments) {
+    if (count > 1 && !strcmp(arguments[1], ops_scalar.name)) {
+        for (unsigned i = 0; i < sizeof CHECKS / sizeof *CHECKS; i++) {
+            worst = 0, state = 1;
+            for (int n = 0; n < 1000; n++) CHECKS[i].once();
+            printf("%s %.3g\n", CHECKS[i].name, worst);
+        }
+        return 0;
+    }
     const Ops *all[] = {&ops_avx2, &ops_avxvnni, &ops_avx512vnni, &ops_neon};
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
         if (count > 1 && all[i] && !strcmp(all[i]->name, arguments[1])) tried = all[i];

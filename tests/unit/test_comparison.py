@@ -245,7 +245,7 @@ def test_starting_a_comparison_in_a_stack_that_stops_raises_nothing(settings, se
 @pytest.mark.parametrize("fast_int8", [True, False])
 @pytest.mark.parametrize("native", [True, False])
 def test_the_order_of_engines_follows_from_the_processor_alone(monkeypatch, native, fast_int8, has_bf16):
-    monkeypatch.setattr("webapp.engine.runtimes.native.library", lambda: object() if native else None)
+    monkeypatch.setattr("webapp.engine.runtimes.native.instruction_sets", lambda: ["avx2", "scalar"] if native else [])
     monkeypatch.setattr("webapp.engine.runtimes.openvino.has_fast_int8", lambda: fast_int8)
     monkeypatch.setattr("webapp.engine.runtimes.openvino.has_bf16", lambda: has_bf16)
     order = [("native int8", native), ("openvino int8", fast_int8), ("openvino bf16", has_bf16)]
@@ -261,11 +261,11 @@ def test_a_precision_that_an_engine_does_not_have_is_refused_by_both_names(engin
 
 
 def test_what_this_processor_can_t_do_is_refused_where_it_is_asked_for_and_told_where_it_is_not(monkeypatch):
-    monkeypatch.setattr("webapp.engine.runtimes.native.library", lambda: None)
+    monkeypatch.setattr("webapp.engine.runtimes.native.instruction_sets", list)
     monkeypatch.setattr("webapp.engine.runtimes.openvino.has_bf16", lambda: False)
     monkeypatch.setattr("webapp.engine.runtimes.openvino.has_fast_int8", lambda: False)
     for asked, begin, why in (
-        ({"engine": "native"}, "RERANK_ENGINE=native: ", "no AVX2, or no C compiler"),
+        ({"engine": "native"}, "RERANK_ENGINE=native: ", "no C compiler was there"),
         ({"precision": "bf16"}, "RERANK_PRECISION=bf16: ", "no bf16"),
     ):
         with pytest.raises(SetupError, match=f"^{begin}.*{why}.*; set it to auto"):

@@ -18,7 +18,7 @@ from webapp.config.settings import Settings
 from webapp.config.validators import is_loopback
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_manifest
-from webapp.engine.runtimes.native import library
+from webapp.engine.runtimes.native import PORTABLE, instruction_sets
 from webapp.stack.instance import address, owner, supervisord
 from webapp.stack.nginx.config import STREAM_REMEDY, inspect_nginx, limits_of
 from webapp.stack.preflight import check_keys, check_port, find_nginx, group_of
@@ -52,8 +52,16 @@ LEAST_BACKLOG = 1024
 LEAST_DAYS = 14
 """Days that a certificate should last."""
 
-FAST = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "avx512_bf16")
+FAST = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "avx512_bf16", "asimddp")
 """Processor features that make scoring fast."""
+
+_KERNELS = {
+    frozenset({"avx2", "fma"}): "avx2",
+    frozenset({"avx2", "fma", "avx_vnni"}): "avxvnni",
+    frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"}): "avx512vnni",
+    frozenset({"asimddp"}): "neon",
+}
+"""Processor features -> the native kernels that are written for them; native/dispatch.c asks for the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +198,17 @@ def _processor(settings: Settings) -> Result:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
     known = [name for name in FAST if name in flags]
+    kernels = instruction_sets()
+    fast = [name for name in kernels if name != PORTABLE]
     seen = f"{len(os.sched_getaffinity(0))} cores, {', '.join(known) or 'no AVX2'}"
-    if "avx2" in flags and library() is None:
-        remedy = "apt-get install gcc libc6-dev; then: pip install -e ."
+    remedy = "apt-get install gcc libc6-dev; then: pip install -e ."
+    if known and not kernels:
         return "poor", f"{seen}, but the native engine isn't built", remedy
+    if left_out := [name for needed, name in _KERNELS.items() if needed <= flags and name not in kernels]:
+        return "poor", f"{seen}, but the compiler did not know {', '.join(left_out)}", "install a newer gcc; then: pip install -e ."
     if not known and settings.engine != "stub":
         return "poor", seen, "scoring is slow without AVX2: choose another machine"
-    return "good", seen, ""
+    return "good", f"{seen}; native kernels for {', '.join(fast)}" if fast else seen, ""
 
 
 def _memory(settings: Settings) -> Result:

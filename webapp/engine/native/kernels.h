@@ -244,12 +244,12 @@ INLINE void weigh(const float *queries, int stride, int rows, const Seen *seen, 
 
 /* e^(product - largest) for a query that sees `length` tokens, 0 up to `end`; returns their sum. */
 INLINE float exponentials(float *row, int length, int end, vf most) {
-    const vf less = v_of(v_highest(most) * -LOG2_E);
+    const vf top = v_of(v_highest(most));
     vf sums[PARTS], weights[AT_ONCE];
     for (int part = 0; part < PARTS; part++) sums[part] = v_of(0);
     int at = 0;
     for (; at + AT_ONCE * LANES <= length; at += AT_ONCE * LANES) {
-        for (int i = 0; i < AT_ONCE; i++) weights[i] = v_fma(v_load(row + at + i * LANES), v_of(LOG2_E), less);
+        for (int i = 0; i < AT_ONCE; i++) weights[i] = (v_load(row + at + i * LANES) - top) * v_of(LOG2_E);
         exp2_of(weights, AT_ONCE);
         for (int i = 0; i < AT_ONCE; i++) v_store(row + at + i * LANES, weights[i]);
         for (int i = 0; i < AT_ONCE; i++) sums[i % PARTS] = sums[i % PARTS] + weights[i];
@@ -257,7 +257,7 @@ INLINE float exponentials(float *row, int length, int end, vf most) {
     for (; at < end; at += PANEL)
         for (int part = 0; part < PARTS; part++) {
             float *here = row + at + part * LANES;
-            weights[0] = v_fma(v_load(here), v_of(LOG2_E), less);
+            weights[0] = (v_load(here) - top) * v_of(LOG2_E);
             exp2_of(weights, 1);
             weights[0] = first_of(length - at - part * LANES, weights[0], v_of(0));
             v_store(here, weights[0]);

@@ -1,4 +1,6 @@
-/* AVX2 with FMA: all of Intel's and AMD's processors since 2013 and 2015. */
+/* AVX2 with FMA: Intel's processors since 2013, AMD's since 2015.
+ * compile x86_64: -mavx2 -mfma
+ */
 #include "vector_avx2.h"
 
 /* sums + products of two fours of bytes and weights each.

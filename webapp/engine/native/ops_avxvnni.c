@@ -1,4 +1,6 @@
-/* AVX2 with VNNI in its registers: Intel's processors without AVX-512 since 2021, AMD's since 2024. */
+/* AVX2 with VNNI in its registers: Intel's processors without AVX-512 since 2021, AMD's since 2024.
+ * compile x86_64: -mavx2 -mfma -mavxvnni
+ */
 #include "vector_avx2.h"
 
 /* sums + products of two fours of bytes and weights each. */

@@ -70,28 +70,33 @@ static float finished(enum After after, float y, float before) {
     }
 }
 
-/* One output of one row. */
-static float product(const Linear *layer, int output, const uint8_t *values, const float *scales, const float *zeros) {
-    const int groups = groups_of(layer->inputs, layer->group), place = output % PANEL;
-    const int64_t panel = output / PANEL;
-    float y = layer->bias[output];
+/* A panel's outputs of one row. */
+static void products(const Linear *layer, int first, const uint8_t *values, const float *scales, const float *zeros, float *y) {
+    const int groups = groups_of(layer->inputs, layer->group);
+    const int8_t *weights = layer->weights + (int64_t)first * layer->inputs;
+    memcpy(y, layer->bias + first, PANEL * sizeof *y);
     for (int group = 0, i = 0; group < groups; group++) {
         const int end = layer->inputs - i < layer->group ? layer->inputs : i + layer->group;
-        int32_t sum = 0;
-        for (; i < end; i++) sum += values[i] * layer->weights[panel * PANEL * layer->inputs + i / 4 * 4 * PANEL + place * 4 + i % 4];
-        const int64_t at = (panel * groups + group) * PANEL + place;
-        y = fmaf(fmaf(-zeros[group], layer->sums[at], (float)sum), layer->scales[at] * scales[group], y);
+        int32_t sums[PANEL] = {0};
+        for (; i < end; i += 4, weights += 4 * PANEL)
+            for (int output = 0; output < PANEL; output++)
+                for (int k = 0; k < 4; k++) sums[output] += values[i + k] * weights[output * 4 + k];
+        const int64_t at = (int64_t)first * groups + group * PANEL;
+        for (int output = 0; output < PANEL; output++) {
+            const float product = fmaf(-zeros[group], layer->sums[at + output], (float)sums[output]);
+            y[output] = fmaf(product, layer->scales[at + output] * scales[group], y[output]);
+        }
     }
-    return y;
 }
 
 static void
 multiply(const Linear *layer, int from, int to, const Quantised *x, int rows, float *out, int stride, enum After after) {
     const int groups = groups_of(layer->inputs, layer->group);
     for (int64_t row = 0; row < rows; row++)
-        for (int output = from; output < to; output++) {
-            float *to_ = out + row * stride + output - from;
-            *to_ = finished(after, product(layer, output, x->values + row * layer->inputs, x->scales + row * groups, x->zeros + row * groups), *to_);
+        for (int first = from; first < to; first += PANEL) {
+            float y[PANEL], *here = out + row * stride + first - from;
+            products(layer, first, x->values + row * layer->inputs, x->scales + row * groups, x->zeros + row * groups, y);
+            for (int output = 0; output < PANEL; output++) here[output] = finished(after, y[output], here[output]);
         }
 }
 
@@ -126,7 +131,7 @@ static void attend(const Seen *seen, const float *queries, int stride, int asked
                 weights[token] = fmaf(queries[query * stride + d], seen->keys[(int64_t)token * seen->dim + d], weights[token]);
             top = fmaxf(top, weights[token]);
         }
-        for (int token = 0; token < length; token++) sums[token % PANEL] += weights[token] = exp2_of(fmaf(weights[token], LOG2_E, top * -LOG2_E));
+        for (int token = 0; token < length; token++) sums[token % PANEL] += weights[token] = exp2_of((weights[token] - top) * LOG2_E);
         const float inverse = 1 / total(sums);
         for (int d = 0; d < seen->dim; d++) {
             float mixed = 0;
