@@ -24,11 +24,11 @@ KERNELS = Path("webapp/engine/native")
 
 def instruction_sets() -> list[tuple[str, list[str]]]:
     """Return the kernels for this machine's instruction sets, and what tells the compiler of each; see those files."""
-    found = []
-    for path in sorted((HERE / KERNELS).glob("ops_*.c")):
-        if line := re.search(rf"^ \* compile {platform.machine()}: (.*)$", path.read_text(), re.MULTILINE):
-            found.append((str(KERNELS / path.name), line[1].split()))
-    return found
+    compiled = re.compile(rf"^ \* compile {platform.machine()}: (.*)$", re.MULTILINE)
+    sources = sorted((HERE / KERNELS).glob("ops_*.c"))
+    return [
+        (str(KERNELS / path.name), line[1].split()) for path in sources if (line := compiled.search(path.read_text()))
+    ]
 
 
 class BuildKernels(build_ext):

@@ -1,12 +1,14 @@
 """Compute forward passes of one engine, a turn for each line of standard input; kernels.py starts this.
 
 Arguments: the tree whose code computes; native, openvino or onnx; the model's file; an instruction set or a precision.
-A line: seconds of processor time that a turn takes, then the lengths of the sequences. It is answered with tokens a second.
+A line: seconds of processor time that a turn takes, then the lengths of the sequences. The answer: tokens a second.
 """
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +17,7 @@ sys.path.insert(0, tree)
 BATCH_TOKENS = 1024
 
 
-def forward():
+def forward() -> Callable[..., Any]:
     if engine == "native":
         from webapp.engine.runtimes.native import NativeRuntime
 
@@ -34,14 +36,14 @@ def forward():
     names = [each.name for each in session.get_inputs()]
     known = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"))
 
-    def run(*given):
+    def run(*given: np.ndarray) -> Any:
         return session.run(None, {name: array for name, array in zip(known, given, strict=True) if name in names})
 
     return run
 
 
-def batches(lengths):
-    """Sequences of like lengths together, padded to the longest of a batch, as the scheduler has it."""
+def batches(lengths: list[int]) -> list[tuple[np.ndarray, ...]]:
+    """Return sequences of like lengths together, padded to the longest of a batch, as the scheduler has them."""
     ordered, made = sorted(lengths), []
     while ordered:
         length = -(-ordered[-1] // 16) * 16

@@ -65,7 +65,7 @@ class Seen(ctypes.Structure):
     )
 
 
-I, P, F = ctypes.c_int32, ctypes.c_void_p, ctypes.c_float
+INT, PTR, REAL = ctypes.c_int32, ctypes.c_void_p, ctypes.c_float
 
 
 class Ops(ctypes.Structure):
@@ -73,13 +73,13 @@ class Ops(ctypes.Structure):
 
     _fields_ = (
         ("name", ctypes.c_char_p),
-        ("quantise", ctypes.CFUNCTYPE(None, P, I, I, I, Quantised)),
-        ("multiply", ctypes.CFUNCTYPE(None, P, I, I, P, I, P, I, I)),
-        ("seen_floats", ctypes.CFUNCTYPE(ctypes.c_size_t, I, I)),
-        ("see", ctypes.CFUNCTYPE(Seen, P, I, I)),
-        ("hold", ctypes.CFUNCTYPE(None, P, P, P, I, I, I)),
-        ("attend", ctypes.CFUNCTYPE(None, P, P, I, I, I, I, P, I)),
-        ("layer_norm", ctypes.CFUNCTYPE(None, P, P, I, I, P, P, F)),
+        ("quantise", ctypes.CFUNCTYPE(None, PTR, INT, INT, INT, Quantised)),
+        ("multiply", ctypes.CFUNCTYPE(None, PTR, INT, INT, PTR, INT, PTR, INT, INT)),
+        ("seen_floats", ctypes.CFUNCTYPE(ctypes.c_size_t, INT, INT)),
+        ("see", ctypes.CFUNCTYPE(Seen, PTR, INT, INT)),
+        ("hold", ctypes.CFUNCTYPE(None, PTR, PTR, PTR, INT, INT, INT)),
+        ("attend", ctypes.CFUNCTYPE(None, PTR, PTR, INT, INT, INT, INT, PTR, INT)),
+        ("layer_norm", ctypes.CFUNCTYPE(None, PTR, PTR, INT, INT, PTR, PTR, REAL)),
     )
 
 
@@ -227,7 +227,8 @@ def measure_passes(shape: str, sets: list[str], options: argparse.Namespace) -> 
     model = shapes.build(shape)
     packed = prepared(model, "native", "int8") / PACKED_MODEL
     with ExitStack() as stack:
-        rivals = {name: Rival(sys.executable, harness.ROOT, "native", packed, name) for name in sets if name != "scalar"}
+        fast = [name for name in sets if name != native.PORTABLE]
+        rivals = {name: Rival(sys.executable, harness.ROOT, "native", packed, name) for name in fast}
         if options.against:
             tree = stack.enter_context(tree_of(options.against))
             rivals[f"native of {options.against}"] = Rival(sys.executable, tree, "native", packed)

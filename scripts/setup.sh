@@ -174,6 +174,15 @@ setup_prometheus() {
     install_unstarted prometheus || echo "prometheus could not be installed: its tests are skipped"
 }
 
+# Stand-ins for instructions that this processor lacks, and an ARM to run: what the native kernels are tested with.
+setup_kernel_tests() {
+    local packages=(libsimde-dev qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
+    [ -d /usr/include/simde ] && command -v qemu-aarch64 >/dev/null && command -v aarch64-linux-gnu-gcc >/dev/null && return
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
+    echo "Installing ${packages[*]} from the system's packages"
+    install_unstarted "${packages[@]}" || echo "${packages[*]} could not be installed: their tests are skipped"
+}
+
 fetch_dashboard() {
     cd "$1" && PATH="$VENV/bin:$PATH" timeout 120 "$2" ci --loglevel=error --fetch-retries=1 --fetch-timeout=20000 >/dev/null 2>&1
 }

@@ -33,7 +33,7 @@ def library(built: Path, *flags: str) -> Path:
 
 def comparison(built: Path, compiler: str, sets: dict[str, list[str]], *flags: str) -> Path:
     """Compile a program that compares these sets' operations with the scalar ones."""
-    common = ["-O2", "-std=gnu11", "-ffp-contract=off", "-Wall", "-Wextra", "-I", str(KERNELS), "-I", str(COMPARE), *flags]
+    common = ["-O2", "-std=gnu11", "-ffp-contract=off", "-Wall", "-Wextra", f"-I{KERNELS}", f"-I{COMPARE}", *flags]
     # gcc 12 for ARM fails on the former with more.
     sources = [(COMPARE / "compare.c", [*common, "-O1"]), (KERNELS / "ops_scalar.c", common)]
     sources += [(KERNELS / f"ops_{name}.c", [*common, *of_set]) for name, of_set in sets.items()]

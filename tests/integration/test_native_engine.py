@@ -2,6 +2,8 @@
 
 import platform
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -92,6 +94,32 @@ def test_scores_are_equal_to_the_bit_with_every_instruction_set(packed):
     scores = [NativeRuntime(packed[1], name).open()(*given) for name in native.instruction_sets()]
     assert native.instruction_sets()[-1] == native.PORTABLE
     assert all(np.array_equal(each, scores[0]) for each in scores)
+
+
+SERVE = """
+import sys
+sys.modules["torch"] = None
+import numpy as np
+from pathlib import Path
+from webapp.engine.runtimes.native import NativeRuntime, instruction_sets
+ids = np.arange(5, 45).reshape(2, 20)
+for name in instruction_sets():
+    print(NativeRuntime(Path(sys.argv[1]), name).open()(ids, np.ones_like(ids), np.zeros_like(ids)).tobytes().hex())
+"""
+
+
+@needs_kernels
+def test_one_file_serves_on_every_processor_without_torch_and_without_being_written_to(packed, tmp_path):
+    file = tmp_path / "model.safetensors"
+    shutil.copy(packed[1], file)
+    file.chmod(0o400)
+    before = file.stat().st_mtime_ns, file.read_bytes()
+    command = [sys.executable, "-c", SERVE, file]
+    scores = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert len(scores) == len(native.instruction_sets())
+    assert len(set(scores)) == 1
+    assert (file.stat().st_mtime_ns, file.read_bytes()) == before
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
 
 @needs_kernels

@@ -15,8 +15,8 @@ import pytest
 
 from webapp.engine.runtimes import native
 
-OPERATIONS = set("quantise integers multiply gelu gelu_tanh silu times plus attend layer_norm rms_norm rotate add widen".split())
-OPERATIONS |= {"dot", "mean"}
+OPERATIONS = {"quantise", "integers", "multiply", "gelu", "gelu_tanh", "silu", "times", "plus", "attend"}
+OPERATIONS |= {"layer_norm", "rms_norm", "rotate", "add", "widen", "dot", "mean"}
 
 
 def errors(*command) -> dict[str, float]:
@@ -32,13 +32,8 @@ def needs(program, package):
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
     """The program for this machine's instruction sets."""
-    return kernel_builds.comparison(
-        tmp_path_factory.mktemp("here") / "compare", "gcc", {name: kernel_builds.sets_of(here_is())[name] for name in fast()}
-    )
-
-
-def here_is():
-    return platform.machine()
+    sets = {name: kernel_builds.sets_of(platform.machine())[name] for name in fast()}
+    return kernel_builds.comparison(tmp_path_factory.mktemp("here") / "compare", "gcc", sets)
 
 
 def fast():
@@ -88,7 +83,7 @@ exec gcc "$@"
 @pytest.mark.slow
 def test_an_instruction_set_that_the_compiler_does_not_know_is_left_out_alone(tmp_path):
     left_out = fast()[0]
-    flag = kernel_builds.sets_of(here_is())[left_out][-1]
+    flag = kernel_builds.sets_of(platform.machine())[left_out][-1]
     compiler = tmp_path / "gcc"
     compiler.write_text(LACKING.format(flag=flag))
     compiler.chmod(0o755)

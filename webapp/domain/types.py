@@ -206,6 +206,8 @@ class ModelInfo:
     """A decoder's."""
     fingerprint: str = ""
     """Hash of all files and templates that scores depend on."""
+    kernels: str = ""
+    """Instruction set and version of the native engine's kernels; empty: another engine computes."""
     substitute_for: str | None = None
     """The model that was configured when this one stands in for it, else None."""
     fidelity: dict[str, float] = field(default_factory=dict)
@@ -219,7 +221,7 @@ class ModelInfo:
         """Everything a pair's score depends on beside its texts; part of every cache key."""
         return "/".join(
             (
-                *(self.kind, self.model, self.revision, self.fingerprint, self.engine, self.precision),
+                *(self.kind, self.model, self.revision, self.fingerprint, self.engine, self.precision, self.kernels),
                 *(str(self.max_length_tokens), self.score_scale, str(self.temperature), self.instruction or ""),
             )
         )

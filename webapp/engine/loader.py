@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class ModelEngine:
         Raises:
             SetupError: it is damaged, or the default instruction leaves no room for texts.
         """
-        self.info = manifest.info()
+        self.info = replace(manifest.info(), kernels=getattr(runtime, "kernels", ""))
         self._runtime = runtime
         self.texts: TextEncoder
         self._open: Callable[[Forward], Session]

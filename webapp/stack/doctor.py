@@ -205,7 +205,8 @@ def _processor(settings: Settings) -> Result:
     if known and not kernels:
         return "poor", f"{seen}, but the native engine isn't built", remedy
     if left_out := [name for needed, name in _KERNELS.items() if needed <= flags and name not in kernels]:
-        return "poor", f"{seen}, but the compiler did not know {', '.join(left_out)}", "install a newer gcc; then: pip install -e ."
+        seen += f", but the compiler did not know {', '.join(left_out)}"
+        return "poor", seen, "install a newer gcc; then: pip install -e ."
     if not known and settings.engine != "stub":
         return "poor", seen, "scoring is slow without AVX2: choose another machine"
     return "good", f"{seen}; native kernels for {', '.join(fast)}" if fast else seen, ""

@@ -132,6 +132,7 @@ class NativeRuntime:
         except (LookupError, ValueError, TypeError) as error:
             raise damaged(path, f"no model of ours: {error}") from error
         self.model = load_model(self.library.bert_load, shape, table, path, instructions)
+        self.kernels = kernels_of(self.library, instructions)
         self.tables = Tables(shape.vocabulary, shape.positions, shape.types)
         self.width = 1 if shape.classifies else shape.hidden
         """Numbers a row of the output: one logit, or a vector."""
@@ -200,9 +201,12 @@ def open_library() -> ctypes.CDLL:
     return opened
 
 
-def load_model(
-    load: Any, shape: ctypes.Structure, table: Any, path: Path, instructions: str
-) -> ctypes.c_void_p:
+def kernels_of(opened: ctypes.CDLL, instructions: str) -> str:
+    """Return instruction set and version of the kernels that compute where this set was asked for."""
+    return f"{instructions or opened.instruction_set(0).decode()}/{ABI_VERSION}"
+
+
+def load_model(load: Any, shape: ctypes.Structure, table: Any, path: Path, instructions: str) -> ctypes.c_void_p:
     """Return a model that `load`, a function of native/border.h, makes of tensors.
 
     Raises:

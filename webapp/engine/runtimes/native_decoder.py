@@ -23,6 +23,7 @@ from webapp.engine.runtimes.native import (
     Expected,
     Tensors,
     check_sizes,
+    kernels_of,
     load_model,
     open_library,
     read_tensors,
@@ -80,6 +81,7 @@ class NativeDecoderRuntime:
         except (LookupError, ValueError, TypeError) as error:
             raise damaged(path, f"no decoder of ours: {error}") from error
         self.model = load_model(self.library.decoder_load, shape, table, path, instructions)
+        self.kernels = kernels_of(self.library, instructions)
         self.tables = Tables(shape.vocabulary, None, None)
 
     def start(self, threads: int) -> None:
