@@ -36,9 +36,10 @@ class BuildKernels(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         """Add their objects, then compile the rest and link."""
+        objects = []
         for source, flags in instruction_sets():
             try:
-                ext.extra_objects += self.compiler.compile(
+                objects += self.compiler.compile(
                     [source],
                     output_dir=self.build_temp,
                     extra_postargs=[*ext.extra_compile_args, *flags],
@@ -46,6 +47,7 @@ class BuildKernels(build_ext):
                 )
             except CompileError:
                 self.announce(f"this compiler does not know {' '.join(flags)}: {source} is left out", 3)
+        ext.extra_objects = objects
         super().build_extension(ext)
 
 

@@ -3,6 +3,7 @@
 import platform
 import re
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 KERNELS = Path(__file__).parent.parent / "webapp" / "engine" / "native"
@@ -26,12 +27,14 @@ def library(built: Path, *flags: str) -> Path:
     """Compile a library of all kernels for this machine."""
     sources = [(name, []) for name in PLAIN]
     sources += [(f"ops_{name}.c", of_set) for name, of_set in sets_of(platform.machine()).items()]
+    if "-DINTRINSICS" in " ".join(flags):
+        sources = [(name, []) for name in (*PLAIN, *(f"ops_{each}.c" for each in sets_of("x86_64")))]
     objects = compiled("gcc", [(KERNELS / name, [*flags, *of_set]) for name, of_set in sources], built.parent)
     subprocess.run(["gcc", *flags, "-shared", "-o", built, *objects, "-lm"], check=True)
     return built
 
 
-def comparison(built: Path, compiler: str, sets: dict[str, list[str]], *flags: str) -> Path:
+def comparison(built: Path, compiler: str, sets: Mapping[str, Sequence[str]], *flags: str) -> Path:
     """Compile a program that compares these sets' operations with the scalar ones."""
     common = ["-O2", "-std=gnu11", "-ffp-contract=off", "-Wall", "-Wextra", f"-I{KERNELS}", f"-I{COMPARE}", *flags]
     # gcc 12 for ARM fails on the former with more.

@@ -11,7 +11,7 @@ from pathlib import Path
 import kernel_builds
 import pytest
 
-FLAGS = ("-O1", "-g", "-fsanitize=address,undefined", "-ffp-contract=off", "-fPIC")
+FLAGS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-ffp-contract=off", "-fPIC")
 
 
 @functools.cache

@@ -265,7 +265,7 @@ def test_what_this_processor_can_t_do_is_refused_where_it_is_asked_for_and_told_
     monkeypatch.setattr("webapp.engine.runtimes.openvino.has_bf16", lambda: False)
     monkeypatch.setattr("webapp.engine.runtimes.openvino.has_fast_int8", lambda: False)
     for asked, begin, why in (
-        ({"engine": "native"}, "RERANK_ENGINE=native: ", "no C compiler was there"),
+        ({"engine": "native"}, "RERANK_ENGINE=native: ", "not built here"),
         ({"precision": "bf16"}, "RERANK_PRECISION=bf16: ", "no bf16"),
     ):
         with pytest.raises(SetupError, match=f"^{begin}.*{why}.*; set it to auto"):

@@ -56,12 +56,12 @@ FAST = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "avx512_bf16",
 """Processor features that make scoring fast."""
 
 _KERNELS = {
-    frozenset({"avx2", "fma"}): "avx2",
-    frozenset({"avx2", "fma", "avx_vnni"}): "avxvnni",
     frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"}): "avx512vnni",
+    frozenset({"avx2", "fma", "avx_vnni"}): "avxvnni",
+    frozenset({"avx2", "fma"}): "avx2",
     frozenset({"asimddp"}): "neon",
 }
-"""Processor features -> the native kernels that are written for them; native/dispatch.c asks for the same."""
+"""Processor features -> the native kernels that are written for them, the fastest first, as in native/dispatch.c."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +204,10 @@ def _processor(settings: Settings) -> Result:
     remedy = "apt-get install gcc libc6-dev; then: pip install -e ."
     if known and not kernels:
         return "poor", f"{seen}, but the native engine isn't built", remedy
-    if left_out := [name for needed, name in _KERNELS.items() if needed <= flags and name not in kernels]:
-        seen += f", but the compiler did not know {', '.join(left_out)}"
-        return "poor", seen, "install a newer gcc; then: pip install -e ."
+    fastest = next((name for needed, name in _KERNELS.items() if needed <= flags), PORTABLE)
+    if kernels and fastest not in kernels:
+        seen += f", but the compiler at installation did not know {fastest}"
+        return "poor", seen, "install a newer gcc, then again; or use our wheel"
     if not known and settings.engine != "stub":
         return "poor", seen, "scoring is slow without AVX2: choose another machine"
     return "good", f"{seen}; native kernels for {', '.join(fast)}" if fast else seen, ""

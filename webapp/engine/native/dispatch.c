@@ -36,6 +36,10 @@ static int has_avx512vnni(void) {
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 
+#ifndef HWCAP_ASIMDDP /* headers of before 2018 */
+#define HWCAP_ASIMDDP (1 << 20)
+#endif
+
 static int has_neon(void) { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
 #define HAS_NEON has_neon
 

@@ -1,7 +1,7 @@
 /* The operations of ops.h, written once for registers of any width. A file ops_*.c includes this after a vector_*.h, which
  * says what a register holds, and after `dot_bytes`; it names the table that is made here OPS.
  *
- * Results are equal to the bit whatever a register holds: a sum over a row is made of PANEL sums of every sixteenth number,
+ * Of finite numbers results are equal to the bit whatever a register holds: a sum over a row is made of PANEL sums of every sixteenth number,
  * halved until one is left (`total`), and all other sums go from the first term to the last. So a score does not depend on
  * the processor. (It has to be so: rounding to int8 makes a difference of 1e-7 in one layer one of 0.03 in a logit.)
  *
@@ -97,7 +97,8 @@ static void quantise(const float *x, int rows, int width, int group, Quantised o
                 high = v_max(high, v);
             }
             const float least = -v_highest(v_of(0) - low), range = v_highest(high) - least;
-            const float scale = range > 0 ? range / 255.0f : 1.0f, zero = rintf(-least / scale);
+            const float scale = range > LEAST_RANGE ? range / 255.0f : 1.0f;
+            const float zero = rintf(-least / scale) + 0.0f; /* not -0 */
             *out.scales++ = scale;
             *out.zeros++ = zero;
             store_bytes(x, count, v_of(1.0f / scale), v_of(zero), out.values);

@@ -1,6 +1,6 @@
 /* The table of operations that the graphs (bert.h, decoder.h) are made of. Each instruction set has one: a file ops_*.c.
  *
- * All of them give the same results, to the bit. ops_scalar.c is the one to read, and what tests compare the others with.
+ * Of finite numbers all of them make the same results, to the bit. ops_scalar.c is the one to read, and what tests compare the others with.
  * Widths are multiples of 16.
  */
 #pragma once
@@ -9,6 +9,8 @@
 
 #define PANEL 16 /* outputs of a matrix that lie together */
 #define STEP 8   /* inputs that a kernel reads at once */
+
+#define LEAST_RANGE 1e-30f /* of numbers that are quantised; what is smaller counts as nothing, for its inverse is infinite */
 
 /* y = W x + b with W in int8 and x quantised row by row, both in groups of inputs that have a scale each.
  *

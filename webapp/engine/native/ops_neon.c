@@ -1,4 +1,4 @@
-/* 64-bit ARM with dot products: Graviton 2 and later, Ampere Altra, Apple's M1 and later, Raspberry Pi 5.
+/* 64-bit ARM with dot products, under Linux: Graviton 2 and later, Ampere Altra, Raspberry Pi 5.
  * compile aarch64: -march=armv8.2-a+dotprod
  */
 #include "vector_neon.h"

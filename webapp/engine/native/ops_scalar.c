@@ -14,7 +14,8 @@ static void quantise(const float *x, int rows, int width, int group, Quantised o
                 least = fminf(least, x[i]);
                 most = fmaxf(most, x[i]);
             }
-            const float scale = most > least ? (most - least) / 255.0f : 1.0f, zero = rintf(-least / scale);
+            const float scale = most - least > LEAST_RANGE ? (most - least) / 255.0f : 1.0f;
+            const float zero = rintf(-least / scale) + 0.0f; /* not -0 */
             *out.scales++ = scale;
             *out.zeros++ = zero;
             const float inverse = 1.0f / scale;

@@ -16,7 +16,7 @@ from webapp.engine.prepare.progress import ReportShare
 from webapp.engine.runtimes.native import DTYPES, FILLER, PANEL, Tensors
 
 STEP = 8
-"""Inputs that the kernels read at once, as in native/linear.h."""
+"""Inputs that the kernels read at once, as in native/ops.h."""
 
 LARGEST_LANE_SUM = 128
 """A 16-bit lane holds four products of 0..255 and an int8 weight: 255 x 128 stays below 2^15, of either sign."""
@@ -103,7 +103,7 @@ def pack_grouped(weight: NDArray[np.float32], bias: NDArray[np.float32], group: 
 def _quantized(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Return each row in int8, and its scale.
 
-    The scale is the finest with which no 16-bit lane of the kernel can overflow; see native/linear.h.
+    The scale is the finest with which no 16-bit lane of the kernel can overflow; see native/ops_avx2.c.
     """
     rows, inputs = weight.shape
     scales = np.maximum(np.abs(weight).max(axis=1), 1e-12) / 127

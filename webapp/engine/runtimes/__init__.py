@@ -7,6 +7,7 @@ in `prepare/build.py`. Each is imported where it is used, so that no engine load
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import MODEL, PACKED_MODEL, EngineName, Manifest, Precision, damaged
 from webapp.engine.base import Runtime
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +85,9 @@ def _obstacle(candidate: Candidate, engine: str, asked: str) -> str:
 
         usable = instruction_sets()
         if not usable:
-            return "no C compiler was there at installation"
+            return "its kernels are not built here, or from other sources; install again, with a C compiler"
         if usable == [PORTABLE] and engine == "auto":
-            return "its kernels are written for other processors than this one, where they are slow"
+            return "of its kernels only those in plain C run here, which are slow"
     elif candidate.engine == "openvino":
         from webapp.engine.runtimes.openvino import has_bf16, has_fast_int8  # noqa: PLC0415
 
@@ -110,12 +113,16 @@ def open_runtime(directory: Path, manifest: Manifest) -> Runtime:
 
         return TorchRuntime(manifest)
     if manifest.engine == "native":
-        from webapp.engine.runtimes.native import NativeRuntime  # noqa: PLC0415
+        from webapp.engine.runtimes.native import PORTABLE, NativeRuntime  # noqa: PLC0415
         from webapp.engine.runtimes.native_decoder import NativeDecoderRuntime  # noqa: PLC0415
 
         native = (NativeDecoderRuntime if manifest.recipe else NativeRuntime)(directory / PACKED_MODEL)
         if native.tables != manifest.tables:
             raise damaged(directory / PACKED_MODEL, f"{native.tables}, not {manifest.tables} as its manifest says")
+        if native.kernels.startswith(PORTABLE):
+            log.warning(
+                "of the native kernels only those in plain C run here: scores are right, and take 10 times as long"
+            )
         return native
     from webapp.engine.runtimes.openvino import OpenVINORuntime  # noqa: PLC0415
 

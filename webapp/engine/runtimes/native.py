@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import math
+import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -96,8 +97,15 @@ PORTABLE = "scalar"
 
 
 def library() -> Path | None:
-    """Return the compiled kernels; None: there was no compiler at installation."""
-    return next(iter(sorted((Path(__file__).parent.parent / "native").glob("_kernels.*so"))), None)
+    """Return the compiled kernels; None: there was no compiler at installation.
+
+    A clone may have those of other Pythons and machines, too. A wheel has one, named for the Python that built it.
+    """
+    home = Path(__file__).parent.parent / "native"
+    of_this_python = home / f"_kernels{sysconfig.get_config_var('EXT_SUFFIX')}"
+    if of_this_python.is_file():
+        return of_this_python
+    return max(home.glob("_kernels.*so"), key=lambda path: path.stat().st_mtime, default=None)
 
 
 def instruction_sets() -> list[str]:
@@ -186,12 +194,15 @@ def open_library() -> ctypes.CDLL:
     """Return the kernels.
 
     Raises:
-        SetupError: there are none for this processor, or they are of another version.
+        SetupError: there are none, they were built for another machine, or they are of another version.
     """
     built = library()
     if built is None:
         raise SetupError("the native engine's kernels are not built here; set RERANK_ENGINE=openvino")
-    opened = ctypes.CDLL(str(built))
+    try:
+        opened = ctypes.CDLL(str(built))
+    except OSError as error:
+        raise SetupError(f"the native engine's kernels can't be opened ({error}); install again") from error
     if not hasattr(opened, "instruction_set"):
         raise SetupError(STATUS_MESSAGES[_ABI_DIFFERS])
     opened.instruction_set.restype = ctypes.c_char_p
