@@ -89,7 +89,7 @@ def test_a_pairs_score_depends_on_nothing_beside_it(packed):
 
 @needs_kernels
 def test_scores_are_equal_to_the_bit_with_every_instruction_set(packed):
-    """So a score does not depend on the processor."""
+    """A score does not depend on the processor."""
     given = inputs([17, 15, 31, 1, 2, 90], 90)
     scores = [NativeRuntime(packed[1], name).open()(*given) for name in native.instruction_sets()]
     assert native.instruction_sets()[-1] == native.PORTABLE

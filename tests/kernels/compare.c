@@ -64,7 +64,8 @@ static void quantise(void) {
     const int rows = between(1, 7), width = 16 * between(1, 25), group = 16 * between(1, 25), groups = groups_of(width, group);
     float *x = numbers(rows * width);
     if (bits() % 8 == 0) memset(x, 0, 4 * (size_t)width);
-    for (int i = 0; bits() % 8 == 1 && i < width; i++) x[i] *= 1e-38f; /* a range whose inverse is infinite */
+    const int tiny = bits() % 8 == 0; /* ranges whose inverse is infinite */
+    for (int i = 0; tiny && i < rows * width; i++) x[i] *= 1e-38f;
     const Quantised right = quantised(rows, width, groups), ours = quantised(rows, width, groups);
     ops_scalar.quantise(x, rows, width, group, right);
     tried->quantise(x, rows, width, group, ours);

@@ -43,7 +43,7 @@ def is_whole(stack):
 
 
 STEPS = ("drain", "prepare", "room", "start", "ready", "gate", "canary", "switch", "watch")
-"""After `drain`, the last, a deploy may end before it is killed; after each of the others there is something to undo."""
+"""A deploy may end before it is killed after `drain`, its last step; each of the others leaves something to undo."""
 
 
 def test_a_killed_deploy_costs_no_request_and_the_next_one_heals(stub_stack):

@@ -121,7 +121,7 @@ def open_runtime(directory: Path, manifest: Manifest) -> Runtime:
             raise damaged(directory / PACKED_MODEL, f"{native.tables}, not {manifest.tables} as its manifest says")
         if native.kernels.startswith(PORTABLE):
             log.warning(
-                "of the native kernels only those in plain C run here: scores are right, and take 10 times as long"
+                "only the native kernels in plain C run here: scores are right, and take at least 9 times as long"
             )
         return native
     from webapp.engine.runtimes.openvino import OpenVINORuntime  # noqa: PLC0415
