@@ -65,6 +65,12 @@ class Seen(ctypes.Structure):
     )
 
 
+class Sight(ctypes.Structure):
+    """See native/ops.h."""
+
+    _fields_ = tuple((name, ctypes.c_int32) for name in ("first", "end", "more"))
+
+
 INT, PTR, REAL = ctypes.c_int32, ctypes.c_void_p, ctypes.c_float
 
 
@@ -78,7 +84,7 @@ class Ops(ctypes.Structure):
         ("seen_floats", ctypes.CFUNCTYPE(ctypes.c_size_t, INT, INT)),
         ("see", ctypes.CFUNCTYPE(Seen, PTR, INT, INT)),
         ("hold", ctypes.CFUNCTYPE(None, PTR, PTR, PTR, INT, INT, INT)),
-        ("attend", ctypes.CFUNCTYPE(None, PTR, PTR, INT, INT, INT, INT, PTR, INT)),
+        ("attend", ctypes.CFUNCTYPE(None, PTR, PTR, INT, INT, Sight, PTR, INT)),
         ("layer_norm", ctypes.CFUNCTYPE(None, PTR, PTR, INT, INT, PTR, PTR, REAL)),
     )
 
@@ -109,8 +115,9 @@ def products(inputs: int, outputs: int, after: int) -> Callable[[Ops], Callable[
     return bind
 
 
-def attention(length: int, heads: int, dim: int) -> Callable[[Ops], Callable[[], None]]:
-    """Return what makes a call of all heads' attention."""
+def attention(length: int, heads: int, dim: int, window: int = 0) -> Callable[[Ops], Callable[[], None]]:
+    """Return what makes a call of all heads' attention; 0 is no window."""
+    sight = Sight(-window, window + 1, 1) if window else Sight(0, length, 0)
     hidden = heads * dim
     qkv, out = numbers(length, 3 * hidden) / dim**0.25, np.empty((length, hidden), np.float32)
 
@@ -123,7 +130,7 @@ def attention(length: int, heads: int, dim: int) -> Callable[[Ops], Callable[[],
                 seen = ctypes.byref(ops.see(start, dim, length))
                 key, value = at(qkv, hidden + first), at(qkv, 2 * hidden + first)
                 ops.hold(seen, key, value, 3 * hidden, length, 0)
-                ops.attend(seen, at(qkv, first), 3 * hidden, length, length, 0, at(out, first), hidden)
+                ops.attend(seen, at(qkv, first), 3 * hidden, length, sight, at(out, first), hidden)
             room[0] += 0  # it lives as long as this
 
         return call
@@ -153,6 +160,7 @@ OPERATIONS: dict[str, tuple[int, Callable[[Ops], Callable[[], None]]]] = {
     "attention, 12 x 32, 64 tokens": (64, attention(64, 12, 32)),
     "attention, 12 x 32, 190 tokens": (190, attention(190, 12, 32)),
     "attention, 16 x 64, 190 tokens": (190, attention(190, 16, 64)),
+    "attention, 12 x 64, 500 tokens, 64 on either side": (500, attention(500, 12, 64, 64)),
     "quantising 384": (64, row_by_row(384, norm=False)),
     "norm 384": (64, row_by_row(384, norm=True)),
 }
@@ -214,6 +222,20 @@ def tree_of(revision: str) -> Iterator[Path]:
         yield Path(made)
 
 
+PREPARE = """
+import sys
+sys.path[:0] = [sys.argv[1], f"{sys.argv[1]}/bench"]
+import kernels, shapes
+print(kernels.prepared(shapes.build(sys.argv[2]), "native", "int8"))
+"""
+
+
+def prepared_by(tree: Path, shape: str) -> Path:
+    """Return the native artifact that another commit's code makes of a shape: its file may be another."""
+    command = [sys.executable, "-c", PREPARE, tree, shape]
+    return Path(subprocess.run(command, cwd=tree, check=True, stdout=subprocess.PIPE, text=True).stdout.split("\n")[-2])
+
+
 def prepared(model: Path, engine: str, precision: str) -> Path:
     """Return the artifact of a model for an engine."""
     settings = Settings(
@@ -231,7 +253,8 @@ def measure_passes(shape: str, sets: list[str], options: argparse.Namespace) -> 
         rivals = {name: Rival(sys.executable, harness.ROOT, "native", packed, name) for name in fast}
         if options.against:
             tree = stack.enter_context(tree_of(options.against))
-            rivals[f"native of {options.against}"] = Rival(sys.executable, tree, "native", packed)
+            theirs = prepared_by(tree, shape) / PACKED_MODEL
+            rivals[f"native of {options.against}"] = Rival(sys.executable, tree, "native", theirs)
         for precision in ("int8", "fp32") if options.openvino else ():
             path = prepared(model, "openvino", precision) / MODEL
             rivals[f"OpenVINO {precision}"] = Rival(sys.executable, harness.ROOT, "openvino", path, precision)

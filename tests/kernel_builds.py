@@ -11,7 +11,7 @@ KERNELS = Path(__file__).parent.parent / "webapp" / "engine" / "native"
 COMPARE = Path(__file__).parent / "kernels"
 """compare.c, and stand-ins for the instructions of x86."""
 
-PLAIN = ("border.c", "decoder.c", "dispatch.c", "ops_scalar.c")
+PLAIN = ("border.c", "dispatch.c", "ops_scalar.c")
 
 
 def sets_of(machine: str) -> dict[str, list[str]]:

@@ -78,7 +78,7 @@ static void quantise(void) {
 /* Weights that keep to the rule for 16-bit lanes: four products' weights sum to at most 128. With `plain` nothing but the
  * integer sums is left of a product.
  */
-static void multiply_of(enum After after, int plain) {
+static void multiply_of(int after, int plain) {
     const int rows = between(1, 19), inputs = 16 * between(1, 20), outputs = 16 * between(1, 4), group = 16 * between(1, 20);
     const int groups = groups_of(inputs, group), from = 16 * between(0, outputs / 16 - 1), wide = outputs - from;
     const int stride = wide + between(0, 1) * 16;
@@ -115,12 +115,20 @@ static void multiply(void) { multiply_of(NOTHING, 0); }
 static void gelu(void) { multiply_of(GELU, 0); }
 static void gelu_tanh(void) { multiply_of(GELU_TANH, 0); }
 static void silu(void) { multiply_of(SILU, 0); }
+static void relu(void) { multiply_of(RELU, 0); }
 static void times(void) { multiply_of(TIMES, 0); }
 static void plus(void) { multiply_of(PLUS, 0); }
 
 static void attend(void) {
     const int dim = 16 * between(1, 8), length = between(1, 70), stride = 3 * dim, before = between(0, length - 1);
-    const int asked = between(1, length), more = between(0, 1), sees = more ? length - asked + 1 : length;
+    const int asked = between(1, length), first = between(0, length - asked), window = between(0, 30);
+    const Sight sights[] = {
+        {0, length, 0},                                 /* all see all */
+        {-LARGEST_LENGTH, first + 1, 1},                /* a decoder's */
+        {first - window, first + window + 1, 1},        /* a window on both sides */
+        {first - window, first + 1, 1},                 /* and on one */
+    };
+    const Sight sight = sights[between(0, 3)];
     float *qkv = numbers(length * stride), *right = numbers(asked * dim), *ours = numbers(asked * dim);
     for (int i = 0; i < length * stride; i++) qkv[i] /= sqrtf(sqrtf((float)dim));
     const Ops *both[] = {&ops_scalar, tried};
@@ -130,7 +138,7 @@ static void attend(void) {
         if (before) both[i]->hold(&seen, qkv + dim, qkv + 2 * dim, stride, before, 0);
         const float *rest = qkv + before * stride;
         both[i]->hold(&seen, rest + dim, rest + 2 * dim, stride, length - before, before);
-        both[i]->attend(&seen, qkv + (length - asked) * stride, stride, asked, sees, more, i ? ours : right, dim);
+        both[i]->attend(&seen, qkv + first * stride, stride, asked, sight, i ? ours : right, dim);
         free(room);
     }
     compare(right, ours, asked * dim);
@@ -169,21 +177,22 @@ static void rotate(void) {
 static void add(void) {
     const int width = 16 * between(1, 25);
     float *a = numbers(width), *b = numbers(width), *c = numbers(width), *right = numbers(width), *ours = numbers(width);
-    ops_scalar.add(a, b, c, width, right);
-    tried->add(a, b, c, width, ours);
+    const float *added = bits() % 2 ? b : NULL;
+    ops_scalar.add(a, added, c, width, right);
+    tried->add(a, added, c, width, ours);
     compare(right, ours, width);
     free(a), free(b), free(c), free(right), free(ours);
 }
 
-static void widen(void) {
-    const int width = 16 * between(1, 25);
-    uint16_t *x = memory(2 * (size_t)width);
-    for (int i = 0; i < width; i++) x[i] = (uint16_t)(bits() % 0x7f80); /* finite */
-    float *right = numbers(width), *ours = numbers(width);
-    ops_scalar.widen(x, width, right);
-    tried->widen(x, width, ours);
+static void unpack(void) {
+    const int width = 16 * between(1, 25), group = 16 * between(1, 25);
+    int8_t *x = memory((size_t)width);
+    for (int i = 0; i < width; i++) x[i] = (int8_t)between(-127, 127);
+    float *scales = numbers(groups_of(width, group)), *right = numbers(width), *ours = numbers(width);
+    ops_scalar.unpack(x, scales, width, group, right);
+    tried->unpack(x, scales, width, group, ours);
     worst = memcmp(right, ours, 4 * (size_t)width) ? INFINITY : worst;
-    free(x), free(right), free(ours);
+    free(x), free(scales), free(right), free(ours);
 }
 
 static void dot(void) {
@@ -208,12 +217,12 @@ static const struct {
     void (*once)(void);
 } OPERATIONS[] = {
     {"quantise", quantise}, {"integers", integers}, {"multiply", multiply}, {"gelu", gelu}, {"gelu_tanh", gelu_tanh},
-    {"silu", silu}, {"times", times}, {"plus", plus}, {"attend", attend}, {"layer_norm", layer_norm}, {"rms_norm", rms_norm},
-    {"rotate", rotate}, {"add", add}, {"widen", widen}, {"dot", dot}, {"mean", mean},
+    {"silu", silu}, {"relu", relu}, {"times", times}, {"plus", plus}, {"attend", attend}, {"layer_norm", layer_norm},
+    {"rms_norm", rms_norm}, {"rotate", rotate}, {"add", add}, {"unpack", unpack}, {"dot", dot}, {"mean", mean},
 };
 
 /* What a product's output becomes: weights are nothing, so it is the bias. */
-static void activation(enum After after, double (*right)(double)) {
+static void activation(int after, double (*right)(double)) {
     const int8_t weights[16 * PANEL] = {0};
     const float nothing[PANEL] = {0};
     float bias[PANEL], out[PANEL], expected[PANEL];
@@ -229,27 +238,31 @@ static void activation(enum After after, double (*right)(double)) {
 static double true_gelu(double x) { return x * 0.5 * (1 + erf(x * sqrt(0.5))); }
 static double true_gelu_tanh(double x) { return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))); }
 static double true_silu(double x) { return x / (1 + exp(-x)); }
+static double true_relu(double x) { return fmax(x, 0); }
 
 static void check_gelu(void) { activation(GELU, true_gelu); }
 static void check_gelu_tanh(void) { activation(GELU_TANH, true_gelu_tanh); }
 static void check_silu(void) { activation(SILU, true_silu); }
+static void check_relu(void) { activation(RELU, true_relu); }
 
 static void check_attend(void) {
-    enum { DIM = 32, LENGTH = 50 };
+    enum { DIM = 32, LENGTH = 50, WINDOW = 7 };
     float *qkv = numbers(LENGTH * 3 * DIM), *room = numbers((int)ops_scalar.seen_floats(DIM, LENGTH)), out[LENGTH * DIM];
     float expected[LENGTH * DIM];
     for (int i = 0; i < LENGTH * 3 * DIM; i++) qkv[i] /= 3;
     const Seen seen = ops_scalar.see(room, DIM, LENGTH);
     ops_scalar.hold(&seen, qkv + DIM, qkv + 2 * DIM, 3 * DIM, LENGTH, 0);
-    ops_scalar.attend(&seen, qkv, 3 * DIM, LENGTH, 1, 1, out, DIM);
+    const int is_local = (int)(bits() % 2);
+    ops_scalar.attend(&seen, qkv, 3 * DIM, LENGTH, (Sight){is_local ? -WINDOW : -LARGEST_LENGTH, is_local ? WINDOW + 1 : 1, 1}, out, DIM);
     for (int query = 0; query < LENGTH; query++) {
         double weights[LENGTH], sum = 0, mixed[DIM] = {0};
-        for (int token = 0; token <= query; token++) {
+        const int from = is_local && query > WINDOW ? query - WINDOW : 0, to = is_local ? query + WINDOW : query;
+        for (int token = from; token <= to && token < LENGTH; token++) {
             double product = 0;
             for (int d = 0; d < DIM; d++) product += (double)qkv[query * 3 * DIM + d] * qkv[token * 3 * DIM + DIM + d];
             sum += weights[token] = exp(product);
         }
-        for (int token = 0; token <= query; token++)
+        for (int token = from; token <= to && token < LENGTH; token++)
             for (int d = 0; d < DIM; d++) mixed[d] += weights[token] / sum * qkv[token * 3 * DIM + 2 * DIM + d];
         for (int d = 0; d < DIM; d++) expected[query * DIM + d] = (float)mixed[d];
     }
@@ -276,7 +289,8 @@ static const struct {
     const char *name;
     void (*once)(void);
 } CHECKS[] = {
-    {"gelu", check_gelu}, {"gelu_tanh", check_gelu_tanh}, {"silu", check_silu}, {"attend", check_attend}, {"norms", check_norms},
+    {"gelu", check_gelu}, {"gelu_tanh", check_gelu_tanh}, {"silu", check_silu}, {"relu", check_relu},
+    {"attend", check_attend}, {"norms", check_norms},
 };
 
 int main(int count, char **arguments) {

@@ -23,7 +23,7 @@
 
 LANE_BY_LANE(_mm512_cvtepi32_ps, simde__m512i, int32_t, simde__m512, float, in[i])
 LANE_BY_LANE(_mm512_cvtps_epi32, simde__m512, float, simde__m512i, int32_t, lrintf(in[i]))
-LANE_BY_LANE(_mm512_cvtepu16_epi32, simde__m256i, uint16_t, simde__m512i, uint32_t, in[i])
+LANE_BY_LANE(_mm512_cvtepi8_epi32, simde__m128i, int8_t, simde__m512i, int32_t, in[i])
 LANE_BY_LANE(_mm512_cvtusepi32_epi8, simde__m512i, uint32_t, simde__m128i, uint8_t, in[i] > 255 ? 255 : in[i])
 LANE_BY_LANE(_mm512_upper_half, simde__m512, float, simde__m256, float, in[i + 8])
 
@@ -56,7 +56,7 @@ static inline simde__m256i stand_in_mm256_dpbusd(simde__m256i sums, simde__m256i
 #define _mm512_extractf32x8_ps(a, upper) stand_in_mm512_upper_half(a)
 #define _mm512_cvtepi32_ps stand_in_mm512_cvtepi32_ps
 #define _mm512_cvtps_epi32 stand_in_mm512_cvtps_epi32
-#define _mm512_cvtepu16_epi32 stand_in_mm512_cvtepu16_epi32
+#define _mm512_cvtepi8_epi32 stand_in_mm512_cvtepi8_epi32
 #define _mm512_cvtusepi32_epi8 stand_in_mm512_cvtusepi32_epi8
 #define _mm256_dpbusd_avx_epi32 stand_in_mm256_dpbusd
 #undef _mm256_fmadd_ps

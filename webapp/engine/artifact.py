@@ -20,7 +20,7 @@ from webapp.domain.errors import SetupError
 from webapp.domain.types import ModelInfo, ScoreScale, Tuning
 from webapp.engine.recipes import Recipe
 
-FORMAT = 8
+FORMAT = 9
 """Increased when artifacts of older releases must be prepared again."""
 
 NAMED_VARIABLE = "STACK_ARTIFACT"

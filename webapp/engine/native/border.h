@@ -1,10 +1,8 @@
-/* What callers of the kernels see. Everything that comes in is checked in border.c and decoder.c, once, and by nothing
- * below them.
- */
+/* What callers of the kernels see. Everything that comes in is checked in border.c, once, and by nothing below it. */
 #pragma once
 #include <stdint.h>
 
-#define BORDER 4 /* raised when anything in this file changes; runtimes/native.py has the same number */
+#define BORDER 5 /* raised when anything in this file changes; runtimes/native.py has the same number */
 
 typedef enum {
     STATUS_OK,
@@ -24,82 +22,84 @@ typedef struct {
     int64_t bytes;
 } Tensor;
 
+#define EMBEDDED_GROUP 64 /* numbers of a token's embedding that share a scale */
+
+/* Functions between matrices. */
+enum Activation { IDENTITY, GELU, GELU_TANH, SILU, RELU, TANH, ACTIVATIONS };
+
+/* Which token's output is read, or the mean of all. */
+enum Pool { FIRST, LAST, MEAN, POOLS };
+
+/* A transformer: an encoder of BERT's or ModernBERT's kind, a decoder of Qwen's, Llama's or Gemma's. */
 typedef struct {
-    int32_t border;                       /* BORDER, as the caller knows it */
-    int32_t vocabulary, positions, types; /* rows of the embedding tables; positions: tokens that a row may have */
-    int32_t hidden, heads, wide, layers;  /* wide: of the feed-forward part */
-    int32_t classifies;                   /* 1: a logit for each row; 0: the mean vector of its tokens */
-    int32_t pad;                          /* -1, or an id that is not counted: it has the first row of positions, which
-                                           * then has one more; RoBERTa's padding, whose name a text may hold */
-    float epsilon;
-} BertShape;
+    int32_t border;                /* BORDER, as the caller knows it */
+    int32_t vocabulary, positions; /* rows of the table of words; tokens that a row may have */
+    int32_t types;                 /* rows of the table of token types; 0: there is none */
+    int32_t pad;                   /* -1, or an id that is not counted: it has the first row of the table of positions, which
+                                    * then has one more; RoBERTa's padding, whose name a text may hold */
+    int32_t rotaries;              /* kinds of rotary positions, 0 to 2; with none there is a table of positions */
+    int32_t hidden, wide, layers;  /* wide: of the feed-forward part */
+    int32_t heads, kv_heads, dim;  /* kv_heads: of keys and values, which several heads of queries may share; dim: of a head */
+    int32_t group;                 /* inputs of a matrix that share a scale */
+    int32_t causal;                /* 1: a token sees none that come after it */
+    int32_t window;                /* tokens on either side that a token sees in local layers; 0: there are none of those */
+    int32_t global_every;          /* with local layers: every such layer, the first one too, is not; local layers have the
+                                    * second kind of rotary positions */
+    int32_t norms_first;           /* 1: each part of a layer normalises what it reads; 0: what it has added to */
+    int32_t rms;                   /* 1: norms divide by the root of the mean square; 0: they are layer norms, with shifts */
+    int32_t normalises_words;      /* 1: embeddings are normalised, so with norms_first the first layer's attention does not */
+    int32_t normalises_heads;      /* 1: queries and keys are normalised, each head by itself */
+    int32_t gated;                 /* 1: the feed-forward part's first product is multiplied by a second one */
+    int32_t activation;            /* of the feed-forward part; Activation, but for TANH */
+    int32_t pool;                  /* Pool */
+    int32_t scores;                /* 1: a logit for each row; 0: what was pooled, a vector */
+    int32_t head_dense;            /* 1: a matrix comes before the row of weights that makes a logit */
+    int32_t head_activation;       /* Activation that follows that matrix */
+    int32_t head_norm;             /* 1: a layer norm follows that */
+    float epsilon;                 /* of norms */
+} Shape;
 
 typedef struct {
     int32_t rows, length;
-    const int64_t *ids, *types; /* [rows][length] */
+    const int64_t *ids, *types; /* [rows][length]; types are not read where the model has none */
     const int32_t *lengths;     /* [rows]: tokens of each row; what lies past them is not read */
-    float *out;                 /* [rows], or [rows][hidden] where the model doesn't classify */
-    int64_t id_count, type_count, length_count, out_count; /* numbers that each buffer holds */
-} BertBatch;
+    const int32_t *prefixes;    /* [rows]: tokens at a row's start that other rows may begin with, too; fewer than its length */
+    float *out;                 /* [rows], or [rows][hidden] where the model gives vectors */
+    int64_t id_count, type_count, length_count, prefix_count, out_count; /* numbers that each buffer holds */
+} Batch;
 
-typedef struct BertModel BertModel;
-typedef struct BertScratch BertScratch;
+typedef struct Model Model;
+typedef struct Pass Pass;
 
 /* The name of an instruction set that this library has and this processor can run, the best one first; NULL past the last. */
 const char *instruction_set(int number);
 
-/* Each of these returns a Status.
+/* Each of the next three returns a Status.
  *
- * bert_load: the tensors stay the caller's, and must stay where they are until bert_unload. They come in this order (float
- * unless it says int8): words, positions, types, gain, shift; for each layer and each of qkv, mix, up, down: weights (int8),
- * scales, sums, bias; then mix_gain, mix_shift, down_gain, down_shift; at the end, where the model classifies: dense,
- * dense_bias, out, out_bias. ops.h and bert.h say how they are laid out. instructions: the name of a set; NULL: the best one.
- * bert_open: scratch for one thread; close it before the model is unloaded.
- * bert_forward: nothing is computed unless all of the batch is right.
- */
-int bert_load(const BertShape *shape, const Tensor *tensors, int64_t count, const char *instructions, BertModel **model);
-int bert_open(const BertModel *model, BertScratch **scratch);
-int bert_forward(BertScratch *scratch, const BertBatch *batch);
-
-void bert_close(BertScratch *scratch);
-void bert_unload(BertModel *model);
-
-typedef struct {
-    int32_t border;                      /* BORDER, as the caller knows it */
-    int32_t vocabulary, positions;       /* rows of the embedding table; tokens that a row may have */
-    int32_t hidden, wide, layers;        /* wide: of the feed-forward part */
-    int32_t heads, kv_heads, dim;        /* kv_heads: of keys and values, which several heads of queries may share */
-    int32_t group;                       /* inputs of a matrix that share a scale */
-    int32_t normalises_heads;            /* 1: queries and keys are normalised, each head by itself */
-    int32_t gelu;                        /* 1: the gate's activation is GELU by tanh; 0: SiLU */
-    int32_t causal;                      /* 1: a token sees none that come after it; 0: it sees all */
-    int32_t mean;                        /* 1: all tokens' outputs are scored, and the mean counts; 0: the last one's */
-    float epsilon;
-} DecoderShape;
-
-typedef struct {
-    int32_t rows, length;
-    const int64_t *ids;      /* [rows][length] */
-    const int32_t *lengths;  /* [rows]: tokens of each row; what lies past them is not read */
-    const int32_t *prefixes; /* [rows]: tokens at a row's start that other rows may begin with, too; fewer than its length */
-    float *out;              /* [rows] */
-    int64_t id_count, length_count, prefix_count, out_count; /* numbers that each buffer holds */
-} DecoderBatch;
-
-typedef struct DecoderModel DecoderModel;
-typedef struct DecoderScratch DecoderScratch;
-
-/* The same for decoders.
+ * model_load: the tensors stay the caller's, and must stay where they are until model_unload. `instructions` is the name of a
+ * set; NULL: the best one. Tensors come in this order, float unless it says int8; ops.h says how matrices lie:
+ *   words (int8), their scales [vocabulary][groups of EMBEDDED_GROUP]
+ *   frequencies [rotaries][dim / 2], radians a token; or, without rotary positions, the table of positions
+ *   the table of types, where there is one
+ *   gain, shift of the embeddings' norm, where they are normalised; shift here and below not with `rms`
+ *   for each layer:
+ *     of qkv (queries, which come scaled, keys, values), mix, gate where it is gated, up, down: weights (int8), scales, sums, bias
+ *     mix_gain, mix_shift of attention's norm, where it has one; wide_gain, wide_shift of the feed-forward part's
+ *     query_gain, key_gain, where heads are normalised
+ *   gain, shift of the last norm, with `norms_first`
+ *   where the model scores: dense, dense_bias, with `head_dense`; head_gain, head_shift, with `head_norm`; out, out_bias
  *
- * decoder_load: the order is words (bfloat16), frequencies, gain, head; for each layer and each of qkv, mix, gate, up, down:
- * weights (int8), scales, sums, bias; then mix_gain, wide_gain and, where heads are normalised, query_gain, key_gain.
- * decoder_open: keeps keys and values of prefixes, of at most so many bytes, for rows that begin alike, in any batch.
- * decoder_kept: the bytes that they take now.
+ * pass_open: what one thread computes with; close it before the model is unloaded. It keeps keys and values of prefixes, of at
+ * most so many bytes, for rows that begin alike, in any batch.
+ *
+ * pass_forward: nothing is computed unless all of the batch is right.
  */
-int decoder_load(const DecoderShape *shape, const Tensor *tensors, int64_t count, const char *instructions, DecoderModel **model);
-int decoder_open(const DecoderModel *model, int64_t prefix_bytes, DecoderScratch **scratch);
-int decoder_forward(DecoderScratch *scratch, const DecoderBatch *batch);
-int64_t decoder_kept(const DecoderScratch *scratch);
+int model_load(const Shape *shape, const Tensor *tensors, int64_t count, const char *instructions, Model **model);
+int pass_open(const Model *model, int64_t prefix_bytes, Pass **pass);
+int pass_forward(Pass *pass, const Batch *batch);
 
-void decoder_close(DecoderScratch *scratch);
-void decoder_unload(DecoderModel *model);
+/* Bytes that keys and values of prefixes take now. */
+int64_t pass_kept(const Pass *pass);
+
+void pass_close(Pass *pass);
+void model_unload(Model *model);

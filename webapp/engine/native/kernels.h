@@ -107,11 +107,14 @@ static void quantise(const float *x, int rows, int width, int group, Quantised o
 }
 
 /* Do what comes after a product with a panel's outputs of one row, and put them out. */
-INLINE void finish(enum After after, vf y[PARTS], float *out) {
+INLINE void finish(int after, vf y[PARTS], float *out) {
     switch (after) {
         case GELU: gelu_of(y, PARTS); break;
         case GELU_TANH: gelu_tanh_of(y, PARTS); break;
         case SILU: times_sigmoid_of(y, y, PARTS); break;
+        case RELU:
+            for (int part = 0; part < PARTS; part++) y[part] = v_max(y[part], v_of(0));
+            break;
         case TIMES:
             for (int part = 0; part < PARTS; part++) y[part] = v_load(out + part * LANES) * y[part];
             break;
@@ -130,7 +133,7 @@ INLINE vi four_bytes(const uint8_t *at) {
 }
 
 /* A panel's outputs for some rows, from `row` on. */
-INLINE void tile(const Linear *layer, int first, const Quantised *x, int row, int rows, float *out, int stride, enum After after) {
+INLINE void tile(const Linear *layer, int first, const Quantised *x, int row, int rows, float *out, int stride, int after) {
     const int inputs = layer->inputs, groups = groups_of(inputs, layer->group);
     const int8_t *weights = layer->weights + (int64_t)first * inputs;
     const float *scales = layer->scales + (int64_t)first * groups, *all = layer->sums + (int64_t)first * groups;
@@ -171,7 +174,7 @@ INLINE void tile(const Linear *layer, int first, const Quantised *x, int row, in
 }
 
 static void
-multiply(const Linear *layer, int from, int to, const Quantised *x, int rows, float *out, int stride, enum After after) {
+multiply(const Linear *layer, int from, int to, const Quantised *x, int rows, float *out, int stride, int after) {
     for (int first = from; first < to; first += PANEL, out += PANEL) { /* a panel of weights stays in the first cache */
         int row = 0;
         for (; row + ROWS <= rows; row += ROWS) tile(layer, first, x, row, ROWS, out, stride, after);
@@ -215,11 +218,24 @@ INLINE vf first_of(int count, vf v, vf others) {
     return v_where_negative(v_load(SHOWN.floats + PANEL - shown), v, others);
 }
 
-/* Products of some queries and all keys that any of them sees, and the largest of each that it sees itself. */
-INLINE void weigh(const float *queries, int stride, int rows, const Seen *seen, int sees, int more, int end, vf *most) {
-    const int wide = rounded(seen->length);
+/* Numbers [from, to) of a register, and `others` in place of the rest. */
+INLINE vf those_of(int from, int to, vf v, vf others) { return first_of(from, others, first_of(to, v, others)); }
+
+/* The tokens that one of some queries sees. */
+INLINE int first_seen(Sight sight, int query) { return sight.from + query * sight.more < 0 ? 0 : sight.from + query * sight.more; }
+
+INLINE int end_seen(const Seen *seen, Sight sight, int query) {
+    const int end = sight.to + query * sight.more;
+    return end < seen->length ? end : seen->length;
+}
+
+/* Products of some queries and keys [begin, end), which are all that any of them sees, and the largest of each that it sees
+ * itself.
+ */
+INLINE void weigh(const float *queries, int stride, int rows, const Seen *seen, Sight sight, int begin, int end, vf *most) {
+    const int wide = rounded(seen->length), all_from = first_seen(sight, rows - 1), all_to = end_seen(seen, sight, 0);
     for (int r = 0; r < rows; r++) most[r] = v_of(-INFINITY);
-    for (int at = 0; at < end; at += BLOCK) {
+    for (int at = begin; at < end; at += BLOCK) {
         vf dots[QUERIES][COLUMNS];
         for (int r = 0; r < rows; r++)
             for (int c = 0; c < COLUMNS; c++) dots[r][c] = v_of(0);
@@ -233,48 +249,53 @@ INLINE void weigh(const float *queries, int stride, int rows, const Seen *seen, 
                 for (int c = 0; c < COLUMNS; c++) dots[r][c] = v_fma(q, k[c], dots[r][c]);
             }
         }
-        const int all_seen = at + BLOCK <= sees;
+        const int all_seen = all_from <= at && at + BLOCK <= all_to;
         for (int r = 0; r < rows; r++)
             for (int c = 0; c < COLUMNS; c++) {
-                const int here = at + c * LANES, left = sees + r * more - here;
+                const int here = at + c * LANES, from = first_seen(sight, r) - here, to = end_seen(seen, sight, r) - here;
                 v_store(seen->weights + (int64_t)r * wide + here, dots[r][c]);
-                most[r] = v_max(most[r], all_seen || left >= LANES ? dots[r][c] : first_of(left, dots[r][c], v_of(-INFINITY)));
+                most[r] = v_max(most[r], all_seen ? dots[r][c] : those_of(from, to, dots[r][c], v_of(-INFINITY)));
             }
     }
 }
 
-/* e^(product - largest) for a query that sees `length` tokens, 0 up to `end`; returns their sum. */
-INLINE float exponentials(float *row, int length, int end, vf most) {
+/* The same as below of one panel of tokens, of which the query sees [from, to). */
+INLINE void some_exponentials(float *row, int from, int to, vf top, vf sums[PARTS]) {
+    for (int part = 0; part < PARTS; part++) {
+        float *here = row + part * LANES;
+        vf weight = (v_load(here) - top) * v_of(LOG2_E);
+        exp2_of(&weight, 1);
+        weight = those_of(from - part * LANES, to - part * LANES, weight, v_of(0));
+        v_store(here, weight);
+        sums[part] = sums[part] + weight;
+    }
+}
+
+/* e^(product - largest) of tokens [begin, end) for a query that sees [from, to), 0 for the others; returns their sum. */
+INLINE float exponentials(float *row, int begin, int end, int from, int to, vf most) {
     const vf top = v_of(v_highest(most));
     vf sums[PARTS], weights[AT_ONCE];
     for (int part = 0; part < PARTS; part++) sums[part] = v_of(0);
-    int at = 0;
-    for (; at + AT_ONCE * LANES <= length; at += AT_ONCE * LANES) {
+    int at = begin;
+    for (; at < from && at < end; at += PANEL) some_exponentials(row + at, from - at, to - at, top, sums);
+    for (; at + AT_ONCE * LANES <= to; at += AT_ONCE * LANES) {
         for (int i = 0; i < AT_ONCE; i++) weights[i] = (v_load(row + at + i * LANES) - top) * v_of(LOG2_E);
         exp2_of(weights, AT_ONCE);
         for (int i = 0; i < AT_ONCE; i++) v_store(row + at + i * LANES, weights[i]);
         for (int i = 0; i < AT_ONCE; i++) sums[i % PARTS] = sums[i % PARTS] + weights[i];
     }
-    for (; at < end; at += PANEL)
-        for (int part = 0; part < PARTS; part++) {
-            float *here = row + at + part * LANES;
-            weights[0] = (v_load(here) - top) * v_of(LOG2_E);
-            exp2_of(weights, 1);
-            weights[0] = first_of(length - at - part * LANES, weights[0], v_of(0));
-            v_store(here, weights[0]);
-            sums[part] = sums[part] + weights[0];
-        }
+    for (; at < end; at += PANEL) some_exponentials(row + at, from - at, to - at, top, sums);
     return total(sums);
 }
 
 /* Columns [from, from + columns * LANES) of the result. */
-INLINE void gather(const Seen *seen, const float *sums, int rows, int sees, int from, int columns, float *out, int stride) {
+INLINE void gather(const Seen *seen, const float *sums, int rows, int first, int last, int from, int columns, float *out, int stride) {
     const int wide = rounded(seen->length);
-    const float *value = seen->values + from;
+    const float *value = seen->values + (int64_t)first * seen->dim + from;
     vf mixed[QUERIES][COLUMNS];
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < columns; c++) mixed[r][c] = v_of(0);
-    for (int token = 0; token < sees; token++, value += seen->dim) {
+    for (int token = first; token < last; token++, value += seen->dim) {
         vf v[COLUMNS];
         for (int c = 0; c < columns; c++) v[c] = v_load(value + c * LANES);
 #pragma GCC unroll 8
@@ -288,41 +309,32 @@ INLINE void gather(const Seen *seen, const float *sums, int rows, int sees, int 
             v_store(out + (int64_t)r * stride + from + c * LANES, mixed[r][c] * v_of(1.0f / sums[r]));
 }
 
-INLINE void attend_few(const Seen *seen, const float *queries, int stride, int rows, int sees, int more, float *out, int out_stride) {
-    const int last = sees + (rows - 1) * more, wide = rounded(seen->length);
+/* Attention of queries [row, row + rows). */
+INLINE void attend_few(const Seen *seen, const float *queries, int stride, int row, int rows, Sight sight, float *out, int out_stride) {
+    sight.from += row * sight.more, sight.to += row * sight.more;
+    const int first = first_seen(sight, 0), last = end_seen(seen, sight, rows - 1), wide = rounded(seen->length);
+    const int begin = first / BLOCK * BLOCK, end = rounded(last);
     vf most[QUERIES];
     float sums[QUERIES];
-    weigh(queries, stride, rows, seen, sees, more, rounded(last), most);
+    weigh(queries + (int64_t)row * stride, stride, rows, seen, sight, begin, end, most);
     for (int r = 0; r < rows; r++)
-        sums[r] = exponentials(seen->weights + (int64_t)r * wide, sees + r * more, rounded(last), most[r]);
+        sums[r] = exponentials(seen->weights + (int64_t)r * wide, begin, end, first_seen(sight, r), end_seen(seen, sight, r), most[r]);
+    out += (int64_t)row * out_stride;
     int from = 0;
-    for (; from + BLOCK <= seen->dim; from += BLOCK) gather(seen, sums, rows, last, from, COLUMNS, out, out_stride);
-    if (from < seen->dim) gather(seen, sums, rows, last, from, PARTS % COLUMNS, out, out_stride);
+    for (; from + BLOCK <= seen->dim; from += BLOCK) gather(seen, sums, rows, first, last, from, COLUMNS, out, out_stride);
+    if (from < seen->dim) gather(seen, sums, rows, first, last, from, PARTS % COLUMNS, out, out_stride);
 }
 
-static void attend(const Seen *seen, const float *queries, int stride, int asked, int sees, int more, float *out, int out_stride) {
+static void attend(const Seen *seen, const float *queries, int stride, int asked, Sight sight, float *out, int out_stride) {
     int row = 0;
-    for (; row + QUERIES <= asked; row += QUERIES)
-        attend_few(seen, queries + (int64_t)row * stride, stride, QUERIES, sees + row * more, more,
-                   out + (int64_t)row * out_stride, out_stride);
+    for (; row + QUERIES <= asked; row += QUERIES) attend_few(seen, queries, stride, row, QUERIES, sight, out, out_stride);
     for (int few = QUERIES / 2; few > 0; few /= 2)
         for (; row + few <= asked; row += few)
-            switch (few) {
-                case 4:
-                    attend_few(seen, queries + (int64_t)row * stride, stride, 4, sees + row * more, more,
-                               out + (int64_t)row * out_stride, out_stride);
-                    break;
-                case 3:
-                    attend_few(seen, queries + (int64_t)row * stride, stride, 3, sees + row * more, more,
-                               out + (int64_t)row * out_stride, out_stride);
-                    break;
-                case 2:
-                    attend_few(seen, queries + (int64_t)row * stride, stride, 2, sees + row * more, more,
-                               out + (int64_t)row * out_stride, out_stride);
-                    break;
-                default:
-                    attend_few(seen, queries + (int64_t)row * stride, stride, 1, sees + row * more, more,
-                               out + (int64_t)row * out_stride, out_stride);
+            switch (few) { /* so that each is compiled for its number of rows */
+                case 4: attend_few(seen, queries, stride, row, 4, sight, out, out_stride); break;
+                case 3: attend_few(seen, queries, stride, row, 3, sight, out, out_stride); break;
+                case 2: attend_few(seen, queries, stride, row, 2, sight, out, out_stride); break;
+                default: attend_few(seen, queries, stride, row, 1, sight, out, out_stride);
             }
 }
 
@@ -376,11 +388,15 @@ static void rotate(float *head, int dim, const float *turn) {
 }
 
 static void add(const float *a, const float *b, const float *c, int width, float *out) {
-    for (int at = 0; at < width; at += LANES) v_store(out + at, v_load(a + at) + v_load(b + at) + v_load(c + at));
+    for (int at = 0; at < width; at += LANES) {
+        vf sum = v_load(a + at);
+        if (b) sum = sum + v_load(b + at);
+        v_store(out + at, sum + v_load(c + at));
+    }
 }
 
-static void widen(const uint16_t *x, int width, float *out) {
-    for (int at = 0; at < width; at += LANES) v_store(out + at, v_widen(x + at));
+static void unpack(const int8_t *x, const float *scales, int width, int group, float *out) {
+    for (int at = 0; at < width; at += LANES) v_store(out + at, v_of_bytes(x + at) * v_of(scales[at / group]));
 }
 
 static void mean(const float *x, int count, int width, float *out) {
@@ -403,7 +419,7 @@ const Ops OPS = {
     .rms_norm = rms_norm,
     .rotate = rotate,
     .add = add,
-    .widen = widen,
+    .unpack = unpack,
     .dot = dot,
     .mean = mean,
 };

@@ -1,4 +1,4 @@
-/* The table of operations that the graphs (bert.h, decoder.h) are made of. Each instruction set has one: a file ops_*.c.
+/* The table of operations that transformer.h is made of. Each instruction set has one: a file ops_*.c.
  *
  * Of finite numbers all of them make the same results, to the bit. ops_scalar.c is the one to read, and what tests compare the others with.
  * Widths are multiples of 16.
@@ -6,15 +6,18 @@
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
+#include "border.h" /* Activation */
 
 #define PANEL 16 /* outputs of a matrix that lie together */
 #define STEP 8   /* inputs that a kernel reads at once */
+
+#define LARGEST_LENGTH (1 << 20) /* tokens of a sequence */
 
 #define LEAST_RANGE 1e-30f /* of numbers that are quantised; what is smaller counts as nothing, for its inverse is infinite */
 
 /* y = W x + b with W in int8 and x quantised row by row, both in groups of inputs that have a scale each.
  *
- * BERT's layers are one group. Decoders have channels whose values are a hundred times the others': a scale for each
+ * BERT's layers are one group. Other models have channels whose values are a hundred times the others': a scale for each
  * group keeps their harm to the group that they are in.
  */
 typedef struct {
@@ -31,14 +34,11 @@ typedef struct {
     float *zeros;    /* [rows][groups], whole numbers: x = scale * (value - zero) */
 } Quantised;
 
-/* What is done with a product. */
-enum After {
-    NOTHING,
-    GELU,
-    GELU_TANH,
-    SILU,
-    TIMES, /* out is multiplied by it */
-    PLUS,  /* it is added to out */
+/* What is done with a product: one of Activation, but for TANH, or one of these. */
+enum {
+    NOTHING = IDENTITY,
+    TIMES = ACTIVATIONS, /* out is multiplied by it */
+    PLUS,                /* it is added to out */
 };
 
 /* A head's keys and values of one sequence. How they lie is the instruction set's own affair. */
@@ -47,6 +47,13 @@ typedef struct {
     int dim, length;
 } Seen;
 
+/* What queries see: query i sees tokens [from + i * more, to + i * more), as far as there are any. `more` is 0 where all see
+ * the same, and 1 where a window moves. What begins below -LARGEST_LENGTH begins at the first token for every query.
+ */
+typedef struct {
+    int from, to, more;
+} Sight;
+
 typedef struct {
     const char *name;
 
@@ -54,7 +61,7 @@ typedef struct {
     void (*quantise)(const float *x, int rows, int width, int group, Quantised out);
 
     /* Outputs [from, to) of a layer, multiples of PANEL, for all rows: out[row][to - from], rows `stride` floats apart. */
-    void (*multiply)(const Linear *layer, int from, int to, const Quantised *x, int rows, float *out, int stride, enum After after);
+    void (*multiply)(const Linear *layer, int from, int to, const Quantised *x, int rows, float *out, int stride, int after);
 
     /* Floats that `see` needs for a sequence of this length. */
     size_t (*seen_floats)(int dim, int length);
@@ -63,11 +70,11 @@ typedef struct {
     Seen (*see)(float *memory, int dim, int length);
     void (*hold)(const Seen *seen, const float *keys, const float *values, int stride, int count, int at);
 
-    /* softmax(Q K^T) V. queries: [asked][stride], scaled already; query i sees the first `sees + i * more` tokens, so `more`
-     * is 1 in a decoder and 0 where all see all. What a query's result is made of, and in which order, depends on the tokens
-     * that it sees and on nothing else. out: [asked][out_stride].
+    /* softmax(Q K^T) V. queries: [asked][stride], scaled already, each of which sees a token at least. What a query's result
+     * is made of, and in which order, depends on the tokens that it sees and their places, and on nothing else.
+     * out: [asked][out_stride].
      */
-    void (*attend)(const Seen *seen, const float *queries, int stride, int asked, int sees, int more, float *out, int out_stride);
+    void (*attend)(const Seen *seen, const float *queries, int stride, int asked, Sight sight, float *out, int out_stride);
 
     /* x = normalised(x + y) * gain + shift, row by row; y may be NULL. */
     void (*layer_norm)(float *x, const float *y, int rows, int width, const float *gain, const float *shift, float epsilon);
@@ -78,11 +85,11 @@ typedef struct {
     /* Rotate pairs (i, i + dim / 2) of a head. turn: cosines, then sines, dim / 2 each. */
     void (*rotate)(float *head, int dim, const float *turn);
 
-    /* out = a + b + c. */
+    /* out = a + b + c; b may be NULL, out may be a. */
     void (*add)(const float *a, const float *b, const float *c, int width, float *out);
 
-    /* bfloat16 to float32. */
-    void (*widen)(const uint16_t *x, int width, float *out);
+    /* int8 with a scale for each group to float32. */
+    void (*unpack)(const int8_t *x, const float *scales, int width, int group, float *out);
 
     float (*dot)(const float *left, const float *right, int width);
 

@@ -60,11 +60,12 @@ static float sigmoid(float x) {
 
 static float gelu_tanh(float x) { return x * sigmoid(x * fmaf(x * x, 2 * 0.79788456f * 0.044715f, 2 * 0.79788456f)); }
 
-static float finished(enum After after, float y, float before) {
+static float finished(int after, float y, float before) {
     switch (after) {
         case GELU: return gelu(y);
         case GELU_TANH: return gelu_tanh(y);
         case SILU: return y * sigmoid(y);
+        case RELU: return fmaxf(y, 0);
         case TIMES: return before * y;
         case PLUS: return before + y;
         default: return y;
@@ -91,7 +92,7 @@ static void products(const Linear *layer, int first, const uint8_t *values, cons
 }
 
 static void
-multiply(const Linear *layer, int from, int to, const Quantised *x, int rows, float *out, int stride, enum After after) {
+multiply(const Linear *layer, int from, int to, const Quantised *x, int rows, float *out, int stride, int after) {
     const int groups = groups_of(layer->inputs, layer->group);
     for (int64_t row = 0; row < rows; row++)
         for (int first = from; first < to; first += PANEL) {
@@ -121,24 +122,24 @@ static float dot(const float *left, const float *right, int width) {
     return total(sums);
 }
 
-static void attend(const Seen *seen, const float *queries, int stride, int asked, int sees, int more, float *out, int out_stride) {
+static void attend(const Seen *seen, const float *queries, int stride, int asked, Sight sight, float *out, int out_stride) {
     float *weights = seen->weights;
-    for (int64_t query = 0; query < asked; query++) {
-        const int length = sees + query * more;
+    for (int query = 0; query < asked; query++, queries += stride, sight.from += sight.more, sight.to += sight.more) {
+        const int from = sight.from < 0 ? 0 : sight.from, to = sight.to < seen->length ? sight.to : seen->length;
         float top = -INFINITY, sums[PANEL] = {0};
-        for (int token = 0; token < length; token++) {
+        for (int token = from; token < to; token++) {
             weights[token] = 0;
             for (int d = 0; d < seen->dim; d++)
-                weights[token] = fmaf(queries[query * stride + d], seen->keys[(int64_t)token * seen->dim + d], weights[token]);
+                weights[token] = fmaf(queries[d], seen->keys[(int64_t)token * seen->dim + d], weights[token]);
             top = fmaxf(top, weights[token]);
         }
-        for (int token = 0; token < length; token++) sums[token % PANEL] += weights[token] = exp2_of((weights[token] - top) * LOG2_E);
+        for (int token = from; token < to; token++) sums[token % PANEL] += weights[token] = exp2_of((weights[token] - top) * LOG2_E);
         const float inverse = 1 / total(sums);
         for (int d = 0; d < seen->dim; d++) {
             float mixed = 0;
-            for (int token = 0; token < length; token++)
+            for (int token = from; token < to; token++)
                 mixed = fmaf(weights[token], seen->values[(int64_t)token * seen->dim + d], mixed);
-            out[query * out_stride + d] = mixed * inverse;
+            out[(int64_t)query * out_stride + d] = mixed * inverse;
         }
     }
 }
@@ -170,14 +171,11 @@ static void rotate(float *head, int dim, const float *turn) {
 }
 
 static void add(const float *a, const float *b, const float *c, int width, float *out) {
-    for (int i = 0; i < width; i++) out[i] = a[i] + b[i] + c[i];
+    for (int i = 0; i < width; i++) out[i] = (b ? a[i] + b[i] : a[i]) + c[i];
 }
 
-static void widen(const uint16_t *x, int width, float *out) {
-    for (int i = 0; i < width; i++) {
-        const uint32_t bits = (uint32_t)x[i] << 16;
-        memcpy(out + i, &bits, sizeof bits);
-    }
+static void unpack(const int8_t *x, const float *scales, int width, int group, float *out) {
+    for (int i = 0; i < width; i++) out[i] = (float)x[i] * scales[i / group];
 }
 
 static void mean(const float *x, int count, int width, float *out) {
@@ -200,7 +198,7 @@ const Ops ops_scalar = {
     .rms_norm = rms_norm,
     .rotate = rotate,
     .add = add,
-    .widen = widen,
+    .unpack = unpack,
     .dot = dot,
     .mean = mean,
 };

@@ -37,10 +37,7 @@ static inline vf v_magnitude(vf x) { return _mm256_and_ps(x, (vf)v_ints_of(0x7ff
 /* x * 2^n, by the exponent's bits. */
 static inline vf v_scale(vf x, vi n) { return (vf)_mm256_add_epi32((vi)x, _mm256_slli_epi32(n, 23)); }
 static inline vf v_where_negative(vf x, vf then, vf otherwise) { return _mm256_blendv_ps(otherwise, then, x); }
-/* Numbers whose upper half is stored: bfloat16. */
-static inline vf v_widen(const uint16_t *at) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)at)), 16));
-}
+static inline vf v_of_bytes(const int8_t *at) { return v_to_floats(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)at))); }
 static inline float v_sum(vf v) {
     __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     half = _mm_add_ps(half, _mm_movehl_ps(half, half));

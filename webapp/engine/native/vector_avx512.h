@@ -34,10 +34,7 @@ static inline vf v_scale(vf x, vi n) { return (vf)_mm512_add_epi32((vi)x, _mm512
 static inline vf v_where_negative(vf x, vf then, vf otherwise) {
     return _mm512_mask_blend_ps(_mm512_movepi32_mask(_mm512_castps_si512(x)), otherwise, then);
 }
-/* Numbers whose upper half is stored: bfloat16. */
-static inline vf v_widen(const uint16_t *at) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)at)), 16));
-}
+static inline vf v_of_bytes(const int8_t *at) { return v_to_floats(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)at))); }
 
 static inline float v_sum(vf v) {
     const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));

@@ -28,8 +28,11 @@ static inline vf v_magnitude(vf x) { return vabsq_f32(x); }
 /* x * 2^n, by the exponent's bits. */
 static inline vf v_scale(vf x, vi n) { return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(x), vshlq_n_s32(n, 23))); }
 static inline vf v_where_negative(vf x, vf then, vf otherwise) { return vbslq_f32(vcltzq_s32(vreinterpretq_s32_f32(x)), then, otherwise); }
-/* Numbers whose upper half is stored: bfloat16. */
-static inline vf v_widen(const uint16_t *at) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(at), 16)); }
+static inline vf v_of_bytes(const int8_t *at) {
+    int32_t four;
+    memcpy(&four, at, sizeof four);
+    return v_to_floats(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four))))));
+}
 static inline float v_sum(vf v) {
     const float32x2_t half = vadd_f32(vget_low_f32(v), vget_high_f32(v));
     return vget_lane_f32(half, 0) + vget_lane_f32(half, 1);

@@ -32,7 +32,6 @@ from webapp.engine.artifact import (
 )
 from webapp.engine.base import score_pair
 from webapp.engine.loader import ModelEngine, open_engine
-from webapp.engine.models.decoder_source import DecoderModel
 from webapp.engine.models.files import files_of
 from webapp.engine.models.layout import read_layout
 from webapp.engine.models.original import blamed_file, load_layout
@@ -41,7 +40,6 @@ from webapp.engine.prepare import autotune, export, gate
 from webapp.engine.prepare.calibration import Examples
 from webapp.engine.prepare.framing import check_framing
 from webapp.engine.prepare.pack import pack
-from webapp.engine.prepare.pack_decoder import pack_decoder
 from webapp.engine.prepare.progress import Report, ReportShare, Stages
 from webapp.engine.prepare.resolve import Source
 from webapp.engine.prepare.room import check_disk, check_memory
@@ -64,7 +62,7 @@ INT8_SHARE = 0.25
 log = logging.getLogger(__name__)
 
 SMOOTHING_PAIRS = 16
-"""Pairs that a decoder computes in torch before it is packed: its channels' peaks show in a few hundred tokens."""
+"""Pairs that a model computes in torch before it is packed: its channels' peaks show in a few hundred tokens."""
 
 VERSIONS_OF = ("openvino", "sentence-transformers", "tokenizers", "torch", "transformers")
 
@@ -285,15 +283,9 @@ def pack_native(
             "the native engine needs a tokenizer that adds special tokens: a row has one at least"
         )
     path = directory / PACKED_MODEL
-    if isinstance(original, DecoderModel):
-        session = ModelEngine(manifest, LoadedRuntime(original), directory / TOKENIZER).open_session()
-        pairs = examples.calibration[:SMOOTHING_PAIRS]
-        packed = pack_decoder(
-            original.module(), path, lambda: [score_pair(session, *pair) for pair in pairs], report_share
-        )
-    else:
-        packed = pack(original, path, report_share)
-    if not packed:
+    session = ModelEngine(manifest, LoadedRuntime(original), directory / TOKENIZER).open_session()
+    pairs = examples.calibration[:SMOOTHING_PAIRS]
+    if not pack(original, path, lambda: [score_pair(session, *pair) for pair in pairs], report_share):
         raise NotForThisModelError("the native engine does not know this architecture")
 
 

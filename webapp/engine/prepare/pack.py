@@ -1,19 +1,31 @@
-"""Pack an encoder of BERT's family for the native engine: int8 weights in the order in which its kernels read them."""
+"""Pack a model for the native engine: int8 weights in the order in which its kernels read them."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from webapp.engine.models.source import SourceModel
+from webapp.engine.prepare.architectures import Architecture, Floats, Head, Layer, Matrix, architecture_of, floats_of
 from webapp.engine.prepare.progress import ReportShare
-from webapp.engine.runtimes.native import DTYPES, FILLER, PANEL, Tensors
+from webapp.engine.prepare.smoothing import measure_peaks, smooth
+from webapp.engine.runtimes.packed import (
+    ACTIVATIONS,
+    DTYPES,
+    EMBEDDED_GROUP,
+    FILLER,
+    MATRICES,
+    PANEL,
+    SIZES,
+    Tensors,
+    groups_of,
+)
 
 STEP = 8
 """Inputs that the kernels read at once, as in native/ops.h."""
@@ -21,83 +33,130 @@ STEP = 8
 LARGEST_LANE_SUM = 128
 """A 16-bit lane holds four products of 0..255 and an int8 weight: 255 x 128 stays below 2^15, of either sign."""
 
+ROWS_AT_ONCE = 8192
+"""Rows of a table of words that are packed at once: a table of 250,000 has a gigabyte."""
 
-def pack(source: SourceModel, path: Path, report_share: ReportShare = lambda _share: None) -> bool:
+
+def pack(
+    source: SourceModel,
+    path: Path,
+    run: Callable[[], object] | None = None,
+    report_share: ReportShare = lambda _share: None,
+) -> bool:
     """Write the packed model as a safetensors file.
 
     Args:
         source: what to pack.
         path: the file to write.
+        run: computes some texts with it, to see how large its activations are; None: it is packed as it is.
         report_share: takes the share that is done.
 
     Returns:
         False, and nothing written, when the native engine does not know the architecture.
     """
-    found = _parts(source)
+    found = architecture_of(source)
     if found is None:
         return False
-    config, encoder, head = found
-    hidden, heads = config.hidden_size, config.num_attention_heads
-    # RoBERTa counts positions from one past its padding index, and leaves out what looks like padding.
-    pad = -1 if config.model_type == "bert" else config.pad_token_id
-    tensors = {
-        "words": floats_of(encoder.embeddings.word_embeddings.weight),
-        "positions": floats_of(encoder.embeddings.position_embeddings.weight)[max(pad, 0) :],
-        "types": floats_of(encoder.embeddings.token_type_embeddings.weight),
-        "gain": floats_of(encoder.embeddings.LayerNorm.weight),
-        "shift": floats_of(encoder.embeddings.LayerNorm.bias),
-    }
-    for number, layer in enumerate(encoder.encoder.layer):
-        attention = layer.attention.self
-        scale = 1 / math.sqrt(hidden // heads)
-        projections = [(attention.query, scale), (attention.key, 1), (attention.value, 1)]
-        weights = np.concatenate([floats_of(each.weight) * factor for each, factor in projections])
-        biases = np.concatenate([floats_of(each.bias) * factor for each, factor in projections])
-        linears = {
-            "qkv": (weights, biases),
-            "mix": _weight_and_bias(layer.attention.output.dense),
-            "up": _weight_and_bias(layer.intermediate.dense),
-            "down": _weight_and_bias(layer.output.dense),
-        }
-        for name, (weight, bias) in linears.items():
-            if weight.shape[0] % PANEL or weight.shape[1] % PANEL:
-                return False
-            for part, tensor in pack_linear(weight, bias).items():
-                tensors[f"{number}.{name}.{part}"] = tensor
-        for name, norm in (("mix", layer.attention.output.LayerNorm), ("down", layer.output.LayerNorm)):
-            tensors[f"{number}.{name}.gain"], tensors[f"{number}.{name}.shift"] = _weight_and_bias(norm)
-        report_share((number + 1) / len(encoder.encoder.layer))
-    for name, linear in head.items():
-        tensors[f"head.{name}"], tensors[f"head.{name}_bias"] = _weight_and_bias(linear)
-    write_tensors(path, tensors, {"heads": str(heads), "pad": str(pad), "epsilon": repr(float(config.layer_norm_eps))})
+    pack_architecture(found, path, run, report_share)
     return True
 
 
-def pack_linear(weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Tensors:
-    """Return a matrix of shape [outputs, inputs] in int8, each output with a scale of its own."""
-    values, scales = _quantized(weight)
-    return {
-        "weights": _in_panels(values),
-        "scales": scales.astype(np.float32),
-        "sums": values.sum(axis=1, dtype=np.int32).astype(np.float32),
-        "bias": bias,
+def pack_architecture(
+    found: Architecture,
+    path: Path,
+    run: Callable[[], object] | None = None,
+    report_share: ReportShare = lambda _share: None,
+) -> None:
+    """Write a model; see `pack`."""
+    peaks = measure_peaks(found, run) if run else None
+    words, scales = pack_words(found.words)
+    tensors: Tensors = {"words": words, "words.scales": scales, **found.tables}
+    tensors |= _norm_tensors(found, "words")
+    for number, make in enumerate(found.layers):
+        layer = make()
+        if peaks:
+            smooth(layer, peaks[number], found.shape)
+        tensors |= {f"{number}.{name}": tensor for name, tensor in _layer_tensors(layer, int(found.shape["group"]))}
+        report_share((number + 1) / len(found.layers))
+    tensors |= _norm_tensors(found, "last")
+    if found.head:
+        tensors |= {f"head.{name}": tensor for name, tensor in _head_tensors(found.head)}
+    shape = {
+        **found.shape,
+        "vocabulary": len(words),
+        "layers": len(found.layers),
+        "normalises_words": int("words" in found.norms),
+        "scores": int(found.head is not None),
+        "head_dense": int(found.head is not None and found.head.dense is not None),
+        "head_activation": ACTIVATIONS.index(found.head.activation if found.head else "identity"),
+        "head_norm": int(found.head is not None and found.head.norm is not None),
     }
+    metadata = {name: str(shape[name]) for name in SIZES}
+    write_tensors(path, tensors, metadata | {"epsilon": repr(float(shape["epsilon"]))})
 
 
-def pack_grouped(weight: NDArray[np.float32], bias: NDArray[np.float32], group: int) -> Tensors:
-    """Return the same with a scale for each output and each group of inputs."""
-    outputs, inputs = weight.shape
-    groups = -(-inputs // group)
+def _norm_tensors(found: Architecture, name: str) -> Tensors:
+    norm = found.norms.get(name)
+    if norm is None:
+        return {}
+    return {f"{name}.gain": norm.gain, **({} if norm.shift is None else {f"{name}.shift": norm.shift})}
+
+
+def _layer_tensors(layer: Layer, group: int) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield a layer's tensors, its matrices in int8."""
+    matrices = dict(layer.matrices)
+    parts = [matrices.pop(name) for name in ("queries", "keys", "values")]
+    matrices["qkv"] = Matrix(np.concatenate([each.weight for each in parts]), np.concatenate([each.bias for each in parts]))
+    for name in MATRICES:
+        if name in matrices:
+            yield from ((f"{name}.{part}", tensor) for part, tensor in pack_matrix(matrices[name], group).items())
+    for name, norm in layer.norms.items():
+        yield f"{name}.gain", norm.gain
+        if norm.shift is not None:
+            yield f"{name}.shift", norm.shift
+    yield from ((f"{name}.gain", gain) for name, gain in layer.head_gains.items())
+
+
+def _head_tensors(head: Head) -> Iterator[tuple[str, Floats]]:
+    if head.dense:
+        yield from (("dense", head.dense.weight), ("dense_bias", head.dense.bias))
+    if head.norm and head.norm.shift is not None:
+        yield from (("gain", head.norm.gain), ("shift", head.norm.shift))
+    yield from (("out", head.out.weight[0]), ("out_bias", head.out.bias))
+
+
+def pack_words(words: torch.Tensor) -> tuple[NDArray[np.int8], Floats]:
+    """Return a table of words in int8, and its scales, one for `EMBEDDED_GROUP` numbers of a row."""
+    count, width = words.shape
+    groups = groups_of(width, EMBEDDED_GROUP)
+    values = np.empty((count, width), np.int8)
+    scales = np.empty((count, groups), np.float32)
+    for start in range(0, count, ROWS_AT_ONCE):
+        rows = floats_of(words[start : start + ROWS_AT_ONCE])
+        filled = np.zeros((len(rows), groups, EMBEDDED_GROUP), np.float32)
+        filled.reshape(len(rows), -1)[:, :width] = rows
+        found = np.maximum(np.abs(filled).max(axis=2), 1e-30) / np.float32(127)
+        scales[start : start + len(rows)] = found
+        filled /= found[:, :, None]
+        values[start : start + len(rows)] = np.rint(filled).reshape(len(rows), -1)[:, :width]
+    return values, scales
+
+
+def pack_matrix(matrix: Matrix, group: int) -> Tensors:
+    """Return a matrix in int8, with a scale for each output and each group of inputs."""
+    outputs, inputs = matrix.weight.shape
+    group = min(group, inputs)
+    groups = groups_of(inputs, group)
     filled = np.zeros((outputs, groups * group), np.float32)
-    filled[:, :inputs] = weight
+    filled[:, :inputs] = matrix.weight
     values, scales = _quantized(filled.reshape(outputs * groups, group))
     sums = values.sum(axis=1, dtype=np.int32)
 
-    def by_panel(figures: NDArray[Any]) -> NDArray[np.float32]:
+    def by_panel(figures: NDArray[Any]) -> Floats:
         return np.ascontiguousarray(figures.reshape(outputs // PANEL, PANEL, groups).transpose(0, 2, 1), np.float32)
 
     values = values.reshape(outputs, groups * group)[:, :inputs]
-    return {"weights": _in_panels(values), "scales": by_panel(scales), "sums": by_panel(sums), "bias": bias}
+    return {"weights": _in_panels(values), "scales": by_panel(scales), "sums": by_panel(sums), "bias": matrix.bias}
 
 
 def _quantized(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -150,42 +209,3 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Map
         for tensor in tensors.values():
             file.write(tensor.data)  # tofile has an error without a number where the disk is full
             file.write(b"\0" * (-tensor.nbytes % 64))
-
-
-def floats_of(tensor: Any) -> NDArray[np.float32]:
-    """Return one of torch's tensors in float32."""
-    return np.asarray(tensor.detach().float().cpu().numpy(), np.float32)
-
-
-def _weight_and_bias(module: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    return floats_of(module.weight), floats_of(module.bias)
-
-
-def _parts(source: SourceModel) -> tuple[Any, Any, dict[str, Any]] | None:
-    """Return configuration, encoder and classifier layers of a model that native/bert.h can compute; else None."""
-    try:
-        if source.kind == "cross-encoder":
-            model = source.model.model
-            encoder = model.base_model
-            config = model.config
-            if config.model_type == "bert":
-                head = {"dense": encoder.pooler.dense, "out": model.classifier}
-            else:
-                head = {"dense": model.classifier.dense, "out": model.classifier.out_proj}
-        else:
-            transformer, pooling, *rest = source.model
-            if pooling.pooling_mode != "mean" or any(type(each).__name__ != "Normalize" for each in rest):
-                return None
-            if source.model.truncate_dim is not None or not source.pools_prompts:
-                return None
-            encoder, config, head = transformer.auto_model, transformer.auto_model.config, {}
-    except (AttributeError, TypeError, ValueError):
-        return None
-    known = (
-        config.model_type in ("bert", "roberta", "xlm-roberta")
-        and config.hidden_act == "gelu"
-        and getattr(config, "position_embedding_type", None) in (None, "absolute")
-        and not getattr(config, "is_decoder", False)
-        and config.hidden_size // config.num_attention_heads % PANEL == 0
-    )
-    return (config, encoder, head) if known else None

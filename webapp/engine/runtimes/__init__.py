@@ -114,9 +114,8 @@ def open_runtime(directory: Path, manifest: Manifest) -> Runtime:
         return TorchRuntime(manifest)
     if manifest.engine == "native":
         from webapp.engine.runtimes.native import PORTABLE, NativeRuntime  # noqa: PLC0415
-        from webapp.engine.runtimes.native_decoder import NativeDecoderRuntime  # noqa: PLC0415
 
-        native = (NativeDecoderRuntime if manifest.recipe else NativeRuntime)(directory / PACKED_MODEL)
+        native = NativeRuntime(directory / PACKED_MODEL)
         if native.tables != manifest.tables:
             raise damaged(directory / PACKED_MODEL, f"{native.tables}, not {manifest.tables} as its manifest says")
         if native.kernels.startswith(PORTABLE):
