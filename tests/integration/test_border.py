@@ -29,6 +29,7 @@ from webapp.engine.prepare.pack import pack
 from webapp.engine.prepare.pipeline import prepare
 from webapp.engine.prepare.resolve import resolve
 from webapp.engine.runtimes import native
+from webapp.engine.runtimes import packed as packed_file
 from webapp.engine.runtimes.native import NativeRuntime
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -134,12 +135,12 @@ def test_every_status_of_the_border_is_said_in_words():
     header = (Path(native.__file__).parent.parent / "native" / "border.h").read_text()
     statuses = re.findall(r"^    STATUS_\w+,", header, re.MULTILINE)
     assert [*native.STATUS_MESSAGES] == list(range(1, len(statuses)))
-    assert f"#define BORDER {native.ABI_VERSION} " in header
+    assert f"#define BORDER {packed_file.ABI_VERSION} " in header
 
 
 @needs_kernels
 def test_kernels_that_were_built_from_other_sources_are_refused(packed, monkeypatch):
-    monkeypatch.setattr(native, "ABI_VERSION", native.ABI_VERSION + 1)
+    monkeypatch.setattr(packed_file, "ABI_VERSION", packed_file.ABI_VERSION + 1)
     with pytest.raises(SetupError, match="install again"):
         NativeRuntime(packed)
 
@@ -232,6 +233,16 @@ def test_a_tensor_that_is_not_where_and_what_it_should_be_is_refused(packed, tmp
         {"heads": "3"},
         {"heads": "4"},
         {"heads": str(2**32 + 2)},
+        {"layers": str(2**31 - 1)},
+        {"group": "0"},
+        {"types": "-1"},
+        {"pool": "3"},
+        {"activation": "6"},
+        {"head_activation": "-1"},
+        {"head_norm": "1"},
+        {"norms_first": "1"},
+        {"window": "8"},
+        {"global_every": "0"},
         {"epsilon": "nan"},
     ],
 )

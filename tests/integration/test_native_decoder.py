@@ -19,11 +19,12 @@ from webapp.engine.base import encode_pair
 from webapp.engine.loader import load_engine
 from webapp.engine.models.decoder_source import DecoderScore
 from webapp.engine.models.original import load_source
-from webapp.engine.prepare.pack_decoder import pack_decoder, to_bfloat16
+from webapp.engine.prepare.architectures import of_decoder
+from webapp.engine.prepare.pack import pack, pack_architecture
 from webapp.engine.prepare.pipeline import prepare
 from webapp.engine.recipes import named_recipe
 from webapp.engine.runtimes import native
-from webapp.engine.runtimes.native_decoder import NativeDecoderRuntime
+from webapp.engine.runtimes.native import NativeRuntime
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -79,7 +80,7 @@ def models(tmp_path_factory):
         if family not in made:
             source = load_source(FAMILIES[family](home / family.replace(", ", "-")), recipe=RECIPES.get(family))
             path = home / f"{family}.safetensors"
-            assert pack_decoder(source.module(), path, some_texts(source.module()))
+            assert pack(source, path, some_texts(source.module()))
             made[family] = source.module(), path
         return made[family]
 
@@ -88,7 +89,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture
 def qwen3(models):
-    return NativeDecoderRuntime(models("qwen3")[1])
+    return NativeRuntime(models("qwen3")[1])
 
 
 @pytest.mark.parametrize("lengths", [[1], [2, 1], [17, 15, 31, 1, 32], [128, 129, 127], [1023, 3], [60] * 40])
@@ -97,7 +98,7 @@ def test_logits_are_torchs_but_for_int8(models, family, lengths):
     """Rows, blocks, groups and attention tiles of every size, full and not."""
     module, path = models(family)
     ids, mask, types = batch(lengths)
-    ours, theirs = NativeDecoderRuntime(path).open()(ids, mask, types), logits_of(module, ids, mask)
+    ours, theirs = NativeRuntime(path).open()(ids, mask, types), logits_of(module, ids, mask)
     assert ours.shape == theirs.shape
     assert np.abs(ours - theirs).max() < 0.15 * max(1, np.abs(theirs).max())
     if len(lengths) > 30:
@@ -107,7 +108,7 @@ def test_logits_are_torchs_but_for_int8(models, family, lengths):
 @pytest.mark.parametrize("prefix", [1, 15, 16, 33])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_score_is_equal_to_the_bit_whoever_computed_its_prefix(models, family, prefix):
-    runtime = NativeDecoderRuntime(models(family)[1])
+    runtime = NativeRuntime(models(family)[1])
     lengths = [40, prefix + 1, 90, 34, 300]
     ids, mask, types = batch(lengths, prefix)
     whole = runtime.open(0)(ids, mask, types)
@@ -124,7 +125,7 @@ def test_a_score_is_equal_to_the_bit_whoever_computed_its_prefix(models, family,
 @pytest.mark.parametrize("family", FAMILIES)
 def test_scores_are_equal_to_the_bit_with_every_instruction_set(models, family):
     given = batch([23, 1, 70, 41], seed=4, prefix=9)
-    scores = [NativeDecoderRuntime(models(family)[1], name).open()(*given) for name in native.instruction_sets()]
+    scores = [NativeRuntime(models(family)[1], name).open()(*given) for name in native.instruction_sets()]
     assert all(np.array_equal(each, scores[0]) for each in scores)
 
 
@@ -230,24 +231,18 @@ def with_outliers(size):
 def test_outlier_channels_cost_little(tmp_path):
     """Random weights have none. Without smoothing int8 would rank this model's texts at random."""
     module, path = with_outliers(40), tmp_path / "model.safetensors"
-    assert pack_decoder(module, path, some_texts(module))
+    pack_architecture(of_decoder(module), path, some_texts(module))
     ids, mask, types = batch([50] * 60, seed=3)
     theirs = logits_of(module, ids, mask)[:, 0]
-    ours = NativeDecoderRuntime(path).open()(ids, mask, types)[:, 0]
+    ours = NativeRuntime(path).open()(ids, mask, types)[:, 0]
     assert kendalltau(ours, theirs).statistic > 0.9
     assert np.abs(ours - theirs).std() < 0.2 * theirs.std()
-
-
-def test_bfloat16_is_torchs():
-    values = np.random.default_rng(0).standard_normal((40, 50)).astype(np.float32)
-    theirs = torch.from_numpy(values).bfloat16().view(torch.int16).numpy().view(np.uint16)
-    assert np.array_equal(to_bfloat16(values), theirs)
 
 
 @pytest.mark.parametrize(
     "config",
     [
-        {"hidden_act": "relu"},
+        {"hidden_act": "quick_gelu"},
         {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}},
         {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 0},
         {"intermediate_size": 56},
@@ -255,7 +250,7 @@ def test_bfloat16_is_torchs():
 )
 def test_arithmetic_that_the_kernels_do_not_know_is_left_to_other_engines(tmp_path, config):
     source = load_source(build_decoder(tmp_path / "model", name="Qwen/Qwen3-Reranker-0.6B", **config))
-    assert not pack_decoder(source.module(), tmp_path / "model.safetensors", lambda: None)
+    assert not pack(source, tmp_path / "model.safetensors")
     assert not (tmp_path / "model.safetensors").exists()
 
 
@@ -305,12 +300,18 @@ def rewritten(path, target, change):
         {"group": "8"},
         {"group": "32"},
         {"causal": "2"},
-        {"gelu": "x"},
+        {"activation": "x"},
+        {"activation": "5"},
+        {"rms": "0"},
+        {"rotaries": "0"},
+        {"window": "4"},
+        {"layers": "3"},
         {"normalises_heads": "0"},
         {"epsilon": "nan"},
         {"positions": str(2**31)},
         {"positions": str(2**31 - 1)},
-        {"mean": None},
+        {"pool": None},
+        {"pool": "3"},
     ],
 )
 def test_a_model_that_the_kernels_cannot_compute_is_refused(models, tmp_path, metadata):
@@ -319,16 +320,16 @@ def test_a_model_that_the_kernels_cannot_compute_is_refused(models, tmp_path, me
         header["__metadata__"] = {name: value for name, value in kept.items() if value is not None}
 
     with pytest.raises(SetupError, match="is damaged"):
-        NativeDecoderRuntime(rewritten(models("qwen3")[1], tmp_path / "model.safetensors", change))
+        NativeRuntime(rewritten(models("qwen3")[1], tmp_path / "model.safetensors", change))
 
 
-@pytest.mark.parametrize("name", ["words", "head", "1.qkv.weights", "1.down.sums", "0.query.gain"])
+@pytest.mark.parametrize("name", ["words", "words.channels", "head.out", "1.qkv.weights", "1.down.sums", "0.query.gain"])
 def test_a_tensor_under_another_name_is_refused(models, tmp_path, name):
     def change(header):
         header["other"] = header.pop(name)
 
     with pytest.raises(SetupError, match="is damaged"):
-        NativeDecoderRuntime(rewritten(models("qwen3")[1], tmp_path / "model.safetensors", change))
+        NativeRuntime(rewritten(models("qwen3")[1], tmp_path / "model.safetensors", change))
 
 
 OPEN_GATE = {"gate_max_score_error": 1, "gate_mean_score_error": 1, "gate_min_tau": -1, "gate_min_top10_overlap": 0}
@@ -359,11 +360,11 @@ def test_the_kernels_touch_no_memory_that_is_not_theirs(models):
 import itertools, sys
 from pathlib import Path
 import numpy as np
-from webapp.engine.runtimes import native, native_decoder
+from webapp.engine.runtimes import native
 native.library = lambda: Path({str(built)!r})
 rng = np.random.default_rng(0)
 for path, name in itertools.product(sys.argv[1:], native.instruction_sets()):
-    forward = native_decoder.NativeDecoderRuntime(Path(path), name).open(60_000)
+    forward = native.NativeRuntime(Path(path), name).open(60_000)
     for lengths in ([1], [3, 2, 1], [255, 1, 1], [300, 5], [4] * 70, [17, 90, 64], [1024, 1], [9, 9, 9]):
         if name == native.PORTABLE and sum(lengths) > 400:
             continue  # slow

@@ -16,10 +16,12 @@ from sanitizing import run_clean, sanitized
 
 from webapp.domain.errors import SetupError
 from webapp.engine.models.original import load_source
-from webapp.engine.prepare.pack import LARGEST_LANE_SUM, pack, pack_linear, write_tensors
+from webapp.engine.prepare.architectures import Matrix
+from webapp.engine.prepare.pack import LARGEST_LANE_SUM, pack, pack_matrix, pack_words, write_tensors
 from webapp.engine.prepare.resolve import _embedded
 from webapp.engine.runtimes import native
-from webapp.engine.runtimes.native import NativeRuntime, read_tensors
+from webapp.engine.runtimes.native import NativeRuntime
+from webapp.engine.runtimes.packed import read_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -197,7 +199,7 @@ def test_no_input_can_overflow_a_lane(seed, kind):
         weight[:] = 0
     elif kind == "one sign":
         weight = -np.abs(weight)
-    packed = pack_linear(weight, np.zeros(16, np.float32))
+    packed = pack_matrix(Matrix(weight, np.zeros(16, np.float32)), 64)
     # [panel, inputs / 8, two loads, outputs, 4 bytes] -> the two loads' byte pairs meet in one lane
     lanes = packed["weights"].reshape(1, 8, 2, 16, 2, 2).astype(int)
     highest = 255 * np.maximum(lanes, 0).sum(axis=(2, 5)).max()
@@ -205,8 +207,23 @@ def test_no_input_can_overflow_a_lane(seed, kind):
     assert lowest >= -(2**15)
     assert highest <= 255 * LARGEST_LANE_SUM < 2**15
     values = packed["weights"].reshape(16, 16, 4).transpose(1, 0, 2).reshape(16, 64)
-    assert np.abs(values * packed["scales"][:, None] - weight).max() <= packed["scales"].max() * 0.51
-    assert np.array_equal(values.sum(axis=1), packed["sums"])
+    assert np.abs(values * packed["scales"].reshape(16, 1) - weight).max() <= packed["scales"].max() * 0.51
+    assert np.array_equal(values.sum(axis=1), packed["sums"].reshape(16))
+
+
+def test_a_table_of_words_keeps_all_of_a_word_in_int8():
+    """Also beside a channel that is many times as large as the others, and a row of zeros, as padding is."""
+    rng = np.random.default_rng(0)
+    table = rng.standard_normal((20_000, 48)).astype(np.float32)
+    table[:, 7] *= 200
+    table[3] = 0
+    table[:, 9] = 0
+    packed = pack_words(torch.from_numpy(table))
+    found = packed["words"] * (packed["words.scales"][:, None] * packed["words.channels"])
+    error = np.abs(found - table).max(axis=0) / np.maximum(table.std(axis=0), 1)
+    assert error.max() < 0.03
+    assert not found[3].any()
+    assert not found[:, 9].any()
 
 
 def test_packed_files_are_safetensors_aligned_for_vectors(tmp_path):
@@ -225,7 +242,8 @@ def test_packed_files_are_safetensors_aligned_for_vectors(tmp_path):
 
 def test_an_architecture_with_other_arithmetic_is_left_to_openvino(bert, tmp_path):
     source = load_source(bert)
-    source.model.model.config.hidden_act = "relu"
+    for layer in source.model.model.bert.encoder.layer:
+        layer.intermediate.intermediate_act_fn = torch.nn.Softplus()
     assert not pack(source, tmp_path / "model.safetensors")
     assert not (tmp_path / "model.safetensors").exists()
 

@@ -185,14 +185,15 @@ static void add(void) {
 }
 
 static void unpack(void) {
-    const int width = 16 * between(1, 25), group = 16 * between(1, 25);
+    const int width = 16 * between(1, 25);
     int8_t *x = memory((size_t)width);
     for (int i = 0; i < width; i++) x[i] = (int8_t)between(-127, 127);
-    float *scales = numbers(groups_of(width, group)), *right = numbers(width), *ours = numbers(width);
-    ops_scalar.unpack(x, scales, width, group, right);
-    tried->unpack(x, scales, width, group, ours);
+    float *channels = numbers(width), *right = numbers(width), *ours = numbers(width);
+    const float scale = number();
+    ops_scalar.unpack(x, scale, channels, width, right);
+    tried->unpack(x, scale, channels, width, ours);
     worst = memcmp(right, ours, 4 * (size_t)width) ? INFINITY : worst;
-    free(x), free(scales), free(right), free(ours);
+    free(x), free(channels), free(right), free(ours);
 }
 
 static void dot(void) {

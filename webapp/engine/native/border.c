@@ -101,7 +101,8 @@ static void take_all(Tensors *tensors, Model *model) {
     const Shape *shape = &model->shape;
     const int32_t hidden = shape->hidden;
     model->words = take(tensors, shape->vocabulary, hidden, sizeof(int8_t));
-    model->word_scales = floats(tensors, shape->vocabulary, groups_of(hidden, EMBEDDED_GROUP));
+    model->word_scales = floats(tensors, 1, shape->vocabulary);
+    model->channels = floats(tensors, 1, hidden);
     if (shape->rotaries)
         model->frequencies = floats(tensors, shape->rotaries, shape->dim / 2);
     else

@@ -22,8 +22,6 @@ typedef struct {
     int64_t bytes;
 } Tensor;
 
-#define EMBEDDED_GROUP 64 /* numbers of a token's embedding that share a scale */
-
 /* Functions between matrices. */
 enum Activation { IDENTITY, GELU, GELU_TANH, SILU, RELU, TANH, ACTIVATIONS };
 
@@ -78,7 +76,7 @@ const char *instruction_set(int number);
  *
  * model_load: the tensors stay the caller's, and must stay where they are until model_unload. `instructions` is the name of a
  * set; NULL: the best one. Tensors come in this order, float unless it says int8; ops.h says how matrices lie:
- *   words (int8), their scales [vocabulary][groups of EMBEDDED_GROUP]
+ *   words (int8), a scale for each, and for each of their channels [hidden]: a number is int8 x scale x channel
  *   frequencies [rotaries][dim / 2], radians a token; or, without rotary positions, the table of positions
  *   the table of types, where there is one
  *   gain, shift of the embeddings' norm, where they are normalised; shift here and below not with `rms`

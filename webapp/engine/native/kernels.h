@@ -395,8 +395,8 @@ static void add(const float *a, const float *b, const float *c, int width, float
     }
 }
 
-static void unpack(const int8_t *x, const float *scales, int width, int group, float *out) {
-    for (int at = 0; at < width; at += LANES) v_store(out + at, v_of_bytes(x + at) * v_of(scales[at / group]));
+static void unpack(const int8_t *x, float scale, const float *channels, int width, float *out) {
+    for (int at = 0; at < width; at += LANES) v_store(out + at, v_of_bytes(x + at) * (v_of(scale) * v_load(channels + at)));
 }
 
 static void mean(const float *x, int count, int width, float *out) {

@@ -88,8 +88,8 @@ typedef struct {
     /* out = a + b + c; b may be NULL, out may be a. */
     void (*add)(const float *a, const float *b, const float *c, int width, float *out);
 
-    /* int8 with a scale for each group to float32. */
-    void (*unpack)(const int8_t *x, const float *scales, int width, int group, float *out);
+    /* out = x * (scale * channels). */
+    void (*unpack)(const int8_t *x, float scale, const float *channels, int width, float *out);
 
     float (*dot)(const float *left, const float *right, int width);
 

@@ -174,8 +174,8 @@ static void add(const float *a, const float *b, const float *c, int width, float
     for (int i = 0; i < width; i++) out[i] = (b ? a[i] + b[i] : a[i]) + c[i];
 }
 
-static void unpack(const int8_t *x, const float *scales, int width, int group, float *out) {
-    for (int i = 0; i < width; i++) out[i] = (float)x[i] * scales[i / group];
+static void unpack(const int8_t *x, float scale, const float *channels, int width, float *out) {
+    for (int i = 0; i < width; i++) out[i] = (float)x[i] * (scale * channels[i]);
 }
 
 static void mean(const float *x, int count, int width, float *out) {

@@ -41,7 +41,7 @@ typedef struct {
 struct Model {
     const Ops *ops;
     const int8_t *words;
-    const float *word_scales, *frequencies, *positions, *types;
+    const float *word_scales, *channels, *frequencies, *positions, *types;
     Norm word_norm, last_norm;
     Head head;
     Shape shape;
@@ -72,12 +72,12 @@ static int width_of_keys(const Shape *shape) { return shape->kv_heads * shape->d
 static int width_of_qkv(const Shape *shape) { return width_of_queries(shape) + 2 * width_of_keys(shape); }
 
 /* Say how much goes through together. Large weights are read from memory, so few times, for many rows each; small ones stay in
- * a cache, and so should the rows.
+ * a cache, and so should the rows. Blocks are a multiple of the rows that any instruction set computes together: 4, 5 or 8.
  */
 static void divide_work(Model *model) {
     const int is_large = (int64_t)model->shape.hidden * model->shape.wide > 2 << 20;
     model->group_tokens = is_large ? MOST_GROUP_TOKENS : 256;
-    model->block_rows = is_large ? 128 : 64;
+    model->block_rows = is_large ? 120 : 40;
 }
 
 static void empty(Scratch *s) {
@@ -261,12 +261,11 @@ static void run_layer(const Model *model, int number, int count, const Scratch *
 static void embed(const Model *model, const Row *row, const int64_t *ids, const int64_t *types, const Scratch *s) {
     const Shape *shape = &model->shape;
     const int hidden = shape->hidden, half = shape->dim / 2, before = row->before ? row->before->length : 0;
-    const int groups = groups_of(hidden, EMBEDDED_GROUP);
     int64_t next = shape->pad < 0 ? 0 : 1;
     for (int token = before; token < before + row->count; token++) {
         const int64_t id = ids[token], here = row->start + token - before;
         float *x = s->x + here * hidden;
-        model->ops->unpack(model->words + id * hidden, model->word_scales + id * groups, hidden, EMBEDDED_GROUP, x);
+        model->ops->unpack(model->words + id * hidden, model->word_scales[id], model->channels, hidden, x);
         if (!shape->rotaries) {
             const int64_t position = shape->pad >= 0 && id == shape->pad ? 0 : next++;
             const float *type = shape->types ? model->types + types[token] * hidden : NULL;

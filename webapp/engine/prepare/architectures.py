@@ -1,7 +1,7 @@
 """What the native engine can compute: transformers' classes, described in the words of native/border.h.
 
-A new architecture of the same operations is a function here. Weights are read by their place in a class, so a class that
-is not known by name is none of them.
+A new architecture of the same operations is a function here. Weights are read by their place in a class, so a class
+that is not known by name is none of them.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ ROTARY = ("default", "linear", "llama3")
 """Rotary positions whose frequencies are the same for texts of all lengths."""
 
 GROUP = 128
-"""Inputs that share a scale where some channels are much larger than others: those spoil their group's precision, and no
-more. BERT's have a scale for all."""
+"""Inputs that share a scale where some channels are much larger than others: those spoil their group's precision, and
+no more. BERT's have a scale for all."""
 
 
 class UnknownArchitectureError(Exception):
@@ -427,8 +427,9 @@ def _head_of(dense: Any, activation: str, out: Any) -> Head:
 def _shape(*, activation: str, **others: Any) -> dict[str, int | float]:
     """Return a shape with what most models don't have."""
     _require(activation != "tanh")
-    usual = {"types": 0, "pad": -1, "rotaries": 0, "causal": 0, "window": 0, "global_every": 1, "norms_first": 0, "rms": 0}
-    return {**usual, "normalises_heads": 0, "gated": 0, "activation": ACTIVATIONS.index(activation), **others}
+    usual = {"types": 0, "pad": -1, "rotaries": 0, "causal": 0, "window": 0, "global_every": 1}
+    usual |= {"norms_first": 0, "rms": 0, "normalises_heads": 0, "gated": 0}
+    return {**usual, "activation": ACTIVATIONS.index(activation), **others}
 
 
 def _post_norm(hidden: int, wide: int, heads: int) -> dict[str, int]:

@@ -18,7 +18,6 @@ from webapp.engine.prepare.smoothing import measure_peaks, smooth
 from webapp.engine.runtimes.packed import (
     ACTIVATIONS,
     DTYPES,
-    EMBEDDED_GROUP,
     FILLER,
     MATRICES,
     PANEL,
@@ -32,6 +31,9 @@ STEP = 8
 
 LARGEST_LANE_SUM = 128
 """A 16-bit lane holds four products of 0..255 and an int8 weight: 255 x 128 stays below 2^15, of either sign."""
+
+LEAST = 1e-12
+"""Of what a scale is made of: a row or a channel may be zero."""
 
 ROWS_AT_ONCE = 8192
 """Rows of a table of words that are packed at once: a table of 250,000 has a gigabyte."""
@@ -69,9 +71,7 @@ def pack_architecture(
 ) -> None:
     """Write a model; see `pack`."""
     peaks = measure_peaks(found, run) if run else None
-    words, scales = pack_words(found.words)
-    tensors: Tensors = {"words": words, "words.scales": scales, **found.tables}
-    tensors |= _norm_tensors(found, "words")
+    tensors: Tensors = {**pack_words(found.words), **found.tables, **_norm_tensors(found, "words")}
     for number, make in enumerate(found.layers):
         layer = make()
         if peaks:
@@ -83,7 +83,7 @@ def pack_architecture(
         tensors |= {f"head.{name}": tensor for name, tensor in _head_tensors(found.head)}
     shape = {
         **found.shape,
-        "vocabulary": len(words),
+        "vocabulary": len(tensors["words"]),
         "layers": len(found.layers),
         "normalises_words": int("words" in found.norms),
         "scores": int(found.head is not None),
@@ -106,7 +106,8 @@ def _layer_tensors(layer: Layer, group: int) -> Iterator[tuple[str, NDArray[Any]
     """Yield a layer's tensors, its matrices in int8."""
     matrices = dict(layer.matrices)
     parts = [matrices.pop(name) for name in ("queries", "keys", "values")]
-    matrices["qkv"] = Matrix(np.concatenate([each.weight for each in parts]), np.concatenate([each.bias for each in parts]))
+    weights, biases = [each.weight for each in parts], [each.bias for each in parts]
+    matrices["qkv"] = Matrix(np.concatenate(weights), np.concatenate(biases))
     for name in MATRICES:
         if name in matrices:
             yield from ((f"{name}.{part}", tensor) for part, tensor in pack_matrix(matrices[name], group).items())
@@ -125,21 +126,22 @@ def _head_tensors(head: Head) -> Iterator[tuple[str, Floats]]:
     yield from (("out", head.out.weight[0]), ("out_bias", head.out.bias))
 
 
-def pack_words(words: torch.Tensor) -> tuple[NDArray[np.int8], Floats]:
-    """Return a table of words in int8, and its scales, one for `EMBEDDED_GROUP` numbers of a row."""
+def pack_words(words: torch.Tensor) -> Tensors:
+    """Return a table of words in int8, with a scale for each row and one for each column.
+
+    A column's is its root mean square: some are many times the others, and would leave those few of int8's steps.
+    """
     count, width = words.shape
-    groups = groups_of(width, EMBEDDED_GROUP)
+    chunks = [slice(start, start + ROWS_AT_ONCE) for start in range(0, count, ROWS_AT_ONCE)]
+    squares = sum(np.square(floats_of(words[chunk]), dtype=np.float64).sum(axis=0) for chunk in chunks)
+    channels = np.maximum(np.sqrt(squares / count), LEAST).astype(np.float32)
     values = np.empty((count, width), np.int8)
-    scales = np.empty((count, groups), np.float32)
-    for start in range(0, count, ROWS_AT_ONCE):
-        rows = floats_of(words[start : start + ROWS_AT_ONCE])
-        filled = np.zeros((len(rows), groups, EMBEDDED_GROUP), np.float32)
-        filled.reshape(len(rows), -1)[:, :width] = rows
-        found = np.maximum(np.abs(filled).max(axis=2), 1e-30) / np.float32(127)
-        scales[start : start + len(rows)] = found
-        filled /= found[:, :, None]
-        values[start : start + len(rows)] = np.rint(filled).reshape(len(rows), -1)[:, :width]
-    return values, scales
+    scales = np.empty(count, np.float32)
+    for chunk in chunks:
+        rows = floats_of(words[chunk]) / channels
+        scales[chunk] = np.maximum(np.abs(rows).max(axis=1), LEAST) / 127
+        values[chunk] = np.rint(rows / scales[chunk, None])
+    return {"words": values, "words.scales": scales, "words.channels": channels}
 
 
 def pack_matrix(matrix: Matrix, group: int) -> Tensors:
@@ -165,7 +167,7 @@ def _quantized(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[n
     The scale is the finest with which no 16-bit lane of the kernel can overflow; see native/ops_avx2.c.
     """
     rows, inputs = weight.shape
-    scales = np.maximum(np.abs(weight).max(axis=1), 1e-12) / 127
+    scales = np.maximum(np.abs(weight).max(axis=1), LEAST) / 127
     values = np.empty(weight.shape, np.int8)
     left = np.arange(rows)
     while len(left):

@@ -1,8 +1,8 @@
 """Smoothing: exact changes of a model's weights, by which int8 holds its outlier channels.
 
-Some channels of a transformer's activations are a hundred times as large as the others, and would leave those few of the
-256 steps of an int8. Their size is moved into the weights that read them, half of it on a logarithmic scale: what makes
-a channel is divided by a factor (a norm's gain, a row of the matrix before), what reads it is multiplied by the same.
+Some channels of a transformer's activations are a hundred times as large as the others, and would leave those few
+of the 256 steps of an int8. Their size is moved into the weights that read them, half of it on a logarithmic scale:
+what makes a channel is divided by a factor (a norm's gain, a row of the matrix before), what reads it is multiplied by the same.
 Xiao et al., SmoothQuant, 2023, https://arxiv.org/abs/2211.10438.
 """
 
@@ -71,9 +71,10 @@ def smooth(layer: Layer, peaks: Mapping[str, Floats], shape: Mapping[str, float]
         _divide_outputs(matrices["up"], by)
     if not shape["norms_first"]:
         return
-    read = {"mix": ("qkv", ("queries", "keys", "values")), "wide": ("up", ("gate", "up") if shape["gated"] else ("up",))}
+    of_wide = ("gate", "up") if shape["gated"] else ("up",)
+    readings = {"mix": ("qkv", ("queries", "keys", "values")), "wide": ("up", of_wide)}
     for name, norm in layer.norms.items():
-        peak, readers = read[name]
+        peak, readers = readings[name]
         by = factors(peaks[peak], np.concatenate([matrices[reader].weight for reader in readers]))
         for reader in readers:
             matrices[reader].weight *= by

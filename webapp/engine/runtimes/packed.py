@@ -25,9 +25,6 @@ ABI_VERSION = 5
 PANEL = 16
 """Outputs that lie together in a packed matrix; see native/ops.h."""
 
-EMBEDDED_GROUP = 64
-"""Numbers of a token's embedding that share a scale; see native/border.h."""
-
 FILLER = ".filler"
 """Ends the names of tensors that only keep the next one aligned."""
 
@@ -127,7 +124,8 @@ def expected(shape: Shape) -> Iterator[tuple[str, tuple[tuple[int, ...], type]]]
     """Yield names, shapes and types of a model's tensors, in the order of native/border.h."""
     hidden = (shape.hidden,)
     yield "words", ((shape.vocabulary, *hidden), np.int8)
-    yield "words.scales", ((shape.vocabulary, groups_of(shape.hidden, EMBEDDED_GROUP)), np.float32)
+    yield "words.scales", ((shape.vocabulary,), np.float32)
+    yield "words.channels", (hidden, np.float32)
     if shape.rotaries:
         yield "frequencies", ((shape.rotaries, shape.dim // 2), np.float32)
     else:
