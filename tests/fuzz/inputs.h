@@ -1,4 +1,4 @@
-/* What the harnesses of this folder read their inputs with. */
+/* What border.c reads its inputs with. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -8,7 +8,7 @@
 #include "../../webapp/engine/native/dispatch.h"
 
 #define LARGEST_BUFFER (1 << 17)
-#define MOST_TENSORS 64
+#define MOST_TENSORS 80
 
 /* The set to compute with. */
 static const char *instructions;

@@ -323,7 +323,9 @@ def test_a_model_that_the_kernels_cannot_compute_is_refused(models, tmp_path, me
         NativeRuntime(rewritten(models("qwen3")[1], tmp_path / "model.safetensors", change))
 
 
-@pytest.mark.parametrize("name", ["words", "words.channels", "head.out", "1.qkv.weights", "1.down.sums", "0.query.gain"])
+@pytest.mark.parametrize(
+    "name", ["words", "words.channels", "head.out", "1.qkv.weights", "1.down.sums", "0.query.gain"]
+)
 def test_a_tensor_under_another_name_is_refused(models, tmp_path, name):
     def change(header):
         header["other"] = header.pop(name)

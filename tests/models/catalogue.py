@@ -206,8 +206,9 @@ ENCODERS = [
 BI_ENCODERS = [
     *(
         Case("bi-encoder", f"{pooling} pooling", built(build_sentence_transformer, pooling=pooling), FLOATS)
-        for pooling in ("cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+        for pooling in ("max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
     ),
+    Case("bi-encoder", "cls pooling", built(build_sentence_transformer, pooling="cls")),
     Case("bi-encoder", "no limit", bi_encoder, tokens=512),
     Case("bi-encoder", "a dense layer", built(build_sentence_transformer, dense=24), FLOATS),
     Case("bi-encoder", "normalized", built(bi_encoder, max_length=256, normalize=True)),
@@ -252,7 +253,7 @@ BI_ENCODERS = [
         changed(built(build_sentence_transformer), v.in_a_folder_of_its_own),
     ),
     Case(
-        "other bi-encoders",
+        "bi-encoder",
         "ModernBERT",
         changed(built(build_modernbert, architecture="ModernBertModel"), v.saved_as("SentenceTransformer")),
     ),

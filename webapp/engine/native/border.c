@@ -20,6 +20,7 @@ static int is_below(int32_t number, int32_t limit) { return number >= 0 && numbe
 
 static int has_embeddings(const Shape *s) {
     return s->vocabulary > 0 && s->positions > 0 && s->positions <= LARGEST_LENGTH && s->types >= 0 && is_below(s->rotaries, 3)
+        && is_width(s->embedded) && s->embedded <= s->hidden && s->embedded <= width_of_qkv(s)
         && s->pad >= -1 && s->pad < s->vocabulary && (s->rotaries == 0 || (s->pad == -1 && s->types == 0));
 }
 
@@ -39,7 +40,7 @@ static int is_computable(const Shape *s) {
                              s->scores, s->head_dense, s->head_norm};
     for (unsigned i = 0; i < sizeof flags / sizeof *flags; i++)
         if (!is_flag(flags[i])) return 0;
-    return has_embeddings(s) && has_attention(s) && has_head(s) && is_width(s->hidden) && is_width(s->wide) && is_width(s->group)
+    return has_attention(s) && has_embeddings(s) && has_head(s) && is_width(s->hidden) && is_width(s->wide) && is_width(s->group)
         && s->layers > 0 && s->layers <= LARGEST_LAYERS && is_below(s->activation, TANH) && (s->norms_first || !s->rms)
         && isfinite(s->epsilon) && s->epsilon >= 0;
 }
@@ -99,16 +100,17 @@ static void take_layer(Tensors *tensors, const Shape *shape, int number, Layer *
 
 static void take_all(Tensors *tensors, Model *model) {
     const Shape *shape = &model->shape;
-    const int32_t hidden = shape->hidden;
-    model->words = take(tensors, shape->vocabulary, hidden, sizeof(int8_t));
+    const int32_t hidden = shape->hidden, embedded = shape->embedded;
+    model->words = take(tensors, shape->vocabulary, embedded, sizeof(int8_t));
     model->word_scales = floats(tensors, 1, shape->vocabulary);
-    model->channels = floats(tensors, 1, hidden);
+    model->channels = floats(tensors, 1, embedded);
     if (shape->rotaries)
         model->frequencies = floats(tensors, shape->rotaries, shape->dim / 2);
     else
-        model->positions = floats(tensors, shape->positions + (shape->pad >= 0), hidden);
-    if (shape->types) model->types = floats(tensors, shape->types, hidden);
-    if (shape->normalises_words) model->word_norm = norm(tensors, hidden, !shape->rms);
+        model->positions = floats(tensors, shape->positions + (shape->pad >= 0), embedded);
+    if (shape->types) model->types = floats(tensors, shape->types, embedded);
+    if (shape->normalises_words) model->word_norm = norm(tensors, embedded, !shape->rms);
+    if (embedded < hidden) model->widened = matrix(tensors, embedded, hidden, shape->group);
     for (int i = 0; i < shape->layers; i++) take_layer(tensors, shape, i, &model->layers[i]);
     if (shape->norms_first) model->last_norm = norm(tensors, hidden, !shape->rms);
     if (!shape->scores) return;

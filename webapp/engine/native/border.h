@@ -36,6 +36,7 @@ typedef struct {
     int32_t pad;                   /* -1, or an id that is not counted: it has the first row of the table of positions, which
                                     * then has one more; RoBERTa's padding, whose name a text may hold */
     int32_t rotaries;              /* kinds of rotary positions, 0 to 2; with none there is a table of positions */
+    int32_t embedded;              /* width of those tables, `hidden` or less: then a matrix makes `hidden` of it */
     int32_t hidden, wide, layers;  /* wide: of the feed-forward part */
     int32_t heads, kv_heads, dim;  /* kv_heads: of keys and values, which several heads of queries may share; dim: of a head */
     int32_t group;                 /* inputs of a matrix that share a scale */
@@ -76,12 +77,13 @@ const char *instruction_set(int number);
  *
  * model_load: the tensors stay the caller's, and must stay where they are until model_unload. `instructions` is the name of a
  * set; NULL: the best one. Tensors come in this order, float unless it says int8; ops.h says how matrices lie:
- *   words (int8), a scale for each, and for each of their channels [hidden]: a number is int8 x scale x channel
+ *   words (int8), a scale for each, and for each of their channels [embedded]: a number is int8 x scale x channel
  *   frequencies [rotaries][dim / 2], radians a token; or, without rotary positions, the table of positions
  *   the table of types, where there is one
  *   gain, shift of the embeddings' norm, where they are normalised; shift here and below not with `rms`
+ *   where `embedded` is less than `hidden`, a matrix: weights (int8), scales, sums, bias
  *   for each layer:
- *     of qkv (queries, which come scaled, keys, values), mix, gate where it is gated, up, down: weights (int8), scales, sums, bias
+ *     of qkv (queries, which come scaled, keys, values), mix, gate where it is gated, up, down: such a matrix
  *     mix_gain, mix_shift of attention's norm, where it has one; wide_gain, wide_shift of the feed-forward part's
  *     query_gain, key_gain, where heads are normalised
  *   gain, shift of the last norm, with `norms_first`

@@ -43,6 +43,7 @@ struct Model {
     const int8_t *words;
     const float *word_scales, *channels, *frequencies, *positions, *types;
     Norm word_norm, last_norm;
+    Linear widened; /* from embeddings; without outputs: there is none */
     Head head;
     Shape shape;
     int group_tokens; /* a group ends at this many tokens, or after one longer sequence */
@@ -125,20 +126,19 @@ static Quantised quantised(const Model *model, const float *x, int rows, int wid
 }
 
 /* out may be x. */
-static void normalise(const Model *model, const Norm *norm, const float *x, int rows, float *out) {
-    const int hidden = model->shape.hidden;
+static void normalise(const Model *model, const Norm *norm, const float *x, int rows, int width, float *out) {
     if (model->shape.rms) {
-        model->ops->rms_norm(x, rows, hidden, norm->gain, model->shape.epsilon, out);
+        model->ops->rms_norm(x, rows, width, norm->gain, model->shape.epsilon, out);
         return;
     }
-    if (out != x) memcpy(out, x, sizeof(float) * rows * hidden);
-    model->ops->layer_norm(out, NULL, rows, hidden, norm->gain, norm->shift, model->shape.epsilon);
+    if (out != x) memcpy(out, x, sizeof(float) * rows * width);
+    model->ops->layer_norm(out, NULL, rows, width, norm->gain, norm->shift, model->shape.epsilon);
 }
 
 /* Quantise some rows as a part of a layer reads them. */
 static Quantised read_rows(const Model *model, const Norm *norm, const float *x, int rows, const Scratch *s) {
     if (!model->shape.norms_first || !norm->gain) return quantised(model, x, rows, model->shape.hidden, s);
-    normalise(model, norm, x, rows, s->narrow);
+    normalise(model, norm, x, rows, model->shape.hidden, s->narrow);
     return quantised(model, s->narrow, rows, model->shape.hidden, s);
 }
 
@@ -257,19 +257,22 @@ static void run_layer(const Model *model, int number, int count, const Scratch *
     after_attention(model, layer, s->x, shrinks ? count : tokens, s);
 }
 
+/* Where embeddings of a group go: those that are widened lie in memory that the layers use later. */
+static float *place_of_embeddings(const Model *model, const Scratch *s) { return model->widened.outputs ? s->qkv : s->x; }
+
 /* Put a row's own tokens into the group: their embeddings, and cosines and sines of rotary positions. */
 static void embed(const Model *model, const Row *row, const int64_t *ids, const int64_t *types, const Scratch *s) {
     const Shape *shape = &model->shape;
-    const int hidden = shape->hidden, half = shape->dim / 2, before = row->before ? row->before->length : 0;
+    const int width = shape->embedded, half = shape->dim / 2, before = row->before ? row->before->length : 0;
     int64_t next = shape->pad < 0 ? 0 : 1;
     for (int token = before; token < before + row->count; token++) {
         const int64_t id = ids[token], here = row->start + token - before;
-        float *x = s->x + here * hidden;
-        model->ops->unpack(model->words + id * hidden, model->word_scales[id], model->channels, hidden, x);
+        float *x = place_of_embeddings(model, s) + here * width;
+        model->ops->unpack(model->words + id * width, model->word_scales[id], model->channels, width, x);
         if (!shape->rotaries) {
             const int64_t position = shape->pad >= 0 && id == shape->pad ? 0 : next++;
-            const float *type = shape->types ? model->types + types[token] * hidden : NULL;
-            model->ops->add(x, type, model->positions + position * hidden, hidden, x);
+            const float *type = shape->types ? model->types + types[token] * width : NULL;
+            model->ops->add(x, type, model->positions + position * width, width, x);
         }
         float *turn = s->turns + here * shape->rotaries * shape->dim;
         for (int kind = 0; kind < shape->rotaries; kind++, turn += shape->dim)
@@ -277,6 +280,19 @@ static void embed(const Model *model, const Row *row, const int64_t *ids, const 
                 const float angle = model->frequencies[kind * half + i] * (float)token;
                 turn[i] = cosf(angle), turn[half + i] = sinf(angle);
             }
+    }
+}
+
+/* Normalise and widen the embeddings of a group, where the model does so. */
+static void finish_embeddings(const Model *model, int tokens, const Scratch *s) {
+    const int width = model->shape.embedded, hidden = model->shape.hidden;
+    float *x = place_of_embeddings(model, s);
+    if (model->shape.normalises_words) normalise(model, &model->word_norm, x, tokens, width, x);
+    if (!model->widened.outputs) return;
+    for (int64_t done = 0, rows; done < tokens; done += rows) {
+        rows = tokens - done < model->block_rows ? tokens - done : model->block_rows;
+        const Quantised q = quantised(model, x + done * width, (int)rows, width, s);
+        model->ops->multiply(&model->widened, 0, hidden, &q, (int)rows, s->x + done * hidden, hidden, NOTHING);
     }
 }
 
@@ -309,12 +325,12 @@ static float score(const Model *model, const float *x, const Scratch *s) {
 }
 
 /* Say what a row computes itself: all of it, or what comes after a prefix that is known. Nothing is shared where tokens see
- * those after them, or where the outputs of all count.
+ * those after them, where the outputs of others than the last count, or where a token is more than its id: types have tables.
  */
 static Row begin_row(const Shape *shape, const Batch *b, int row, int start, Prefixes *prefixes) {
     Row made = {.start = start, .count = b->lengths[row]};
     const int length = b->prefixes[row];
-    if (!shape->causal || shape->pool != LAST || length == 0) return made;
+    if (!shape->causal || !shape->rotaries || shape->pool != LAST || length == 0) return made;
     const int64_t values = (int64_t)shape->layers * length * 2 * width_of_keys(shape);
     int is_new;
     Prefix *prefix = find_prefix(prefixes, b->ids + (int64_t)row * b->length, length, values, &is_new);
@@ -340,9 +356,9 @@ static void compute(const Model *model, Scratch *s, Prefixes *prefixes, const Ba
             embed(model, &s->rows[count], b->ids + at, b->types + at, s);
             tokens += s->rows[count].count;
         }
-        if (shape->normalises_words) normalise(model, &model->word_norm, s->x, tokens, s->x);
+        finish_embeddings(model, tokens, s);
         for (int number = 0; number < shape->layers; number++) run_layer(model, number, count, s);
-        if (shape->norms_first) normalise(model, &model->last_norm, s->x, shape->pool == MEAN ? tokens : count, s->x);
+        if (shape->norms_first) normalise(model, &model->last_norm, s->x, shape->pool == MEAN ? tokens : count, hidden, s->x);
         for (int i = 0; i < count; i++) {
             const float *pooled = s->x + (int64_t)(shape->pool == MEAN ? s->rows[i].start : i) * hidden;
             if (shape->pool == MEAN) {

@@ -105,6 +105,8 @@ class Architecture:
     inputs: Sequence[dict[str, torch.nn.Module]]
     """For each layer, the modules whose inputs are those of qkv, mix, up (and gate) and down."""
     head: Head | None
+    widened: Matrix | None = None
+    """What makes the width of the layers of narrower embeddings; None: they have it."""
 
 
 def architecture_of(source: SourceModel) -> Architecture | None:
@@ -153,8 +155,6 @@ def _bert(encoder: Any) -> Architecture:
     config, embeddings = encoder.config, encoder.embeddings
     _require(getattr(config, "position_embedding_type", None) in (None, "absolute"))
     _require(not getattr(config, "is_decoder", False))
-    words = embeddings.word_embeddings.weight
-    _require(words.shape[1] == config.hidden_size)  # a small ELECTRA's are narrower
     # RoBERTa counts positions from one past its padding index, and leaves out what looks like padding.
     pad = config.pad_token_id if config.model_type in ("roberta", "xlm-roberta") else -1
     layers = list(encoder.encoder.layer)
@@ -171,9 +171,10 @@ def _bert(encoder: Any) -> Architecture:
             activation=activation_of(layers[0].intermediate.intermediate_act_fn),
             epsilon=config.layer_norm_eps,
         ),
-        words=words,
+        words=embeddings.word_embeddings.weight,
         tables=tables,
         norms={"words": _norm(embeddings.LayerNorm)},
+        widened=_matrix(encoder.embeddings_project) if hasattr(encoder, "embeddings_project") else None,
         layers=[partial(_bert_layer, layer) for layer in layers],
         inputs=[
             {

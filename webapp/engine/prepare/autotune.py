@@ -27,7 +27,7 @@ BUDGETS_TOKENS = (256, 512, 1024)
 """Token budgets to try. In a larger one small requests wait longer behind large ones, a smaller one holds too few rows.
 
 For encoders the native engine gets the first: it works in groups of that many tokens whatever a batch holds
-(native/bert.h). With a decoder it reads much larger weights for each batch.
+(native/transformer.h). With a large model it reads much larger weights for each batch.
 """
 
 MIN_SPEEDUP = 1.05

@@ -72,11 +72,14 @@ def pack_architecture(
     """Write a model; see `pack`."""
     peaks = measure_peaks(found, run) if run else None
     tensors: Tensors = {**pack_words(found.words), **found.tables, **_norm_tensors(found, "words")}
+    group = int(found.shape["group"])
+    if found.widened:
+        tensors |= {f"widened.{part}": tensor for part, tensor in pack_matrix(found.widened, group).items()}
     for number, make in enumerate(found.layers):
         layer = make()
         if peaks:
             smooth(layer, peaks[number], found.shape)
-        tensors |= {f"{number}.{name}": tensor for name, tensor in _layer_tensors(layer, int(found.shape["group"]))}
+        tensors |= {f"{number}.{name}": tensor for name, tensor in _layer_tensors(layer, group)}
         report_share((number + 1) / len(found.layers))
     tensors |= _norm_tensors(found, "last")
     if found.head:
@@ -84,6 +87,7 @@ def pack_architecture(
     shape = {
         **found.shape,
         "vocabulary": len(tensors["words"]),
+        "embedded": tensors["words"].shape[1],
         "layers": len(found.layers),
         "normalises_words": int("words" in found.norms),
         "scores": int(found.head is not None),

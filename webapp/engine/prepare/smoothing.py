@@ -2,7 +2,8 @@
 
 Some channels of a transformer's activations are a hundred times as large as the others, and would leave those few
 of the 256 steps of an int8. Their size is moved into the weights that read them, half of it on a logarithmic scale:
-what makes a channel is divided by a factor (a norm's gain, a row of the matrix before), what reads it is multiplied by the same.
+what makes a channel is divided by a factor (a norm's gain, a row of the matrix before), what reads it is multiplied by
+the same.
 Xiao et al., SmoothQuant, 2023, https://arxiv.org/abs/2211.10438.
 """
 

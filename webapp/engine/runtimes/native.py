@@ -133,9 +133,7 @@ class NativeForward:
     def __init__(self, runtime: NativeRuntime, prefix_bytes: int) -> None:
         self._runtime = runtime  # holds the model, and the mapping that its pointers lead into
         self._pass = ctypes.c_void_p()
-        if status := runtime.library.pass_open(
-            runtime.model, ctypes.c_int64(prefix_bytes), ctypes.byref(self._pass)
-        ):
+        if status := runtime.library.pass_open(runtime.model, ctypes.c_int64(prefix_bytes), ctypes.byref(self._pass)):
             raise EngineFailedError(STATUS_MESSAGES[status])
 
     @property

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from webapp.engine.artifact import damaged
 
 Tensors = dict[str, NDArray[Any]]
+Expected = Iterator[tuple[str, tuple[tuple[int, ...], type]]]
+"""Names, shapes and types of tensors."""
 
 ABI_VERSION = 5
 """BORDER of the native/border.h that this file was written for."""
@@ -40,7 +42,20 @@ POOLS = ("first", "last", "mean")
 MATRICES = ("qkv", "mix", "gate", "up", "down")
 
 SIZES = (
-    *("vocabulary", "positions", "types", "pad", "rotaries", "hidden", "wide", "layers", "heads", "kv_heads", "dim"),
+    *(
+        "vocabulary",
+        "positions",
+        "types",
+        "pad",
+        "rotaries",
+        "embedded",
+        "hidden",
+        "wide",
+        "layers",
+        "heads",
+        "kv_heads",
+        "dim",
+    ),
     *("group", "causal", "window", "global_every", "norms_first", "rms", "normalises_words", "normalises_heads"),
     *("gated", "activation", "pool", "scores", "head_dense", "head_activation", "head_norm"),
 )
@@ -120,24 +135,27 @@ def _table(tensors: Tensors, wanted: Mapping[str, tuple[tuple[int, ...], type]])
     return (_Tensor * len(wanted))(*(_Tensor(tensors[name].ctypes.data, tensors[name].nbytes) for name in wanted))
 
 
-def expected(shape: Shape) -> Iterator[tuple[str, tuple[tuple[int, ...], type]]]:
+def expected(shape: Shape) -> Expected:
     """Yield names, shapes and types of a model's tensors, in the order of native/border.h."""
     hidden = (shape.hidden,)
-    yield "words", ((shape.vocabulary, *hidden), np.int8)
+    embedded = (shape.embedded,)
+    yield "words", ((shape.vocabulary, *embedded), np.int8)
     yield "words.scales", ((shape.vocabulary,), np.float32)
-    yield "words.channels", (hidden, np.float32)
+    yield "words.channels", (embedded, np.float32)
     if shape.rotaries:
         yield "frequencies", ((shape.rotaries, shape.dim // 2), np.float32)
     else:
-        yield "positions", ((shape.positions + (shape.pad >= 0), *hidden), np.float32)
+        yield "positions", ((shape.positions + (shape.pad >= 0), *embedded), np.float32)
     if shape.types:
-        yield "types", ((shape.types, *hidden), np.float32)
+        yield "types", ((shape.types, *embedded), np.float32)
     if shape.normalises_words:
-        yield from _norm("words", shape)
+        yield from _norm("words", shape, shape.embedded)
+    if shape.embedded < shape.hidden:
+        yield from _matrix("widened", shape.hidden, shape.embedded, shape.group)
     for number in range(shape.layers):
         yield from _layer(shape, number)
     if shape.norms_first:
-        yield from _norm("last", shape)
+        yield from _norm("last", shape, shape.hidden)
     if not shape.scores:
         return
     if shape.head_dense:
@@ -150,27 +168,30 @@ def expected(shape: Shape) -> Iterator[tuple[str, tuple[tuple[int, ...], type]]]
     yield "head.out_bias", ((1,), np.float32)
 
 
-def _norm(name: str, shape: Shape) -> Iterator[tuple[str, tuple[tuple[int, ...], type]]]:
-    yield f"{name}.gain", ((shape.hidden,), np.float32)
+def _norm(name: str, shape: Shape, width: int) -> Expected:
+    yield f"{name}.gain", ((width,), np.float32)
     if not shape.rms:
-        yield f"{name}.shift", ((shape.hidden,), np.float32)
+        yield f"{name}.shift", ((width,), np.float32)
 
 
-def _layer(shape: Shape, number: int) -> Iterator[tuple[str, tuple[tuple[int, ...], type]]]:
+def _matrix(name: str, outputs: int, inputs: int, group: int) -> Expected:
+    groups = groups_of(inputs, group)
+    yield f"{name}.weights", ((outputs // PANEL, inputs // 4, PANEL, 4), np.int8)
+    yield f"{name}.scales", ((outputs // PANEL, groups, PANEL), np.float32)
+    yield f"{name}.sums", ((outputs // PANEL, groups, PANEL), np.float32)
+    yield f"{name}.bias", ((outputs,), np.float32)
+
+
+def _layer(shape: Shape, number: int) -> Expected:
     hidden, wide = shape.hidden, shape.wide
     queries = shape.heads * shape.dim
     sizes = [(shape.qkv_width, hidden), (hidden, queries), (wide, hidden), (wide, hidden), (hidden, wide)]
     for name, (outputs, inputs) in zip(MATRICES, sizes, strict=True):
-        if name == "gate" and not shape.gated:
-            continue
-        groups = groups_of(inputs, shape.group)
-        yield f"{number}.{name}.weights", ((outputs // PANEL, inputs // 4, PANEL, 4), np.int8)
-        yield f"{number}.{name}.scales", ((outputs // PANEL, groups, PANEL), np.float32)
-        yield f"{number}.{name}.sums", ((outputs // PANEL, groups, PANEL), np.float32)
-        yield f"{number}.{name}.bias", ((outputs,), np.float32)
+        if name != "gate" or shape.gated:
+            yield from _matrix(f"{number}.{name}", outputs, inputs, shape.group)
     if number > 0 or not shape.norms_first or not shape.normalises_words:
-        yield from _norm(f"{number}.mix", shape)
-    yield from _norm(f"{number}.wide", shape)
+        yield from _norm(f"{number}.mix", shape, hidden)
+    yield from _norm(f"{number}.wide", shape, hidden)
     if shape.normalises_heads:
         yield f"{number}.query.gain", ((shape.dim,), np.float32)
         yield f"{number}.key.gain", ((shape.dim,), np.float32)
