@@ -20,7 +20,8 @@ from small_encoders import build_encoder, build_modernbert, build_sentence_trans
 
 from webapp.domain.errors import SetupError
 from webapp.engine.models.original import load_source
-from webapp.engine.prepare.architectures import Matrix, architecture_of
+from webapp.engine.prepare.architecture import Matrix
+from webapp.engine.prepare.architectures import architecture_of
 from webapp.engine.prepare.pack import LARGEST_LANE_SUM, pack, pack_architecture, pack_matrix, pack_words, write_tensors
 from webapp.engine.prepare.resolve import _embedded
 from webapp.engine.runtimes import native

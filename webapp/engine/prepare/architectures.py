@@ -7,33 +7,30 @@ that is not known by name is none of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from webapp.engine.models.decoder_source import DecoderModel, DecoderScore
 from webapp.engine.models.source import SourceModel
-from webapp.engine.runtimes.packed import ACTIVATIONS, PANEL, POOLS
-
-Floats = NDArray[np.float32]
-
-CLASSES_OF_ACTIVATIONS = {
-    "Identity": "identity",
-    "GELUActivation": "gelu",
-    "NewGELUActivation": "gelu_tanh",
-    "FastGELUActivation": "gelu_tanh",
-    "PytorchGELUTanh": "gelu_tanh",
-    "GELUTanh": "gelu_tanh",
-    "SiLUActivation": "silu",
-    "SiLU": "silu",
-    "ReLU": "relu",
-    "Tanh": "tanh",
-}
-"""Names of classes of torch and transformers to the kernels'. torch's GELU, which is not among them, has two forms."""
+from webapp.engine.prepare.architecture import (
+    Architecture,
+    Head,
+    Layer,
+    Matrix,
+    UnknownArchitectureError,
+    activation_of,
+    floats_of,
+    matrix_of,
+    norm_of,
+    post_norm,
+    require,
+    rms_norm_of,
+    shape_of,
+)
+from webapp.engine.runtimes.packed import PANEL, POOLS
 
 POOLS_OF_ENCODERS = {"cls": "first", "mean": "mean"}
 """sentence-transformers' names, and ModernBERT's, to the kernels'."""
@@ -44,69 +41,6 @@ ROTARY = ("default", "linear", "llama3")
 GROUP = 128
 """Inputs that share a scale where some channels are much larger than others: those spoil their group's precision, and
 no more. BERT's have a scale for all."""
-
-
-class UnknownArchitectureError(Exception):
-    """The native engine can't compute a model."""
-
-
-@dataclass
-class Matrix:
-    """y = weight x + bias; weight: [outputs, inputs]."""
-
-    weight: Floats
-    bias: Floats
-
-
-@dataclass
-class Norm:
-    """A layer norm, or one by the root of the mean square, which has no shift."""
-
-    gain: Floats
-    shift: Floats | None
-
-
-@dataclass
-class Layer:
-    """A layer's weights, copied."""
-
-    matrices: dict[str, Matrix]
-    """queries (which come scaled), keys, values, mix, gate where it is gated, up, down."""
-    norms: dict[str, Norm]
-    """mix, of attention, where it has one; wide, of the feed-forward part."""
-    head_gains: dict[str, Floats] = field(default_factory=dict)
-    """query (which comes scaled) and key, where heads are normalised."""
-
-
-@dataclass
-class Head:
-    """What makes a logit of a pooled vector: dense, activation, norm, then a row."""
-
-    out: Matrix
-    dense: Matrix | None = None
-    activation: str = "identity"
-    norm: Norm | None = None
-
-
-@dataclass
-class Architecture:
-    """A model, read off its modules."""
-
-    shape: dict[str, int | float]
-    """What native/border.h's Shape says, but for what follows from the rest."""
-    words: torch.Tensor
-    """The table of words, shape [vocabulary, hidden]."""
-    tables: dict[str, Floats]
-    """positions or frequencies, and types, where there are any."""
-    norms: dict[str, Norm]
-    """words, of embeddings, and last, where there are such."""
-    layers: Sequence[Callable[[], Layer]]
-    """Each copies its weights when it is called: a large model's are never all copied at once."""
-    inputs: Sequence[dict[str, torch.nn.Module]]
-    """For each layer, the modules whose inputs are those of qkv, mix, up (and gate) and down."""
-    head: Head | None
-    widened: Matrix | None = None
-    """What makes the width of the layers of narrower embeddings; None: they have it."""
 
 
 def architecture_of(source: SourceModel) -> Architecture | None:
@@ -129,7 +63,7 @@ def of_encoder(source: SourceModel) -> Architecture:
     if source.kind == "embedding":
         pooling, *rest = modules
         whole = source.model.truncate_dim is None and source.pools_prompts
-        _require(whole and all(type(each).__name__ == "Normalize" for each in rest))
+        require(whole and all(type(each).__name__ == "Normalize" for each in rest))
         pool = pooling.pooling_mode
     elif modules:
         pool, found.head = _head_of_modules(modules, found.shape["epsilon"])
@@ -139,22 +73,17 @@ def of_encoder(source: SourceModel) -> Architecture:
     return _checked(found)
 
 
-def _require(known: object) -> None:
-    if not known:
-        raise UnknownArchitectureError
-
-
 def _checked(found: Architecture) -> Architecture:
     """Return it, if the kernels take its widths."""
-    _require(not any(found.shape[name] % PANEL for name in ("hidden", "wide", "dim")))
+    require(not any(found.shape[name] % PANEL for name in ("hidden", "wide", "dim")))
     return found
 
 
 def _bert(encoder: Any) -> Architecture:
     """Return BERT, RoBERTa, XLM-RoBERTa or ELECTRA."""
     config, embeddings = encoder.config, encoder.embeddings
-    _require(getattr(config, "position_embedding_type", None) in (None, "absolute"))
-    _require(not getattr(config, "is_decoder", False))
+    require(getattr(config, "position_embedding_type", None) in (None, "absolute"))
+    require(not getattr(config, "is_decoder", False))
     # RoBERTa counts positions from one past its padding index, and leaves out what looks like padding.
     pad = config.pad_token_id if config.model_type in ("roberta", "xlm-roberta") else -1
     layers = list(encoder.encoder.layer)
@@ -163,8 +92,8 @@ def _bert(encoder: Any) -> Architecture:
         "types": floats_of(embeddings.token_type_embeddings.weight),
     }
     return Architecture(
-        shape=_shape(
-            **_post_norm(config.hidden_size, config.intermediate_size, config.num_attention_heads),
+        shape=shape_of(
+            **post_norm(config.hidden_size, config.intermediate_size, config.num_attention_heads),
             positions=len(tables["positions"]) - (pad >= 0),
             types=len(tables["types"]),
             pad=pad,
@@ -173,8 +102,8 @@ def _bert(encoder: Any) -> Architecture:
         ),
         words=embeddings.word_embeddings.weight,
         tables=tables,
-        norms={"words": _norm(embeddings.LayerNorm)},
-        widened=_matrix(encoder.embeddings_project) if hasattr(encoder, "embeddings_project") else None,
+        norms={"words": norm_of(embeddings.LayerNorm)},
+        widened=matrix_of(encoder.embeddings_project) if hasattr(encoder, "embeddings_project") else None,
         layers=[partial(_bert_layer, layer) for layer in layers],
         inputs=[
             {
@@ -193,14 +122,14 @@ def _bert_layer(layer: Any) -> Layer:
     attention = layer.attention.self
     return Layer(
         {
-            "queries": _matrix(attention.query, attention.attention_head_size**-0.5),
-            "keys": _matrix(attention.key),
-            "values": _matrix(attention.value),
-            "mix": _matrix(layer.attention.output.dense),
-            "up": _matrix(layer.intermediate.dense),
-            "down": _matrix(layer.output.dense),
+            "queries": matrix_of(attention.query, attention.attention_head_size**-0.5),
+            "keys": matrix_of(attention.key),
+            "values": matrix_of(attention.value),
+            "mix": matrix_of(layer.attention.output.dense),
+            "up": matrix_of(layer.intermediate.dense),
+            "down": matrix_of(layer.output.dense),
         },
-        {"mix": _norm(layer.attention.output.LayerNorm), "wide": _norm(layer.output.LayerNorm)},
+        {"mix": norm_of(layer.attention.output.LayerNorm), "wide": norm_of(layer.output.LayerNorm)},
     )
 
 
@@ -208,15 +137,15 @@ def _distilbert(encoder: Any) -> Architecture:
     config, embeddings, layers = encoder.config, encoder.embeddings, list(encoder.transformer.layer)
     positions = floats_of(embeddings.position_embeddings.weight)
     return Architecture(
-        shape=_shape(
-            **_post_norm(config.dim, config.hidden_dim, config.n_heads),
+        shape=shape_of(
+            **post_norm(config.dim, config.hidden_dim, config.n_heads),
             positions=len(positions),
             activation=activation_of(layers[0].ffn.activation),
             epsilon=embeddings.LayerNorm.eps,
         ),
         words=embeddings.word_embeddings.weight,
         tables={"positions": positions},
-        norms={"words": _norm(embeddings.LayerNorm)},
+        norms={"words": norm_of(embeddings.LayerNorm)},
         layers=[partial(_distilbert_layer, layer) for layer in layers],
         inputs=[
             {"qkv": layer.attention.q_lin, "mix": layer.attention.out_lin, "up": layer.ffn.lin1, "down": layer.ffn.lin2}
@@ -230,14 +159,14 @@ def _distilbert_layer(layer: Any) -> Layer:
     attention = layer.attention
     return Layer(
         {
-            "queries": _matrix(attention.q_lin, attention.attention_head_size**-0.5),
-            "keys": _matrix(attention.k_lin),
-            "values": _matrix(attention.v_lin),
-            "mix": _matrix(attention.out_lin),
-            "up": _matrix(layer.ffn.lin1),
-            "down": _matrix(layer.ffn.lin2),
+            "queries": matrix_of(attention.q_lin, attention.attention_head_size**-0.5),
+            "keys": matrix_of(attention.k_lin),
+            "values": matrix_of(attention.v_lin),
+            "mix": matrix_of(attention.out_lin),
+            "up": matrix_of(layer.ffn.lin1),
+            "down": matrix_of(layer.ffn.lin2),
         },
-        {"mix": _norm(layer.sa_layer_norm), "wide": _norm(layer.output_layer_norm)},
+        {"mix": norm_of(layer.sa_layer_norm), "wide": norm_of(layer.output_layer_norm)},
     )
 
 
@@ -247,14 +176,14 @@ def _modernbert(encoder: Any) -> Architecture:
     # Either all layers are global, or all but every so many; the first one always is.
     others = [number for number in range(1, len(layers)) if number not in local]
     global_every = (others[0] if others else len(layers)) if local else 1
-    _require(local == [number for number in range(len(layers)) if number % global_every])
+    require(local == [number for number in range(len(layers)) if number % global_every])
     kinds = ("full_attention", "sliding_attention") if local else ("full_attention",)
     rotary = encoder.rotary_emb
-    _require(all(rotary.rope_type[kind] in ROTARY for kind in kinds))
-    _require(all(getattr(rotary, f"{kind}_attention_scaling") == 1 for kind in kinds))
-    _require(not local or config.sliding_window > 0)
+    require(all(rotary.rope_type[kind] in ROTARY for kind in kinds))
+    require(all(getattr(rotary, f"{kind}_attention_scaling") == 1 for kind in kinds))
+    require(not local or config.sliding_window > 0)
     return Architecture(
-        shape=_shape(
+        shape=shape_of(
             hidden=config.hidden_size,
             wide=config.intermediate_size,
             heads=config.num_attention_heads,
@@ -272,7 +201,7 @@ def _modernbert(encoder: Any) -> Architecture:
         ),
         words=encoder.embeddings.tok_embeddings.weight,
         tables={"frequencies": np.stack([floats_of(getattr(rotary, f"{kind}_inv_freq")) for kind in kinds])},
-        norms={"words": _norm(encoder.embeddings.norm), "last": _norm(encoder.final_norm)},
+        norms={"words": norm_of(encoder.embeddings.norm), "last": norm_of(encoder.final_norm)},
         layers=[partial(_modernbert_layer, layer) for layer in layers],
         inputs=[
             {"qkv": layer.attn.Wqkv, "mix": layer.attn.Wo, "up": layer.mlp.Wi, "down": layer.mlp.Wo} for layer in layers
@@ -282,15 +211,15 @@ def _modernbert(encoder: Any) -> Architecture:
 
 
 def _modernbert_layer(layer: Any) -> Layer:
-    queries, keys, values = _thirds(_matrix(layer.attn.Wqkv), 3)
+    queries, keys, values = _thirds(matrix_of(layer.attn.Wqkv), 3)
     queries.weight *= np.float32(layer.attn.head_dim**-0.5)
     queries.bias *= np.float32(layer.attn.head_dim**-0.5)
-    gate, up = _thirds(_matrix(layer.mlp.Wi), 2)
-    matrices = {"queries": queries, "keys": keys, "values": values, "mix": _matrix(layer.attn.Wo)}
-    norms = {"wide": _norm(layer.mlp_norm)}
+    gate, up = _thirds(matrix_of(layer.mlp.Wi), 2)
+    matrices = {"queries": queries, "keys": keys, "values": values, "mix": matrix_of(layer.attn.Wo)}
+    norms = {"wide": norm_of(layer.mlp_norm)}
     if not isinstance(layer.attn_norm, torch.nn.Identity):
-        norms["mix"] = _norm(layer.attn_norm)
-    return Layer(matrices | {"gate": gate, "up": up, "down": _matrix(layer.mlp.Wo)}, norms)
+        norms["mix"] = norm_of(layer.attn_norm)
+    return Layer(matrices | {"gate": gate, "up": up, "down": matrix_of(layer.mlp.Wo)}, norms)
 
 
 def _thirds(matrix: Matrix, count: int) -> list[Matrix]:
@@ -318,13 +247,13 @@ def of_decoder(module: DecoderScore) -> Architecture:
     """
     config, rotary, layers = module.layers.config, module.layers.rotary_emb, list(module.layers.layers)
     attention, norms_heads = layers[0].self_attn, hasattr(layers[0].self_attn, "q_norm")
-    _require(config.model_type in ("qwen2", "qwen3", "llama", "gemma"))
-    _require(rotary.rope_type in ROTARY and rotary.attention_scaling == 1 and module.window is None)
+    require(config.model_type in ("qwen2", "qwen3", "llama", "gemma"))
+    require(rotary.rope_type in ROTARY and rotary.attention_scaling == 1 and module.window is None)
     with torch.inference_mode():
         # Gemma's embeddings are scaled.
         words = module.layers.embed_tokens(torch.arange(module.layers.embed_tokens.num_embeddings))
     found = Architecture(
-        shape=_shape(
+        shape=shape_of(
             hidden=config.hidden_size,
             wide=config.intermediate_size,
             heads=config.num_attention_heads,
@@ -344,7 +273,7 @@ def of_decoder(module: DecoderScore) -> Architecture:
         ),
         words=words,
         tables={"frequencies": floats_of(rotary.inv_freq)[None]},
-        norms={"last": _rms_norm(module.layers.norm)},
+        norms={"last": rms_norm_of(module.layers.norm)},
         layers=[partial(_decoder_layer, layer) for layer in layers],
         inputs=[
             {
@@ -364,20 +293,20 @@ def _decoder_layer(layer: Any) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     gains = {}
     if hasattr(attention, "q_norm"):
-        gains = {"query": _rms_norm(attention.q_norm).gain, "key": _rms_norm(attention.k_norm).gain}
+        gains = {"query": rms_norm_of(attention.q_norm).gain, "key": rms_norm_of(attention.k_norm).gain}
         gains["query"] *= np.float32(attention.scaling)
     # Queries come scaled, by their matrix or by the norm that follows it.
     return Layer(
         {
-            "queries": _matrix(attention.q_proj, 1 if gains else attention.scaling),
-            "keys": _matrix(attention.k_proj),
-            "values": _matrix(attention.v_proj),
-            "mix": _matrix(attention.o_proj),
-            "gate": _matrix(mlp.gate_proj),
-            "up": _matrix(mlp.up_proj),
-            "down": _matrix(mlp.down_proj),
+            "queries": matrix_of(attention.q_proj, 1 if gains else attention.scaling),
+            "keys": matrix_of(attention.k_proj),
+            "values": matrix_of(attention.v_proj),
+            "mix": matrix_of(attention.o_proj),
+            "gate": matrix_of(mlp.gate_proj),
+            "up": matrix_of(mlp.up_proj),
+            "down": matrix_of(mlp.down_proj),
         },
-        {"mix": _rms_norm(layer.input_layernorm), "wide": _rms_norm(layer.post_attention_layernorm)},
+        {"mix": rms_norm_of(layer.input_layernorm), "wide": rms_norm_of(layer.post_attention_layernorm)},
         gains,
     )
 
@@ -387,7 +316,7 @@ def _head(model: Any) -> tuple[str, Head]:
     kind = model.config.model_type
     if kind == "modernbert":
         head = _head_of(model.head.dense, activation_of(model.head.act), model.classifier)
-        head.norm = _norm(model.head.norm)
+        head.norm = norm_of(model.head.norm)
         return model.config.classifier_pooling, head
     if kind == "bert":
         pooler = model.base_model.pooler
@@ -402,77 +331,24 @@ def _head(model: Any) -> tuple[str, Head]:
 def _head_of_modules(modules: Sequence[Any], epsilon: float) -> tuple[str, Head]:
     """Return pool and head of sentence-transformers' modules, of which some or all but the last are optional."""
     pooling, *rest, last = modules
-    _require(type(pooling).__name__ == "Pooling" and pooling.include_prompt)
+    require(type(pooling).__name__ == "Pooling" and pooling.include_prompt)
     head = _head_of(None, "identity", _dense(last).linear)
-    _require(activation_of(last.activation_function) == "identity" and head.out.weight.shape[0] == 1)
+    require(activation_of(last.activation_function) == "identity" and head.out.weight.shape[0] == 1)
     if rest:
         dense, *norms = rest
         head = _head_of(_dense(dense).linear, activation_of(dense.activation_function), last.linear)
-        _require(dense.linear.in_features == dense.linear.out_features)
+        require(dense.linear.in_features == dense.linear.out_features)
         if norms:
             (norm,) = norms
-            _require(type(norm).__name__ == "LayerNorm" and norm.norm.eps == epsilon)
-            head.norm = _norm(norm.norm)
+            require(type(norm).__name__ == "LayerNorm" and norm.norm.eps == epsilon)
+            head.norm = norm_of(norm.norm)
     return pooling.pooling_mode, head
 
 
 def _dense(module: Any) -> Any:
-    _require(type(module).__name__ == "Dense")
+    require(type(module).__name__ == "Dense")
     return module
 
 
 def _head_of(dense: Any, activation: str, out: Any) -> Head:
-    return Head(_matrix(out), _matrix(dense) if dense is not None else None, activation)
-
-
-def _shape(*, activation: str, **others: Any) -> dict[str, int | float]:
-    """Return a shape with what most models don't have."""
-    _require(activation != "tanh")
-    usual = {"types": 0, "pad": -1, "rotaries": 0, "causal": 0, "window": 0, "global_every": 1}
-    usual |= {"norms_first": 0, "rms": 0, "normalises_heads": 0, "gated": 0}
-    return {**usual, "activation": ACTIVATIONS.index(activation), **others}
-
-
-def _post_norm(hidden: int, wide: int, heads: int) -> dict[str, int]:
-    """Return what BERT and its kin have in common."""
-    return {
-        "hidden": hidden,
-        "wide": wide,
-        "heads": heads,
-        "kv_heads": heads,
-        "dim": hidden // heads,
-        "group": max(hidden, wide),
-    }
-
-
-def activation_of(module: Any) -> str:
-    """Return the kernels' name of an activation.
-
-    Raises:
-        KeyError: they have none.
-    """
-    if isinstance(module, torch.nn.GELU):
-        return {"none": "gelu", "tanh": "gelu_tanh"}[module.approximate]
-    return CLASSES_OF_ACTIVATIONS[type(module).__name__]
-
-
-def floats_of(tensor: torch.Tensor) -> Floats:
-    """Return one of torch's tensors in float32; it may be the same memory."""
-    return np.asarray(tensor.detach().float().cpu().numpy(), np.float32)
-
-
-def _matrix(linear: Any, factor: float = 1.0) -> Matrix:
-    weight = floats_of(linear.weight) * np.float32(factor)
-    bias = np.zeros(len(weight), np.float32) if linear.bias is None else floats_of(linear.bias) * np.float32(factor)
-    return Matrix(weight, bias)
-
-
-def _norm(norm: Any) -> Norm:
-    gain = floats_of(norm.weight).copy()
-    return Norm(gain, np.zeros_like(gain) if norm.bias is None else floats_of(norm.bias).copy())
-
-
-def _rms_norm(norm: Any) -> Norm:
-    """Return a norm without a shift; Gemma's weights are what is added to 1."""
-    weight = floats_of(norm.weight)
-    return Norm(weight + np.float32(type(norm).__name__.startswith("Gemma")), None)
+    return Head(matrix_of(out), matrix_of(dense) if dense is not None else None, activation)

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from webapp.engine.models.source import SourceModel
-from webapp.engine.prepare.architectures import Architecture, Floats, Head, Layer, Matrix, architecture_of, floats_of
+from webapp.engine.prepare.architecture import Architecture, Floats, Head, Layer, Matrix, floats_of
+from webapp.engine.prepare.architectures import architecture_of
 from webapp.engine.prepare.progress import ReportShare
 from webapp.engine.prepare.smoothing import measure_peaks, smooth
 from webapp.engine.runtimes.packed import (

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from webapp.engine.prepare.architectures import Architecture, Floats, Layer
+from webapp.engine.prepare.architecture import Architecture, Floats, Layer
 
 Peaks = list[dict[str, Floats]]
 """For each layer and each matrix that is read by int8 (qkv, mix, up, down): the largest size of each input."""
