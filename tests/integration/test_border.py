@@ -150,11 +150,13 @@ def opened_or_refused(path):
     try:
         runtime = NativeRuntime(path)
     except SetupError as error:
-        assert re.fullmatch(r"\S+ is damaged \(.*\); remove \S+ and prepare again", str(error)), error
-        return False
-    with contextlib.suppress(EngineFailedError):  # a table may have become shorter
-        runtime.open()(*batch((min(5, runtime.tables.positions), 1), 5))
-    return True
+        said = str(error)
+    else:
+        with contextlib.suppress(EngineFailedError):  # a table may have become shorter
+            runtime.open()(*batch((min(5, runtime.tables.positions), 1), 5))
+        return True
+    assert re.fullmatch(r"\S+ is damaged \(.*\); remove \S+ and prepare again", said), said
+    return False
 
 
 @needs_kernels
