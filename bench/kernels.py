@@ -68,7 +68,7 @@ class Seen(ctypes.Structure):
 class Sight(ctypes.Structure):
     """See native/ops.h."""
 
-    _fields_ = tuple((name, ctypes.c_int32) for name in ("first", "end", "more"))
+    _fields_ = tuple((name, ctypes.c_int32) for name in ("start", "stop", "more"))
 
 
 INT, PTR, REAL = ctypes.c_int32, ctypes.c_void_p, ctypes.c_float

@@ -3,8 +3,8 @@
  * An input is a list of small numbers: the shape of a model, what is changed about it, then batches and what is changed
  * about them. Every buffer is allocated by itself and exactly as large as the border is told, so AddressSanitizer sees
  * whatever is read or written outside. What was not changed must be computed, what is refused must have been changed, and
- * what was computed must have been right. It is computed again without any prefix that was kept: the results must be equal
- * to the bit.
+ * what was computed must have been right. It is computed again without any prefix that was kept, and a row of it alone: the
+ * results must be equal to the bit.
  */
 #include <stddef.h>
 #include "inputs.h"
@@ -117,6 +117,13 @@ static void require_sound(const Made *made) {
     const Shape *s = &made->shape;
     require(s->hidden % 16 == 0 && s->wide % 16 == 0 && s->dim % 16 == 0 && s->group % 16 == 0, "a width");
     require(s->kv_heads > 0 && s->heads % s->kv_heads == 0, "heads");
+    require(s->embedded % 16 == 0 && s->embedded <= s->hidden, "the width of embeddings");
+    require((s->window > 0) == (s->rotaries == 2) && s->rotaries >= 0 && s->rotaries <= 2, "positions");
+    require(s->activation >= 0 && s->activation < TANH && s->pool >= 0 && s->pool < POOLS, "a choice");
+    require(!s->rms || s->norms_first, "root mean squares");
+    const int32_t flags[] = {s->causal, s->norms_first, s->rms, s->normalises_words, s->normalises_heads, s->gated,
+                             s->scores, s->head_dense, s->head_norm};
+    for (unsigned i = 0; i < sizeof flags / sizeof *flags; i++) require((flags[i] & ~1) == 0, "a flag");
     const int norm = s->rms ? 1 : 2, in_layer = 16 + 4 * s->gated + 2 * norm + 2 * s->normalises_heads;
     const int in_head = s->scores ? 2 + 2 * s->head_dense + 2 * s->head_norm : 0;
     const int without = s->norms_first && s->normalises_words ? norm : 0; /* the first layer's */
@@ -157,9 +164,11 @@ NOT_FOLLOWED static void require_right(const Shape *shape, const Batch *batch) {
     }
 }
 
+/* Compute a batch again without prefixes, and a row of it alone. */
 static void require_same_again(const Model *model, Batch batch) {
     Pass *other;
     const float *out = batch.out;
+    const int64_t width = batch.out_count / batch.rows, row = (int64_t)(random_number() % batch.rows);
     float *again = exactly(batch.out_count, sizeof *again);
     allocations_left = INT32_MAX;
     require(pass_open(model, 0, &other) == STATUS_OK, "no scratch");
@@ -167,6 +176,12 @@ static void require_same_again(const Model *model, Batch batch) {
     batch.out = again;
     require(pass_forward(other, &batch) == STATUS_OK, "it refuses a batch that it computed");
     require(!memcmp(out, again, batch.out_count * sizeof *again), "a result that depends on prefixes");
+    const Batch alone = {.rows = 1, .length = batch.length, .ids = batch.ids + row * batch.length,
+                         .types = batch.types + row * batch.length, .lengths = batch.lengths + row,
+                         .prefixes = batch.prefixes + row, .out = again, .id_count = batch.length,
+                         .type_count = batch.length, .length_count = 1, .prefix_count = 1, .out_count = width};
+    require(pass_forward(other, &alone) == STATUS_OK, "it refuses a row that it computed");
+    require(!memcmp(out + row * width, again, width * sizeof *again), "a result that depends on other rows");
     pass_close(other);
     free(again);
 }

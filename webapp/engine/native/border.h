@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define BORDER 5 /* raised when anything in this file changes; runtimes/native.py has the same number */
+#define BORDER 5 /* raised when anything in this file changes; runtimes/packed.py has the same number */
 
 typedef enum {
     STATUS_OK,

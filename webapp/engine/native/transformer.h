@@ -76,7 +76,7 @@ static int width_of_qkv(const Shape *shape) { return width_of_queries(shape) + 2
  * a cache, and so should the rows. Blocks are a multiple of the rows that any instruction set computes together: 4, 5 or 8.
  */
 static void divide_work(Model *model) {
-    const int is_large = (int64_t)model->shape.hidden * model->shape.wide > 2 << 20;
+    const int is_large = (int64_t)model->shape.hidden * model->shape.wide >= 3 << 20;
     model->group_tokens = is_large ? MOST_GROUP_TOKENS : 256;
     model->block_rows = is_large ? 120 : 40;
 }

@@ -80,8 +80,8 @@ class Architecture:
 
     shape: dict[str, int | float]
     """What native/border.h's Shape says, but for what follows from the rest."""
-    words: torch.Tensor
-    """The table of words, shape [vocabulary, hidden]."""
+    words: torch.nn.Embedding
+    """The table of words. Gemma's is scaled when it is read, so it is read as it is called."""
     tables: dict[str, Floats]
     """positions or frequencies, and types, where there are any."""
     norms: dict[str, Norm]

@@ -60,11 +60,15 @@ def of_encoder(source: SourceModel) -> Architecture:
     transformer, *modules = source.model
     encoder = transformer.model.base_model
     found = ENCODERS[encoder.config.model_type](encoder)
+    # Positions that are turned, not looked up, have no end; a model may say that it reads more of them.
+    if found.shape["rotaries"]:
+        found.shape["positions"] = max(found.shape["positions"], source.max_length_tokens)
+    _require_outputs(transformer, "token_embeddings" if modules else "scores", of_tokens=bool(modules))
     if source.kind == "embedding":
         pooling, *rest = modules
         whole = source.model.truncate_dim is None and source.pools_prompts
         require(whole and all(type(each).__name__ == "Normalize" for each in rest))
-        pool = pooling.pooling_mode
+        pool = _pool(pooling)
     elif modules:
         pool, found.head = _head_of_modules(modules, found.shape["epsilon"])
     else:
@@ -73,9 +77,19 @@ def of_encoder(source: SourceModel) -> Architecture:
     return _checked(found)
 
 
+def _require_outputs(transformer: Any, name: str, *, of_tokens: bool) -> None:
+    """Require sentence-transformers to read the output of transformers' class that the kernels compute."""
+    task, output = ("feature-extraction", "last_hidden_state") if of_tokens else ("sequence-classification", "logits")
+    read = transformer.modality_config["text"]
+    require(transformer.transformer_task == task and transformer.module_output_name == name)
+    require(read["method"] == "forward" and read["method_output_name"] == output)
+
+
 def _checked(found: Architecture) -> Architecture:
     """Return it, if the kernels take its widths."""
-    require(not any(found.shape[name] % PANEL for name in ("hidden", "wide", "dim")))
+    embedded, hidden = found.words.embedding_dim, found.shape["hidden"]
+    require(not any(found.shape[name] % PANEL for name in ("hidden", "wide", "dim")) and not embedded % PANEL)
+    require(embedded < hidden if found.widened else embedded == hidden)
     return found
 
 
@@ -100,7 +114,7 @@ def _bert(encoder: Any) -> Architecture:
             activation=activation_of(layers[0].intermediate.intermediate_act_fn),
             epsilon=config.layer_norm_eps,
         ),
-        words=embeddings.word_embeddings.weight,
+        words=embeddings.word_embeddings,
         tables=tables,
         norms={"words": norm_of(embeddings.LayerNorm)},
         widened=matrix_of(encoder.embeddings_project) if hasattr(encoder, "embeddings_project") else None,
@@ -143,7 +157,7 @@ def _distilbert(encoder: Any) -> Architecture:
             activation=activation_of(layers[0].ffn.activation),
             epsilon=embeddings.LayerNorm.eps,
         ),
-        words=embeddings.word_embeddings.weight,
+        words=embeddings.word_embeddings,
         tables={"positions": positions},
         norms={"words": norm_of(embeddings.LayerNorm)},
         layers=[partial(_distilbert_layer, layer) for layer in layers],
@@ -199,7 +213,7 @@ def _modernbert(encoder: Any) -> Architecture:
             activation=activation_of(layers[0].mlp.act),
             epsilon=config.norm_eps,
         ),
-        words=encoder.embeddings.tok_embeddings.weight,
+        words=encoder.embeddings.tok_embeddings,
         tables={"frequencies": np.stack([floats_of(getattr(rotary, f"{kind}_inv_freq")) for kind in kinds])},
         norms={"words": norm_of(encoder.embeddings.norm), "last": norm_of(encoder.final_norm)},
         layers=[partial(_modernbert_layer, layer) for layer in layers],
@@ -211,10 +225,10 @@ def _modernbert(encoder: Any) -> Architecture:
 
 
 def _modernbert_layer(layer: Any) -> Layer:
-    queries, keys, values = _thirds(matrix_of(layer.attn.Wqkv), 3)
+    queries, keys, values = _parts(matrix_of(layer.attn.Wqkv), 3)
     queries.weight *= np.float32(layer.attn.head_dim**-0.5)
     queries.bias *= np.float32(layer.attn.head_dim**-0.5)
-    gate, up = _thirds(matrix_of(layer.mlp.Wi), 2)
+    gate, up = _parts(matrix_of(layer.mlp.Wi), 2)
     matrices = {"queries": queries, "keys": keys, "values": values, "mix": matrix_of(layer.attn.Wo)}
     norms = {"wide": norm_of(layer.mlp_norm)}
     if not isinstance(layer.attn_norm, torch.nn.Identity):
@@ -222,7 +236,7 @@ def _modernbert_layer(layer: Any) -> Layer:
     return Layer(matrices | {"gate": gate, "up": up, "down": matrix_of(layer.mlp.Wo)}, norms)
 
 
-def _thirds(matrix: Matrix, count: int) -> list[Matrix]:
+def _parts(matrix: Matrix, count: int) -> list[Matrix]:
     """Return the matrices that one is made of, one after the other."""
     weights, biases = np.split(matrix.weight, count), np.split(matrix.bias, count)
     return [Matrix(weight, bias) for weight, bias in zip(weights, biases, strict=True)]
@@ -249,9 +263,6 @@ def of_decoder(module: DecoderScore) -> Architecture:
     attention, norms_heads = layers[0].self_attn, hasattr(layers[0].self_attn, "q_norm")
     require(config.model_type in ("qwen2", "qwen3", "llama", "gemma"))
     require(rotary.rope_type in ROTARY and rotary.attention_scaling == 1 and module.window is None)
-    with torch.inference_mode():
-        # Gemma's embeddings are scaled.
-        words = module.layers.embed_tokens(torch.arange(module.layers.embed_tokens.num_embeddings))
     found = Architecture(
         shape=shape_of(
             hidden=config.hidden_size,
@@ -271,7 +282,7 @@ def of_decoder(module: DecoderScore) -> Architecture:
             pool=POOLS.index("mean" if module.mean else "last"),
             epsilon=config.rms_norm_eps,
         ),
-        words=words,
+        words=module.layers.embed_tokens,
         tables={"frequencies": floats_of(rotary.inv_freq)[None]},
         norms={"last": rms_norm_of(module.layers.norm)},
         layers=[partial(_decoder_layer, layer) for layer in layers],
@@ -331,22 +342,30 @@ def _head(model: Any) -> tuple[str, Head]:
 def _head_of_modules(modules: Sequence[Any], epsilon: float) -> tuple[str, Head]:
     """Return pool and head of sentence-transformers' modules, of which some or all but the last are optional."""
     pooling, *rest, last = modules
-    require(type(pooling).__name__ == "Pooling" and pooling.include_prompt)
-    head = _head_of(None, "identity", _dense(last).linear)
+    pool = _pool(pooling)
+    head = _head_of(None, "identity", _dense(last, "scores").linear)
     require(activation_of(last.activation_function) == "identity" and head.out.weight.shape[0] == 1)
     if rest:
         dense, *norms = rest
-        head = _head_of(_dense(dense).linear, activation_of(dense.activation_function), last.linear)
+        linear = _dense(dense, "sentence_embedding").linear
+        head = _head_of(linear, activation_of(dense.activation_function), last.linear)
         require(dense.linear.in_features == dense.linear.out_features)
         if norms:
             (norm,) = norms
             require(type(norm).__name__ == "LayerNorm" and norm.norm.eps == epsilon)
             head.norm = norm_of(norm.norm)
-    return pooling.pooling_mode, head
+    return pool, head
 
 
-def _dense(module: Any) -> Any:
-    require(type(module).__name__ == "Dense")
+def _pool(module: Any) -> str:
+    require(type(module).__name__ == "Pooling" and module.include_prompt)
+    return str(module.pooling_mode)
+
+
+def _dense(module: Any, output: str) -> Any:
+    """Return a dense layer, if it reads what the module before it gives, and gives what the next one reads."""
+    require(type(module).__name__ == "Dense" and not module.use_residual)
+    require(module.module_input_name == "sentence_embedding" and module.module_output_name == output)
     return module
 
 

@@ -26,8 +26,8 @@ from webapp.engine.prepare.progress import ReportShare
 BUDGETS_TOKENS = (256, 512, 1024)
 """Token budgets to try. In a larger one small requests wait longer behind large ones, a smaller one holds too few rows.
 
-For encoders the native engine gets the first: it works in groups of that many tokens whatever a batch holds
-(native/transformer.h). With a large model it reads much larger weights for each batch.
+For encoders the native engine gets the first: small ones it works on in groups of that many tokens whatever a batch
+holds (native/transformer.h). With a decoder it reads much larger weights for each batch.
 """
 
 MIN_SPEEDUP = 1.05

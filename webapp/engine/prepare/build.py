@@ -45,6 +45,7 @@ from webapp.engine.prepare.resolve import Source
 from webapp.engine.prepare.room import check_disk, check_memory
 from webapp.engine.recipes import named_recipe
 from webapp.engine.runtimes import Candidate
+from webapp.engine.runtimes.native import NativeRuntime
 from webapp.engine.runtimes.torch import LoadedRuntime
 
 FRAMING, CONVERTING, JUDGING, MEASURING = 3, 4, 5, 6
@@ -287,6 +288,10 @@ def pack_native(
     pairs = examples.calibration[:SMOOTHING_PAIRS]
     if not pack(original, path, lambda: [score_pair(session, *pair) for pair in pairs], report_share):
         raise NotForThisModelError("the native engine does not know this architecture")
+    try:
+        NativeRuntime(path)
+    except SetupError as error:
+        raise NotForThisModelError(f"the native engine can't compute this model: {error}") from error
 
 
 def convert_to_openvino(

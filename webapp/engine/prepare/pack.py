@@ -131,22 +131,32 @@ def _head_tensors(head: Head) -> Iterator[tuple[str, Floats]]:
     yield from (("out", head.out.weight[0]), ("out_bias", head.out.bias))
 
 
-def pack_words(words: torch.Tensor) -> Tensors:
+def pack_words(words: torch.nn.Embedding) -> Tensors:
     """Return a table of words in int8, with a scale for each row and one for each column.
 
-    A column's is its root mean square: some are many times the others, and would leave those few of int8's steps.
+    A column's is between its root mean square and its largest number: some columns are many times the others, and so
+    are some numbers of a column; either would leave others few of int8's steps.
     """
-    count, width = words.shape
-    chunks = [slice(start, start + ROWS_AT_ONCE) for start in range(0, count, ROWS_AT_ONCE)]
-    squares = sum(np.square(floats_of(words[chunk]), dtype=np.float64).sum(axis=0) for chunk in chunks)
-    channels = np.maximum(np.sqrt(squares / count), LEAST).astype(np.float32)
+    count, width = words.num_embeddings, words.embedding_dim
+    squares, largest = np.zeros(width), np.zeros(width, np.float32)
+    for _, rows in _chunks(words):
+        squares += np.square(rows, dtype=np.float64).sum(axis=0)
+        largest = np.maximum(largest, np.abs(rows).max(axis=0))
+    channels = np.maximum(np.sqrt(np.sqrt(squares / count) * largest), LEAST).astype(np.float32)
     values = np.empty((count, width), np.int8)
     scales = np.empty(count, np.float32)
-    for chunk in chunks:
-        rows = floats_of(words[chunk]) / channels
-        scales[chunk] = np.maximum(np.abs(rows).max(axis=1), LEAST) / 127
-        values[chunk] = np.rint(rows / scales[chunk, None])
+    for chunk, rows in _chunks(words):
+        in_channels = rows / channels
+        scales[chunk] = np.maximum(np.abs(in_channels).max(axis=1), LEAST) / 127
+        values[chunk] = np.rint(in_channels / scales[chunk, None])
     return {"words": values, "words.scales": scales, "words.channels": channels}
+
+
+def _chunks(words: torch.nn.Embedding) -> Iterator[tuple[slice, Floats]]:
+    for start in range(0, words.num_embeddings, ROWS_AT_ONCE):
+        stop = min(start + ROWS_AT_ONCE, words.num_embeddings)
+        with torch.inference_mode():
+            yield slice(start, stop), floats_of(words(torch.arange(start, stop, device=words.weight.device)))
 
 
 def pack_matrix(matrix: Matrix, group: int) -> Tensors:
