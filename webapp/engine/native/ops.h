@@ -17,8 +17,7 @@
 
 /* y = W x + b with W in int8 and x quantised row by row, both in groups of inputs that have a scale each.
  *
- * BERT's layers are one group. Other models have channels whose values are a hundred times the others': a scale for each
- * group keeps their harm to the group that they are in.
+ * Some channels are a hundred times as large as the others: a scale for each group keeps their harm to the group that they are in.
  */
 typedef struct {
     const int8_t *weights; /* [outputs / PANEL][inputs / 4][PANEL][4] */

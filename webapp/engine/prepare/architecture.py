@@ -117,7 +117,6 @@ def post_norm(hidden: int, wide: int, heads: int) -> dict[str, int]:
         "heads": heads,
         "kv_heads": heads,
         "dim": hidden // heads,
-        "group": max(hidden, wide),
     }
 
 

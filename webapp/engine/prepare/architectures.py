@@ -38,10 +38,6 @@ POOLS_OF_ENCODERS = {"cls": "first", "mean": "mean"}
 ROTARY = ("default", "linear", "llama3")
 """Rotary positions whose frequencies are the same for texts of all lengths."""
 
-GROUP = 128
-"""Inputs that share a scale where some channels are much larger than others: those spoil their group's precision, and
-no more. BERT's have a scale for all."""
-
 
 def architecture_of(source: SourceModel) -> Architecture | None:
     """Return a model's architecture; None: the native engine can't compute it."""
@@ -203,7 +199,6 @@ def _modernbert(encoder: Any) -> Architecture:
             heads=config.num_attention_heads,
             kv_heads=config.num_attention_heads,
             dim=config.hidden_size // config.num_attention_heads,
-            group=GROUP,
             positions=config.max_position_embeddings,
             rotaries=len(kinds),
             window=config.sliding_window if local else 0,
@@ -270,7 +265,6 @@ def of_decoder(module: DecoderScore) -> Architecture:
             heads=config.num_attention_heads,
             kv_heads=config.num_key_value_heads,
             dim=attention.head_dim,
-            group=GROUP,
             positions=config.max_position_embeddings,
             rotaries=1,
             causal=int(module.causal),
