@@ -36,11 +36,11 @@ LARGEST_LANE_SUM = 128
 LEAST = 1e-12
 """Of what a scale is made of: a row or a channel may be zero."""
 
-GROUP = 192
-"""Inputs that share a scale: outlier channels spoil the precision of their group's others, and no more.
+GROUPS = {0: 384, 1: 128}
+"""Inputs that share a scale, by whether a model normalises what it reads, or what it has added to.
 
-Against one scale for a whole row it brings int8's error of a trained MiniLM's logits down by a third, for about 3 % of
-its speed (docs/performance.md).
+Outlier channels spoil the precision of their group's others, and no more. They are larger where nothing normalises the
+sums that layers add to. Smaller groups take more time; see docs/performance.md.
 """
 
 ROWS_AT_ONCE = 8192
@@ -80,13 +80,14 @@ def pack_architecture(
     """Write a model; see `pack`."""
     peaks = measure_peaks(found, run) if run else None
     tensors: Tensors = {**pack_words(found.words), **found.tables, **_norm_tensors(found, "words")}
+    group = GROUPS[int(found.shape["norms_first"])]
     if found.widened:
-        tensors |= {f"widened.{part}": tensor for part, tensor in pack_matrix(found.widened, GROUP).items()}
+        tensors |= {f"widened.{part}": tensor for part, tensor in pack_matrix(found.widened, group).items()}
     for number, make in enumerate(found.layers):
         layer = make()
         if peaks:
             smooth(layer, peaks[number], found.shape)
-        tensors |= {f"{number}.{name}": tensor for name, tensor in _layer_tensors(layer)}
+        tensors |= {f"{number}.{name}": tensor for name, tensor in _layer_tensors(layer, group)}
         report_share((number + 1) / len(found.layers))
     tensors |= _norm_tensors(found, "last")
     if found.head:
@@ -96,7 +97,7 @@ def pack_architecture(
         "vocabulary": len(tensors["words"]),
         "embedded": tensors["words"].shape[1],
         "layers": len(found.layers),
-        "group": GROUP,
+        "group": group,
         "normalises_words": int("words" in found.norms),
         "scores": int(found.head is not None),
         "head_dense": int(found.head is not None and found.head.dense is not None),
@@ -114,7 +115,7 @@ def _norm_tensors(found: Architecture, name: str) -> Tensors:
     return {f"{name}.gain": norm.gain, **({} if norm.shift is None else {f"{name}.shift": norm.shift})}
 
 
-def _layer_tensors(layer: Layer) -> Iterator[tuple[str, NDArray[Any]]]:
+def _layer_tensors(layer: Layer, group: int) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield a layer's tensors, its matrices in int8."""
     matrices = dict(layer.matrices)
     parts = [matrices.pop(name) for name in ("queries", "keys", "values")]
@@ -122,7 +123,7 @@ def _layer_tensors(layer: Layer) -> Iterator[tuple[str, NDArray[Any]]]:
     matrices["qkv"] = Matrix(np.concatenate(weights), np.concatenate(biases))
     for name in MATRICES:
         if name in matrices:
-            yield from ((f"{name}.{part}", tensor) for part, tensor in pack_matrix(matrices[name], GROUP).items())
+            yield from ((f"{name}.{part}", tensor) for part, tensor in pack_matrix(matrices[name], group).items())
     for name, norm in layer.norms.items():
         yield f"{name}.gain", norm.gain
         if norm.shift is not None:
