@@ -166,7 +166,8 @@ def test_access_lines_of_every_program_have_level_code_and_duration(tmp_path, mo
             assert isinstance(line["duration_ms"], (int, float)), line
             assert not {"duration_s", "upstream_s"} & set(line)
     assert all(isinstance(nginx[name]["upstream_ms"], int) for name in ("good", "field", "fails"))
-    assert nginx["good"]["upstream_ms"] <= nginx["good"]["duration_ms"]
+    # nginx takes the two times from clocks that it brings up to date at different moments.
+    assert nginx["good"]["upstream_ms"] <= nginx["good"]["duration_ms"] + 1
     assert nginx["large"]["upstream_ms"] is None, "nobody was asked"
     assert [line for line in lines if line["level"] == "critical"] == []
 
