@@ -91,6 +91,14 @@ def test_a_head_of_other_modules_is_left_to_other_engines(tmp_path, dense):
     assert architecture_of(load_source(another_head(tmp_path / "other", **dense))) is None
 
 
+def test_prompts_that_do_not_count_are_left_to_other_engines_where_there_are_any(tmp_path):
+    without = build_sentence_transformer(tmp_path / "without", include_prompt=False)
+    prompts = {"query": "question: ", "document": "text: "}
+    with_some = build_sentence_transformer(tmp_path / "with", include_prompt=False, prompts=prompts)
+    assert architecture_of(load_source(without)) is not None
+    assert architecture_of(load_source(with_some)) is None
+
+
 def test_an_encoder_whose_vectors_are_another_output_is_left_to_other_engines(tmp_path):
     model = build_sentence_transformer(tmp_path / "model")
     assert architecture_of(load_source(model)) is not None
@@ -111,7 +119,7 @@ def test_an_encoder_whose_vectors_are_another_output_is_left_to_other_engines(tm
     ],
 )
 def test_what_the_kernels_do_not_take_is_said_before_anything_is_judged(tmp_path, build, said):
-    """So that with RERANK_ENGINE=auto the next engine is tried."""
+    """RERANK_ENGINE=auto tries the next engine then."""
     settings = Settings(model=str(build(tmp_path / "model")), state_dir=tmp_path, engine="native", precision="int8")
     reported = []
     with pytest.raises(SetupError, match=said):

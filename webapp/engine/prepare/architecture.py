@@ -89,7 +89,7 @@ class Architecture:
     layers: Sequence[Callable[[], Layer]]
     """Each copies its weights when it is called: a large model's are never all copied at once."""
     inputs: Sequence[dict[str, torch.nn.Module]]
-    """For each layer, the modules whose inputs are those of qkv, mix, up (and gate) and down."""
+    """The modules of each layer that read what qkv, mix, up (and gate) and down read, by these names."""
     head: Head | None
     widened: Matrix | None = None
     """What makes the width of the layers of narrower embeddings; None: they have it."""

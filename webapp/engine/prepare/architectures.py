@@ -334,9 +334,10 @@ def _head(model: Any) -> tuple[str, Head]:
 
 
 def _head_of_modules(modules: Sequence[Any], epsilon: float) -> tuple[str, Head]:
-    """Return pool and head of sentence-transformers' modules, of which some or all but the last are optional."""
+    """Return pool and head of sentence-transformers' modules: pooling, perhaps a dense layer and a norm, a row."""
     pooling, *rest, last = modules
     pool = _pool(pooling)
+    require(pooling.include_prompt)
     head = _head_of(None, "identity", _dense(last, "scores").linear)
     require(activation_of(last.activation_function) == "identity" and head.out.weight.shape[0] == 1)
     if rest:
@@ -352,7 +353,7 @@ def _head_of_modules(modules: Sequence[Any], epsilon: float) -> tuple[str, Head]
 
 
 def _pool(module: Any) -> str:
-    require(type(module).__name__ == "Pooling" and module.include_prompt)
+    require(type(module).__name__ == "Pooling")
     return str(module.pooling_mode)
 
 

@@ -34,7 +34,7 @@ LARGEST_LANE_SUM = 128
 """A 16-bit lane holds four products of 0..255 and an int8 weight: 255 x 128 stays below 2^15, of either sign."""
 
 LEAST = 1e-12
-"""Of what a scale is made of: a row or a channel may be zero."""
+"""A row or a channel of zeros gets a scale as if this were its largest number."""
 
 GROUPS = {0: 384, 1: 128}
 """Inputs that share a scale, by whether a model normalises what it reads, or what it has added to.
