@@ -158,12 +158,15 @@ def test_the_name_of_the_padding_in_a_text_has_the_position_that_its_makers_give
     pipeline.prepare(settings, lambda _: None)
     original = load_source(directory)
     session = load_engine(settings).open_session()
-    pair = ("how do bees", " <pad>" * 40 + " bees find home")
-    ids = torch.tensor(original.tokens(*pair))
+    pairs = [("how do bees", " <pad>" * count + " bees find home") for count in (3, 4, 5, 6, 20, 30)]
+    right = original.reference(pairs)
+    served = np.array([score_pair(session, *pair) for pair in pairs])
     with torch.inference_mode():
-        in_a_row = original.transformer(input_ids=ids, position_ids=torch.arange(2, 2 + ids.shape[1])[None]).logits
-    right = original.reference([pair])[0]
-    assert abs(score_pair(session, *pair) - right) < 0.3 * abs(float(in_a_row) - right)
+        in_a_row = [
+            float(original.transformer(input_ids=ids, position_ids=torch.arange(2, 2 + ids.shape[1])[None]).logits)
+            for ids in (torch.tensor(original.tokens(*pair)) for pair in pairs)
+        ]
+    assert np.abs(served - right).mean() < 0.3 * np.abs(in_a_row - right).mean()
 
 
 def test_frequencies_of_rotary_positions_stay_in_float32():
