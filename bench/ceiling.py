@@ -12,25 +12,18 @@ from webapp.domain.types import Session
 from webapp.engine.base import Engine
 from webapp.engine.loader import load_engine
 from webapp.engine.pool import EnginePool
-from webapp.scheduling.batching import padded
+from webapp.engine.prepare.autotune import batches, encode
 
 QUERY = "what is the question"
 
 
 class _Batches:
-    """Batches cut beforehand: sorted by length, no scheduler, no HTTP."""
+    """Batches cut beforehand: no scheduler, no HTTP."""
 
-    def __init__(self, session: Session, texts: Sequence[str], budget_tokens: int) -> None:
+    def __init__(self, engine: Engine, texts: Sequence[str], budget_tokens: int) -> None:
         self._lock = allocate_lock()
-        encoded = session.encode_query(QUERY)
-        ids, lengths, _ = session.encode_documents(encoded, texts)
-        order = sorted(range(len(texts)), key=lambda index: -int(lengths[index]))
-        self._batches = []
-        while order:
-            length = padded(int(lengths[order[0]]))
-            rows = max(1, budget_tokens // length)
-            self._batches.append(([(encoded, ids[index]) for index in order[:rows]], length))
-            order = order[rows:]
+        encoded = encode(engine.open_session(), [(QUERY, text) for text in texts])
+        self._batches = [batch[:2] for batch in batches(encoded, budget_tokens, padded=engine.padded)]
         self._left = len(self._batches)
         self.waiter = NativeWaiter()
 
@@ -62,7 +55,7 @@ class Ceiling:
 
     def documents_per_s(self, texts: Sequence[str]) -> float:
         """Run once over the texts, which are tokenized and sorted before the clock starts."""
-        source = _Batches(self._engine.open_session(), texts, self._budget_tokens)
+        source = _Batches(self._engine, texts, self._budget_tokens)
         pool = EnginePool(_Started(self._engine), source.step, threads=self._threads, start_thread=start_native_thread)
         began = time.perf_counter()
         pool.start()

@@ -95,8 +95,9 @@ def main() -> None:
         )
         prepare(settings, lambda _: None)
         threads = harness.cores()
-        scheduler = Scheduler(lock=allocate_lock(), budget_tokens=512, threads=threads)
-        EnginePool(load_engine(settings), scheduler.step, threads=threads, start_thread=start_native_thread).start()
+        loaded = load_engine(settings)
+        scheduler = Scheduler(lock=allocate_lock(), budget_tokens=512, threads=threads, padded=loaded.padded)
+        EnginePool(loaded, scheduler.step, threads=threads, start_thread=start_native_thread).start()
         logits: dict[str, np.ndarray] = {}
         for query, found in candidates.items():
             waiter = NativeWaiter()

@@ -36,7 +36,9 @@ class _Replica:
         self._now = self._took_s = 0.0
         self.ongoing = 0
         self.finished: list[int] = []
-        self._scheduler = Scheduler(lock=nullcontext(), budget_tokens=budget_tokens, threads=1, clock=lambda: self._now)
+        self._scheduler = Scheduler(
+            lock=nullcontext(), budget_tokens=budget_tokens, threads=1, padded=False, clock=lambda: self._now
+        )
 
     def submit(self, now: float, number: int, documents: Sequence[str]) -> None:
         self._now = now
@@ -58,7 +60,7 @@ class _Replica:
         return costs, np.array([cost.tokens for cost in costs], np.int32), np.zeros(len(costs), np.bool_)
 
     def score(self, pairs: Sequence[tuple[str, _Cost]], _length: int) -> NDArray[np.float32]:
-        self._took_s += sum(cost.scoring_s for _, cost in pairs)  # the native engine pads nothing
+        self._took_s += sum(cost.scoring_s for _, cost in pairs)
         return np.zeros(len(pairs), np.float32)
 
 

@@ -24,6 +24,7 @@ import two_replicas
 from webapp.config.settings import Settings
 from webapp.domain.types import Session
 from webapp.engine.loader import load_engine
+from webapp.engine.prepare.autotune import batches, encode
 from webapp.engine.prepare.pipeline import prepare
 
 FILE = Path(__file__).with_suffix(".json")
@@ -130,26 +131,22 @@ def _worker(model: str, core: int, start: Any, answer: Any) -> None:
     engine.start(1)
     session, budget_tokens = engine.open_session(), engine.info.tuning.batch_tokens
     asked = [harness.texts(documents, mean_words=words, seed=documents + words) for documents, words in SIZES]
-    _score(session, asked[-1], budget_tokens)  # warm
+    _score(session, asked[-1], budget_tokens, padded=engine.padded)  # warm
     best = [float("inf")] * len(SIZES)
     start.wait()
     for _ in range(TIMES):
         for place, texts in enumerate(asked):
             began = time.thread_time()
-            _score(session, texts, budget_tokens)
+            _score(session, texts, budget_tokens, padded=engine.padded)
             best[place] = min(best[place], time.thread_time() - began)
     answer.send(best)
 
 
-def _score(session: Session, texts: Sequence[str], budget_tokens: int) -> None:
-    """Score in batches of similar length, as an engine thread does."""
-    query = session.encode_query("what is the question")
-    ids, lengths, _ = session.encode_documents(query, texts)
-    order = sorted(range(len(texts)), key=lambda index: -int(lengths[index]))
-    while order:
-        rows = max(1, budget_tokens // int(lengths[order[0]]))
-        session.score([(query, ids[index]) for index in order[:rows]], int(lengths[order[0]]))
-        order = order[rows:]
+def _score(session: Session, texts: Sequence[str], budget_tokens: int, *, padded: bool) -> None:
+    """Score in the batches that an engine thread makes."""
+    encoded = encode(session, [("what is the question", text) for text in texts])
+    for pairs, length, _ in batches(encoded, budget_tokens, padded=padded):
+        session.score(pairs, length)
 
 
 def tokens_of(settings: Settings, requests: Sequence[Sequence[str]]) -> float:

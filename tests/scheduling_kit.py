@@ -13,7 +13,9 @@ class Rig:
     """Submits from the test's thread, scores on engine threads."""
 
     def __init__(self, engine, *, threads=2, budget_tokens=1024):
-        self.scheduler = Scheduler(lock=allocate_lock(), budget_tokens=budget_tokens, threads=threads)
+        self.scheduler = Scheduler(
+            lock=allocate_lock(), budget_tokens=budget_tokens, threads=threads, padded=engine.padded
+        )
         self.pool = EnginePool(engine, self.scheduler.step, threads=threads, start_thread=start_native_thread)
 
     def __enter__(self):

@@ -11,7 +11,7 @@ def tuned(monkeypatch, rates, threads=(2,), engine="openvino", recipe=None):
     """What is chosen when budgets are this fast; a list is consumed round by round."""
     monkeypatch.setattr(autotune, "open_engine", lambda *_: StubEngine())
     monkeypatch.setattr(autotune, "thread_counts", lambda: list(threads))
-    monkeypatch.setattr(autotune, "_batches", lambda _, budget: budget)
+    monkeypatch.setattr(autotune, "batches", lambda _, budget, **_options: budget)
     monkeypatch.setattr(autotune, "measure", lambda sessions, budget: autotune.Speed(rates(len(sessions), budget), 1))
     return autotune.tune(None, SimpleNamespace(engine=engine, recipe=recipe), [("query", "document")])
 
@@ -48,18 +48,21 @@ def test_fewer_threads_than_cores_are_taken_where_they_are_faster(monkeypatch):
     assert tuning.engine_threads == 2
 
 
-def test_every_pair_is_in_one_batch_and_no_batch_exceeds_the_budget():
+@pytest.mark.parametrize("padded", [True, False])
+def test_every_pair_is_in_one_batch_and_no_batch_exceeds_the_budget(padded):
     session = StubEngine().open_session()
-    pairs = [("query", "word " * count) for count in (1, 500, 3, 3, 40, 41, 300)]
-    batches = autotune._batches(autotune._encode(session, pairs), 256)
+    pairs = [("query", "word " * count) for count in (1, 500, 3, 3, 40, 41, 300, 150)]
+    batches = autotune.batches(autotune.encode(session, pairs), 256, padded=padded)
     assert sum(len(rows) for rows, _, _ in batches) == len(pairs)
-    assert all(len(rows) * length <= 256 or len(rows) == 1 for rows, length, _ in batches)
+    costs = [len(rows) * length if padded else tokens for rows, length, tokens in batches]
+    assert all(cost <= 256 or len(rows) == 1 for cost, (rows, _, _) in zip(costs, batches, strict=True))
     assert all(length % 16 == 0 for _, length, _ in batches)
+    assert len(batches) == (5 if padded else 4)
 
 
 def test_a_measurement_ends_and_counts_the_tokens_of_all_sessions():
     session = StubEngine().open_session()
-    batches = autotune._batches(autotune._encode(session, [("query", "word " * 30)] * 4), 256)
+    batches = autotune.batches(autotune.encode(session, [("query", "word " * 30)] * 4), 256, padded=True)
     assert autotune.measure([session, session], batches).tokens_per_s > 0
 
 
@@ -83,7 +86,7 @@ def test_a_slow_model_is_measured_once_and_a_fast_one_three_times(monkeypatch, m
 
     monkeypatch.setattr(autotune, "open_engine", lambda *_: StubEngine())
     monkeypatch.setattr(autotune, "thread_counts", lambda: [2])
-    monkeypatch.setattr(autotune, "_batches", lambda _, budget: budget)
+    monkeypatch.setattr(autotune, "batches", lambda _, budget, **_options: budget)
     monkeypatch.setattr(autotune, "measure", measured)
     manifest = SimpleNamespace(engine="openvino", recipe=None)
     autotune.tune(None, manifest, [("query", "document")], shares.append, lambda: now[0])

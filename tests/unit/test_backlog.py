@@ -113,7 +113,7 @@ class Steps:
         return self._trace
 
 
-def scheduler_with(waiting, clients, steps):
+def scheduler_with(waiting, clients, steps, *, padded):
     class Priority(int):
         """Counts what the C code of a sort or a search does with it, too."""
 
@@ -127,7 +127,7 @@ def scheduler_with(waiting, clients, steps):
 
         __hash__ = int.__hash__
 
-    scheduler = Scheduler(lock=nullcontext(), budget_tokens=1024, threads=2)
+    scheduler = Scheduler(lock=nullcontext(), budget_tokens=1024, threads=2, padded=padded)
     for number in range(waiting):
         client = str(number % clients)
         scheduler.submit("q", ["a few words"], lambda: None, priority=Priority(0), deadline=1e9 - number, client=client)
@@ -135,11 +135,12 @@ def scheduler_with(waiting, clients, steps):
 
 
 @pytest.mark.parametrize("clients", [1, 100_000], ids=["of one client", "each of its own client"])
-def test_a_step_takes_hardly_more_steps_when_many_wait(clients):
+@pytest.mark.parametrize("padded", [True, False])
+def test_a_step_takes_hardly_more_steps_when_many_wait(clients, padded):
     taken = {}
     for waiting in (10, 1000, 50_000):
         steps = Steps()
-        scheduler, session = scheduler_with(waiting, clients, steps), StubSession()
+        scheduler, session = scheduler_with(waiting, clients, steps, padded=padded), StubSession()
         for _ in range(8):  # builds the index, and leaves tickets read, scored and unread
             scheduler.step(session)
         steps.count = 0

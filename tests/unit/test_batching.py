@@ -3,23 +3,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webapp.scheduling.backlog import FEW, Backlog
-from webapp.scheduling.batching import ROWS, SPILL, Batch, TokeniseChunk, padded, plan_batch
+from webapp.scheduling.batching import MOST_MISSES, ROWS, SPILL, Batch, TokeniseChunk, length_class, plan_batch
 from webapp.scheduling.ticket import Ticket
 
 
-def ticket(number, lengths, *, unread=0):
+def ticket(number, lengths, *, unread=0, padded=True):
     """A ticket with tokenised pairs of these lengths and some documents nobody has read."""
     made = Ticket(number, "q", ["text"] * (len(lengths) + unread), lambda: None)
     for index, length in enumerate(lengths):
-        made.ready.setdefault(padded(length), []).append(index)
-        made.ready_tokens += padded(length)
+        made.ready.setdefault(length_class(length), []).append(index)
+        made.ready_tokens += length_class(length) if padded else length
+        made.lengths[index] = length
     made.unread = len(lengths)
     made.unread_chars = unread * 4
     return made
 
 
-def backlog_of(tickets, one_round_tokens, *, served=None, few=FEW):
-    backlog = Backlog(one_round_tokens, few=few)
+def backlog_of(tickets, one_round_tokens, *, served=None, padded=True, few=FEW):
+    backlog = Backlog(one_round_tokens, padded=padded, few=few)
     for each in tickets:
         backlog.add(each)
     for client, tokens in (served or {}).items():
@@ -27,11 +28,11 @@ def backlog_of(tickets, one_round_tokens, *, served=None, few=FEW):
     return backlog
 
 
-def plan(tickets, *, passed_over=0, budget_tokens=1024, threads=1, idle=0, served=None):
+def plan(tickets, *, passed_over=0, budget_tokens=1024, threads=1, idle=0, served=None, padded=True):
     """Plan with the tickets sorted and with the tickets in the index, which must be the same."""
     by_sorting, by_index = (
         plan_batch(
-            backlog_of(tickets, budget_tokens * threads, served=served, few=few),
+            backlog_of(tickets, budget_tokens * threads, served=served, padded=padded, few=few),
             passed_over=passed_over,
             budget_tokens=budget_tokens,
             threads=threads,
@@ -59,11 +60,59 @@ def test_a_batch_stays_in_budget_unless_it_is_a_single_pair(lengths, passed_over
         assert SPILL * batch.length - 16 < pick.length <= batch.length
 
 
-@given(queues)
-def test_planning_changes_nothing(lengths):
-    tickets = [ticket(number, each, unread=number % 2) for number, each in enumerate(lengths)]
+def lengths_of(pick):
+    return [int(pick.ticket.lengths[index]) for index in pick.ticket.ready[pick.length][-pick.count :]]
+
+
+@given(queues, st.integers(0, 7), st.integers(16, 4096), st.integers(1, 4))
+def test_a_batch_of_mixed_lengths_stays_in_budget_unless_it_is_a_single_pair(
+    lengths, passed_over, budget_tokens, threads
+):
+    tickets = [ticket(number, each, padded=False) for number, each in enumerate(lengths)]
+    batch = plan(tickets, passed_over=passed_over, budget_tokens=budget_tokens, threads=threads, padded=False)
+    assert isinstance(batch, Batch)
+    taken = [tokens for pick in batch.picks for tokens in lengths_of(pick)]
+    assert len(taken) == 1 or sum(taken) <= budget_tokens
+    assert max(taken) <= batch.length < max(taken) + 16
+    assert len({(pick.ticket.number, pick.length) for pick in batch.picks}) == len(batch.picks)
+    lead = batch.picks[0].ticket
+    assert batch.picks[0].length == max(lead.ready)
+
+
+def test_pairs_of_any_lengths_share_a_batch_where_nothing_is_padded():
+    batch = plan([ticket(0, [500, 20, 30, 40], padded=False), ticket(1, [200, 17], padded=False)], padded=False)
+    assert [(pick.ticket.number, pick.length, pick.count) for pick in batch.picks] == [
+        (0, 512, 1),
+        (0, 48, 1),
+        (0, 32, 2),
+        (1, 208, 1),
+        (1, 32, 1),
+    ]
+
+
+def test_what_does_not_fit_is_passed_over_for_what_does():
+    tickets = [ticket(number, [tokens], padded=False) for number, tokens in enumerate([150, 200, 90])]
+    assert [pick.ticket.number for pick in plan(tickets, budget_tokens=256, padded=False).picks] == [0, 2]
+
+
+def test_no_more_than_a_few_requests_are_looked_at_in_vain():
+    many = [ticket(number, [200], padded=False) for number in range(MOST_MISSES + 1)]
+    fits = ticket(len(many), [20], padded=False)
+    assert len(plan([*many, fits], budget_tokens=256, padded=False).picks) == 1
+    assert len(plan([*many[:-1], fits], budget_tokens=256, padded=False).picks) == 2
+
+
+def test_where_nothing_is_padded_a_large_request_is_read_no_further_than_the_next_batches():
+    rest = ticket(0, [100] * 20, unread=1000, padded=False)
+    assert isinstance(plan([rest], budget_tokens=1024, padded=False), Batch)
+    assert isinstance(plan([rest], budget_tokens=1024, threads=2, padded=False), TokeniseChunk)
+
+
+@given(queues, st.booleans())
+def test_planning_changes_nothing(lengths, padded):
+    tickets = [ticket(number, each, unread=number % 2, padded=padded) for number, each in enumerate(lengths)]
     before = [repr(each) for each in tickets]
-    assert plan(tickets) == plan(tickets)
+    assert plan(tickets, padded=padded) == plan(tickets, padded=padded)
     assert [repr(each) for each in tickets] == before
 
 

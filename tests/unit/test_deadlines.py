@@ -116,7 +116,8 @@ def test_a_request_that_expires_between_two_batches_says_how_far_it_came():
 
 def test_a_request_whose_caller_hung_up_leaves_the_queue_within_a_batch(scoring, engine, rig, caller):
     watch, theirs = caller
-    waiting = gevent.spawn(lambda: scoring.finish(scoring.begin(request(["x"] * 100), CallOptions(1e9, watch=watch))))
+    documents = ["x" * 60] * 100  # each as long as a batch may be
+    waiting = gevent.spawn(lambda: scoring.finish(scoring.begin(request(documents), CallOptions(1e9, watch=watch))))
     gevent.sleep(0)
     assert engine.begun.wait(PATIENCE_S)
     theirs.close()

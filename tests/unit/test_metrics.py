@@ -187,7 +187,7 @@ def test_the_reporter_samples_levels_and_what_totals_grew_by(metered):
     assert metered.value("rerank_worker_starts_total") == 1
     labels = {"model": "m", "revision": "r", "engine": "stub", "precision": "none", "version": __version__}
     assert metered.value("rerank_model_info", **labels) == 1
-    worker.scheduler.totals.shapes |= {(4, 32): 2, (9, 512): 1}
+    worker.scheduler.totals.sizes |= {(4, 128): 2, (9, 4608): 1}
     worker.cache.hits, worker.breaker.state = 7, "open"
     worker.service.ongoing, worker.service.state = 4, "draining"
     for late_s in (0.0, 0.3, *[0.0] * 20):
@@ -243,18 +243,18 @@ def test_the_documentation_has_every_metric_that_is_served(tmp_path):
 
 
 def test_a_metric_takes_one_line(monkeypatch):
-    text = "Padded tokens that a batch may hold."
+    text = "Tokens that a batch may hold."
     line = Metric(LevelGauge, "rerank_budget_tokens", text, lambda worker: worker.scheduler.budget_tokens)
     monkeypatch.setattr(module, "PER_SECOND", (*module.PER_SECOND, line))
     metered = Metered()
     metered.metrics.sample(stats())
     assert metered.value("rerank_budget_tokens") == 256
-    assert "| `rerank_budget_tokens` | gauge |  | Padded tokens that a batch may hold. |" in reference("{{ workers }}")
+    assert "| `rerank_budget_tokens` | gauge |  | Tokens that a batch may hold. |" in reference("{{ workers }}")
 
 
 def test_without_a_free_descriptor_all_that_needs_none_is_told(metered):
     """A pulse and memory are read from /proc. Levels, batches and histograms go on."""
-    worker = stats(in_flight=7, batches=1, shapes={(4, 32): 1})
+    worker = stats(in_flight=7, batches=1, sizes={(4, 128): 1})
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
     held = []

@@ -1,5 +1,7 @@
 import time
+from types import SimpleNamespace
 
+import pytest
 from scheduling_kit import Rig
 
 from webapp.domain.types import RerankRequest, Spent
@@ -55,12 +57,15 @@ def test_a_result_says_where_its_time_went_and_a_cached_one_spent_none():
     assert first.queue_ms + first.tokenise_ms + first.score_ms <= took_ms
 
 
-def test_the_scheduler_keeps_the_shapes_of_its_batches(stub_rig):
-    stub_rig.score("q", ["abcd" * 15, "abcd" * 15])
-    totals = stub_rig.scheduler.totals
-    assert sum(totals.shapes.values()) == totals.batches
-    assert sum(rows * count for (rows, _), count in totals.shapes.items()) == totals.pairs == 2
-    assert sum(rows * length * count for (rows, length), count in totals.shapes.items()) == totals.batch_tokens
+@pytest.mark.parametrize(("padded", "tokens"), [(True, 64), (False, 59)])
+def test_the_scheduler_counts_the_tokens_that_the_engine_computes(padded, tokens):
+    with Rig(SimpleNamespace(padded=padded, start=lambda _: None, open_session=StubSession), threads=1) as rig:
+        rig.score("q", ["abcd" * 30, "abcd" * 27])
+        totals = rig.scheduler.totals
+    assert sum(totals.sizes.values()) == totals.batches
+    assert sum(rows * count for (rows, _), count in totals.sizes.items()) == totals.pairs == 2
+    assert totals.batch_tokens == tokens
+    assert sum(size * count for (_, size), count in totals.sizes.items()) - tokens < 16 * totals.batches
 
 
 def test_the_scheduler_counts_what_the_engine_could_not_do():

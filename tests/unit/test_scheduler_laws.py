@@ -19,17 +19,19 @@ class Session:
     def __init__(self):
         self.scored = []
         self.broken_budgets = []
+        self.padded = True
 
     def encode_query(self, query, _instruction):
         return query
 
     def encode_documents(self, _query, documents):
         numbers, lengths = zip(*(map(int, text.split()) for text in documents), strict=True)
-        ids = [np.array([number], np.int32) for number in numbers]
+        ids = [np.array([number, length], np.int32) for number, length in zip(numbers, lengths, strict=True)]
         return ids, np.array(lengths, np.int32), np.zeros(len(documents), np.bool_)
 
     def score(self, pairs, length):
-        if len(pairs) > 1 and len(pairs) * length > BUDGET_TOKENS:
+        cost = len(pairs) * length if self.padded else sum(int(ids[1]) for _, ids in pairs)
+        if len(pairs) > 1 and cost > BUDGET_TOKENS:
             self.broken_budgets.append((len(pairs), length))
         self.scored += [(query, int(ids[0])) for query, ids in pairs]
         return np.array([ids[0] for _, ids in pairs], np.float32)
@@ -48,11 +50,20 @@ class Submitted:
 
 
 class SchedulerLaws(RuleBasedStateMachine):
+    padded = True
+
     def __init__(self):
         super().__init__()
         self.now = 0.0
         self.session = Session()
-        self.scheduler = Scheduler(lock=allocate_lock(), budget_tokens=BUDGET_TOKENS, threads=2, clock=lambda: self.now)
+        self.session.padded = self.padded
+        self.scheduler = Scheduler(
+            lock=allocate_lock(),
+            budget_tokens=BUDGET_TOKENS,
+            threads=2,
+            padded=self.padded,
+            clock=lambda: self.now,
+        )
         self.requests = {}
         self.next_number = 0
         self.oldest_waited = 0
@@ -138,5 +149,11 @@ class SchedulerLaws(RuleBasedStateMachine):
         )
 
 
-SchedulerLaws.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+class MixedSchedulerLaws(SchedulerLaws):
+    padded = False
+
+
+for laws in (SchedulerLaws, MixedSchedulerLaws):
+    laws.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestSchedulerLaws = SchedulerLaws.TestCase
+TestMixedSchedulerLaws = MixedSchedulerLaws.TestCase

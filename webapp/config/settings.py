@@ -117,7 +117,9 @@ class Settings(Paths, BaseModel):
     engine_threads: int = reloadable(
         0, "Engine threads a worker; 0: as prepare measured, at most the cores.", ge=0, le=1024
     )
-    batch_tokens: int = reloadable(0, "Padded tokens a batch may hold; 0: as prepare measured.", ge=0, le=1_048_576)
+    batch_tokens: int = reloadable(
+        0, "Tokens a batch may hold, padding counted; 0: as prepare measured.", ge=0, le=1_048_576
+    )
 
     cache_mb: int = reloadable(32, "MiB of pair scores a worker keeps; 0 keeps none.", ge=0, le=65_536)
     redis_url: SecretStr = setting(

@@ -26,6 +26,9 @@ class Forward(Protocol):
 class Runtime(Protocol):
     """A loaded model that can be opened for several threads."""
 
+    padded: bool
+    """Whether it computes each row of a batch to the longest one's end."""
+
     def start(self, threads: int) -> None:
         """Prepare to compute, after the fork: compiled models and thread pools don't survive one."""
 
@@ -141,6 +144,10 @@ class Engine(Protocol):
     @property
     def info(self) -> ModelInfo:
         """The model's description, for `/info`."""
+
+    @property
+    def padded(self) -> bool:
+        """Whether a row costs as much as the longest of its batch, and each new shape of a batch costs something."""
 
     def start(self, threads: int) -> None:
         """Compile, for this process and this many engine threads. Takes up to seconds; never in the master."""

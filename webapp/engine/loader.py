@@ -58,6 +58,11 @@ class ModelEngine:
             )
             self._open = partial(session_class, manifest, self.texts)
 
+    @property
+    def padded(self) -> bool:
+        """Whether the runtime computes each row of a batch to the longest one's end."""
+        return self._runtime.padded
+
     def start(self, threads: int) -> None:
         """Compile the model for this process."""
         self._runtime.start(threads)

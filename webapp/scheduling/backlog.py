@@ -15,14 +15,14 @@ from typing import Any, Final
 
 from sortedcontainers import SortedList
 
-from webapp.scheduling.batching import Batch, TokeniseChunk, padded
+from webapp.scheduling.batching import Batch, TokeniseChunk, length_class
 from webapp.scheduling.ticket import CHARS_PER_TOKEN, Ticket, weigh
 
 FEW = 8
 """Tickets; of so many, sorting all takes about as long as keeping the index."""
 
 EVERY_LENGTH: Final = 0
-"""The line of every ticket; each other line has a padded length, and small tickets with ready pairs of it."""
+"""The line of every ticket; each other line has a length class, and small tickets with ready pairs of it."""
 
 Rank = tuple[int, int, int]
 """The order among one client's tickets: priority, size class, number. Less goes first."""
@@ -46,19 +46,24 @@ class BatchWork:
 
     rows: list[tuple[Ticket, list[int]]]
     length: int
+    """Tokens that each row is given."""
+    tokens: int
+    """What the engine computes of it."""
 
 
 class Backlog:
     """All tickets of the queue. A ticket waits while it has unread documents, or pairs that are in no batch."""
 
-    def __init__(self, one_round_tokens: int, *, few: int = FEW) -> None:
+    def __init__(self, one_round_tokens: int, *, padded: bool = True, few: int = FEW) -> None:
         """Begin empty.
 
         Args:
             one_round_tokens: what one batch in every engine thread holds.
+            padded: whether a pair costs as much as the longest of its batch, since the engine pads it so.
             few: most tickets that are sorted when they are asked for.
         """
         self._one_round_tokens = one_round_tokens
+        self.padded = padded
         self._few = few
         self.tickets: OrderedDict[int, Ticket] = OrderedDict()
         """Tickets by their numbers, the oldest first."""
@@ -67,7 +72,7 @@ class Backlog:
         self._unread_chars = 0
         self._ready_tokens = 0
         self._served: dict[str, int] = {}
-        """Client with tickets -> padded tokens it was served; a new one begins level with the least served."""
+        """Client with tickets -> tokens it was served; a new one begins level with the least served."""
         self._least_served = SortedList()
         """(tokens, client) of the same."""
         self._clients: Counter[str] = Counter()
@@ -79,7 +84,7 @@ class Backlog:
 
     @property
     def tokens(self) -> int:
-        """Padded tokens that wait for an engine thread; an estimate where documents are unread."""
+        """Tokens that wait for an engine thread; an estimate where documents are unread."""
         return self._ready_tokens + self._unread_chars // CHARS_PER_TOKEN
 
     def add(self, ticket: Ticket) -> None:
@@ -113,9 +118,11 @@ class Backlog:
             lengths: (index of the document, tokens of its pair).
         """
         for index, tokens in lengths:
-            ticket.ready.setdefault(padded(tokens), []).append(index)
-            ticket.ready_tokens += padded(tokens)
-            self._ready_tokens += padded(tokens)
+            length = length_class(tokens)
+            cost = length if self.padded else tokens
+            ticket.ready.setdefault(length, []).append(index)
+            ticket.ready_tokens += cost
+            self._ready_tokens += cost
         self._changed[ticket.number] = ticket
 
     def take(self, plan: TokeniseChunk | Batch, now: float) -> TokeniseChunk | BatchWork:
@@ -134,23 +141,26 @@ class Backlog:
 
     def _take_batch(self, batch: Batch, now: float) -> BatchWork:
         rows = []
+        all_tokens = 0
         served: dict[str, int] = {}
         for pick in batch.picks:
             ticket = pick.ticket
             ticket.phases.change(now, batches=1)
             waiting = ticket.ready[pick.length]
-            rows.append((ticket, waiting[-pick.count :]))
+            taken = waiting[-pick.count :]
+            rows.append((ticket, taken))
             del waiting[-pick.count :]
             if not waiting:
                 del ticket.ready[pick.length]
-            tokens = pick.count * pick.length
+            tokens = pick.count * pick.length if self.padded else int(ticket.lengths[taken].sum())
+            all_tokens += pick.count * batch.length if self.padded else tokens
             ticket.ready_tokens -= tokens
             self._ready_tokens -= tokens
             served[ticket.client] = served.get(ticket.client, 0) + tokens
             self._changed[ticket.number] = ticket
         for client, tokens in served.items():
             self.serve(client, tokens)
-        return BatchWork(rows, batch.length)
+        return BatchWork(rows, batch.length, all_tokens)
 
     def serve(self, client: str, tokens: int) -> None:
         """Record that a client with tickets was served so many more."""
@@ -195,7 +205,7 @@ class Backlog:
         return sum([ticket.ready_tokens for ticket in self._waiting() if self.is_small(ticket)])
 
     def small(self, lengths: Iterable[int]) -> Iterator[Ticket]:
-        """Yield small tickets with ready pairs of any of these padded lengths, in order."""
+        """Yield small tickets with ready pairs of any of these length classes, in order."""
         if self._are_many:
             yield from (self.tickets[head[NUMBER]] for head in self._updated_index().small(lengths))
         else:
@@ -281,7 +291,7 @@ class Index:
         return self._lines[EVERY_LENGTH].first()
 
     def small(self, lengths: Iterable[int]) -> Iterator[Head]:
-        """Yield small tickets with ready pairs of any of these padded lengths, in order."""
+        """Yield small tickets with ready pairs of any of these length classes, in order."""
         before = None
         for head in heapq.merge(*[self._lines[length] for length in lengths if length in self._lines]):
             if head != before:  # a ticket may stand in several lines, in each at the same place

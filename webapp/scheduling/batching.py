@@ -6,9 +6,10 @@ Laws:
    that many requests of one client don't hold up the few of another; then the older, so that at full load a document
    a little longer than others does not wait for all of them. `backlog` sorts so.
 2. The oldest request leads at least every fourth plan, so that none starves, whatever its priority.
-3. A batch costs what OpenVINO and torch pad it to: rows x longest. (The native engine pads nothing.) Pairs wait sorted
-   by padded length (multiples of `LENGTH_STEP`), a batch takes from one length and spills only into nearby ones.
-4. Few shapes: the engine keeps compiled code for every (rows, length) it meets, so rows come from `ROWS`.
+3. A batch costs what the engine computes. Where it pads rows (OpenVINO, torch) that is rows x longest: a batch takes
+   pairs of one length (in steps of `LENGTH_STEP`) and spills only into nearby ones. Else (native) it is the sum of the
+   lengths: a batch takes pairs of any length, the longest first, then those for which there is room.
+4. Few shapes: an engine that pads keeps compiled code for every (rows, length) it meets, so rows come from `ROWS`.
 5. A large request fills no batch of a small one: the small one would wait for pairs that are in no hurry.
 6. A plan is never empty while there is work: a pair longer than the budget makes a batch of its own.
 """
@@ -35,10 +36,14 @@ CHUNK_CHARS = 16_384
 """Tokenising this much takes a few milliseconds: the longest a batch waits behind it."""
 
 READ_AHEAD_TOKENS = 65_536
-"""A large request is tokenised this far ahead of its scoring: enough to fill batches of one length."""
+"""A large request is tokenised this far ahead of its scoring: enough to fill batches of one length. Where lengths may
+mix, one round of batches is enough."""
 
 SPILL = 0.8
 """A batch may hold pairs down to this share of its longest; more padding costs more than a smaller batch."""
+
+MOST_MISSES = 16
+"""Tickets that are looked at in vain for what still fits into a batch: many may wait, and a plan must be quick."""
 
 WORTH_SHARING_TOKENS = 256
 """Less than this a thread does not share with busy threads: a batch of a few pairs is not worth it."""
@@ -59,7 +64,7 @@ class TokeniseChunk:
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """`count` pairs of a ticket that wait at this padded length."""
+    """`count` pairs of a ticket that wait at this length class."""
 
     ticket: Ticket
     length: int
@@ -72,12 +77,12 @@ class Batch:
 
     picks: tuple[Pick, ...]
     length: int
-    """Tokens each row is padded to."""
+    """Tokens that each row is given; an engine that pads computes all of them."""
     led_by_oldest: bool = True
 
 
-def padded(length_tokens: int) -> int:
-    """Return the length a pair is padded to, in tokens."""
+def length_class(length_tokens: int) -> int:
+    """Return a length in tokens rounded up to a multiple of `LENGTH_STEP`."""
     return -(-length_tokens // LENGTH_STEP) * LENGTH_STEP
 
 
@@ -89,7 +94,7 @@ def plan_batch(
     Args:
         backlog: every ticket that waits.
         passed_over: how many plans in a row were not led by the oldest.
-        budget_tokens: cap on rows x longest of a batch.
+        budget_tokens: cap on what a batch costs.
         threads: engine threads that share the queue; of what is short each takes its part, not all that fits.
         idle: how many of the others have nothing to do.
 
@@ -100,14 +105,18 @@ def plan_batch(
     if oldest is None:
         return None
     lead = oldest if passed_over >= PASSED_OVER_LIMIT else backlog.first
-    if lead.unread < len(lead.documents) and (not lead.ready or lead.ready_tokens < READ_AHEAD_TOKENS):
+    read_ahead_tokens = READ_AHEAD_TOKENS if backlog.padded else budget_tokens * threads
+    if lead.unread < len(lead.documents) and (not lead.ready or lead.ready_tokens < read_ahead_tokens):
         start, stop = _next_chunk(lead)
         return TokeniseChunk(lead, start, stop, lead is oldest)
     ready_tokens = backlog.small_ready_tokens + (0 if backlog.is_small(lead) else lead.ready_tokens)
     share_tokens = max(ready_tokens // threads, min(-(-ready_tokens // (1 + idle)), WORTH_SHARING_TOKENS))
-    length = max(lead.ready)
-    picks = _fill(lead, backlog, length, min(budget_tokens, share_tokens) // length)
-    return Batch(picks, length, lead is oldest)
+    room_tokens = min(budget_tokens, share_tokens)
+    if backlog.padded:
+        picks = _fill_rows(lead, backlog, max(lead.ready), room_tokens)
+    else:
+        picks = _fill_tokens(lead, backlog, room_tokens)
+    return Batch(picks, max(pick.length for pick in picks), lead is oldest)
 
 
 def _next_chunk(ticket: Ticket) -> tuple[int, int]:
@@ -120,9 +129,32 @@ def _next_chunk(ticket: Ticket) -> tuple[int, int]:
     return start, stop
 
 
-def _fill(lead: Ticket, backlog: Backlog, length: int, room: int) -> tuple[Pick, ...]:
-    """Pick the rows of a batch that is led by this ticket's longest pair."""
-    found = list(_candidates(lead, backlog, length, max(1, room)))
+def _fill_tokens(lead: Ticket, backlog: Backlog, room: int) -> tuple[Pick, ...]:
+    """Pick pairs of any lengths that are no more than `room` tokens together, unless the first alone is more."""
+    picks: list[Pick] = []
+    misses = 0
+    lengths = range(LENGTH_STEP, length_class(room) + 1, LENGTH_STEP)
+    for ticket in chain((lead,), (ticket for ticket in backlog.small(lengths) if ticket is not lead)):
+        found = len(picks)
+        for length in sorted(ticket.ready, reverse=True):
+            count = 0
+            for index in reversed(ticket.ready[length]):
+                tokens = int(ticket.lengths[index])
+                if tokens > room and (picks or count):
+                    break
+                room -= tokens
+                count += 1
+            if count:
+                picks.append(Pick(ticket, length, count))
+        misses += len(picks) == found
+        if room <= 0 or misses == MOST_MISSES:
+            break
+    return tuple(picks)
+
+
+def _fill_rows(lead: Ticket, backlog: Backlog, length: int, room_tokens: int) -> tuple[Pick, ...]:
+    """Pick rows that are padded to this length, that of the ticket's longest pair."""
+    found = list(_candidates(lead, backlog, length, max(1, room_tokens // length)))
     rows = ROWS[bisect_right(ROWS, sum(pick.count for pick in found)) - 1]
     picks = []
     for pick in found:

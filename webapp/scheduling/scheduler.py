@@ -29,7 +29,7 @@ from webapp.domain.errors import (
 )
 from webapp.domain.types import Session
 from webapp.scheduling.backlog import Backlog, BatchWork
-from webapp.scheduling.batching import TokeniseChunk, plan_batch
+from webapp.scheduling.batching import TokeniseChunk, length_class, plan_batch
 from webapp.scheduling.ticket import CHARS_PER_TOKEN, Ticket
 
 RATE_MEMORY_S = 5.0
@@ -76,18 +76,19 @@ class Totals:
     pairs: int = 0
     batches: int = 0
     batch_tokens: int = 0
-    """Padded."""
+    """As the engine computes them: padding counts where it pads."""
     failures: int = 0
     """Batches and chunks that the engine could not do."""
-    shapes: dict[tuple[int, int], int] = field(default_factory=dict)
-    """(rows, padded length) -> batches of it; few, by the laws of `batching`."""
+    sizes: dict[tuple[int, int], int] = field(default_factory=dict)
+    """(rows, tokens rounded up as `length_class` does, so that there are few) -> batches of it."""
 
-    def add_batch(self, rows: int, length: int) -> None:
-        """Record a batch of so many pairs, padded to so many tokens each."""
+    def add_batch(self, rows: int, tokens: int) -> None:
+        """Record a batch of so many pairs and tokens."""
         self.pairs += rows
         self.batches += 1
-        self.batch_tokens += rows * length
-        self.shapes[rows, length] = self.shapes.get((rows, length), 0) + 1
+        self.batch_tokens += tokens
+        size = rows, length_class(tokens)
+        self.sizes[size] = self.sizes.get(size, 0) + 1
 
 
 class Scheduler:
@@ -99,6 +100,7 @@ class Scheduler:
         lock: AbstractContextManager[Any],
         budget_tokens: int,
         threads: int,
+        padded: bool = True,
         longest_pair_tokens: int = 0,
         first_tokens_per_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
@@ -107,8 +109,9 @@ class Scheduler:
 
         Args:
             lock: native, never patched.
-            budget_tokens: cap on rows x longest of a batch.
+            budget_tokens: cap on what a batch costs; see the laws of `batching`.
             threads: engine threads that will call `step`.
+            padded: whether the engine pads the rows of a batch.
             longest_pair_tokens: what is longer is cut, and costs no more; 0: unknown.
             first_tokens_per_s: what is known of the speed before it is measured.
             clock: monotonic seconds.
@@ -117,7 +120,7 @@ class Scheduler:
         self._clock = clock
         self.longest_chars = longest_pair_tokens * CHARS_PER_TOKEN or sys.maxsize
         self._rate = Rate(first_tokens_per_s)
-        self._backlog = Backlog(budget_tokens * threads)
+        self._backlog = Backlog(budget_tokens * threads, padded=padded)
         self._deadlines = SortedList()
         """(deadline, number) of every ticket."""
         self.budget_tokens = budget_tokens
@@ -209,7 +212,7 @@ class Scheduler:
 
     @property
     def queued_tokens(self) -> int:
-        """Padded tokens that wait for an engine thread; an estimate where documents are unread."""
+        """Tokens that wait for an engine thread; an estimate where documents are unread."""
         return self._backlog.tokens
 
     def queued_tokens_before(self, tokens: int, priority: int) -> int:
@@ -311,8 +314,8 @@ class Scheduler:
         start = 0
         with self._lock:
             now = self._clock()
-            self.totals.add_batch(len(pairs), work.length)
-            self._rate.add(len(pairs) * work.length, now)
+            self.totals.add_batch(len(pairs), work.tokens)
+            self._rate.add(work.tokens, now)
             for ticket, indexes in work.rows:
                 ticket.phases.change(now, batches=-1)
                 part = logits[start : start + len(indexes)]

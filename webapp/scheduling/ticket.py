@@ -88,8 +88,9 @@ class Ticket:
     """Tokens of each pair, padding not counted."""
     truncated: NDArray[np.bool_] = field(init=False)
     ready: dict[int, list[int]] = field(default_factory=dict)
-    """Padded length in tokens -> the tokenised pairs of that length that wait for a batch."""
+    """Length class in tokens -> the tokenised pairs of that length that wait for a batch."""
     ready_tokens: int = 0
+    """What those cost the engine, which may pad them."""
     unread: int = 0
     """The first document that no thread has begun to tokenise."""
     unread_chars: int = field(init=False)
@@ -117,7 +118,7 @@ class Ticket:
 
     @property
     def remaining_tokens(self) -> int:
-        """Padded tokens that wait for an engine thread; an estimate while documents are unread."""
+        """Tokens that wait for an engine thread; an estimate while documents are unread."""
         return self.ready_tokens + self.unread_chars // CHARS_PER_TOKEN
 
     def __repr__(self) -> str:

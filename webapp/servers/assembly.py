@@ -212,6 +212,7 @@ def build_service(
         lock=allocate_lock(),
         budget_tokens=settings.batch_tokens or engine.info.tuning.batch_tokens,
         threads=threads,
+        padded=engine.padded,
         longest_pair_tokens=engine.info.max_length_tokens,
         first_tokens_per_s=engine.info.tuning.tokens_per_s,
     )

@@ -164,7 +164,7 @@ class Batch(NamedTuple):
 
     pairs: int
     tokens: int
-    """Padded."""
+    """As the engine computes them."""
     budget_tokens: int
     """What it may hold."""
 
@@ -221,7 +221,7 @@ PER_FAILURE: tuple[Metric[Reply], ...] = (
 
 PER_BATCH: tuple[Metric[Batch], ...] = (
     Metric(BufferedHistogram, "rerank_batch_pairs", "Pairs of a batch.", lambda b: b.pairs, buckets=BATCH_PAIRS),
-    Metric(BufferedHistogram, "rerank_batch_tokens", "Padded tokens of a batch.", lambda b: b.tokens, buckets=BATCH_TOKENS),
+    Metric(BufferedHistogram, "rerank_batch_tokens", "Tokens of a batch; padding counts where the engine pads.", lambda b: b.tokens, buckets=BATCH_TOKENS),
     # A pair that is longer than the budget makes a batch of its own.
     Metric(BufferedHistogram, "rerank_batch_fill_ratio", "Share of the token budget that a batch used.", lambda b: min(b.tokens / b.budget_tokens, 1.0), buckets=SHARES),
 )
@@ -230,7 +230,7 @@ PER_BATCH: tuple[Metric[Batch], ...] = (
 PER_SECOND: tuple[Metric[WorkerStats], ...] = (
     Metric(LevelGauge, "rerank_active_requests", "Requests at work.", lambda w: w.service.ongoing),
     Metric(LevelGauge, "rerank_queue_pairs", "Documents admitted and not yet scored.", lambda w: w.scheduler.queued_pairs),
-    Metric(LevelGauge, "rerank_queue_tokens", "Padded tokens that wait; partly estimated.", lambda w: w.scheduler.queued_tokens),
+    Metric(LevelGauge, "rerank_queue_tokens", "Tokens that wait; partly estimated.", lambda w: w.scheduler.queued_tokens),
     Metric(LevelGauge, "rerank_body_memory_bytes", "Memory charged for large bodies at work and their replies.", lambda w: w.service.admission.body_memory_bytes),
     Metric(TotalCounter, "rerank_engine_errors", "Batches and chunks that the engine could not do.", lambda w: w.scheduler.totals.failures),
     Metric(LevelGauge, "rerank_breaker_state", "0 closed, 1 half open, 2 open; the worst of all workers.", lambda w: BREAKER[w.breaker.state], mode="livemax"),
@@ -287,7 +287,7 @@ class Metrics(Observer):
         self._per_scored_rerank = self._recorders(PER_SCORED_RERANK)
         self._per_batch = self._recorders(PER_BATCH)
         self._per_second = self._recorders(PER_SECOND)
-        self._shapes: Mapping[tuple[int, int], int] = {}
+        self._sizes: Mapping[tuple[int, int], int] = {}
 
     def replied(self, reply: Reply) -> None:
         """Count a reply of any route."""
@@ -301,10 +301,10 @@ class Metrics(Observer):
 
     def sample(self, worker: WorkerStats) -> None:
         """Record how a worker is, and write what was counted in memory; once a second."""
-        last, self._shapes = self._shapes, dict(worker.scheduler.totals.shapes)  # in one step: engine threads go on
-        for (rows, length), count in self._shapes.items():
-            if new := count - last.get((rows, length), 0):
-                _record(self._per_batch, Batch(rows, rows * length, worker.scheduler.budget_tokens), new)
+        last, self._sizes = self._sizes, dict(worker.scheduler.totals.sizes)  # in one step: engine threads go on
+        for (rows, tokens), count in self._sizes.items():
+            if new := count - last.get((rows, tokens), 0):
+                _record(self._per_batch, Batch(rows, tokens, worker.scheduler.budget_tokens), new)
         for read, record in self._per_second:
             with contextlib.suppress(OSError):  # some are read from /proc, which needs a free descriptor
                 record(read(worker))

@@ -34,7 +34,7 @@ MIN_SPEEDUP = 1.05
 """A larger budget must be this much faster: the smaller one answers small requests sooner."""
 
 LENGTH_STEP_TOKENS = 16
-"""The scheduler pads to multiples of this."""
+"""The scheduler gives rows multiples of this."""
 
 MEASURED_S = 0.3
 ROUNDS = 3
@@ -44,6 +44,9 @@ ENOUGH_S = 15.0
 """No round begins after this: a batch of a big model takes seconds, beside which a compilation counts little."""
 
 PAIRS = 192
+
+Encoded = tuple[Any, Any, int]
+"""Query, token ids of a document, tokens of the pair."""
 
 Batch = tuple[list[tuple[Any, Any]], int, int]
 """Pairs, length they are padded to, tokens without padding."""
@@ -67,11 +70,12 @@ class Bench:
         engine = open_engine(directory, manifest)
         engine.start(threads)
         self._sessions = [engine.open_session() for _ in range(threads)]
-        self._encoded = _encode(self._sessions[0], pairs[:PAIRS])
+        self._padded = engine.padded
+        self._encoded = encode(self._sessions[0], pairs[:PAIRS])
 
     def measure(self, budget_tokens: int) -> Speed:
         """Score for `MEASURED_S` seconds with all sessions at once, in batches within the budget."""
-        return measure(self._sessions, _batches(self._encoded, budget_tokens))
+        return measure(self._sessions, batches(self._encoded, budget_tokens, padded=self._padded))
 
 
 def tune(
@@ -151,19 +155,45 @@ def _score_until(ends: float, session: Session, batches: Sequence[Batch]) -> int
     return scored
 
 
-def _encode(session: Session, pairs: Sequence[tuple[str, str]]) -> list[tuple[Any, Any, int]]:
+def encode(session: Session, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:
     """Return (query, token ids, tokens of the pair), longest first."""
     encoded = [encode_pair(session, query, document) for query, document in pairs]
     return sorted(encoded, key=lambda pair: -pair[2])
 
 
-def _batches(encoded: Sequence[tuple[Any, Any, int]], budget_tokens: int) -> list[Batch]:
-    """Return batches of pairs of similar length, each within the budget."""
-    batches = []
-    at = 0
-    while at < len(encoded):
-        length = -(-encoded[at][2] // LENGTH_STEP_TOKENS) * LENGTH_STEP_TOKENS
-        taken = encoded[at : at + max(1, budget_tokens // length)]
-        at += len(taken)
-        batches.append(([(query, ids) for query, ids, _ in taken], length, sum(tokens for _, _, tokens in taken)))
-    return batches
+def batches(encoded: Sequence[Encoded], budget_tokens: int, *, padded: bool) -> list[Batch]:
+    """Return batches as the scheduler makes them of one large request; see the laws of `scheduling.batching`.
+
+    Args:
+        encoded: as `encode` returns it.
+        budget_tokens: cap on what a batch costs, unless it is a single pair.
+        padded: whether the engine pads rows.
+    """
+    made = []
+    left = list(encoded)
+    while left:
+        longest = _round_up(left[0][2])
+        if padded:
+            rows = max(1, budget_tokens // longest)
+            taken, left = left[:rows], left[rows:]
+        else:
+            taken, left = _take_fitting(left, budget_tokens)
+        made.append(([(query, ids) for query, ids, _ in taken], longest, sum(tokens for _, _, tokens in taken)))
+    return made
+
+
+def _take_fitting(encoded: Sequence[Encoded], room_tokens: int) -> tuple[list[Encoded], list[Encoded]]:
+    """Return the first pair and those after it that still fit, in order, and all others."""
+    taken: list[Encoded] = []
+    others = []
+    for pair in encoded:
+        if taken and pair[2] > room_tokens:
+            others.append(pair)
+            continue
+        room_tokens -= pair[2]
+        taken.append(pair)
+    return taken, others
+
+
+def _round_up(length_tokens: int) -> int:
+    return -(-length_tokens // LENGTH_STEP_TOKENS) * LENGTH_STEP_TOKENS

@@ -90,6 +90,8 @@ class NativeRuntime:
         SetupError: the kernels are not built here, or the file is not a model that they can compute.
     """
 
+    padded = False
+
     def __init__(self, path: Path, instructions: str = "") -> None:
         self.library = _open_library()
         self._packed = PackedModel(path)

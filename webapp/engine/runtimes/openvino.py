@@ -23,6 +23,8 @@ class OpenVINORuntime:
     A model compiled before the fork hangs in the child.
     """
 
+    padded = True
+
     def __init__(self, path: Path, precision: str) -> None:
         self._core = ov.Core()
         try:

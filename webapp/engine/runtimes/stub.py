@@ -59,6 +59,7 @@ class StubEngine:
         score_scale="sigmoid",
     )
     texts = StubTexts()
+    padded = False
 
     def start(self, threads: int) -> None:
         """Do nothing: there is nothing to compile."""

@@ -23,6 +23,8 @@ class TorchRuntime:
     A worker that starts later reads the files again, so that they must still be those that were there at first.
     """
 
+    padded = True
+
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self._files = stamps_of(Path(manifest.source))
@@ -60,6 +62,8 @@ def in_precision(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module
 
 class LoadedRuntime:
     """A model that is loaded already, in float32, for `prepare`."""
+
+    padded = True
 
     def __init__(self, model: SourceModel) -> None:
         self._forward = TorchForward(model.module().eval(), "cpu")
