@@ -152,5 +152,14 @@ class Engine(Protocol):
     def start(self, threads: int) -> None:
         """Compile, for this process and this many engine threads. Takes up to seconds; never in the master."""
 
+    def scores_fingerprint(self, session: Session) -> str:
+        """Return a hash of the logits that this machine gives the first golden query; empty: there is none.
+
+        Two machines with different hashes give different scores, if only in the last bit.
+
+        Raises:
+            SetupError: the golden pairs are damaged.
+        """
+
     def open_session(self) -> Session:
         """Return a session for the calling thread."""

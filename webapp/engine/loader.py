@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,12 +10,22 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError, reason_of
 from webapp.domain.types import Session
-from webapp.engine.artifact import FORMAT, MANIFEST, TOKENIZER, Manifest, artifact_dir, read_served, with_instruction
-from webapp.engine.base import Engine, Forward, Runtime
+from webapp.engine.artifact import (
+    FORMAT,
+    MANIFEST,
+    TOKENIZER,
+    Manifest,
+    artifact_dir,
+    read_golden,
+    read_served,
+    with_instruction,
+)
+from webapp.engine.base import Engine, Forward, Runtime, score_pair
 from webapp.engine.models.cross_encoder import CrossEncoderSession
 from webapp.engine.models.decoder import DecoderSession, DecoderTexts
 from webapp.engine.models.embedding import EmbeddingSession
@@ -42,6 +53,7 @@ class ModelEngine:
         """
         self.info = replace(manifest.info(), kernels=getattr(runtime, "kernels", ""))
         self._runtime = runtime
+        self._directory = tokenizer_path.parent
         self.texts: TextEncoder
         self._open: Callable[[Forward], Session]
         if manifest.recipe is not None:
@@ -66,6 +78,17 @@ class ModelEngine:
     def start(self, threads: int) -> None:
         """Compile the model for this process."""
         self._runtime.start(threads)
+
+    def scores_fingerprint(self, session: Session) -> str:
+        """Return a hash of the logits of the first golden query's pairs; each is a batch of its own.
+
+        Raises:
+            SetupError: the golden pairs are damaged.
+        """
+        known = read_golden(self._directory)
+        first = known.queries[0]
+        logits = [score_pair(session, first.query, text, instruction=known.instruction) for text in first.documents]
+        return hashlib.blake2b(np.array(logits, "<f4").tobytes(), digest_size=8).hexdigest()
 
     def open_session(self, forward: Forward | None = None) -> Session:
         """Return a session for the calling thread, on a forward pass of the runtime's or on the one that is given."""

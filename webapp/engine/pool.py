@@ -29,14 +29,19 @@ class EnginePool:
     died: int = 0
     """Threads that ended though there was work to come."""
 
-    def start(self) -> None:
-        """Compile the model in the calling thread, then start the threads. After the fork, never before."""
+    def start(self, check: Callable[[Session], None] = lambda _session: None) -> None:
+        """Compile the model in the calling thread, then start the threads. After the fork, never before.
+
+        Args:
+            check: called with a session that no thread uses yet.
+        """
         self.engine.start(self.threads)
         sessions = [self.engine.open_session() for _ in range(self.threads)]
         for session in sessions:
             # One after the other: OpenVINO's binding sets up tables at first use, under a C++ guard inside which it
             # waits for the interpreter lock. Two threads at that point at once wait for each other for ever.
             score_pair(session, "query", "document")
+        check(sessions[0])
         for session in sessions:
             self.start_thread(self._run, (session,))
 

@@ -33,7 +33,7 @@ from webapp.domain.concurrency import (
     run_inline,
     start_native_thread,
 )
-from webapp.domain.types import names_of
+from webapp.domain.types import Session, names_of
 from webapp.engine.artifact import comparison_summary
 from webapp.engine.base import Engine
 from webapp.engine.loader import load_engine
@@ -117,7 +117,7 @@ class Webapp:
         def boot() -> None:
             began = time.monotonic()
             try:
-                self.pool.start()
+                self.pool.start(self._fingerprint_scores)
                 self._warm_up()
                 outcome.append(time.monotonic() - began)
             except Exception as error:  # noqa: BLE001 - handed to the hub, which can log
@@ -160,6 +160,9 @@ class Webapp:
         if self.tracing is not None:
             self.tracing.start()
         self.bridge.repeat(TRIM_S, trimmer(lambda: self.service.admission.body_changes, self.service.offload))
+
+    def _fingerprint_scores(self, session: Session) -> None:
+        self.service.scores_fingerprint = self.engine.scores_fingerprint(session)
 
     def _warm_up(self) -> None:
         waiter = NativeWaiter()

@@ -118,6 +118,8 @@ class RerankService:
         self._observer = observer or Observer()
         self._clock = clock
         self.state: State = "loading"
+        self.scores_fingerprint = ""
+        """Hash of the logits that this machine gives known pairs; see `webapp.engine.base.Engine`."""
         self.loaded = False
         """Whether a real score was made."""
         self._waiting: list[Waiter] = []

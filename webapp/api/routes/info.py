@@ -80,6 +80,7 @@ def blueprint(
             **_as_tei(service),
             "score_scale": _scale(service.model),
             "recipe": _recipe(service.model),
+            "scores_fingerprint": service.scores_fingerprint or None,
             "engine_comparison": comparison() or None,
             "state": service.state,
             "deployment": asdict(deployment),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from webapp.domain.types import Kept, ModelInfo, Token
+from webapp.domain.types import Kept, ModelInfo, Session, Token
 from webapp.engine.tokenizer import split_room
 
 
@@ -63,6 +63,11 @@ class StubEngine:
 
     def start(self, threads: int) -> None:
         """Do nothing: there is nothing to compile."""
+
+    def scores_fingerprint(self, session: Session) -> str:
+        """Return nothing: there are no golden pairs."""
+        del session
+        return ""
 
     def open_session(self) -> StubSession:
         """Return a session."""
