@@ -1,6 +1,7 @@
 """An instruction, from a caller through nginx to a decoder in torch, and the vendor's own formula beside it."""
 
 import math
+import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -55,6 +56,11 @@ def ask(stack, **fields):
 def scores(stack, **fields):
     results = ask(stack, **fields).json()["results"]
     return [score for _, score in sorted((each["index"], each["relevance_score"]) for each in results)]
+
+
+def test_info_shows_a_fingerprint_of_the_scores_that_this_machine_gives(served):
+    found = requests.get(f"{served.url}/info", timeout=PATIENCE_S).json()["scores_fingerprint"]
+    assert re.fullmatch("[0-9a-f]{16}", found)
 
 
 def test_another_instruction_gives_the_vendor_s_other_scores(served, vendor):
