@@ -10,16 +10,17 @@ import pytest
 from load_kit import OpenLoop
 from running import PATIENCE_S, wait_for
 
-from webapp.engine.runtimes.openvino import has_fast_int8
+from webapp.config.settings import Settings
+from webapp.engine.runtimes import candidates
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not has_fast_int8(), reason="without VNNI prepare leaves no second int8 engine to compare"),
-]
+pytestmark = pytest.mark.slow
+
+RIVAL = str(candidates(Settings(), lambda _: None)[1])
+"""Of OpenVINO, whose precisions depend on the processor."""
 
 COMPARE = """
-from webapp.engine.runtimes import openvino
-from webapp.stack.releases import benchmark, comparison
+from webapp.engine.prepare import in_turn
+from webapp.stack.releases import comparison
 
 class AlwaysIdle:
     def __init__(self, _ask): pass
@@ -28,9 +29,8 @@ class AlwaysIdle:
 
 def measured(serving, rival, idle):
     assert serving().tokens_per_s and rival().tokens_per_s
-    return benchmark.Outcome(((1000.0, 1500.0),) * benchmark.ROUNDS)
+    return in_turn.Outcome(((1000.0, 1500.0),) * in_turn.ROUNDS)
 
-openvino.has_fast_int8 = lambda: True
 comparison.IdleDetector = AlwaysIdle
 comparison.measure_in_turn = measured
 comparison.main()
@@ -63,12 +63,12 @@ def test_the_first_engine_serves_and_a_faster_one_takes_over_by_a_release_that_c
     with OpenLoop(stack.port) as load:
         done = run(stack, "-c", COMPARE)
     assert done.returncode == 0, done.stderr
-    assert "compared: openvino int8 1.50 times native int8" in done.stderr
+    assert f"compared: {RIVAL} 1.50 times native int8" in done.stderr
     assert set(load.outcomes) == {200}, load.outcomes
     assert set(load.colors) == {"blue", "green"}
 
     then = info(stack)
-    assert (then["engine"], then["precision"], then["deployment"]["release"]) == ("openvino", "int8", 2)
+    assert (then["engine"], then["precision"], then["deployment"]["release"]) == (*RIVAL.split(), 2)
     assert "1.50 times native int8" in then["chosen_because"]
     assert then["engine_comparison"].endswith("; it became release 2")
     assert stack.pid_of("compare") is None, "there is nothing to compare any more"

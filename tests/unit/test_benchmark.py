@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from webapp.engine.prepare import in_turn
+from webapp.engine.prepare.in_turn import BusyError, Outcome, measure_in_turn
 from webapp.stack.releases import benchmark
-from webapp.stack.releases.benchmark import BusyError, IdleDetector, Load, Outcome, measure_in_turn
+from webapp.stack.releases.benchmark import IdleDetector, Load
 
 
 @dataclass
@@ -47,8 +49,8 @@ class Engines:
 def test_engines_are_measured_in_turn_and_each_round_waits_for_an_idle_service():
     engines = Engines(100, 130)
     outcome = engines.in_turn()
-    assert engines.seen == ["idle", "serving", "rival"] * (1 + benchmark.ROUNDS), "the first round compiles"
-    assert len(outcome.rounds) == benchmark.ROUNDS
+    assert engines.seen == ["idle", "serving", "rival"] * (1 + in_turn.ROUNDS), "the first round compiles"
+    assert len(outcome.rounds) == in_turn.ROUNDS
     assert outcome.rival_is_faster
 
 
@@ -70,13 +72,13 @@ def test_a_round_that_traffic_disturbs_is_thrown_away_and_repeated():
     engines = Engines(100, lambda count: 1 if count == 3 else 130, disturbed=[False, True])
     outcome = engines.in_turn()
     assert {rival for _, rival in outcome.rounds} == {130}
-    assert engines.seen.count("rival") == 1 + benchmark.ROUNDS + 1
+    assert engines.seen.count("rival") == 1 + in_turn.ROUNDS + 1
 
 
 def test_a_round_in_which_others_had_the_cores_is_thrown_away_and_repeated():
     engines = Engines(100, 130, shares=[1, 1, 1, 0.5, 0.5, 1])
-    assert len(engines.in_turn().rounds) == benchmark.ROUNDS
-    assert engines.seen.count("rival") == 1 + benchmark.ROUNDS + 2
+    assert len(engines.in_turn().rounds) == in_turn.ROUNDS
+    assert engines.seen.count("rival") == 1 + in_turn.ROUNDS + 2
 
 
 def test_a_machine_without_a_quiet_moment_decides_nothing():

@@ -25,18 +25,18 @@ from webapp.engine.artifact import (
     write_json,
 )
 from webapp.engine.prepare import autotune
+from webapp.engine.prepare.in_turn import BusyError, Outcome
 from webapp.engine.runtimes import Candidate, candidates
 from webapp.stack.releases import comparison as program
-from webapp.stack.releases.benchmark import BusyError, Outcome
 from webapp.stack.releases.comparison import Built, RivalRefusedError, compare
 from webapp.stack.releases.steps import RefusedError
 
 RIVAL = Candidate("openvino", "int8")
 
 
-def made(directory, engine="native"):
+def made(directory, engine="native", precision="int8"):
     """An artifact's directory with a manifest and nothing else."""
-    written = manifest(engine=engine, chosen_because=f"{engine} passes the gate")
+    written = manifest(engine=engine, precision=precision, chosen_because=f"{engine} passes the gate")
     directory.mkdir(parents=True)
     (directory / MANIFEST).write_bytes(msgspec.json.encode(written))
     return Built(directory, written, ours=True)
@@ -63,7 +63,7 @@ SLOWER, FASTER = (Outcome(((1000.0, 1000.0 * ratio),) * 7) for ratio in (1.05, 1
 
 
 def run(serving, rival, outcome, release=lambda _: pytest.fail("no release is due")):
-    compare(serving, RIVAL, build=lambda _: rival, measure=lambda *_: outcome, release=release)
+    compare(serving, [RIVAL], build=lambda _: rival, measure=lambda *_: outcome, release=release)
 
 
 def test_a_choice_that_is_confirmed_is_no_release_and_is_not_measured_again(settings, serving, rival):
@@ -71,7 +71,7 @@ def test_a_choice_that_is_confirmed_is_no_release_and_is_not_measured_again(sett
     run(serving, rival, SLOWER)
     said = "compared: openvino int8 1.05 times native int8 (1,050 and 1,000 tokens a second; more than 1.1 times as"
     assert comparison_summary(settings).startswith(said)
-    assert comparison_summary(settings).endswith("; native stays")
+    assert comparison_summary(settings).endswith("; native int8 stays")
     assert not comparison_is_due(settings)
     assert artifact_dir(settings) == serving.directory
     assert not rival.directory.exists(), "nobody serves it"
@@ -108,7 +108,7 @@ def test_a_release_that_is_refused_is_not_tried_again(settings, serving, rival):
         raise RefusedError("room", "two colors don't fit")
 
     run(serving, rival, FASTER, release)
-    assert "native stays, for the release was refused at room" in comparison_summary(settings)
+    assert "native int8 stays, for the release was refused at room" in comparison_summary(settings)
     assert not comparison_is_due(settings)
 
 
@@ -116,9 +116,28 @@ def test_an_engine_that_fails_the_gate_is_not_built_again(settings, serving):
     def build(_):
         raise RivalRefusedError("openvino int8 differs too much")
 
-    compare(serving, RIVAL, build=build, measure=pytest.fail, release=pytest.fail)
-    assert comparison_summary(settings).startswith("native int8 is the only engine here for this model: openvino int8")
+    compare(serving, [RIVAL], build=build, measure=pytest.fail, release=pytest.fail)
+    refused = "openvino int8 can't serve this model: openvino int8 differs too much; native int8 stays"
+    assert comparison_summary(settings) == refused
     assert not comparison_is_due(settings)
+
+
+def test_other_precisions_are_tried_until_one_is_faster(settings, serving):
+    precisions = ("int8", "bf16", "fp32")
+    rivals = {each: made(settings.models_dir / each, "openvino", precision=each) for each in precisions}
+    outcomes = iter([SLOWER, FASTER])
+    compare(
+        serving,
+        [Candidate("openvino", each) for each in precisions],
+        build=lambda rival: rivals[rival.precision],
+        measure=lambda *_: next(outcomes),
+        release=lambda _: 2,
+    )
+    summary = comparison_summary(settings)
+    assert "openvino int8 1.05 times native int8" in summary
+    assert "openvino bf16 1.30 times native int8" in summary
+    assert [rivals[each].directory.exists() for each in precisions] == [False, True, True]
+    assert read_verdict(serving.directory).faster == "bf16"
 
 
 def test_what_could_not_be_found_out_is_tried_at_the_next_start(settings, serving, rival):
@@ -126,7 +145,7 @@ def test_what_could_not_be_found_out_is_tried_at_the_next_start(settings, servin
         raise BusyError("no quiet moment")
 
     with pytest.raises(BusyError):
-        compare(serving, RIVAL, build=lambda _: rival, measure=measure, release=pytest.fail)
+        compare(serving, [RIVAL], build=lambda _: rival, measure=measure, release=pytest.fail)
     assert comparison_is_due(settings)
 
 

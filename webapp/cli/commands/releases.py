@@ -41,25 +41,29 @@ class Terminal:
 
 @click.command(cls=SettingsCommand)
 @click.option("--again", is_flag=True, help="Even if it is prepared, as after the hub came back.")
+@click.option("--compare", is_flag=True, help="Try every engine and precision, and take the fastest; prepares again.")
 @click.option(
     "--calibration-data",
     type=click.Path(path_type=Path),
     metavar="FILE.jsonl",
     help='Lines of {"query", "documents"} to quantize and judge by; prepares again.',
 )
-def prepare(*, again: bool, calibration_data: Path | None) -> None:
+def prepare(*, again: bool, compare: bool, calibration_data: Path | None) -> None:
     """Fetch, convert and check the model, so that it can serve.
 
     Examples:
       reranking prepare
       reranking prepare --model BAAI/bge-reranker-base --precision int8
+      reranking prepare --compare
       reranking prepare --calibration-data mine.jsonl
     """
     from webapp.engine.prepare import pipeline  # noqa: PLC0415
 
     data = {"calibration_data": calibration_data} if calibration_data else {}
     terminal = sys.stdout if sys.stdout.isatty() else None
-    manifest = pipeline.prepare(load(), click.echo, again=again or bool(data), terminal=terminal, **data)
+    manifest = pipeline.prepare(
+        load(), click.echo, again=again or bool(data), compare=compare, terminal=terminal, **data
+    )
     if manifest is not None:
         click.echo(f"{manifest.model} is ready to serve in {manifest.precision}")
 

@@ -1,4 +1,4 @@
-"""Build artifacts of a model, one candidate after the other, until one passes the gate."""
+"""Build artifacts of a model, one candidate after the other: the first that passes the gate serves, or the fastest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -25,8 +26,11 @@ from webapp.engine.artifact import (
     MANIFEST,
     PACKED_MODEL,
     TOKENIZER,
+    VERDICT,
     EngineName,
     Manifest,
+    Verdict,
+    machine,
     sha256_of,
     write_json,
 )
@@ -39,6 +43,7 @@ from webapp.engine.models.source import SourceModel
 from webapp.engine.prepare import autotune, export, gate
 from webapp.engine.prepare.calibration import Examples
 from webapp.engine.prepare.framing import check_framing
+from webapp.engine.prepare.in_turn import AlwaysQuiet, Measure, measure_in_turn
 from webapp.engine.prepare.pack import pack
 from webapp.engine.prepare.progress import Report, ReportShare, Stages
 from webapp.engine.prepare.resolve import Source
@@ -59,6 +64,9 @@ CONVERTED_SHARE = 0.3
 
 INT8_SHARE = 0.25
 """How large weights are in int8, of what they are in float32."""
+
+Built = tuple[Path, Manifest]
+"""An artifact's directory and its manifest, not yet written."""
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +130,8 @@ class Builder:
     staging: Path
     """An empty directory to build in."""
     stages: Stages
+    _found: list[str] = field(default_factory=list)
+    """What was found out about each candidate, in words."""
 
     def build_first(self, tried: Sequence[Candidate]) -> tuple[Path, Manifest]:
         """Return the directory and the manifest of the first of these candidates that passes the gate.
@@ -129,37 +139,85 @@ class Builder:
         Raises:
             SetupError: nothing passes, or our way to read the model gives other scores than the original.
         """
+        return self._build(tried, lambda passing: next(passing, None))
+
+    def build_fastest(self, tried: Sequence[Candidate]) -> tuple[Path, Manifest]:
+        """Return the directory and the manifest of the fastest of these candidates that pass the gate.
+
+        Each is measured in turn with the fastest before it, and replaces it if `in_turn.Outcome` says so: so a second
+        run on the same machine makes the same choice.
+
+        Raises:
+            SetupError: as `build_first`.
+        """
+
+        def fastest(passing: Iterator[Built]) -> Built | None:
+            best = next(passing, None)
+            for other in passing:
+                best = self._faster(best, other) if best else other
+            return best
+
+        directory, manifest = self._build(tried, fastest)
+        write_json(directory / VERDICT, Verdict(summary=manifest.chosen_because, machine=machine()))
+        return directory, manifest
+
+    def _build(
+        self, tried: Sequence[Candidate], choose: Callable[[Iterator[Built]], Built | None]
+    ) -> tuple[Path, Manifest]:
+        """Return the artifact that is chosen of those that pass the gate, with its manifest written."""
         described = self._describe()
         with self.stages.stage(FRAMING, "comparing our way to frame and cut texts with the original's") as report_share:
             in_torch = ModelEngine(described, LoadedRuntime(self.original), self.staging / TOKENIZER)
             check_framing(in_torch, self.original, report_share)
-        reasons: list[str] = []
-        for candidate in tried:
-            directory = self.staging / str(candidate).replace(" ", "-")
-            directory.mkdir()
-            try:
-                manifest = self._export(candidate, described, directory)
-                figures = self._judge(manifest, directory)
-            except (NotForThisModelError, gate.GateError) as error:
-                reasons.append(str(error))
-                self.stages.report(reasons[-1])
-                shutil.rmtree(directory)  # the disk may have room for one
-                continue
-            with self.stages.stage(MEASURING, f"measuring how fast {candidate} is") as report_share:
-                tuning = autotune.tune(directory, manifest, self.examples.calibration, report_share)
-            reasons.append(f"{candidate} passes the gate, at {tuning.tokens_per_s:,.0f} tokens a second")
-            self.stages.report(reasons[-1])
-            (directory / GOLDEN).write_bytes(msgspec.json.encode(gate.golden(self.original, figures)))
-            manifest = msgspec.structs.replace(
-                manifest,
-                fidelity=figures,
-                tuning=tuning,
-                chosen_because="; ".join(reasons),
-                files={path.name: sha256_of(path) for path in sorted(directory.iterdir())},
-            )
-            write_json(directory / MANIFEST, manifest)
-            return directory, manifest
-        raise SetupError(f"{reasons[-1]}; {advice(self.settings, tried)}")
+        chosen = choose(filter(None, (self._try(candidate, described) for candidate in tried)))
+        if chosen is None:
+            raise SetupError(f"{self._found[-1]}; {advice(self.settings, tried)}")
+        directory, manifest = chosen
+        golden = gate.golden(self.original, manifest.fidelity)
+        (directory / GOLDEN).write_bytes(msgspec.json.encode(golden))
+        manifest = msgspec.structs.replace(
+            manifest,
+            chosen_because="; ".join(self._found),
+            files={path.name: sha256_of(path) for path in sorted(directory.iterdir())},
+        )
+        write_json(directory / MANIFEST, manifest)
+        return chosen[0], manifest
+
+    def _try(self, candidate: Candidate, described: Manifest) -> Built | None:
+        """Return a candidate's artifact, measured; None if the gate or the engine refuses the model."""
+        directory = self.staging / str(candidate).replace(" ", "-")
+        directory.mkdir()
+        try:
+            manifest = self._export(candidate, described, directory)
+            figures = self._judge(manifest, directory)
+        except (NotForThisModelError, gate.GateError) as error:
+            self._report(str(error))
+            shutil.rmtree(directory)  # the disk may have room for one
+            return None
+        with self.stages.stage(MEASURING, f"measuring how fast {candidate} is") as report_share:
+            tuning = autotune.tune(directory, manifest, self.examples.calibration, report_share)
+        self._report(f"{candidate} passes the gate, at {tuning.tokens_per_s:,.0f} tokens a second")
+        return directory, msgspec.structs.replace(manifest, fidelity=figures, tuning=tuning)
+
+    def _faster(self, best: Built, rival: Built) -> Built:
+        """Return the faster one of two artifacts, and remove the other."""
+        names = [f"{manifest.engine} {manifest.precision}" for _, manifest in (best, rival)]
+        with self.stages.stage(MEASURING, f"measuring {names[0]} and {names[1]} in turn"):
+            outcome = measure_in_turn(self._bench(*best), self._bench(*rival), AlwaysQuiet())
+        self._report(outcome.summary(*names))
+        winner, loser = (rival, best) if outcome.rival_is_faster else (best, rival)
+        shutil.rmtree(loser[0])
+        return winner
+
+    def _bench(self, directory: Path, manifest: Manifest) -> Measure:
+        tuning = manifest.tuning
+        bench = autotune.Bench(directory, manifest, tuning.engine_threads, self.examples.calibration)
+        return partial(bench.measure, tuning.batch_tokens)
+
+    def _report(self, found: str) -> None:
+        """Report what was found out about a candidate, and keep it for the manifest."""
+        self._found.append(found)
+        self.stages.report(found)
 
     def _describe(self) -> Manifest:
         """Write the tokenizer; return the manifest of the model as it is, in torch, with nothing measured."""

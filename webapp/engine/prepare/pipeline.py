@@ -37,6 +37,7 @@ def prepare(
     report: Report,
     *,
     again: bool = False,
+    compare: bool = False,
     calibration_data: Path = DEFAULT_FILE,
     terminal: TextIO | None = None,
 ) -> Manifest | None:
@@ -46,6 +47,7 @@ def prepare(
         settings: which model, engine and precision.
         report: takes the progress, a line at a time.
         again: prepare even if there is an artifact, for example after the hub came back.
+        compare: build every engine and precision that passes the gate, and take the fastest; prepares again.
         calibration_data: JSONL of {"query", "documents"}, to quantize with and to judge by.
         terminal: where to draw bars; None draws none.
 
@@ -60,7 +62,7 @@ def prepare(
         return None
     directory = artifact_dir(settings)
     with _exclusive(settings.models_dir, report):
-        present = None if again else read_manifest(directory)
+        present = None if again or compare else read_manifest(directory)
         if present is not None:
             check_instruction(directory, present, settings)
             return present
@@ -75,7 +77,7 @@ def prepare(
         staging = directory.with_name(f".{directory.name}.{os.getpid()}")
         try:
             staging.mkdir()
-            built, manifest = _build(settings, source, examples, staging, stages)
+            built, manifest = _build(settings, source, examples, staging, stages, compare=compare)
             _publish(built, directory)
         except SetupError:
             raise
@@ -89,7 +91,7 @@ def prepare(
 
 
 def _build(
-    settings: Settings, source: Source, examples: Examples, staging: Path, stages: Stages
+    settings: Settings, source: Source, examples: Examples, staging: Path, stages: Stages, *, compare: bool
 ) -> tuple[Path, Manifest]:
     """Return an artifact for these settings, its directory below `staging` and its manifest."""
     with stages.stage(2, f"loading {source.model} with sentence-transformers"):
@@ -101,7 +103,8 @@ def _build(
             raise _missing(error.name) from error
         original = load_original(settings, source, stages.report)
     builder = Builder(original, settings, source, examples, staging, stages)
-    return builder.build_first(candidates(settings, stages.report))
+    tried = candidates(settings, stages.report)
+    return builder.build_fastest(tried) if compare else builder.build_first(tried)
 
 
 def _reason(error: Exception, source: Source, models_dir: Path) -> str:

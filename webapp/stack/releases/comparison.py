@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -38,9 +38,10 @@ from webapp.engine.artifact import (
     read_verdict,
     write_json,
 )
+from webapp.engine.prepare.in_turn import Measure, Outcome, measure_in_turn
 from webapp.stack.processes import run_and_read
 from webapp.stack.releases import state
-from webapp.stack.releases.benchmark import IdleDetector, Measure, Outcome, measure_in_turn, read_load
+from webapp.stack.releases.benchmark import IdleDetector, read_load
 from webapp.stack.releases.environment import environment, run_as_release
 from webapp.stack.releases.steps import RefusedError
 from webapp.stack.supervisor.client import Programs
@@ -99,38 +100,42 @@ class RivalRefusedError(SetupError):
 
 def compare(
     serving: Built,
-    rival: Candidate,
+    rivals: Sequence[Candidate],
     *,
     build: Callable[[Candidate], Built],
     measure: Callable[[Built, Built], Outcome],
     release: Callable[[Built], int],
 ) -> None:
-    """Compare two engines, write the verdict down, and release the rival's artifact if it is faster.
+    """Compare engines, write the verdict down, and release the artifact of the first rival that is faster.
 
     Args:
         serving: the artifact that serves; its directory gets the verdict.
-        rival: another engine.
-        build: makes the rival's artifact.
+        rivals: other engines and precisions, in the order in which they are tried.
+        build: makes a rival's artifact.
         measure: measures two artifacts in turn.
         release: deploys an artifact, and returns the release's number.
 
     Raises:
         SetupError: there is no result; the program's next start tries again.
     """
-    engine = serving.manifest.engine
-    name = f"{engine} {serving.manifest.precision}"
-    try:
-        other = build(rival)
-    except RivalRefusedError as error:
-        _settle(serving, f"{name} is the only engine here for this model: {error}")
-        return
-    outcome = measure(serving, other)
-    summary = outcome.summary(name, str(rival))
-    if not outcome.rival_is_faster:
+    engine = f"{serving.manifest.engine} {serving.manifest.precision}"
+    found: list[str] = []
+    for rival in rivals:
+        try:
+            other = build(rival)
+        except RivalRefusedError as error:
+            found.append(f"{rival} can't serve this model: {error}")
+            continue
+        outcome = measure(serving, other)
+        found.append(outcome.summary(engine, str(rival)))
+        if outcome.rival_is_faster:
+            break
         if other.ours:
             shutil.rmtree(other.directory, ignore_errors=True)
-        _settle(serving, f"{summary}; {engine} stays")
+    else:
+        _settle(serving, f"{'; '.join(found)}; {engine} stays")
         return
+    summary = "; ".join(found)
     log.info("%s; it becomes a release", summary)
     reasons = f"{other.manifest.chosen_because}; {summary}"
     write_json(other.directory / MANIFEST, msgspec.structs.replace(other.manifest, chosen_because=reasons))
@@ -239,7 +244,7 @@ def _release(built: Built) -> int:
 
 
 def main() -> None:
-    """Compare the engine that serves in the stack of these settings with another one of the same precision."""
+    """Compare the engine that serves in the stack of these settings with the others that this machine has."""
     settings = load_settings()
     configure(level=settings.log_level, log_format=settings.log_format, service=PROGRAM)
     colors = state.read(settings.state_dir)
@@ -256,28 +261,25 @@ def main() -> None:
 
 
 def _compare(settings: Settings) -> None:
-    from webapp.engine.runtimes import candidates  # noqa: PLC0415 - it loads numpy
+    from webapp.engine.runtimes import Candidate, candidates  # noqa: PLC0415 - it loads numpy
 
     directory = first_artifact_dir(settings)
     manifest = read_manifest(directory)
     if manifest is None:
         return
     serving = Built(directory, manifest, ours=False)
-    rivals = [
-        each
-        for each in candidates(settings, log.debug)
-        if each.precision == manifest.precision and each.engine != manifest.engine
-    ]
+    engine = Candidate(manifest.engine, manifest.precision)
+    rivals = [each for each in candidates(settings, log.debug) if each != engine]
     if not rivals:
-        _settle(serving, f"{manifest.engine} {manifest.precision}: no other engine computes in that precision here")
+        _settle(serving, f"{engine} is the only engine here")
         return
-    log.info("%s is compared with %s %s while the service is idle", rivals[0], manifest.engine, manifest.precision)
+    log.info("%s: compared with %s while the service is idle", engine, ", ".join(map(str, rivals)))
     builder = Builder(settings, serving, IdleDetector(partial(read_load, settings.metrics_socket)))
     with ThreadPoolExecutor(1, initializer=_lower_priority) as background:
         try:
             compare(
                 serving,
-                rivals[0],
+                rivals,
                 build=lambda rival: background.submit(builder.build, rival).result(),
                 measure=lambda one, other: background.submit(builder.measure, one, other).result(),
                 release=_release,
