@@ -19,14 +19,15 @@ static int is_flag(int32_t flag) { return flag == 0 || flag == 1; }
 static int is_below(int32_t number, int32_t limit) { return number >= 0 && number < limit; }
 
 static int has_embeddings(const Shape *s) {
-    return s->vocabulary > 0 && s->positions > 0 && s->positions <= LARGEST_LENGTH && s->types >= 0 && is_below(s->rotaries, 3)
+    return s->vocabulary > 0 && s->positions > 0 && s->types >= 0 && is_below(s->rotaries, 3)
         && is_width(s->embedded) && s->embedded <= s->hidden && s->embedded <= width_of_qkv(s)
         && s->pad >= -1 && s->pad < s->vocabulary && (s->rotaries == 0 || (s->pad == -1 && s->types == 0));
 }
 
 static int has_attention(const Shape *s) {
     return is_width(s->dim) && s->heads > 0 && s->kv_heads > 0 && s->heads <= LARGEST_WIDTH / s->dim && s->heads % s->kv_heads == 0
-        && (int64_t)(s->dim + MOST_QUERIES) * (s->positions + MOST_KEYS) <= INT32_MAX && is_below(s->window, LARGEST_LENGTH)
+        && s->positions <= LARGEST_LENGTH && (int64_t)(s->dim + MOST_QUERIES) * (s->positions + MOST_KEYS) <= INT32_MAX
+        && is_below(s->window, LARGEST_LENGTH)
         && (s->window > 0) == (s->rotaries == 2) && s->global_every > 0;
 }
 
