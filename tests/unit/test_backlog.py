@@ -64,6 +64,7 @@ class Both:
         else:
             assert index.oldest is None
         assert index.small_ready_tokens == sorting.small_ready_tokens
+        assert numbers(filter(None, [index.first_unread])) == numbers(filter(None, [sorting.first_unread]))
         for lengths in ([16], [32, 48], LENGTHS):
             found = [each for each in sorting.small(lengths) if any(length in each.ready for length in lengths)]
             assert numbers(index.small(lengths)) == numbers(found)

@@ -173,6 +173,19 @@ def test_documents_are_tokenised_before_they_are_scored():
     assert (chunk.start, chunk.stop) == (0, 3)
 
 
+def test_a_batch_with_room_waits_until_a_small_request_is_read_that_may_fill_it():
+    read, unread, large = ticket(0, [100]), ticket(1, [], unread=1), ticket(2, [], unread=5000)
+    chunk = plan([read, unread, large], budget_tokens=256)
+    assert (chunk.ticket.number, chunk.led_by_oldest) == (1, False)
+    assert isinstance(plan([read, large], budget_tokens=256), Batch), "a large request has batches of its own"
+    assert isinstance(plan([ticket(0, [128] * 2), unread], budget_tokens=256, threads=2), Batch), "it is full"
+
+
+@pytest.mark.parametrize("options", [{"idle": 1, "threads": 2}, {"passed_over": 3}])
+def test_a_batch_waits_for_few_requests_and_for_none_that_a_free_thread_can_read(options):
+    assert isinstance(plan([ticket(0, [100]), ticket(1, [], unread=1)], budget_tokens=256, **options), Batch)
+
+
 def test_a_huge_document_makes_a_chunk_of_its_own():
     made = Ticket(0, "q", ["x" * 10**6, "short"], lambda: None)
     chunk = plan([made])

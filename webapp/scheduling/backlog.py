@@ -22,7 +22,10 @@ FEW = 8
 """Tickets; of so many, sorting all takes about as long as keeping the index."""
 
 EVERY_LENGTH: Final = 0
-"""The line of every ticket; each other line has a length class, and small tickets with ready pairs of it."""
+"""The line of every ticket; a line with a length class has small tickets with ready pairs of it."""
+
+UNREAD: Final = -1
+"""The line of small tickets with documents that nobody has read."""
 
 Rank = tuple[int, int, int]
 """The order among one client's tickets: priority, size class, number. Less goes first."""
@@ -204,12 +207,17 @@ class Backlog:
             return self._updated_index().small_ready_tokens
         return sum([ticket.ready_tokens for ticket in self._waiting() if self.is_small(ticket)])
 
-    def small(self, lengths: Iterable[int]) -> Iterator[Ticket]:
-        """Yield small tickets with ready pairs of any of these length classes, in order."""
+    def small(self, lines: Iterable[int]) -> Iterator[Ticket]:
+        """Yield the small tickets of any of these lines, and perhaps others, in order."""
         if self._are_many:
-            yield from (self.tickets[head[NUMBER]] for head in self._updated_index().small(lengths))
+            yield from (self.tickets[head[NUMBER]] for head in self._updated_index().small(lines))
         else:
             yield from sorted(filter(self.is_small, self._waiting()), key=self._head)
+
+    @property
+    def first_unread(self) -> Ticket | None:
+        """The first small ticket with documents that nobody has read; None if there is none."""
+        return next((ticket for ticket in self.small((UNREAD,)) if ticket.unread < len(ticket.documents)), None)
 
     def tokens_before(self, priority: int, tokens: int) -> int:
         """Return how many tokens go before a ticket of this size that comes now."""
@@ -247,7 +255,9 @@ class Backlog:
         if not ticket.waits:
             return NOWHERE
         small = self.is_small(ticket)
-        lines = (EVERY_LENGTH, *ticket.ready) if small else (EVERY_LENGTH,)
+        lines: tuple[int, ...] = (EVERY_LENGTH, *ticket.ready) if small else (EVERY_LENGTH,)
+        if small and ticket.unread < len(ticket.documents):
+            lines += (UNREAD,)
         return self._rank(ticket), lines, ticket.remaining_tokens, ticket.ready_tokens if small else 0
 
     def _move(self, ticket: Ticket, new: Position) -> None:
@@ -290,10 +300,10 @@ class Index:
         """Return the ticket whose turn it is; one must be here."""
         return self._lines[EVERY_LENGTH].first()
 
-    def small(self, lengths: Iterable[int]) -> Iterator[Head]:
-        """Yield small tickets with ready pairs of any of these length classes, in order."""
+    def small(self, lines: Iterable[int]) -> Iterator[Head]:
+        """Yield the tickets of any of these lines, in order."""
         before = None
-        for head in heapq.merge(*[self._lines[length] for length in lengths if length in self._lines]):
+        for head in heapq.merge(*[self._lines[line] for line in lines if line in self._lines]):
             if head != before:  # a ticket may stand in several lines, in each at the same place
                 yield head
             before = head

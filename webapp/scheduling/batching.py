@@ -11,7 +11,9 @@ Laws:
    lengths: a batch takes pairs of any length, the longest first, then those for which there is room.
 4. Few shapes: an engine that pads keeps compiled code for every (rows, length) it meets, so rows come from `ROWS`.
 5. A large request fills no batch of a small one: the small one would wait for pairs that are in no hurry.
-6. A plan is never empty while there is work: a pair longer than the budget makes a batch of its own.
+6. A batch that has room for more waits until small requests are read that may fill it: for no more than
+   `PASSED_OVER_LIMIT` of them, and only while no other thread is free to read them.
+7. A plan is never empty while there is work: a pair longer than the budget makes a batch of its own.
 """
 
 from __future__ import annotations
@@ -109,6 +111,10 @@ def plan_batch(
     if lead.unread < len(lead.documents) and (not lead.ready or lead.ready_tokens < read_ahead_tokens):
         start, stop = _next_chunk(lead)
         return TokeniseChunk(lead, start, stop, lead is oldest)
+    has_room = backlog.small_ready_tokens < budget_tokens and backlog.is_small(lead)
+    if has_room and not idle and passed_over < PASSED_OVER_LIMIT and (unread := backlog.first_unread):
+        start, stop = _next_chunk(unread)
+        return TokeniseChunk(unread, start, stop, unread is oldest)
     ready_tokens = backlog.small_ready_tokens + (0 if backlog.is_small(lead) else lead.ready_tokens)
     share_tokens = max(ready_tokens // threads, min(-(-ready_tokens // (1 + idle)), WORTH_SHARING_TOKENS))
     room_tokens = min(budget_tokens, share_tokens)
