@@ -43,7 +43,7 @@ def forward() -> Callable[..., Any]:
 
 
 def batches(lengths: list[int]) -> list[tuple[np.ndarray, ...]]:
-    """Return sequences of like lengths together, padded to the longest of a batch, as the scheduler has them."""
+    """Return sequences of like lengths together, padded to the longest of a batch, as for an engine that pads."""
     ordered, made = sorted(lengths), []
     while ordered:
         length = -(-ordered[-1] // 16) * 16

@@ -134,7 +134,7 @@ class Pulse(_Event, frozen=True, kw_only=True, tag="pulse"):
     state: WorkerState
     queue_pairs: int
     queue_tokens: int
-    """Padded tokens that wait; an estimate where documents are not tokenised yet."""
+    """Tokens that wait; an estimate where documents are not tokenised yet."""
     in_flight: int
     """Requests at work."""
     pairs_per_s: float

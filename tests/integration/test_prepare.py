@@ -57,6 +57,18 @@ def test_prepare_takes_the_fastest_of_all_engines_that_pass_the_gate(bert, tmp_p
     assert load_engine(settings).info.engine == faster
 
 
+@pytest.mark.skipif(library() is None, reason="the native engine is not built here")
+def test_what_was_built_is_kept_where_the_others_cannot_be_compared(bert, tmp_path, monkeypatch):
+    def measured(*_):
+        raise in_turn.BusyError("other programs leave no quiet moment")
+
+    monkeypatch.setattr(build, "measure_in_turn", measured)
+    monkeypatch.setattr(pipeline, "candidates", lambda *_: [Candidate("native", "int8"), Candidate("openvino", "fp32")])
+    found = pipeline.prepare(Settings(model=str(bert), state_dir=tmp_path, **OPEN_GATE), lambda _: None, compare=True)
+    assert found.engine == "native"
+    assert "openvino fp32 was not compared: other programs leave no quiet moment" in found.chosen_because
+
+
 def largest_score_error(settings, model, threads=2):
     """Between what a client gets from us, batched and mixed, and what sentence-transformers gives; 80 pairs.
 

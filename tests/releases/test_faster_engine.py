@@ -15,8 +15,15 @@ from webapp.engine.runtimes import candidates
 
 pytestmark = pytest.mark.slow
 
-RIVAL = str(candidates(Settings(), lambda _: None)[1])
-"""Of OpenVINO, whose precisions depend on the processor."""
+
+@pytest.fixture
+def rival():
+    """OpenVINO at a precision, which depends on the processor."""
+    native, *others = map(str, candidates(Settings(), lambda _: None))
+    if native != "native int8":
+        pytest.skip("the native engine is not built here")
+    return others[0]
+
 
 COMPARE = """
 from webapp.engine.prepare import in_turn
@@ -50,7 +57,7 @@ def run(stack, *arguments):
     )
 
 
-def test_the_first_engine_serves_and_a_faster_one_takes_over_by_a_release_that_costs_no_request(auto_stack):
+def test_the_first_engine_serves_and_a_faster_one_takes_over_by_a_release_that_costs_no_request(auto_stack, rival):
     stack = auto_stack
     assert "[5/6] comparing native int8 scores" in stack.said
     assert not re.search(r"\[\d/6\] .*openvino", stack.said), "one engine is enough to serve"
@@ -63,12 +70,12 @@ def test_the_first_engine_serves_and_a_faster_one_takes_over_by_a_release_that_c
     with OpenLoop(stack.port) as load:
         done = run(stack, "-c", COMPARE)
     assert done.returncode == 0, done.stderr
-    assert f"compared: {RIVAL} 1.50 times native int8" in done.stderr
+    assert f"compared: {rival} 1.50 times native int8" in done.stderr
     assert set(load.outcomes) == {200}, load.outcomes
     assert set(load.colors) == {"blue", "green"}
 
     then = info(stack)
-    assert (then["engine"], then["precision"], then["deployment"]["release"]) == (*RIVAL.split(), 2)
+    assert (then["engine"], then["precision"], then["deployment"]["release"]) == (*rival.split(), 2)
     assert "1.50 times native int8" in then["chosen_because"]
     assert then["engine_comparison"].endswith("; it became release 2")
     assert stack.pid_of("compare") is None, "there is nothing to compare any more"

@@ -22,7 +22,7 @@ def test_of_budgets_as_fast_as_each_other_the_smallest_is_taken(monkeypatch):
 
 
 def test_the_native_engine_works_in_groups_of_its_own(monkeypatch):
-    assert tuned(monkeypatch, lambda _, budget: budget, engine="native").batch_tokens == 256
+    assert tuned(monkeypatch, lambda _, budget: budget, engine="native").batch_tokens == 192
 
 
 def test_a_decoder_on_the_native_engine_takes_the_budget_that_is_worth_it(monkeypatch):

@@ -28,7 +28,7 @@ def backlog_of(tickets, one_round_tokens, *, served=None, padded=True, few=FEW):
     return backlog
 
 
-def plan(tickets, *, passed_over=0, budget_tokens=1024, threads=1, idle=0, served=None, padded=True):
+def plan(tickets, *, passed_over=0, budget_tokens=1024, threads=1, idle=0, served=None, padded=True, read_first=0):
     """Plan with the tickets sorted and with the tickets in the index, which must be the same."""
     by_sorting, by_index = (
         plan_batch(
@@ -37,6 +37,7 @@ def plan(tickets, *, passed_over=0, budget_tokens=1024, threads=1, idle=0, serve
             budget_tokens=budget_tokens,
             threads=threads,
             idle=idle,
+            read_first=read_first,
         )
         for few in (len(tickets), 0)
     )
@@ -181,9 +182,20 @@ def test_a_batch_with_room_waits_until_a_small_request_is_read_that_may_fill_it(
     assert isinstance(plan([ticket(0, [128] * 2), unread], budget_tokens=256, threads=2), Batch), "it is full"
 
 
-@pytest.mark.parametrize("options", [{"idle": 1, "threads": 2}, {"passed_over": 3}])
+@pytest.mark.parametrize("options", [{"idle": 1, "threads": 2}, {"read_first": 3}])
 def test_a_batch_waits_for_few_requests_and_for_none_that_a_free_thread_can_read(options):
     assert isinstance(plan([ticket(0, [100]), ticket(1, [], unread=1)], budget_tokens=256, **options), Batch)
+
+
+def test_an_urgent_batch_does_not_wait_for_requests_of_lower_priority():
+    urgent, patient = ticket(0, [100]), ticket(1, [], unread=1)
+    urgent.priority = -1
+    assert isinstance(plan([urgent, patient], budget_tokens=256), Batch)
+
+
+def test_a_batch_of_mixed_lengths_has_no_more_rows_than_any_other():
+    batch = plan([ticket(0, [3] * 2000, padded=False)], budget_tokens=65_536, padded=False)
+    assert sum(pick.count for pick in batch.picks) == ROWS[-1]
 
 
 def test_a_huge_document_makes_a_chunk_of_its_own():

@@ -140,6 +140,44 @@ def test_other_precisions_are_tried_until_one_is_faster(settings, serving):
     assert read_verdict(serving.directory).faster == "bf16"
 
 
+def test_a_comparison_that_was_stopped_goes_on_with_the_engines_that_are_left(settings, serving, rival):
+    rivals = [RIVAL, Candidate("openvino", "fp32")]
+    outcomes = iter([SLOWER, None])
+
+    def measure(*_):
+        if outcome := next(outcomes):
+            return outcome
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(serving, rivals, build=lambda _: rival, measure=measure, release=pytest.fail)
+    assert comparison_is_due(settings)
+    built = []
+
+    def build(candidate):
+        built.append(str(candidate))
+        return rival
+
+    compare(serving, rivals, build=build, measure=lambda *_: SLOWER, release=pytest.fail)
+    assert built == ["openvino fp32"]
+    assert "openvino int8 1.05 times native int8" in comparison_summary(settings)
+    assert "openvino fp32 1.05 times native int8" in comparison_summary(settings)
+    assert not comparison_is_due(settings)
+
+
+def test_an_engine_that_cannot_be_built_now_holds_up_no_other_and_is_tried_again(settings, serving, rival):
+    def build(candidate):
+        if candidate == RIVAL:
+            raise SetupError("memory is short")
+        return rival
+
+    rivals = [RIVAL, Candidate("openvino", "fp32")]
+    with pytest.raises(SetupError, match="memory is short"):
+        compare(serving, rivals, build=build, measure=lambda *_: SLOWER, release=pytest.fail)
+    assert list(read_verdict(serving.directory).findings) == ["openvino fp32"]
+    assert comparison_is_due(settings)
+
+
 def test_what_could_not_be_found_out_is_tried_at_the_next_start(settings, serving, rival):
     def measure(*_):
         raise BusyError("no quiet moment")

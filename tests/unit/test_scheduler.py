@@ -1,5 +1,6 @@
 import os
 import threading
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from scheduling_kit import PATIENCE_S, Rig
 
 from webapp.domain.errors import DeadlineExceededError, EngineFailedError, UnavailableError
 from webapp.engine.pool import NICE
-from webapp.engine.runtimes.stub import StubEngine, stub_logit
+from webapp.engine.runtimes.stub import StubEngine, StubSession, stub_logit
+from webapp.scheduling.batching import MOST_READ_FIRST
+from webapp.scheduling.scheduler import Scheduler
 
 
 class BrokenSession:
@@ -161,3 +164,20 @@ def test_requests_wait_for_engine_threads_that_start_later():
     with rig:
         assert waiter.wait(PATIENCE_S)
     assert ticket.error is None
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_a_small_request_is_scored_soon_beside_a_large_one_while_others_keep_coming(padded):
+    """Each request that comes could be read so that it joins the batch, for ever."""
+    scheduler = Scheduler(lock=nullcontext(), budget_tokens=1024, threads=1, padded=padded)
+    session = StubSession()
+    scheduler.submit("large", ["x" * 60] * 3000, lambda: None)
+    for _ in range(8):
+        scheduler.step(session)
+    small = scheduler.submit("small", ["x" * 60], lambda: None)
+    steps = 0
+    while not small.succeeded:
+        scheduler.submit("another", ["x" * 60], lambda: None)
+        scheduler.step(session)
+        steps += 1
+    assert steps <= 1 + MOST_READ_FIRST + 1 + 1, "it is read, three others are, the oldest has its turn, it is scored"

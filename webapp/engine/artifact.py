@@ -162,7 +162,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     faster: str = ""
     """Name of the artifact that was found faster; empty: none was."""
     settled: bool = True
-    """False until the release of the faster artifact serves, or was refused."""
+    """False until all were compared, and the release of the faster artifact serves or was refused."""
+    findings: dict[str, str] = {}
+    """Engine and precision -> what was found, in words: they are not built again where a comparison was stopped."""
 
 
 def directory_of(model: str) -> Path | None:

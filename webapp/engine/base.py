@@ -153,7 +153,7 @@ class Engine(Protocol):
         """Compile, for this process and this many engine threads. Takes up to seconds; never in the master."""
 
     def scores_fingerprint(self, session: Session) -> str:
-        """Return a hash of the logits that this machine gives the first golden query; empty: there is none.
+        """Return a hash of the logits that this machine gives the first golden pairs; empty: there are none.
 
         Two machines with different hashes give different scores, if only in the last bit.
 

@@ -35,6 +35,9 @@ from webapp.engine.tokenizer import TextEncoder, check_tables
 log = logging.getLogger(__name__)
 
 
+FINGERPRINT_PAIRS = 3
+"""Golden pairs whose logits are hashed at each start of a worker: more would hold up a big model."""
+
 SESSIONS: dict[str, type[CrossEncoderSession | EmbeddingSession]] = {
     "cross-encoder": CrossEncoderSession,
     "embedding": EmbeddingSession,
@@ -80,14 +83,15 @@ class ModelEngine:
         self._runtime.start(threads)
 
     def scores_fingerprint(self, session: Session) -> str:
-        """Return a hash of the logits of the first golden query's pairs; each is a batch of its own.
+        """Return a hash of the logits of the first golden query and a few documents; each pair is a batch of its own.
 
         Raises:
             SetupError: the golden pairs are damaged.
         """
         known = read_golden(self._directory)
         first = known.queries[0]
-        logits = [score_pair(session, first.query, text, instruction=known.instruction) for text in first.documents]
+        texts = first.documents[:FINGERPRINT_PAIRS]
+        logits = [score_pair(session, first.query, text, instruction=known.instruction) for text in texts]
         return hashlib.blake2b(np.array(logits, "<f4").tobytes(), digest_size=8).hexdigest()
 
     def open_session(self, forward: Forward | None = None) -> Session:

@@ -8,11 +8,12 @@ Laws:
 2. The oldest request leads at least every fourth plan, so that none starves, whatever its priority.
 3. A batch costs what the engine computes. Where it pads rows (OpenVINO, torch) that is rows x longest: a batch takes
    pairs of one length (in steps of `LENGTH_STEP`) and spills only into nearby ones. Else (native) it is the sum of the
-   lengths: a batch takes pairs of any length, the longest first, then those for which there is room.
+   lengths: a batch takes pairs of any length, the longest first, then those for which there is room, and no more rows
+   than the last of `ROWS`.
 4. Few shapes: an engine that pads keeps compiled code for every (rows, length) it meets, so rows come from `ROWS`.
 5. A large request fills no batch of a small one: the small one would wait for pairs that are in no hurry.
-6. A batch that has room for more waits until small requests are read that may fill it: for no more than
-   `PASSED_OVER_LIMIT` of them, and only while no other thread is free to read them.
+6. A small request's batch that has room for more waits until others are read that may fill it: small requests, of no
+   lower priority, at most `MOST_READ_FIRST`, and only while no other thread is free to read them.
 7. A plan is never empty while there is work: a pair longer than the budget makes a batch of its own.
 """
 
@@ -53,6 +54,9 @@ WORTH_SHARING_TOKENS = 256
 PASSED_OVER_LIMIT = 3
 """Plans in a row that younger requests may lead."""
 
+MOST_READ_FIRST = 3
+"""Requests that are read before a batch that they may join; reading one takes a hundredth of a batch's time."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokeniseChunk:
@@ -62,6 +66,8 @@ class TokeniseChunk:
     start: int
     stop: int
     led_by_oldest: bool = True
+    joins: bool = False
+    """It is read so that it may join a batch that another ticket leads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,7 @@ class Batch:
     length: int
     """Tokens that each row is given; an engine that pads computes all of them."""
     led_by_oldest: bool = True
+    led_by_small: bool = True
 
 
 def length_class(length_tokens: int) -> int:
@@ -89,7 +96,7 @@ def length_class(length_tokens: int) -> int:
 
 
 def plan_batch(
-    backlog: Backlog, *, passed_over: int, budget_tokens: int, threads: int, idle: int = 0
+    backlog: Backlog, *, passed_over: int, budget_tokens: int, threads: int, idle: int = 0, read_first: int = 0
 ) -> TokeniseChunk | Batch | None:
     """Decide what one engine thread does next.
 
@@ -99,6 +106,7 @@ def plan_batch(
         budget_tokens: cap on what a batch costs.
         threads: engine threads that share the queue; of what is short each takes its part, not all that fits.
         idle: how many of the others have nothing to do.
+        read_first: chunks that `joins` since the last batch that a small ticket led.
 
     Returns:
         A plan, or None when other threads hold every ticket.
@@ -111,18 +119,19 @@ def plan_batch(
     if lead.unread < len(lead.documents) and (not lead.ready or lead.ready_tokens < read_ahead_tokens):
         start, stop = _next_chunk(lead)
         return TokeniseChunk(lead, start, stop, lead is oldest)
-    has_room = backlog.small_ready_tokens < budget_tokens and backlog.is_small(lead)
-    if has_room and not idle and passed_over < PASSED_OVER_LIMIT and (unread := backlog.first_unread):
-        start, stop = _next_chunk(unread)
-        return TokeniseChunk(unread, start, stop, unread is oldest)
-    ready_tokens = backlog.small_ready_tokens + (0 if backlog.is_small(lead) else lead.ready_tokens)
+    small = backlog.is_small(lead)
+    if small and not idle and read_first < MOST_READ_FIRST and backlog.small_ready_tokens < budget_tokens:
+        unread = backlog.first_unread
+        if unread is not None and unread.priority <= lead.priority:
+            return TokeniseChunk(unread, *_next_chunk(unread), unread is oldest, joins=True)
+    ready_tokens = backlog.small_ready_tokens + (0 if small else lead.ready_tokens)
     share_tokens = max(ready_tokens // threads, min(-(-ready_tokens // (1 + idle)), WORTH_SHARING_TOKENS))
     room_tokens = min(budget_tokens, share_tokens)
     if backlog.padded:
         picks = _fill_rows(lead, backlog, max(lead.ready), room_tokens)
     else:
         picks = _fill_tokens(lead, backlog, room_tokens)
-    return Batch(picks, max(pick.length for pick in picks), lead is oldest)
+    return Batch(picks, max(pick.length for pick in picks), lead is oldest, small)
 
 
 def _next_chunk(ticket: Ticket) -> tuple[int, int]:
@@ -138,7 +147,7 @@ def _next_chunk(ticket: Ticket) -> tuple[int, int]:
 def _fill_tokens(lead: Ticket, backlog: Backlog, room: int) -> tuple[Pick, ...]:
     """Pick pairs of any lengths that are no more than `room` tokens together, unless the first alone is more."""
     picks: list[Pick] = []
-    misses = 0
+    misses = rows = 0
     lengths = range(LENGTH_STEP, length_class(room) + 1, LENGTH_STEP)
     for ticket in chain((lead,), (ticket for ticket in backlog.small(lengths) if ticket is not lead)):
         found = len(picks)
@@ -146,14 +155,15 @@ def _fill_tokens(lead: Ticket, backlog: Backlog, room: int) -> tuple[Pick, ...]:
             count = 0
             for index in reversed(ticket.ready[length]):
                 tokens = int(ticket.lengths[index])
-                if tokens > room and (picks or count):
+                if rows + count == ROWS[-1] or (tokens > room and rows + count):
                     break
                 room -= tokens
                 count += 1
             if count:
                 picks.append(Pick(ticket, length, count))
+                rows += count
         misses += len(picks) == found
-        if room <= 0 or misses == MOST_MISSES:
+        if room <= 0 or rows == ROWS[-1] or misses == MOST_MISSES:
             break
     return tuple(picks)
 

@@ -29,7 +29,7 @@ from webapp.domain.errors import (
 )
 from webapp.domain.types import Session
 from webapp.scheduling.backlog import Backlog, BatchWork
-from webapp.scheduling.batching import TokeniseChunk, length_class, plan_batch
+from webapp.scheduling.batching import LENGTH_STEP, Batch, TokeniseChunk, plan_batch
 from webapp.scheduling.ticket import CHARS_PER_TOKEN, Ticket
 
 RATE_MEMORY_S = 5.0
@@ -80,14 +80,14 @@ class Totals:
     failures: int = 0
     """Batches and chunks that the engine could not do."""
     sizes: dict[tuple[int, int], int] = field(default_factory=dict)
-    """(rows, tokens rounded up as `length_class` does, so that there are few) -> batches of it."""
+    """(rows, tokens rounded up to a multiple, so that there are few) -> batches of it."""
 
-    def add_batch(self, rows: int, tokens: int) -> None:
-        """Record a batch of so many pairs and tokens."""
+    def add_batch(self, rows: int, tokens: int, multiple: int) -> None:
+        """Record a batch of so many pairs and tokens, rounded up to a multiple for `sizes`."""
         self.pairs += rows
         self.batches += 1
         self.batch_tokens += tokens
-        size = rows, length_class(tokens)
+        size = rows, -(-tokens // multiple) * multiple
         self.sizes[size] = self.sizes.get(size, 0) + 1
 
 
@@ -129,6 +129,7 @@ class Scheduler:
         """Engine thread -> when it began what it has in hand. Each writes its own place."""
         self._submitted = 0
         self._passed_over = 0
+        self._read_first = 0
         self._idle = 0
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._closed = False
@@ -269,14 +270,24 @@ class Scheduler:
                     budget_tokens=self.budget_tokens,
                     threads=self._threads,
                     idle=self._idle,
+                    read_first=self._read_first,
                 )
                 if plan is not None:
-                    self._passed_over = 0 if plan.led_by_oldest else self._passed_over + 1
+                    self._count(plan)
                     work = self._backlog.take(plan, now)
                     self._wake_one()
                     return work
                 self._idle += 1
             self._wake.get()
+
+    def _count(self, plan: TokeniseChunk | Batch) -> None:
+        """Count what the next plan must know."""
+        if isinstance(plan, TokeniseChunk) and plan.joins:
+            self._read_first += 1
+            return
+        self._passed_over = 0 if plan.led_by_oldest else self._passed_over + 1
+        if isinstance(plan, Batch) and plan.led_by_small:
+            self._read_first = 0
 
     def _expire(self, now: float) -> None:
         """Remove tickets whose deadline passed; called between batches."""
@@ -314,7 +325,7 @@ class Scheduler:
         start = 0
         with self._lock:
             now = self._clock()
-            self.totals.add_batch(len(pairs), work.tokens)
+            self.totals.add_batch(len(pairs), work.tokens, max(LENGTH_STEP, self.budget_tokens // LENGTH_STEP))
             self._rate.add(work.tokens, now)
             for ticket, indexes in work.rows:
                 ticket.phases.change(now, batches=-1)

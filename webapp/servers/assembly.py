@@ -33,6 +33,7 @@ from webapp.domain.concurrency import (
     run_inline,
     start_native_thread,
 )
+from webapp.domain.errors import reason_of
 from webapp.domain.types import Session, names_of
 from webapp.engine.artifact import comparison_summary
 from webapp.engine.base import Engine
@@ -162,7 +163,10 @@ class Webapp:
         self.bridge.repeat(TRIM_S, trimmer(lambda: self.service.admission.body_changes, self.service.offload))
 
     def _fingerprint_scores(self, session: Session) -> None:
-        self.service.scores_fingerprint = self.engine.scores_fingerprint(session)
+        try:
+            self.service.scores_fingerprint = self.engine.scores_fingerprint(session)
+        except Exception as error:  # noqa: BLE001 - a worker serves without it, whatever is wrong with the golden pairs
+            log.warning("this worker's scores have no fingerprint (%s)", reason_of(error))
 
     def _warm_up(self) -> None:
         waiter = NativeWaiter()

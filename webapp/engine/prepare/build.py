@@ -139,7 +139,7 @@ class Builder:
         Raises:
             SetupError: nothing passes, or our way to read the model gives other scores than the original.
         """
-        return self._build(tried, lambda passing: next(passing, None))
+        return self._build(tried, lambda build: next(filter(None, map(build, tried)), None))
 
     def build_fastest(self, tried: Sequence[Candidate]) -> tuple[Path, Manifest]:
         """Return the directory and the manifest of the fastest of these candidates that pass the gate.
@@ -151,10 +151,16 @@ class Builder:
             SetupError: as `build_first`.
         """
 
-        def fastest(passing: Iterator[Built]) -> Built | None:
-            best = next(passing, None)
-            for other in passing:
-                best = self._faster(best, other) if best else other
+        def fastest(build: Callable[[Candidate], Built | None]) -> Built | None:
+            best = None
+            for candidate in tried:
+                try:
+                    other = build(candidate)
+                    best = self._faster(best, other) if best and other else best or other
+                except SetupError as error:
+                    if best is None:
+                        raise
+                    self._report(f"{candidate} was not compared: {error}")
             return best
 
         directory, manifest = self._build(tried, fastest)
@@ -162,14 +168,14 @@ class Builder:
         return directory, manifest
 
     def _build(
-        self, tried: Sequence[Candidate], choose: Callable[[Iterator[Built]], Built | None]
+        self, tried: Sequence[Candidate], choose: Callable[[Callable[[Candidate], Built | None]], Built | None]
     ) -> tuple[Path, Manifest]:
         """Return the artifact that is chosen of those that pass the gate, with its manifest written."""
         described = self._describe()
         with self.stages.stage(FRAMING, "comparing our way to frame and cut texts with the original's") as report_share:
             in_torch = ModelEngine(described, LoadedRuntime(self.original), self.staging / TOKENIZER)
             check_framing(in_torch, self.original, report_share)
-        chosen = choose(filter(None, (self._try(candidate, described) for candidate in tried)))
+        chosen = choose(partial(self._try, described))
         if chosen is None:
             raise SetupError(f"{self._found[-1]}; {advice(self.settings, tried)}")
         directory, manifest = chosen
@@ -183,7 +189,7 @@ class Builder:
         write_json(directory / MANIFEST, manifest)
         return chosen[0], manifest
 
-    def _try(self, candidate: Candidate, described: Manifest) -> Built | None:
+    def _try(self, described: Manifest, candidate: Candidate) -> Built | None:
         """Return a candidate's artifact, measured; None if the gate or the engine refuses the model."""
         directory = self.staging / str(candidate).replace(" ", "-")
         directory.mkdir()
@@ -259,7 +265,7 @@ class Builder:
         return manifest
 
     def _judge(self, manifest: Manifest, directory: Path) -> dict[str, float]:
-        """Return the gate's figures. The engine is closed at the end: memory has room for one.
+        """Return the gate's figures. The engine is closed at the end: memory may have room for one.
 
         Raises:
             GateError: they are not good enough.

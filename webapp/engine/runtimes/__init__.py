@@ -42,7 +42,7 @@ CANDIDATES = (
 """All there are, in the order in which `prepare` tries them; torch's only where the settings name it.
 
 The native engine comes first: it is ready in a second, where OpenVINO's int8 takes a minute to calibrate. Which of two
-engines of the same precision is faster here is measured while the service is idle (`releases.comparison`).
+engines is faster here is measured while the service is idle (`releases.comparison`).
 """
 
 

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 PROGRAM = "compare"
 """Its name in supervisor."""
 
+IN_PROGRESS = "other engines are being compared, while the service is idle"
+
 STOP_TIMEOUT_S = 20.0
 
 SPARE_BYTES = 1536 * 1024**2
@@ -108,6 +110,8 @@ def compare(
 ) -> None:
     """Compare engines, write the verdict down, and release the artifact of the first rival that is faster.
 
+    What was found about a rival is written down at once: the next start goes on with the others.
+
     Args:
         serving: the artifact that serves; its directory gets the verdict.
         rivals: other engines and precisions, in the order in which they are tried.
@@ -119,23 +123,31 @@ def compare(
         SetupError: there is no result; the program's next start tries again.
     """
     engine = f"{serving.manifest.engine} {serving.manifest.precision}"
-    found: list[str] = []
-    for rival in rivals:
+    findings = dict(known.findings) if (known := read_verdict(serving.directory)) else {}
+    failed: SetupError | None = None
+    for rival in (each for each in rivals if str(each) not in findings):
         try:
             other = build(rival)
         except RivalRefusedError as error:
-            found.append(f"{rival} can't serve this model: {error}")
+            findings[str(rival)] = f"{rival} can't serve this model: {error}"
+        except SetupError as error:
+            failed = error
             continue
-        outcome = measure(serving, other)
-        found.append(outcome.summary(engine, str(rival)))
-        if outcome.rival_is_faster:
-            break
-        if other.ours:
-            shutil.rmtree(other.directory, ignore_errors=True)
+        else:
+            outcome = measure(serving, other)
+            found = outcome.summary(engine, str(rival))
+            if outcome.rival_is_faster:
+                break
+            findings[str(rival)] = found
+            if other.ours:
+                shutil.rmtree(other.directory, ignore_errors=True)
+        _write_verdict(serving, IN_PROGRESS, findings=findings)
     else:
-        _settle(serving, f"{'; '.join(found)}; {engine} stays")
+        if failed is not None:
+            raise failed
+        _settle(serving, f"{'; '.join(findings.values())}; {engine} stays")
         return
-    summary = "; ".join(found)
+    summary = "; ".join([*findings.values(), found])
     log.info("%s; it becomes a release", summary)
     reasons = f"{other.manifest.chosen_because}; {summary}"
     write_json(other.directory / MANIFEST, msgspec.structs.replace(other.manifest, chosen_because=reasons))
@@ -153,8 +165,13 @@ def _settle(serving: Built, result: str, faster: str = "") -> None:
     _write_verdict(serving, result, faster=faster, settled=True)
 
 
-def _write_verdict(serving: Built, result: str, *, faster: str, settled: bool = False) -> None:
-    verdict = Verdict(summary=result, machine=machine(), faster=faster, settled=settled)
+def _write_verdict(
+    serving: Built, result: str, *, faster: str = "", settled: bool = False, findings: dict[str, str] | None = None
+) -> None:
+    """Write the verdict; without findings it keeps those that it has."""
+    if findings is None:
+        findings = known.findings if (known := read_verdict(serving.directory)) else {}
+    verdict = Verdict(summary=result, machine=machine(), faster=faster, settled=settled, findings=findings)
     write_json(serving.directory / VERDICT, verdict)
 
 
@@ -179,8 +196,7 @@ class Builder:
             known = read_verdict(self.serving.directory)
             ours = not directory.exists() or (known is not None and known.faster == directory.name)
             if ours:  # should we be killed, our next start knows whose it is
-                text = "other engines are being compared, while the service is idle"
-                _write_verdict(self.serving, text, faster=directory.name)
+                _write_verdict(self.serving, IN_PROGRESS, faster=directory.name)
             manifest = read_manifest(directory)
             if manifest is None or not self._is_same_model(manifest):
                 self._check_memory()
