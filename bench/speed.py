@@ -134,6 +134,10 @@ def ratios(table: Table, ceilings: dict[str, float], restarted_s: float) -> None
         one = "50 documents, concurrency 1"
         rows.append((f"{one}: latency of {server} to ours", table.p50(server, one) / table.p50("ours", one)))
     rows += [
+        (
+            "documents a second: 1 document, concurrency 16, to 50 documents, concurrency 4",
+            table.rate("ours", "1 document, concurrency 16") / table.rate("ours", "50 documents, concurrency 4"),
+        ),
         ("50 documents, concurrency 4, to the in-process ceiling", again / ceilings["50"]),
         (
             "1,000 documents, one request, to the ceiling",

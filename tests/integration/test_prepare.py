@@ -15,11 +15,11 @@ from small_models import texts
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.domain.ranking import to_scores
-from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest, read_verdict, sha256_of
+from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest, sha256_of
 from webapp.engine.loader import load_engine
 from webapp.engine.models.original import load_source
 from webapp.engine.models.source import SourceModel
-from webapp.engine.prepare import build, gate, in_turn, pipeline
+from webapp.engine.prepare import gate, pipeline
 from webapp.engine.prepare.calibration import read_examples
 from webapp.engine.prepare.resolve import EMBEDDED_MODEL, _embedded
 from webapp.engine.runtimes import Candidate
@@ -29,44 +29,9 @@ from webapp.engine.runtimes.openvino import has_bf16, has_fast_int8
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-OPEN_GATE = {"gate_max_score_error": 1, "gate_mean_score_error": 1, "gate_min_tau": -1, "gate_min_top10_overlap": 0}
-
-
 def prepared(tmp_path, model, **options):
     settings = Settings(model=str(model), state_dir=tmp_path, **options)
     return settings, pipeline.prepare(settings, lambda _: None)
-
-
-@pytest.mark.skipif(library() is None, reason="the native engine is not built here")
-@pytest.mark.parametrize("faster", ["native", "openvino"])
-def test_prepare_takes_the_fastest_of_all_engines_that_pass_the_gate(bert, tmp_path, monkeypatch, faster):
-    def measured(best, rival, _quiet):
-        assert best().tokens_per_s
-        assert rival().tokens_per_s
-        return in_turn.Outcome(((1000.0, 1500.0 if faster == "openvino" else 900.0),) * in_turn.ROUNDS)
-
-    monkeypatch.setattr(build, "measure_in_turn", measured)
-    monkeypatch.setattr(pipeline, "candidates", lambda *_: [Candidate("native", "int8"), Candidate("openvino", "fp32")])
-    settings = Settings(model=str(bert), state_dir=tmp_path, **OPEN_GATE)
-    found = [pipeline.prepare(settings, lambda _: None, compare=True) for _ in range(2)]
-    assert [(each.engine, each.precision) for each in found] == [(faster, "int8" if faster == "native" else "fp32")] * 2
-    assert "compared: openvino fp32" in found[0].chosen_because
-    directory = artifact_dir(settings)
-    assert read_verdict(directory).settled, "there is nothing left to compare while it serves"
-    assert read_manifest(directory) == found[1]
-    assert load_engine(settings).info.engine == faster
-
-
-@pytest.mark.skipif(library() is None, reason="the native engine is not built here")
-def test_what_was_built_is_kept_where_the_others_cannot_be_compared(bert, tmp_path, monkeypatch):
-    def measured(*_):
-        raise in_turn.BusyError("other programs leave no quiet moment")
-
-    monkeypatch.setattr(build, "measure_in_turn", measured)
-    monkeypatch.setattr(pipeline, "candidates", lambda *_: [Candidate("native", "int8"), Candidate("openvino", "fp32")])
-    found = pipeline.prepare(Settings(model=str(bert), state_dir=tmp_path, **OPEN_GATE), lambda _: None, compare=True)
-    assert found.engine == "native"
-    assert "openvino fp32 was not compared: other programs leave no quiet moment" in found.chosen_because
 
 
 def largest_score_error(settings, model, threads=2):
