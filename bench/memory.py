@@ -25,6 +25,12 @@ def pss_mb(pid: int) -> tuple[float, float]:
     return figures["Pss"], figures["Private_Clean"] + figures["Private_Dirty"]
 
 
+def dirty_mb(pid: int) -> float:
+    """Memory that a process has written and shares with no other, MiB."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:")) / 1024
+
+
 def send(port: int, count: int, seed: int) -> None:
     """Send `count` requests from several clients, distinct texts of 5 to 512 tokens."""
     rng = random.Random(seed)
