@@ -22,7 +22,8 @@ _LONE_SURROGATES = re.compile(
     rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})(?:\\u[dD][c-fC-F][0-9a-fA-F]{2}){1,99}"
 )
 """Halves of surrogate pairs, as escapes, in a text without escaped backslashes."""
-_NO_MARKS = bytes(set(range(256)) - set(b'",:[{'))
+_NO_BOUNDS = bytes(set(range(256)) - set(b",:[{"))
+_NO_MARKS = bytes(set(_NO_BOUNDS) - set(b'"'))
 _UTF8 = codecs.getincrementaldecoder("utf-8")
 _STEP_BYTES = 64 * 1024
 _HOLE = b"\0"
@@ -73,6 +74,8 @@ def check_values(body: bytes, most: int) -> None:
     Raises:
         PayloadTooLargeError: it holds more.
     """
+    if len(body) < most:  # each takes a byte
+        return
     if values_at_most(body) > most and (found := _values_in(body)) > most:
         raise too_large(f"the body holds {found} values and names, this service takes {most} at a time", most)
 
@@ -83,8 +86,9 @@ def too_large(message: str, limit: int) -> PayloadTooLargeError:
 
 
 def values_at_most(body: bytes) -> int:
-    """Return an upper bound of the values and names of a JSON body, in a thousandth of the time to parse it."""
-    return 1 + sum(body.count(mark) for mark in (b",", b":", b"[", b"{"))
+    """Return an upper bound of the values and names of a JSON body, much faster than parsing it."""
+    steps = range(0, len(body), _STEP_BYTES)  # so that a large body is not copied whole
+    return 1 + sum(len(body[start : start + _STEP_BYTES].translate(None, _NO_BOUNDS)) for start in steps)
 
 
 def _values_in(body: bytes) -> int:

@@ -73,7 +73,7 @@ class Call:
     @cached_property
     def large(self) -> bool:
         """Whether reading or echoing the body may delay other requests: it is large, or holds many values."""
-        return self.charged or json_body.values_at_most(self.body) > FEW_VALUES
+        return self.charged or (len(self.body) >= FEW_VALUES and json_body.values_at_most(self.body) > FEW_VALUES)
 
     @cached_property
     def fields(self) -> Mapping[str, msgspec.Raw]:
