@@ -1,8 +1,10 @@
-"""Big encoders through HTTP, in turn with `CrossEncoder.predict` and infinity in int8: 16 documents of 190 tokens a request.
+"""Big encoders through HTTP, in turn with `CrossEncoder.predict` and infinity in int8.
 
-The shapes are bge-reranker-base's and -v2-m3's, with random weights. Printed as well: what the artifact takes on disk, how long
-a restart takes until its first answer, and a worker's memory after pairs of 512 tokens. infinity is measured if `./scripts/bench
---peers` has installed it. Run: .venv/bin/python bench/encoders.py [SHAPE ...]
+A request has 16 documents of 190 tokens. The shapes are bge-reranker-base's and -v2-m3's, with random weights. Printed
+as well: what the artifact takes on disk, how long a restart takes until its first answer, and a worker's memory after
+pairs of 512 tokens. infinity is measured if `./scripts/bench --peers` has installed it.
+
+Run: .venv/bin/python bench/encoders.py [SHAPE ...]
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ def first_start(model: Path, settings: dict[str, object]) -> int:
     """Prepare and serve once; return the artifact's MB."""
     with harness.service(model, **settings):
         pass
-    of_artifact = Settings(model=str(model), state_dir=harness.STATE_DIR / "state", **settings)  # type: ignore[arg-type]
+    of_artifact = Settings(model=str(model), state_dir=harness.STATE_DIR / "state", **settings)
     files = [path for path in artifact_dir(of_artifact).rglob("*") if path.is_file()]
     return sum(path.stat().st_size for path in files) // 10**6
 
@@ -74,7 +76,9 @@ def measure(name: str) -> None:
         print(f"{total:.0f} MiB, {memory.dirty_mb(worker):.0f} of its own, {private:.0f} not shared now")
         rivals: dict[str, Callable[[int], float]] = {
             "ours": lambda seed: through_http(service.port, seed),
-            "`CrossEncoder.predict`": lambda seed: predict(model, harness.texts(DOCUMENTS, mean_words=WORDS, seed=seed)),
+            "`CrossEncoder.predict`": lambda seed: predict(
+                model, harness.texts(DOCUMENTS, mean_words=WORDS, seed=seed)
+            ),
         }
         if servers.PEERS.is_dir():
             port = stack.enter_context(servers.infinity(model, "optimum"))
