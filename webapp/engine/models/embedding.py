@@ -14,15 +14,27 @@ from webapp.engine.tokenizer import TextEncoder, batch_rows
 Vector = NDArray[np.float32]
 
 
-def _dots(left: Vector, right: Vector) -> Vector:
-    return np.asarray(np.einsum("ij,ij->i", left, right), np.float32)
+def _sums(numbers: Vector) -> NDArray[np.float64]:
+    """Return the sum of each row, from its first number to its last: all processors then give the same bits.
+
+    The order of numpy's own sums follows from the width of the processor's registers.
+    """
+    return np.asarray(np.cumsum(numbers, axis=1, dtype=np.float64)[:, -1])
 
 
-SIMILARITIES: dict[str, Callable[[Vector, Vector], Vector]] = {
+def _dots(left: Vector, right: Vector) -> NDArray[np.float64]:
+    return _sums(np.multiply(left, right, dtype=np.float64))
+
+
+def _lengths(vectors: Vector) -> NDArray[np.float64]:
+    return np.sqrt(_dots(vectors, vectors))
+
+
+SIMILARITIES: dict[str, Callable[[Vector, Vector], NDArray[np.float64]]] = {
     "cosine": _dots,  # of unit vectors
     "dot": _dots,
-    "euclidean": lambda left, right: -np.linalg.norm(left - right, axis=1),
-    "manhattan": lambda left, right: -np.abs(left - right).sum(axis=1),
+    "euclidean": lambda left, right: -_lengths(left - right),
+    "manhattan": lambda left, right: -_sums(np.abs(left - right)),
 }
 """sentence-transformers' functions, of two arrays of shape [pairs, width]; a distance is negative."""
 
@@ -71,7 +83,7 @@ class EmbeddingSession:
     def score(self, pairs: Sequence[tuple[Vector, NDArray[np.int32]]], length: int) -> NDArray[np.float32]:
         """Return similarities, shape [pairs]."""
         vectors = self._embed([document for _, document in pairs], length, self._unpooled_document)
-        return self._similarity(np.stack([query for query, _ in pairs]), vectors)
+        return self._similarity(np.stack([query for query, _ in pairs]), vectors).astype(np.float32)
 
     def _embed(self, texts: Sequence[NDArray[np.int32]], length: int, unpooled: int) -> Vector:
         """Return vectors, shape [texts, width]; the first `unpooled` tokens of each text count in none."""
@@ -80,5 +92,4 @@ class EmbeddingSession:
         vectors = self._forward(input_ids, mask, np.zeros_like(input_ids)).astype(np.float32)
         if not self._unit_vectors:
             return vectors
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return np.asarray(vectors / np.maximum(norms, 1e-12), dtype=np.float32)
+        return np.asarray(vectors / np.maximum(_lengths(vectors), 1e-12)[:, None], dtype=np.float32)
