@@ -71,9 +71,9 @@ def measure(name: str) -> None:
         _, (worker,) = service.pids()
         long = harness.body("long", harness.texts(4, mean_words=LONG_WORDS, seed=2), model="bench")
         load.closed_loop(service.port, [long], 1)
-        total, private = memory.pss_mb(worker)
+        used = memory.figures_mb(worker)
         print(f"\n{name}: {megabytes} MB on disk, {restart_s:.1f} s from a restart to the first answer; the worker has")
-        print(f"{total:.0f} MiB, {memory.dirty_mb(worker):.0f} of its own, {private:.0f} not shared now")
+        print(f"{used['Pss']:.0f} MiB, {used['Private_Dirty']:.0f} of them its own")
         rivals: dict[str, Callable[[int], float]] = {
             "ours": lambda seed: through_http(service.port, seed),
             "`CrossEncoder.predict`": lambda seed: predict(

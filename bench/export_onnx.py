@@ -14,6 +14,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 MAX_LENGTH_TOKENS = 512
+"""Longest input, as models of this kind are usually served."""
 
 
 class Logits(torch.nn.Module):

@@ -16,19 +16,19 @@ CLIENTS = 4
 SIZES = (1, 2, 4, 4, 8, 16)
 
 
-def pss_mb(pid: int) -> tuple[float, float]:
-    """Proportional and private memory of a process, MB."""
+def figures_mb(pid: int) -> dict[str, float]:
+    """Return the kernel's figures of a process's memory by their names, MiB; see smaps_rollup in proc(5)."""
     figures = {}
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
         name, value = line.split()[:2]
         figures[name.rstrip(":")] = int(value) / 1024
+    return figures
+
+
+def pss_mb(pid: int) -> tuple[float, float]:
+    """Return proportional and private memory of a process, MiB."""
+    figures = figures_mb(pid)
     return figures["Pss"], figures["Private_Clean"] + figures["Private_Dirty"]
-
-
-def dirty_mb(pid: int) -> float:
-    """Memory that a process has written and shares with no other, MiB."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:")) / 1024
 
 
 def send(port: int, count: int, seed: int) -> None:

@@ -42,7 +42,7 @@ def infinity(model: Path, engine: str) -> Iterator[int]:
 
 
 def _onnx(model: Path) -> Path:
-    target = harness.STATE_DIR / f"{model.name}-onnx"
+    target = harness.STATE_DIR / f"{model.name}-onnx-int8"
     if not target.exists():
         script = Path(__file__).with_name("export_onnx.py")
         subprocess.run([PEERS / "bin" / "python", script, model, target], check=True, capture_output=True)
