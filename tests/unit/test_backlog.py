@@ -20,8 +20,9 @@ LENGTHS = (16, 32, 48, 64)
 class Both:
     """The same tickets in a backlog that sorts them and in one that keeps an index, each with tickets of its own."""
 
-    def __init__(self):
-        self.sorting, self.index = self.backlogs = Backlog(ONE_ROUND, few=10**9), Backlog(ONE_ROUND, few=0)
+    def __init__(self, *, reads_ahead):
+        self.backlogs = [Backlog(ONE_ROUND, reads_ahead=reads_ahead, few=few) for few in (10**9, 0)]
+        self.sorting, self.index = self.backlogs
         self.added = 0
 
     @property
@@ -73,6 +74,7 @@ class Both:
         for backlog in self.backlogs:
             tickets = backlog.tickets.values()
             assert backlog.pairs == sum(len(ticket.documents) for ticket in tickets)
+            assert backlog.ready_tokens == sum(ticket.ready_tokens for ticket in tickets)
             exact = sum(ticket.ready_tokens + ticket.unread_chars / CHARS_PER_TOKEN for ticket in tickets)
             assert abs(backlog.tokens - exact) < 1
 
@@ -85,9 +87,9 @@ changes = st.one_of(
 )
 
 
-@given(st.lists(changes, max_size=60))
-def test_tickets_go_in_the_same_order_sorted_and_kept(history):
-    both = Both()
+@given(st.lists(changes, max_size=60), st.booleans())
+def test_tickets_go_in_the_same_order_sorted_and_kept(history, reads_ahead):
+    both = Both(reads_ahead=reads_ahead)
     for what, place, *rest in history:
         if what == "add":
             both.add(place, *rest)
@@ -114,7 +116,7 @@ class Steps:
         return self._trace
 
 
-def scheduler_with(waiting, clients, steps, *, padded):
+def scheduler_with(waiting, clients, steps, **engine):
     class Priority(int):
         """Counts what the C code of a sort or a search does with it, too."""
 
@@ -128,7 +130,7 @@ def scheduler_with(waiting, clients, steps, *, padded):
 
         __hash__ = int.__hash__
 
-    scheduler = Scheduler(lock=nullcontext(), budget_tokens=1024, threads=2, padded=padded)
+    scheduler = Scheduler(lock=nullcontext(), budget_tokens=1024, threads=2, **engine)
     for number in range(waiting):
         client = str(number % clients)
         scheduler.submit("q", ["a few words"], lambda: None, priority=Priority(0), deadline=1e9 - number, client=client)
@@ -136,12 +138,12 @@ def scheduler_with(waiting, clients, steps, *, padded):
 
 
 @pytest.mark.parametrize("clients", [1, 100_000], ids=["of one client", "each of its own client"])
-@pytest.mark.parametrize("padded", [True, False])
-def test_a_step_takes_hardly_more_steps_when_many_wait(clients, padded):
+@pytest.mark.parametrize("engine", [{"padded": True}, {"padded": False}, {"padded": False, "most_batches": 2}], ids=str)
+def test_a_step_takes_hardly_more_steps_when_many_wait(clients, engine):
     taken = {}
     for waiting in (10, 1000, 50_000):
         steps = Steps()
-        scheduler, session = scheduler_with(waiting, clients, steps, padded=padded), StubSession()
+        scheduler, session = scheduler_with(waiting, clients, steps, **engine), StubSession()
         for _ in range(8):  # builds the index, and leaves tickets read, scored and unread
             scheduler.step(session)
         steps.count = 0

@@ -3,7 +3,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webapp.scheduling.backlog import FEW, Backlog
-from webapp.scheduling.batching import MOST_MISSES, ROWS, SPILL, Batch, TokeniseChunk, length_class, plan_batch
+from webapp.scheduling.batching import (
+    MOST_MISSES,
+    ROUNDS_AHEAD,
+    ROWS,
+    SPILL,
+    Batch,
+    TokeniseChunk,
+    has_work,
+    length_class,
+    plan_batch,
+)
 from webapp.scheduling.ticket import Ticket
 
 
@@ -19,8 +29,8 @@ def ticket(number, lengths, *, unread=0, padded=True):
     return made
 
 
-def backlog_of(tickets, one_round_tokens, *, served=None, padded=True, few=FEW):
-    backlog = Backlog(one_round_tokens, padded=padded, few=few)
+def backlog_of(tickets, one_round_tokens, *, served=None, padded=True, reads_ahead=False, few=FEW):
+    backlog = Backlog(one_round_tokens, padded=padded, reads_ahead=reads_ahead, few=few)
     for each in tickets:
         backlog.add(each)
     for client, tokens in (served or {}).items():
@@ -234,3 +244,106 @@ def test_among_requests_of_a_size_the_client_that_was_served_less_leads():
     served = {"greedy": 5000, "modest": 100}
     made = plan([greedy, modest], served=served)
     assert made.picks[0].ticket is modest
+
+
+def plan_on_gpu(tickets, *, at_work, budget_tokens=1024, most_batches=2, passed_over=0):
+    """Plan for an engine that computes two batches at once, with the tickets sorted and in the index."""
+    plans = []
+    for few in (len(tickets), 0):
+        backlog = backlog_of(tickets, budget_tokens * most_batches, padded=False, reads_ahead=True, few=few)
+        made = plan_batch(
+            backlog,
+            passed_over=passed_over,
+            budget_tokens=budget_tokens,
+            threads=16,
+            at_work=at_work,
+            most_batches=most_batches,
+        )
+        assert (made is not None) == has_work(backlog, budget_tokens, at_work, most_batches)
+        plans.append(made)
+    assert plans[0] == plans[1]
+    return plans[0]
+
+
+def unpadded(number, lengths, **fields):
+    return ticket(number, lengths, padded=False, **fields)
+
+
+def rows_of(batch):
+    return [(pick.ticket.number, pick.count) for pick in batch.picks]
+
+
+def reads(plan):
+    return plan.ticket.number if isinstance(plan, TokeniseChunk) else None
+
+
+def test_a_gpu_takes_all_that_fits_however_many_threads_there_are():
+    batch = plan_on_gpu([unpadded(0, [100] * 6), unpadded(1, [100] * 20)], at_work=0)
+    assert rows_of(batch) == [(0, 6), (1, 4)]
+
+
+def test_a_gpu_without_a_batch_gets_what_is_ready_at_once():
+    batch = plan_on_gpu([unpadded(0, [100], unread=50), unpadded(1, [], unread=50)], at_work=0)
+    assert rows_of(batch) == [(0, 1)]
+
+
+def test_a_batch_behind_another_waits_until_it_is_full_or_all_is_read_that_may_fill_it():
+    read, unread, large = unpadded(0, [100]), unpadded(1, [], unread=5), unpadded(2, [], unread=50_000)
+    assert reads(plan_on_gpu([read, unread, large], at_work=1)) == 1
+    assert rows_of(plan_on_gpu([read, large], at_work=1)) == [(0, 1)], "a large request fills no batch of a small one"
+    assert rows_of(plan_on_gpu([unpadded(0, [100] * 11), unread], at_work=1)) == [(0, 10)], "it is full"
+    assert reads(plan_on_gpu([unpadded(0, [100], unread=50_000)], at_work=1)) == 0, "but its own"
+
+
+def test_an_urgent_batch_of_a_gpu_does_not_wait_for_requests_of_lower_priority():
+    urgent, patient = unpadded(0, [100]), unpadded(1, [], unread=1)
+    urgent.priority = -1
+    assert rows_of(plan_on_gpu([urgent, patient], at_work=1)) == [(0, 1)]
+
+
+@given(queues, st.lists(st.integers(0, 3), min_size=8, max_size=8), st.integers(2, 4))
+def test_nobody_computes_while_as_many_batches_are_in_hand_as_may_be(lengths, unread, at_work):
+    both = zip(lengths, unread, strict=False)
+    tickets = [unpadded(number, each, unread=more) for number, (each, more) in enumerate(both)]
+    assert not isinstance(plan_on_gpu(tickets, at_work=at_work), Batch)
+
+
+@given(queues, st.lists(st.integers(0, 3), min_size=8, max_size=8), st.integers(0, 1), st.integers(0, 7))
+def test_no_plan_is_empty_while_there_is_work_and_a_gpu_has_a_place(lengths, unread, at_work, passed_over):
+    both = zip(lengths, unread, strict=False)
+    tickets = [unpadded(number, each, unread=more) for number, (each, more) in enumerate(both)]
+    assert plan_on_gpu(tickets, at_work=at_work, passed_over=passed_over) is not None
+
+
+def test_the_first_unread_request_of_any_size_is_read_ahead_of_a_gpu():
+    large, larger, small = unpadded(0, [], unread=5000), unpadded(1, [], unread=50_000), unpadded(2, [], unread=1)
+    assert reads(plan_on_gpu([larger, large, small], at_work=2)) == 2
+    assert reads(plan_on_gpu([larger, large], at_work=2)) == 0
+    assert plan_on_gpu([unpadded(0, [100])], at_work=2) is None
+
+
+def test_reading_ahead_of_a_gpu_ends_but_for_small_requests():
+    """Two batches of 1,024 tokens are a round."""
+    enough = unpadded(0, [512] * (4 * ROUNDS_AHEAD), unread=50_000)
+    assert plan_on_gpu([enough], at_work=2) is None
+    assert reads(plan_on_gpu([enough, unpadded(1, [], unread=1)], at_work=2)) == 1
+    less = unpadded(0, [512] * (4 * ROUNDS_AHEAD - 1), unread=50_000)
+    assert reads(plan_on_gpu([less], at_work=2)) == 0
+
+
+def test_a_small_request_passes_a_large_one_at_the_next_batch_of_a_gpu():
+    large, small = unpadded(0, [100] * 500), unpadded(1, [100] * 2)
+    for at_work in (0, 1):
+        assert rows_of(plan_on_gpu([large, small], at_work=at_work)) == [(1, 2)]
+        assert plan_on_gpu([large, small], at_work=at_work, passed_over=3).picks[0].ticket is large
+
+
+def test_what_is_read_ahead_of_a_gpu_is_no_turn_of_the_oldest():
+    assert plan_on_gpu([unpadded(0, [], unread=1)], at_work=0).joins
+    assert plan_on_gpu([unpadded(0, [], unread=1)], at_work=2).joins
+
+
+@pytest.mark.parametrize(("budget_tokens", "rows"), [(1024, ROWS[-1]), (65_536, 4096)])
+def test_a_batch_of_a_gpu_may_have_as_many_rows_as_its_budget_has_steps_of_length(budget_tokens, rows):
+    batch = plan_on_gpu([unpadded(0, [3] * 5000)], at_work=0, budget_tokens=budget_tokens)
+    assert sum(pick.count for pick in batch.picks) == rows

@@ -208,6 +208,23 @@ def test_the_reporter_samples_levels_and_what_totals_grew_by(metered):
     assert metered.value("rerank_worker_open_fds", worker=pid) > 2
 
 
+def test_the_seconds_of_engine_threads_are_counted_by_what_they_did(metered):
+    worker = stats(tokenising_s=3.5, scoring_s=8.0, waiting_s=0.5, device_busy_s=5.0)
+    metered.metrics.sample(worker)
+    worker.scheduler.totals.waiting_s = 2.0
+    metered.metrics.sample(worker)
+    found = {
+        activity: metered.value("rerank_engine_thread_seconds_total", activity=activity)
+        for activity in ("tokenising", "scoring", "waiting")
+    }
+    assert found == {"tokenising": 3.5, "scoring": 8.0, "waiting": 2.0}
+    assert metered.value("rerank_engine_busy_seconds_total") == 5
+
+
+def test_a_total_with_labels_shows_from_the_start(metered):
+    assert metered.value("rerank_engine_thread_seconds_total", activity="waiting") == 0
+
+
 def test_a_reporter_that_fails_is_heard_of_once(metered, caplog):
     worker = dataclasses.replace(stats(), service=None)
     reporter = Reporter(worker, metered.metrics, ProgressEvents(worker.publisher.publish))

@@ -1,6 +1,7 @@
 import os
 import threading
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scheduling_kit import PATIENCE_S, Rig
 
+from webapp.config.settings import Settings
+from webapp.domain.concurrency import NativeWaiter, allocate_lock, start_native_thread
 from webapp.domain.errors import DeadlineExceededError, EngineFailedError, UnavailableError
-from webapp.engine.pool import NICE
+from webapp.domain.types import Tuning
+from webapp.engine.pool import NICE, EnginePool
 from webapp.engine.runtimes.stub import StubEngine, StubSession, stub_logit
 from webapp.scheduling.batching import MOST_READ_FIRST
 from webapp.scheduling.scheduler import Scheduler
+from webapp.scheduling.totals import Totals
+from webapp.servers.assembly import build_service
 
 
 class BrokenSession:
@@ -181,3 +187,133 @@ def test_a_small_request_is_scored_soon_beside_a_large_one_while_others_keep_com
         scheduler.step(session)
         steps += 1
     assert steps <= 1 + MOST_READ_FIRST + 1 + 1, "it is read, three others are, the oldest has its turn, it is scored"
+
+
+class DeviceRig(Rig):
+    """Engine threads of which only a few may hold a batch."""
+
+    def __init__(self, engine, *, most_batches, threads=4, budget_tokens=1024):
+        self.scheduler = Scheduler(
+            lock=allocate_lock(), budget_tokens=budget_tokens, threads=threads, padded=False, most_batches=most_batches
+        )
+        self.pool = EnginePool(engine, self.scheduler.step, threads=threads, start_thread=start_native_thread)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(documents, min_size=1, max_size=6), st.integers(1, 2), st.integers(1, 4), st.integers(16, 2048))
+def test_a_gpu_scores_every_pair_with_few_batches_in_hand(requests, most_batches, threads, budget_tokens):
+    count, at_work, seen = threading.Lock(), [0], []
+
+    def score(stub, pairs, length):
+        with count:
+            at_work[0] += 1
+            seen.append(at_work[0])
+        try:
+            return stub.score(pairs, length)
+        finally:
+            with count:
+                at_work[0] -= 1
+
+    engine = BrokenEngine(score)
+    with DeviceRig(engine, most_batches=most_batches, threads=threads, budget_tokens=budget_tokens) as rig:
+        submitted = [rig.submit(f"query {number}", each) for number, each in enumerate(requests)]
+        for (ticket, waiter), texts in zip(submitted, requests, strict=True):
+            assert waiter.wait(PATIENCE_S), ticket
+            assert ticket.logits == pytest.approx([stub_logit(text) for text in texts], abs=2e-3)
+    assert max(seen) <= most_batches
+
+
+@pytest.mark.parametrize(("engine", "tuned", "used"), [(0, 0, 0), (0, 1, 0), (2, 0, 2), (2, 1, 1), (2, 3, 2)])
+def test_an_artifact_may_be_tuned_for_fewer_batches_than_its_engine_computes_at_once(engine, tuned, used):
+    class Tuned(StubEngine):
+        most_batches = engine
+        info = replace(StubEngine.info, tuning=Tuning(batches_at_once=tuned))
+
+    _, scheduler, _ = build_service(Settings(engine="stub"), Tuned(), NativeWaiter)
+    assert scheduler.most_batches == used
+
+
+def test_a_gpu_that_fails_frees_its_place():
+    def score(stub, pairs, length):
+        if any(query == "bad" for query, _ in pairs):
+            raise RuntimeError("boom")
+        return stub.score(pairs, length)
+
+    with DeviceRig(BrokenEngine(score), most_batches=1) as rig:
+        for _ in range(3):
+            assert isinstance(rig.score("bad", ["x"] * 50).error, EngineFailedError)
+            assert rig.score("good", ["x"] * 50).error is None
+    assert rig.scheduler.totals.batches_at_work == 0
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+class TimedSession(StubSession):
+    """Tokenising takes 2 s, scoring 5 s. Looks at the totals in the middle."""
+
+    def __init__(self, clock):
+        self.clock, self.halfway = clock, []
+
+    def encode_documents(self, query, documents):
+        self.clock.now += 2
+        return super().encode_documents(query, documents)
+
+    def score(self, pairs, length):
+        self.clock.now += 4
+        totals = self.scheduler.totals
+        self.halfway.append((totals.scoring_s, totals.device_busy_s))
+        self.clock.now += 1
+        if pairs[0][0] == "bad":
+            raise RuntimeError("boom")
+        return super().score(pairs, length)
+
+
+def seconds(totals):
+    return totals.tokenising_s, totals.scoring_s, totals.waiting_s, totals.device_busy_s
+
+
+@pytest.mark.parametrize("query", ["good", "bad"])
+@pytest.mark.parametrize("most_batches", [0, 1])
+def test_the_seconds_of_every_engine_are_counted_up_to_the_moment(query, most_batches):
+    clock = Clock()
+    session = TimedSession(clock)
+    session.scheduler = scheduler = Scheduler(
+        lock=nullcontext(), budget_tokens=1024, threads=2, padded=False, most_batches=most_batches, clock=clock
+    )
+    clock.now += 50
+    assert seconds(scheduler.totals) == (0, 0, 0, 0), "no engine thread has begun"
+    scheduler.submit(query, ["text"], lambda: None)
+    scheduler.step(session)
+    assert seconds(scheduler.totals) == (2, 0, 2, 0), "the other thread waits"
+    clock.now += 3
+    scheduler.step(session)
+    assert session.halfway == [(4, 4)]
+    assert seconds(scheduler.totals) == (2, 5, 2 + 6 + 5, 5)
+    clock.now += 10
+    assert seconds(scheduler.totals) == (2, 5, 13 + 20, 5)
+
+
+def test_a_device_is_busy_once_however_many_batches_are_in_hand():
+    totals = Totals(threads=3)
+    totals.change(0.0, batches=1)
+    totals.change(2.0, batches=1)
+    totals.change(3.0, chunks=1)
+    totals.change(5.0, batches=-1)
+    totals.change(6.0, batches=-1)
+    totals.change(9.0, chunks=-1)
+    assert seconds(totals) == (6, 2 + 2 + 4 + 1, 4 + 1 + 0 + 1 + 6, 6)
+
+
+def test_many_sizes_of_large_batches_are_few_sizes_in_the_totals():
+    totals = Totals()
+    for rows in range(1, 4097):
+        totals.add_batch(rows, rows * 16, 4096)
+    assert totals.pairs == sum(range(1, 4097))
+    assert len(totals.sizes) < 520
+    counted = sum(rows * count for (rows, _), count in totals.sizes.items())
+    assert counted == pytest.approx(totals.pairs, rel=1e-3)

@@ -172,6 +172,8 @@ class Tuning:
     """0: as many as there are cores."""
     tokens_per_s: float = 0.0
     """Measured speed with these, all engine threads together."""
+    batches_at_once: int = 0
+    """0: every engine thread may compute a batch. A GPU computes one while the next is written."""
 
 
 @dataclass(frozen=True, slots=True)

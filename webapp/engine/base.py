@@ -149,6 +149,10 @@ class Engine(Protocol):
     def padded(self) -> bool:
         """Whether a row costs as much as the longest of its batch, and each new shape of a batch costs something."""
 
+    @property
+    def most_batches(self) -> int:
+        """Batches that it computes at once; 0: one in each engine thread."""
+
     def start(self, threads: int) -> None:
         """Compile, for this process and this many engine threads. Takes up to seconds; never in the master."""
 

@@ -9,12 +9,17 @@ Laws:
 3. A batch costs what the engine computes. Where it pads rows (OpenVINO, torch) that is rows x longest: a batch takes
    pairs of one length (in steps of `LENGTH_STEP`) and spills only into nearby ones. Else (native) it is the sum of the
    lengths: a batch takes pairs of any length, the longest first, then those for which there is room, and no more rows
-   than the last of `ROWS`.
+   than the last of `ROWS` (on a GPU: than one for each `LENGTH_STEP` of its budget).
 4. Few shapes: an engine that pads keeps compiled code for every (rows, length) it meets, so rows come from `ROWS`.
 5. A large request fills no batch of a small one: the small one would wait for pairs that are in no hurry.
 6. A small request's batch that has room for more waits until others are read that may fill it: small requests, of no
    lower priority, at most `MOST_READ_FIRST`, and only while no other thread is free to read them.
 7. A plan is never empty while there is work: a pair longer than the budget makes a batch of its own.
+8. An engine on a GPU computes few batches at once (`most_batches`), so few threads compute and the others read. While
+   that many batches are in hand, a thread reads the first ticket with unread documents, up to `ROUNDS_AHEAD`, or it
+   waits. A batch takes all that fits: threads don't share it. If no batch is in hand, one begins with what is ready. If
+   one is, the next begins when it is full, or when nothing is unread that may fill it; so law 6 has no place there.
+   Law 2 counts batches alone, since reading goes on meanwhile.
 """
 
 from __future__ import annotations
@@ -54,6 +59,9 @@ WORTH_SHARING_TOKENS = 256
 PASSED_OVER_LIMIT = 3
 """Plans in a row that younger requests may lead."""
 
+ROUNDS_AHEAD = 2
+"""Rounds of batches that are read ahead of a GPU: enough that its next batches are full, and little memory."""
+
 MOST_READ_FIRST = 3
 """Requests that are read before a batch that they may join; reading one takes a hundredth of a batch's time."""
 
@@ -67,7 +75,7 @@ class TokeniseChunk:
     stop: int
     led_by_oldest: bool = True
     joins: bool = False
-    """It is read so that it may join a batch that another ticket leads."""
+    """It is read so that it may join a batch that another ticket leads, or ahead of all batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +104,15 @@ def length_class(length_tokens: int) -> int:
 
 
 def plan_batch(
-    backlog: Backlog, *, passed_over: int, budget_tokens: int, threads: int, idle: int = 0, read_first: int = 0
+    backlog: Backlog,
+    *,
+    passed_over: int,
+    budget_tokens: int,
+    threads: int,
+    idle: int = 0,
+    read_first: int = 0,
+    at_work: int = 0,
+    most_batches: int = 0,
 ) -> TokeniseChunk | Batch | None:
     """Decide what one engine thread does next.
 
@@ -107,14 +123,18 @@ def plan_batch(
         threads: engine threads that share the queue; of what is short each takes its part, not all that fits.
         idle: how many of the others have nothing to do.
         read_first: chunks that `joins` since the last batch that a small ticket led.
+        at_work: batches in the hands of threads.
+        most_batches: how many the engine computes at once; 0: one in each thread.
 
     Returns:
-        A plan, or None when other threads hold every ticket.
+        A plan, or None when other threads hold every ticket, or as many batches as may be.
     """
     oldest = backlog.oldest
     if oldest is None:
         return None
     lead = oldest if passed_over >= PASSED_OVER_LIMIT else backlog.first
+    if most_batches:
+        return _plan_few(lead, oldest, backlog, budget_tokens=budget_tokens, at_work=at_work, most_batches=most_batches)
     read_ahead_tokens = READ_AHEAD_TOKENS if backlog.padded else budget_tokens * threads
     if lead.unread < len(lead.documents) and (not lead.ready or lead.ready_tokens < read_ahead_tokens):
         start, stop = _next_chunk(lead)
@@ -126,12 +146,57 @@ def plan_batch(
             return TokeniseChunk(unread, *_next_chunk(unread), unread is oldest, joins=True)
     ready_tokens = backlog.small_ready_tokens + (0 if small else lead.ready_tokens)
     share_tokens = max(ready_tokens // threads, min(-(-ready_tokens // (1 + idle)), WORTH_SHARING_TOKENS))
-    room_tokens = min(budget_tokens, share_tokens)
-    if backlog.padded:
-        picks = _fill_rows(lead, backlog, max(lead.ready), room_tokens)
-    else:
-        picks = _fill_tokens(lead, backlog, room_tokens)
+    picks = _fill(lead, backlog, min(budget_tokens, share_tokens), ROWS[-1])
     return Batch(picks, max(pick.length for pick in picks), lead is oldest, small)
+
+
+def has_work(backlog: Backlog, budget_tokens: int, at_work: int, most_batches: int) -> bool:
+    """Return whether a thread that asks now gets a plan; the arguments are those of `plan_batch`."""
+    if most_batches and at_work >= most_batches:
+        return _first_ahead(backlog, budget_tokens * most_batches) is not None
+    return backlog.tokens > 0
+
+
+def _plan_few(
+    lead: Ticket, oldest: Ticket, backlog: Backlog, *, budget_tokens: int, at_work: int, most_batches: int
+) -> TokeniseChunk | Batch | None:
+    """Plan for an engine that computes only so many batches at once."""
+    none_free = at_work >= most_batches
+    small = backlog.is_small(lead)
+    if none_free:
+        unread = _first_ahead(backlog, budget_tokens * most_batches)
+    elif not lead.ready:
+        unread = lead
+    elif at_work and backlog.small_ready_tokens + (0 if small else lead.ready_tokens) < budget_tokens:
+        unread = _first_to_join(lead, backlog)
+    else:
+        unread = None
+    if unread is not None:
+        return TokeniseChunk(unread, *_next_chunk(unread), unread is oldest, joins=True)
+    if none_free:
+        return None
+    picks = _fill(lead, backlog, budget_tokens, max(ROWS[-1], budget_tokens // LENGTH_STEP))
+    return Batch(picks, max(pick.length for pick in picks), lead is oldest, small)
+
+
+def _first_ahead(backlog: Backlog, one_round_tokens: int) -> Ticket | None:
+    """Return the ticket to read while others compute; None when all is read, or enough.
+
+    What large tickets have ready does not count against a small one, which goes before them.
+    """
+    unread = backlog.first_unread
+    if unread is None:
+        return None
+    ready_tokens = backlog.small_ready_tokens if backlog.is_small(unread) else backlog.ready_tokens
+    return unread if ready_tokens < ROUNDS_AHEAD * one_round_tokens else None
+
+
+def _first_to_join(lead: Ticket, backlog: Backlog) -> Ticket | None:
+    """Return the ticket to read so that it may join a batch that `lead` leads; None when there is none."""
+    unread = backlog.first_unread
+    if unread is None or unread.priority > lead.priority:
+        return None
+    return unread if unread is lead or backlog.is_small(unread) else None
 
 
 def _next_chunk(ticket: Ticket) -> tuple[int, int]:
@@ -144,7 +209,13 @@ def _next_chunk(ticket: Ticket) -> tuple[int, int]:
     return start, stop
 
 
-def _fill_tokens(lead: Ticket, backlog: Backlog, room: int) -> tuple[Pick, ...]:
+def _fill(lead: Ticket, backlog: Backlog, room_tokens: int, most_rows: int) -> tuple[Pick, ...]:
+    if backlog.padded:
+        return _fill_rows(lead, backlog, max(lead.ready), room_tokens)
+    return _fill_tokens(lead, backlog, room_tokens, most_rows)
+
+
+def _fill_tokens(lead: Ticket, backlog: Backlog, room: int, most_rows: int) -> tuple[Pick, ...]:
     """Pick pairs of any lengths that are no more than `room` tokens together, unless the first alone is more."""
     picks: list[Pick] = []
     misses = rows = 0
@@ -155,7 +226,7 @@ def _fill_tokens(lead: Ticket, backlog: Backlog, room: int) -> tuple[Pick, ...]:
             count = 0
             for index in reversed(ticket.ready[length]):
                 tokens = int(ticket.lengths[index])
-                if rows + count == ROWS[-1] or (tokens > room and rows + count):
+                if rows + count == most_rows or (tokens > room and rows + count):
                     break
                 room -= tokens
                 count += 1
@@ -163,7 +234,7 @@ def _fill_tokens(lead: Ticket, backlog: Backlog, room: int) -> tuple[Pick, ...]:
                 picks.append(Pick(ticket, length, count))
                 rows += count
         misses += len(picks) == found
-        if room <= 0 or rows == ROWS[-1] or misses == MOST_MISSES:
+        if room <= 0 or rows == most_rows or misses == MOST_MISSES:
             break
     return tuple(picks)
 

@@ -10,10 +10,8 @@ import math
 import sys
 import time
 from _queue import SimpleQueue
-from _thread import get_ident
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,8 +27,9 @@ from webapp.domain.errors import (
 )
 from webapp.domain.types import Session
 from webapp.scheduling.backlog import Backlog, BatchWork
-from webapp.scheduling.batching import LENGTH_STEP, Batch, TokeniseChunk, plan_batch
+from webapp.scheduling.batching import LENGTH_STEP, Batch, TokeniseChunk, has_work, plan_batch
 from webapp.scheduling.ticket import CHARS_PER_TOKEN, Ticket
+from webapp.scheduling.totals import Totals
 
 RATE_MEMORY_S = 5.0
 """What is older than this counts for about a third."""
@@ -69,28 +68,6 @@ class Rate:
         self._weight = self._weight * kept + (1 - kept)
 
 
-@dataclass(slots=True)
-class Totals:
-    """What the engine threads have done since the start; changed under the scheduler's lock."""
-
-    pairs: int = 0
-    batches: int = 0
-    batch_tokens: int = 0
-    """As the engine computes them: padding counts where it pads."""
-    failures: int = 0
-    """Batches and chunks that the engine could not do."""
-    sizes: dict[tuple[int, int], int] = field(default_factory=dict)
-    """(rows, tokens rounded up to a multiple, so that there are few) -> batches of it."""
-
-    def add_batch(self, rows: int, tokens: int, multiple: int) -> None:
-        """Record a batch of so many pairs and tokens, rounded up to a multiple for `sizes`."""
-        self.pairs += rows
-        self.batches += 1
-        self.batch_tokens += tokens
-        size = rows, -(-tokens // multiple) * multiple
-        self.sizes[size] = self.sizes.get(size, 0) + 1
-
-
 class Scheduler:
     """A queue of tickets. Call `submit` and `cancel` from anywhere, `step` from engine threads."""
 
@@ -101,6 +78,7 @@ class Scheduler:
         budget_tokens: int,
         threads: int,
         padded: bool = True,
+        most_batches: int = 0,
         longest_pair_tokens: int = 0,
         first_tokens_per_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
@@ -112,6 +90,7 @@ class Scheduler:
             budget_tokens: cap on what a batch costs; see the laws of `batching`.
             threads: engine threads that will call `step`.
             padded: whether the engine pads the rows of a batch.
+            most_batches: how many batches the engine computes at once; 0: one in each thread.
             longest_pair_tokens: what is longer is cut, and costs no more; 0: unknown.
             first_tokens_per_s: what is known of the speed before it is measured.
             clock: monotonic seconds.
@@ -120,20 +99,22 @@ class Scheduler:
         self._clock = clock
         self.longest_chars = longest_pair_tokens * CHARS_PER_TOKEN or sys.maxsize
         self._rate = Rate(first_tokens_per_s)
-        self._backlog = Backlog(budget_tokens * threads, padded=padded)
+        one_round_tokens = budget_tokens * (most_batches or threads)
+        self._backlog = Backlog(one_round_tokens, padded=padded, reads_ahead=most_batches > 0)
         self._deadlines = SortedList()
         """(deadline, number) of every ticket."""
         self.budget_tokens = budget_tokens
+        self.most_batches = most_batches
         self._threads = threads
         self._at_work: dict[int, float] = {}
-        """Engine thread -> when it began what it has in hand. Each writes its own place."""
+        """Identity of each piece of work in an engine thread's hands -> when it was taken."""
         self._submitted = 0
         self._passed_over = 0
         self._read_first = 0
         self._idle = 0
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._closed = False
-        self.totals = Totals()
+        self._totals = Totals()
 
     def submit(
         self,
@@ -226,6 +207,13 @@ class Scheduler:
         """Tokens scored a second while there was work; 0 while nothing is known."""
         return self._rate.tokens_per_s
 
+    @property
+    def totals(self) -> Totals:
+        """What the engine threads have done up to this moment."""
+        with self._lock:
+            self._totals.change(self._clock())
+        return self._totals
+
     def step(self, session: Session) -> bool:
         """Wait for one piece of work and do it; return False when the scheduler was closed.
 
@@ -234,8 +222,6 @@ class Scheduler:
         work = self._next_work()
         if work is None:
             return False
-        thread = get_ident()
-        self._at_work[thread] = self._clock()
         try:
             if isinstance(work, TokeniseChunk):
                 self._tokenise(session, work)
@@ -247,10 +233,10 @@ class Scheduler:
             if isinstance(work, TokeniseChunk) and isinstance(cause, InvalidRequestError):
                 error = cause  # the caller's fault, which is no failure of the engine
             with self._lock:
-                self.totals.failures += error is not cause
+                self._put_down(work, self._clock())
+                self._totals.failures += error is not cause
                 for ticket in tickets:
                     self._finish(ticket, error)
-        del self._at_work[thread]
         return True
 
     def longest_step_s(self) -> float:
@@ -263,6 +249,9 @@ class Scheduler:
                 if self._closed:
                     return None
                 now = self._clock()
+                if not self._totals.threads:
+                    self._totals.change(now)
+                    self._totals.threads = self._threads
                 self._expire(now)
                 plan = plan_batch(
                     self._backlog,
@@ -271,14 +260,29 @@ class Scheduler:
                     threads=self._threads,
                     idle=self._idle,
                     read_first=self._read_first,
+                    at_work=self._totals.batches_at_work,
+                    most_batches=self.most_batches,
                 )
                 if plan is not None:
                     self._count(plan)
                     work = self._backlog.take(plan, now)
+                    self._take_up(work, now)
                     self._wake_one()
                     return work
                 self._idle += 1
             self._wake.get()
+
+    def _take_up(self, work: TokeniseChunk | BatchWork, now: float) -> None:
+        """Record that an engine thread has this piece of work in hand."""
+        self._at_work[id(work)] = now
+        reads = isinstance(work, TokeniseChunk)
+        self._totals.change(now, chunks=reads, batches=not reads)
+
+    def _put_down(self, work: TokeniseChunk | BatchWork, now: float) -> None:
+        """Record that an engine thread is done with it, well or not. Idempotent: what follows may fail, too."""
+        if self._at_work.pop(id(work), None) is not None:
+            reads = isinstance(work, TokeniseChunk)
+            self._totals.change(now, chunks=-reads, batches=-(not reads))
 
     def _count(self, plan: TokeniseChunk | Batch) -> None:
         """Count what the next plan must know."""
@@ -296,8 +300,10 @@ class Scheduler:
             self._finish(ticket, DeadlineExceededError("the time was over"))
 
     def _wake_one(self) -> None:
-        """Wake one idle thread if work is left. Each thread that takes work does so: none wakes for nothing."""
-        if self._idle and (self._closed or self._backlog.tokens):
+        """Wake one idle thread if it would get a plan. Each thread that takes work does so: none wakes for nothing."""
+        if self._idle and (
+            self._closed or has_work(self._backlog, self.budget_tokens, self._totals.batches_at_work, self.most_batches)
+        ):
             self._idle -= 1
             self._wake.put(None)
 
@@ -312,7 +318,9 @@ class Scheduler:
         ticket.lengths[chunk.start : chunk.stop] = lengths
         ticket.truncated[chunk.start : chunk.stop] = truncated
         with self._lock:
-            ticket.phases.change(self._clock(), chunks=-1)
+            now = self._clock()
+            self._put_down(chunk, now)
+            ticket.phases.change(now, chunks=-1)
             if ticket.number not in self._backlog.tickets:
                 return  # given up meanwhile
             self._backlog.add_ready(ticket, enumerate(lengths.tolist(), chunk.start))
@@ -325,7 +333,8 @@ class Scheduler:
         start = 0
         with self._lock:
             now = self._clock()
-            self.totals.add_batch(len(pairs), work.tokens, max(LENGTH_STEP, self.budget_tokens // LENGTH_STEP))
+            self._put_down(work, now)
+            self._totals.add_batch(len(pairs), work.tokens, max(LENGTH_STEP, self.budget_tokens // LENGTH_STEP))
             self._rate.add(work.tokens, now)
             for ticket, indexes in work.rows:
                 ticket.phases.change(now, batches=-1)

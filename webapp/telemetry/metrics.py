@@ -33,14 +33,15 @@ if TYPE_CHECKING:  # the exporter reads the tables, and must stay small
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 DOCUMENTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 REQUEST_TOKENS = (64, 256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576)
-BATCH_PAIRS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-BATCH_TOKENS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384)
+BATCH_PAIRS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096)
+BATCH_TOKENS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 SHED_REASONS = ("requests", "documents", "tokens", "memory", "late", "draining", "breaker", "too_large")
 EXPIRED_REASONS = ("waiting", "scoring", "reply")
 MODEL_LABELS = ("model", "revision", "engine", "precision", "version")
 STATES = ("loading", "ready", "draining")
+ACTIVITIES = ("tokenising", "scoring", "waiting")
 BREAKER = {"closed": 0, "half_open": 1, "open": 2}
 
 MOST_CHILDREN = 2000
@@ -51,7 +52,7 @@ Mode = Literal["livesum", "livemax"]
 Recorders = list[tuple[Callable[[Any], Any], Callable[..., None]]]
 """What reads each metric of a table, and what records that."""
 Levels = float | Mapping[tuple[Any, ...], float]
-"""One level, or one for each combination of labels' values."""
+"""One level or total, or one for each combination of labels' values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +103,17 @@ class TotalCounter:
     type: ClassVar = "counter"
 
     def __init__(self, metric: Metric[Any], registry: CollectorRegistry) -> None:
-        self._counter = Counter(metric.name, metric.text, registry=registry)
-        self._last = 0
+        self._counter = Counter(metric.name, metric.text, metric.labels, registry=registry)
+        self._last: dict[tuple[Any, ...], float] = {}
+        for value in metric.known:
+            self._counter.labels(value)
 
-    def record(self, total: int) -> None:
-        """Add what the total grew by since the last call; it began at 0 with this process."""
-        if total != self._last:
-            self._counter.inc(total - self._last)
-            self._last = total
+    def record(self, total: Levels) -> None:
+        """Add what the total grew by since the last call, with labels each of them; it began at 0 with this process."""
+        for labels, each in total.items() if isinstance(total, Mapping) else (((), total),):
+            if growth := each - self._last.get(labels, 0):
+                (self._counter.labels(*labels) if labels else self._counter).inc(growth)
+                self._last[labels] = each
 
 
 class LevelGauge:
@@ -191,6 +195,12 @@ def _served(worker: WorkerStats) -> dict[tuple[str, ...], int]:
     return {(model.model, model.revision, model.engine, model.precision, __version__): 1}
 
 
+def _thread_seconds(worker: WorkerStats) -> dict[tuple[str, ...], float]:
+    totals = worker.scheduler.totals
+    seconds = totals.tokenising_s, totals.scoring_s, totals.waiting_s
+    return {(activity,): each for activity, each in zip(ACTIVITIES, seconds, strict=True)}
+
+
 # fmt: off
 PER_REPLY: tuple[Metric[Reply], ...] = (
     Metric(EventCounter, "rerank_requests", "HTTP requests that a worker answered.", lambda r: (r.route, r.dialect, r.status), ("route", "dialect", "status")),
@@ -233,6 +243,8 @@ PER_SECOND: tuple[Metric[WorkerStats], ...] = (
     Metric(LevelGauge, "rerank_queue_tokens", "Tokens that wait; partly estimated.", lambda w: w.scheduler.queued_tokens),
     Metric(LevelGauge, "rerank_body_memory_bytes", "Memory charged for large bodies at work and their replies.", lambda w: w.service.admission.body_memory_bytes),
     Metric(TotalCounter, "rerank_engine_errors", "Batches and chunks that the engine could not do.", lambda w: w.scheduler.totals.failures),
+    Metric(TotalCounter, "rerank_engine_thread_seconds", "Time of the engine threads, added up over all workers. If hardly any is waiting while the engine is not always busy, tokenising is the bound.", _thread_seconds, ("activity",), known=ACTIVITIES),
+    Metric(TotalCounter, "rerank_engine_busy_seconds", "Time with at least one batch in hand, added up over all workers. Of one worker, rate() is the share of time that it computes.", lambda w: w.scheduler.totals.device_busy_s),
     Metric(LevelGauge, "rerank_breaker_state", "0 closed, 1 half open, 2 open; the worst of all workers.", lambda w: BREAKER[w.breaker.state], mode="livemax"),
     Metric(TotalCounter, "rerank_breaker_opened", "Times that the breaker opened.", lambda w: w.breaker.opened),
     Metric(LevelGauge, "rerank_degraded", "1 while a worker leaves its engine alone.", lambda w: w.breaker.state != "closed", mode="livemax"),

@@ -60,6 +60,7 @@ class StubEngine:
     )
     texts = StubTexts()
     padded = False
+    most_batches = 0
 
     def start(self, threads: int) -> None:
         """Do nothing: there is nothing to compile."""
