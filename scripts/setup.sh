@@ -42,6 +42,9 @@ missing_packages() {
         if ! PATH="$PATH:/usr/sbin" command -v nginx >/dev/null; then printf 'nginx\n%s\n' "$STREAM"
         elif may_install && lacks_stream; then echo "$STREAM"; fi
     fi
+    # torch compiles for a card at run time, and includes Python.h. Pythons that are not the system's have it.
+    if may_install && [ -e /dev/nvidia0 ] && [ "$(readlink -f "${python:-/usr/bin/python3}")" = "$(readlink -f /usr/bin/python3)" ] \
+        && ! ls /usr/include/python3*/Python.h >/dev/null 2>&1; then echo python3-dev; fi
     # The native engine's kernels are compiled at installation.
     echo '#include <math.h>' | gcc -E - >/dev/null 2>&1 || printf 'gcc\nlibc6-dev\n'
 }

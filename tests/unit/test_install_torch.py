@@ -240,6 +240,51 @@ def test_an_index_that_is_named_serves_with_an_nvidia_card_too(environment, scri
     assert environment.torch == [CPU]
 
 
+@pytest.fixture
+def with_cpu_build(environment, script, said, cpu_index, monkeypatch, tmp_path):
+    """The CPU build is installed, as on a machine that gets its card later."""
+    wheel(tmp_path / "first", CPU)
+    said(PIP_FIND_LINKS=str(tmp_path / "first"))
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.setattr(script, "CPU_INDEX", url_of(cpu_index))
+    monkeypatch.setattr(script, "installed", lambda: environment.torch[0])
+    cpu_index.asked.clear()
+    assert environment.torch == [CPU]
+
+
+@pytest.mark.usefixtures("with_cpu_build")
+def test_without_a_card_the_cpu_build_is_left_alone(environment, said, cpu_index):
+    assert said() == ""
+    assert environment.torch == [CPU]
+    assert cpu_index.asked == []
+
+
+@pytest.mark.usefixtures("with_cpu_build")
+@pytest.mark.parametrize(("card", "variables"), [(True, {}), (False, {"TORCH_INDEX": "none"})], ids=["card", "none"])
+def test_the_cpu_build_is_replaced_for_a_card_and_where_no_cpu_index_is_wanted(
+    environment, script, said, monkeypatch, card, variables
+):
+    monkeypatch.setattr(script, "nvidia_card", lambda: card)
+    assert said(**variables) == ""
+    assert environment.torch == [CUDA]
+
+
+def test_for_a_card_the_cpu_build_is_not_taken_though_pip_prefers_it(environment, script, said, monkeypatch, tmp_path):
+    wheel(tmp_path / "wheels", CPU)
+    monkeypatch.setattr(script, "nvidia_card", lambda: True)
+    assert said(PIP_FIND_LINKS=str(tmp_path / "wheels")) == ""
+    assert environment.torch == [CUDA]
+
+
+@pytest.mark.usefixtures("with_cpu_build")
+def test_for_a_card_the_cpu_build_stays_where_no_other_is_in_reach(
+    environment, script, said, monkeypatch, unreachable_index
+):
+    monkeypatch.setattr(script, "nvidia_card", lambda: True)
+    assert "No torch for CUDA in reach" in said(PIP_INDEX_URL=unreachable_index, PIP_RETRIES="0")
+    assert environment.torch == [CPU]
+
+
 def test_a_torch_that_is_there_is_left_alone(environment, script, said, cpu_index, monkeypatch):
     cpu_index.asked.clear()
     monkeypatch.setattr(script, "installed", lambda: CUDA)

@@ -7,11 +7,13 @@ import importlib
 import os
 import resource
 import shutil
+import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from webapp.config.cards import cards, cuda_of_driver, cuda_of_torch, driver, obstacle, torch_build
 from webapp.config.paths import ROOT
 from webapp.config.resources import free_bytes
 from webapp.config.settings import Settings
@@ -21,7 +23,7 @@ from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.runtimes.native import PORTABLE, instruction_sets
 from webapp.stack.instance import address, owner, supervisord
 from webapp.stack.nginx.config import STREAM_REMEDY, inspect_nginx, limits_of
-from webapp.stack.preflight import check_keys, check_port, find_nginx, group_of
+from webapp.stack.preflight import check_cards, check_keys, check_port, find_nginx, group_of
 from webapp.stack.releases import state
 from webapp.stack.releases.checks import size_of
 from webapp.stack.releases.recovery import running_idle_program
@@ -213,6 +215,41 @@ def _processor(settings: Settings) -> Result:
     return "good", f"{seen}; native kernels for {', '.join(fast)}" if fast else seen, ""
 
 
+def _card(settings: Settings) -> Result:
+    found = cards()
+    if not found:
+        return _no_card(settings)
+    seen = ", ".join(f"{card.name}, {_size(card.free_bytes)} of {_size(card.memory_bytes)} free" for card in found)
+    seen += f"; driver {driver()}, torch {torch_build() or 'none'}"
+    if settings.engine not in {"auto", "torch"}:
+        return "good", f"{seen}; not used: RERANK_ENGINE is {settings.engine}", ""
+    if why := obstacle():
+        reason, _, remedy = why.partition("; ")
+        return "poor", f"{seen}; not used: {reason}", remedy or "install it: docs/gpu.md"
+    theirs, ours = cuda_of_torch(), cuda_of_driver()
+    if int(theirs.partition(".")[0] or 0) > int(ours.partition(".")[0] or 0):
+        verdict: Verdict = "bad" if settings.engine == "torch" else "poor"
+        return verdict, f"{seen}; torch is built for CUDA {theirs}, the driver for {ours}", "update NVIDIA's driver"
+    check_cards(settings)
+    if not _can_compile():
+        remedy = "apt-get install gcc libc6-dev python3-dev"
+        return "poor", f"{seen}; nothing can be compiled for it, which makes it slower", remedy
+    return "good", seen, ""
+
+
+def _no_card(settings: Settings) -> Result:
+    if settings.engine != "torch":
+        return "good", "none: the CPU computes", ""
+    remedy = "set RERANK_ENGINE=auto: on a CPU other engines are faster"
+    return "poor", f"none: torch computes on the CPU ({obstacle()})", remedy
+
+
+def _can_compile() -> bool:
+    """Return whether torch's compiler finds what it needs: a C compiler, and the headers of this Python."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    return bool(compiler) and (Path(sysconfig.get_path("include", "posix_prefix")) / "Python.h").exists()
+
+
 def _memory(settings: Settings) -> Result:
     needed = settings.workers * (WORKER_BYTES + settings.cache_mb * 1024**2)
     if settings.engine != "stub":
@@ -265,6 +302,7 @@ _CHECKS: dict[str, Callable[[Settings], Result]] = {
     "disk": _disk,
     "model": _model,
     "processor": _processor,
+    "card": _card,
     "memory": _memory,
     "limits": _limits,
     "nginx": _nginx,

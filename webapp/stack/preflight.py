@@ -1,4 +1,4 @@
-"""Checks before the stack starts: nginx, paths, directories, keys, ports and the operators' group."""
+"""Checks before the stack starts: nginx, paths, directories, keys, ports, cards and the operators' group."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from contracts.api_keys import KeyFileError, KeyRing
+from webapp.config.cards import check_workers, obstacle
 from webapp.config.settings import Settings
 from webapp.config.validators import check_path
 from webapp.domain.errors import SetupError
@@ -96,6 +97,16 @@ def check_port(settings: Settings, port: int) -> None:
         raise SetupError(
             f"can't listen on {settings.host}:{port} ({error.strerror}); set RERANK_HOST or RERANK_PORT"
         ) from error
+
+
+def check_cards(settings: Settings) -> None:
+    """Check that each worker of the torch engine has a card of its own, where torch computes on cards.
+
+    Raises:
+        SetupError: there are fewer cards than workers.
+    """
+    if settings.engine == "torch" and not obstacle():
+        check_workers(settings.workers)
 
 
 def socket_access(settings: Settings) -> tuple[str, str]:

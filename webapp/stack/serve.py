@@ -147,7 +147,7 @@ def reload(settings: Settings) -> None:
 
 
 def _check(settings: Settings) -> None:
-    """Check ports, keys and certificate, while an operator is there to read what is wrong.
+    """Check ports, keys, cards and certificate, while an operator is there to read what is wrong.
 
     Raises:
         SetupError: one of them can't be used.
@@ -155,6 +155,7 @@ def _check(settings: Settings) -> None:
     for port in filter(None, (settings.port, settings.plain_port)):
         preflight.check_port(settings, port)
     preflight.check_keys(settings)
+    preflight.check_cards(settings)
     prepare_certificate(settings)
 
 

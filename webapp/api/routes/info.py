@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from flask import Blueprint, Response
 from webapp import __version__
 from webapp.api.dialects import tei
 from webapp.api.routes.health import json_reply
+from webapp.config.packages import versions_of
 from webapp.domain.types import ModelInfo, ScoreScale
 from webapp.service.reranker import RerankService
 
@@ -70,7 +70,7 @@ def blueprint(
         guarded: whether a key is wanted; Xinference's client sends its key only then.
     """
     views = Blueprint("info", __name__)
-    versions = {name: importlib.metadata.version(name) for name in VERSIONS_OF}
+    versions = versions_of(VERSIONS_OF)
     created_s = int(time.time())
 
     def info() -> object:
