@@ -6,7 +6,8 @@ from gevent import events, monkey
 # gevent looks for its plugins among all installed packages, 25 times, in the master and again in each worker: a third
 # of a second each time, and there is none. Not needed once gevent looks once, or lets us say that there is none.
 events.notify_and_call_entry_points = events.notify
-monkey.patch_all()
+# Not subprocess: gevent waits for children on the main thread alone, and torch runs a compiler on another.
+monkey.patch_all(subprocess=False)
 
 import os  # noqa: E402
 import sys  # noqa: E402

@@ -1,5 +1,6 @@
 """Devices are asked for where scores are made, and nowhere before: a process that has used CUDA can't be forked."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,8 +73,13 @@ class Calls:
         return [line.split() for line in self._file.read_text().splitlines()]
 
     @property
+    def cards(self) -> dict[int, str]:
+        """Process -> the cards that it sees."""
+        return {int(pid): more[0] for pid, what, *more in self._lines() if what == "card"}
+
+    @property
     def askers(self) -> set[int]:
-        return {int(pid) for pid, what, *_ in self._lines() if what != "fork"}
+        return {int(pid) for pid, what, *_ in self._lines() if what not in {"fork", "card"}}
 
     def threads_at_forks_of(self, pid: int) -> set[str]:
         return {more[0] for who, what, *more in self._lines() if what == "fork" and int(who) == pid}
@@ -130,6 +136,38 @@ def test_torch_serves_and_its_workers_alone_ask_for_a_device(calls, prepared, st
         assert calls.askers == set(stack.workers())
         master = psutil.Process(stack.workers()[0]).ppid()
         assert calls.threads_at_forks_of(master) == {"1"}
+
+
+@pytest.fixture
+def two_cards(calls, prepared, monkeypatch):  # noqa: ARG001 - the calls' file must be named
+    """Settings of torch on a machine with two cards, its model prepared there."""
+    monkeypatch.setenv("DEVICE_CARDS", "2")
+    chosen = prepared("torch")
+    subprocess.run([sys.executable, "-m", "webapp", "prepare"], env={**os.environ, **chosen}, check=True)
+    return {name.removeprefix("RERANK_").lower(): value for name, value in chosen.items()}
+
+
+def test_each_worker_computes_on_a_card_of_its_own_and_one_that_comes_back_takes_the_same(calls, two_cards):
+    with Run(Path(two_cards.pop("state_dir")), **two_cards, workers="2") as stack:
+        first, second = stack.workers()
+        wait_for(lambda: {first, second} <= calls.cards.keys(), "both workers have a card")
+        taken = {pid: calls.cards[pid] for pid in (first, second)}
+        assert sorted(taken.values()) == ["GPU-0", "GPU-1"]
+        assert stack.rerank().json()["model"]
+        assert requests.get(f"{stack.url}/info", timeout=PATIENCE_S).json()["kernels"] == "NVIDIA Stand-in"
+        psutil.Process(first).kill()
+        wait_for(lambda: len(calls.cards.keys() & {*stack.workers()}) == 2, "another worker has a card")
+        (third,) = {*stack.workers()} - {second}
+        assert calls.cards[third] == taken[first]
+        assert not calls.askers & {stack.process.pid}
+
+
+@pytest.mark.parametrize("started", [Stack, Run])
+def test_more_workers_than_cards_are_refused_in_words(two_cards, started):
+    stack = started(Path(two_cards.pop("state_dir")), **two_cards, workers="3")
+    assert stack.begin().wait(PATIENCE_S) != 0
+    expected = "RERANK_WORKERS is 3, and 2 cards are here: one worker computes on one card; set RERANK_WORKERS=2"
+    assert expected in stack._output.read_text()
 
 
 def test_torch_scores_without_a_server(calls, prepared, monkeypatch):

@@ -141,7 +141,7 @@ class Workshop:
             **options,
         )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(gate, "LARGEST_BF16_SCORE_ERROR", 1)
+            patch.setattr(gate, "LARGEST_16_BIT_SCORE_ERROR", 1)
             manifest = pipeline.prepare(settings, lambda _: None, calibration_data=self.examples)
         return settings, manifest
 

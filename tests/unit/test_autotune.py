@@ -12,7 +12,9 @@ def tuned(monkeypatch, rates, threads=(2,), engine="openvino", recipe=None):
     monkeypatch.setattr(autotune, "open_engine", lambda *_: StubEngine())
     monkeypatch.setattr(autotune, "thread_counts", lambda: list(threads))
     monkeypatch.setattr(autotune, "batches", lambda _, budget, **_options: budget)
-    monkeypatch.setattr(autotune, "measure", lambda sessions, budget: autotune.Speed(rates(len(sessions), budget), 1))
+    monkeypatch.setattr(
+        autotune, "measure", lambda sessions, budget, **_: autotune.Speed(rates(len(sessions), budget), 1)
+    )
     return autotune.tune(None, SimpleNamespace(engine=engine, recipe=recipe), [("query", "document")])
 
 
@@ -80,7 +82,7 @@ def test_thread_counts_are_the_cores_and_the_whole_ones(monkeypatch, siblings):
 def test_a_slow_model_is_measured_once_and_a_fast_one_three_times(monkeypatch, measuring_takes_s, asked):
     now, shares = [0.0], []
 
-    def measured(*_):
+    def measured(*_, **_options):
         now[0] += measuring_takes_s
         return autotune.Speed(1000, 1)
 
@@ -93,3 +95,43 @@ def test_a_slow_model_is_measured_once_and_a_fast_one_three_times(monkeypatch, m
     assert len(shares) == asked
     assert shares == sorted(shares)
     assert shares[-1] <= 1
+
+
+def tuned_on_a_card(monkeypatch, rates, read_tokens_per_s=10**9):
+    """What is chosen on a card that computes (batches at once, budget) this fast."""
+    seen = []
+
+    def rate(budget, at_once):
+        seen.append((at_once, budget))
+        return autotune.Speed(rates(at_once, budget), 1)
+
+    bench = SimpleNamespace(most_batches=2, measure=rate, read_tokens_per_s=read_tokens_per_s)
+    monkeypatch.setattr(autotune, "Bench", lambda *_: bench)
+    monkeypatch.setattr(autotune, "thread_counts", lambda: [16, 8])
+    tuning = autotune.tune(None, SimpleNamespace(engine="torch", recipe=None), [("query", "document")])
+    assert {budget for _, budget in seen} == set(autotune.CARD_BUDGETS_TOKENS)
+    return tuning
+
+
+def test_a_card_gets_large_budgets_and_as_many_batches_at_once_as_are_worth_it(monkeypatch):
+    tuning = tuned_on_a_card(monkeypatch, lambda at_once, budget: budget * at_once)
+    assert (tuning.batch_tokens, tuning.batches_at_once, tuning.engine_threads) == (65_536, 2, 0)
+    tuning = tuned_on_a_card(monkeypatch, lambda _, budget: 1000 if budget > 16_384 else 990)
+    assert (tuning.batch_tokens, tuning.batches_at_once) == (16_384, 1)
+
+
+def test_a_card_is_no_faster_than_its_tokens_are_read(monkeypatch):
+    tuning = tuned_on_a_card(monkeypatch, lambda *_: 1e7, read_tokens_per_s=1e5)
+    assert tuning.tokens_per_s == 16 * 1e5 * autotune.READERS_SHARE
+
+
+def test_a_card_is_measured_by_the_clock_and_a_processor_by_the_time_that_it_computes(monkeypatch):
+    clocks = iter([0.0, 100.0])
+    monkeypatch.setattr(autotune, "MEASURED_S", -1.0)
+    monkeypatch.setattr(autotune.time, "process_time", lambda: next(clocks))
+    session = StubEngine().open_session()
+    made = autotune.batches(autotune.encode(session, [("query", "word " * 30)] * 4), 256, padded=True)
+    tokens = sum(batch[2] for batch in made[:1])
+    assert autotune.measure([session], made).tokens_per_s == pytest.approx(tokens / 100)
+    monkeypatch.setattr(autotune.time, "process_time", lambda: 0.0)
+    assert autotune.measure([session], made, by_clock=True).tokens_per_s > tokens

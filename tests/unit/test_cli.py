@@ -159,7 +159,7 @@ def test_completion_knows_commands_flags_and_choices():
 
     assert offered("st") == {"status", "stop"}
     assert "--engine-threads" in offered("serve", "--eng")
-    assert offered("serve", "--precision", "f") == {"fp32"}
+    assert offered("serve", "--precision", "f") == {"fp16", "fp32"}
 
 
 def test_status_of_a_service_that_is_not_there_is_down(typed):

@@ -1,8 +1,6 @@
 """Which engine serves: first by an order, then by a comparison with fake measurements, a fake clock and real files."""
 
 import os
-import sys
-from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -332,14 +330,6 @@ def test_what_this_processor_can_t_do_is_refused_where_it_is_asked_for_and_told_
     told = []
     assert candidates(Settings(), told.append) == [Candidate("openvino", "fp32")]
     assert [line.partition(" is left out: ")[0] for line in told] == ["native int8", "openvino int8"]
-
-
-@pytest.mark.parametrize(("device", "expected"), [("cpu", ["fp32"]), ("cuda", ["bf16", "fp32"])])
-def test_torch_computes_in_bf16_on_a_gpu(monkeypatch, device, expected):
-    monkeypatch.setitem(sys.modules, "webapp.engine.runtimes.torch", SimpleNamespace(device=lambda: device))
-    assert [each.precision for each in candidates(Settings(engine="torch"), lambda _: None)] == expected
-    asked = candidates(Settings(engine="torch", precision="bf16"), lambda _: None)
-    assert asked == [Candidate("torch", "bf16")]
 
 
 class Clocks:

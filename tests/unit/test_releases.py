@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from webapp.api.dialects.registry import DIALECTS
+from webapp.config.cards import Card
 from webapp.config.resources import free_bytes
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
@@ -209,6 +210,16 @@ def test_memory_that_a_new_color_takes_follows_its_workers_and_its_artifact():
     with pytest.raises(SetupError, match="two colors"):
         checks.room(10**9, 10**9)
     assert "953 MB beside" in checks.room(999_000_000, 10**10)
+
+
+def test_a_new_worker_must_fit_beside_the_old_one_on_the_fullest_card():
+    cards = [Card(f"GPU-{number}", "NVIDIA L4", 24 * 2**30, free * 2**30) for number, free in ((0, 20), (1, 9))]
+    cards.append(Card("GPU-3", "NVIDIA GB10", 0, 0))  # it does not tell
+    assert checks.room_on_cards(8 * 2**30, 2, cards) == "9,011 MB of a card, NVIDIA L4 has 9,216 MB free"
+    assert checks.room_on_cards(9 * 2**30, 1, cards).endswith("20,480 MB free"), "the other card is not used"
+    with pytest.raises(SetupError, match="two colors don't fit; restart the stack"):
+        checks.room_on_cards(9 * 2**30, 2, cards)
+    assert checks.room_on_cards(0, 2, cards) == checks.room_on_cards(8 * 2**30, 2, []) == "", "no card is used"
     assert free_bytes() > 0
 
 

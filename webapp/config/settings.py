@@ -93,10 +93,11 @@ class Settings(Paths, BaseModel):
         DEFAULT_MODEL, "Hub id or local directory of a CrossEncoder or SentenceTransformer.", min_length=1
     )
     engine: Literal["auto", "native", "openvino", "torch", "stub"] = setting(
-        "auto", "What computes the scores; auto: native or openvino, compared on this machine while it is idle."
+        "auto",
+        "What computes the scores; auto: torch on an NVIDIA card, else native or openvino, compared while idle.",
     )
-    precision: Literal["auto", "int8", "bf16", "fp32"] = setting(
-        "auto", "auto: the first of int8, bf16, fp32 that is fast here and passes the gate."
+    precision: Literal["auto", "int8", "fp16", "bf16", "fp32"] = setting(
+        "auto", "auto: the first of int8 (on a card fp16), bf16, fp32 that is fast here and passes the gate."
     )
     max_length_tokens: int = setting(0, "Longest pair, in tokens; 0: the model's own limit.", ge=0, le=131_072)
 
@@ -108,12 +109,14 @@ class Settings(Paths, BaseModel):
         "", "For a model that takes one: the instruction of requests that have none; empty: the model's own default."
     )
 
-    gate_max_score_error: Share = setting(0.25, "Largest score error of bf16 or int8, as a share of the scale.")
-    gate_mean_score_error: Share = setting(0.05, "Largest mean score error of bf16 or int8, as a share of the scale.")
-    gate_min_tau: float = setting(0.9, "Least mean Kendall tau of bf16 or int8 to fp32.", ge=-1, le=1)
+    gate_max_score_error: Share = setting(0.25, "Largest score error of less than fp32, as a share of the scale.")
+    gate_mean_score_error: Share = setting(0.05, "Largest mean score error of less than fp32, as a share of the scale.")
+    gate_min_tau: float = setting(0.9, "Least mean Kendall tau of less than fp32 to fp32.", ge=-1, le=1)
     gate_min_top10_overlap: Share = setting(0.85, "Least mean overlap of the ten best.")
 
-    workers: int = reloadable(1, "gunicorn workers; each adds its own compiled model.", ge=1, le=256)
+    workers: int = reloadable(
+        1, "gunicorn workers; each adds its own compiled model. On cards, one a card.", ge=1, le=256
+    )
     engine_threads: int = reloadable(
         0, "Engine threads a worker; 0: as prepare measured, at most the cores.", ge=0, le=1024
     )

@@ -122,6 +122,10 @@ class EngineFailedError(RerankError):
     retryable = True
 
 
+class EngineLostError(BaseException):  # no Exception: whoever handles those would go on with this engine
+    """The engine can't compute any more in this process: its thread ends, and so the worker does."""
+
+
 class InternalError(RerankError):
     """A fault of ours; the log has the details under the request id."""
 

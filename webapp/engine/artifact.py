@@ -15,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+from webapp.config.cards import obstacle
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.domain.types import ModelInfo, ScoreScale, Tuning
@@ -34,7 +35,7 @@ PACKED_MODEL = "model.safetensors"
 VERDICT = "compared.json"
 
 EngineName = Literal["native", "openvino", "torch"]
-Precision = Literal["fp32", "bf16", "int8"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 
 class Template(msgspec.Struct, frozen=True):
@@ -110,6 +111,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """File name -> sha256."""
     versions: dict[str, str]
     prepared_at: str
+    card_bytes: int = 0
+    """Memory of a card that a worker takes, as measured; 0: no card computes."""
 
     @property
     def max_length_tokens(self) -> int:
@@ -193,7 +196,8 @@ def artifact_dir(settings: Settings) -> Path:
 def first_artifact_dir(settings: Settings) -> Path:
     """Return where the artifact lies that `prepare` makes for these settings.
 
-    The name holds a hash of all settings that matter, so that another choice is another artifact. A local model's files
+    The name holds a hash of all settings that matter, so that another choice is another artifact, and of whether a card
+    can compute: what is made for one is of no use without. A local model's files
     and a recipe's count by size and time: a model that is retrained in place is prepared again.
     """
     asked = [
@@ -207,6 +211,8 @@ def first_artifact_dir(settings: Settings) -> Path:
         # Another gate may choose another precision.
         *(str(value) for name, value in sorted(settings) if name.startswith("gate_")),
     ]
+    if settings.engine in ("auto", "torch") and not obstacle():
+        asked.append("card")
     local = directory_of(settings.model)
     files = [] if local is None else [(path, path.relative_to(local)) for path in sorted(local.rglob("*"))]
     if settings.recipe:
@@ -288,7 +294,7 @@ def comparison_is_due(settings: Settings) -> bool:
     """Return whether an artifact serves that was chosen without a comparison of engines, and one can be made here."""
     verdict = read_verdict(first_artifact_dir(settings))
     settled = verdict is not None and (verdict.settled or verdict.faster == settings.faster_artifact != "")
-    return _may_choose(settings) and not settled and _can_prepare(settings)
+    return _may_choose(settings) and not settled and _can_prepare(settings) and not _is_on_card(settings)
 
 
 def comparison_summary(settings: Settings) -> str:
@@ -297,6 +303,8 @@ def comparison_summary(settings: Settings) -> str:
         return ""
     if verdict := read_verdict(first_artifact_dir(settings)):
         return verdict.summary
+    if _is_on_card(settings):
+        return "no other engine was compared: a card computes"
     if _can_prepare(settings):
         return "other engines are still to be compared, while the service is idle"
     return "other engines were not compared: no model can be prepared here"
@@ -304,6 +312,21 @@ def comparison_summary(settings: Settings) -> str:
 
 def _may_choose(settings: Settings) -> bool:
     return not settings.model_fields_set & {"engine", "precision"}
+
+
+def _is_on_card(settings: Settings) -> bool:
+    """Return whether a card computes, beside which no processor is worth a comparison."""
+    try:
+        contents = (artifact_dir(settings) / MANIFEST).read_bytes()
+        return msgspec.json.decode(contents, type=_Engine).engine == "torch"
+    except (OSError, ValueError):
+        return False
+
+
+class _Engine(msgspec.Struct):
+    """Of a manifest the engine alone."""
+
+    engine: EngineName
 
 
 def _can_prepare(settings: Settings) -> bool:

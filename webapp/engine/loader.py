@@ -18,6 +18,7 @@ from webapp.domain.types import Session
 from webapp.engine.artifact import (
     FORMAT,
     MANIFEST,
+    PACKED_MODEL,
     TOKENIZER,
     Manifest,
     artifact_dir,
@@ -78,6 +79,11 @@ class ModelEngine:
         """Whether the runtime computes each row of a batch to the longest one's end."""
         return self._runtime.padded
 
+    @property
+    def most_batches(self) -> int:
+        """Batches that the runtime computes at once; 0: one in each engine thread."""
+        return getattr(self._runtime, "most_batches", 0)
+
     def start(self, threads: int) -> None:
         """Compile the model for this process."""
         self._runtime.start(threads)
@@ -121,12 +127,12 @@ def check_instruction(directory: Path, manifest: Manifest, settings: Settings) -
 
 
 def _is_self_contained(directory: Path) -> bool:
-    """Return whether an artifact has this code's format and needs no other files; torch reads the original model's."""
+    """Return whether an artifact has this code's format and all that serves it; torch may read the original's files."""
     try:
         manifest = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=Manifest)
     except (OSError, ValueError, RecursionError):
         return False
-    return manifest.format == FORMAT and manifest.engine != "torch"
+    return manifest.format == FORMAT and (manifest.engine != "torch" or PACKED_MODEL in manifest.files)
 
 
 def load_engine(settings: Settings, named: str = "") -> Engine:

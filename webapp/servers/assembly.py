@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 from wsgiref.types import WSGIApplication
 
@@ -21,6 +22,7 @@ from prometheus_client import CollectorRegistry
 
 from contracts.api_keys import KeyRing
 from contracts.events import Serves
+from webapp.config.cards import LOCKS, check_workers, take_card
 from webapp.config.resources import return_freed_blocks, trimmer, vector_instructions
 from webapp.config.settings import Settings
 from webapp.config.validators import listed
@@ -33,7 +35,7 @@ from webapp.domain.concurrency import (
     run_inline,
     start_native_thread,
 )
-from webapp.domain.errors import reason_of
+from webapp.domain.errors import EngineLostError, SetupError, reason_of
 from webapp.domain.types import Session, names_of
 from webapp.engine.artifact import comparison_summary
 from webapp.engine.base import Engine
@@ -66,6 +68,9 @@ MIB = 1024 * 1024
 
 WARM_UP_TIMEOUT_S = 60.0
 
+CARD_START_TIMEOUT_S = 110.0
+"""The same where a card computes: its code may have to be compiled, and its driver to wake up."""
+
 TRIM_S = 2.0
 """Between two times that freed memory is given back; it takes some milliseconds."""
 
@@ -95,6 +100,8 @@ class Webapp:
     engine: Engine
     bridge: Bridge
     reader: ProcessReader
+    cards_dir: Path
+    """Where workers lock their cards."""
     tracing: Tracing | None = None
     max_rss_bytes: int = 0
     shared: SharedCache | None = None
@@ -110,10 +117,12 @@ class Webapp:
         self.keys.reload()  # after HUP a new worker has the file's content from when the master read it
         for problem in self.keys.problems:
             log.error("a key is left out: %s", problem)
+        if self.engine.most_batches and (card := take_card(self.cards_dir)):
+            log.info("this worker computes on %s (%s)", card.name, card.id)
         self._start_background()
         self._open_reply_files()
         waiter = self.bridge.make_waiter()
-        outcome: list[float | Exception] = []
+        outcome: list[float | Exception | EngineLostError] = []
 
         def boot() -> None:
             began = time.monotonic()
@@ -121,13 +130,16 @@ class Webapp:
                 self.pool.start(self._fingerprint_scores)
                 self._warm_up()
                 outcome.append(time.monotonic() - began)
-            except Exception as error:  # noqa: BLE001 - handed to the hub, which can log
+            except (Exception, EngineLostError) as error:  # noqa: BLE001 - handed to the hub, which can log
                 outcome.append(error)
             waiter.wake()
 
         def report() -> None:
-            waiter.wait(WARM_UP_TIMEOUT_S)
-            result = outcome[0] if outcome else TimeoutError(f"the model was not ready in {WARM_UP_TIMEOUT_S:g} s")
+            limit_s = CARD_START_TIMEOUT_S if self.engine.most_batches else WARM_UP_TIMEOUT_S
+            waiter.wait(limit_s)
+            result = outcome[0] if outcome else TimeoutError(f"the model was not ready in {limit_s:g} s")
+            if isinstance(result, EngineLostError):
+                result = SetupError(str(result))
             if not isinstance(result, Exception):
                 self.service.mark_ready()
                 self.reporter.publish_state("ready")
@@ -215,11 +227,15 @@ def build_service(
     cores = len(os.sched_getaffinity(0))
     # A measured count may come from a larger machine, or one that this container has only a part of.
     threads = settings.engine_threads or min(engine.info.tuning.engine_threads or cores, cores)
+    most_batches = engine.most_batches
+    if most_batches and engine.info.tuning.batches_at_once:
+        most_batches = min(most_batches, engine.info.tuning.batches_at_once)
     scheduler = Scheduler(
         lock=allocate_lock(),
         budget_tokens=settings.batch_tokens or engine.info.tuning.batch_tokens,
         threads=threads,
         padded=engine.padded,
+        most_batches=most_batches,
         longest_pair_tokens=engine.info.max_length_tokens,
         first_tokens_per_s=engine.info.tuning.tokens_per_s,
     )
@@ -280,6 +296,8 @@ def assemble(
 
     return_freed_blocks()  # first: an engine may know better
     engine = engine or load_engine(settings, artifact)
+    if engine.most_batches:
+        check_workers(settings.workers)
     quota, shared = _redis_users(settings, bridge)
     publisher = Publisher(settings.events_address if settings.events else "", color=settings.color)
     progress = ProgressEvents(publisher.publish, with_text=settings.events_text)
@@ -337,6 +355,7 @@ def assemble(
         keys=keys,
         engine=engine,
         bridge=bridge,
+        cards_dir=settings.run_dir / LOCKS,
         reader=reader,
         reporter=reporter,
         max_rss_bytes=settings.max_rss_mb * MIB,

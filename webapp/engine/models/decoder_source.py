@@ -224,6 +224,12 @@ class DecoderModel(SourceModel):
         made = formula_of(self.recipe).tokens
         return [made(self.tokenizer, query, document, instruction, self.max_length_tokens)]
 
+    def _move(self, device: torch.device) -> None:
+        self._loaded.to(device)
+        self.model.to(device)
+        if self._by_name is not None:
+            self._by_name.to(device)
+
     def _compute(self, pairs: Sequence[tuple[str, str]], instruction: str = "") -> NDArray[np.float32]:
         if self._by_name is not None:
             return predict(self._by_name, pairs, instruction or None)
@@ -232,7 +238,8 @@ class DecoderModel(SourceModel):
         with torch.inference_mode():
             for query, document in pairs:
                 ids = formula.tokens(self.tokenizer, query, document, instruction, self.max_length_tokens)
-                scores.append(float(formula.score(self._loaded, self.tokenizer, torch.tensor([ids]))))
+                read = torch.tensor([ids], device=self._loaded.device)
+                scores.append(float(formula.score(self._loaded, self.tokenizer, read)))
         return np.array(scores, np.float32)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from webapp.domain.errors import SetupError
 from webapp.domain.types import ScoreScale
 from webapp.engine.artifact import Tables
 from webapp.engine.models.attention import keep_finite
+from webapp.engine.models.feature_module import FeatureModule
 from webapp.engine.models.layout import Layout
 from webapp.engine.recipes import Recipe
 
@@ -197,6 +199,27 @@ class SourceModel:
         """What a logit is divided by before it becomes a score in 0..1."""
         return self.recipe.score.temperature if self.recipe else 1.0
 
+    @property
+    def parameters(self) -> int:
+        """Numbers that the model was trained to."""
+        return sum(weight.numel() for weight in self.model.parameters())
+
+    @contextmanager
+    def on(self, device: torch.device) -> Iterator[None]:
+        """Compute references there meanwhile, in float32 as ever; on the processor if a card's memory is too small."""
+        try:
+            self._move(device)
+        except torch.cuda.OutOfMemoryError:
+            self._move(torch.device("cpu"))
+        try:
+            yield
+        finally:
+            self._move(torch.device("cpu"))
+            torch.cuda.empty_cache()
+
+    def _move(self, device: torch.device) -> None:
+        self.model.to(device)
+
     def reference(self, pairs: Sequence[tuple[str, str]], instruction: str = "") -> NDArray[np.float32]:
         """Return the original's own scores: logits, or similarities of a bi-encoder; shape [pairs].
 
@@ -211,7 +234,12 @@ class SourceModel:
         new = [pair for pair in dict.fromkeys(pairs) if (*pair, instruction) not in self._known]
         if new:
             keys = [(*pair, instruction) for pair in new]
-            self._known.update(zip(keys, self._compute(new, instruction), strict=True))
+            try:
+                scores = self._compute(new, instruction)
+            except torch.cuda.OutOfMemoryError:
+                self._move(torch.device("cpu"))
+                scores = self._compute(new, instruction)
+            self._known.update(zip(keys, scores, strict=True))
         return np.array([self._known[*pair, instruction] for pair in pairs], np.float32)
 
     def reference_alone(self, query: str, document: str, instruction: str = "") -> float:
@@ -353,38 +381,3 @@ def _encode_unique(encode: Callable[[list[str]], Any], texts: Sequence[str]) -> 
     """Return vectors, shape [texts, width]; equal texts are computed once."""
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
     return encode(list(places))[[places[text] for text in texts]]
-
-
-class FeatureModule(torch.nn.Module):  # type: ignore[misc] # torch is not analysed: it takes minutes
-    """A module of tensors around sentence-transformers' modules, which take and give dictionaries."""
-
-    def __init__(
-        self, model: torch.nn.Module, input_names: list[str], output_name: str, *, pools_prompts: bool = True
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.input_names = input_names
-        self.output_name = output_name
-        self.pools_prompts = pools_prompts
-
-    def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any = None) -> Any:
-        """Return [rows, 1] logits or [rows, width] vectors for tensors of shape [rows, length].
-
-        Without `pools_prompts` a mask of 2 (`tokenizer.UNPOOLED`) marks tokens that are attended to, but count in no
-        vector.
-        """
-        given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        features = {name: given[name] for name in self.input_names}
-        if self.pools_prompts:
-            features = self.model(features)
-        else:
-            transformer, *rest = self.model
-            features = transformer(features | {"attention_mask": (attention_mask > 0).long()})
-            features["attention_mask"] = (attention_mask == 1).long()
-            for module in rest:
-                features = module(features)
-        output = features[self.output_name]
-        if output.ndim == 1:
-            return output.unsqueeze(-1)
-        width = getattr(self.model, "truncate_dim", None)  # of a SentenceTransformer; None: all
-        return output if width is None else output[:, :width]

@@ -2,10 +2,12 @@
 
 Speed is tokens for the processor time that was used, not for the time on the clock: other programs make the latter
 several times longer, but hardly change what a batch costs. So the same machine gives the same figures, busy or idle.
+On a card it is tokens for the time on the clock: nothing else computes there.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import random
@@ -30,6 +32,9 @@ NATIVE_BUDGET_TOKENS = 192
 """The budget of an encoder on the native engine, which works on small ones in groups of 256 tokens at most
 (native/transformer.h) and pads nothing. A batch of 256 would be no faster, and hold small requests up for longer."""
 
+CARD_BUDGETS_TOKENS = (16_384, 32_768, 65_536)
+"""Token budgets to try on a card."""
+
 MIN_SPEEDUP = 1.05
 """A larger budget must be this much faster: the smaller one answers small requests sooner."""
 
@@ -44,6 +49,12 @@ ENOUGH_S = 15.0
 """No round begins after this: a batch of a big model takes seconds, beside which a compilation counts little."""
 
 PAIRS = 192
+
+CARD_REPEATS = 4
+"""Each pair is scored so often at once on a card, whose batches hold more than `PAIRS`."""
+
+READERS_SHARE = 0.7
+"""What tokenising on all cores at once makes of the speed of one core times their number: they share memory."""
 
 Encoded = tuple[Any, Any, int]
 """Query, token ids of a document, tokens of the pair."""
@@ -71,11 +82,20 @@ class Bench:
         engine.start(threads)
         self._sessions = [engine.open_session() for _ in range(threads)]
         self._padded = engine.padded
+        self.most_batches = engine.most_batches
+        """Batches that it computes at once; 0: one in each thread, on the processor."""
+        began = time.perf_counter()
         self._encoded = encode(self._sessions[0], pairs[:PAIRS])
+        tokens = sum(tokens for *_, tokens in self._encoded)
+        self.read_tokens_per_s = tokens / (time.perf_counter() - began)
+        """Tokens that one thread makes of texts."""
+        if self.most_batches:
+            self._encoded = [pair for pair in self._encoded for _ in range(CARD_REPEATS)]
 
-    def measure(self, budget_tokens: int) -> Speed:
-        """Score for `MEASURED_S` seconds with all sessions at once, in batches within the budget."""
-        return measure(self._sessions, batches(self._encoded, budget_tokens, padded=self._padded))
+    def measure(self, budget_tokens: int, batches_at_once: int = 0) -> Speed:
+        """Score for `MEASURED_S` seconds in batches within the budget, with all sessions at once or with so many."""
+        made = batches(self._encoded, budget_tokens, padded=self._padded)
+        return measure(self._sessions[: batches_at_once or None], made, by_clock=bool(self.most_batches))
 
 
 def tune(
@@ -102,6 +122,8 @@ def tune(
     measured = itertools.count(1)
     for threads in counts:
         bench = Bench(directory, manifest, threads, pairs)
+        if bench.most_batches:
+            return tune_card(bench, threads, report_share)
         rates = dict.fromkeys(budgets, 0.0)
         began = clock()
         for _ in range(ROUNDS):
@@ -116,6 +138,25 @@ def tune(
     return best
 
 
+def tune_card(bench: Bench, threads: int, report_share: ReportShare) -> Tuning:
+    """Return the smallest budget, and the fewest batches at once, that are about as fast as any on a card.
+
+    Args:
+        bench: of the engine.
+        threads: that tokenise; no more tokens are scored than they read.
+        report_share: takes the share that is done.
+    """
+    best = Tuning()
+    tried = [(at_once, budget) for at_once in range(1, bench.most_batches + 1) for budget in CARD_BUDGETS_TOKENS]
+    for number, (at_once, budget) in enumerate(tried, 1):
+        rate = max(bench.measure(budget, at_once).tokens_per_s for _ in range(ROUNDS))
+        if rate > best.tokens_per_s * MIN_SPEEDUP:
+            best = Tuning(batch_tokens=budget, batches_at_once=at_once, tokens_per_s=round(rate))
+        report_share(number / len(tried))
+    read_tokens_per_s = bench.read_tokens_per_s * threads * READERS_SHARE
+    return dataclasses.replace(best, tokens_per_s=round(min(best.tokens_per_s, read_tokens_per_s)))
+
+
 def thread_counts() -> list[int]:
     """Return the thread counts to try: one a logical core and, with hyperthreading, one a physical core."""
     allowed = os.sched_getaffinity(0)
@@ -128,8 +169,14 @@ def thread_counts() -> list[int]:
     return sorted({len(allowed), len(siblings)}, reverse=True)
 
 
-def measure(sessions: Sequence[Session], batches: Sequence[Batch]) -> Speed:
-    """Measure all sessions at once, each on a thread of its own."""
+def measure(sessions: Sequence[Session], batches: Sequence[Batch], *, by_clock: bool = False) -> Speed:
+    """Measure all sessions at once, each on a thread of its own.
+
+    Args:
+        sessions: of one engine.
+        batches: what they score.
+        by_clock: count the time on the clock, for what is computed on a card.
+    """
     for session in sessions:
         session.score(*batches[0][:2])  # one after the other: see `pool.EnginePool.start`
     began, used_before_s = time.perf_counter(), time.process_time()
@@ -137,6 +184,8 @@ def measure(sessions: Sequence[Session], batches: Sequence[Batch]) -> Speed:
     with ThreadPoolExecutor(len(sessions)) as threads:
         done = list(threads.map(partial(_score_until, began + MEASURED_S), sessions, orders))
     tokens, cores_s = sum(scored for scored, _ in done), sum(took_s for _, took_s in done)
+    if by_clock:
+        return Speed(tokens / (time.perf_counter() - began), 1.0)
     used_s = time.process_time() - used_before_s
     return Speed(tokens / used_s * len(sessions), used_s / cores_s)
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import importlib.metadata
-import io
 import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import msgspec
+import torch
 
+from webapp.config.packages import versions_of
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError, reason_of
 from webapp.domain.types import Tuning
@@ -24,17 +24,14 @@ from webapp.engine.artifact import (
     FORMAT,
     GOLDEN,
     MANIFEST,
-    PACKED_MODEL,
     TOKENIZER,
     VERDICT,
-    EngineName,
     Manifest,
     Verdict,
     machine,
     sha256_of,
     write_json,
 )
-from webapp.engine.base import score_pair
 from webapp.engine.loader import ModelEngine, open_engine
 from webapp.engine.models.files import files_of
 from webapp.engine.models.layout import read_layout
@@ -44,13 +41,13 @@ from webapp.engine.prepare import autotune, export, gate
 from webapp.engine.prepare.calibration import Examples
 from webapp.engine.prepare.framing import check_framing
 from webapp.engine.prepare.in_turn import AlwaysQuiet, Measure, measure_in_turn
-from webapp.engine.prepare.pack import pack
-from webapp.engine.prepare.progress import Report, ReportShare, Stages
+from webapp.engine.prepare.progress import Report, Stages
 from webapp.engine.prepare.resolve import Source
-from webapp.engine.prepare.room import check_disk, check_memory
+from webapp.engine.prepare.room import check_memory
+from webapp.engine.prepare.write import EXPORTS, NotForThisModelError
 from webapp.engine.recipes import named_recipe
 from webapp.engine.runtimes import Candidate
-from webapp.engine.runtimes.native import NativeRuntime
+from webapp.engine.runtimes.gpu.card import card_bytes, reset_card_bytes
 from webapp.engine.runtimes.torch import LoadedRuntime
 
 FRAMING, CONVERTING, JUDGING, MEASURING = 3, 4, 5, 6
@@ -59,25 +56,12 @@ FRAMING, CONVERTING, JUDGING, MEASURING = 3, 4, 5, 6
 MOST_THREADS = 8
 """Threads that judge a candidate; each has buffers of its own."""
 
-CONVERTED_SHARE = 0.3
-"""The share that a conversion has of the time until a model is quantized."""
-
-INT8_SHARE = 0.25
-"""How large weights are in int8, of what they are in float32."""
-
 Built = tuple[Path, Manifest]
 """An artifact's directory and its manifest, not yet written."""
 
 log = logging.getLogger(__name__)
 
-SMOOTHING_PAIRS = 16
-"""Pairs that a model computes in torch before it is packed: its channels' peaks show in a few hundred tokens."""
-
 VERSIONS_OF = ("openvino", "sentence-transformers", "tokenizers", "torch", "transformers")
-
-
-class NotForThisModelError(SetupError):
-    """An engine does not know the model's architecture."""
 
 
 def load_original(settings: Settings, source: Source, report: Report) -> SourceModel:
@@ -130,6 +114,8 @@ class Builder:
     staging: Path
     """An empty directory to build in."""
     stages: Stages
+    device: torch.device = field(default_factory=partial(torch.device, "cpu"))
+    """Where references are computed: on a card, if there is one to compute on."""
     _found: list[str] = field(default_factory=list)
     """What was found out about each candidate, in words."""
 
@@ -179,7 +165,8 @@ class Builder:
         if chosen is None:
             raise SetupError(f"{self._found[-1]}; {advice(self.settings, tried)}")
         directory, manifest = chosen
-        golden = gate.golden(self.original, manifest.fidelity)
+        with self.original.on(self.device):
+            golden = gate.golden(self.original, manifest.fidelity)
         (directory / GOLDEN).write_bytes(msgspec.json.encode(golden))
         manifest = msgspec.structs.replace(
             manifest,
@@ -201,9 +188,13 @@ class Builder:
             shutil.rmtree(directory)  # the disk may have room for one
             return None
         with self.stages.stage(MEASURING, f"measuring how fast {candidate} is") as report_share:
+            reset_card_bytes()
             tuning = autotune.tune(directory, manifest, self.examples.calibration, report_share)
         self._report(f"{candidate} passes the gate, at {tuning.tokens_per_s:,.0f} tokens a second")
-        return directory, msgspec.structs.replace(manifest, fidelity=figures, tuning=tuning)
+        measured = msgspec.structs.replace(
+            manifest, fidelity=figures, tuning=tuning, card_bytes=card_bytes(manifest.engine)
+        )
+        return directory, measured
 
     def _faster(self, best: Built, rival: Built) -> Built:
         """Return the faster one of two artifacts, and remove the other."""
@@ -250,7 +241,7 @@ class Builder:
             tuning=Tuning(),
             chosen_because="",
             files={},
-            versions={name: importlib.metadata.version(name) for name in VERSIONS_OF},
+            versions=versions_of(VERSIONS_OF),
             prepared_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         )
         return msgspec.structs.replace(described, fingerprint=_fingerprint(described, self.examples))
@@ -274,11 +265,13 @@ class Builder:
         with self.stages.stage(
             JUDGING, f"comparing {candidate} scores with sentence-transformers' own"
         ) as report_share:
+            reset_card_bytes()  # of a candidate before
             with _one_candidate_s(candidate):
                 engine = open_engine(directory, manifest)
                 threads = min(len(os.sched_getaffinity(0)), MOST_THREADS)
                 engine.start(threads)
-                figures = gate.measure(engine, self.original, self.examples.judged, threads, report_share)
+                with self.original.on(self.device):
+                    figures = gate.measure(engine, self.original, self.examples.judged, threads, report_share)
             gate.accept(figures, candidate, self.settings)
         return figures
 
@@ -328,70 +321,3 @@ def _fingerprint(described: Manifest, examples: Examples) -> str:
     for path in files_of(directory):
         digest.update(f"\0{path.relative_to(directory)}\0{sha256_of(path)}".encode())
     return digest.hexdigest()
-
-
-def pack_native(
-    manifest: Manifest,
-    original: SourceModel,
-    examples: Examples,
-    directory: Path,
-    report_share: ReportShare = lambda _share: None,
-) -> None:
-    """Write the native engine's file.
-
-    Raises:
-        NotForThisModelError: it can't compute this model.
-    """
-    recipe = manifest.recipe
-    if not manifest.template.special_tokens and not (recipe and recipe.of_query("") + recipe.of_document("")):
-        raise NotForThisModelError(
-            "the native engine needs a tokenizer that adds special tokens: a row has one at least"
-        )
-    path = directory / PACKED_MODEL
-    session = ModelEngine(manifest, LoadedRuntime(original), directory / TOKENIZER).open_session()
-    pairs = examples.calibration[:SMOOTHING_PAIRS]
-    if not pack(original, path, lambda: [score_pair(session, *pair) for pair in pairs], report_share):
-        raise NotForThisModelError("the native engine does not know this architecture")
-    try:
-        NativeRuntime(path)
-    except SetupError as error:
-        raise NotForThisModelError(f"the native engine can't compute this model: {error}") from error
-
-
-def convert_to_openvino(
-    manifest: Manifest, original: SourceModel, examples: Examples, directory: Path, report_share: ReportShare
-) -> None:
-    """Write OpenVINO's files; the conversion is done once for all of its candidates, and takes the disk once."""
-    converted = directory.with_name("converted")
-    is_int8 = manifest.precision == "int8"
-    check_disk(original.layout, directory, (not converted.exists()) + is_int8 * INT8_SHARE)
-    if not converted.exists():
-        converted.mkdir()
-        export.export_openvino(original, converted)
-    report_share(CONVERTED_SHARE)
-    for path in converted.iterdir():
-        (directory / path.name).hardlink_to(path)
-    if not is_int8:
-        return
-    with redirect_stdout(io.StringIO()):  # nncf draws bars of its own
-        if original.recipe is not None:
-            export.compress(directory)
-        else:
-            export.quantize(
-                open_engine(directory, manifest),
-                examples.calibration,
-                directory,
-                lambda share: report_share(CONVERTED_SHARE + share * (1 - CONVERTED_SHARE)),
-            )
-
-
-def keep_as_it_is(*_: object) -> None:
-    """Write nothing: torch reads the model's own files."""
-
-
-EXPORTS: dict[EngineName, tuple[str, Callable[[Manifest, SourceModel, Examples, Path, ReportShare], None]]] = {
-    "native": ("packing it", pack_native),
-    "openvino": ("converting it", convert_to_openvino),
-    "torch": ("taking its files as they are", keep_as_it_is),
-}
-"""Engine -> what is done to the model, in words, and what does it."""

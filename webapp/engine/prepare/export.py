@@ -16,7 +16,8 @@ from webapp.domain.errors import SetupError
 from webapp.engine.artifact import MODEL, TOKENIZER, Template
 from webapp.engine.base import score_pair
 from webapp.engine.loader import ModelEngine
-from webapp.engine.models.source import FeatureModule, SourceModel
+from webapp.engine.models.feature_module import FeatureModule
+from webapp.engine.models.source import SourceModel
 from webapp.engine.prepare.progress import ReportShare
 from webapp.engine.recipes import Recipe
 from webapp.engine.tokenizer import check_tables

@@ -40,7 +40,10 @@ LENGTH_STEP_TOKENS = 16
 """A candidate scores pairs of similar length at once, padded as the scheduler does it."""
 
 LARGEST_FP32_SCORE_ERROR = 1e-4
-LARGEST_BF16_SCORE_ERROR = 2e-2
+LARGEST_16_BIT_SCORE_ERROR = 2e-2
+
+ALONE = 8
+"""Pairs that are scored alone, too."""
 
 GOLDEN_SLACK = 5e-3
 """Added to the measured error: a service scores in other batches than the gate."""
@@ -118,8 +121,9 @@ def measure(
 
     Returns:
         `pairs`; `max_score_error` and `mean_score_error`, as shares of `score_range`; `score_range`, how far the
-        original's raw scores are apart where their scale has no ends, else 1; `kendall_tau` (-1..1) and `top10_overlap`
-        (0..1), both averaged over the judged queries.
+        original's raw scores are apart where their scale has no ends, else 1; `company_error`, how far at most
+        a pair's score alone is from its score among others, as such a share; `kendall_tau` (-1..1) and
+        `top10_overlap` (0..1), both averaged over the judged queries.
     """
     session = engine.open_session()
     asked = [check_pairs(original), *([(query, document) for document in documents] for query, documents in judged)]
@@ -131,11 +135,15 @@ def measure(
     ends = np.cumsum([len(group) for group in groups])[:-1]
     scores = list(zip(np.split(all_ours, ends), np.split(all_theirs, ends), strict=True))
     beside = _shortest_and_longest(pairs)
-    errors, score_range = _errors(
+    score_range = _score_range(all_theirs, original)
+    errors = _errors(
         np.concatenate([all_ours, _in_one_batch(session, [pairs[place] for place in beside])]),
         np.concatenate([all_theirs, all_theirs[beside]]),
         original,
+        score_range,
     )
+    few = list(range(0, len(pairs), -(-len(pairs) // ALONE)))
+    alone = np.concatenate([_in_one_batch(session, [pairs[place]]) for place in few])
     taus, overlaps = [], []
     for ours, theirs in scores[1:]:
         tau = float(kendalltau(ours, theirs).statistic)
@@ -146,6 +154,7 @@ def measure(
         "max_score_error": float(errors.max()),
         "mean_score_error": float(errors.mean()),
         "score_range": score_range,
+        "company_error": float(_errors(alone, all_ours[few], original, score_range).max()),
         "kendall_tau": float(np.mean(taus)),
         "top10_overlap": float(np.mean(overlaps)),
     }
@@ -163,25 +172,29 @@ def _in_one_batch(session: Session, pairs: Sequence[tuple[str, str]]) -> NDArray
     return session.score([(query, ids) for query, ids, _ in rows], max(tokens for *_, tokens in rows))
 
 
-def _errors(
-    ours: NDArray[np.float32], theirs: NDArray[np.float32], original: SourceModel
-) -> tuple[NDArray[np.float64], float]:
-    """Return how far raw scores are from the original's, as shares of a score range, and that range.
+def _score_range(theirs: NDArray[np.float32], original: SourceModel) -> float:
+    """Return what errors are shares of: how far the original's raw scores are apart, or 1 where their scale has ends.
 
     A scale without ends is not compared by its map to 0..1: far from 0 all scores look alike there, and another
-    similarity would pass. The range of the original's scores is the measure then.
+    similarity would pass.
     """
+    return float(theirs.max() - theirs.min()) if original.score_scale in UNBOUNDED else 1.0
+
+
+def _errors(
+    ours: NDArray[np.float32], theirs: NDArray[np.float32], original: SourceModel, score_range: float
+) -> NDArray[np.float64]:
+    """Return how far raw scores are from others, as shares of a score range."""
     scale = original.score_scale
     if scale == "sigmoid":
         temperature = original.temperature
         one, other = (to_scores(raw, scale, raw=False, temperature=temperature) for raw in (ours, theirs))
-        return np.abs(one - other), 1.0
-    differences = np.abs(ours.astype(np.float64) - theirs)
+        return np.abs(one - other)
+    differences: NDArray[np.float64] = np.abs(ours.astype(np.float64) - theirs)
     if scale == "cosine":
-        return differences / 2.0, 1.0  # what a client sees of it; not cut at the ends, where a dot product would hide
-    score_range = float(theirs.max() - theirs.min())
+        return differences / 2.0  # what a client sees of it; not cut at the ends, where a dot product would hide
     with np.errstate(invalid="ignore", divide="ignore"):
-        return differences / score_range, score_range  # NaN, and so refused, where the original says the same of all
+        return differences / score_range  # NaN, and so refused, where the original says the same of all
 
 
 def golden(original: SourceModel, figures: dict[str, float]) -> Golden:
@@ -210,8 +223,8 @@ def accept(figures: dict[str, float], candidate: Candidate, settings: Settings) 
     highest, lowest = [("max_score_error", LARGEST_FP32_SCORE_ERROR)], []
     if candidate.precision != "fp32":
         largest = settings.gate_max_score_error
-        if candidate.precision == "bf16":
-            largest = min(LARGEST_BF16_SCORE_ERROR, largest)
+        if candidate.precision in ("fp16", "bf16"):
+            largest = min(LARGEST_16_BIT_SCORE_ERROR, largest)
         highest = [("max_score_error", largest), ("mean_score_error", settings.gate_mean_score_error)]
         lowest = [("kendall_tau", settings.gate_min_tau), ("top10_overlap", settings.gate_min_top10_overlap)]
     failed = [f"{name} {figures[name]:.2g} (at most {most:g})" for name, most in highest if not figures[name] <= most]

@@ -92,10 +92,16 @@ def pack_architecture(
     tensors |= _norm_tensors(found, "last")
     if found.head:
         tensors |= {f"head.{name}": tensor for name, tensor in _head_tensors(found.head)}
+    count, embedded = tensors["words"].shape
+    write_tensors(path, tensors, sizes_of(found, vocabulary=count, embedded=embedded, group=group))
+
+
+def sizes_of(found: Architecture, *, vocabulary: int, embedded: int, group: int) -> dict[str, str]:
+    """Return what native/border.h's Shape says of a model, as a safetensors file has it."""
     shape = {
         **found.shape,
-        "vocabulary": len(tensors["words"]),
-        "embedded": tensors["words"].shape[1],
+        "vocabulary": vocabulary,
+        "embedded": embedded,
         "layers": len(found.layers),
         "group": group,
         "normalises_words": int("words" in found.norms),
@@ -104,8 +110,8 @@ def pack_architecture(
         "head_activation": ACTIVATIONS.index(found.head.activation if found.head else "identity"),
         "head_norm": int(found.head is not None and found.head.norm is not None),
     }
-    metadata = {name: str(shape[name]) for name in SIZES}
-    write_tensors(path, tensors, metadata | {"epsilon": repr(float(shape["epsilon"]))})
+    sizes = {name: str(shape[name]) for name in SIZES}
+    return sizes | {"epsilon": repr(float(shape["epsilon"]))}
 
 
 def _norm_tensors(found: Architecture, name: str) -> Tensors:

@@ -99,11 +99,12 @@ def _build(
             return_freed_blocks()  # else glibc keeps what one stage freed while the next one takes its own
             _quiet_libraries()
             from webapp.engine.prepare.build import Builder, load_original
+            from webapp.engine.runtimes.gpu.card import reference_device
         except ImportError as error:
             raise _missing(error.name) from error
         original = load_original(settings, source, stages.report)
-    builder = Builder(original, settings, source, examples, staging, stages)
-    tried = candidates(settings, stages.report)
+    builder = Builder(original, settings, source, examples, staging, stages, reference_device(settings.engine))
+    tried = candidates(settings, stages.report, original.parameters)
     return builder.build_fastest(tried) if compare else builder.build_first(tried)
 
 

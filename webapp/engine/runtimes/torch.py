@@ -1,4 +1,4 @@
-"""The torch runtime: the reference, and the one for CUDA."""
+"""The runtime of sentence-transformers' own model: the reference, and for architectures that the packed graph lacks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from webapp.config.cards import obstacle
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import Manifest
 from webapp.engine.base import Forward
 from webapp.engine.models.files import stamps_of
 from webapp.engine.models.original import load_source
 from webapp.engine.models.source import SourceModel
+from webapp.engine.runtimes.gpu.card import BATCHES_AT_ONCE, WithinMemory, find_device
+from webapp.engine.runtimes.gpu.device import DTYPES
 
 
 class TorchRuntime:
@@ -28,22 +31,29 @@ class TorchRuntime:
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self._files = stamps_of(Path(manifest.source))
-        self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[manifest.precision]
+        self._dtype = DTYPES[manifest.precision]
+        self.most_batches = 0 if obstacle() else BATCHES_AT_ONCE
+        """Batches that threads may have in hand; 0: one each."""
 
     def start(self, threads: int) -> None:
-        """Load the weights; each engine thread computes on one core of its own.
+        """Load the weights; on a processor each engine thread computes on one core of its own.
 
         The device is asked for here: a process that has asked, such as gunicorn's master, can't be forked any more.
+
+        Raises:
+            SetupError: the model is another by now, or torch can't use the card.
         """
         del threads
         torch.set_num_threads(1)
-        where = device()
+        where = find_device()
         manifest = self._manifest
-        model = load_source(Path(manifest.source), where, model=manifest.model, recipe=manifest.recipe)
+        model = load_source(Path(manifest.source), str(where), model=manifest.model, recipe=manifest.recipe)
         # An id past a table's end costs a process its GPU.
         if model.tables != manifest.tables or stamps_of(Path(manifest.source)) != self._files:
             raise SetupError(f"{manifest.source} is not the model that was prepared; prepare it again")
-        self._forward = TorchForward(in_precision(model.module(), self._dtype).eval(), where)
+        self._forward: Forward = TorchForward(in_precision(model.module(), self._dtype).eval(), str(where))
+        if where.type == "cuda":
+            self._forward = WithinMemory(self._forward)
 
     def open(self) -> Forward:
         """Return the forward pass, which all threads may share: it changes nothing."""
@@ -89,8 +99,3 @@ class TorchForward:
             tensors = [torch.from_numpy(array).to(self._device) for array in (input_ids, mask, types)]
             output: NDArray[Any] = self._module(*tensors).float().cpu().numpy()
             return output
-
-
-def device() -> str:
-    """Return where torch computes. Initialises CUDA where there is one, so never call it before a fork."""
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import msgspec
 
 from webapp.api.dialects.base import Call, Dialect
 from webapp.api.dialects.registry import DIALECTS, dialect_of
+from webapp.config.cards import Card
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import Golden
@@ -72,6 +73,30 @@ def room(needed_bytes: int, free_bytes: int) -> str:
     figures = f"a new color takes about {needed_mb} MB beside the old one, {free_mb} MB are free"
     if needed_bytes + KEPT_FREE_BYTES > free_bytes:
         raise SetupError(f"{figures}: two colors don't fit; free some, or restart the stack with the new settings")
+    return figures
+
+
+def room_on_cards(card_bytes: int, workers: int, there: Sequence[Card]) -> str:
+    """Return in words that the cards have memory for the new color's workers, beside the old color's. PURE.
+
+    Args:
+        card_bytes: what a worker takes of its card, as measured when the model was prepared; 0: it uses none.
+        workers: of the new color.
+        there: the cards; those that don't tell their memory have 0 bytes of it.
+
+    Raises:
+        SetupError: one has too little.
+    """
+    known = sorted((card for card in there if card.memory_bytes), key=lambda card: -card.free_bytes)
+    if not card_bytes or not known:
+        return ""
+    least = known[min(workers, len(known)) - 1]
+    needed_mb, free_mb = (f"{count / 1024**2:,.0f}" for count in (MARGIN * card_bytes, least.free_bytes))
+    figures = f"{needed_mb} MB of a card, {least.name} has {free_mb} MB free"
+    if MARGIN * card_bytes > least.free_bytes:
+        raise SetupError(
+            f"a new worker takes about {figures}: two colors don't fit; restart the stack with the new settings"
+        )
     return figures
 
 

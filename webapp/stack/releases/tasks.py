@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import msgspec
 
+from webapp.config.cards import cards
 from webapp.config.paths import program
 from webapp.config.resources import free_bytes
 from webapp.config.settings import STOP_GRACE_S, Settings
@@ -131,7 +132,9 @@ class DeployTasks:
             for release in (self.release, self.colors.serving)
         )
         needed = checks.needed(active, workers=self.settings.workers, artifact_growth=new - old)
-        return checks.room(needed, free_bytes())
+        manifest = read_manifest(self.settings.models_dir / self.release.artifact) if self.release.artifact else None
+        on_card = checks.room_on_cards(manifest.card_bytes, self.settings.workers, cards()) if manifest else ""
+        return "; ".join(filter(None, (checks.room(needed, free_bytes()), on_card)))
 
     def start(self) -> str:
         """Start the target."""
