@@ -138,13 +138,21 @@ def test_torch_serves_and_its_workers_alone_ask_for_a_device(calls, prepared, st
         assert calls.threads_at_forks_of(master) == {"1"}
 
 
-@pytest.fixture
-def two_cards(calls, prepared, monkeypatch):  # noqa: ARG001 - the calls' file must be named
-    """Settings of torch on a machine with two cards, its model prepared there."""
-    monkeypatch.setenv("DEVICE_CARDS", "2")
+@pytest.fixture(scope="module")
+def prepared_on_cards(prepared, tmp_path_factory):
+    """Settings of torch whose artifact is prepared on a machine with two cards, as variables."""
     chosen = prepared("torch")
-    subprocess.run([sys.executable, "-m", "webapp", "prepare"], env={**os.environ, **chosen}, check=True)
-    return {name.removeprefix("RERANK_").lower(): value for name, value in chosen.items()}
+    calls = tmp_path_factory.mktemp("calls") / "of-prepare"
+    machine = {"DEVICE_CARDS": "2", "DEVICE_CALLS": str(calls), "PYTHONPATH": str(STAND_IN)}
+    subprocess.run([sys.executable, "-m", "webapp", "prepare"], env={**os.environ, **machine, **chosen}, check=True)
+    return chosen
+
+
+@pytest.fixture
+def two_cards(calls, prepared_on_cards, monkeypatch):  # noqa: ARG001 - the calls' file must be named
+    """The same settings by their own names, on such a machine."""
+    monkeypatch.setenv("DEVICE_CARDS", "2")
+    return {name.removeprefix("RERANK_").lower(): value for name, value in prepared_on_cards.items()}
 
 
 def test_each_worker_computes_on_a_card_of_its_own_and_one_that_comes_back_takes_the_same(calls, two_cards):

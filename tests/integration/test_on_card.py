@@ -43,13 +43,17 @@ MODELS = {
 }
 
 
+def packed(directory, kind):
+    """Write a small model's file; return its path."""
+    source = load_source(MODELS[kind](directory / "original"))
+    assert pack_floats(source, directory / "model.safetensors", torch.float32)
+    return directory / "model.safetensors"
+
+
 @pytest.fixture(scope="module", params=MODELS)
 def model(request, tmp_path_factory):
     """A small model's file."""
-    directory = tmp_path_factory.mktemp("packed")
-    source = load_source(MODELS[request.param](directory / "original"))
-    assert pack_floats(source, directory / "model.safetensors", torch.float32)
-    return directory / "model.safetensors"
+    return packed(tmp_path_factory.mktemp("packed"), request.param)
 
 
 @pytest.fixture
@@ -222,9 +226,9 @@ run(compute, compute, compute)
 """
 
 
-def test_native_threads_of_a_gunicorn_worker_share_a_card_and_start_a_compiler(model):
+def test_native_threads_of_a_gunicorn_worker_share_a_card_and_start_a_compiler(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", IN_A_WORKER, str(model)],
+        [sys.executable, "-W", "ignore", "-c", IN_A_WORKER, str(packed(tmp_path, "bert"))],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -295,6 +299,32 @@ def test_a_card_that_is_lost_ends_the_thread_and_another_error_does_not(monkeypa
     found.lost = True
     with pytest.raises(EngineLostError, match="can't be used any more"):
         compute(ids, ids, ids)
+
+
+@pytest.mark.parametrize("fails", ["moving it", "computing"])
+def test_where_the_card_has_no_memory_for_the_original_the_processor_computes_its_scores(tmp_path, monkeypatch, fails):
+    stand_in(monkeypatch)
+    original = load_source(build_bert(tmp_path / "original"))
+    pairs = [("bees", "bees find home"), ("bees", "milk")]
+    expected = load_source(tmp_path / "original").reference(pairs)
+    moved, move, compute = [], original._move, original._compute
+
+    def moves(device):
+        moved.append(device.type)
+        if device.type != "cpu" and fails == "moving it":
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        move(torch.device("cpu"))
+
+    def computes(*asked):
+        if moved[-1] != "cpu":
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return compute(*asked)
+
+    monkeypatch.setattr(original, "_move", moves)
+    monkeypatch.setattr(original, "_compute", computes)
+    with original.on(torch.device("cuda")):
+        assert np.allclose(original.reference(pairs), expected, atol=1e-6)
+    assert moved == ["cuda", "cpu", "cpu"]
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])

@@ -13,7 +13,7 @@ from scheduling_kit import Rig
 from small_models import texts
 
 from webapp.config.settings import Settings
-from webapp.domain.errors import SetupError
+from webapp.domain.errors import EngineLostError, SetupError
 from webapp.domain.ranking import to_scores
 from webapp.engine.artifact import MANIFEST, artifact_dir, read_manifest, sha256_of
 from webapp.engine.loader import load_engine
@@ -256,6 +256,15 @@ def test_calibration_data_of_ones_own_is_used_and_checked(tmp_path):
     file.write_text('{"query": 3}')
     with pytest.raises(SetupError, match="--calibration-data"):
         read_examples(file)
+
+
+def test_a_card_that_is_lost_while_a_model_is_prepared_is_told_in_one_line(bert, tmp_path, monkeypatch):
+    def lose(*_, **_options):
+        raise EngineLostError("the card can't be used any more (RuntimeError: CUDA error)")
+
+    monkeypatch.setattr(pipeline, "_build", lose)
+    with pytest.raises(SetupError, match=r"can't be used any more \(.*\); set RERANK_ENGINE to native"):
+        prepared(tmp_path, bert)
 
 
 def test_a_half_written_artifact_is_never_served(bert, tmp_path, monkeypatch):

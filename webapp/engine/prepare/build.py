@@ -208,8 +208,9 @@ class Builder:
 
     def _bench(self, directory: Path, manifest: Manifest) -> Measure:
         tuning = manifest.tuning
-        bench = autotune.Bench(directory, manifest, tuning.engine_threads, self.examples.calibration)
-        return partial(bench.measure, tuning.batch_tokens)
+        threads = tuning.engine_threads or len(os.sched_getaffinity(0))
+        bench = autotune.Bench(directory, manifest, threads, self.examples.calibration)
+        return partial(bench.measure, tuning.batch_tokens, tuning.batches_at_once)
 
     def _report(self, found: str) -> None:
         """Report what was found out about a candidate, and keep it for the manifest."""

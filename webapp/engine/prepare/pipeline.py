@@ -17,7 +17,7 @@ from typing import TextIO
 from webapp.config.lockfile import lock
 from webapp.config.resources import return_freed_blocks
 from webapp.config.settings import Settings
-from webapp.domain.errors import SetupError, reason_of
+from webapp.domain.errors import EngineLostError, SetupError, reason_of
 from webapp.engine.artifact import Manifest, artifact_dir, read_manifest
 from webapp.engine.loader import check_instruction
 from webapp.engine.prepare.calibration import DEFAULT_FILE, Examples, read_examples
@@ -81,6 +81,8 @@ def prepare(
             _publish(built, directory)
         except SetupError:
             raise
+        except EngineLostError as error:
+            raise SetupError(f"{error}; set RERANK_ENGINE to native, which computes on the processor") from error
         except Exception as error:
             raise SetupError(_reason(error, source, settings.models_dir)) from error
         finally:
@@ -123,13 +125,14 @@ def _reason(error: Exception, source: Source, models_dir: Path) -> str:
 
 def _summary(manifest: Manifest, directory: Path, took_s: float) -> str:
     figures, tuning = manifest.fidelity, manifest.tuning
+    threads = f"{tuning.engine_threads} engine threads" if tuning.engine_threads else "an engine thread for each core"
     megabytes = sum(path.stat().st_size for path in directory.iterdir()) / 1e6
     return (
         f"{manifest.model} is prepared for {manifest.engine} in {manifest.precision}, {took_s:.0f} s;"
         f" scores differ from sentence-transformers' by at most {figures['max_score_error']:.1g}, on average"
         f" {figures['mean_score_error']:.1g};"
         f" Kendall tau {figures['kendall_tau']:.3f}, top-10 overlap {figures['top10_overlap']:.3f};"
-        f" batches of {tuning.batch_tokens} tokens, {tuning.engine_threads} engine threads;"
+        f" batches of {tuning.batch_tokens} tokens, {threads};"
         f" {megabytes:,.0f} MB in {directory}"
     )
 
