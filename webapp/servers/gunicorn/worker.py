@@ -182,6 +182,12 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         self._fd_shortage = FdShortage(self.log)
         super().init_process()
 
+    def patch(self) -> None:
+        """Give the listeners gevent's sockets. gunicorn would patch subprocess, too; see gunicorn_config.py."""
+        self.sockets = [
+            socket.socket(each.FAMILY, socket.SOCK_STREAM, fileno=each.sock.detach()) for each in self.sockets
+        ]
+
     def run(self) -> None:
         """Run the engine beside the server, and end it after."""
         self._recycling = MemoryLimit(self.webapp.max_rss_bytes, rss_bytes)
