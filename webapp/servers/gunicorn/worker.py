@@ -166,6 +166,9 @@ class MemoryLimit:
 class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
     """One process of the webapp."""
 
+    sockets: list[Any]
+    """Where gunicorn listens."""
+
     @property
     def webapp(self) -> Webapp:
         """The webapp that the master assembled; gunicorn loads this class before that."""
