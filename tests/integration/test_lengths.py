@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 import small_models
 import transformers
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from small_encoders import build_encoder
 from small_models import WORDS
 
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
-from webapp.engine.artifact import artifact_dir, read_manifest
+from webapp.engine.artifact import PACKED_MODEL, artifact_dir, read_manifest
+from webapp.engine.base import score_pair
 from webapp.engine.loader import load_engine
 from webapp.engine.models.original import load_source
 from webapp.engine.models.source import positions_of
@@ -78,17 +82,34 @@ def test_truncation_in_tokenizer_json_is_ignored_as_by_sentence_transformers(ber
 
 
 @pytest.mark.parametrize("changed", ["model.safetensors", "tokenizer_config.json"])
-def test_a_torch_worker_refuses_files_that_others_replaced_since_its_master_began(bert, tmp_path, changed):
-    model = tmp_path / "model"
-    shutil.copytree(bert, model)
+def test_a_worker_that_reads_the_original_refuses_files_that_others_replaced_since_its_master_began(tmp_path, changed):
+    model = build_encoder(tmp_path / "model", "DebertaV2ForSequenceClassification")  # has no graph of ours
     settings = Settings(model=str(model), state_dir=tmp_path, engine="torch", precision="fp32")
     prepare(settings, lambda _: None)
+    assert not (artifact_dir(settings) / PACKED_MODEL).exists()
     served = load_engine(settings)
     served.start(1)
     (tmp_path / "new").write_bytes((model / changed).read_bytes())  # retrained, and of the same shape
     (tmp_path / "new").replace(model / changed)
     with pytest.raises(SetupError, match="is not the model that was prepared; prepare it again"):
         served.start(1)
+
+
+def test_a_torch_worker_serves_what_its_master_opened_though_another_artifact_has_its_place(bert, tmp_path):
+    settings = Settings(model=str(bert), state_dir=tmp_path, engine="torch", precision="fp32")
+    prepare(settings, lambda _: None)
+    packed = artifact_dir(settings) / PACKED_MODEL
+
+    def score(engine):
+        engine.start(1)
+        return score_pair(engine.open_session(), "bees", "bees find home")
+
+    expected, served = score(load_engine(settings)), load_engine(settings)
+    tensors = {name: tensor * 2 for name, tensor in load_file(packed).items()}
+    with safe_open(packed, "pt") as file:
+        save_file(tensors, tmp_path / "new", file.metadata())
+    (tmp_path / "new").replace(packed)
+    assert score(served) == expected
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from card_kit import attend_by_mask, stand_in
-from safetensors.torch import load_file
 from small_decoders import build_decoder
 from small_encoders import build_modernbert
 from small_models import build_bert, build_xlm_roberta
@@ -69,7 +68,7 @@ def on_card(runtime, attention=attend_by_mask):
 
 
 def tensors_of(runtime):
-    return load_file(runtime._path)
+    return {name: runtime._file.get_tensor(name) for name in runtime._file.keys()}  # noqa: SIM118 - no dict
 
 
 def rows(runtime, random, count, longest):

@@ -62,14 +62,16 @@ class GpuRuntime:
     padded = False
 
     def __init__(self, path: Path, precision: Precision) -> None:
-        self._path, self._dtype = path, DTYPES[precision]
+        self._dtype = DTYPES[precision]
         try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
+            # Mapped before the fork: workers share its pages, and read it even if another has its place by then.
+            file: Any = safe_open(path, "pt")
+            metadata = file.metadata() or {}
             self.shape: dict[str, Any] = {name: int(metadata[name]) for name in SIZES}
             self.shape["epsilon"] = float(metadata["epsilon"])
         except Exception as error:  # safetensors has an error of its own
             raise damaged(path, error) from error
+        self._file = file
         positions = None if self.shape["rotaries"] else self.shape["positions"]
         self.tables = Tables(self.shape["vocabulary"], positions, self.shape["types"] or None)
         on_card = not obstacle()
@@ -87,8 +89,7 @@ class GpuRuntime:
         del threads
         device = find_device()
         try:
-            with safe_open(self._path, "pt", device=str(device)) as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+            tensors = {name: self._file.get_tensor(name).to(device) for name in self._file.keys()}  # noqa: SIM118
             attention = usable_attention(device, self._dtype, self.shape["dim"])
             self._graph = Graph(self.shape, tensors, self._dtype, attention)
             self._on_card = OnCard(self._graph, device) if device.type == "cuda" else None
