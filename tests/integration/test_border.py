@@ -23,11 +23,12 @@ from webapp.domain.errors import EngineFailedError, SetupError
 from webapp.engine.artifact import MANIFEST, PACKED_MODEL, TOKENIZER, Template, artifact_dir, read_manifest, sha256_of
 from webapp.engine.loader import ModelEngine, open_engine
 from webapp.engine.models.original import load_source
-from webapp.engine.prepare.build import NotForThisModelError, load_original, pack_native
+from webapp.engine.prepare.build import load_original
 from webapp.engine.prepare.export import export_tokenizer
 from webapp.engine.prepare.pack import pack
 from webapp.engine.prepare.pipeline import prepare
 from webapp.engine.prepare.resolve import resolve
+from webapp.engine.prepare.write import NotForThisModelError, pack_native
 from webapp.engine.runtimes import native
 from webapp.engine.runtimes import packed as packed_file
 from webapp.engine.runtimes.native import NativeRuntime
