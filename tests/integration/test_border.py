@@ -31,7 +31,6 @@ from webapp.engine.prepare.resolve import resolve
 from webapp.engine.prepare.write import NotForThisModelError, pack_native
 from webapp.engine.runtimes import native
 from webapp.engine.runtimes import packed as packed_file
-from webapp.engine.runtimes.native import NativeRuntime
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -54,7 +53,7 @@ def packed(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def forward(packed):
-    return NativeRuntime(packed).open()
+    return native.NativeRuntime(packed).open()
 
 
 def batch(lengths=(5, 3), width=5):
@@ -143,13 +142,13 @@ def test_every_status_of_the_border_is_said_in_words():
 def test_kernels_that_were_built_from_other_sources_are_refused(packed, monkeypatch):
     monkeypatch.setattr(packed_file, "ABI_VERSION", packed_file.ABI_VERSION + 1)
     with pytest.raises(SetupError, match="install again"):
-        NativeRuntime(packed)
+        native.NativeRuntime(packed)
 
 
 def opened_or_refused(path):
     """Whether a file can be opened; then it must be safe to compute with, too."""
     try:
-        runtime = NativeRuntime(path)
+        runtime = native.NativeRuntime(path)
     except SetupError as error:
         said = str(error)
     else:

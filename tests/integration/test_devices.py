@@ -157,16 +157,20 @@ def two_cards(calls, prepared_on_cards, monkeypatch):  # noqa: ARG001 - the call
 
 def test_each_worker_computes_on_a_card_of_its_own_and_one_that_comes_back_takes_the_same(calls, two_cards):
     with Run(Path(two_cards.pop("state_dir")), **two_cards, workers="2") as stack:
-        first, second = stack.workers()
-        wait_for(lambda: {first, second} <= calls.cards.keys(), "both workers have a card")
-        taken = {pid: calls.cards[pid] for pid in (first, second)}
+
+        def workers():
+            """Both workers with their cards, once each has one."""
+            found = {pid: calls.cards[pid] for pid in stack.workers() if pid in calls.cards}
+            return found if len(found) == 2 else None
+
+        taken = wait_for(workers, "both workers have a card")
         assert sorted(taken.values()) == ["GPU-0", "GPU-1"]
         assert stack.rerank().json()["model"]
         assert requests.get(f"{stack.url}/info", timeout=PATIENCE_S).json()["kernels"] == "NVIDIA Stand-in"
-        psutil.Process(first).kill()
-        wait_for(lambda: len(calls.cards.keys() & {*stack.workers()}) == 2, "another worker has a card")
-        (third,) = {*stack.workers()} - {second}
-        assert calls.cards[third] == taken[first]
+        killed, _ = taken
+        psutil.Process(killed).kill()
+        after = wait_for(lambda: (found := workers()) and killed not in found and found, "another worker has a card")
+        assert sorted(after.values()) == ["GPU-0", "GPU-1"]
         assert not calls.askers & {stack.process.pid}
 
 
