@@ -25,7 +25,7 @@ class Options:
 
     device: str
     precision: str
-    """Of the engine. On a CPU always fp32."""
+    """Precision of the engine; on a CPU always fp32."""
     out: Path
     tiny: bool
 

@@ -159,7 +159,7 @@ def test_each_worker_computes_on_a_card_of_its_own_and_one_that_comes_back_takes
     with Run(Path(two_cards.pop("state_dir")), **two_cards, workers="2") as stack:
 
         def workers():
-            """Both workers with their cards, once each has one."""
+            """Return both workers with their cards once each has one."""
             found = {pid: calls.cards[pid] for pid in stack.workers() if pid in calls.cards}
             return found if len(found) == 2 else None
 

@@ -24,8 +24,8 @@ def machine(monkeypatch):
             raise SetupError(found.fault)
         return SimpleNamespace(type="cuda")
 
-    for module in (runtimes, artifact):
-        monkeypatch.setattr(module, "obstacle", lambda: found.obstacle)
+    monkeypatch.setattr(runtimes, "obstacle", lambda: found.obstacle)
+    monkeypatch.setattr(artifact, "usable", lambda: not found.obstacle)
     monkeypatch.setattr(runtimes, "cards", lambda: found.cards)
     monkeypatch.setattr(card, "find_device", find_device)
     return found

@@ -99,7 +99,7 @@ def machine(monkeypatch):
 
     def make(count, *, torch="2.13.0", torch_cuda="13.0", visible=None, has_driver=True, cuda=13000, compiles=True):
         nvml = Nvml(UUIDS[:count], has_driver=has_driver, cuda=cuda)
-        monkeypatch.setattr(module, "pynvml", nvml)
+        monkeypatch.setattr(module, "_library", lambda: nvml)
         monkeypatch.setattr(module, "torch_build", lambda: torch)
         monkeypatch.setattr(doctor, "torch_build", lambda: torch)
         monkeypatch.setattr(doctor, "cuda_of_torch", lambda: torch_cuda)
@@ -151,6 +151,14 @@ def test_a_card_that_is_divided_is_its_parts_and_one_without_parts_is_itself(mac
 def test_a_card_that_does_not_tell_its_memory_hides_no_other(machine):
     machine(2).silent = {"GPU-aaaa"}
     assert [card.free_bytes for card in cards()] == [0, 60 * GIB]
+
+
+@pytest.mark.parametrize(("torch", "seen"), [("2.13.0", True), ("2.13.0+cpu", False), ("", False)])
+def test_a_card_is_usable_by_a_torch_for_cuda_and_else_nobody_asks_for_cards(machine, monkeypatch, torch, seen):
+    machine(1, torch=torch)
+    if not seen:
+        monkeypatch.setattr(module, "_library", lambda: pytest.fail("NVML takes 40 ms to import"))
+    assert module.usable() is seen
 
 
 def test_without_a_driver_there_are_no_cards_and_no_errors(machine):

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from typing import IO
-
-import pynvml
+from typing import IO, Any
 
 from webapp.config.lockfile import lock
 from webapp.config.packages import version_of
@@ -34,7 +32,7 @@ class Card:
     """A card, or a part of one (MIG)."""
 
     id: str
-    """As `CUDA_VISIBLE_DEVICES` names it."""
+    """The name that `CUDA_VISIBLE_DEVICES` takes for it."""
     name: str
     memory_bytes: int
     """0: it does not tell."""
@@ -43,28 +41,31 @@ class Card:
 
 def cards() -> list[Card]:
     """Return the cards that CUDA may use here; none without a driver of NVIDIA's."""
+    nvml = _library()
     try:
-        with _nvml():
-            return [_card(identifier) for identifier in _visible()]
-    except pynvml.NVMLError:
+        with _open(nvml):
+            return [_card(nvml, identifier) for identifier in _visible(nvml)]
+    except nvml.NVMLError:
         return []
 
 
 def driver() -> str:
     """Return the version of NVIDIA's driver; empty: there is none that answers."""
+    nvml = _library()
     try:
-        with _nvml():
-            return str(pynvml.nvmlSystemGetDriverVersion())
-    except pynvml.NVMLError:
+        with _open(nvml):
+            return str(nvml.nvmlSystemGetDriverVersion())
+    except nvml.NVMLError:
         return ""
 
 
 def cuda_of_driver() -> str:
     """Return the newest version of CUDA that the driver knows, such as 13.0; empty: there is no driver that answers."""
+    nvml = _library()
     try:
-        with _nvml():
-            number = int(pynvml.nvmlSystemGetCudaDriverVersion())
-    except pynvml.NVMLError:
+        with _open(nvml):
+            number = int(nvml.nvmlSystemGetCudaDriverVersion())
+    except nvml.NVMLError:
         return ""
     return f"{number // 1000}.{number % 1000 // 10}"
 
@@ -84,6 +85,12 @@ def cuda_of_torch() -> str:
 def torch_build() -> str:
     """Return the version of torch with the name of its build, such as 2.13.0+cpu; empty: it is not installed."""
     return version_of("torch")
+
+
+def usable() -> bool:
+    """Return whether torch may compute on a card here; `obstacle` says why not. Cheap where torch is built for CPUs."""
+    build = torch_build()
+    return bool(build) and "+cpu" not in build and bool(cards())
 
 
 def obstacle() -> str:
@@ -145,55 +152,62 @@ def take_card(locks: Path) -> Card | None:
     raise AssertionError("places don't end")
 
 
+def _library() -> Any:
+    """Return NVML's functions. They take 40 ms to import, and few machines have a card."""
+    import pynvml  # noqa: PLC0415
+
+    return pynvml
+
+
 @contextmanager
-def _nvml() -> Iterator[None]:
-    pynvml.nvmlInit()
+def _open(nvml: Any) -> Iterator[None]:
+    nvml.nvmlInit()
     try:
         yield
     finally:
-        pynvml.nvmlShutdown()
+        nvml.nvmlShutdown()
 
 
-def _visible() -> list[str]:
+def _visible(nvml: Any) -> list[str]:
     """Return the cards that CUDA sees. As CUDA does, take none after one that is unknown."""
     if VISIBLE not in os.environ:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
-        return [str(pynvml.nvmlDeviceGetUUID(part)) for handle in handles for part in _parts(handle)]
+        handles = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
+        return [str(nvml.nvmlDeviceGetUUID(part)) for handle in handles for part in _parts(nvml, handle)]
     named = []
     for each in os.environ[VISIBLE].split(","):
         try:
-            _handle(each.strip())
-        except (pynvml.NVMLError, ValueError):
+            _handle(nvml, each.strip())
+        except (nvml.NVMLError, ValueError):
             break
         named.append(each.strip())
     return named
 
 
-def _parts(handle: object) -> list[object]:
+def _parts(nvml: Any, handle: object) -> list[object]:
     """Return the parts (MIG) that a card is divided into, or the card itself."""
     try:
-        divided, _ = pynvml.nvmlDeviceGetMigMode(handle)
-        count = pynvml.nvmlDeviceGetMaxMigDeviceCount(handle) if divided else 0
-    except pynvml.NVMLError:
+        divided, _ = nvml.nvmlDeviceGetMigMode(handle)
+        count = nvml.nvmlDeviceGetMaxMigDeviceCount(handle) if divided else 0
+    except nvml.NVMLError:
         return [handle]  # of a kind that can't be divided
     parts = []
     for number in range(count):
-        with suppress(pynvml.NVMLError):  # fewer than there may be
-            parts.append(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number))
+        with suppress(nvml.NVMLError):  # fewer than there may be
+            parts.append(nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number))
     return parts or [handle]
 
 
-def _handle(identifier: str) -> object:
+def _handle(nvml: Any, identifier: str) -> object:
     if identifier.isdigit():
-        return pynvml.nvmlDeviceGetHandleByIndex(int(identifier))
-    return pynvml.nvmlDeviceGetHandleByUUID(identifier)
+        return nvml.nvmlDeviceGetHandleByIndex(int(identifier))
+    return nvml.nvmlDeviceGetHandleByUUID(identifier)
 
 
-def _card(identifier: str) -> Card:
-    handle = _handle(identifier)
+def _card(nvml: Any, identifier: str) -> Card:
+    handle = _handle(nvml, identifier)
     try:
-        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
         total, free = int(memory.total), int(memory.free)
-    except pynvml.NVMLError:  # of a card that shares the processor's
+    except nvml.NVMLError:  # of a card that shares the processor's
         total = free = 0
-    return Card(identifier, str(pynvml.nvmlDeviceGetName(handle)), total, free)
+    return Card(identifier, str(nvml.nvmlDeviceGetName(handle)), total, free)

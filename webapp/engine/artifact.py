@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from webapp.config.cards import obstacle
+from webapp.config.cards import usable
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.domain.types import ModelInfo, ScoreScale, Tuning
@@ -211,7 +211,7 @@ def first_artifact_dir(settings: Settings) -> Path:
         # Another gate may choose another precision.
         *(str(value) for name, value in sorted(settings) if name.startswith("gate_")),
     ]
-    if settings.engine in ("auto", "torch") and not obstacle():
+    if settings.engine in ("auto", "torch") and usable():
         asked.append("card")
     local = directory_of(settings.model)
     files = [] if local is None else [(path, path.relative_to(local)) for path in sorted(local.rglob("*"))]
@@ -324,7 +324,7 @@ def _is_on_card(settings: Settings) -> bool:
 
 
 class _Engine(msgspec.Struct):
-    """Of a manifest the engine alone."""
+    """A manifest, read for its engine alone."""
 
     engine: EngineName
 

@@ -18,7 +18,7 @@ class Totals:
     pairs: int = 0
     batches: int = 0
     batch_tokens: int = 0
-    """As the engine computes them: padding counts where it pads."""
+    """Tokens that the engine computed: padding counts where it pads."""
     failures: int = 0
     """Batches and chunks that the engine could not do."""
     sizes: dict[tuple[int, int], int] = field(default_factory=dict)

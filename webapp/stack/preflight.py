@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from contracts.api_keys import KeyFileError, KeyRing
-from webapp.config.cards import check_workers, obstacle
+from webapp.config.cards import check_workers, usable
 from webapp.config.settings import Settings
 from webapp.config.validators import check_path
 from webapp.domain.errors import SetupError
@@ -105,7 +105,7 @@ def check_cards(settings: Settings) -> None:
     Raises:
         SetupError: there are fewer cards than workers.
     """
-    if settings.engine == "torch" and not obstacle():
+    if settings.engine == "torch" and usable():
         check_workers(settings.workers)
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 
 class NVMLError(Exception):
-    """Of the driver."""
+    """An error of the driver."""
 
 
 def _count():

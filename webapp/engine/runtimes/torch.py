@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from webapp.config.cards import obstacle
+from webapp.config.cards import usable
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import Manifest
 from webapp.engine.base import Forward
@@ -32,7 +32,7 @@ class TorchRuntime:
         self._manifest = manifest
         self._files = stamps_of(Path(manifest.source))
         self._dtype = DTYPES[manifest.precision]
-        self.most_batches = 0 if obstacle() else BATCHES_AT_ONCE
+        self.most_batches = BATCHES_AT_ONCE if usable() else 0
         """Batches that threads may have in hand; 0: one each."""
 
     def start(self, threads: int) -> None:

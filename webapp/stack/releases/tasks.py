@@ -133,7 +133,8 @@ class DeployTasks:
         )
         needed = checks.needed(active, workers=self.settings.workers, artifact_growth=new - old)
         manifest = read_manifest(self.settings.models_dir / self.release.artifact) if self.release.artifact else None
-        on_card = checks.room_on_cards(manifest.card_bytes, self.settings.workers, cards()) if manifest else ""
+        takes = manifest.card_bytes if manifest else 0
+        on_card = checks.room_on_cards(takes, self.settings.workers, cards()) if takes else ""
         return "; ".join(filter(None, (checks.room(needed, free_bytes()), on_card)))
 
     def start(self) -> str:

@@ -20,13 +20,13 @@ class PackedBatch:
     ids: Ints
     """Token ids, shape [tokens]."""
     positions: Ints
-    """Of each token. A sequence that begins elsewhere goes on counting where its beginning ends."""
+    """Position of each token, shape [tokens]. A sequence with a shared beginning goes on counting where that ends."""
     types: Ints
     """Token types, shape [tokens]."""
     starts: Ints
     """Where each sequence begins, and the end of the last, shape [sequences + 1]."""
     seen_starts: Ints
-    """As `starts`, in `seen`."""
+    """Where each sequence begins in `seen`, and the end of the last, shape [sequences + 1]."""
     seen: Ints | None
     """Tokens that each sequence attends to, its beginning's first, shape [seen_starts[-1]]; None: its own."""
     rows: int

@@ -105,7 +105,7 @@ class WithinMemory:
         self._batches = 0
 
     def __call__(self, input_ids: NDArray[Any], mask: NDArray[Any], types: NDArray[Any]) -> NDArray[Any]:
-        """Compute; three arrays of shape [rows, length].
+        """Return the output of a batch, shape [rows, width], of three arrays of shape [rows, length].
 
         Raises:
             EngineFailedError: there is no memory for one row.

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from webapp.config.cards import cards, obstacle
+from webapp.config.cards import cards, obstacle, usable
 from webapp.domain.concurrency import allocate_lock
 from webapp.domain.errors import SetupError, reason_of
 from webapp.engine.artifact import Precision, Tables, damaged
@@ -74,7 +74,7 @@ class GpuRuntime:
         self._file = file
         positions = None if self.shape["rotaries"] else self.shape["positions"]
         self.tables = Tables(self.shape["vocabulary"], positions, self.shape["types"] or None)
-        on_card = not obstacle()
+        on_card = usable()
         self.most_batches = BATCHES_AT_ONCE if on_card else 0
         """Batches that threads may have in hand; 0: one each."""
         self.kernels = ", ".join(sorted({card.name for card in cards()})) if on_card else ""

@@ -128,7 +128,7 @@ class Graph:
         self._marks = False
 
     def compile(self) -> None:
-        """Compile what is done element by element. The first passes must be `marked`."""
+        """Compile what is done element by element. Until `stop_marking`, passes mark tensors whose length varies."""
         os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # else it starts processes; read at inductor's import
         self.after_attention = torch.compile(self._after_attention, fullgraph=True)
         self.rotate = torch.compile(self._rotate, fullgraph=True)
