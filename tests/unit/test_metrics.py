@@ -221,6 +221,12 @@ def test_the_seconds_of_engine_threads_are_counted_by_what_they_did(metered):
     assert metered.value("rerank_engine_busy_seconds_total") == 5
 
 
+def test_the_wait_of_the_request_that_waits_longest_is_a_level(metered):
+    for age_s in (7.5, 0.0):
+        metered.metrics.sample(stats(queue_age_s=age_s))
+        assert metered.value("rerank_queue_age_seconds") == age_s
+
+
 def test_a_total_with_labels_shows_from_the_start(metered):
     assert metered.value("rerank_engine_thread_seconds_total", activity="waiting") == 0
 
@@ -253,10 +259,13 @@ def test_the_documentation_has_every_metric_that_is_served(tmp_path):
         for metric in registry._collector_to_names
     }
     assert {name: row for name, row in table.items() if name in served} == served
-    told = {family.name for family in exported(tmp_path, "/nowhere").collect()}
-    assert told == {"rerank_pusher_up", "rerank_metrics_files"}
-    assert told <= set(table) - set(served)
-    assert all(re.match("rerank_(pusher|metrics)_", name) for name in set(table) - set(served))
+    told = {
+        family.name + ("_total" if family.type == "counter" else ""): family.documentation
+        for family in exported(tmp_path, "/nowhere", os.getpid()).collect()
+    }
+    assert set(told) == {"rerank_pusher_up", "rerank_metrics_files", "rerank_cpu_seconds_total", "rerank_cpu_cores"}
+    assert {name: table[name][2] for name in told} == told
+    assert all(re.match("rerank_(pusher|metrics|cpu)_", name) for name in set(table) - set(served))
 
 
 def test_a_metric_takes_one_line(monkeypatch):

@@ -1,9 +1,10 @@
-"""The memory of this machine or its control groups, and calls to the C library that give freed memory back."""
+"""The memory and cores of this machine or its control groups; calls to the C library that give freed memory back."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +27,16 @@ def memory_bytes() -> int:
     for place in groups():
         with contextlib.suppress(OSError, ValueError):  # "max": no limit
             limits.append(int((place / "memory.max").read_text()))
+    return min(limits)
+
+
+def cores() -> float:
+    """Return the cores that we may use at most: those we may run on, or a control group's quota, whichever is less."""
+    limits = [float(len(os.sched_getaffinity(0)))]
+    for place in groups():
+        with contextlib.suppress(OSError, ValueError):  # "max": no limit
+            quota_us, period_us = map(int, (place / "cpu.max").read_text().split())
+            limits.append(quota_us / period_us)
     return min(limits)
 
 

@@ -72,6 +72,10 @@ class Backlog:
         """Tokens that wait for an engine thread; an estimate where documents are unread."""
         return self.ready_tokens + self._unread_chars // CHARS_PER_TOKEN
 
+    def longest_wait_s(self, now: float) -> float:
+        """Return the longest that one of the tickets that wait now has waited; 0 where none waits."""
+        return max((ticket.phases.waiting_s(now) for ticket in self.tickets.values()), default=0.0)
+
     def add(self, ticket: Ticket) -> None:
         """Add the youngest ticket."""
         self.tickets[ticket.number] = self._changed[ticket.number] = ticket

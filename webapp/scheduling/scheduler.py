@@ -197,6 +197,12 @@ class Scheduler:
         """Tokens that wait for an engine thread; an estimate where documents are unread."""
         return self._backlog.tokens
 
+    @property
+    def queue_age_s(self) -> float:
+        """The longest that a request which waits for an engine thread now has waited; 0 where none waits."""
+        with self._lock:
+            return self._backlog.longest_wait_s(self._clock())
+
     def queued_tokens_before(self, tokens: int, priority: int) -> int:
         """Return how many of those go before a request of this size that comes now; see the laws of `batching`."""
         with self._lock:

@@ -57,6 +57,10 @@ class Phases:
         self.chunks += chunks
         self.batches += batches
 
+    def waiting_s(self, now: float) -> float:
+        """Return how long a ticket that waits now has waited in all; 0 if an engine thread has a part of it in hand."""
+        return 0.0 if self.chunks or self.batches else self.waited_s + now - self.since
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class Ticket:

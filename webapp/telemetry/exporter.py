@@ -1,7 +1,8 @@
 """`python -m webapp.telemetry.exporter FOLDER SOCKET PUSHER`: serves /metrics in a process of its own.
 
 So a worker that is full, hangs or died hides nothing. It reads the files that workers left in FOLDER, asks the pusher
-on its socket, and serves SOCKET to nginx. It imports nothing large of the service, so it is small and starts at once.
+on its socket, reads from /proc what all processes of the service take, and serves SOCKET to nginx. It imports nothing
+large of the service, so it is small and starts at once.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from webapp.config import resources
 from webapp.telemetry import multiprocess
-from webapp.telemetry.metrics import FILES, PUSHER, PUSHER_UP, Metric, TotalCounter
+from webapp.telemetry.cpu import CpuTime, parent_of
+from webapp.telemetry.metrics import CPU_CORES, CPU_SECONDS, FILES, PUSHER, PUSHER_UP, Metric, TotalCounter
 
 PUSHER_TIMEOUT_S = 0.5
 TRIES = 5
@@ -73,6 +76,22 @@ class Pusher(Collector):
             yield from (_family(metric, figures) for metric in PUSHER)
 
 
+class Cpu(Collector):
+    """The CPU time of the service, and the cores that it may use.
+
+    Args:
+        root: pid of the process from which all others of the service descend.
+    """
+
+    def __init__(self, root: int) -> None:
+        self._time = CpuTime(root)
+
+    def collect(self) -> Iterable[Family]:
+        """Read them."""
+        yield _family(CPU_SECONDS, self._time.seconds())
+        yield _family(CPU_CORES, resources.cores())
+
+
 def _family(metric: Metric[Any], source: Any) -> Family:
     """Return a metric as it is served, read from its source."""
     value = metric.read(source)
@@ -115,11 +134,18 @@ class _Handler(MetricsHandler):
         """Log nothing: nginx writes the access line."""
 
 
-def registry(folder: Path, pusher: str) -> CollectorRegistry:
-    """Return a registry of everything that is served."""
+def registry(folder: Path, pusher: str, root: int) -> CollectorRegistry:
+    """Return a registry of everything that is served.
+
+    Args:
+        folder: where workers leave their metrics.
+        pusher: the pusher's socket.
+        root: pid of the process from which all others of the service descend.
+    """
     found = CollectorRegistry()
     found.register(Workers(folder))
     found.register(Pusher(pusher))
+    found.register(Cpu(root))
     return found
 
 
@@ -127,7 +153,8 @@ def main(folder: Path, address: Path, pusher: str) -> None:
     """Serve until TERM."""
     address.unlink(missing_ok=True)  # a killed predecessor's
     os.umask(0o177)
-    handler = type("Handler", (_Handler,), {"registry": registry(folder, pusher)})
+    serve = parent_of(os.getppid())  # our parent is supervisord
+    handler = type("Handler", (_Handler,), {"registry": registry(folder, pusher, serve)})
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # there is nothing to save
     _Server(str(address), handler).serve_forever()
 

@@ -241,6 +241,7 @@ PER_SECOND: tuple[Metric[WorkerStats], ...] = (
     Metric(LevelGauge, "rerank_active_requests", "Requests at work.", lambda w: w.service.ongoing),
     Metric(LevelGauge, "rerank_queue_pairs", "Documents admitted and not yet scored.", lambda w: w.scheduler.queued_pairs),
     Metric(LevelGauge, "rerank_queue_tokens", "Tokens that wait; partly estimated.", lambda w: w.scheduler.queued_tokens),
+    Metric(LevelGauge, "rerank_queue_age_seconds", "Longest that a request which waits for an engine thread now has waited; 0 where none waits. The worst of all workers.", lambda w: w.scheduler.queue_age_s, mode="livemax"),
     Metric(LevelGauge, "rerank_body_memory_bytes", "Memory charged for large bodies at work and their replies.", lambda w: w.service.admission.body_memory_bytes),
     Metric(TotalCounter, "rerank_engine_errors", "Batches and chunks that the engine could not do.", lambda w: w.scheduler.totals.failures),
     Metric(TotalCounter, "rerank_engine_thread_seconds", "Time of the engine threads, added up over all workers. If hardly any is waiting while the engine is not always busy, tokenising is the bound.", _thread_seconds, ("activity",), known=ACTIVITIES),
@@ -280,6 +281,10 @@ PUSHER: tuple[Metric[Figures], ...] = (
 
 FILES = Metric(LevelGauge, "rerank_metrics_files", "Files that workers keep for /metrics; the next worker goes on with those of a dead one.", int)
 """Read from the folder of metrics, at each scrape."""
+
+CPU_SECONDS = Metric(TotalCounter, "rerank_cpu_seconds", "CPU time of all processes of the service, nginx and dead ones too.", float)
+CPU_CORES = Metric(LevelGauge, "rerank_cpu_cores", "Cores that the service may use: the machine's, or fewer by affinity or by a control group's quota.", float)
+"""Read from the system, at each scrape."""
 # fmt: on
 
 
@@ -342,7 +347,7 @@ def _record(recorders: Recorders, source: object, *times: int) -> None:
 def reference(page: str) -> str:
     """Return a page of documentation with the tables of all metrics in the places that it names."""
     workers: list[Metric[Any]] = [*PER_REPLY, *PER_RERANK, *PER_SCORED_RERANK, *PER_FAILURE, *PER_BATCH, *PER_SECOND]
-    exporter: list[Metric[Any]] = [PUSHER_UP, *PUSHER, FILES]
+    exporter: list[Metric[Any]] = [PUSHER_UP, *PUSHER, FILES, CPU_SECONDS, CPU_CORES]
     return page.replace("{{ workers }}", _table(workers)).replace("{{ exporter }}", _table(exporter))
 
 
