@@ -13,6 +13,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 from collectors import Collector, attributes
@@ -20,12 +21,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheuses import SHIPPED, Prometheus
 from running import PATIENCE_S, Stack, wait_for
 
+from webapp.config import resources
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed"),
 ]
 
 ROOT = Path(__file__).resolve().parents[2]
+
+FAULTY = str(ROOT / "tests" / "services" / "faulty")
 
 SECONDS = float(os.environ.get("LOAD_SECONDS", "2"))
 """How long the load goes on; the figures in docs/metrics.md are of LOAD_SECONDS=60."""
@@ -50,10 +55,12 @@ def collector():
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory, collector):
-    """Two workers without a model."""
+    """Two workers without a model, of one engine thread each."""
     chosen = {"max_documents": "1000", "max_queued_pairs": "1000", "otel_endpoint": collector.url}
+    chosen["engine_threads"] = "1"
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")  # ms
+        environment.setenv("PYTHONPATH", FAULTY)
         stack = Stack(tmp_path_factory.mktemp("metrics"), engine="stub", workers="2", **chosen)
     with stack:
         yield stack
@@ -195,6 +202,43 @@ def test_no_counter_goes_backwards_when_a_worker_is_killed(service, prometheus):
     assert [name for name in sorted(names) if prometheus.ask(f"resets({name}[5m]) > 0")] == []
     wait_for(lambda: not made - (counted(prometheus) - before), "no answered request is missing")
     assert not prometheus.ask(f'rerank_worker_rss_bytes{{worker="{victim}"}}'), "its levels went with it"
+
+
+def cpu_seconds(service):
+    """What the system says of all processes of the service, and of those that they waited for."""
+    family = [psutil.Process(service.process.pid), *service.family()]
+    times = [process.cpu_times() for process in family]
+    return sum(each.user + each.system + each.children_user + each.children_system for each in times)
+
+
+def test_cpu_time_is_that_of_all_processes_of_the_service_and_cores_are_those_it_may_use(service):
+    tolerance_s = 0.5  # the kernel counts hundredths of a second, of each process
+    load(service, 0.3)
+    before = cpu_seconds(service)
+    counted = counters(scrape(service))["rerank_cpu_seconds_total",]
+    assert before - tolerance_s <= counted <= cpu_seconds(service) + tolerance_s
+    assert f"rerank_cpu_cores {resources.cores()}\n" in scrape(service)
+
+
+def test_the_age_of_the_queue_is_what_a_request_waits_for_a_thread(service, prometheus, tmp_path):
+    go_on = tmp_path / "go-on"
+
+    def ask(number):
+        return service.rerank([f"document {number}"], body={"query": f"until {go_on}"}).status_code
+
+    assert prometheus.value("rerank_queue_age_seconds") == 0
+    with ThreadPoolExecutor() as pool:
+        asked = []
+        try:
+            for number in range(1, 4):  # one after the other, so that no two are in one batch: two hold the two threads
+                asked.append(pool.submit(ask, number))
+                wait_for(lambda most=number: prometheus.value("rerank_queue_pairs") == most, "it is there")
+                wait_for(go_on.with_suffix(".began").exists, "one is scored")
+            wait_for(lambda: prometheus.value("rerank_queue_age_seconds") > 1, "the third waits")
+        finally:
+            go_on.touch()
+        assert [each.result() for each in asked] == [200] * 3
+    wait_for(lambda: prometheus.value("rerank_queue_age_seconds") == 0, "none waits")
 
 
 def test_stopped_workers_and_a_dead_pusher_hide_nothing(service):
