@@ -14,7 +14,7 @@ from running import PATIENCE_S, free_port, wait_for
 from webapp.config.paths import ROOT
 from webapp.config.settings import Settings
 from webapp.stack.nginx.config import Nginx, inspect_nginx, nginx_conf
-from webapp.stack.tls import prepare_certificate
+from webapp.stack.tls import publish_certificate
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
 
@@ -35,7 +35,7 @@ class Door:
 
     def __enter__(self):
         (self.settings.run_dir / "nginx").mkdir(parents=True, exist_ok=True)
-        prepare_certificate(self.settings)
+        publish_certificate(self.settings)
         (self.settings.run_dir / "nginx.conf").write_text(nginx_conf(self.settings, self._nginx))
         self.start()
         return self

@@ -26,9 +26,10 @@ def programs(monkeypatch):
     return made
 
 
-def test_every_program_that_reads_keys_or_certificate_reloads_though_another_is_down(programs, tmp_path):
-    serve.reload(Settings(state_dir=tmp_path))
-    assert programs.sent == [("webapp-blue", "HUP"), ("webapp-green", "HUP"), ("nginx", "HUP")]
+def test_every_program_that_reads_keys_reloads_though_another_is_down_and_nginx_cuts_no_connection(programs, tmp_path):
+    serve.reload(Settings(state_dir=tmp_path, tls="self-signed"))
+    assert programs.sent == [("webapp-blue", "HUP"), ("webapp-green", "HUP")]
+    assert (tmp_path / "run" / "tls" / "now" / "cert.pem").read_bytes() == (tmp_path / "tls" / "cert.pem").read_bytes()
 
 
 def test_a_certificate_that_is_no_good_is_told_and_the_keys_are_read_all_the_same(programs, tmp_path, caplog):

@@ -11,6 +11,7 @@ from webapp.stack.nginx.traffic_split import FALLBACK, LINKS, color_of, point, s
 from webapp.stack.releases import canary, state
 from webapp.stack.repair import BAD, SETTLED_S, SPARE, Repair, listens, missing
 from webapp.stack.supervisor.client import Program
+from webapp.stack.tls import certificate, is_published, publish_certificate, served_certificate
 
 NAMES = ("webapp-blue.sock", "pusher.sock", "metrics.sock", "events.sock", "supervisor.sock", "nginx/direct.sock")
 
@@ -261,3 +262,24 @@ def test_a_listener_without_time_listens(tmp_path):
         for visitor in waiting:
             visitor.close()
     assert not listens(path)
+
+
+def test_the_certificate_that_nginx_shows_is_made_again_and_a_file_that_can_t_be_used_is_told_once(tmp_path):
+    settings = Settings(state_dir=tmp_path, tls="self-signed")
+    said = []
+    publish_certificate(settings)
+    point(settings.run_dir, "blue")
+    state.write(tmp_path, state.begin("blue"))
+    repair = Repair(settings, state.begin("blue"), said.append)
+    repair.step()
+    assert said == []
+    shutil.rmtree(served_certificate(settings).parent)
+    repair.step()
+    assert is_published(settings)
+    assert said == ["Removed or damaged, and made again: tls"]
+    shutil.rmtree(served_certificate(settings).parent)
+    certificate(settings).key.write_text("rubbish")
+    repair.step()
+    repair.step()
+    assert len(said) == 2
+    assert said[1].startswith("tls was removed or damaged, and can't be made again (RERANK_TLS_CERT")

@@ -75,7 +75,7 @@ def test_stacks_and_balancers_that_can_t_be_meant_are_named(monkeypatch, variabl
 
 
 @pytest.mark.parametrize("character", ['"', "\\", "$", "%", "\n", "\t", "\udcff"])
-@pytest.mark.parametrize("name", ["state_dir", "tls_cert", "tls_key", "stacks_ca"])
+@pytest.mark.parametrize("name", ["state_dir", "tls_cert", "tls_key", "acme_webroot", "stacks_ca"])
 def test_a_path_that_can_t_be_quoted_is_refused_with_its_character(monkeypatch, name, character):
     monkeypatch.setenv(f"RERANK_{name.upper()}", f"/srv/a{character}b")
     with pytest.raises(SetupError) as refused:

@@ -1,5 +1,6 @@
 import datetime as dt
 import errno
+import os
 import ssl
 from pathlib import Path
 
@@ -8,8 +9,17 @@ from cryptography import x509
 
 from webapp.config.settings import Settings, load_settings
 from webapp.domain.errors import SetupError
-from webapp.stack.nginx.config import Nginx, nginx_conf
-from webapp.stack.tls import VALID_DAYS, certificate, prepare_certificate, trust_own
+from webapp.stack.nginx.config import Nginx, balancer_conf, nginx_conf
+from webapp.stack.tls import (
+    VALID_DAYS,
+    certificate,
+    is_published,
+    prepare_certificate,
+    publish_certificate,
+    served_certificate,
+    trust_own,
+    webroot_problem,
+)
 
 
 @pytest.fixture
@@ -118,6 +128,91 @@ def test_our_own_calls_trust_that_certificate_and_no_other(trial, tmp_path):
     assert context.verify_mode == ssl.CERT_REQUIRED
     assert len(context.get_ca_certs()) == 1
     assert trust_own(Settings(state_dir=tmp_path)) is None
+
+
+def test_half_a_renewal_is_refused_and_nginx_goes_on_with_the_pair_that_it_has(pem_files, trial, tmp_path):
+    settings = given(pem_files["cert"], pem_files["key"], tmp_path)
+    publish_certificate(settings)
+    shown = {name: (served_certificate(settings) / name).read_bytes() for name in ("cert.pem", "key.pem")}
+    certificate(trial).key.write_bytes(pem_files["other key"].read_bytes())  # certbot replaces file by file
+    with pytest.raises(SetupError, match="KEY_VALUES_MISMATCH"):
+        publish_certificate(settings)
+    assert {name: (served_certificate(settings) / name).read_bytes() for name in shown} == shown
+
+
+def test_what_nginx_shows_is_our_user_s_alone_and_of_older_pairs_one_is_kept(trial):
+    seen = []
+    for _ in range(4):
+        certificate(trial).cert.unlink(missing_ok=True)
+        publish_certificate(trial)
+        seen.append(served_certificate(trial).resolve())
+    assert sorted(path for path in served_certificate(trial).parent.iterdir() if not path.is_symlink()) == sorted(
+        seen[-2:]  # a handshake may be reading the one before
+    )
+    assert {path.stat().st_mode & 0o777 for path in seen[-1].glob("*.pem")} == {0o600}
+    publish_certificate(trial)  # nothing is new
+    assert served_certificate(trial).resolve() == seen[-1]
+    assert seen[-2].exists()
+
+
+def test_our_own_calls_trust_what_nginx_shows_until_the_stack_has_read_a_renewed_file(trial):
+    publish_certificate(trial)
+    shown = trust_own(trial).get_ca_certs(binary_form=True)
+    certificate(trial).cert.unlink()
+    prepare_certificate(trial)
+    assert trust_own(trial).get_ca_certs(binary_form=True) == shown
+    publish_certificate(trial)
+    assert trust_own(trial).get_ca_certs(binary_form=True) != shown
+
+
+def test_a_state_directory_behind_a_link_changes_nothing(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    settings = Settings(state_dir=tmp_path / "link", tls="self-signed")
+    publish_certificate(settings)
+    first = served_certificate(settings).resolve()
+    before = (first / "cert.pem").stat()
+    publish_certificate(settings)
+    assert (first / "cert.pem").stat() == before
+    certificate(settings).cert.unlink()
+    publish_certificate(settings)
+    assert first.exists()
+
+
+def test_without_tls_nothing_is_to_be_shown(tmp_path):
+    settings = Settings(state_dir=tmp_path)
+    publish_certificate(settings)
+    assert is_published(settings)
+    assert not served_certificate(settings).parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ("nothing", "mkdir it"),
+        ("a file", "mkdir it"),
+        ("a folder", ""),
+        ("a closed folder", "chmod a"),
+        ("a closed folder below", "acme-challenge; chmod a"),
+    ],
+)
+def test_a_webroot_that_nginx_can_t_serve_is_told_with_its_remedy(tmp_path, monkeypatch, there, said):
+    root, file = tmp_path / "web", tmp_path / "a file"
+    file.touch()
+    (root / ".well-known" / "acme-challenge").mkdir(parents=True)
+    settings = Settings(acme_webroot=str({"nothing": tmp_path / "none", "a file": file}.get(there, root)))
+    below = root / ".well-known" / "acme-challenge"
+    closed = {"a closed folder": f"{root}/.", "a closed folder below": below}.get(there)
+    real = os.access  # root may look into every folder
+    monkeypatch.setattr(os, "access", lambda path, mode: path != closed and real(path, mode))
+    problem = webroot_problem(settings)
+    assert said in problem
+    assert bool(problem) == bool(said)
+
+
+def test_a_balancer_serves_the_answers_to_a_certificate_authority_too(tmp_path):
+    settings = Settings(state_dir=tmp_path, stacks="http://127.0.0.1:1", acme_webroot=str(tmp_path))
+    assert f'root "{tmp_path}";' in balancer_conf(settings)
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,9 @@ class Settings(Paths, BaseModel):
     tls_key: Annotated[str, AfterValidator(check_path)] = setting("", "Its private key, PEM, without a passphrase.")
     hsts_s: int = setting(0, "Seconds for which browsers use https only (HSTS); 0: no such header.", ge=0)
     plain_port: int = setting(0, "Port that redirects plain http to https; 0: none.", ge=0, le=65535)
+    acme_webroot: Annotated[str, AfterValidator(_absolute), AfterValidator(check_path)] = setting(
+        "", "Folder that an ACME client such as certbot writes answers to, for nginx to serve; empty: none."
+    )
 
     stacks: CommaSeparated = setting(
         "",

@@ -7,6 +7,7 @@ again and reloads nginx, which finishes its requests.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from webapp.config.paths import ROOT
 from webapp.config.settings import SHUTDOWN_GRACE_S, STOP_GRACE_S, Settings
@@ -26,7 +28,7 @@ from webapp.stack.local_client import host_of, url_of
 from webapp.stack.nginx.config import RETRY_S, WITHOUT_STREAM, balancer_conf, inspect_nginx
 from webapp.stack.preflight import check_port, check_program, find_nginx, make_private, writing_to
 from webapp.stack.processes import NginxShutdown, Signals
-from webapp.stack.tls import prepare_certificate
+from webapp.stack.tls import publish_certificate, served_certificate, webroot_problem
 
 START_TIMEOUT_S = 30.0
 
@@ -57,6 +59,8 @@ def balance(settings: Settings, read_again: Callable[[], Settings]) -> None:
     with writing_to(settings.state_dir):
         lock_file = lock_run_dir(settings, console.say)
     check_port(settings, settings.port)
+    if problem := webroot_problem(settings):
+        console.say(problem)
     _render(settings, nginx)
     signals = Signals()
     process = console.start_nginx(
@@ -112,16 +116,18 @@ def _warn_of_slow_detection(kernel: Path, console: Console) -> None:
             )
 
 
-def _render(settings: Settings, nginx: str) -> None:
-    """Write nginx' configuration, if `nginx -t` accepts it.
+def _render(settings: Settings, nginx: str) -> bool:
+    """Write nginx' configuration, if `nginx -t` accepts it; return whether nginx must read it.
 
     Raises:
         SetupError: it doesn't.
     """
-    prepare_certificate(settings)
+    publish_certificate(settings)
     conf, candidate = settings.run_dir / "nginx.conf", settings.run_dir / "nginx.conf.new"
     with writing_to(settings.state_dir):
-        candidate.write_text(balancer_conf(settings, inspect_nginx(nginx)))
+        candidate.write_text(f"{balancer_conf(settings, inspect_nginx(nginx))}# {_looked_up(settings)}\n")
+        if conf.exists() and conf.read_text() == candidate.read_text():
+            return False
     # Names are looked up now: one that is unknown would end it.
     check = subprocess.run(
         [nginx, "-t", "-q", "-e", "stderr", "-c", str(candidate)], capture_output=True, text=True, check=False
@@ -129,6 +135,18 @@ def _render(settings: Settings, nginx: str) -> None:
     if check.returncode:
         raise SetupError(f"nginx does not take these settings: {check.stderr.strip()}")
     candidate.replace(conf)
+    return True
+
+
+def _looked_up(settings: Settings) -> str:
+    """Return what nginx looks up when it reads its configuration: the stacks' addresses, and whom to trust."""
+    found = set()
+    for address in map(urlsplit, listed(settings.stacks)):
+        with contextlib.suppress(OSError):  # `nginx -t` will say so
+            found |= {str(each[4][0]) for each in socket.getaddrinfo(address.hostname, address.port)}
+    trusted = Path(settings.stacks_ca).expanduser()
+    digest = hashlib.sha256(trusted.read_bytes()).hexdigest() if settings.stacks_ca and trusted.exists() else ""
+    return " ".join((*sorted(found), digest))
 
 
 def _reload(
@@ -141,9 +159,12 @@ def _reload(
     try:
         changed = read_again().model_copy(update={"state_dir": settings.state_dir})
         _check_stacks(changed)
-        _render(changed, nginx)
+        must_read = _render(changed, nginx)
     except (SetupError, OSError) as error:  # a full disk, where a certificate of ours was to be made anew
         console.say(f"The settings stay as they were: {error}")
+        return
+    if not must_read:  # it would cut kept connections
+        console.say("Nothing has changed, unless it is the certificate, which is shown from now on")
         return
     process.send_signal(signal.SIGHUP)
     console.say(f"Balancing over {', '.join(listed(changed.stacks))}")
@@ -167,4 +188,5 @@ def _end(process: subprocess.Popen[bytes], settings: Settings) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    shutil.rmtree(settings.run_dir / "nginx", ignore_errors=True)
+    for folder in (settings.run_dir / "nginx", served_certificate(settings).parent):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -29,7 +29,7 @@ from webapp.stack.releases.checks import size_of
 from webapp.stack.releases.recovery import running_idle_program
 from webapp.stack.repair import missing
 from webapp.stack.supervisor.client import Programs
-from webapp.stack.tls import certificate, valid_until
+from webapp.stack.tls import certificate, valid_until, webroot_problem
 
 Verdict = Literal["good", "poor", "bad"]
 """bad: it won't start, or won't answer. poor: it will, but not as well as it could."""
@@ -196,6 +196,13 @@ def _certificate(settings: Settings) -> Result:
     return "good", seen, ""
 
 
+def _webroot(settings: Settings) -> Result:
+    if problem := webroot_problem(settings):
+        seen, _, remedy = problem.partition("; ")
+        return "poor", seen, remedy
+    return "good", settings.acme_webroot or "none: certificates come in another way", ""
+
+
 def _processor(settings: Settings) -> Result:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
@@ -311,6 +318,7 @@ _CHECKS: dict[str, Callable[[Settings], Result]] = {
     "sockets": _sockets,
     "keys": _keys,
     "certificate": _certificate,
+    "ACME webroot": _webroot,
     "ops group": _group,
     "dashboard": _dashboard,
     "redis": _redis,

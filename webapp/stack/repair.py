@@ -12,6 +12,7 @@ by a signal, or stuck, has not: it is killed here.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -31,12 +32,16 @@ from webapp.stack.nginx.traffic_split import LINKS, color_of, link_to
 from webapp.stack.releases import state
 from webapp.stack.releases.canary import LOG
 from webapp.stack.supervisor.client import Program, Programs
+from webapp.stack.tls import is_published, publish_certificate
 
 SPARE = "spare"
 """Directory of second names; they don't end in `.sock`, so that `rm *.sock` in any directory leaves them."""
 
 BAD = f"{state.FILE}.bad"
 """The copy of a `.colors` that could not be read, so that its author can look at it."""
+
+_CERTIFICATE = "tls"
+"""The folder of what nginx shows."""
 
 _WITHIN = "+"
 """Stands for the slash in the second name of a file below a folder."""
@@ -102,6 +107,7 @@ class Repair:
             colors: what `.colors` says.
             say: prints a line when something was restored, or can't be.
         """
+        self._settings = settings
         self._run_dir = settings.run_dir
         self._state_dir = settings.state_dir
         self._files = ("nginx.conf", ADDRESS, settings.own_key.name, "supervisord.pid", LOG)
@@ -127,10 +133,21 @@ class Repair:
             **{name: partial(self._keep, name, name, Path.is_file) for name in self._files},
             **{name: partial(self._keep_link, name) for name in LINKS},
             state.FILE: self._keep_colors,
+            _CERTIFICATE: self._keep_certificate,
         }
         made = sorted(name for name, keep in keeping.items() if self._attempt(name, keep))
         if made:
             self._say(f"Removed or damaged, and made again: {', '.join(made)}")
+
+    def _keep_certificate(self) -> bool:
+        """Return whether the pair that nginx shows was gone, and is there again."""
+        if is_published(self._settings):
+            return False
+        try:
+            publish_certificate(self._settings)
+        except SetupError as error:
+            raise OSError(errno.EINVAL, str(error)) from error
+        return True
 
     def _attempt(self, name: str, keep: Callable[[], bool]) -> bool:
         """Return whether `keep` restored something; say once if it can't."""

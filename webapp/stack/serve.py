@@ -43,7 +43,7 @@ from webapp.stack.releases.recovery import resume
 from webapp.stack.releases.state import COLORS, program_of
 from webapp.stack.repair import SPARE, Repair, replace_hung
 from webapp.stack.supervisor.client import GIVEN_UP, Programs
-from webapp.stack.tls import prepare_certificate
+from webapp.stack.tls import prepare_certificate, publish_certificate, served_certificate, webroot_problem
 from webapp.telemetry import multiprocess
 
 READY_TIMEOUT_S = 120.0
@@ -52,8 +52,9 @@ POLL_S = 0.02
 PUSHER_WAIT_S = 5.0
 """Longest wait for the pusher. Nothing needs it, but an operator who reads that we are ready may open the dashboard."""
 
-RELOADED = ("webapp-blue", "webapp-green", "pusher", "nginx")
-"""Programs that get HUP: gunicorn replaces its workers, the pusher reads keys, nginx the certificate."""
+RELOADED = ("webapp-blue", "webapp-green", "pusher")
+"""Programs that get HUP: gunicorn replaces its workers, and the pusher reads keys. nginx needs none: it would cut kept
+connections, and it reads the certificate at each handshake."""
 
 NOTIFY_VARIABLE = "NOTIFY_SOCKET"
 """Names systemd's socket. Hidden from our programs: gunicorn would say that all is ready when only it is."""
@@ -83,7 +84,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         preflight.make_private(directory)
     with preflight.writing_to(settings.state_dir):
         lock_file = lock_run_dir(settings, console.say)
-    _check(settings)
+    _check(settings, console)
     signals = Signals()
     with preflight.writing_to(settings.state_dir):
         colors = resume(settings)
@@ -137,7 +138,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
 def reload(settings: Settings) -> None:
     """Have the programs read key file and certificate again. What is wrong there is logged, and they go on."""
     try:
-        prepare_certificate(settings)
+        publish_certificate(settings)
     except (SetupError, OSError) as error:  # such as a full disk, where one of ours was to be made anew
         log.error("%s; nginx keeps the certificate that it has", error)  # noqa: TRY400 - the message says it all
     programs = Programs(settings.run_dir)
@@ -146,7 +147,7 @@ def reload(settings: Settings) -> None:
             programs.signal(name, "HUP")
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: Settings, console: Console) -> None:
     """Check ports, keys, cards and certificate, while an operator is there to read what is wrong.
 
     Raises:
@@ -157,6 +158,8 @@ def _check(settings: Settings) -> None:
     preflight.check_keys(settings)
     preflight.check_cards(settings)
     prepare_certificate(settings)
+    if problem := webroot_problem(settings):
+        console.say(problem)
 
 
 def _environment(settings: Settings, file: Path | None, nginx: str, active: str) -> dict[str, str]:
@@ -187,7 +190,8 @@ def _clean(settings: Settings) -> None:
     files = (settings.run_dir / GIVEN_UP, settings.run_dir / ADDRESS, settings.own_key)
     for stale in (*settings.run_dir.glob("*.sock*"), *files):
         stale.unlink(missing_ok=True)
-    shutil.rmtree(settings.run_dir / SPARE, ignore_errors=True)
+    for folder in (settings.run_dir / SPARE, served_certificate(settings).parent):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_run_dir(settings: Settings, nginx: str, console: Console) -> None:
@@ -197,6 +201,7 @@ def _write_run_dir(settings: Settings, nginx: str, console: Console) -> None:
         console.say(WITHOUT_STREAM)
     (settings.run_dir / "nginx.conf").write_text(nginx_conf(settings, found))
     make_own(settings.own_key)
+    publish_certificate(settings)
     note_address(settings)
 
 

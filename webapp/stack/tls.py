@@ -1,9 +1,12 @@
-"""The certificate that nginx shows, given or self-signed for trials; and how our own calls trust it."""
+"""The certificate that nginx shows, given or self-signed for trials; where a new one is asked for; our own trust."""
 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import ipaddress
+import os
+import shutil
 import socket
 import ssl
 from dataclasses import dataclass
@@ -57,6 +60,68 @@ def prepare_certificate(settings: Settings) -> None:
     valid_until(files)
 
 
+def served_certificate(settings: Settings) -> Path:
+    """Return the link to the folder with the pair that nginx shows: cert.pem and key.pem."""
+    return settings.run_dir / "tls" / "now"
+
+
+def publish_certificate(settings: Settings) -> None:
+    """Have nginx show the certificate as its files are now, from the next handshake on.
+
+    nginx reads copies, through one link: an ACME client replaces the files one by one, and between two of these steps
+    they don't fit together. What doesn't is refused here, and nginx goes on with the pair that it has.
+
+    Raises:
+        SetupError: nginx or all clients would refuse it.
+        OSError: it can't be read, or the copies can't be written.
+    """
+    prepare_certificate(settings)
+    files = certificate(settings)
+    if files is None:
+        return
+    cert, key = files.cert.read_bytes(), files.key.read_bytes()
+    link = served_certificate(settings)
+    folder = link.with_name(hashlib.sha256(cert).hexdigest()[:16])
+    before = link.readlink().name if link.is_symlink() else ""
+    if before == folder.name and is_published(settings):
+        return
+    copies = Certificate(folder / "cert.pem", folder / "key.pem")
+    (folder / "root").mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path, content in ((copies.cert, cert), (copies.key, key)):
+        _write_private(path, content)
+    valid_until(copies)
+    aside = link.with_name("new")
+    aside.unlink(missing_ok=True)
+    aside.symlink_to(folder.name)
+    aside.replace(link)
+    for other in link.parent.iterdir():
+        if other.name not in {link.name, folder.name, before}:  # a handshake may still read the one before
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def is_published(settings: Settings) -> bool:
+    """Return whether nginx has what it shows: a certificate and its key, or no TLS."""
+    served = served_certificate(settings)
+    return not settings.has_tls or all((served / name).exists() for name in ("cert.pem", "key.pem", "root"))
+
+
+def webroot_problem(settings: Settings) -> str:
+    """Return why nginx can't serve what an ACME client writes, and the remedy; empty if it can, or has no such folder.
+
+    It is no reason not to start: what has a certificate serves on for weeks without a new one.
+    """
+    if not settings.acme_webroot:
+        return ""
+    # nginx' workers are of our user. They open files by name, so they need no permission to list a folder.
+    if not os.access(f"{settings.acme_webroot}/.", os.X_OK):
+        return f"RERANK_ACME_WEBROOT: nginx can't open the folder {settings.acme_webroot}; mkdir it, or chmod a+x it"
+    for folder in (".well-known", ".well-known/acme-challenge"):  # made by the ACME client, at its first run
+        path = Path(settings.acme_webroot) / folder
+        if path.exists() and not os.access(path, os.X_OK):
+            return f"RERANK_ACME_WEBROOT: nginx can't open the folder {path}; chmod a+x it"
+    return ""
+
+
 def valid_until(files: Certificate) -> dt.datetime:
     """Return the end of a certificate that nginx will take, in UTC.
 
@@ -84,7 +149,10 @@ def trust_own(settings: Settings) -> ssl.SSLContext | None:
     files = certificate(settings)
     if files is None:
         return None
-    context = ssl.create_default_context(cadata=files.cert.read_text())  # a missing file is named
+    # The file may be newer than what nginx shows, until the stack is told to read it.
+    served = served_certificate(settings) / "cert.pem"
+    shown = served if os.access(served, os.R_OK) else files.cert
+    context = ssl.create_default_context(cadata=shown.read_text())  # a missing file is named
     context.check_hostname = False  # it names the public host, and we call the address that nginx listens on
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
@@ -134,12 +202,17 @@ def make_self_signed(files: Certificate, host: str) -> None:
     aside = []
     for path, content in ((files.key, private), (files.cert, made.public_bytes(serialization.Encoding.PEM))):
         aside.append(path.with_name(f"{path.name}.new"))
-        aside[-1].unlink(missing_ok=True)
-        aside[-1].touch(mode=0o600)
-        aside[-1].write_bytes(content)
+        _write_private(aside[-1], content)
     # Cut short between these two, the next start makes both anew.
     for path, written in zip((files.key, files.cert), aside, strict=True):
         written.replace(path)
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """Write a file that only our user may read, from its first byte on."""
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    path.write_bytes(content)
 
 
 def _names(host: str) -> list[x509.GeneralName]:

@@ -22,7 +22,7 @@ from webapp.config.settings import PROXY_GRACE_S, SHUTDOWN_GRACE_S, Settings
 from webapp.config.validators import listed
 from webapp.domain import errors
 from webapp.stack.nginx.traffic_split import PERCENTS
-from webapp.stack.tls import certificate
+from webapp.stack.tls import certificate, served_certificate
 
 REFUSALS: tuple[tuple[int, type[errors.RerankError], str], ...] = (
     (400, errors.InvalidRequestError, "the request is not valid HTTP"),
@@ -269,6 +269,7 @@ def _common(settings: Settings, nginx: Nginx, limits: Limits, longest_s: int) ->
         "keep_alive_s": KEEP_ALIVE_S,
         "large_bodies_per_address": LARGE_BODIES_PER_ADDRESS,
         "certificate": certificate(settings),
+        "served_certificate": served_certificate(settings),
         "http2_directive": nginx.version >= NEWEST,
         "user": pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() == 0 else "",
         "shutdown_s": settings.request_timeout_s + SHUTDOWN_GRACE_S,
