@@ -107,3 +107,50 @@ def test_what_is_appended_is_followed_over_a_rotation_and_no_line_is_lost_or_tol
         while seen[-1:] != ["end"]:
             seen += messages([next(lines)])
     assert seen == ["waited", "halved", "last of the old", "first of the new", "after a gap", "end"]
+
+
+def rotate(log_dir, older):
+    """As supervisord does, where there are so many older files."""
+    for number in range(older, 0, -1):
+        (log_dir / f"nginx.log.{number}").rename(log_dir / f"nginx.log.{number + 1}")
+    (log_dir / "nginx.log").rename(log_dir / "nginx.log.1")
+
+
+def test_what_is_appended_is_followed_over_several_rotations_at_once(log_dir):
+    write(log_dir, "nginx.log", line(0, "before"))
+    rotate(log_dir, older=0)
+    write(log_dir, "nginx.log", line(1, "before, too"))
+    seen = []
+
+    def burst():
+        for older, name in enumerate(["a", "b", "c"], 1):
+            write(log_dir, "nginx.log", line(older + 1, name))
+            rotate(log_dir, older)
+        write(log_dir, "nginx.log", line(9, "d"))
+
+    def clear():
+        (log_dir / "nginx.log").unlink()
+        write(log_dir, "nginx.log", line(10, "end"))
+
+    steps = [burst, lambda: None, clear]
+    files, wanted = [log_dir / "nginx.log"], log_files.Filter().takes
+    with contextlib.closing(log_files.follow(files, wanted, lambda _: steps.pop(0)())) as lines:
+        while seen[-1:] != ["end"]:
+            seen += messages([next(lines)])
+    assert seen == ["a", "b", "c", "d", "end"]
+
+
+def test_a_rotation_while_files_are_read_tells_no_line_twice(log_dir):
+    write(log_dir, "nginx.log", line(1, "a"))
+    rotate(log_dir, older=0)
+    write(log_dir, "nginx.log", line(2, "b"), line(3, "c"))
+    taken = []
+
+    def takes(text):
+        if not taken:
+            rotate(log_dir, older=1)
+            write(log_dir, "nginx.log", line(4, "d"))
+        taken.append(text)
+        return True
+
+    assert messages(log_files.last([log_dir / "nginx.log"], 9, takes)) == ["a", "b", "c"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import deque
@@ -93,11 +94,11 @@ def _appended(path: Path) -> Iterator[list[str]]:
         while True:
             if file := file or _open(path):
                 part += file.read()
-                if not _is_there(path, file):
+                for newer in _newer(path, file):
                     part += file.read()  # written between the read and the rename
                     file.close()
-                    if file := _open(path):
-                        part += file.read()
+                    file = newer
+                    part += file.read()
             *lines, part = part.split("\n")
             yield lines
     finally:
@@ -105,11 +106,27 @@ def _appended(path: Path) -> Iterator[list[str]]:
             file.close()
 
 
-def _is_there(path: Path, file: IO[str]) -> bool:
-    try:
-        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
-    except FileNotFoundError:
-        return False
+def _newer(path: Path, file: IO[str]) -> list[IO[str]]:
+    """Open the files of a log that were begun after one of them, oldest first; the newest where that one is gone."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_ino == _inode(file):
+            return []
+    files = _open_all(path)
+    inodes = [_inode(each) for each in files]
+    count = inodes.index(_inode(file)) if _inode(file) in inodes else 1
+    for older in files[count:]:
+        older.close()
+    return files[:count][::-1]
+
+
+def _open_all(path: Path) -> list[IO[str]]:
+    """Open the files of a log, newest first; each once, though one may be renamed meanwhile."""
+    rotated = sorted(path.parent.glob(f"{path.name}.[0-9]*"), key=lambda each: int(each.suffix[1:]))
+    opened: dict[int, IO[str]] = {}
+    for each in (path, *rotated):
+        if (file := _open(each)) and opened.setdefault(_inode(file), file) is not file:
+            file.close()
+    return list(opened.values())
 
 
 def _open(path: Path) -> IO[str] | None:
@@ -119,15 +136,21 @@ def _open(path: Path) -> IO[str] | None:
         return None
 
 
-def _last_of(file: Path, most: int, wanted: Callable[[str], bool]) -> list[str]:
+def _inode(file: IO[str]) -> int:
+    return os.fstat(file.fileno()).st_ino
+
+
+def _last_of(path: Path, most: int, wanted: Callable[[str], bool]) -> list[str]:
     """Return the last lines of one program; reads the newest file first, until there are enough."""
     found: list[str] = []
-    rotated = sorted(file.parent.glob(f"{file.name}.[0-9]*"), key=lambda path: int(path.suffix[1:]))
-    for path in (file, *rotated):
-        if len(found) >= most:
-            break
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            ended = (line.rstrip("\n") for line in lines)
+    files = _open_all(path)
+    with contextlib.ExitStack() as opened:
+        for file in files:
+            opened.enter_context(file)
+        for file in files:
+            if len(found) >= most:
+                break
+            ended = (line.rstrip("\n") for line in file)
             found = [*deque((line for line in ended if wanted(line)), maxlen=most - len(found)), *found]
     return found
 
