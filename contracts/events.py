@@ -189,6 +189,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pid: int
     color: str = msgspec.field(name="colour", default="")
     """Release slot, where there are two."""
+    host: str = ""
+    """Name of the machine, container or pod: several may send to one pusher, and their pids may be equal."""
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,7 @@
-"""`python -m pusher`: the composition root. The monkey patch comes first, before anything imports a socket."""
+"""`python -m pusher [LISTEN EVENTS_LISTEN]`: the composition root.
+
+The monkey patch comes first, before anything imports a socket. `pusher/settings.py` has the arguments.
+"""
 
 import os
 
@@ -28,7 +31,7 @@ from pusher.settings import load_settings  # noqa: E402
 
 def main() -> None:
     """Serve until TERM or INT."""
-    settings = load_settings()
+    settings = load_settings(sys.argv[1:])
     configure(level=settings.log_level, log_format=settings.log_format, service="pusher", color=settings.color)
     settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     pusher = Pusher(settings)

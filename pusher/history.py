@@ -63,31 +63,32 @@ class History:
 
 
 class Releases:
-    """The last releases, the latest last."""
+    """The last releases of all hosts, the latest last. Each host has its own, one of which serves there."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[int, float], State] = OrderedDict()
-        self._changed: set[tuple[int, float]] = set()
+        self._known: OrderedDict[tuple[str, int, float], State] = OrderedDict()
+        self._changed: set[tuple[str, int, float]] = set()
 
-    def hear(self, event: Release) -> None:
-        """Note how far a release is. Only one runs at a time, so another that ran was killed; only one serves."""
+    def hear(self, event: Release, host: str = "") -> None:
+        """Note how far a host's release is. Only one runs there, so another that ran was killed; only one serves."""
         for key, state in list(self._known.items()):
-            if key == (event.number, event.began):
+            if key == (host, event.number, event.began) or state["host"] != host:
                 continue
             if state["state"] == "running":
                 self._keep({**state, "state": "interrupted"})
             elif state["state"] in SERVING and event.state in SERVING:
                 self._keep({**state, "state": REPLACED})
-        known = self._known.get((event.number, event.began), {})
+        known = self._known.get((host, event.number, event.began), {})
         kept = {"serves": known["serves"]} if "serves" in known else {}
-        self._keep({**_state(msgspec.to_builtins(event)), "state": event.state, **kept})
+        self._keep({**_state(msgspec.to_builtins(event)), "host": host, "state": event.state, **kept})
 
-    def serves(self, serves: Serves) -> None:
-        """Note the model that a release serves, as one of its workers reports it."""
+    def serves(self, serves: Serves, host: str = "") -> None:
+        """Note the model that a host's release serves, as one of its workers reports it."""
         served = msgspec.to_builtins(serves)
         for state in list(self._known.values()):
             current = state["state"] == "running" or state["state"] in SERVING
-            if current and state["number"] == serves.release and state.get("serves") != served:
+            here = (state["host"], state["number"]) == (host, serves.release)
+            if current and here and state.get("serves") != served:
                 self._keep({**state, "serves": served})
 
     def news(self) -> list[State]:
@@ -106,7 +107,7 @@ class Releases:
         self._changed.clear()
 
     def _keep(self, state: State) -> None:
-        key = (state["number"], state["began"])  # a release that is rolled back to has its number again
+        key = (state["host"], state["number"], state["began"])  # one that is rolled back to has its number again
         self._known[key] = state
         self._changed.add(key)
         while len(self._known) > RELEASES_KEPT:
@@ -119,4 +120,4 @@ def _by_number(kinds: Mapping[str, deque[State]]) -> list[State]:
 
 def _state(release: State) -> State:
     """Return a release as browsers get it: `color`, whatever spelling events and earlier versions' memory have."""
-    return {("color" if name == "colour" else name): value for name, value in release.items()}
+    return {"host": "", **{("color" if name == "colour" else name): value for name, value in release.items()}}

@@ -50,7 +50,7 @@ class Relay:
         self.ended = History(ENDED, IN_DELTA)
         self.worker_events = WorkerEvents()
         self.releases = Releases()
-        self.seen = Counter({"frames": 0, "events": 0, "malformed": 0, "newer": 0, "ignored": 0})
+        self.seen = Counter({"frames": 0, "events": 0, "malformed": 0, "newer": 0, "ignored": 0, "refused": 0})
         """Frames, events, and what was wrong with some; all of it is in `counts`."""
         self.seq = 0
         self._ends: list[Update] = []
@@ -79,9 +79,9 @@ class Relay:
             if event.state == "down":
                 self._lose(self.runs.of({source.id}), now)
             if isinstance(event, Pulse) and event.serves:
-                self.releases.serves(event.serves)
+                self.releases.serves(event.serves, source.host)
         elif isinstance(event, Release):
-            self.releases.hear(event)
+            self.releases.hear(event, source.host)
         elif isinstance(event, Accepted | Progress):
             if len(self.runs.running) < MOST_RUNNING or self.runs.key_of(source.id, event) in self.runs.running:
                 self.runs.hear(source.id, event, now)

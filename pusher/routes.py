@@ -1,7 +1,8 @@
 """HTTP routes of the pusher, and its access lines.
 
 `GET /progress/<id>` follows one request by server-sent events, `GET /progress` shows what the pusher counts to
-operators, and `GET /figures` to the exporter: nginx passes nobody there, and the socket is this user's alone.
+operators, and `GET /figures` to the exporter of its stack: nginx passes nobody there, and the socket is this user's
+alone. Over TCP there is `GET /live` in its place, which tells a probe that the pusher answers.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ access_log = logging.getLogger("pusher.access")
 
 MOST_ID_CHARS = 128
 
+PROBE = "/live"
+"""Asked every few seconds, so it has no access line."""
+
 ERRORS = {
     400: ("invalid_request", "the request is not valid"),
     401: ("unauthorized", "send an API key: Authorization: Bearer KEY"),
@@ -41,7 +45,7 @@ HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
 
 
 def install(
-    app: Flask, relay: Relay, access: Access, streams: Streams, sockets: Callable[[], dict[str, int]] = dict
+    app: Flask, relay: Relay, access: Access, streams: Streams, sockets: Callable[[], dict[str, int]] | None = dict
 ) -> None:
     """Add the routes, and an access line for every request but Socket.IO's, which nginx has lines of.
 
@@ -50,7 +54,7 @@ def install(
         relay: what was heard.
         access: the keys that are accepted.
         streams: followers by server-sent events.
-        sockets: returns what is counted of browsers.
+        sockets: returns what is counted of browsers; None: others than the exporter may reach this pusher directly.
     """
     app.before_request(_begin)
     app.after_request(_log_access)
@@ -81,9 +85,12 @@ def install(
             return _refuse(401, "send an operator's key: Authorization: Bearer KEY")
         return _as_json({**relay.counts(), "streams": streams.count})
 
-    @app.get("/figures")
-    def figures() -> Response:
-        return _as_json({**relay.counts(), **sockets(), "streams": streams.count})
+    if sockets is None:
+        app.add_url_rule(PROBE, view_func=lambda: _as_json({"status": "ok"}))
+    else:
+        app.add_url_rule(
+            "/figures", view_func=lambda: _as_json({**relay.counts(), **sockets(), "streams": streams.count})
+        )
 
     @app.errorhandler(HTTPException)
     def refuse_others(error: HTTPException) -> Response:
@@ -109,6 +116,8 @@ def _begin() -> None:
 
 def _log_access(response: Response) -> Response:
     """Write an access line with the fields of the webapp's."""
+    if request.path == PROBE:
+        return response
     given = request.headers.get("X-Request-Id", "")  # nginx's own, or one that it found usable
     access_log.log(
         level_of(response.status_code, comes_later="Retry-After" in response.headers),

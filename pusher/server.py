@@ -14,6 +14,7 @@ from pathlib import Path
 import gevent
 from flask import Flask
 from gevent.event import Event
+from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 
 from contracts.api_keys import KeyRing
@@ -29,6 +30,9 @@ from pusher.streams import Streams
 log = logging.getLogger(__name__)
 
 BACKLOG = 1024
+
+MOST_CONNECTIONS = 7000
+"""Connections of all stacks' nginx together; the next ones wait. It has 8,192 descriptors."""
 
 _BEGAN_AT = time.time() - time.monotonic()
 
@@ -59,16 +63,18 @@ class Pusher:
         app = Flask("pusher", static_folder=None)
         socketio = make_socketio(app, listed(settings.dashboard_origins))
         self.sockets = Sockets(socketio, self.relay, access)
-        routes.install(app, self.relay, access, self.streams, self.sockets.counts)
+        routes.install(app, self.relay, access, self.streams, None if settings.listen else self.sockets.counts)
         self._app = app
         count = self.relay.seen.update
-        self._intake = Intake(settings.intake_address, take=self._take, count=lambda why: count([why]))
+        self._intake = Intake(
+            settings.intake_address, key=settings.events_key, take=self._take, count=lambda why: count([why])
+        )
 
     def run(self) -> None:
         """Serve until `stop`."""
-        listener = _listen(self._settings.socket)
+        listener = _listen(self._settings.listen or self._settings.socket)
         # Its own log would quote requests.
-        server = WSGIServer(listener, self._app, log=None, error_log=None)
+        server = WSGIServer(listener, self._app, log=None, error_log=None, spawn=Pool(MOST_CONNECTIONS))
         server.start()
         steps = ((self._intake.run, 1.0), (self._tick, TICK_S), (self._save, state_file.SAVE_S))
         loops = [gevent.spawn(self._for_ever, step, interval_s) for step, interval_s in steps]
@@ -76,7 +82,8 @@ class Pusher:
         self._asked_to_stop.wait()
         server.stop_accepting()
         listener.close()  # before its name goes: `serve` gives a listening socket its name back
-        self._settings.socket.unlink(missing_ok=True)  # at once: later it might be our successor's
+        if not self._settings.listen:
+            self._settings.socket.unlink(missing_ok=True)  # at once: later it might be our successor's
         gevent.killall(loops, timeout=STOP_S)
         self._save()
 
@@ -129,10 +136,14 @@ class Pusher:
             gevent.sleep(interval_s)
 
 
-def _listen(path: Path) -> socket.socket:
-    """Return a unix socket for this user alone; one that a killed predecessor left is replaced."""
-    path.unlink(missing_ok=True)
+def _listen(address: Path | str) -> socket.socket:
+    """Return a listening socket, at host:port; or a unix socket for this user alone, in place of one that is left."""
+    if isinstance(address, str):
+        host, _, port = address.rpartition(":")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=BACKLOG)
+    address.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))  # for this user alone: see the umask in __main__
+    listener.bind(str(address))  # for this user alone: see the umask in __main__
     listener.listen(BACKLOG)
     return listener

@@ -6,11 +6,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 PREFIX = "rerank_"
+
+ARGUMENTS = ("listen", "events_listen")
+"""What is no setting of the webapp: the arguments of a pusher that serves several stacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +22,7 @@ class Settings:
     """Settings by their names in the webapp, with the same defaults."""
 
     state_dir: str = "var"
-    events_endpoint: str = ""
+    events_key: str = ""
     api_keys: str = ""
     api_keys_file: str = ""
     operator_keys: str = ""
@@ -26,6 +30,10 @@ class Settings:
     color: str = ""
     log_level: str = "info"
     log_format: str = "auto"
+    listen: str = ""
+    """host:port for the stacks' nginx; empty: the socket in the run directory, of this stack alone."""
+    events_listen: str = ""
+    """ZeroMQ address for workers; empty: the socket in the run directory."""
 
     @property
     def run_dir(self) -> Path:
@@ -50,11 +58,15 @@ class Settings:
     @property
     def intake_address(self) -> str:
         """ZeroMQ address to which workers connect."""
-        return self.events_endpoint or f"ipc://{self.run_dir / 'events.sock'}"
+        return self.events_listen or f"ipc://{self.run_dir / 'events.sock'}"
 
 
-def load_settings() -> Settings:
-    """Return the settings of the environment and, below them, of the file."""
+def load_settings(arguments: Sequence[str] = ()) -> Settings:
+    """Return the settings of the environment and, below them, of the file.
+
+    Args:
+        arguments: none, or the values of `ARGUMENTS`, as `reranking pusher` has checked them.
+    """
     found: dict[str, Any] = {}
     if path := os.environ.get("RERANK_CONFIG"):
         import yaml  # noqa: PLC0415 - most services have no file
@@ -65,7 +77,9 @@ def load_settings() -> Settings:
             raise SystemExit(f"pusher: RERANK_CONFIG: {path} can't be read ({error.strerror})") from None
     given = {name.lower(): value for name, value in os.environ.items()}
     found |= {name.removeprefix(PREFIX): value for name, value in given.items() if name.startswith(PREFIX)}
-    return Settings(**{field.name: _text(field.name, found) for field in fields(Settings) if field.name in found})
+    settings = (field.name for field in fields(Settings) if field.name in found and field.name not in ARGUMENTS)
+    listens = dict(zip(ARGUMENTS, arguments, strict=True)) if arguments else {}
+    return Settings(**{name: _text(name, found) for name in settings}, **listens)
 
 
 def _text(name: str, found: dict[str, Any]) -> str:

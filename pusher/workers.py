@@ -82,8 +82,7 @@ class Workers:
             {
                 **(msgspec.to_builtins(known.pulse) if known.pulse else {}),
                 "id": known.source.id,
-                "pid": known.source.pid,
-                "color": known.source.color,
+                **_named(known.source),
                 "state": known.state or "loading",
             }
             for known in chosen
@@ -109,5 +108,9 @@ class WorkerEvents(History):
 
     def note(self, source: Source, what: str, now: float) -> None:
         """Note that something happened to a worker."""
-        worker = {"worker": source.id, "pid": source.pid, "color": source.color}
-        self.add({"at": round(now, 3), **worker, "what": what})
+        self.add({"at": round(now, 3), "worker": source.id, **_named(source), "what": what})
+
+
+def _named(source: Source) -> dict[str, Any]:
+    """Return the words by which people know a worker."""
+    return {"pid": source.pid, "color": source.color, "host": source.host}

@@ -8,7 +8,7 @@ import sys
 
 from reranking_server import main
 
-PROGRAMS = {"pusher": "pusher", "metrics": "webapp.telemetry.exporter", "keeper": "webapp.stack.supervisor.logging"}
+PROGRAMS = {"metrics": "webapp.telemetry.exporter", "keeper": "webapp.stack.supervisor.logging"}
 """Commands that `reranking` doesn't have: each is a program of its own, of which webapp knows nothing."""
 
 # The loader looks here for our libraries, and has read it by now. nginx must find the system's instead.

@@ -4,7 +4,7 @@ import { $, h, keep, setText } from "./dom.js";
 import * as format from "./format.js";
 import { showReleases } from "./releases.js";
 import { showRequests, startRequests } from "./requests.js";
-import { GRAVE, lamps, modelName, modelsOf } from "./store.js";
+import { GRAVE, haveSeveralHosts, lamps, modelName, modelsOf, nameOf } from "./store.js";
 
 export function startLive(draw) {
   startRequests(draw);
@@ -40,7 +40,11 @@ const SHOWN_EVENTS = 12;
 function showEvents(all, now) {
   $("events-panel").hidden = !all.length;
   const latest = all.slice(-SHOWN_EVENTS).reverse();
-  keep($("events"), latest, (event) => event.number, makeEvent, (row, event) => setText(row.lastChild, format.ago(now - event.at)));
+  const several = haveSeveralHosts(latest);
+  keep($("events"), latest, (event) => event.number, makeEvent, (row, event) => {
+    setText(row.querySelector(".id"), `worker ${nameOf(event, several)}`);
+    setText(row.lastChild, format.ago(now - event.at));
+  });
 }
 
 function makeEvent(event) {
@@ -49,7 +53,7 @@ function makeEvent(event) {
     "li",
     { "data-level": GRAVE[event.what] ?? "off" },
     h("span", { class: "what" }, dot, event.what.replace("_", "-")),
-    h("span", { class: "id" }, `worker ${event.color ? `${event.color} ` : ""}${event.pid}`),
+    h("span", { class: "id" }),
     h("span", { class: "ago" }),
   );
 }
@@ -60,6 +64,7 @@ const LOSSES = [
   ["malformed", "malformed frame skipped", "malformed frames skipped"],
   ["newer", "frame of a newer release skipped", "frames of a newer release skipped"],
   ["ignored", "event over the limit ignored", "events over the limit ignored"],
+  ["refused", "connection without the key refused", "connections without the key refused"],
 ];
 
 function showLost(counts) {
@@ -93,8 +98,9 @@ function showFigures(state) {
 
 function showWorkers(workers) {
   $("workers-empty").hidden = workers.length > 0;
-  workers.sort((a, b) => (a.color ?? "").localeCompare(b.color ?? "") || a.pid - b.pid);
-  keep($("workers"), workers, (worker) => worker.id, makeWorker, updateWorker);
+  workers.sort((a, b) => (a.host ?? "").localeCompare(b.host ?? "") || (a.color ?? "").localeCompare(b.color ?? "") || a.pid - b.pid);
+  const several = haveSeveralHosts(workers);
+  keep($("workers"), workers, (worker) => worker.id, makeWorker, (card, worker) => updateWorker(card, worker, several));
 }
 
 const VITALS = [
@@ -108,20 +114,20 @@ const VITALS = [
   ["Memory", (worker) => format.megabytes(worker.rss_bytes ?? 0)],
 ];
 
-function makeWorker(worker) {
+function makeWorker() {
   const vitals = VITALS.map(([name]) => h("div", {}, h("dt", {}, name), h("dd", {}, "–")));
-  const color = worker.color ? `${worker.color} ` : "";
   return h(
     "li",
     {},
-    h("p", { class: "who" }, h("span", { class: "dot", "aria-hidden": "true" }), h("b", {}, `${color}${worker.pid}`), h("span", { class: "state" })),
+    h("p", { class: "who" }, h("span", { class: "dot", "aria-hidden": "true" }), h("b"), h("span", { class: "state" })),
     h("dl", {}, ...vitals),
   );
 }
 
 const LEVELS = { ready: "good", loading: "warn", draining: "warn", down: "off", lost: "bad" };
 
-function updateWorker(card, worker) {
+function updateWorker(card, worker, several) {
+  setText(card.querySelector("b"), nameOf(worker, several));
   card.dataset.level = LEVELS[worker.state] ?? "bad";
   const breaker = worker.breaker && worker.breaker !== "closed" ? `, breaker ${worker.breaker.replace("_", "-")}` : "";
   setText(card.querySelector(".state"), worker.state + breaker + (worker.degraded ? ", degraded" : ""));

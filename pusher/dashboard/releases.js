@@ -2,7 +2,7 @@
 
 import { $, h, keep, setText } from "./dom.js";
 import * as format from "./format.js";
-import { modelName } from "./store.js";
+import { haveSeveralHosts, keyOfRelease, modelName, nameOf } from "./store.js";
 
 const SHOWN = 5;
 // Who stops a deploy meant to.
@@ -12,11 +12,8 @@ const SAID = { "rolled back": "serving again, rolled back to" };
 export function showReleases(releases, now) {
   const latest = [...releases.values()].sort((a, b) => b.began - a.began).slice(0, SHOWN);
   $("releases-panel").hidden = !latest.length;
-  keep($("releases"), latest, keyOf, makeRelease, (row, release) => updateRelease(row, release, now));
-}
-
-export function keyOf(release) {
-  return `${release.number} ${release.began}`; // a release that is rolled back to has its number again
+  const several = haveSeveralHosts(latest);
+  keep($("releases"), latest, keyOfRelease, makeRelease, (row, release) => updateRelease(row, release, now, several));
 }
 
 // What a release serves, which may not be what was asked for; before that is known, and where it never was, what was asked.
@@ -27,21 +24,23 @@ export function servedBy({ serves, what }) {
   return `${modelName(serves.model)} (${serves.engine}, ${serves.precision})${standsIn}${changes}`;
 }
 
-function makeRelease(release) {
+function makeRelease() {
   return h(
     "li",
     {},
-    h("p", { class: "who" }, h("span", { class: "dot", "aria-hidden": "true" }), h("b", {}, `${release.number}, ${release.color ?? release.colour}`), h("span", { class: "state" }), h("span", { class: "ago" })),
-    h("p", { class: "what", title: release.what }),
+    h("p", { class: "who" }, h("span", { class: "dot", "aria-hidden": "true" }), h("b"), h("span", { class: "state" }), h("span", { class: "ago" })),
+    h("p", { class: "what" }),
     h("ol", { class: "steps" }),
     h("p", { class: "why" }),
   );
 }
 
-function updateRelease(row, release, now) {
+function updateRelease(row, release, now, several) {
+  setText(row.querySelector("b"), `${release.number}, ${nameOf({ ...release, color: release.color ?? release.colour }, several)}`);
   row.dataset.level = LEVELS[release.state] ?? "bad";
   setText(row.querySelector(".state"), SAID[release.state] ?? release.state);
   setText(row.querySelector(".what"), servedBy(release));
+  row.querySelector(".what").title = release.what;
   setText(row.querySelector(".ago"), format.ago(now - release.began));
   const make = (step) => h("li", {}, h("b", {}, step.name), h("span", { class: "took" }));
   keep(row.querySelector(".steps"), release.steps ?? [], (step) => step.name, make, (element, step) => {

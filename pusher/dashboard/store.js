@@ -100,9 +100,22 @@ function withPoints(known, told) {
   return [...byKey(byKey(new Map(), known, "t"), told, "t").values()].slice(-MOST_POINTS);
 }
 
-// Each is told whole; one that is rolled back to has its number again.
+// Each is told whole; one that is rolled back to has its number again, and each host counts for itself.
+export function keyOfRelease({ host = "", number, began }) {
+  return `${host} ${number} ${began}`;
+}
+
 function withReleases(known, told = []) {
-  return new Map([...known, ...told.map((release) => [`${release.number} ${release.began}`, release])].slice(-MOST_RELEASES));
+  return new Map([...known, ...told.map((release) => [keyOfRelease(release), release])].slice(-MOST_RELEASES));
+}
+
+// Host, color and pid, as far as they tell workers or releases apart: one host needs no name.
+export function nameOf({ host, color, pid }, several) {
+  return [several ? host : "", color, pid].filter(Boolean).join(" ");
+}
+
+export function haveSeveralHosts(all) {
+  return new Set(all.map(({ host }) => host ?? "")).size > 1;
 }
 
 // Points with an empty one in every hole, so that no line is drawn over a time of which nothing is known.

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { chosen, empty, etaSeconds, formatsOf, fromSnapshot, lamps, modelName, modelsOf, phasesOf, withDelta, withHoles } from "../../pusher/dashboard/store.js";
+import { chosen, empty, etaSeconds, formatsOf, fromSnapshot, haveSeveralHosts, lamps, modelName, modelsOf, nameOf, phasesOf, withDelta, withHoles } from "../../pusher/dashboard/store.js";
 import { servedBy } from "../../pusher/dashboard/releases.js";
 import { bannerOf, noticeOf, saidOf } from "../../pusher/dashboard/words.js";
 
@@ -174,4 +174,18 @@ test("a release is replaced by its later state, and one that is rolled back to i
   let state = withDelta(fromSnapshot(snapshot()), { seq: 8, at: 101, counts: {}, releases: [{ number: 2, began: 1, state: "running" }] });
   state = withDelta(state, { seq: 9, at: 102, counts: {}, releases: [{ number: 2, began: 1, state: "serving" }, { number: 2, began: 5, state: "running" }] });
   assert.deepEqual([...state.releases.values()].map((release) => release.state), ["serving", "running"]);
+});
+
+test("workers of one host need no name of it, those of several do", () => {
+  const [one, two] = [{ host: "pod-1", color: "blue", pid: 7 }, { host: "pod-2", color: "", pid: 7 }];
+  assert.equal(haveSeveralHosts([one, one]), false);
+  assert.equal(haveSeveralHosts([{ pid: 7 }, { pid: 8 }]), false); // a pusher of before
+  assert.equal(haveSeveralHosts([one, two]), true);
+  assert.deepEqual([nameOf(one, false), nameOf(one, true), nameOf(two, true), nameOf({ pid: 7 }, true)], ["blue 7", "pod-1 blue 7", "pod-2 7", "7"]);
+});
+
+test("releases of two hosts with one number are two", () => {
+  const release = (host) => ({ host, number: 1, began: 5, state: "serving" });
+  const state = fromSnapshot({ ...snapshot(), releases: [release("one"), release("two")] });
+  assert.deepEqual([...state.releases.values()].map(({ host }) => host), ["one", "two"]);
 });

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -46,38 +45,25 @@ def test_kill_9_of_the_pusher_costs_200_reranks_nothing_and_it_comes_back(own_st
 
 
 @pytest.mark.slow
-def test_requests_are_answered_while_the_pusher_can_t_start(tmp_path):
-    """It is to listen where it can't."""
-    stack = Stack(tmp_path / "s", engine="stub")
-    stack._environment["RERANK_EVENTS_ENDPOINT"] = "tcp://no.such.host.invalid:5999"
+def test_requests_are_answered_while_there_is_no_pusher_where_the_settings_say(tmp_path):
+    """Neither its name nor its port is there, when the stack starts and later."""
+    elsewhere = "no.such.host.invalid"
+    stack = Stack(
+        tmp_path / "s",
+        engine="stub",
+        pusher_url=f"http://{elsewhere}:8081",
+        events_endpoint=f"tcp://{elsewhere}:5557",
+        events_key="k" * 32,
+    )
     with stack:
         for _ in range(20):
             assert stack.rerank().status_code == 200
-
-
-@pytest.mark.slow
-def test_workers_of_two_releases_publish_side_by_side(tmp_path):
-    """Blue brings the pusher; green publishes to it over TCP, as blue does."""
-    from running import free_port
-
-    endpoint = f"tcp://127.0.0.1:{free_port()}"
-    with Stack(tmp_path / "blue", engine="stub", color="blue", events_endpoint=endpoint) as blue:
-        wait_for(lambda: events_heard(blue), "blue is heard")
-        green = Stack(tmp_path / "green", engine="stub", color="green", events_endpoint=endpoint)
-        with green:
-            assert green.rerank(headers={"X-Request-Id": "from-green"}).status_code == 200
-            wait_for(lambda: '"status":"ok"' in follow(blue, "from-green"), "blue's pusher knows green's request")
-            assert blue.rerank().status_code == 200
-
-
-def follow(stack, request_id):
-    with requests.get(f"{stack.url}/progress/{request_id}", stream=True, timeout=PATIENCE_S) as reply:
-        timer = threading.Timer(3, reply.close)
-        timer.start()
-        try:
-            return next((line for line in reply.iter_lines(decode_unicode=True) if line.startswith("data: ")), "")
-        finally:
-            timer.cancel()
+        for path in ("/progress", "/progress/x", "/socket.io/?EIO=4&transport=polling"):
+            reply = requests.get(f"{stack.url}{path}", timeout=PATIENCE_S)
+            assert (reply.status_code, reply.headers["Retry-After"]) == (503, "1")
+            assert "does not answer" in reply.json()["message"]
+        assert requests.get(f"{stack.url}/dashboard/", timeout=PATIENCE_S).status_code == 200
+        assert f"http://{elsewhere}:8081 does not answer" in status_of(stack)["troubles"]
 
 
 @pytest.fixture(scope="module")

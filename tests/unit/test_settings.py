@@ -11,7 +11,7 @@ from webapp.config.reference import as_reference
 from webapp.config.settings import LONGEST_SOCKET_PATH_BYTES, RELOADABLE, Settings, load_settings
 from webapp.domain.errors import SetupError
 from webapp.stack.nginx.config import balancer_conf, inspect_nginx, nginx_conf
-from webapp.stack.preflight import check_program, find_nginx
+from webapp.stack.preflight import check_program, check_pusher, find_nginx
 from webapp.stack.tls import prepare_certificate
 
 
@@ -26,7 +26,10 @@ def test_naming_the_default_model_counts_as_naming_it(monkeypatch):
     assert not load_settings().model_is_default
 
 
-@pytest.mark.parametrize(("name", "value"), [("API_KEYS", " , "), ("REDIS_URL", "pass:word@host")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("API_KEYS", " , "), ("REDIS_URL", "pass:word@host"), ("EVENTS_KEY", "31-characters-are-not-enough-31")],
+)
 def test_a_secret_that_can_t_be_right_is_named_and_not_shown(monkeypatch, name, value):
     monkeypatch.setenv(f"RERANK_{name}", value)
     with pytest.raises(SetupError, match=f"RERANK_{name}") as caught:
@@ -65,6 +68,17 @@ def test_a_setting_is_declared_with_whether_new_workers_can_take_it_over_and_its
         ({"STACKS": "https://a:1"}, "RERANK_STACKS_CA"),
         ({"STACKS": "http://a:1", "STACKS_CA": "ca.pem"}, "RERANK_STACKS_CA"),
         ({"BALANCERS": "the balancer"}, "RERANK_BALANCERS"),
+        ({"PUSHER_URL": "https://pusher:8081"}, "RERANK_PUSHER_URL"),
+        ({"PUSHER_URL": "http://pusher"}, "RERANK_PUSHER_URL"),
+        ({"PUSHER_URL": "http://pusher:8081/path"}, "RERANK_PUSHER_URL"),
+        ({"EVENTS_ENDPOINT": "tcp://pusher"}, "'tcp://pusher' is not tcp://host:port"),
+        ({"EVENTS_ENDPOINT": "tcp://127.0.0.1:1;10.0.0.1:5557"}, "is not tcp://host:port"),
+        (
+            {"EVENTS_ENDPOINT": "tcp://10.0.0.5:5557"},
+            "without RERANK_EVENTS_KEY, anyone who reaches tcp://10.0.0.5:5557",
+        ),
+        ({"EVENTS_ENDPOINT": "tcp://127.0.0.1.example:5557"}, "without RERANK_EVENTS_KEY"),
+        ({"EVENTS_ENDPOINT": "tcp://[::]:5557"}, "without RERANK_EVENTS_KEY"),
     ],
 )
 def test_stacks_and_balancers_that_can_t_be_meant_are_named(monkeypatch, variables, said):
@@ -72,6 +86,31 @@ def test_stacks_and_balancers_that_can_t_be_meant_are_named(monkeypatch, variabl
         monkeypatch.setenv(f"RERANK_{name}", value)
     with pytest.raises(SetupError, match=said):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["", "ipc:///run/events.sock", "tcp://127.0.0.1:1", "tcp://[::1]:1", "tcp://localhost:1"]
+)
+def test_events_that_stay_on_this_machine_need_no_key(monkeypatch, endpoint):
+    monkeypatch.setenv("RERANK_EVENTS_ENDPOINT", endpoint)
+    assert load_settings().events_endpoint == endpoint
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"pusher_url": "http://pusher:8081"}, "RERANK_EVENTS_ENDPOINT does not say where that pusher hears events"),
+        (
+            {"events_endpoint": "tcp://127.0.0.1:1"},
+            "RERANK_PUSHER_URL does not say where that pusher answers followers",
+        ),
+    ],
+)
+def test_a_stack_whose_events_go_to_one_pusher_and_its_followers_to_another_is_refused(settings, said):
+    with pytest.raises(SetupError, match=said):
+        check_pusher(Settings(**settings))
+    for whole in ({}, {"pusher_url": "http://pusher:8081", "events": False}):
+        check_pusher(Settings(**whole))
 
 
 @pytest.mark.parametrize("character", ['"', "\\", "$", "%", "\n", "\t", "\udcff"])

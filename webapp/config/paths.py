@@ -72,7 +72,7 @@ class Paths:
 
     @property
     def events_address(self) -> str:
-        """The ZeroMQ address where the pusher listens for workers."""
+        """The ZeroMQ address to which workers send events."""
         return self.events_endpoint or f"ipc://{self.run_dir / 'events.sock'}"
 
     @property

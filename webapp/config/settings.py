@@ -20,9 +20,11 @@ from pydantic import (
 from webapp.config.paths import STATE, Paths
 from webapp.config.sources import Sources, gather
 from webapp.config.validators import (
+    check_events,
     check_networks,
     check_origins,
     check_path,
+    check_pusher_url,
     check_secrets,
     check_stacks,
     check_tls,
@@ -220,8 +222,14 @@ class Settings(Paths, BaseModel):
     events: bool = reloadable(True, "Send events of requests and workers to the pusher, and so to the dashboard.")
     events_endpoint: str = setting(
         "",
-        "ZeroMQ address of the pusher, ipc:// or tcp://; default: a socket in the state directory.",
+        "Where a pusher elsewhere hears events, ipc://path or tcp://host:port; empty: the stack's own pusher.",
         pattern=r"^((ipc|tcp)://.+)?$",
+    )
+    events_key: SecretStr = setting(
+        SecretStr(""), "Secret of a pusher elsewhere and of all that send to it by tcp://, 32 characters or more."
+    )
+    pusher_url: Annotated[str, AfterValidator(check_pusher_url)] = setting(
+        "", "Pusher elsewhere (reranking pusher), as http://10.0.0.5:8081; empty: the stack runs its own."
     )
     events_text: bool = reloadable(False, "Put queries into events, so that dashboards show them.")
     otel_endpoint: str = setting(
@@ -260,6 +268,7 @@ class Settings(Paths, BaseModel):
         # Not in a field's validator: the error of that shows the value.
         check_secrets(api_keys=self.api_keys.get_secret_value(), redis_url=self.redis_url.get_secret_value())
         check_stacks(self.stacks, self.stacks_ca)
+        check_events(self.events_endpoint, self.events_key.get_secret_value())
         return self
 
     @property

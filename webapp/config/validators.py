@@ -9,12 +9,29 @@ import unicodedata
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?")
 
 
-_STACK = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
+_HOST_PORT = r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}"
+
+_STACK = re.compile(rf"https?://{_HOST_PORT}")
+
+_PUSHER = re.compile(rf"http://{_HOST_PORT}")
+
+_EVENTS = re.compile(rf"tcp://{_HOST_PORT}")
+
+LEAST_EVENTS_KEY_CHARS = 32
+"""128 bits in hex digits. Its hash is a fast one, so a key that people make up could be guessed."""
 
 
 def listed(values: str) -> list[str]:
     """Return the entries of a comma-separated text."""
     return [value.strip() for value in values.split(",") if value.strip()]
+
+
+def is_address(host: str) -> bool:
+    """Return whether a host is an IP address that nginx takes, which is one without a zone (fe80::1%eth0)."""
+    try:
+        return bool(ipaddress.ip_address(host)) and "%" not in host
+    except ValueError:
+        return False
 
 
 def is_loopback(host: str) -> bool:
@@ -94,6 +111,42 @@ def check_stacks(stacks: str, trusted: str) -> None:
         raise ValueError("RERANK_STACKS: all of them speak http, or all of them https")
     if (schemes == {"https"}) != bool(trusted):
         raise ValueError("RERANK_STACKS_CA belongs to https:// addresses in RERANK_STACKS; set both or none")
+
+
+def check_pusher_url(url: str) -> str:
+    """Return the address of a pusher elsewhere, checked.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if url and not _PUSHER.fullmatch(url):
+        raise ValueError("the address of a pusher is http://host:port, without a path")
+    return url
+
+
+def check_events(address: str, key: str) -> None:
+    """Refuse to send events to an address, or to hear them there, where others could send false ones.
+
+    Only programs of this machine reach a loopback address, so events may go there without a key.
+
+    Args:
+        address: of ZeroMQ; empty or ipc://: a Unix socket, which needs no key.
+        key: RERANK_EVENTS_KEY. The message does not quote it.
+
+    Raises:
+        ValueError: the address is none, or needs a key; or the key is too short.
+    """
+    if key and len(key) < LEAST_EVENTS_KEY_CHARS:
+        least = f"has less than {LEAST_EVENTS_KEY_CHARS} characters"
+        raise ValueError(f"RERANK_EVENTS_KEY {least}; make one: openssl rand -hex 32")
+    if not address or address.startswith("ipc://"):
+        return
+    found = _EVENTS.fullmatch(address)
+    if not found:
+        raise ValueError(f"{address!r} is not tcp://host:port")
+    if not key and not is_loopback(found[1].strip("[]")):
+        unsafe = f"without RERANK_EVENTS_KEY, anyone who reaches {address} could send false events"
+        raise ValueError(f"{unsafe}; give the same key (openssl rand -hex 32) to the pusher and to all that send to it")
 
 
 def check_networks(networks: str) -> str:

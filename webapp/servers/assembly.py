@@ -299,7 +299,11 @@ def assemble(
     if engine.most_batches:
         check_workers(settings.workers)
     quota, shared = _redis_users(settings, bridge)
-    publisher = Publisher(settings.events_address if settings.events else "", color=settings.color)
+    publisher = Publisher(
+        settings.events_address if settings.events else "",
+        color=settings.color,
+        key=settings.events_key.get_secret_value(),
+    )
     progress = ProgressEvents(publisher.publish, with_text=settings.events_text)
     tracing = Tracing(settings.otel_endpoint) if settings.otel_endpoint else None
     metrics = Metrics(CollectorRegistry())

@@ -22,8 +22,9 @@ from webapp.domain.errors import SetupError
 from webapp.engine.artifact import artifact_dir, read_manifest
 from webapp.engine.runtimes.native import PORTABLE, instruction_sets
 from webapp.stack.instance import address, owner, supervisord
+from webapp.stack.local_client import pusher_answers
 from webapp.stack.nginx.config import STREAM_REMEDY, inspect_nginx, limits_of
-from webapp.stack.preflight import check_cards, check_keys, check_port, find_nginx, group_of
+from webapp.stack.preflight import check_cards, check_keys, check_port, check_pusher, find_nginx, group_of
 from webapp.stack.releases import state
 from webapp.stack.releases.checks import size_of
 from webapp.stack.releases.recovery import running_idle_program
@@ -50,6 +51,8 @@ LEAST_FILES = 8192
 """`minfds` in supervisord.conf, which refuses to start below."""
 
 LEAST_BACKLOG = 1024
+
+PUSHER_TIMEOUT_S = 2.0
 
 LEAST_DAYS = 14
 """Days that a certificate should last."""
@@ -279,6 +282,15 @@ def _limits(_settings: Settings) -> Result:
     return "good", f"somaxconn {backlog}, open files {'any' if files < 0 else files}", ""
 
 
+def _pusher(settings: Settings) -> Result:
+    check_pusher(settings)
+    if not settings.pusher_url:
+        return "good", "the stack's own", ""
+    if pusher_answers(settings, PUSHER_TIMEOUT_S):
+        return "good", f"{settings.pusher_url} answers", ""
+    return "poor", f"{settings.pusher_url} does not answer", "start it: reranking pusher; and look at RERANK_PUSHER_URL"
+
+
 def _dashboard(_settings: Settings) -> Result:
     if not (ROOT / "pusher" / "dashboard" / "node_modules").is_dir():
         return "poor", "its packages are missing", "./scripts/serve installs them, with npm"
@@ -321,6 +333,7 @@ _CHECKS: dict[str, Callable[[Settings], Result]] = {
     "ACME webroot": _webroot,
     "ops group": _group,
     "dashboard": _dashboard,
+    "pusher": _pusher,
     "redis": _redis,
 }
 

@@ -44,6 +44,18 @@ def ask(settings: Settings, path: str, body: bytes | None = None, *, timeout_s: 
         raise ConnectionError(f"the answer is no HTTP ({type(error).__name__})") from error
 
 
+def pusher_answers(settings: Settings, timeout_s: float) -> bool:
+    """Return whether the pusher at RERANK_PUSHER_URL answers; True where the stack has its own."""
+    if not settings.pusher_url:
+        return True
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{settings.pusher_url}/live", timeout=timeout_s):
+            return True
+    except (OSError, http.client.HTTPException):
+        return False
+
+
 def host_of(settings: Settings) -> str:
     """Return the address at which this machine reaches the service of these settings."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound

@@ -70,6 +70,24 @@ def writing_to(directory: Path) -> Iterator[None]:
         raise SetupError(f"RERANK_STATE_DIR: can't write to {directory} ({error.strerror}); choose another") from error
 
 
+def check_pusher(settings: Settings) -> None:
+    """Check that events go to the pusher that nginx passes followers to.
+
+    Raises:
+        SetupError: one of the two is the stack's own, and the other is not.
+    """
+    if settings.pusher_url and settings.events and not settings.events_endpoint:
+        raise SetupError(
+            f"RERANK_PUSHER_URL is {settings.pusher_url}, but RERANK_EVENTS_ENDPOINT does not say where that pusher"
+            " hears events; set it to tcp://host:port, or set RERANK_EVENTS=false"
+        )
+    if settings.events_endpoint and not settings.pusher_url:
+        raise SetupError(
+            f"RERANK_EVENTS_ENDPOINT is {settings.events_endpoint}, but RERANK_PUSHER_URL does not say where that"
+            " pusher answers followers; set it to http://host:port, or unset the endpoint: then the stack runs its own"
+        )
+
+
 def check_keys(settings: Settings) -> None:
     """Check the key file, while an operator is there to read what is wrong; damaged later, it opens nothing.
 

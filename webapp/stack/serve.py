@@ -114,7 +114,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
         _check_artifact(served)
         ready = _wait_until_ready(settings, console, supervisord, signals, program_of(colors.active))
         if ready:
-            wait_until(lambda: settings.pusher_socket.exists() or signals.stops > 0, PUSHER_WAIT_S)
+            wait_until(lambda: _has_pusher(settings) or signals.stops > 0, PUSHER_WAIT_S)
             repair.step()
             _announce(settings, console)
             start_if_due(served, Programs(settings.run_dir))
@@ -156,6 +156,7 @@ def _check(settings: Settings, console: Console) -> None:
     for port in filter(None, (settings.port, settings.plain_port)):
         preflight.check_port(settings, port)
     preflight.check_keys(settings)
+    preflight.check_pusher(settings)
     preflight.check_cards(settings)
     prepare_certificate(settings)
     if problem := webroot_problem(settings):
@@ -178,6 +179,8 @@ def _environment(settings: Settings, file: Path | None, nginx: str, active: str)
         "STACK_NGINX": nginx,
         "STACK_UID": str(os.getuid()),
         **{f"STACK_START_{color.upper()}": str(color == active) for color in COLORS},
+        "STACK_PUSHERS": "0" if settings.pusher_url else "1",
+        "STACK_PUSHER_SOCKET": "" if settings.pusher_url else str(settings.pusher_socket),
         "STACK_SOCKET_MODE": socket_mode,
         "STACK_SOCKET_OWNER": socket_owner,
         "STACK_STOP_WAIT_S": str(settings.request_timeout_s + STOP_GRACE_S),
@@ -285,6 +288,10 @@ def _wait_for_end(
                 raise SetupError(f"{settings.run_dir} was removed; start again, which makes it anew") from None
             else:
                 repair.step()
+
+
+def _has_pusher(settings: Settings) -> bool:
+    return bool(settings.pusher_url) or settings.pusher_socket.exists()
 
 
 def _announce(settings: Settings, console: Console) -> None:

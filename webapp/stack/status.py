@@ -15,7 +15,7 @@ import msgspec
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.artifact import MANIFEST, artifact_dir, comparison_summary
-from webapp.stack.local_client import ask, url_of
+from webapp.stack.local_client import ask, pusher_answers, url_of
 from webapp.stack.releases import state
 from webapp.stack.releases.comparison import PROGRAM
 from webapp.stack.releases.environment import settings_with
@@ -52,7 +52,7 @@ class Status:
     """`model`, `engine`, `precision`; empty if none is prepared."""
     programs: list[Listed]
     workers: list[dict[str, Any]] = field(default_factory=list)
-    """Each worker's last pulse; empty if the pusher knows none, or gets no events (RERANK_EVENTS)."""
+    """Each worker's last pulse; empty if the stack's pusher knows none, or gets no events (RERANK_EVENTS)."""
     figures: dict[str, Any] = field(default_factory=dict)
     """Figures of the last second: requests/s, documents/s, queue, latencies."""
     troubles: list[str] = field(default_factory=list)
@@ -87,6 +87,7 @@ def inspect(settings: Settings) -> Status:
             *([damage] if damage else []),
             *(f"{name} is gone" for name in (missing(settings.run_dir, programs) if programs else [])),
             *(f"{name} does not answer" for name in (hung(settings, SIDECAR_TIMEOUT_S) if programs else [])),
+            *([] if pusher_answers(settings, SIDECAR_TIMEOUT_S) else [f"{settings.pusher_url} does not answer"]),
         ],
         comparison=comparison_summary(settings_with(colors.serving.settings) if colors else settings),
     )

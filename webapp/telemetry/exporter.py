@@ -139,12 +139,13 @@ def registry(folder: Path, pusher: str, root: int) -> CollectorRegistry:
 
     Args:
         folder: where workers leave their metrics.
-        pusher: the pusher's socket.
+        pusher: the pusher's socket; empty: the stack has none of its own, and others may count that one.
         root: pid of the process from which all others of the service descend.
     """
     found = CollectorRegistry()
     found.register(Workers(folder))
-    found.register(Pusher(pusher))
+    if pusher:
+        found.register(Pusher(pusher))
     found.register(Cpu(root))
     return found
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from contracts import events
@@ -86,6 +87,22 @@ def test_a_golden_frame_is_written_and_read_as_ever(name):
 
 def test_every_golden_frame_is_one_that_we_know():
     assert {path.stem for path in GOLDEN.glob("*.json")} == set(FRAMES)
+
+
+def test_a_source_that_names_its_host_is_read_by_those_who_know_no_hosts():
+    class OlderSource(msgspec.Struct):
+        id: str
+        pid: int
+        colour: str = ""
+
+    class OlderFrame(msgspec.Struct):
+        source: OlderSource
+
+    source = events.Source(id="a", pid=1, color="blue", host="pod-1")
+    message = events.encode(source, 0, [])
+    assert msgspec.json.decode(message, type=OlderFrame).source == OlderSource(id="a", pid=1, colour="blue")
+    assert events.decode(message).source == source
+    assert b"host" not in events.encode(SOURCE, 0, [])
 
 
 def test_fields_that_a_later_writer_adds_are_ignored():

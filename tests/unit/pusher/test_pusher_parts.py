@@ -208,8 +208,14 @@ def test_settings_follow_the_webapp_s(monkeypatch, tmp_path):
     monkeypatch.setenv("RERANK_STATE_DIR", str(tmp_path))
     assert pusher_settings().socket == load_settings().pusher_socket
     assert pusher_settings().intake_address == load_settings().events_address
-    monkeypatch.setenv("RERANK_EVENTS_ENDPOINT", "tcp://127.0.0.1:5999")
-    assert pusher_settings().intake_address == load_settings().events_address == "tcp://127.0.0.1:5999"
+
+
+def test_a_pusher_of_several_stacks_listens_where_its_arguments_say_and_nowhere_that_stacks_settings_do(monkeypatch):
+    for name, value in {"EVENTS_ENDPOINT": "tcp://127.0.0.1:5999", "LISTEN": "0.0.0.0:1", "EVENTS_KEY": "k"}.items():
+        monkeypatch.setenv(f"RERANK_{name}", value)
+    own, shared = pusher_settings(), pusher_settings(["127.0.0.1:8081", "tcp://127.0.0.1:5557"])
+    assert (own.listen, own.intake_address, own.events_key) == ("", f"ipc://{own.run_dir}/events.sock", "k")
+    assert (shared.listen, shared.intake_address) == ("127.0.0.1:8081", "tcp://127.0.0.1:5557")
 
 
 def test_a_settings_file_that_is_gone_is_one_line(monkeypatch, tmp_path):

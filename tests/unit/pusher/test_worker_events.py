@@ -29,6 +29,7 @@ def test_changes_of_the_breaker_and_of_workers_are_told_once_in_their_order():
         "worker": "w1",
         "pid": 42,
         "color": "blue",
+        "host": "",
         "what": "breaker open",
     }
     say(relay, pulse("half_open"), at=NOW + 1, seq=1)

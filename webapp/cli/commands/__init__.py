@@ -5,9 +5,9 @@ from webapp.cli.commands.inspection import doctor, logs, status
 from webapp.cli.commands.keys import keys
 from webapp.cli.commands.releases import deploy, prepare, rollback
 from webapp.cli.commands.rerank import rerank
-from webapp.cli.commands.stack import balance, drain, reload, restart, run, serve, stop
+from webapp.cli.commands.stack import balance, drain, pusher, reload, restart, run, serve, stop
 
 COMMANDS = (
     *(balance, config, deploy, doctor, drain, keys, logs, prepare),
-    *(reload, rerank, restart, rollback, run, serve, status, stop),
+    *(pusher, reload, rerank, restart, rollback, run, serve, status, stop),
 )

@@ -74,6 +74,32 @@ def balance() -> None:
 
 
 @click.command(cls=SettingsCommand)
+@click.option("--listen", default="0.0.0.0:8081", show_default=True, metavar="HOST:PORT", help="For the stacks' nginx.")
+@click.option(
+    "--events-listen",
+    default="tcp://0.0.0.0:5557",
+    show_default=True,
+    metavar="ADDRESS",
+    help="For workers: tcp://HOST:PORT.",
+)
+def pusher(*, listen: str, events_listen: str) -> None:
+    """Run one pusher for several stacks, in the foreground.
+
+    Stacks with RERANK_PUSHER_URL=http://HOST:8081 and RERANK_EVENTS_ENDPOINT=tcp://HOST:5557 run none of their own, so
+    each shows and follows what any of them does. All of them and the pusher need the same RERANK_EVENTS_KEY. It answers
+    the stacks' nginx alone: keep its ports from others. docs/progress.md says more.
+
+    Examples:
+      RERANK_EVENTS_KEY=$(openssl rand -hex 32) reranking pusher
+      reranking pusher --listen 127.0.0.1:8081 --events-listen tcp://127.0.0.1:5557
+    """
+    from webapp.stack.pusher import push  # noqa: PLC0415
+
+    settings, sources = load_with_sources()
+    push(settings, sources.path, listen, events_listen)
+
+
+@click.command(cls=SettingsCommand)
 @_programs
 def restart(*, programs: tuple[str, ...]) -> None:
     """Restart the webapp that serves, or PROGRAMs: webapp, pusher, metrics, nginx.

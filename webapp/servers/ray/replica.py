@@ -30,6 +30,7 @@ STACK_SETTINGS = frozenset(
     {
         *("host", "port", "plain_port", "state_dir", "ops_group", "workers", "color", "release", "faster_artifact"),
         *("tls", "tls_cert", "tls_key", "hsts_s", "cors_origins", "dashboard_origins", "operator_keys"),
+        "pusher_url",
         *("log_to", "log_level", "log_format"),
     }
 )

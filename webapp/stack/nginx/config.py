@@ -19,7 +19,7 @@ from webapp.api.dialects.unknown import dump_error
 from webapp.api.probes import LIVE, READY
 from webapp.config.paths import ROOT
 from webapp.config.settings import PROXY_GRACE_S, SHUTDOWN_GRACE_S, Settings
-from webapp.config.validators import listed
+from webapp.config.validators import is_address, is_loopback, listed
 from webapp.domain import errors
 from webapp.stack.nginx.traffic_split import PERCENTS
 from webapp.stack.tls import certificate, served_certificate
@@ -54,6 +54,8 @@ REPLY_HEADERS = (
     *("x-compute-tokens", "x-total-time", "x-queue-time", "x-tokenization-time", "x-inference-time"),
 )
 """Headers of a worker's reply that nginx adds to the file it sends in its place."""
+
+RESOLV_CONF = Path("/etc/resolv.conf")
 
 RETRY_S = 30
 """Time within which a balancer sends a request to another machine: longer than it takes to notice that one vanished
@@ -192,17 +194,13 @@ def nginx_conf(settings: Settings, nginx: Nginx | None = None) -> str:
     return _template("nginx.conf.j2").render(
         **_common(settings, nginx, limits, longest_s=settings.request_timeout_s + PROXY_GRACE_S),
         shares=PERCENTS,
-        dashboard=ROOT / "pusher" / "dashboard",
         reply_file_headers=REPLY_HEADERS,
         cors_origins=settings.cors_origin_list,
         requests_per_address=limits.requests_per_address,
         guarded=bool(settings.api_keys_file or settings.api_keys.get_secret_value()),
         keyless_per_address=KEYLESS_PER_ADDRESS,
         keyless_keep_alive_s=KEYLESS_KEEP_ALIVE_S,
-        followers=FOLLOWERS,
-        followers_per_address=FOLLOWERS_PER_ADDRESS,
         upstream_field="",
-        sidecar_down=_body(503, errors.UnavailableError, SIDECAR_DOWN),
     )
 
 
@@ -273,10 +271,49 @@ def _common(settings: Settings, nginx: Nginx, limits: Limits, longest_s: int) ->
         "http2_directive": nginx.version >= NEWEST,
         "user": pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() == 0 else "",
         "shutdown_s": settings.request_timeout_s + SHUTDOWN_GRACE_S,
+        "dashboard": ROOT / "pusher" / "dashboard",
+        "pusher": _pusher_of(settings),
+        "followers": FOLLOWERS,
+        "followers_per_address": FOLLOWERS_PER_ADDRESS,
+        "sidecar_down": _body(503, errors.UnavailableError, SIDECAR_DOWN),
         "error_level": NGINX_LEVELS[settings.log_level],
         "omitted_levels": OMITTED_LEVELS[settings.log_level],
         "refusals": [(status, error.code, _body(status, error, message)) for status, error, message in REFUSALS],
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Pusher:
+    """Where nginx finds the pusher."""
+
+    server: str = ""
+    """Its socket, or its address and port; empty: `name` says where."""
+    name: str = ""
+    """A name and a port, to be looked up again and again."""
+    nameservers: str = ""
+    """Where names are looked up, as nginx takes them."""
+
+
+def _pusher_of(settings: Settings, resolv_conf: Path = RESOLV_CONF) -> _Pusher:
+    if not settings.pusher_url:
+        return _Pusher(server=f'"unix:{settings.pusher_socket}"')
+    address = urlsplit(settings.pusher_url)
+    host = address.hostname or ""
+    if is_loopback(host) and not is_address(host):
+        return _Pusher(server=f"127.0.0.1:{address.port}")  # DNS need not know it
+    if is_address(host):
+        return _Pusher(server=address.netloc)
+    return _Pusher(name=address.netloc, nameservers=" ".join(nameservers(resolv_conf)))
+
+
+def nameservers(resolv_conf: Path = RESOLV_CONF) -> list[str]:
+    """Return this machine's nameservers as nginx takes them; where none is named, itself, as for the C library."""
+    try:
+        words = [line.split() for line in resolv_conf.read_text().splitlines()]
+    except OSError:
+        words = []
+    found = [each[1] for each in words if each[:1] == ["nameserver"] and len(each) > 1 and is_address(each[1])]
+    return [f"[{each}]" if ":" in each else each for each in found] or ["127.0.0.1"]
 
 
 def _body(status: int, error: type[errors.RerankError], message: str) -> str:

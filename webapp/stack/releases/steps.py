@@ -95,7 +95,8 @@ class DeployReporter:
         from webapp.telemetry.publisher import Publisher  # noqa: PLC0415 - zmq, which a command that only looks needs not
 
         self._say = say
-        self._publisher = Publisher(settings.events_address, color=release.color)
+        key = settings.events_key.get_secret_value()
+        self._publisher = Publisher(settings.events_address, color=release.color, key=key)
         self._release = release
         self._draw = draw
         self._counted = ""
