@@ -1,38 +1,18 @@
 """The whole stack as a user with no other rights on this machine."""
 
 import os
-import pwd
 import shutil
 import stat
 import subprocess
-import sys
-import sysconfig
 import tempfile
 from pathlib import Path
 
 import psutil
 import pytest
+from ordinary_user import AS_NOBODY, NOBODY, PATHS, their_python
 from running import Stack
 
 pytestmark = pytest.mark.slow
-
-NOBODY = pwd.getpwnam("nobody")
-
-AS_NOBODY = {"user": NOBODY.pw_uid, "group": NOBODY.pw_gid, "extra_groups": []}
-
-PATHS = os.pathsep.join([str(Path(__file__).resolve().parents[2]), sysconfig.get_path("purelib")])
-
-
-def their_python():
-    """One that they may run: this, or, where this lies in root's home, the system's own of the same version."""
-    for python in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
-        try:
-            trial = [python, "-c", "import webapp, pusher, flask, msgspec"]
-            subprocess.run(trial, check=True, capture_output=True, env={"PYTHONPATH": PATHS}, **AS_NOBODY)
-        except (OSError, subprocess.CalledProcessError):
-            continue
-        return python
-    return pytest.skip("other users can read no Python here, or not this checkout")
 
 
 @pytest.fixture
