@@ -37,6 +37,9 @@ from webapp.stack.processes import handle_stop_signals_in_forks
 MOST_PENDING_BYTES = 64 * 1024
 """Longest line; a longer one is logged in parts."""
 
+ROTATION = "STACK_LOG_ROTATION"
+"""A variable for tests, "BYTES,FILES": the limit of every log file, and the older ones of it that are kept."""
+
 _READ_BYTES = 128 * 1024
 """Most that supervisord reads at a time."""
 
@@ -84,6 +87,8 @@ class LogStore:
             handler = Handler(self._stdout)
         else:
             if path not in self._files:
+                if rotation := os.environ.get(ROTATION):
+                    maxbytes, backups = map(int, rotation.split(","))
                 file = File(path, limit_bytes=maxbytes, backups=backups)
                 self._files[path] = file, self._writer(file)
             file, writer = self._files[path]
