@@ -47,6 +47,7 @@ class Host:
         self.name = f"{self.prefix}-host"
         self._numbers = itertools.count(1)
         self._names = [self.name]
+        self._links: dict[str, list[str]] = {}
 
     def __enter__(self) -> Host:
         ip("netns", "add", self.name)
@@ -81,8 +82,12 @@ class Host:
         ip("-n", name, "link", "set", "dev", "lo", "up")
         for index, (bridge, address) in enumerate(addresses.items()):
             outer, inner = f"veth{number}-{index}", f"eth{index}"
+            self._links.setdefault(name, []).append(outer)
             ip("link", "add", "name", outer, "netns", self.name, "type", "veth", "peer", inner, "netns", name)
             ip("-n", self.name, "link", "set", "dev", outer, "master", bridge, "up")
+            # As Docker's: an address that another container gets soon has the same one, so no neighbour is asked anew.
+            hardware = "02:42:" + ":".join(f"{byte:02x}" for byte in ipaddress.IPv4Interface(address).packed)
+            ip("-n", name, "link", "set", "dev", inner, "address", hardware)
             ip("-n", name, "address", "add", address, "dev", inner)
             ip("-n", name, "link", "set", "dev", inner, "up")
         ip("-n", name, "route", "add", "default", "via", gateway)
@@ -90,6 +95,8 @@ class Host:
 
     def remove_namespace(self, name: str) -> None:
         end_all(name)
+        for link in self._links.pop(name):  # now: the kernel removes a namespace, and what is in it, some time later
+            ip("-n", self.name, "link", "del", link)
         ip("netns", "del", name)
         self._names.remove(name)
 
