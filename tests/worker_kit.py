@@ -13,7 +13,7 @@ from webapp.telemetry.worker_stats import WorkerStats
 MODEL = ModelInfo("m", "r", "stub", "stub", "none", 512, "sigmoid")
 
 
-def stats(*, in_flight=0, queue_pairs=0, queue_tokens=0, queue_age_s=0.0, **totals):
+def stats(*, in_flight=0, queue_pairs=0, queue_tokens=0, queue_age_s=0.0, most_batches=0, **totals):
     """The stats of a ready worker."""
     return WorkerStats(
         service=SimpleNamespace(
@@ -29,6 +29,7 @@ def stats(*, in_flight=0, queue_pairs=0, queue_tokens=0, queue_age_s=0.0, **tota
             queued_tokens=queue_tokens,
             queue_age_s=queue_age_s,
             budget_tokens=256,
+            most_batches=most_batches,
             totals=Totals(**totals),
         ),
         publisher=Publisher(""),

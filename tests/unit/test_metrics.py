@@ -209,7 +209,7 @@ def test_the_reporter_samples_levels_and_what_totals_grew_by(metered):
 
 
 def test_the_seconds_of_engine_threads_are_counted_by_what_they_did(metered):
-    worker = stats(tokenising_s=3.5, scoring_s=8.0, waiting_s=0.5, device_busy_s=5.0)
+    worker = stats(tokenising_s=3.5, scoring_s=8.0, waiting_s=0.5)
     metered.metrics.sample(worker)
     worker.scheduler.totals.waiting_s = 2.0
     metered.metrics.sample(worker)
@@ -218,7 +218,20 @@ def test_the_seconds_of_engine_threads_are_counted_by_what_they_did(metered):
         for activity in ("tokenising", "scoring", "waiting")
     }
     assert found == {"tokenising": 3.5, "scoring": 8.0, "waiting": 2.0}
-    assert metered.value("rerank_engine_busy_seconds_total") == 5
+
+
+@pytest.mark.parametrize(("most_batches", "busy_s"), [(0, 2.5), (2, 7.0)])
+def test_an_engine_is_busy_for_as_long_as_its_threads_are_and_a_card_while_it_has_a_batch(
+    metered, most_batches, busy_s
+):
+    totals = {"tokenising_s": 2.0, "scoring_s": 8.0, "waiting_s": 30.0, "threads": 4, "device_busy_s": 7.0}
+    metered.metrics.sample(stats(most_batches=most_batches, **totals))
+    assert metered.value("rerank_engine_busy_seconds_total") == busy_s
+
+
+def test_an_engine_without_threads_yet_is_not_busy(metered):
+    metered.metrics.sample(stats())
+    assert metered.value("rerank_engine_busy_seconds_total") == 0
 
 
 def test_the_wait_of_the_request_that_waits_longest_is_a_level(metered):

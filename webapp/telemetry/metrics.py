@@ -201,6 +201,17 @@ def _thread_seconds(worker: WorkerStats) -> dict[tuple[str, ...], float]:
     return {(activity,): each for activity, each in zip(ACTIVITIES, seconds, strict=True)}
 
 
+def _busy_seconds(worker: WorkerStats) -> float:
+    """Return for how long the engine worked; what it can do is used up where that is all the time.
+
+    Without a card there is room while one of the threads waits, so that it says little that another has a batch.
+    """
+    totals = worker.scheduler.totals
+    if worker.scheduler.most_batches:
+        return float(totals.device_busy_s)
+    return (totals.tokenising_s + totals.scoring_s) / max(totals.threads, 1)
+
+
 # fmt: off
 PER_REPLY: tuple[Metric[Reply], ...] = (
     Metric(EventCounter, "rerank_requests", "HTTP requests that a worker answered.", lambda r: (r.route, r.dialect, r.status), ("route", "dialect", "status")),
@@ -245,7 +256,7 @@ PER_SECOND: tuple[Metric[WorkerStats], ...] = (
     Metric(LevelGauge, "rerank_body_memory_bytes", "Memory charged for large bodies at work and their replies.", lambda w: w.service.admission.body_memory_bytes),
     Metric(TotalCounter, "rerank_engine_errors", "Batches and chunks that the engine could not do.", lambda w: w.scheduler.totals.failures),
     Metric(TotalCounter, "rerank_engine_thread_seconds", "Time of the engine threads, added up over all workers. If hardly any is waiting while the engine is not always busy, tokenising is the bound.", _thread_seconds, ("activity",), known=ACTIVITIES),
-    Metric(TotalCounter, "rerank_engine_busy_seconds", "Time with at least one batch in hand, added up over all workers. Of one worker, rate() is the share of time that it computes.", lambda w: w.scheduler.totals.device_busy_s),
+    Metric(TotalCounter, "rerank_engine_busy_seconds", "Time that the engine works, added up over all workers: on a card, with at least one batch in hand; else the time in which its threads work, divided by their number. Of one worker, rate() is the share of time.", _busy_seconds),
     Metric(LevelGauge, "rerank_breaker_state", "0 closed, 1 half open, 2 open; the worst of all workers.", lambda w: BREAKER[w.breaker.state], mode="livemax"),
     Metric(TotalCounter, "rerank_breaker_opened", "Times that the breaker opened.", lambda w: w.breaker.opened),
     Metric(LevelGauge, "rerank_degraded", "1 while a worker leaves its engine alone.", lambda w: w.breaker.state != "closed", mode="livemax"),
