@@ -1,4 +1,4 @@
-"""HUP, a worker's TERM and drain, with 200 requests in flight and idle connections open."""
+"""HUP, a worker's TERM and drain, with requests in flight and idle connections open."""
 
 import os
 import shutil
@@ -15,6 +15,8 @@ from running import PATIENCE_S, wait_for
 pytestmark = pytest.mark.slow
 
 IN_FLIGHT = 200
+
+BODY = {"query": "how do bees find home", "documents": ["by the sun", "milk"]}
 
 
 def idle(stack):
@@ -58,26 +60,56 @@ def test_the_service_is_ready_during_the_whole_reload(stack_with):
         assert set(said) == {200}, said
 
 
-def test_a_drain_finishes_what_was_admitted_and_says_503_first(stack_with):
+def draining(stack, *options):
+    """`reranking drain`, once `/ready` says 503."""
+    command = [sys.executable, "-m", "webapp", "drain", *options]
+    drain = subprocess.Popen(command, env=stack._environment, stdout=subprocess.PIPE)
+    wait_for(lambda: not is_ready(stack), "not ready")
+    return drain
+
+
+def is_ready(stack):
+    return requests.get(f"{stack.url}/ready", timeout=PATIENCE_S).ok
+
+
+def test_a_drain_says_503_first_and_finishes_all_that_comes(stack_with):
     stack = stack_with(request_timeout_s="60", engine_threads="1").start()
     long = [f"{number} bees find home by the sun " * 10 for number in range(4000)]
     replies = []
     asking = threading.Thread(target=lambda: replies.append(stack.rerank(long)))
     asking.start()
     wait_for(lambda: requests.get(f"{stack.url}/load", timeout=PATIENCE_S).json()["server_load"], "it is at work")
-    with idle(stack) as session:
-        drain = subprocess.Popen(
-            [sys.executable, "-m", "webapp", "drain", "--notice-s", "1"], env=stack._environment, stdout=subprocess.PIPE
-        )
-        wait_for(lambda: session.get(f"{stack.url}/ready", timeout=PATIENCE_S).status_code == 503, "not ready")
-        refused = stack.rerank()
-        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
-        assert drain.wait(PATIENCE_S) == 0
+    with idle(stack), draining(stack, "--notice-s", "2") as drain:
+        assert stack.rerank().status_code == 200
+        assert drain.wait(PATIENCE_S) == 0  # while the idle connection is still open
         assert b"has ended" in drain.stdout.read()
-        drain.stdout.close()  # while the idle connection is still open
     asking.join()
     assert [reply.status_code for reply in replies] == [200], "what was admitted is finished"
     assert stack.process.wait(PATIENCE_S) == 0
+
+
+def test_a_notice_holds_for_new_workers_and_can_be_taken_back_or_left_to_whoever_stops_the_stack(stack_with):
+    with stack_with(engine="stub", api_keys="k") as stack, requests.Session() as session:
+
+        def closes():
+            reply = session.post(f"{stack.url}/rerank", json=BODY, headers={"X-Api-Key": "k"}, timeout=PATIENCE_S)
+            assert reply.status_code == 200, reply.text
+            return reply.headers["Connection"] == "close"
+
+        assert not closes()
+        with draining(stack, "--notice-s", "600") as drain:
+            (worker,) = stack.workers()
+            os.kill(worker, signal.SIGKILL)
+            wait_for(lambda: stack.workers() not in ([], [worker]), "another worker")
+            assert closes()
+            assert not is_ready(stack)
+            drain.send_signal(signal.SIGINT)
+        assert is_ready(stack)
+        assert not closes()
+        with draining(stack, "--notice-s", "0", "--no-stop") as drain:
+            assert drain.wait(PATIENCE_S) == 0
+        assert closes()
+    assert stack.start().stop() == 0, "it starts without notice"
 
 
 def test_a_drain_where_nothing_runs_says_so(tmp_path):

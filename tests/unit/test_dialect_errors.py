@@ -117,9 +117,9 @@ def test_a_full_service_answers_a_large_body_as_its_path_tells_and_does_not_read
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_draining_service_answers_503_to_all(client, service, form):
+def test_a_service_without_its_engine_answers_503_to_all(client, stub_rig, form):
     path, body = FORMS[form]
-    service.drain()
+    stub_rig.scheduler.close()
     reply = post(client, path, body)
     assert reply.status_code == 503
     assert int(reply.headers["Retry-After"]) >= 1

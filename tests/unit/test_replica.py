@@ -9,6 +9,7 @@ from asgi_kit import body_of, receives, run, scope_of
 from webapp.config.settings import Settings
 from webapp.domain.errors import SetupError
 from webapp.engine.runtimes.stub import StubEngine
+from webapp.servers import assembly
 from webapp.servers.ray import replica
 from webapp.servers.ray.replica import Replica, replica_settings
 
@@ -84,6 +85,22 @@ def test_a_fault_of_the_engine_makes_it_unhealthy():
         replica._serving._broken("an engine thread died")
         with pytest.raises(RuntimeError, match="an engine thread died"):
             replica.check_health()
+        await replica.leave()
+
+    run(main())
+
+
+@pytest.mark.usefixtures("small")
+def test_a_replica_whose_engine_is_lost_answers_503_at_once_until_it_is_replaced(monkeypatch):
+    monkeypatch.setattr(assembly, "WATCH_S", 0.01)
+
+    async def main():
+        lost = asyncio.Event()
+        monkeypatch.setattr(assembly.Watchdog, "fault", lambda _: lost.set() or "an engine thread died")
+        replica = Replica(engine_threads=1)
+        await replica.configure({})
+        await lost.wait()
+        assert (await asked(replica)).status == 503
         await replica.leave()
 
     run(main())

@@ -4,7 +4,7 @@ import gevent
 import pytest
 from scheduling_kit import Rig
 
-from webapp.domain.errors import DeadlineExceededError, InvalidRequestError, OverloadedError, UnavailableError
+from webapp.domain.errors import DeadlineExceededError, InvalidRequestError, OverloadedError
 from webapp.domain.types import RerankRequest
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission
@@ -63,13 +63,15 @@ def test_a_failed_request_gives_its_place_back(stub_rig):
     assert service.ongoing == 0
 
 
-def test_a_draining_service_admits_nothing(stub_rig):
-    service = service_on(stub_rig)
-    service.drain()
-    with pytest.raises(UnavailableError):
-        service.rerank(request(), soon())
+@pytest.mark.parametrize("how", ["its stack drains", "another worker replaces it"])
+def test_a_draining_service_serves_all_that_reaches_it(stub_rig, how):
+    service = service_on(stub_rig, drains=lambda: how == "its stack drains")
+    if how != "its stack drains":
+        service.leave()
+    assert service.rerank(request(), soon()).order
     service.mark_ready()
     assert service.state == "draining"
+    assert service.readiness == ("draining" if how == "its stack drains" else "ready")
 
 
 def test_many_requests_are_answered_in_order_each_with_its_own_error(stub_rig):

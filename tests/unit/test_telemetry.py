@@ -9,7 +9,7 @@ from scheduling_kit import Rig
 from worker_kit import stats
 
 from contracts.events import Accepted, Expired, Finished, Progress, Shed, Worker, decode
-from webapp.domain.errors import DeadlineExceededError, InvalidRequestError, OverloadedError, RerankError
+from webapp.domain.errors import DeadlineExceededError, InvalidRequestError, OverloadedError
 from webapp.domain.types import RerankRequest
 from webapp.engine.runtimes.stub import StubEngine
 from webapp.scheduling.admission import Admission
@@ -68,16 +68,13 @@ def test_a_query_is_told_only_when_asked_for(stub_rig):
     assert said[0].query == "topsecret"
 
 
-def test_a_full_or_draining_service_tells_that_it_shed(stub_rig):
+def test_a_full_service_tells_that_it_shed(stub_rig):
     said = []
     admission = Admission(max_ongoing_requests=1)
     service = service_on(stub_rig, ProgressEvents(said.append), admission=admission)
     with admission.arrive(0), pytest.raises(OverloadedError):
         service.rerank(request(), soon())
-    service.drain()
-    with pytest.raises(RerankError):
-        service.rerank(request(), soon())
-    assert [(type(event), event.reason) for event in said] == [(Shed, "full"), (Shed, "unavailable")]
+    assert [(type(event), event.reason) for event in said] == [(Shed, "full")]
 
 
 def test_an_expired_request_says_how_far_it_came():

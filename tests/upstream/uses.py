@@ -32,7 +32,7 @@ SUBCLASSES: dict[str, tuple[set[str], str]] = {
     "gunicorn.workers.ggevent.GeventWorker": (
         {
             *("init_process", "run", "server_class", "handle", "handle_request", "notify", "handle_exit"),
-            *("init_signals", "patch", "sockets", "alive", "cfg", "log", "ppid"),
+            *("patch", "sockets", "alive", "cfg", "log", "ppid"),
         },
         "gunicorn has hooks in a worker for: ready, each connection, each request, and the moment of TERM",
     ),

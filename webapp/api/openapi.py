@@ -25,7 +25,7 @@ _FAILURES = {
     424: "The model could not score the request (TEI).",
     429: "Full, the time was over, or more than a minute allows: try again after Retry-After seconds.",
     500: "The model could not score the request, or a fault of ours.",
-    503: "Loading or draining, for native callers also full: try again after Retry-After seconds.",
+    503: "Starting or broken, for native callers also full: try again after Retry-After seconds.",
     504: "The time was over before every document was scored (native).",
 }
 

@@ -86,6 +86,11 @@ class Paths:
         return self.run_dir / "replies"
 
     @property
+    def draining_file(self) -> Path:
+        """The file that is there while the stack drains: workers and nginx look for it."""
+        return self.run_dir / "draining"
+
+    @property
     def webapp_socket(self) -> Path:
         """The socket where gunicorn listens for nginx."""
         return socket_of(self.run_dir, self.color)

@@ -95,7 +95,7 @@ class RateLimitedError(RerankError):
 
 
 class UnavailableError(RerankError):
-    """The service is loading, draining or broken; nothing was done, another try may succeed."""
+    """The service is starting, stopping or broken; nothing was done, another try may succeed."""
 
     code = "unavailable"
     retryable = True

@@ -112,7 +112,7 @@ class Webapp:
 
         Args:
             on_started: called with the seconds it took, or the error; on the hub of the thread that called `start`.
-            on_fault: called with the reason why this process can't go on; `/ready` says 503 by then.
+            on_fault: called with the reason why this process can't go on; it refuses what needs the engine by then.
         """
         self.keys.reload()  # after HUP a new worker has the file's content from when the master read it
         for problem in self.keys.problems:
@@ -148,7 +148,7 @@ class Webapp:
 
         def watch() -> None:
             if fault := self.watchdog.fault():
-                self.drain()
+                self.scheduler.close()
                 on_fault(fault)
 
         start_native_thread(boot, ())
@@ -188,13 +188,8 @@ class Webapp:
         if ticket.error is not None:
             raise ticket.error
 
-    def drain(self) -> None:
-        """Admit nothing new. Only sets flags, so a signal handler may call it."""
-        self.service.drain()
-        self.reporter.publish_state("draining")
-
     def leave(self) -> None:
-        """Drain for replacement: serve open connections, refuse none. Only sets flags, as `drain`."""
+        """Note that this process ends when its connections are closed. Signal-safe: only sets flags."""
         self.service.leave()
         self.reporter.publish_state("draining")
 
@@ -217,6 +212,7 @@ def build_service(
     offload: Offload = run_inline,
     cache: MemoryCache | None = None,
     shared: SharedCache | None = None,
+    drains: Callable[[], bool] = bool,
     observer: Observer | None = None,
     on_breaker_change: Callable[[BreakerState, BreakerState], None] = lambda _old, _new: None,
 ) -> tuple[RerankService, Scheduler, EnginePool]:
@@ -263,6 +259,7 @@ def build_service(
         strict_model=settings.strict_model,
         names=names_of(engine.info, settings.model, listed(settings.served_model_name)),
         fallback=EngineFallback(lexical_scores if settings.degraded == "lexical" else None, on_breaker_change),
+        drains=drains,
         observer=observer,
     )
     return service, scheduler, EnginePool(engine, scheduler.step, threads=threads, start_thread=start_native_thread)
@@ -315,6 +312,7 @@ def assemble(
         offload=bridge.make_offload(),
         cache=MemoryCache(settings.cache_mb * MIB) if cache is None and settings.cache_mb else cache,
         shared=shared,
+        drains=partial(os.access, settings.draining_file, os.F_OK) if settings.color else bool,  # only a stack drains
         observer=observers,
         on_breaker_change=progress.breaker_changed,
     )

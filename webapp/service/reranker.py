@@ -17,7 +17,6 @@ from webapp.domain.errors import (
     InvalidRequestError,
     ModelNotFoundError,
     RerankError,
-    UnavailableError,
 )
 from webapp.domain.ranking import rank, to_scores
 from webapp.domain.types import ModelInfo, ModelNames, RerankRequest, RerankResult, Scored, names_of
@@ -87,6 +86,7 @@ class RerankService:
         strict_model: bool = False,
         names: ModelNames | None = None,
         fallback: EngineFallback | None = None,
+        drains: Callable[[], bool] = bool,
         observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -102,6 +102,7 @@ class RerankService:
             strict_model: whether a request that names another model is refused.
             names: what the model is called; None: by its id.
             fallback: what requests get while the engine fails.
+            drains: returns whether the stack drains.
             observer: follows requests.
             clock: monotonic seconds.
         """
@@ -117,25 +118,24 @@ class RerankService:
         self.fallback = fallback or EngineFallback()
         self._observer = observer or Observer()
         self._clock = clock
-        self.state: State = "loading"
         self.scores_fingerprint = ""
         """Hash of the logits that this machine gives known pairs; see `webapp.engine.base.Engine`."""
         self.loaded = False
         """Whether a real score was made."""
         self._waiting: list[Waiter] = []
         """Callers of `wait_loaded`."""
-        self.left_as: State | None = None
-        """The state before `leave`."""
+        self._drains = drains
+        self._leaves = False
 
-    def check_room(self) -> None:
-        """Refuse a request that can't be admitted whatever it holds, before anything is read of it.
+    @property
+    def readiness(self) -> State:
+        """What `/ready` says: of the whole stack. A worker that another one replaces is ready all the same."""
+        return "draining" if self._drains() else "ready" if self.loaded else "loading"
 
-        Raises:
-            OverloadedError, UnavailableError: no request is admitted now.
-        """
-        if self.state == "draining" and not self.left_as:
-            raise UnavailableError("the service is draining", retry_after_s=1, reason="draining")
-        self.admission.check()
+    @property
+    def state(self) -> State:
+        """How this process is. In each state it serves what reaches it; while it loads, requests wait."""
+        return "draining" if self._leaves else self.readiness
 
     def report_refused(self, caller: Caller, error: RerankError) -> None:
         """Report to the observer that a request was refused before it was read."""
@@ -169,8 +169,8 @@ class RerankService:
         requests = [self._with_used_instruction(request) for request in requests]
         with contextlib.ExitStack() as held:
             try:
-                if not options.arrived:  # an admitted request finishes, though the service is draining by now
-                    self.check_room()
+                if not options.arrived:
+                    self.admission.check()
                     held.enter_context(self.admission.arrive(0))
                 place = held.enter_context(self.admission.admit(requests, options.deadline))
             except RerankError as error:
@@ -308,31 +308,23 @@ class RerankService:
         return run(lambda: self._truncator.query_read(request, scored))
 
     def mark_ready(self) -> None:
-        """Record that a real score was made: `/ready` says so, unless we are draining already."""
+        """Record that a real score was made."""
         self.loaded = True
-        if self.state == "loading":
-            self.state = "ready"
         while self._waiting:
             self._waiting.pop().wake()
 
     def wait_loaded(self, timeout_s: float) -> None:
         """Sleep until a real score was made, or `timeout_s` passed."""
-        if self.state == "loading":
+        if self.readiness == "loading":
             self._waiting.append(waiter := self.scoring.make_waiter())
             waiter.wait(timeout_s)
 
-    def drain(self) -> None:
-        """Admit nothing new; what is admitted finishes. Only sets a flag, so a signal handler may call it."""
-        self.state = "draining"
-
     def leave(self) -> None:
-        """Drain for replacement: serve open connections, refuse none. Signal-safe: only sets flags.
+        """Note that this process ends when its connections are closed. Signal-safe: only sets a flag.
 
-        The server closes connections one by one; a request that came through one before was accepted, and refusing it
-        would lose it. A health check among them must not hear that the service is not ready.
+        The server closes connections one by one; a request that came through one before was accepted, so it is served.
         """
-        if self.state != "draining":
-            self.left_as, self.state = self.state, "draining"
+        self._leaves = True
 
     @property
     def ongoing(self) -> int:

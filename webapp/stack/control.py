@@ -1,7 +1,7 @@
 """`reranking restart`, `stop`, `drain` and `reload`: operations on a running stack, by its colors.
 
-Drain's order: the workers refuse new requests and `/ready` says 503; balancers notice; then the stack stops as it does
-on TERM, which waits for the requests that were admitted.
+Drain's order: `/ready` says 503, and each reply closes its caller's connection; balancers notice, and callers go to
+other machines; then the stack stops as it does on TERM, which finishes what was admitted. No request is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from webapp.domain.errors import SetupError
 from webapp.stack.instance import end, owner
 from webapp.stack.local_client import ColorApi, ask, url_of
 from webapp.stack.preflight import check_keys
-from webapp.stack.processes import children, command_line, wait_until
+from webapp.stack.processes import wait_until
 from webapp.stack.releases import state
 from webapp.stack.releases.environment import settings_with
 from webapp.stack.releases.recovery import deploy_lock, with_artifact
@@ -101,26 +101,29 @@ def stop(settings: Settings, names: Sequence[str], say: Say) -> None:
             say(f"{name} has stopped")
 
 
-def drain(settings: Settings, *, notice_s: float, say: Say) -> None:
+def drain(settings: Settings, *, notice_s: float, stop: bool, say: Say) -> None:
     """Take the stack out of service without losing a request, and stop it.
 
     Args:
         settings: of the stack.
-        notice_s: how long `/ready` says 503 before the stack stops.
+        notice_s: how long `/ready` says 503 before the stack stops; requests are served meanwhile.
+        stop: whether to stop it; False: TERM comes from somebody else.
         say: prints a line.
 
     Raises:
         SetupError: no stack runs, or it did not end in time.
     """
     stack = owner(settings)
-    workers = _workers(stack)
-    for worker in workers:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(worker, signal.SIGUSR2)
-    say(f"{len(workers)} workers admit nothing new, /ready says 503")
-    time.sleep(notice_s)
-    end(settings, stack)
-    say("what was admitted is finished, the stack has ended")
+    settings.draining_file.touch()
+    say("/ready says 503; requests are served, and each reply closes its connection")
+    try:
+        time.sleep(notice_s)
+    except KeyboardInterrupt:
+        settings.draining_file.unlink(missing_ok=True)
+        raise
+    if stop:
+        end(settings, stack)
+        say("what was admitted is finished, the stack has ended")
 
 
 def reload(settings: Settings) -> None:
@@ -133,17 +136,6 @@ def reload(settings: Settings) -> None:
     check_keys(settings)
     prepare_certificate(settings)
     os.kill(stack, signal.SIGHUP)
-
-
-def _workers(stack: int) -> list[int]:
-    """Return the pids of gunicorn's workers: the children of that child of supervisord which is gunicorn's master."""
-    return [
-        worker
-        for supervisord in children(stack)
-        for program in children(supervisord)
-        if b"gunicorn" in command_line(program)
-        for worker in children(program)
-    ]
 
 
 def _chosen(settings: Settings, names: Sequence[str]) -> tuple[Programs, state.Colors, list[str]]:

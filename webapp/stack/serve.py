@@ -190,7 +190,7 @@ def _environment(settings: Settings, file: Path | None, nginx: str, active: str)
 
 def _clean(settings: Settings) -> None:
     """Remove files of programs that have ended."""
-    files = (settings.run_dir / GIVEN_UP, settings.run_dir / ADDRESS, settings.own_key)
+    files = (settings.run_dir / GIVEN_UP, settings.run_dir / ADDRESS, settings.own_key, settings.draining_file)
     for stale in (*settings.run_dir.glob("*.sock*"), *files):
         stale.unlink(missing_ok=True)
     for folder in (settings.run_dir / SPARE, served_certificate(settings).parent):

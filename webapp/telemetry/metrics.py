@@ -37,7 +37,7 @@ BATCH_PAIRS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096)
 BATCH_TOKENS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
-SHED_REASONS = ("requests", "documents", "tokens", "memory", "late", "draining", "breaker", "too_large")
+SHED_REASONS = ("requests", "documents", "tokens", "memory", "late", "breaker", "too_large")
 EXPIRED_REASONS = ("waiting", "scoring", "reply")
 MODEL_LABELS = ("model", "revision", "engine", "precision", "version")
 STATES = ("loading", "ready", "draining")

@@ -29,7 +29,7 @@ def blueprint(service: RerankService) -> Blueprint:
 
     def ready() -> Response:
         service.wait_loaded(READY_WAIT_S)
-        state = service.left_as or service.state
+        state = service.readiness
         return json_reply({"status": state}, 200 if state == "ready" else 503)
 
     for path, view in {**dict.fromkeys(LIVE, live), **dict.fromkeys(READY, ready)}.items():

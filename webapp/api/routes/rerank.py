@@ -121,7 +121,7 @@ def _admitted(service: RerankService) -> Iterator[CurrentRequest]:
     state = current()
     with ExitStack() as held:
         try:
-            service.check_room()
+            service.admission.check()
             held.enter_context(state.admitted(service))
         except RerankError as error:
             service.report_refused(state.caller(), error)

@@ -135,15 +135,20 @@ def reload() -> None:
 
 @click.command(cls=SettingsCommand)
 @click.option("--notice-s", type=float, default=5.0, show_default=True, help="How long /ready says 503 first.")
-def drain(*, notice_s: float) -> None:
-    """Take a running stack out of service, losing nothing.
+@click.option("--stop/--no-stop", default=True, help="Stop the stack after the notice, or leave that to others.")
+def drain(*, notice_s: float, stop: bool) -> None:
+    """Take a running stack out of service; no request is refused or lost.
 
-    Example:
+    During the notice /ready says 503, for balancers, while requests are served, and each reply closes its caller's
+    connection. Ctrl-C takes the notice back.
+
+    Examples:
       reranking drain --notice-s 15
+      reranking drain --notice-s 10 --no-stop
     """
     from webapp.stack import control  # noqa: PLC0415
 
-    control.drain(load_running(), notice_s=notice_s, say=click.echo)
+    control.drain(load_running(), notice_s=notice_s, stop=stop, say=click.echo)
 
 
 @click.command(cls=SettingsCommand)

@@ -273,11 +273,6 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         for connection in self._idle:
             hang_up(connection)
 
-    def init_signals(self) -> None:
-        """Handle USR2, from `reranking drain`: refuse new requests. TERM follows once balancers have noticed."""
-        super().init_signals()
-        signal.signal(signal.SIGUSR2, lambda *_: self.webapp.drain())
-
     def _started(self, result: float | Exception) -> None:
         if isinstance(result, Exception):
             # No request was near: the log may have its message.
