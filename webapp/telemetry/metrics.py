@@ -209,7 +209,7 @@ def _busy_seconds(worker: WorkerStats) -> float:
     totals = worker.scheduler.totals
     if worker.scheduler.most_batches:
         return float(totals.device_busy_s)
-    return (totals.tokenising_s + totals.scoring_s) / max(totals.threads, 1)
+    return float((totals.tokenising_s + totals.scoring_s) / max(totals.threads, 1))
 
 
 # fmt: off
