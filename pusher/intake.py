@@ -1,7 +1,6 @@
 """ZeroMQ frames -> relay. One greenlet receives, and lets the others run however many frames come.
 
-Over TCP with a key, ZeroMQ refuses senders without it, before a frame is read; see
-`contracts/secure_events.py`.
+Over TCP with a key, ZeroMQ refuses senders without it before a frame is read (`contracts/secure_events.py`).
 """
 
 from __future__ import annotations
