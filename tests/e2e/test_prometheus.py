@@ -156,6 +156,10 @@ def test_every_query_of_the_dashboard_is_answered(service, prometheus):
     recorded = re.findall(r"record: (\S+)", (SHIPPED / "rules.yml").read_text())
     for name in recorded:
         wait_for(lambda each=name: prometheus.ask(each), f"the rule {name}")
+    for_autoscalers = re.findall(r"^query: (.+)$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+    assert len(for_autoscalers) == 2
+    for query in for_autoscalers:
+        wait_for(lambda each=query: prometheus.ask(each), f"an answer to {query}")
 
 
 def scrape(service):
