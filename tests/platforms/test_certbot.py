@@ -154,7 +154,7 @@ class Authority:
 
 
 class Callers:
-    """Clients that rerank without a pause: two on kept HTTP/1.1 connections, and one by HTTP/2. None repeats a request."""
+    """Clients that rerank without a pause, two by HTTP/1.1 and one by HTTP/2. None repeats a request."""
 
     def __init__(self, place: Place, root: Path) -> None:
         self.place, self.root = place, root
@@ -183,7 +183,6 @@ class Callers:
         trust = ssl.create_default_context(cafile=self.root)
         trust.check_hostname = False  # we call an address
         connection = http.client.HTTPSConnection("127.0.0.1", self.place.port, context=trust, timeout=PATIENCE_S)
-        trust.check_hostname = False  # we call an address
         while not self._is_over.is_set():
             try:
                 connection.request("POST", "/rerank", BODY)

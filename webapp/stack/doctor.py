@@ -278,7 +278,7 @@ def _limits(_settings: Settings) -> Result:
         return "bad", f"{files} open files a process", remedy
     backlog = int(Path("/proc/sys/net/core/somaxconn").read_text())
     if backlog < LEAST_BACKLOG:
-        return "poor", f"somaxconn is {backlog}", "sysctl net.core.somaxconn=4096"
+        return "poor", f"somaxconn is {backlog}", "as root: echo 4096 > /proc/sys/net/core/somaxconn"
     return "good", f"somaxconn {backlog}, open files {'any' if files < 0 else files}", ""
 
 
