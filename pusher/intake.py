@@ -45,7 +45,7 @@ class Intake:
 
     Args:
         address: ZeroMQ address to listen at.
-        key: RERANK_EVENTS_KEY, for an address that is tcp://; empty: everybody who reaches it may send.
+        key: RERANK_EVENTS_KEY, for an address that is tcp://; empty: whatever reaches it may send.
         take: gets each frame.
         count: gets a word for each frame that is skipped, and "refused" for each sender that is.
     """

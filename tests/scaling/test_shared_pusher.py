@@ -1,4 +1,4 @@
-"""Two stacks with one pusher: who follows a request hears of it, whichever of the stacks computes it."""
+"""Two stacks with one pusher: a follower hears of a request, whichever of the stacks computes it."""
 
 import os
 import re
@@ -236,7 +236,7 @@ def test_it_ends_in_order_and_gives_its_ports_free(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "key", "said"),
     [
-        ((), "", "--events-listen: without RERANK_EVENTS_KEY, anyone who reaches tcp://0.0.0.0:5557 could send false"),
+        ((), "", "--events-listen: without RERANK_EVENTS_KEY, all that reach tcp://0.0.0.0:5557 could send false"),
         ((), "short", "RERANK_EVENTS_KEY has less than 32 characters"),
         (("--listen", "8081"), KEY, "--listen: 8081 is not host:port"),
         (("--listen", "127.0.0.1:80/x"), KEY, "--listen: 127.0.0.1:80/x is not host:port"),

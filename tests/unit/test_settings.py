@@ -75,7 +75,7 @@ def test_a_setting_is_declared_with_whether_new_workers_can_take_it_over_and_its
         ({"EVENTS_ENDPOINT": "tcp://127.0.0.1:1;10.0.0.1:5557"}, "is not tcp://host:port"),
         (
             {"EVENTS_ENDPOINT": "tcp://10.0.0.5:5557"},
-            "without RERANK_EVENTS_KEY, anyone who reaches tcp://10.0.0.5:5557",
+            "without RERANK_EVENTS_KEY, all that reach tcp://10.0.0.5:5557",
         ),
         ({"EVENTS_ENDPOINT": "tcp://127.0.0.1.example:5557"}, "without RERANK_EVENTS_KEY"),
         ({"EVENTS_ENDPOINT": "tcp://[::]:5557"}, "without RERANK_EVENTS_KEY"),

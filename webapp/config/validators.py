@@ -145,7 +145,7 @@ def check_events(address: str, key: str) -> None:
     if not found:
         raise ValueError(f"{address!r} is not tcp://host:port")
     if not key and not is_loopback(found[1].strip("[]")):
-        unsafe = f"without RERANK_EVENTS_KEY, anyone who reaches {address} could send false events"
+        unsafe = f"without RERANK_EVENTS_KEY, all that reach {address} could send false events"
         raise ValueError(f"{unsafe}; give the same key (openssl rand -hex 32) to the pusher and to all that send to it")
 
 
