@@ -40,9 +40,9 @@ class Buildah:
         stored = ["--root", work / "storage", "--runroot", work / "runroot", "--storage-driver", driver]
         self.command = ["buildah", *map(str, stored)]
 
-    def run(self, *arguments, apart=()) -> str:
+    def run(self, *arguments) -> str:
         """Run one of its commands; return what it printed."""
-        command = [*apart, *self.command, *map(str, arguments)]
+        command = [*self.command, *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=PATIENCE_S)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
         return done.stdout
@@ -57,6 +57,8 @@ def buildah():
     for tool in ("buildah", "unshare", "ip"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is missing")
+    if os.geteuid() != 0:
+        pytest.skip("root is missing: buildah needs it here")
     running = Buildah()
     if not running.has("localhost/reranking"):
         pytest.skip("the image is missing: scripts/test-image builds it")
