@@ -1,7 +1,8 @@
-"""Usage: callers URL REPORT ADDRESS... Posts to URL/rerank by clients of several kinds until TERM; writes what became of each.
+"""Usage: callers URL REPORT ADDRESS... Posts to URL/rerank by several kinds of clients until TERM.
 
-REPORT gets a JSON list of [kind, when it began, when it ended, what went wrong or ""]; times are Unix seconds. A reply
-counts only with status 200 and the scores of all documents. Each client has one of the addresses.
+It writes to REPORT what came of it, a JSON list of [kind, when it began, when it ended, what went wrong or ""]; times
+are Unix seconds. A reply counts only with status 200 and the scores of all documents. Each client has one of the
+addresses.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Usage: forwarding PORT HOST:PORT. Passes connections of this machine's 127.0.0.1 on, as Docker does with a published port."""
+"""Usage: forwarding PORT HOST:PORT. Passes connections to 127.0.0.1 on, as Docker does with a published port."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 SECOND = 10**9
 """Docker gives durations in nanoseconds."""
@@ -49,7 +49,7 @@ class Host:
         self._names = [self.name]
         self._links: dict[str, list[str]] = {}
 
-    def __enter__(self) -> Host:
+    def __enter__(self) -> Self:
         ip("netns", "add", self.name)
         ip("-n", self.name, "link", "set", "dev", "lo", "up")
         for address in self._callers:
@@ -68,7 +68,10 @@ class Host:
     def add_bridge(self, gateway: str) -> str:
         """Add a bridge that has this address with its prefix length; return its name."""
         bridge = f"br{next(self._numbers)}"
-        ip("-n", self.name, "link", "add", "name", bridge, "type", "bridge")
+        # With a hardware address of its own: else it takes that of a port, and containers look for the gateway at one
+        # that is gone.
+        hardware = f"02:42:00:00:00:{next(self._numbers):02x}"
+        ip("-n", self.name, "link", "add", "name", bridge, "address", hardware, "type", "bridge")
         ip("-n", self.name, "address", "add", gateway, "dev", bridge)
         ip("-n", self.name, "link", "set", "dev", bridge, "up")
         return bridge
@@ -133,7 +136,8 @@ class Container:
         self.status, self.health, self.code = "created", "", 0
         self.addresses: dict[str, ipaddress.IPv4Interface] = {}
         self.namespace = ""
-        self._tell, self._log = tell, log
+        self._tell, self.log = tell, log
+        self.restarts = 0
         self._wanted = False
         self._process: subprocess.Popen[bytes] | None = None
         self.ended = threading.Event()
@@ -206,7 +210,7 @@ class Container:
 
     def _begin(self) -> None:
         command = [*self.image.entrypoint, *(self.body.get("Cmd") or self.image.command)]
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*self.prefix(), *command],
                 env=self.environment,
@@ -233,6 +237,7 @@ class Container:
                 break
             time.sleep(0.1)  # as Docker does at first
             self._begin()
+            self.restarts += 1
         self.ended.set()
 
     def _check(self, check: dict[str, Any], process: subprocess.Popen[bytes]) -> None:

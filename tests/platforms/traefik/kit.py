@@ -18,10 +18,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import pytest
 import yaml
-from running import wait_for
 from traefik.engine import Engine
 from traefik.hosts import Host, Image
 
@@ -100,10 +100,12 @@ class Load:
 
     def told(self) -> str:
         """Return the figures by phase, and the failures."""
-        lines = [f"{name}: {failed} of {requests} failed" for name, (requests, failed) in sorted(self.by_phase().items())]
+        phases = sorted(self.by_phase().items())
+        lines = [f"{name}: {failed} of {requests} failed" for name, (requests, failed) in phases]
         kinds = Counter(f"{kind}: {problem[:160]}" for kind, _, _, problem in self.rows if problem)
         kinds_of_all = Counter(kind for kind, *_ in self.rows)
-        return "\n".join([*lines, str(dict(kinds_of_all)), *(f"{count} x {what}" for what, count in kinds.most_common(12))])
+        problems = [f"{count} x {what}" for what, count in kinds.most_common(12)]
+        return "\n".join([*lines, str(dict(kinds_of_all)), *problems])
 
     @property
     def failed(self) -> int:
@@ -145,7 +147,7 @@ class Project:
         self.engine = Engine(self.host, folder, images)
         self._numbers = iter(range(1, 30))
 
-    def __enter__(self) -> Project:
+    def __enter__(self) -> Self:
         self.host.__enter__()
         self.engine.__enter__()
         return self
@@ -180,7 +182,12 @@ class Project:
         }
         command = [*self.host.inside(), str(self.traefik / "deploy.sh"), *arguments]
         return subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
 
     def deploy(self, *arguments: str, image: str = "", **variables: str) -> str:
@@ -188,7 +195,7 @@ class Project:
         process = self.begin(*arguments, image=image, **variables)
         said = process.communicate(timeout=180)[0]
         assert process.returncode == 0, said
-        print(said)
+        print(said)  # noqa: T201 - for who runs it with -s
         return said
 
     def up(self) -> set[str]:
@@ -206,7 +213,7 @@ class Project:
             yield load
         finally:
             load.end()
-            print(load.told())
+            print(load.told())  # noqa: T201 - its point
 
     def curl(self, *arguments: str, address: str = CALLERS[-1]) -> str:
         """Return what curl says, called from one of the callers' addresses."""
@@ -219,9 +226,12 @@ class Project:
         status = Path(f"/proc/{proxy.pid}/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
 
-    def wait_until_heard(self, color: str) -> None:
-        """Wait until Traefik has this color answer."""
-        wait_for(lambda: f'"{color}"' in self.curl(f"{self.url}/deployment_color"), f"{color} answers", 60)
+    def send_slowly(self, sizes: dict[int, int]) -> dict[str, int]:
+        """Send so many bodies of each size at once, each last byte when all others are there; return statuses."""
+        program = str(Path(__file__).with_name("slow_callers.py"))
+        command = [sys.executable, program, self.url, json.dumps(sizes), *CALLERS]
+        done = subprocess.run([*self.host.inside(), *command], capture_output=True, text=True, check=True, timeout=170)
+        return json.loads(done.stdout)
 
 
 def run_for(seconds: float) -> None:
