@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from webapp.domain.errors import SetupError
-from webapp.engine.artifact import PACKED_MODEL, TOKENIZER, EngineName, Manifest
+from webapp.engine.artifact import MODEL, PACKED_MODEL, TOKENIZER, EngineName, Manifest
 from webapp.engine.base import score_pair
 from webapp.engine.loader import ModelEngine, open_engine
 from webapp.engine.models.source import SourceModel
@@ -20,6 +20,7 @@ from webapp.engine.prepare.progress import ReportShare
 from webapp.engine.prepare.room import check_disk
 from webapp.engine.runtimes.gpu.device import DTYPES
 from webapp.engine.runtimes.native import NativeRuntime
+from webapp.engine.runtimes.openvino import NO_BF16, OpenVINORuntime
 from webapp.engine.runtimes.torch import LoadedRuntime
 
 CONVERTED_SHARE = 0.3
@@ -74,6 +75,8 @@ def convert_to_openvino(
     if not converted.exists():
         converted.mkdir()
         export.export_openvino(original, converted)
+    if manifest.precision == "bf16" and not OpenVINORuntime(converted / MODEL, "bf16").takes_bf16():
+        raise NotForThisModelError(f"openvino bf16 is left out: {NO_BF16}")
     report_share(CONVERTED_SHARE)
     for path in converted.iterdir():
         (directory / path.name).hardlink_to(path)

@@ -10,6 +10,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from webapp.config.resources import cpu_flags, forget_pages, return_freed_blocks
+from webapp.domain.errors import SetupError
 from webapp.engine.artifact import damaged
 from webapp.engine.base import Forward
 
@@ -36,7 +37,13 @@ class OpenVINORuntime:
         self._compiled: Any = None
 
     def start(self, threads: int) -> None:
-        """Compile for `threads` engine threads."""
+        """Compile for `threads` engine threads.
+
+        Raises:
+            SetupError: OpenVINO would end the process; the artifact is of another processor.
+        """
+        if self._precision == "bf16" and not self.takes_bf16():
+            raise SetupError(f"OpenVINO bf16: {NO_BF16}; set RERANK_PRECISION to auto, and prepare the model here")
         return_freed_blocks(_FREED_BLOCK_BYTES)
         self._compiled = self._core.compile_model(
             self._model,
@@ -53,7 +60,16 @@ class OpenVINORuntime:
 
     def _float_precision(self) -> str:
         """Return the precision of what is not quantized."""
-        return "bf16" if self._precision == "bf16" or (self._precision == "int8" and has_bf16()) else "f32"
+        fast = self._precision == "int8" and has_bf16() and self.takes_bf16()
+        return "bf16" if fast or self._precision == "bf16" else "f32"
+
+    def takes_bf16(self) -> bool:
+        """Return whether OpenVINO can compute this model's floats in bf16 here.
+
+        With AMX, OpenVINO (2026.4) has a step of its own for gated layers, which decoders have: act(x A) * (x B).
+        Compiling that in bf16 ends the process with SIGFPE; int8 beside it gave scores far off for heads of size 16.
+        """
+        return "amx_bf16" not in cpu_flags() or not any(map(_is_gate, self._model.get_ops()))
 
     def open(self) -> Forward:
         """Return a forward pass with an inference request of its own."""
@@ -72,6 +88,19 @@ class OpenVINORuntime:
 def has_bf16() -> bool:
     """Return whether this processor has bfloat16 instructions; others emulate it."""
     return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+NO_BF16 = "on a processor with AMX, as here, it can't compute the gated layers of this model in bf16"
+
+
+def _is_gate(node: ov.Node) -> bool:
+    """Return whether a node multiplies the activation of one matrix product by another product."""
+    if node.get_type_name() != "Multiply":
+        return False
+    factors = [value.get_node() for value in node.input_values()]
+    kinds = [factor.get_type_name() for factor in factors]
+    activated = [factor for factor in factors if factor.get_type_name() in ("Swish", "Gelu")]
+    return "MatMul" in kinds and any(each.input_value(0).get_node().get_type_name() == "MatMul" for each in activated)
 
 
 def has_fast_int8() -> bool:
