@@ -26,15 +26,15 @@ NAMED = re.compile(
 
 
 def test_every_image_wheel_and_label_has_the_version_of_the_code():
-    found = {path.name: {a or b for a, b in NAMED.findall(path.read_text())} for path in PLACES}
+    found = {str(path.relative_to(ROOT)): {a or b for a, b in NAMED.findall(path.read_text())} for path in PLACES}
     found = {name: versions for name, versions in found.items() if versions}
     assert {
         "Dockerfile",
         "docker-compose.yml",
-        "service.yaml",
-        "color.compose.yaml",
-        "rayservice.yaml",
-        "install.md",
+        "deploy/kubernetes/service.yaml",
+        "deploy/traefik/color.compose.yaml",
+        "deploy/ray/rayservice.yaml",
+        "docs/install.md",
     } <= set(found)
     assert {name: versions for name, versions in found.items() if versions != {__version__}} == {}
 

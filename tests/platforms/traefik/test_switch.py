@@ -66,7 +66,7 @@ def test_an_image_that_never_serves_is_refused_and_no_request_is_lost(project, i
     assert process.returncode == 1, said
     assert f"{image} was refused" in said
     assert project.up() == before
-    assert_nothing_failed(load)
+    assert_nothing_failed(load, 100)
 
 
 @pytest.mark.parametrize("at", ["comes up with", "finishes what it has"])
@@ -124,7 +124,10 @@ def test_traefik_takes_no_more_memory_than_its_container_has_however_many_large_
     watching.join()
     print(f"Traefik: {max(seen):.0f} MB at most, {statuses}")  # noqa: T201 - its point
     assert max(seen) < most_mb
-    assert set(statuses) == {"200", "429"}, statuses
+    # 429 is Traefik's; 503 the service's own, which has room for so many bytes of requests.
+    assert set(statuses) <= {"200", "429", "503"}, statuses
+    assert statuses["200"] > 100, statuses
+    assert statuses["429"] > 0, statuses
 
 
 def test_traefik_knows_every_label_and_setting(project):
