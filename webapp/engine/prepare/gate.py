@@ -45,8 +45,11 @@ LARGEST_16_BIT_SCORE_ERROR = 2e-2
 ALONE = 8
 """Pairs that are scored alone, too."""
 
-GOLDEN_SLACK = 5e-3
-"""Added to the measured error: a service scores in other batches than the gate."""
+GOLDEN_FACTOR, GOLDEN_SLACK = 2, 5e-3
+"""By how much more than the measured error golden scores may be off: a service scores in other batches than the gate.
+
+With AMX, int8 of a small model was off by 0.039 in a batch of one row of 16 tokens, and by 0.026 in those of the gate.
+"""
 
 UNBOUNDED: frozenset[ScoreScale] = frozenset({"dot", "euclidean", "manhattan"})
 """Scales without ends: their scores are judged raw, and golden scores are raw, too."""
@@ -210,7 +213,7 @@ def golden(original: SourceModel, figures: dict[str, float]) -> Golden:
         logits = original.reference([(query, text) for text in texts], instruction)
         scores = to_scores(logits, scale, raw=raw, temperature=original.temperature)
         groups.append(GoldenQuery(query, texts, scores.tolist()))
-    tolerance = (figures["max_score_error"] + GOLDEN_SLACK) * figures["score_range"]
+    tolerance = (GOLDEN_FACTOR * figures["max_score_error"] + GOLDEN_SLACK) * figures["score_range"]
     return Golden(raw=raw, tolerance=tolerance, queries=groups, instruction=instruction)
 
 
