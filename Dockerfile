@@ -78,7 +78,7 @@ RUN /opt/reranking/bin/pip install --quiet --no-cache-dir -c /opt/reranking/cons
 # The model that is prepared and served; empty: the default.
 ARG MODEL=""
 RUN if [ -n "$MODEL" ]; then echo "model: $MODEL"; fi > /opt/reranking/reranking.yaml \
-    && mkdir -p -m 0700 /var/lib/reranking && chown 10001:10001 /var/lib/reranking
+    && mkdir -p /var/lib/reranking && chmod 0700 /var/lib/reranking && chown 10001:10001 /var/lib/reranking
 # What NVIDIA's container runtime gives: CUDA, and NVML, by which cards are found.
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
 # What torch compiles is kept in the volume: else each new container compiles again.

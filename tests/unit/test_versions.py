@@ -63,7 +63,7 @@ def test_the_security_policy_supports_it():
 
 def test_the_licence_is_named_where_it_is_asked_for():
     assert PROJECT["project"]["license"] == "Apache-2.0"
-    assert PROJECT["project"]["license-files"] == ["LICENSE"]
+    assert PROJECT["project"]["license-files"] == ["LICENSE", "NOTICE"]
     assert "Apache License\n                           Version 2.0" in (ROOT / "LICENSE").read_text()
     assert 'org.opencontainers.image.licenses="Apache-2.0"' in (ROOT / "Dockerfile").read_text()
     assert "LICENSE" in (ROOT / "scripts" / "build-wheel").read_text()

@@ -1,0 +1,48 @@
+"""NOTICE names what the wheel and the image hold."""
+
+import importlib.metadata
+import json
+import re
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[2]
+
+NAMED = set(re.findall(r"[@a-z0-9][a-z0-9.@/-]*[a-z0-9]", (ROOT / "NOTICE").read_text().lower()))
+
+
+def normal(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def needed(name, extras=()):
+    """Names of the packages that a package needs here, all the way down."""
+    found, todo = set(), [(name, extras)]
+    while todo:
+        name, extras = todo.pop()
+        if normal(name) in found:
+            continue
+        found.add(normal(name))
+        for line in importlib.metadata.requires(name) or ():
+            wanted = Requirement(line)
+            if wanted.marker is None or any(wanted.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+                todo.append((wanted.name, tuple(wanted.extras)))
+    return found
+
+
+def test_every_package_of_the_image_is_named():
+    assert needed("reranking", ("redis", "tracing")) - {"reranking"} - NAMED == set()
+
+
+def test_every_package_of_the_dashboard_is_named():
+    lock = json.loads((ROOT / "pusher" / "dashboard" / "package-lock.json").read_text())["packages"]
+    assert {path.rpartition("node_modules/")[2] for path in lock if path} - NAMED == set()
+
+
+@pytest.mark.parametrize("name", ["bidict", "certifi", "tqdm"])
+def test_what_is_under_the_mozilla_licence_is_listed_so(name):
+    paragraph = (ROOT / "NOTICE").read_text().split("MPL-2.0: ")[1].split("\n\n")[0]
+    assert name in paragraph
+    assert "MPL" in (importlib.metadata.metadata(name)["License-Expression"] or "MPL")
