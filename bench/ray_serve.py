@@ -3,7 +3,8 @@
 Usage: taskset -c 0,1 python bench/ray_serve.py [--rounds 3] [--requests 48]; it wants .venv-ray (./scripts/ray) and the
 tests' packages. Both are started and stopped in turn, and asked for the same: 50 documents of about 190 tokens, all
 distinct, by closed loops. On a machine that others use, too, rates say little, and processor time for each document
-says more: a machine that is busy to the last gives documents by the inverse of that.
+says more: a machine that is busy to the last gives documents by the inverse of that. Of each engine thread's time it
+says how much it computed, waited for a core, and had nothing to do.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from ray_kit import NO_RAY, RayCluster  # the tests start one, too
 
 DOCUMENTS = 50
 CONCURRENCY = (4, 16)
+ENGINE_THREADS = 2
 STATE_DIR = harness.STATE_DIR / "state"
 
 CALM = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1", "RAY_metrics_report_interval_ms": "60000"}
@@ -50,6 +52,10 @@ class Run:
     p99_ms: float
     cpu_ms: float
     """Processor time of all processes of the system for a document; the load generator's is not in it."""
+    without_core: float
+    """The share of time in which an engine thread could have computed and another program had the core; the mean of both."""
+    idle: float
+    """The share of time in which it had nothing to compute."""
 
 
 def cpu_s(pid: int) -> float:
@@ -62,16 +68,29 @@ def cpu_s(pid: int) -> float:
     return total
 
 
+def threads(pid: int) -> dict[str, tuple[float, float]]:
+    """Return the seconds that each thread of a process and its descendants ran, and those that it waited for a core."""
+    found = {}
+    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        with contextlib.suppress(psutil.Error, OSError):
+            for thread in Path(f"/proc/{process.pid}/task").iterdir():
+                ran_ns, waited_ns, _ = (thread / "schedstat").read_text().split()
+                found[thread.name] = int(ran_ns) / 1e9, int(waited_ns) / 1e9
+    return found
+
+
 @contextlib.contextmanager
 def gunicorn(model: Path) -> Iterator[tuple[int, int]]:
-    with harness.service(model, engine_threads=2) as service:
+    with harness.service(model, engine_threads=ENGINE_THREADS) as service:
         yield service.port, service.process.pid
 
 
 @contextlib.contextmanager
 def ray(model: Path) -> Iterator[tuple[int, int]]:
     with tempfile.TemporaryDirectory() as folder, RayCluster(Path(folder), cpus=2, environment=CALM) as cluster:
-        cluster.deploy({"model": str(model), "state_dir": str(STATE_DIR), "log_level": "warning"}, num_replicas=2)
+        cluster.deploy(
+            {"model": str(model), "state_dir": str(STATE_DIR), "log_level": "warning"}, num_replicas=ENGINE_THREADS
+        )
         yield cluster.port, cluster.process.pid
 
 
@@ -91,14 +110,21 @@ def measure(port: int, pid: int, requests: int, seed: int) -> dict[int, Run]:
     for concurrency in CONCURRENCY:
         settle(pid)
         sent = bodies(requests, DOCUMENTS, seed + 1000 * concurrency)
-        before = cpu_s(pid)
+        before, threads_before = cpu_s(pid), threads(pid)
         outcome = load.closed_loop(port, sent, concurrency)
-        spent = cpu_s(pid) - before
+        spent, threads_after = cpu_s(pid) - before, threads(pid)
+        used = sorted(
+            tuple(after - first for after, first in zip(times, threads_before.get(thread, (0, 0)), strict=True))
+            for thread, times in threads_after.items()
+        )[-ENGINE_THREADS:]  # what computes the most
+        ran, waited = (sum(each) / ENGINE_THREADS / outcome.seconds for each in zip(*used, strict=True))
         runs[concurrency] = Run(
             outcome.rate * DOCUMENTS,
             outcome.latency_ms(0.5),
             outcome.latency_ms(0.99),
             spent * 1000 / (requests * DOCUMENTS),
+            waited,
+            max(0.0, 1 - ran - waited),
         )
     return runs
 
@@ -114,7 +140,8 @@ def main() -> None:
     manifest = prepare(Settings(model=str(model), state_dir=STATE_DIR), print)
     assert manifest is not None
     print(f"\n{harness.machine()}; {manifest.engine} {manifest.precision}; {options.rounds} rounds\n")
-    print("| system | concurrency | documents/s | p50 ms | p99 ms | CPU ms a document |\n|---|---|---|---|---|---|")
+    print("| system | concurrency | documents/s | p50 ms | p99 ms | CPU ms a document | without a core | idle |")
+    print("|---|---|---|---|---|---|---|---|")
     systems = {"gunicorn, 1 worker of 2 threads": gunicorn, "Ray Serve, 2 replicas of 1 thread": ray}
     all_runs: dict[tuple[str, int], list[Run]] = defaultdict(list)
     for number in range(options.rounds):
@@ -123,13 +150,19 @@ def main() -> None:
                 for concurrency, run in measure(port, pid, options.requests, 100_000 * (number + 1)).items():
                     all_runs[name, concurrency].append(run)
                     figures = f"{run.documents_per_s:.1f} | {run.p50_ms:.0f} | {run.p99_ms:.0f} | {run.cpu_ms:.2f}"
+                    figures += f" | {run.without_core:.1%} | {run.idle:.1%}"
                     print(f"| {name} | {concurrency} | {figures} |", flush=True)
     ours, rays = systems
-    print("\n| Ray Serve to gunicorn, medians | documents/s | CPU a document, inverse |\n|---|---|---|")
+    print(
+        "\n| Ray Serve to gunicorn, medians | documents/s | p99 | CPU a document, inverse | idle |\n|---|---|---|---|---|"
+    )
     for concurrency in CONCURRENCY:
         base, other = all_runs[ours, concurrency], all_runs[rays, concurrency]
-        rate = _median(other, "documents_per_s") / _median(base, "documents_per_s")
-        print(f"| concurrency {concurrency} | {rate:.2f} | {_median(base, 'cpu_ms') / _median(other, 'cpu_ms'):.2f} |")
+        ratios = [_median(other, name) / _median(base, name) for name in ("documents_per_s", "p99_ms", "cpu_ms")]
+        print(
+            f"| concurrency {concurrency} | {ratios[0]:.2f} | {ratios[1]:.2f} | {1 / ratios[2]:.2f} "
+            f"| {_median(other, 'idle'):.1%} |"
+        )
 
 
 def _median(runs: list[Run], name: str) -> float:

@@ -4,6 +4,7 @@ Ray sends a class to its processes by the name of its module. Importing this mod
 """
 
 import reranking_server  # noqa: F401 - first: it puts webapp on the path
+from reranking_server.ray_router import SmallestBacklog
 from webapp.servers.ray import deployment
 
 
@@ -11,5 +12,5 @@ class Reranking(deployment.Reranking):
     """One replica, as Serve calls it."""
 
 
-app = deployment.deploy(Reranking)
+app = deployment.deploy(Reranking, SmallestBacklog)
 """The application."""

@@ -46,6 +46,21 @@ def test_what_serves_own_queue_has_no_place_for_is_refused_with_retry_after(stac
     assert all(reply.headers["Retry-After"] == "1" for reply in replies if reply.status_code == 503)
 
 
+def test_of_many_at_once_each_replica_gets_as_much_work_as_the_other(stack):
+    """Serve's own router counts requests, and those that come at once too late: one replica queues, another waits."""
+    stack.deploy(user_config={"cache_mb": 0})
+    sent = {f"shared-{number}": LARGE[: 240 if number < 4 else 24] for number in range(16)}
+    with ThreadPoolExecutor(len(sent)) as pool:
+        replies = list(pool.map(lambda name: ask(stack, "/rerank", sent[name], **{"X-Request-Id": name}), sent))
+    assert [reply.status_code for reply in replies] == [200] * len(sent)
+    lines = wait_for(lambda: len(found := access_lines(stack, "shared-")) == len(sent) and found, "all access lines")
+    documents = Counter()
+    for line in lines:
+        documents[line["pid"]] += len(sent[line["request_id"]])
+    assert len(documents) == 2
+    assert min(documents.values()) >= 0.4 * sum(documents.values()), documents
+
+
 def test_a_callers_deadline_is_answered_in_its_dialect(stack):
     reply = ask(stack, "/v1/rerank", LARGE, **{"X-Request-Timeout": "0.3"})
     assert (reply.status_code, reply.json()["total"]) == (429, len(LARGE))

@@ -35,7 +35,7 @@ def test_it_fits_every_python_and_says_its_types_and_version(wheels):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.partition("/")[0] for name in names} == {"reranking_server", f"reranking-{__version__}.dist-info"}
     inside = {name.split("/")[1] for name in names if name.startswith("reranking_server/")}
-    code = {"__init__.py", "__main__.py", "ray_app.py", "webapp", "pusher", "contracts"}
+    code = {"__init__.py", "__main__.py", "ray_app.py", "ray_router.py", "webapp", "pusher", "contracts"}
     assert inside == code | {"nginx", "supervisor", "gunicorn_config.py"}
     assert [name for name in names if name.endswith((".c", ".h"))] == [], "they are compiled"
     assert f"reranking-{__version__}.dist-info/licenses/LICENSE" in names

@@ -1,1 +1,1 @@
-"""Replicas of Ray Serve on asyncio. Ray is imported in `deployment` only, gevent never."""
+"""Replicas of Ray Serve on asyncio. Ray is imported in `deployment` and `router` only, gevent never."""

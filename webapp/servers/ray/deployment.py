@@ -1,7 +1,7 @@
 """The service as a Ray Serve application: `serve run reranking_server.ray_app:app`.
 
-docs/ray.md says how to run it. The only file that knows Ray. The HTTP API is the stack's, dialects and errors included;
-Serve's proxies take the place of nginx and gunicorn.
+docs/ray.md says how to run it. Only this file and `router` know Ray. The HTTP API is the stack's, dialects and errors
+included; Serve's proxies take the place of nginx and gunicorn.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray.serve.config import BackpressureConfig
+from ray.serve.config import BackpressureConfig, RequestRouterConfig
 from starlette.requests import Request
 from starlette.responses import Response
 
 from contracts.logging.configure import configure
 from webapp.config.settings import PROXY_GRACE_S, Settings, load_settings
 from webapp.servers.ray.replica import Replica
+from webapp.servers.ray.router import SmallestBacklog
 
 CLIENT_CLOSED = 499
 """The status that nginx logs for a client that is gone."""
@@ -65,11 +66,12 @@ class Reranking:
             await self._replica.leave()
 
 
-def deploy(kind: type[Reranking]) -> serve.Application:
-    """Return the application with replicas of that class, and the limits of the settings' defaults."""
+def deploy(kind: type[Reranking], router: type[SmallestBacklog]) -> serve.Application:
+    """Return the application with replicas and routers of these classes, and the limits of the settings' defaults."""
     deployment = serve.deployment(
         name="reranking",
         ray_actor_options={"num_cpus": 1},
+        request_router_config=RequestRouterConfig(request_router_class=router),
         # Serve's own refusals know no dialect, so ours come first: those count requests at work and what they hold.
         max_ongoing_requests=_limits["max_ongoing_requests"] + 128,
         max_queued_requests=256,
