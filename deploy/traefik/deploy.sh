@@ -5,7 +5,8 @@
 #   rollback  the same with the image that the idle color had last
 #
 # REPLICAS (1), RERANK_PORT (8080), PATIENCE_S (900), and RERANK_URL where Traefik is not on this machine.
-# State is .colors beside this file: two names and two images. Safe to run again after it was interrupted.
+# State is .colors beside this file: two names and two images; and .colors.env, the key of events, which is made once.
+# Safe to run again after it was interrupted.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -13,6 +14,7 @@ REPLICAS="${REPLICAS:-1}" PATIENCE_S="${PATIENCE_S:-900}"
 URL="${RERANK_URL:-http://127.0.0.1:${RERANK_PORT:-8080}}"
 export no_proxy="127.0.0.1,localhost,::1,${no_proxy:-${NO_PROXY:-}}"   # curl would ask a proxy for this machine, too
 STATE="${STATE_FILE:-.colors}"
+export EVENTS_FILE="$STATE.env"   # for both compose files
 SURE=5   # answers of the new color that are wanted; replicas take turns
 
 say() { echo "$(date -u +%H:%M:%S) $*"; }
@@ -39,6 +41,17 @@ write_state() {
     mv -f "$STATE.new" "$STATE"
 }
 
+# The secret by which the pusher knows the colors' events. Made once: running containers keep the one they have.
+make_events_key() {
+    [ ! -e "$EVENTS_FILE" ] || return 0
+    (
+        umask 077
+        key="$(od -An -v -tx1 -N32 /dev/urandom | tr -d ' \n')"
+        printf 'RERANK_EVENTS_KEY=%s\n' "$key" > "$EVENTS_FILE.new"
+    )
+    mv -f "$EVENTS_FILE.new" "$EVENTS_FILE"
+}
+
 # Through the proxy, as clients do. Both colors answer meanwhile, so it is asked until the new one was heard often enough.
 wait_for_answers() {
     local wanted="$1" heard=0 ends=$((SECONDS + PATIENCE_S))
@@ -57,8 +70,9 @@ deploy() {
     [ "$active" = green ] && next=blue
     [ -n "$image" ] || fail "set RERANK_IMAGE to the image to deploy"
 
+    make_events_key
     say "the proxy"
-    docker compose -f proxy.compose.yaml up -d --wait
+    docker compose -f proxy.compose.yaml up -d --wait traefik
 
     # What an interrupted run left of it; clients are at $old.
     COLOR="$next" RERANK_IMAGE="$image" color "$next" down --remove-orphans
@@ -75,6 +89,9 @@ deploy() {
     active="$next"
     printf -v "$next" '%s' "$image"
     write_state
+    # Only now: no request needs it, and browsers connect again by themselves.
+    PUSHER_IMAGE="$image" docker compose -f proxy.compose.yaml up -d --wait --wait-timeout 60 pusher \
+        || echo "deploy.sh: the pusher of $image does not start: requests are served, and nobody can follow them" >&2
     if [ -n "$old" ]; then
         say "$old finishes what it has and goes"
         COLOR="$old" RERANK_IMAGE="${!old:-$image}" color "$old" down --remove-orphans

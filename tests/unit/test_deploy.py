@@ -22,6 +22,8 @@ KUBERNETES = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "service.
 
 COLOR = yaml.safe_load((ROOT / "deploy" / "traefik" / "color.compose.yaml").read_text())["services"]["webapp"]
 
+PUSHER = yaml.safe_load((ROOT / "deploy" / "traefik" / "proxy.compose.yaml").read_text())["services"]["pusher"]
+
 POD = KUBERNETES[0]["spec"]["template"]["spec"]
 
 
@@ -63,21 +65,33 @@ def test_compose_configures_prometheus_and_grafana_as_deploy_does(inline, file, 
     assert yaml.safe_load(COMPOSE["configs"][inline]["content"]) == yaml.safe_load(shipped)
 
 
-def test_compose_starts_traefik_and_two_colors_only_by_their_profile():
+def test_compose_starts_traefik_a_pusher_and_two_colors_only_by_their_profile():
     behind = {name for name, service in COMPOSE["services"].items() if "traefik" in service.get("profiles", ())}
-    assert behind == {"traefik", "blue", "green"}
+    assert behind == {"traefik", "pusher", "blue", "green"}
 
 
-@pytest.mark.parametrize("name", ["traefik", "blue", "green"])
+@pytest.mark.parametrize("name", ["traefik", "pusher", "blue", "green"])
 def test_what_compose_extends_uses_networks_of_compose_and_needs_no_variable_for_a_color(name):
     service = COMPOSE["services"][name]
     file = yaml.safe_load((ROOT / service["extends"]["file"]).read_text())
     extended = file["services"][service["extends"]["service"]]
     assert set(extended["networks"]) <= set(COMPOSE["networks"])
-    if name != "traefik":
+    # A variable without a default would stop every `docker compose`, also one without the profile.
+    assert ":?" not in json.dumps(extended)
+    if name in {"blue", "green"}:
         assert service["environment"]["RERANK_COLOR"] == name
-        # A variable without a default would stop every `docker compose`, also one without the profile.
-        assert ":?" not in json.dumps(extended)
+
+
+def test_colors_send_to_the_pusher_beside_traefik_by_the_same_files_of_settings():
+    assert COLOR["environment"]["RERANK_PUSHER_URL"] == "http://pusher:8081"
+    assert COLOR["environment"]["RERANK_EVENTS_ENDPOINT"] == "tcp://pusher:5557"
+    assert PUSHER["command"][2:] == ["--listen", "0.0.0.0:8081", "--events-listen", "tcp://0.0.0.0:5557"]
+    # The key of events is in one of these: without it neither starts. None has a value here, which would hide theirs.
+    assert PUSHER["env_file"] == COLOR["env_file"]
+    assert "RERANK_EVENTS_KEY" not in COLOR["environment"]
+    assert set(PUSHER["networks"]) == set(COLOR["networks"])
+    assert "ports" not in PUSHER
+    assert (PUSHER["cap_drop"], PUSHER["security_opt"]) == (COLOR["cap_drop"], COLOR["security_opt"])
 
 
 def test_compose_follows_its_schema():

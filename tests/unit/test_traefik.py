@@ -4,6 +4,8 @@ import fcntl
 import http.server
 import json
 import os
+import re
+import stat
 import subprocess
 import threading
 from pathlib import Path
@@ -16,12 +18,13 @@ DOCKER = """#!/bin/sh
 cd "$STAND_IN"
 echo "$*" >> calls
 color=proxy
-case "$*" in *reranking-blue*) color=blue ;; *reranking-green*) color=green ;; esac
+case "$*" in *reranking-blue*) color=blue ;; *reranking-green*) color=green ;; *" pusher") color=pusher ;; esac
 case "$*" in
     *" up "*)
-        [ -z "$FAILS" ] || [ "$color" = proxy ] || exit 1
+        [ "$color" != "$FAILS" ] || exit 1
         touch "up/$color"
-        echo "$RERANK_IMAGE" > "image-$color" ;;
+        cp "$EVENTS_FILE" "events-$color"
+        echo "${PUSHER_IMAGE:-$RERANK_IMAGE}" > "image-$color" ;;
     *" down "*) rm -f "up/$color" ;;
 esac
 [ "$(wc -l < calls)" != "$KILLED_AT" ] || kill -9 $PPID
@@ -40,7 +43,7 @@ class Docker:
 
         class Proxy(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
-                colors = sorted(stand_in.up - {"proxy"} - stand_in.silent)
+                colors = sorted(stand_in.colors - stand_in.silent)
                 self.send_response(200 if colors else 404)
                 self.end_headers()
                 if colors:
@@ -57,6 +60,10 @@ class Docker:
     @property
     def up(self):
         return {path.name for path in (self.folder / "up").iterdir()}
+
+    @property
+    def colors(self):
+        return self.up - {"proxy", "pusher"}
 
     @property
     def calls(self):
@@ -94,10 +101,10 @@ def docker(tmp_path):
 
 def test_colors_take_turns_and_the_old_one_goes_when_the_new_one_answers(docker):
     assert docker.run(image="reranking:1").returncode == 0
-    assert docker.up == {"proxy", "green"}
+    assert docker.up == {"proxy", "pusher", "green"}
     done = docker.run(image="reranking:2", REPLICAS="3")
     assert done.returncode == 0, done.stderr
-    assert docker.up == {"proxy", "blue"}
+    assert docker.up == {"proxy", "pusher", "blue"}
     assert docker.image("blue") == "reranking:2"
     assert docker.state() == {"active": "blue", "blue": "reranking:2", "green": "reranking:1"}
     order = [call for call in docker.calls if "proxy" not in call]
@@ -111,7 +118,7 @@ def test_a_rollback_brings_the_image_before_back(docker):
     for image in ("reranking:1", "reranking:2"):
         docker.run(image=image)
     assert docker.run("rollback").returncode == 0
-    assert docker.up == {"proxy", "green"}
+    assert docker.up == {"proxy", "pusher", "green"}
     assert docker.image("green") == "reranking:1"
 
 
@@ -120,23 +127,52 @@ def test_an_image_that_is_no_good_is_refused_and_the_old_one_serves(docker, how)
     docker.run(image="reranking:1")
     before = docker.state()
     docker.silent = {"blue"}
-    done = docker.run(image="reranking:bad", PATIENCE_S="1", FAILS="1" if "come up" in how else "")
+    done = docker.run(image="reranking:bad", PATIENCE_S="1", FAILS="blue" if "come up" in how else "")
     assert done.returncode == 1
     assert "reranking:bad was refused" in done.stderr
-    assert docker.up == {"proxy", "green"}
+    assert docker.up == {"proxy", "pusher", "green"}
     assert docker.state() == before
 
 
-@pytest.mark.parametrize("at", range(1, 5))
+@pytest.mark.parametrize("at", range(1, 6))
 def test_after_a_kill_at_any_command_the_next_run_leaves_one_color_and_clients_had_one(docker, at):
     docker.run(image="reranking:1")
     assert docker.run(image="reranking:2", KILLED_AT=str(at)).returncode == -9
-    assert docker.up - {"proxy"}, "somebody serves"
+    assert docker.colors, "somebody serves"
     done = docker.run(image="reranking:3")
     assert done.returncode == 0, done.stderr
-    (color,) = docker.up - {"proxy"}
+    (color,) = docker.colors
     assert docker.image(color) == "reranking:3"
     assert docker.state()["active"] == color
+    assert docker.image("pusher") == "reranking:3"
+
+
+def test_colors_and_pusher_have_one_key_of_events_that_is_made_once_and_only_its_owner_reads(docker):
+    for image in ("reranking:1", "reranking:2"):
+        docker.run(image=image)
+    file = docker.folder / ".colors.env"
+    key = file.read_text()
+    assert re.fullmatch(r"RERANK_EVENTS_KEY=[0-9a-f]{64}\n", key)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert {(docker.folder / f"events-{name}").read_text() for name in ("green", "blue", "pusher")} == {key}
+
+
+def test_a_key_that_was_half_written_is_made_anew(docker):
+    (docker.folder / ".colors.env.new").write_text("RERANK_EVENTS_KEY=half")
+    docker.run(image="reranking:1")
+    assert len((docker.folder / ".colors.env").read_text()) > 64
+
+
+def test_the_pusher_gets_the_release_once_that_serves_and_one_that_does_not_start_stops_no_deploy(docker):
+    docker.run(image="reranking:1")
+    assert [call.rsplit(" ", 1)[-1] for call in docker.calls if " up " in call][-1] == "pusher"
+    done = docker.run(image="reranking:2", FAILS="pusher")
+    assert done.returncode == 0, done.stderr
+    assert "the pusher of reranking:2 does not start" in done.stderr
+    assert docker.up == {"proxy", "pusher", "blue"}
+    assert docker.image("pusher") == "reranking:1"
+    docker.run(image="reranking:3")
+    assert docker.image("pusher") == "reranking:3"
 
 
 @pytest.mark.parametrize(

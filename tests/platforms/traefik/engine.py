@@ -21,7 +21,17 @@ from traefik.hosts import SECOND, Container, Host, Image
 
 FORWARDING = Path(__file__).with_name("forwarding.py")
 
+NAMES = Path(__file__).with_name("names.py")
+
 DOCKER_SOCKET = "/var/run/docker.sock"
+
+SERVICE = "com.docker.compose.service"
+"""Compose's label, and the name by which other containers know a container."""
+
+
+def labels_of(container: Container) -> dict[str, str]:
+    """Return a container's labels."""
+    return container.body.get("Labels") or {}
 
 
 class Engine(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -39,32 +49,47 @@ class Engine(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.unknown: list[str] = []
         self._subnets = itertools.count(1)
         self._lock = threading.Lock()
-        self._forwarding: list[subprocess.Popen[bytes]] = []
+        self._names = folder / "names"
+        self._programs: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
         threading.Thread(target=self.serve_forever, daemon=True).start()
+        self._names.write_text("")
+        self._run_on_host(str(NAMES), str(self._names))
         return self
 
     def __exit__(self, *_: object) -> None:
         for container in list(self.containers.values()):
             self.remove(container, patience_s=0)
-        for process in self._forwarding:
+        for process in self._programs:
             process.kill()
             process.wait()
         self.shutdown()
         self.server_close()
 
-    def of_project(self, project: str) -> list[Container]:
-        """Return the containers of a Compose project."""
-        return [
-            each
-            for each in self.containers.values()
-            if (each.body.get("Labels") or {}).get("com.docker.compose.project") == project
-        ]
+    def _run_on_host(self, *arguments: str) -> None:
+        """Run a Python program in the host's namespace until the engine ends."""
+        command = [*self.host.inside(), sys.executable, *arguments]
+        self._programs.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))
+
+    def of_project(self, project: str, service: str = "") -> list[Container]:
+        """Return the containers of a Compose project, or of one service of it."""
+        wanted = {"com.docker.compose.project": project, **({SERVICE: service} if service else {})}
+        return [each for each in self.containers.values() if wanted.items() <= labels_of(each).items()]
+
+    def _write_names(self) -> None:
+        """Have the resolver know each service that runs by its name."""
+        with self._lock:
+            running = [each for each in self.containers.values() if each.status == "running" and each.addresses]
+            lines = [f"{labels_of(each)[SERVICE]} {next(iter(each.addresses.values())).ip}\n" for each in running]
+            fresh = self._names.with_suffix(".new")
+            fresh.write_text("".join(lines))
+            fresh.replace(self._names)
 
     def tell(self, container: Container, action: str) -> None:
         """Tell all listeners of a container's event."""
-        attributes = {**(container.body.get("Labels") or {}), "name": container.name, "exitCode": str(container.code)}
+        self._write_names()
+        attributes = {**labels_of(container), "name": container.name, "exitCode": str(container.code)}
         event = {"Type": "container", "Action": action, "Actor": {"ID": container.id, "Attributes": attributes}}
         now = time.time_ns()
         event |= {"scope": "local", "time": now // SECOND, "timeNano": now, "status": action, "id": container.id}
@@ -133,8 +158,7 @@ class Engine(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         """Let the host's own 127.0.0.1 reach a container's ports, as docker-proxy does."""
         for inside, outside in (container.host_config.get("PortBindings") or {}).items():
             there = f"{address}:{inside.partition('/')[0]}"
-            command = [sys.executable, str(FORWARDING), outside[0]["HostPort"], there]
-            self._forwarding.append(subprocess.Popen([*self.host.inside(), *command], stdin=subprocess.DEVNULL))
+            self._run_on_host(str(FORWARDING), outside[0]["HostPort"], there)
 
     def remove(self, container: Container, patience_s: float) -> None:
         """Stop a container and forget it."""
@@ -182,7 +206,7 @@ class Engine(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
             "Image": container.body["Image"],
             "ImageID": described["Image"],
             "Created": 1_767_225_600,
-            "Labels": container.body.get("Labels") or {},
+            "Labels": labels_of(container),
             "State": container.status,
             "Status": f"{container.status} ({container.health})",
             "Ports": [],

@@ -19,6 +19,9 @@ from typing import Any, Self
 SECOND = 10**9
 """Docker gives durations in nanoseconds."""
 
+ETC = Path("/etc/netns")
+"""`ip netns exec` puts the files of a namespace's folder here into /etc of what it runs."""
+
 DEFAULT_START_INTERVAL_S = 5.0
 """Docker's pause between two health checks of a container that is starting."""
 
@@ -60,6 +63,7 @@ class Host:
         for name in self._names:
             end_all(name)
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+            shutil.rmtree(ETC / name, ignore_errors=True)
 
     def inside(self, name: str = "") -> tuple[str, ...]:
         """Return what runs a command in that namespace; the host's own without a name."""
@@ -94,6 +98,8 @@ class Host:
             ip("-n", name, "address", "add", address, "dev", inner)
             ip("-n", name, "link", "set", "dev", inner, "up")
         ip("-n", name, "route", "add", "default", "via", gateway)
+        (ETC / name).mkdir(parents=True)
+        (ETC / name / "resolv.conf").write_text(f"nameserver {gateway}\n")
         return name
 
     def remove_namespace(self, name: str) -> None:
@@ -101,6 +107,7 @@ class Host:
         for link in self._links.pop(name):  # now: the kernel removes a namespace, and what is in it, some time later
             ip("-n", self.name, "link", "del", link)
         ip("netns", "del", name)
+        shutil.rmtree(ETC / name)
         self._names.remove(name)
 
 

@@ -23,7 +23,7 @@ from typing import Self
 import pytest
 import yaml
 from traefik.engine import Engine
-from traefik.hosts import Host, Image
+from traefik.hosts import Container, Host, Image
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -116,7 +116,9 @@ class Load:
 class Project:
     """The folder of a user with deploy/traefik, and the Docker host; inside `with`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, outer: str = "reranking-proxy") -> None:
+        """Lay out the folder. `outer` is the Compose project that has Traefik and the pusher."""
+        self.outer = outer
         self.folder, self.traefik = folder, folder / "project" / "deploy" / "traefik"
         programs = tools()
         shutil.copytree(Path(os.environ.get("TRAEFIK_FILES", ROOT / "deploy" / "traefik")), self.traefik)
@@ -138,6 +140,13 @@ class Project:
         }
         serve = [f"{home}/reranking", "serve"]
         images = {f"reranking:{number}": Image(command=serve, environment=service) for number in range(1, 30)}
+        serves = folder / "serves" / "reranking"
+        serves.parent.mkdir()
+        serves.write_text(f'#!/bin/sh\n[ "$1" = serve ] && exec {home}/reranking serve\n')
+        serves.chmod(0o755)
+        no_pusher = {**service, "PATH": f"{serves.parent}:{service['PATH']}"}
+        images["reranking:no-pusher"] = Image(command=serve, environment=no_pusher)
+        images["reranking:0.2.0"] = images["reranking:1"]
         images["reranking:ends"] = Image(command=["/bin/false"], environment=service)
         images["reranking:never"] = Image(command=[f"{home}/python", "-m", "http.server", "8080"], environment=service)
         proxy = yaml.safe_load((self.traefik / "proxy.compose.yaml").read_text())["services"]["traefik"]["image"]
@@ -164,22 +173,33 @@ class Project:
     @property
     def url(self) -> str:
         """Return Traefik's address as callers see it."""
-        (proxy,) = self.engine.of_project("reranking-proxy")
+        proxy = self.beside("traefik")
         return f"http://{proxy.addresses['reranking'].ip}:8080"
+
+    def beside(self, service: str) -> Container:
+        """Return the container of a service beside the colors: traefik or pusher."""
+        (found,) = self.engine.of_project(self.outer, service)
+        return found
 
     def next_image(self) -> str:
         """Return an image that was not deployed yet."""
         return f"reranking:{next(self._numbers)}"
 
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "PATH": self._path, "DOCKER_HOST": f"unix://{self.engine.socket_path}"}
+
+    def compose(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Compose with the docker-compose.yml in the project's top folder."""
+        command = [*self.host.inside(), "docker", "compose", *arguments]
+        top = self.folder / "project"
+        return subprocess.run(
+            command, cwd=top, env=self._environment, capture_output=True, text=True, check=False, timeout=170
+        )
+
     def begin(self, *arguments: str, image: str = "", **variables: str) -> subprocess.Popen[str]:
         """Begin deploy.sh, as it ships."""
-        environment = {
-            **os.environ,
-            "PATH": self._path,
-            "DOCKER_HOST": f"unix://{self.engine.socket_path}",
-            "RERANK_IMAGE": image,
-            **variables,
-        }
+        environment = {**self._environment, "RERANK_IMAGE": image, **variables}
         command = [*self.host.inside(), str(self.traefik / "deploy.sh"), *arguments]
         return subprocess.Popen(
             command,
@@ -220,9 +240,15 @@ class Project:
         command = [*self.host.inside(), "curl", "-sS", "--interface", address, *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
+    def follow(self, number: int) -> list[str]:
+        """Follow so many requests through Traefik; return what was heard last of each."""
+        command = [sys.executable, str(Path(__file__).with_name("followers.py")), self.url, str(number)]
+        done = subprocess.run([*self.host.inside(), *command], capture_output=True, text=True, check=True, timeout=170)
+        return json.loads(done.stdout)
+
     def proxy_memory_mb(self) -> float:
         """Return what Traefik's process has in memory."""
-        (proxy,) = self.engine.of_project("reranking-proxy")
+        proxy = self.beside("traefik")
         status = Path(f"/proc/{proxy.pid}/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
@@ -11,6 +12,8 @@ from running import wait_for
 from traefik import kit
 
 pytestmark = [pytest.mark.platforms, pytest.mark.slow]
+
+FOLLOWED = 50
 
 SWITCHES = int(os.environ.get("TRAEFIK_SWITCHES", "2"))
 """Deploys in the test of switches; a rollback follows. Each takes about ten seconds."""
@@ -107,6 +110,36 @@ def test_callers_keep_their_addresses_and_a_body_above_the_limit_gets_the_servic
         assert json.loads(said[0])["error"]["code"] == "payload_too_large"
 
 
+def test_requests_are_followed_through_traefik_whichever_replica_or_color_computes_them(project):
+    image = project.next_image()
+    project.deploy(image=image, REPLICAS="2")
+    pusher = project.beside("pusher")
+    assert project.follow(FOLLOWED) == ["ok"] * FOLLOWED
+    # The same image in the other color: the pusher stays, and what either color computes is heard.
+    heard = []
+    with ThreadPoolExecutor(1) as pool:
+        deploy = pool.submit(project.deploy, image=image)
+        while not deploy.done():
+            heard += project.follow(10)
+    deploy.result()
+    print(f"{len(heard)} followed during the deploy")  # noqa: T201 - for who runs it with -s
+    assert heard == ["ok"] * len(heard)
+    assert project.beside("pusher") is pusher
+
+
+def test_a_pusher_that_does_not_start_or_dies_fails_no_request(project):
+    with project.load() as load:
+        with load.phase("killed"):
+            project.beside("pusher").kill()
+            kit.run_for(2)
+        with load.phase("deploy"):
+            said = project.deploy(image="reranking:no-pusher")
+    assert "the pusher of reranking:no-pusher does not start" in said
+    assert_nothing_failed(load)
+    project.deploy(image=project.next_image())
+    assert project.follow(10) == ["ok"] * 10
+
+
 def test_traefik_takes_no_more_memory_than_its_container_has_however_many_large_bodies_come(project):
     project.deploy(image=project.next_image())
     limits = yaml.safe_load((project.traefik / "proxy.compose.yaml").read_text())["services"]["traefik"]["deploy"]
@@ -131,7 +164,6 @@ def test_traefik_takes_no_more_memory_than_its_container_has_however_many_large_
 
 
 def test_traefik_knows_every_label_and_setting(project):
-    (proxy,) = project.engine.of_project("reranking-proxy")
-    lines = [json.loads(line) for line in proxy.log.read_text().splitlines()]
+    lines = [json.loads(line) for line in project.beside("traefik").log.read_text().splitlines()]
     assert [line for line in lines if line["level"] in {"error", "fatal"}] == []
     assert project.engine.unknown == []
