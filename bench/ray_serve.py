@@ -53,7 +53,7 @@ class Run:
     cpu_ms: float
     """Processor time of all processes of the system for a document; the load generator's is not in it."""
     without_core: float
-    """The share of time in which an engine thread could have computed and another program had the core; the mean of both."""
+    """The share of time in which an engine thread could compute and another program had the core; the mean of both."""
     idle: float
     """The share of time in which it had nothing to compute."""
 
@@ -153,9 +153,8 @@ def main() -> None:
                     figures += f" | {run.without_core:.1%} | {run.idle:.1%}"
                     print(f"| {name} | {concurrency} | {figures} |", flush=True)
     ours, rays = systems
-    print(
-        "\n| Ray Serve to gunicorn, medians | documents/s | p99 | CPU a document, inverse | idle |\n|---|---|---|---|---|"
-    )
+    print("\n| Ray Serve to gunicorn, medians | documents/s | p99 | CPU a document, inverse | idle |")
+    print("|---|---|---|---|---|")
     for concurrency in CONCURRENCY:
         base, other = all_runs[ours, concurrency], all_runs[rays, concurrency]
         ratios = [_median(other, name) / _median(base, name) for name in ("documents_per_s", "p99_ms", "cpu_ms")]
