@@ -1,10 +1,12 @@
 """What ships beside the code agrees with it, and among itself."""
 
+import http.server
 import json
 import os
 import re
 import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -102,25 +104,64 @@ def test_compose_follows_its_schema():
     assert len(files) == 3
 
 
-@pytest.mark.parametrize("fails", ["build", "up", "the smoke test"])
-def test_the_deploy_script_goes_step_by_step_and_tells_of_the_one_that_fails(tmp_path, fails):
-    docker = tmp_path / "docker"
-    docker.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/calls\n[ "$2" != "{fails}" ]\n')
+DOCKER = """#!/bin/sh
+echo "$*" >> calls
+[ "$2" != port ] || echo "$ADDRESS"
+[ "$2" != "$FAILS" ]
+"""
+
+
+def deploy(folder, *arguments, **variables):
+    """Run scripts/deploy with a stand-in for docker; return the outcome and the steps."""
+    docker = folder / "docker"
+    docker.write_text(DOCKER.replace("calls", f"{folder}/calls"))
     docker.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", **variables}
+    command = [ROOT / "scripts" / "deploy", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    calls = folder / "calls"
+    return done, [call.split()[1] for call in calls.read_text().splitlines()] if calls.exists() else []
+
+
+@pytest.mark.parametrize("fails", ["build", "up", "port", "the smoke test"])
+def test_the_deploy_script_goes_step_by_step_and_tells_of_the_one_that_fails(tmp_path, fails):
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # and doesn't listen: the service can't be reached there
-        environment = {
-            **os.environ,
-            "PATH": f"{tmp_path}:{os.environ['PATH']}",
-            "RERANK_PORT": str(nobody.getsockname()[1]),
-        }
-        done = subprocess.run(
-            [ROOT / "scripts" / "deploy"], env=environment, capture_output=True, text=True, check=False
-        )
+        done, steps = deploy(tmp_path, FAILS=fails, ADDRESS=f"0.0.0.0:{nobody.getsockname()[1]}")
     assert done.returncode == 1
-    steps = [call.split()[1] for call in (tmp_path / "calls").read_text().splitlines()]
-    assert steps == (["build"] if fails == "build" else ["build", "up", "logs"])
+    begun = {"build": ["build"], "up": ["build", "up", "logs"]}
+    assert steps == begun.get(fails, ["build", "up", "port", "logs"])
     assert ("GET /ready" in done.stdout) == (fails == "the smoke test")
+
+
+class Asked(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.hosts.append(self.headers["Host"])
+        self.send_error(503)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("published", ["0.0.0.0", "[::]", "127.0.0.1"])  # noqa: S104 - as Compose says it
+@pytest.mark.parametrize("given", [True, False], ids=["an address is given", "the published port"])
+def test_the_smoke_test_asks_the_address_that_is_given_or_the_port_that_compose_publishes(tmp_path, given, published):
+    with http.server.HTTPServer(("127.0.0.1", 0), Asked) as server:
+        server.hosts = []
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_port
+        options = ("--url", f"http://localhost:{port}") if given else ()
+        _, steps = deploy(tmp_path, *options, FAILS="", ADDRESS=f"{published}:{port}", RERANK_PORT="1")
+        server.shutdown()
+    assert server.hosts == [f"localhost:{port}" if given else f"127.0.0.1:{port}"]
+    assert ("port" in steps) != given
+
+
+@pytest.mark.parametrize("wrong", [["--ca"], ["--no-such-option"], ["http://127.0.0.1:8080"]])
+def test_a_wrong_command_line_of_the_deploy_script_starts_nothing(tmp_path, wrong):
+    done, steps = deploy(tmp_path, *wrong)
+    assert (done.returncode, steps) == (2, [])
+    assert done.stderr.startswith("usage: deploy [")
 
 
 def test_what_compose_mounts_is_there():
