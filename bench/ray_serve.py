@@ -39,7 +39,7 @@ STATE_DIR = harness.STATE_DIR / "state"
 CALM = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1", "RAY_metrics_report_interval_ms": "60000"}
 """Ray's own processes take a fifth of a core while nobody asks; with these a quarter less (docs/performance.md)."""
 
-REST_S, REST_CORES, REST_TRIES = 3.0, 0.2, 20
+REST_S, REST_CORES, REST_TRIES = 3.0, 0.3, 20
 """A system is at rest when it takes fewer cores than these for so long; it is given that many times as long."""
 
 
