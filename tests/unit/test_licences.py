@@ -1,4 +1,4 @@
-"""NOTICE names what the wheel and the image hold."""
+"""Every package has a fixed version, and NOTICE names those that the wheel and the image hold."""
 
 import importlib.metadata
 import json
@@ -17,6 +17,13 @@ def normal(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def requires(name):
+    try:
+        return importlib.metadata.requires(name) or ()
+    except importlib.metadata.PackageNotFoundError:  # of an extra that is not installed here
+        return ()
+
+
 def needed(name, extras=()):
     """Names of the packages that a package needs here, all the way down."""
     found, todo = set(), [(name, extras)]
@@ -25,11 +32,22 @@ def needed(name, extras=()):
         if normal(name) in found:
             continue
         found.add(normal(name))
-        for line in importlib.metadata.requires(name) or ():
+        for line in requires(name):
             wanted = Requirement(line)
             if wanted.marker is None or any(wanted.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
                 todo.append((wanted.name, tuple(wanted.extras)))
     return found
+
+
+def test_every_package_that_is_installed_is_pinned():
+    """Some are needed by certain versions of Python only."""
+    pinned = {normal(line.split("==")[0]) for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    extras = tuple(importlib.metadata.metadata("reranking").get_all("Provides-Extra"))
+    installed = {normal(each.name) for each in importlib.metadata.distributions()}
+    unpinned = (
+        (needed("reranking", extras) & installed) - pinned - {"reranking", "reranking-client", "pip", "setuptools"}
+    )
+    assert {name for name in unpinned if not name.startswith("nvidia-")} == set(), "of torch, which pins these"
 
 
 def test_every_package_of_the_image_is_named():
