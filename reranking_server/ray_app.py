@@ -12,5 +12,9 @@ class Reranking(deployment.Reranking):
     """One replica, as Serve calls it."""
 
 
-app = deployment.deploy(Reranking, SmallestBacklog)
+class Router(SmallestBacklog):
+    """Chooses a replica. Serve sends this class whole, and what it derives from by the name of that module."""
+
+
+app = deployment.deploy(Reranking, Router)
 """The application."""
