@@ -65,6 +65,17 @@ wait_for_answers() {
     done
 }
 
+# For 3 s its containers say that they are not ready, and serve. Traefik asks every second, and sends them nothing more; else it
+# would find out by requests to addresses where nobody is, at 3 s each (dialTimeout in traefik.yaml).
+leave() {
+    local number containers
+    containers="$(color "$1" ps -q webapp | wc -l || true)"
+    for number in $(seq "$containers"); do
+        color "$1" exec -T --index "$number" webapp reranking drain --notice-s 3 --no-stop >/dev/null 2>&1 &
+    done
+    wait
+}
+
 deploy() {
     local image="$1" next=green old="$active"
     [ "$active" = green ] && next=blue
@@ -94,6 +105,7 @@ deploy() {
         || echo "deploy.sh: the pusher of $image does not start: requests are served, and nobody can follow them" >&2
     if [ -n "$old" ]; then
         say "$old finishes what it has and goes"
+        leave "$old"
         COLOR="$old" RERANK_IMAGE="${!old:-$image}" color "$old" down --remove-orphans
     fi
     say "$next serves $image"

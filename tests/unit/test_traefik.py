@@ -26,8 +26,9 @@ case "$*" in
         cp "$EVENTS_FILE" "events-$color"
         echo "${PUSHER_IMAGE:-$RERANK_IMAGE}" > "image-$color" ;;
     *" down "*) rm -f "up/$color" ;;
+    *" ps "*) printf 'one\\ntwo\\n' ;;
 esac
-[ "$(wc -l < calls)" != "$KILLED_AT" ] || kill -9 $PPID
+[ "$(wc -l < calls)" -lt "${KILLED_AT:-1000}" ] || kill -9 0
 """
 
 
@@ -84,7 +85,12 @@ class Docker:
         }
         (self.folder / "calls").write_text("")
         return subprocess.run(
-            [FOLDER / "deploy.sh", *arguments], env=environment, capture_output=True, text=True, check=False
+            [FOLDER / "deploy.sh", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            start_new_session=True,  # KILLED_AT kills its group
         )
 
     def state(self):
@@ -134,7 +140,17 @@ def test_an_image_that_is_no_good_is_refused_and_the_old_one_serves(docker, how)
     assert docker.state() == before
 
 
-@pytest.mark.parametrize("at", range(1, 6))
+def test_each_container_of_the_old_color_says_that_it_leaves_before_it_is_stopped(docker):
+    docker.run(image="reranking:1")
+    docker.run(image="reranking:2")
+    *_, first, second, last = docker.calls
+    for number, call in enumerate(sorted([first, second]), 1):
+        assert f"exec -T --index {number} webapp reranking drain --notice-s 3 --no-stop" in call
+        assert "-p reranking-green" in call
+    assert " down " in last
+
+
+@pytest.mark.parametrize("at", range(1, 9))
 def test_after_a_kill_at_any_command_the_next_run_leaves_one_color_and_clients_had_one(docker, at):
     docker.run(image="reranking:1")
     assert docker.run(image="reranking:2", KILLED_AT=str(at)).returncode == -9

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import re
+import secrets
 import subprocess
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from traefik.engine import Engine
 
 API = "1.47"
+
+COMMAND_S = 60
+"""How long a command may run in a container."""
 
 
 def image_id(name: str) -> str:
@@ -177,6 +181,29 @@ class Api(BaseHTTPRequestHandler):
 
         self.with_container(name, to)
 
+    def create_command(self, name: str) -> None:
+        def remember(container: Container) -> dict[str, str]:
+            self.server.commands[number := secrets.token_hex(32)] = (container, self.body["Cmd"])
+            return {"Id": number}
+
+        self.with_container(name, remember, 201)
+
+    def run_command(self, number: str) -> None:
+        """Run it; what it prints is shown to nobody."""
+        container, command = self.server.commands[number]
+        if not self.body.get("Detach"):  # the connection becomes the command's, and ends with it
+            self.send_response(101)
+            for name, value in {"Connection": "Upgrade", "Upgrade": "tcp"}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.close_connection = True
+        self.server.codes[number] = container.run(command, COMMAND_S)
+        if self.body.get("Detach"):
+            self._say(200)
+
+    def command_ended(self, number: str) -> None:
+        self._say(200, {"ID": number, "Running": False, "ExitCode": self.server.codes[number], "Pid": 0})
+
     def volumes(self) -> None:
         self._say(200, {"Volumes": [], "Warnings": []})
 
@@ -225,5 +252,8 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", "/containers/([^/]+)/stop", Api.stop),
     ("POST", "/containers/([^/]+)/kill", Api.kill),
     ("POST", "/containers/([^/]+)/rename", Api.rename),
+    ("POST", "/containers/([^/]+)/exec", Api.create_command),
+    ("POST", "/exec/([^/]+)/start", Api.run_command),
+    ("GET", "/exec/([^/]+)/json", Api.command_ended),
     ("DELETE", "/containers/([^/]+)", Api.remove),
 ]

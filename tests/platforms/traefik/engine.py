@@ -47,6 +47,8 @@ class Engine(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.containers: dict[str, Container] = {}
         self.listeners: list[queue.SimpleQueue[dict[str, Any]]] = []
         self.unknown: list[str] = []
+        self.commands: dict[str, tuple[Container, list[str]]] = {}
+        self.codes: dict[str, int] = {}
         self._subnets = itertools.count(1)
         self._lock = threading.Lock()
         self._names = folder / "names"

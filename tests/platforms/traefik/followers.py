@@ -37,7 +37,7 @@ def by_stream(url: str, name: str) -> str:
 
 def by_socket(url: str, name: str) -> str:
     """Return the last status by Socket.IO, which begins by polls: each may reach another replica."""
-    with socketio.SimpleClient() as client:
+    with socketio.SimpleClient(request_timeout=PATIENCE_S) as client:
         client.connect(url, wait_timeout=PATIENCE_S)
         client.call("follow", name, timeout=PATIENCE_S)
         rerank(url, name)

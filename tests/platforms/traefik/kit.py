@@ -142,7 +142,7 @@ class Project:
         images = {f"reranking:{number}": Image(command=serve, environment=service) for number in range(1, 30)}
         serves = folder / "serves" / "reranking"
         serves.parent.mkdir()
-        serves.write_text(f'#!/bin/sh\n[ "$1" = serve ] && exec {home}/reranking serve\n')
+        serves.write_text(f'#!/bin/sh\n[ "$1" != pusher ] && exec {home}/reranking "$@"\n')
         serves.chmod(0o755)
         no_pusher = {**service, "PATH": f"{serves.parent}:{service['PATH']}"}
         images["reranking:no-pusher"] = Image(command=serve, environment=no_pusher)
