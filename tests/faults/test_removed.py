@@ -11,7 +11,7 @@ import requests
 from release_stack import ReleaseStack
 from running import PATIENCE_S, wait_for
 
-from webapp.stack.repair import BAD
+from webapp.stack.repair import BAD, SPARE
 
 pytestmark = pytest.mark.slow
 
@@ -77,6 +77,11 @@ def test_each_removed_socket_and_link_is_made_again_without_a_restart(stack):
     wait_for(lambda: whole(stack), "all programs have come up")
     pids, there = [*stack.workers(), stack.pid_of("pusher"), stack.pid_of("metrics")], sockets(stack)
     idle = stack.state_dir / "run" / f"webapp-{stack.colors()['idle']}.sock"
+    kept = stack.state_dir / "run" / SPARE
+    bound = {path.stem for path in there if not path.is_symlink() and path != idle}
+    wait_for(
+        lambda: bound <= {path.name for path in kept.iterdir()}, "serve has seen all of them, as it does every second"
+    )
     each_alone = [
         [path] for path in there if not path.is_symlink() and path != idle
     ]  # nobody listens at the idle one's
