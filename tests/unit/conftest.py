@@ -8,6 +8,20 @@ from webapp.service.inflight import InflightScores
 from webapp.service.reranker import RerankService
 
 
+class Clock:
+    """A clock in seconds that stands still until a test sets `now`."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
 @pytest.fixture
 def service(stub_rig):
     """A service on the stub engine."""

@@ -5,19 +5,6 @@ import pytest
 from webapp.servers.ray.backlogs import Backlogs
 
 
-class Clock:
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def backlogs(clock):
     return Backlogs(clock)

@@ -39,21 +39,9 @@ class Failing(StubEngine):
         return Session()
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def engine():
     return Failing()
-
-
-@pytest.fixture
-def clock():
-    return Clock()
 
 
 @pytest.fixture
@@ -164,8 +152,8 @@ def test_texts_without_common_words_get_zeros_and_no_error(query, documents):
     assert ((scores >= 0) & (scores <= 1)).all()
 
 
-def test_an_engine_thread_that_hangs_is_noticed():
-    begun, hang, clock = threading.Event(), threading.Event(), Clock()
+def test_an_engine_thread_that_hangs_is_noticed(clock):
+    begun, hang = threading.Event(), threading.Event()
 
     class Hanging(StubEngine):
         def open_session(self):

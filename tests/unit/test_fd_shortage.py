@@ -12,18 +12,6 @@ from running import PATIENCE_S
 from webapp.servers.gunicorn.fd_shortage import LOG_EVERY_S, SHORT_S, FdShortage, hang_up
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def connection():
     ours, others = socket.socketpair()
